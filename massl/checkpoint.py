@@ -1,0 +1,71 @@
+"""Checkpoints: written whole or not at all, read without running anything that they contain."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from massl.errors import MasslError
+
+_NAME = re.compile(r"step-(\d+)\.pt")
+
+
+def save(folder: Path, step: int, state: dict[str, Any], keep: int) -> Path:
+    """Writes `step-N.pt` to a temporary name, flushes it to the disk, renames it, then removes all but the last `keep`.
+
+    Raises:
+        MasslError: it can't be written, as on a full disk; earlier checkpoints stay.
+    """
+    path = folder / f"step-{step:08d}.pt"
+    temporary = path.with_suffix(".tmp")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+        temporary.unlink(missing_ok=True)
+        raise MasslError(f"{path} could not be written ({error}); earlier checkpoints are kept") from error
+    for old in _all(folder)[:-keep]:
+        old.unlink(missing_ok=True)
+    return path
+
+
+def latest(folder: Path) -> Path:
+    """The newest checkpoint in a run's `checkpoints` folder.
+
+    Raises:
+        MasslError: there is none.
+    """
+    found = _all(folder)
+    if not found:
+        raise MasslError(f"{folder} holds no checkpoint; give the folder that `massl train` wrote")
+    return found[-1]
+
+
+def load(path: Path) -> dict[str, Any]:
+    """Reads a checkpoint to the CPU, tensors and plain values only.
+
+    Raises:
+        MasslError: missing, truncated, or it holds something other than tensors and plain values.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise MasslError(f"{path}: there is no such file") from None
+    except Exception as error:  # on damaged data torch's reader raises nearly anything: RuntimeError, IndexError…
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise MasslError(f"{path} is damaged or no checkpoint: {first[:160]}") from error
+    if not isinstance(state, dict):
+        raise MasslError(f"{path} is no checkpoint: it holds a {type(state).__name__}")
+    return state
+
+
+def _all(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("step-*.pt") if _NAME.fullmatch(path.name))

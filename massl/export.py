@@ -1,0 +1,215 @@
+"""From weights to `encoder.onnx`, the self-describing file that everything else reads (see docs/encoder.md)."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import logging
+import os
+import tempfile
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from onnxruntime.quantization import QuantType, quantize_dynamic
+from torch import Tensor, nn
+from torch.nn import functional
+
+import massl
+from massl import weights
+from massl.errors import MasslError
+
+FORMAT = 1
+# Largest difference between torch and ONNX Runtime, per value of a unit vector, by precision. int8 is judged by
+# direction instead: its cosine with float32 must stay above 0.98.
+TOLERANCE = {"fp32": 1e-4, "fp16": 2e-3}
+INT8_COSINE = 0.98
+
+
+class Deployed(nn.Module):
+    """What is exported: uint8 pixels in, unit embedding and unit patch tokens out."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, source: weights.Source) -> None:
+        super().__init__()
+        self.backbone: Any = source.backbone
+        self.register_buffer("mean", 255.0 * torch.tensor(source.mean))
+        self.register_buffer("std", 255.0 * torch.tensor(source.std))
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """uint8 `[N, S, S, 3]` to float32 `[N, D]` and `[N, h, w, D]`, each vector of unit length."""
+        images = ((pixels.float() - self.mean) / self.std).permute(0, 3, 1, 2)
+        features = self.backbone.forward_features(images)
+        embedding = self.backbone.forward_head(features, pre_logits=True)
+        return functional.normalize(embedding, dim=-1), functional.normalize(self._grid(features), dim=-1)
+
+    def _grid(self, features: Tensor) -> Tensor:
+        """Patch tokens as a grid: `[N, h, w, D]`, whichever way the backbone lays them out."""
+        if features.ndim == 3:  # [N, prefix + h·w, D]: a vision transformer
+            rows, columns = self.backbone.patch_embed.grid_size
+            return features[:, -rows * columns :].unflatten(1, (rows, columns))
+        channels_last = features.shape[-1] == self.backbone.num_features
+        return features if channels_last else features.permute(0, 2, 3, 1)
+
+
+def export_run(folder: Path, name: str) -> Path:
+    """Writes `encoder.onnx` into a run's folder, in float32."""
+    path = folder / "encoder.onnx"
+    export(str(folder), path, name=name)
+    return path
+
+
+def export(
+    source: str,
+    out: Path,
+    *,
+    precision: str = "fp32",
+    image_size: int | None = None,
+    resize: int | None = None,
+    name: str | None = None,
+    evaluation: Mapping[str, object] | None = None,
+) -> dict[str, Any]:
+    """Writes an encoder and holds it to torch before it takes its place.
+
+    Args:
+        source: a run's folder, a checkpoint, or `timm:NAME`; see `massl.weights.read`.
+        out: the file to write, replaced only when all went well.
+        precision: `fp32`; `fp16` (weights stored in half precision, computed in single: half the size, same speed);
+            `int8` (matrix products in 8 bits: a quarter of the size, about twice as fast on a CPU).
+        image_size: side of the input in pixels; that of training if left out.
+        resize: shorter side before the centre is cut out, in pixels.
+        name: what the encoder calls itself; the file's name if left out.
+        evaluation: figures with the names of their data sets, kept in the metadata.
+
+    Returns:
+        What was written: name, bytes, dim, image size, and the largest difference from torch.
+
+    Raises:
+        MasslError: the source can't be read, the file can't be written, or the export doesn't agree with torch.
+    """
+    found = weights.read(source, image_size)
+    deployed = Deployed(found).eval()
+    model = _to_onnx(deployed, found.image_size)
+    if precision == "fp16":
+        _store_in_half(model)
+    elif precision == "int8":
+        model = _quantise(model)
+    difference = _compare(deployed, model, found.image_size, precision)
+    dim = int(found.backbone.num_features)
+    facts = {
+        "format": FORMAT,
+        "name": name or out.stem,
+        "architecture": found.architecture,
+        "dim": dim,
+        "image_size": found.image_size,
+        "resize": resize or found.resize or found.image_size,
+        "crop": "center",
+        "interpolation": "bicubic",
+        "parameters": sum(parameter.numel() for parameter in found.backbone.parameters()),
+        "precision": precision,
+        "creator": f"massl {massl.__version__}",
+        **found.facts,
+        **({"evaluation": json.dumps(evaluation)} if evaluation else {}),
+    }
+    helper.set_model_props(model, {f"massl.{key}": str(value) for key, value in facts.items()})
+    data = model.SerializeToString()
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        temporary = out.with_name(out.name + f".{os.getpid()}.tmp")
+        temporary.write_bytes(data)
+        temporary.replace(out)
+    except OSError as error:
+        raise MasslError(f"{out} could not be written: {error.strerror or error}") from error
+    return {
+        "path": str(out),
+        "name": facts["name"],
+        "bytes": len(data),
+        "dim": dim,
+        "image_size": found.image_size,
+        "precision": precision,
+        "difference": difference,
+    }
+
+
+def _to_onnx(deployed: Deployed, size: int) -> onnx.ModelProto:
+    example = torch.zeros((2, size, size, 3), dtype=torch.uint8)
+    # The exporter reports its steps on standard output, which carries data only.
+    quiet = contextlib.redirect_stdout(io.StringIO())
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with quiet, warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            deployed,
+            (example,),
+            dynamo=True,
+            input_names=["pixels"],
+            output_names=["embedding", "patches"],
+            dynamic_shapes={"pixels": {0: torch.export.Dim("N", min=1)}},
+            verbose=False,
+        )
+    assert program is not None
+    return program.model_proto
+
+
+def _store_in_half(model: onnx.ModelProto) -> None:
+    """Keeps float32 weights as float16 with a cast behind each, which ONNX Runtime folds away when it loads them."""
+    casts = []
+    for tensor in model.graph.initializer:
+        if tensor.data_type == TensorProto.FLOAT and int(np.prod(tensor.dims)) >= 256:
+            values = numpy_helper.to_array(tensor).astype(np.float16)
+            name = tensor.name
+            tensor.CopyFrom(numpy_helper.from_array(values, f"{name}.half"))
+            casts.append(helper.make_node("Cast", [f"{name}.half"], [name], to=TensorProto.FLOAT))
+    for node in reversed(casts):
+        model.graph.node.insert(0, node)
+
+
+def _quantise(model: onnx.ModelProto) -> onnx.ModelProto:
+    with tempfile.TemporaryDirectory() as folder:
+        wide, narrow = Path(folder, "wide.onnx"), Path(folder, "narrow.onnx")
+        onnx.save(model, wide)
+        logging.getLogger().setLevel(logging.ERROR)
+        quantize_dynamic(
+            wide, narrow, per_channel=True, weight_type=QuantType.QInt8, op_types_to_quantize=["MatMul", "Gemm"]
+        )
+        return onnx.load(narrow)
+
+
+def _compare(deployed: Deployed, model: onnx.ModelProto, size: int, precision: str) -> float:
+    """Holds the ONNX model to torch on three batch sizes; returns the largest difference seen."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    generator = torch.Generator().manual_seed(0)
+    worst = 0.0
+    for count in (1, 2, 5):
+        # Smooth random pictures: white noise is unlike anything that an encoder was made for.
+        coarse = torch.rand((count, 3, 8, 8), generator=generator)
+        pixels = (255 * functional.interpolate(coarse, size=(size, size), mode="bicubic").clamp(0, 1)).byte()
+        pixels = pixels.permute(0, 2, 3, 1).contiguous()
+        with torch.no_grad():
+            wanted = [output.numpy() for output in deployed(pixels)]
+        got = session.run(["embedding", "patches"], {"pixels": pixels.numpy()})
+        if precision == "int8":
+            cosine = float((wanted[0] * got[0]).sum(1).min())
+            if cosine < INT8_COSINE:
+                raise MasslError(
+                    f"in 8 bits this encoder's embeddings point elsewhere (cosine {cosine:.3f}, at least "
+                    f"{INT8_COSINE} is asked for); export it as fp16 instead"
+                )
+            worst = max(worst, 1 - cosine)
+            continue
+        difference = max(float(np.abs(one - other).max()) for one, other in zip(wanted, got, strict=True))
+        if not difference <= TOLERANCE[precision]:
+            raise MasslError(f"the exported encoder differs from torch by {difference:.1e}, which should not happen")
+        worst = max(worst, difference)
+    return worst

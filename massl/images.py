@@ -1,0 +1,308 @@
+"""What an image file is, how a folder is walked, how a file is opened safely.
+
+Training and indexing both stand on this module, so that they see the same images and reject the same files for the
+same reasons.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import stat
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pi_heif
+from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+
+from massl.errors import MasslError
+
+SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff", ".avif"}
+    | {".heic", ".heif"}
+)
+
+# An allow-list: Pillow knows some fifty formats, and the rare ones (EPS, which runs Ghostscript, among them) are
+# where its vulnerabilities live. JPEG covers MPO, which phones write into a .jpg.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF", "HEIF")
+
+# Twice Pillow's own warning threshold, which is where Pillow itself refuses to go on: 178,956,970 pixels,
+# at most 0.7 GiB once decoded.
+MAX_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 89_478_485)
+MAX_BYTES = 1 << 30
+
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+pi_heif.register_heif_opener()
+_SRGB = ImageCms.createProfile("sRGB")
+
+
+class ImageError(MasslError):
+    """A file that can't be used as an image. The message is the reason, short enough for a table."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFile:
+    """A file that looks like an image by its name. `path` is relative to the root, with forward slashes."""
+
+    path: str
+    size: int
+    mtime_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A file or folder that was passed over, and why."""
+
+    path: str
+    reason: str
+
+
+def walk(root: Path) -> Iterator[ImageFile | Skipped]:
+    """Yields every image file below `root`, in a stable order, and what had to be passed over.
+
+    Hidden files and folders (a leading dot) are left out without a word. Real folders come first; symbolic links
+    are followed afterwards, each folder once, so that a loop ends and a link to something inside `root` adds nothing.
+
+    Raises:
+        MasslError: `root` is missing, is no folder, or can't be listed.
+    """
+    check_folder(root)
+    real_root = os.path.realpath(root)
+    seen_folders: set[tuple[int, int]] = set()
+    seen_linked_files: set[tuple[int, int]] = set()
+    links: list[str] = []
+    pending = [""]
+    while pending or links:
+        if not pending:
+            relative = links.pop(0)
+            try:
+                info = os.stat(os.path.join(root, relative))
+            except OSError as error:
+                if _looks_like_image(relative):
+                    yield Skipped(relative, _reason(error, "broken link"))
+                continue
+            target = os.path.realpath(os.path.join(root, relative))
+            if target == real_root or target.startswith(real_root.rstrip(os.sep) + os.sep):
+                continue
+            if stat.S_ISDIR(info.st_mode):
+                pending.append(relative)
+            elif _looks_like_image(relative) and (info.st_dev, info.st_ino) not in seen_linked_files:
+                seen_linked_files.add((info.st_dev, info.st_ino))
+                yield _judge(relative, info)
+            continue
+
+        folder = pending.pop()
+        try:
+            here = os.stat(os.path.join(root, folder))
+            if (here.st_dev, here.st_ino) in seen_folders:
+                continue
+            seen_folders.add((here.st_dev, here.st_ino))
+            entries = sorted(os.scandir(os.path.join(root, folder)), key=lambda entry: entry.name)
+        except OSError as error:
+            yield Skipped(folder, _reason(error, "the folder vanished"))
+            continue
+        folders = []
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            relative = f"{folder}/{entry.name}" if folder else entry.name
+            try:
+                if entry.is_symlink():
+                    links.append(relative)
+                elif entry.is_dir(follow_symlinks=False):
+                    folders.append(relative)
+                elif _looks_like_image(entry.name):
+                    yield _judge(relative, entry.stat(follow_symlinks=False))
+            except OSError as error:
+                yield Skipped(relative, _reason(error, "vanished while reading"))
+        pending.extend(reversed(folders))
+
+
+def check_folder(root: Path) -> None:
+    """Raises a `MasslError` that says what to do unless `root` is a folder that can be listed."""
+    try:
+        info = os.stat(root)
+    except FileNotFoundError:
+        raise MasslError(f"{root}: there is no such folder; check the spelling") from None
+    except OSError as error:
+        raise MasslError(f"{root}: {_reason(error, 'there is no such folder')}") from None
+    if not stat.S_ISDIR(info.st_mode):
+        raise MasslError(f"{root} is a file; give the folder that holds the images")
+    if not os.access(root, os.R_OK | os.X_OK):
+        raise MasslError(f"{root}: no permission to read this folder")
+
+
+def check_holds_images(root: Path) -> None:
+    """Raises a `MasslError` unless `root` is a folder with at least one image file somewhere below it."""
+    if not any(isinstance(item, ImageFile) for item in walk(root)):
+        raise MasslError(f"{root} holds no image files; massl reads JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF and HEIC")
+
+
+def read_bytes(path: Path) -> bytes:
+    """Reads a whole regular file; never waits on a FIFO or a device.
+
+    Raises:
+        ImageError: it is missing, unreadable, empty, no regular file, or larger than 1 GiB.
+    """
+    try:
+        # O_NONBLOCK: a FIFO that took the file's place after the walk must not stop the run.
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    except OSError as error:
+        raise ImageError(_reason(error, "vanished while reading")) from None
+    with os.fdopen(descriptor, "rb") as file:
+        info = os.fstat(descriptor)
+        if not stat.S_ISREG(info.st_mode):
+            raise ImageError("not a regular file")
+        if info.st_size == 0:
+            raise ImageError("empty file")
+        if info.st_size > MAX_BYTES:
+            raise ImageError(f"{info.st_size / 2**30:.1f} GiB, more than the limit of 1 GiB a file")
+        try:
+            return file.read()
+        except OSError as error:
+            raise ImageError(_reason(error, "vanished while reading")) from None
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """An image ready for use: `picture` is upright 8-bit sRGB; `width` and `height`, in pixels, are the file's."""
+
+    picture: Image.Image
+    width: int
+    height: int
+
+
+def decode(data: bytes, shortest: int | None = None) -> Decoded:
+    """Decodes an image file's bytes to upright, opaque, 8-bit sRGB.
+
+    Turned by its EXIF orientation, converted from its colour profile, transparency laid on white, of animations and
+    multi-page files the first frame. 16-bit greys are scaled by the bit depth that they use (a 12-bit camera writes
+    values up to 4095 into 16 bits), so that microscope frames don't come out black.
+
+    Args:
+        data: the file's content.
+        shortest: the shorter side, in pixels, that the caller needs. A larger image is decoded at a reduced size,
+            which is several times faster for JPEG; the result's shorter side is then at least `shortest`.
+
+    Raises:
+        ImageError: no image, damaged, or more than `MAX_PIXELS` pixels.
+    """
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            width, height = image.size
+            if width * height > MAX_PIXELS:
+                raise ImageError(_too_large(width, height))
+            if shortest:
+                # The scale is the largest power of two at which both sides still reach what was asked for.
+                image.draft("RGB", (shortest, shortest))
+            image.load()
+            try:
+                picture = ImageOps.exif_transpose(image)
+            except Exception:  # damaged EXIF must not cost an image whose pixels are fine
+                picture = image
+            if (picture.width > picture.height) != (image.width > image.height):
+                width, height = height, width
+            return Decoded(_to_srgb(picture, image.info.get("icc_profile"), shortest), width, height)
+    except ImageError:
+        raise
+    except UnidentifiedImageError:
+        raise ImageError("not an image, or of a format that is not supported") from None
+    except Image.DecompressionBombError:
+        raise ImageError(f"too large: more than the limit of {MAX_PIXELS / 1e6:.0f} megapixels") from None
+    except MemoryError:
+        raise ImageError("not enough memory to decode it") from None
+    except Exception as error:  # on damaged data decoders raise nearly anything: OSError, SyntaxError, struct.error…
+        detail = " ".join(str(error).split())[:120]
+        if "truncated" in detail:
+            raise ImageError("truncated: the file ends before the image does") from None
+        raise ImageError(f"damaged: {detail or type(error).__name__}") from None
+
+
+def open_image(path: Path, shortest: int | None = None) -> Image.Image:
+    """`decode` on a file's content."""
+    return decode(read_bytes(path), shortest).picture
+
+
+def fit(picture: Image.Image, size: int, resize: int) -> Image.Image:
+    """Shorter side to `resize` pixels (bicubic), then the `size` x `size` centre: what an encoder is given."""
+    scale = resize / min(picture.size)
+    width, height = (max(size, round(side * scale)) for side in picture.size)
+    if picture.size != (width, height):
+        picture = picture.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=2.0)
+    left, top = (width - size) // 2, (height - size) // 2
+    return picture.crop((left, top, left + size, top + size))
+
+
+def _to_srgb(image: Image.Image, profile: bytes | None, shortest: int | None) -> Image.Image:
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        image = _grey_to_8_bits(image)
+    if image.mode in ("P", "PA", "LA", "La", "RGBa") or "transparency" in image.info:
+        image = image.convert("RGBA")
+    if shortest and image.mode in ("L", "RGB", "RGBA", "CMYK", "LAB", "YCbCr"):
+        # Average down by a whole factor first: colour conversion of a large image costs more than decoding it.
+        factor = min(image.size) // (2 * shortest)
+        if factor > 1:
+            image = image.reduce(factor)
+    if image.mode == "LAB":
+        lab = ImageCms.profileToProfile(image, ImageCms.createProfile("LAB"), _SRGB, outputMode="RGB")
+        return lab or image.convert("RGB")
+    alpha = image.getchannel("A") if image.mode == "RGBA" else None
+    image = _apply_profile(image.convert("RGB") if alpha else image, profile)
+    if alpha:
+        image = Image.composite(image, Image.new("RGB", image.size, "white"), alpha)
+    return image
+
+
+def _apply_profile(image: Image.Image, profile: bytes | None) -> Image.Image:
+    """To RGB, through the embedded colour profile where there is one that fits the image's mode."""
+    if profile and image.mode in ("RGB", "CMYK", "L"):
+        try:
+            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+            if "sRGB" not in ImageCms.getProfileDescription(source):
+                converted = ImageCms.profileToProfile(image, source, _SRGB, outputMode="RGB")
+                return converted or image.convert("RGB")
+        except (ImageCms.PyCMSError, OSError, ValueError):
+            pass  # a damaged or unfitting profile: the plain conversion below is what viewers show too
+    return image.convert("RGB")
+
+
+def _grey_to_8_bits(image: Image.Image) -> Image.Image:
+    values = np.asarray(image, dtype=np.float32)
+    values = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
+    low, high = float(values.min()), float(values.max())
+    if image.mode == "F" or low < 0:
+        # No bit depth to go by: stretch what is there.
+        values = (values - low) * (255.0 / (high - low) if high > low else 0.0)
+    elif high > 255:
+        top = next(2**bits - 1 for bits in (10, 12, 14, 16, 32) if high < 2**bits)
+        values = values * (255.0 / top)
+    return Image.fromarray(values.round().astype(np.uint8))
+
+
+def _looks_like_image(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in SUFFIXES
+
+
+def _judge(path: str, info: os.stat_result) -> ImageFile | Skipped:
+    if not stat.S_ISREG(info.st_mode):
+        return Skipped(path, "not a regular file")
+    return ImageFile(path, info.st_size, info.st_mtime_ns)
+
+
+def _too_large(width: int, height: int) -> str:
+    megapixels = width * height / 1e6
+    return f"too large: {width} x {height} is {megapixels:.0f} megapixels, the limit is {MAX_PIXELS / 1e6:.0f}"
+
+
+def _reason(error: OSError, missing: str) -> str:
+    if isinstance(error, PermissionError):
+        return "no permission to read it"
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        return missing
+    if error.errno == errno.ELOOP:
+        return "a link that leads back to itself"
+    return (error.strerror or str(error)).lower()

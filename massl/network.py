@@ -1,0 +1,129 @@
+"""Student and teacher: a timm backbone and a projection head. The memory takes the place of prototypes."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import timm
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from massl.errors import MasslError
+
+
+class Head(nn.Module):
+    """Three linear layers with GELU between, then L2 normalisation: `[B, d]` to `[B, out]` of unit length.
+
+    Truncated-normal weights (std 0.02) and zero biases, as the authors initialise it. With `normed`, batch
+    normalisation before each GELU (a flag of the authors' code, off in their recipes): it keeps the projections of
+    an untrained network apart, which on small collections decides between learning and collapse.
+    """
+
+    def __init__(self, width: int, hidden: int = 2048, out: int = 256, normed: bool = False) -> None:
+        super().__init__()
+
+        def norm() -> list[nn.Module]:
+            return [nn.BatchNorm1d(hidden)] if normed else []
+
+        self.mlp = nn.Sequential(
+            nn.Linear(width, hidden), *norm(), nn.GELU(),
+            nn.Linear(hidden, hidden), *norm(), nn.GELU(),
+            nn.Linear(hidden, out),
+        )  # fmt: skip
+        for layer in self.mlp:
+            if isinstance(layer, nn.Linear):
+                nn.init.trunc_normal_(layer.weight, std=0.02)
+                nn.init.zeros_(layer.bias)
+
+    def forward(self, features: Tensor) -> Tensor:
+        # In float32 whatever autocast says: the temperatures magnify rounding by up to 25.
+        return functional.normalize(self.mlp(features).float(), dim=-1, eps=1e-6)
+
+
+class Network(nn.Module):
+    """A backbone with its head; `forward` takes views of several sizes."""
+
+    def __init__(self, backbone: nn.Module, head: Head) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = head
+
+    def forward(self, *views: Tensor) -> Tensor:
+        """Projects float views, each group `[v, B, 3, S, S]` of one size, to `[V, B, out]` in the order given."""
+        features = [self.backbone(group.flatten(0, 1)) for group in views]
+        projections = self.head(torch.cat(features))
+        return projections.unflatten(0, (-1, views[0].shape[1]))
+
+
+def build_backbone(
+    name: str, image_size: int, patch_size: int | None = None, drop_path: float = 0.0, dynamic: bool = True
+) -> nn.Module:
+    """A timm network without its classifier, whose output is the pooled embedding `[B, d]`.
+
+    Args:
+        name: any timm vision transformer, as `vit_small_patch16_224`.
+        image_size: side in pixels for which its position embeddings are made; other sizes are interpolated.
+        patch_size: overrides the side of a patch that the name implies.
+        drop_path: rate of stochastic depth.
+        dynamic: whether a vision transformer takes other sizes too; not where it is exported.
+
+    Raises:
+        MasslError: timm knows no such network, or it can't be built for these sizes.
+    """
+    options: dict[str, Any] = {"num_classes": 0, "drop_path_rate": drop_path}
+    if name.startswith(("vit_", "deit")):
+        options |= {"img_size": image_size, "dynamic_img_size": dynamic}
+        if patch_size:
+            options["patch_size"] = patch_size
+    if not timm.is_model(name):
+        close = timm.list_models(f"*{name.split('_')[0]}*")[:3]
+        hint = f", for instance {', '.join(close)}" if close else ""
+        raise MasslError(f"timm has no network called {name!r}; `timm.list_models()` names them{hint}")
+    try:
+        return timm.create_model(name, **options)
+    except (TypeError, ValueError, AssertionError, RuntimeError) as error:
+        raise MasslError(f"{name} can't be built for {image_size} px images: {error}") from error
+
+
+def build_pair(backbone: nn.Module, head_width: int, head_norm: bool = False) -> tuple[Network, Network]:
+    """The student, and a teacher that starts as its copy, takes no gradient and drops no path."""
+    width: int = backbone.num_features  # type: ignore[assignment]
+    student = Network(backbone, Head(width, head_width, normed=head_norm))
+    teacher = copy.deepcopy(student).requires_grad_(False)
+    for module in teacher.modules():
+        if hasattr(module, "drop_prob"):
+            module.drop_prob = 0.0  # type: ignore[assignment]
+    return student, teacher
+
+
+def parameter_groups(network: nn.Module) -> list[dict[str, object]]:
+    """Weights that decay, then biases and other one-dimensional tensors, which don't."""
+    decaying: list[nn.Parameter] = []
+    plain: list[nn.Parameter] = []
+    for parameter in network.parameters():
+        (plain if parameter.ndim <= 1 else decaying).append(parameter)
+    return [{"params": decaying}, {"params": plain, "weight_decay": 0.0}]
+
+
+@torch.no_grad()
+def update_teacher(student: Network, teacher: Network, momentum: float) -> None:
+    """Teacher = momentum · teacher + (1 - momentum) · student, over parameters.
+
+    Batch statistics are left alone: the teacher keeps its own, of global views only, which is what it is used on.
+    """
+    torch._foreach_lerp_(list(teacher.parameters()), list(student.parameters()), 1.0 - momentum)
+
+
+@torch.no_grad()
+def clip_gradients(network: nn.Module, limit: float) -> Tensor:
+    """Scales each parameter's gradient to a norm of at most `limit`, as the authors do; returns the norm of all.
+
+    All parameters at once and without waiting for the device.
+    """
+    gradients = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
+    norms = torch.stack(torch._foreach_norm(gradients))
+    factors = (limit / (norms + 1e-6)).clamp(max=1.0)
+    torch._foreach_mul_(gradients, list(factors.unbind()))
+    return norms.norm()

@@ -1,0 +1,44 @@
+"""A run's folder, described without torch."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from massl.errors import MasslError
+
+
+def describe_run(folder: Path) -> dict[str, Any]:
+    """Settings, progress and last metrics of a run, in plain values.
+
+    Raises:
+        MasslError: its `config.toml` can't be read.
+    """
+    try:
+        tables = tomllib.loads((folder / "config.toml").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise MasslError(f"{folder / 'config.toml'} can't be read: {error}") from None
+    metrics: dict[str, Any] = {}
+    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines() if _has_metrics(folder) else []
+    for line in reversed(lines):
+        try:
+            metrics = json.loads(line)
+            break
+        except ValueError:  # a line that was being written when the run was killed
+            continue
+    checkpoints = sorted(path.name for path in (folder / "checkpoints").glob("step-*.pt"))
+    return {
+        "kind": "run",
+        "path": str(folder),
+        **tables.get("run", {}),
+        "settings": tables.get("settings", {}),
+        "last": metrics,
+        "checkpoints": len(checkpoints),
+        "encoder": str(folder / "encoder.onnx") if (folder / "encoder.onnx").exists() else None,
+    }
+
+
+def _has_metrics(folder: Path) -> bool:
+    return (folder / "metrics.jsonl").is_file()

@@ -1,0 +1,278 @@
+"""Every setting of a run, the presets, and how the number of images sizes what a preset leaves open."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import tomllib
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from massl.errors import MasslError
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A run's settings, complete. The notation in brackets is METHOD's: the paper's."""
+
+    # Network
+    backbone: str = "vit_tiny_patch16_224"  # any timm vision transformer
+    patch_size: int = 16  # pixels a side
+    drop_path: float = 0.1  # stochastic depth, student only
+    head_width: int = 2048  # hidden width of the projection head; its output has 256
+    head_norm: bool = False  # batch normalisation in the head
+    # Views
+    image_size: int = 224  # side of a global view, pixels
+    local_size: int = 96  # side of a local view, pixels
+    local_views: int = 10  # [N]
+    global_scale: tuple[float, float] = (0.32, 1.0)  # share of the picture's area that a view shows
+    local_scale: tuple[float, float] = (0.05, 0.32)
+    colour_change: float = 1.0  # strength of colour jitter, greyscale and solarisation; below 1 where colour tells
+    # Memory
+    memory: int = 131072  # slots [K]
+    block: int = 16384  # slots in a stochastic block [P]
+    student_temperature: float = 0.1  # [tau_s]
+    teacher_temperature_start: float = 0.04  # [tau_t], rises to the next over the warm-up
+    teacher_temperature: float = 0.07
+    temperature_warmup: int = 0  # steps
+    momentum: float = 0.992  # of the teacher, rises to 1 over the run
+    # Optimiser
+    batch: int = 128  # images a step [B]
+    steps: int = 1000  # of the whole run
+    learning_rate: float = 5e-4  # at a batch of 256; scaled linearly with the batch
+    learning_rate_end: float = 1e-6
+    warmup: int = 0  # steps over which the learning rate rises
+    weight_decay: float = 0.04
+    weight_decay_end: float = 0.4
+    clip: float = 3.0  # largest norm of one parameter's gradient
+    # Machine
+    precision: str = "bf16"  # bf16 or fp32: of the networks' activations; parameters and loss are float32
+    workers: int = 2  # processes that decode and augment; 0: none
+    seed: int = 0
+    log_every: int = 10  # steps
+    checkpoint_every: int = 200  # steps
+    keep_checkpoints: int = 2
+
+    def __post_init__(self) -> None:
+        """Refuses values with which a run can't work, naming the setting."""
+        positive: tuple[str, ...] = (
+            "patch_size",
+            "head_width",
+            "image_size",
+            "local_size",
+            "memory",
+            "block",
+            "batch",
+            "steps",
+        )
+        positive += ("student_temperature", "teacher_temperature_start", "teacher_temperature", "learning_rate", "clip")
+        positive += ("log_every", "checkpoint_every", "keep_checkpoints")
+        for name in positive:
+            if getattr(self, name) <= 0:
+                raise MasslError(f"{name} must be above 0, not {getattr(self, name)}")
+        for name in ("local_views", "temperature_warmup", "warmup", "workers", "learning_rate_end", "weight_decay"):
+            if getattr(self, name) < 0:
+                raise MasslError(f"{name} must not be negative, but is {getattr(self, name)}")
+        if not 0 <= self.colour_change <= 1:
+            raise MasslError(f"colour_change must be from 0 to 1, not {self.colour_change}")
+        for name in ("momentum", "drop_path"):
+            if not 0 <= getattr(self, name) < 1:
+                raise MasslError(f"{name} must be at least 0 and below 1, not {getattr(self, name)}")
+        for name in ("global_scale", "local_scale"):
+            low, high = getattr(self, name)
+            if not 0 < low <= high <= 1:
+                raise MasslError(f"{name} must be two shares of the area, 0 < low <= high <= 1, not {low}, {high}")
+        if self.block > self.memory:
+            raise MasslError(f"block ({self.block}) must not be larger than memory ({self.memory})")
+        if self.precision not in ("bf16", "fp32"):
+            raise MasslError(f"precision must be bf16 or fp32, not {self.precision!r}")
+        for name in ("image_size", "local_size"):
+            if self.backbone.startswith("vit") and getattr(self, name) % self.patch_size:
+                raise MasslError(f"{name} ({getattr(self, name)}) must be a multiple of patch_size ({self.patch_size})")
+
+
+@dataclass(frozen=True)
+class Preset:
+    """What a preset fixes. `epochs` and what `plan` computes fill in the rest."""
+
+    about: str
+    epochs: int | None  # None: from the number of images
+    values: Mapping[str, object]
+
+
+_PAPER = {"image_size": 224, "local_size": 96, "local_views": 10, "memory": 131072, "block": 16384}
+
+PRESETS: Mapping[str, Preset] = types.MappingProxyType({
+    "cpu": Preset(
+        "a small network on small views: minutes on two CPU cores",
+        None,
+        {"backbone": "vit_tiny_patch16_224", "patch_size": 16, "image_size": 96, "local_size": 48, "local_views": 4,
+         "head_width": 1024, "drop_path": 0.0, "learning_rate": 2e-3, "global_scale": (0.25, 1.0),
+         "local_scale": (0.05, 0.25)},
+    ),
+    "gpu": Preset(
+        "ViT-S/16 at 224 pixels, sized to the collection: one GPU, hours",
+        None,
+        {"backbone": "vit_small_patch16_224", "image_size": 224, "local_size": 96, "local_views": 8},
+    ),
+    "vit-s16-paper": Preset(
+        "the authors' ViT-S/16: 800 epochs of ImageNet on 2 GPUs",
+        800,
+        {**_PAPER, "backbone": "vit_small_patch16_224", "batch": 128, "learning_rate": 5e-4,
+         "learning_rate_end": 1e-6, "momentum": 0.992},
+    ),
+    "vit-b16-paper": Preset(
+        "the authors' ViT-B/16: 400 epochs of ImageNet on 4 GPUs",
+        400,
+        {**_PAPER, "backbone": "vit_base_patch16_224", "batch": 128, "learning_rate": 7.5e-4,
+         "learning_rate_end": 2e-6, "momentum": 0.996},
+    ),
+})  # fmt: skip
+
+# Warm-ups of the authors' recipes, in epochs: (learning rate, teacher temperature).
+_PAPER_WARMUPS = {"vit-s16-paper": (0, 30), "vit-b16-paper": (10, 50)}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One resolved setting and why it has that value."""
+
+    name: str
+    value: object
+    why: str
+
+
+def plan(
+    preset: str,
+    images: int,
+    overrides: Mapping[str, str] | None = None,
+    epochs: int | None = None,
+    precision: str = "bf16",
+    workers: int = 2,
+) -> tuple[Settings, list[Choice]]:
+    """Resolves a preset for a collection.
+
+    The paper's recipe is for 1.28 million images and stalls or collapses on small sets: a memory larger than the
+    collection holds each image many times over, and warm-ups counted in epochs never end. So K, P, momentum,
+    warm-ups and the number of epochs come from the number of images.
+
+    Args:
+        preset: a key of `PRESETS`.
+        images: how many images there are.
+        overrides: setting to text, as given by `--set name=value`.
+        epochs: passes over the images, instead of the preset's.
+        precision: `bf16` or `fp32`, what the machine does best.
+        workers: decoding processes.
+
+    Returns:
+        The settings, and a table of what was chosen and why.
+
+    Raises:
+        MasslError: an unknown preset or setting, or a value that can't be used.
+    """
+    if preset not in PRESETS:
+        raise MasslError(f"there is no preset {preset!r}; choose one of {', '.join(PRESETS)}")
+    if images < 2:
+        raise MasslError(f"{images} image{'s' * (images != 1)}: at least 2 are needed to compare images")
+    chosen = {name: Choice(name, value, f"preset {preset}") for name, value in PRESETS[preset].values.items()}
+
+    def choose(name: str, value: object, why: str) -> None:
+        if name not in chosen:
+            chosen[name] = Choice(name, value, why)
+
+    given = {name: _parse(name, text) for name, text in (overrides or {}).items()}
+    for name, value in given.items():
+        chosen[name] = Choice(name, value, "given")
+
+    def current(name: str) -> typing.Any:
+        return chosen[name].value
+
+    choose("batch", 64, "enough for a stable step; a multiple of 64 keeps a GPU busy too")
+    if current("batch") > images:
+        chosen["batch"] = Choice("batch", images, f"there are only {images} images")
+    batch: int = current("batch")
+    if batch < 1:
+        raise MasslError(f"batch must be above 0, not {batch}")
+    each = images // batch
+    if epochs is None and (epochs := PRESETS[preset].epochs) is None:
+        # About 200,000 views of an image in all, so that small collections get many passes and large ones still one.
+        epochs = max(3, min(200, round(200_000 / images)))
+        choose(
+            "steps", epochs * each, f"{epochs} epochs of {each} steps: about 200,000 images seen, at most 200 epochs"
+        )
+    choose("steps", epochs * each, f"{epochs} epochs of {each} steps")
+    steps: int = current("steps")
+    half = 2 ** int(math.log2(max(2, images / 2)))
+    choose("memory", max(min(half, 65536), batch), "the power of two below half the images, at most 65,536")
+    choose("block", max(1, current("memory") // 8), "an eighth of the memory, as in the paper")
+    if preset in _PAPER_WARMUPS:
+        rate, temperature = _PAPER_WARMUPS[preset]
+        choose("warmup", min(rate * each, steps), f"{rate} epochs, as the authors")
+        choose("temperature_warmup", min(temperature * each, steps), f"{temperature} epochs, as the authors")
+    choose("warmup", steps // 10, "a tenth of the steps")
+    choose("temperature_warmup", steps // 5, "a fifth of the steps")
+    # The teacher should average over a fixed share of the run, not over a fixed number of steps.
+    momentum = round(min(0.996, max(0.9, 1 - 20 / max(steps, 1))), 4)
+    choose("momentum", momentum, "the teacher averages about a twentieth of the run at its start, within 0.9 to 0.996")
+    choose("precision", precision, "what this machine multiplies fastest")
+    choose("workers", workers, "one a core")
+    choose("log_every", max(1, min(10, steps // 20)), "at least twenty lines a run")
+    try:
+        settings = Settings(**{choice.name: choice.value for choice in chosen.values()})  # type: ignore[arg-type]
+    except TypeError as error:
+        raise MasslError(str(error)) from error
+    defaults = [
+        Choice(field.name, getattr(settings, field.name), "default")
+        for field in dataclasses.fields(Settings)
+        if field.name not in chosen
+    ]
+    order = [field.name for field in dataclasses.fields(Settings)]
+    return settings, sorted([*chosen.values(), *defaults], key=lambda choice: order.index(choice.name))
+
+
+def _parse(name: str, text: str) -> object:
+    types_by_name = typing.get_type_hints(Settings)
+    if name not in types_by_name:
+        raise MasslError(f"there is no setting {name!r}; the settings are {', '.join(types_by_name)}")
+    kind = types_by_name[name]
+    try:
+        if kind in (int, float):
+            return kind(text)
+        if kind is str:
+            return text
+        if kind is bool:
+            return {"true": True, "false": False}[text.lower()]
+        low, high = (float(part) for part in text.split(","))
+        return low, high
+    except (ValueError, KeyError):
+        wanted = {int: "a whole number", float: "a number", bool: "true or false"}.get(kind, "two numbers, as 0.3,1.0")
+        raise MasslError(f"{name} must be {wanted}, not {text!r}") from None
+
+
+def write_toml(path: Path, tables: Mapping[str, Mapping[str, object]]) -> None:
+    """Writes flat tables of numbers, strings and pairs as TOML (the standard library only reads it)."""
+    lines = []
+    for table, values in tables.items():
+        lines.append(f"[{table}]")
+        # A JSON string, number or array of numbers is also a TOML one.
+        lines += [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in values.items()]
+        lines.append("")
+    path.write_text("\n".join(lines), encoding="utf-8")
+
+
+def read_settings(path: Path) -> Settings:
+    """Reads the `[settings]` table of a run's `config.toml`.
+
+    Raises:
+        MasslError: the file is missing, no TOML, or has other settings than this version knows.
+    """
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))["settings"]
+        resolved: dict[str, typing.Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return Settings(**resolved)
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise MasslError(f"{path} is no configuration of a run that this version reads: {error}") from None

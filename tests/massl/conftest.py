@@ -1,0 +1,29 @@
+"""Runs small enough for a test, made by the trainer itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from massl.settings import Settings, plan
+from massl.train import find_images, train
+
+SMALL = {
+    "image_size": "32", "local_size": "16", "local_views": "2", "batch": "4", "memory": "32", "block": "8",
+    "head_width": "32", "steps": "8", "log_every": "1", "checkpoint_every": "4", "workers": "0",
+}  # fmt: skip
+
+
+def small_settings(images: int = 24, **overrides: str) -> Settings:
+    """Settings of a run of seconds."""
+    return plan("cpu", images, {**SMALL, **overrides}, precision="fp32")[0]
+
+
+@pytest.fixture(scope="session")
+def run(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of 8 steps on the bundled flags."""
+    out = tmp_path_factory.mktemp("runs") / "run"
+    paths, _ = find_images(pictures / "flag")
+    train(pictures / "flag", paths, out, small_settings(len(paths)))
+    return out

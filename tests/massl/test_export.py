@@ -1,0 +1,142 @@
+"""Export: the file keeps the contract and agrees with torch, for every patch and image size."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from indexer import Encoder
+from massl import checkpoint, weights
+from massl.errors import MasslError
+from massl.export import Deployed, export
+from massl.images import open_image
+from massl.network import build_backbone, build_pair
+from tests.massl.conftest import small_settings
+
+
+def real_pixels(encoder: Encoder, pictures: Path) -> np.ndarray:
+    files = [sorted((pictures / kind).glob("*.jpg"))[3] for kind in ("flag", "space", "painting", "bug")]
+    return np.stack([encoder.prepare(open_image(file)) for file in files])
+
+
+def untrained(folder: Path, backbone: str, patch: int, size: int) -> Path:
+    """A run's folder with a checkpoint of random weights."""
+    settings = small_settings(
+        backbone=backbone, patch_size=str(patch), image_size=str(size), local_size=str(patch), drop_path="0.1"
+    )
+    torch.manual_seed(0)
+    _, teacher = build_pair(build_backbone(backbone, size, patch), 32)
+    state = {"settings": dataclasses.asdict(settings), "teacher": teacher.state_dict()}
+    state |= {"images": 10, "images_seen": 20, "seconds": 1.0}
+    checkpoint.save(folder / "checkpoints", 1, state, 1)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("backbone", "patch", "trained", "size"),
+    [
+        ("vit_tiny_patch16_224", 16, 224, None),
+        ("vit_tiny_patch16_224", 16, 96, 160),
+        ("vit_tiny_patch16_224", 8, 64, 96),
+        ("vit_tiny_patch16_224", 14, 98, None),
+        ("vit_small_patch14_reg4_dinov2", 14, 70, 112),
+        ("resnet18", 16, 64, 96),
+    ],
+)
+def test_the_file_agrees_with_torch_on_real_images(
+    tmp_path: Path, pictures: Path, backbone: str, patch: int, trained: int, size: int | None
+) -> None:
+    run = untrained(tmp_path / "run", backbone, patch, trained)
+    export(str(run), tmp_path / "e.onnx", image_size=size)
+    encoder = Encoder.load(tmp_path / "e.onnx")
+    assert encoder.image_size == (size or trained)
+    pixels = real_pixels(encoder, pictures)
+    with torch.no_grad():
+        embedding, patches = Deployed(weights.read(str(run), size)).eval()(torch.from_numpy(pixels))
+    np.testing.assert_allclose(encoder.embed(pixels), embedding.numpy(), atol=1e-4)
+    np.testing.assert_allclose(encoder.embed_patches(pixels), patches.numpy(), atol=1e-4)
+    assert patches.shape[1:3] == ((size or trained) // (32 if backbone == "resnet18" else patch),) * 2
+
+
+@pytest.mark.parametrize(("precision", "share", "cosine"), [("fp16", 0.55, 0.99999), ("int8", 0.35, 0.98)])
+def test_smaller_files_point_the_same_way(
+    run: Path, tmp_path: Path, pictures: Path, precision: str, share: float, cosine: float
+) -> None:
+    export(str(run), tmp_path / "full.onnx")
+    export(str(run), tmp_path / "small.onnx", precision=precision)
+    full, small = Encoder.load(tmp_path / "full.onnx"), Encoder.load(tmp_path / "small.onnx")
+    assert small.path.stat().st_size < share * full.path.stat().st_size
+    pixels = real_pixels(full, pictures)
+    assert ((full.embed(pixels) * small.embed(pixels)).sum(1) > cosine).all()
+
+
+def test_the_file_describes_itself(run: Path, tmp_path: Path) -> None:
+    written = export(str(run), tmp_path / "e.onnx", name="flags", evaluation={"knn": {"flags": 0.5}})
+    encoder = Encoder.load(tmp_path / "e.onnx")
+    assert (encoder.name, encoder.dim, encoder.image_size) == ("flags", 192, 32)
+    assert written["dim"] == 192
+    told = encoder.metadata
+    assert (told["format"], told["training_images"], told["training_images_seen"]) == ("1", "30", "32")
+    assert told["architecture"] == "vit_tiny_patch16_224, patch 16"
+    assert told["evaluation"] == '{"knn": {"flags": 0.5}}'
+    onnx.checker.check_model(onnx.load(tmp_path / "e.onnx"))
+
+
+def test_the_authors_checkpoints_are_taken(tmp_path: Path, pictures: Path) -> None:
+    """A file with exactly their keys: METHOD, "The authors' checkpoints"."""
+    torch.manual_seed(0)
+    backbone = build_backbone("vit_tiny_patch16_224", 224, 16)
+    tensors = {f"backbone.{name}": tensor for name, tensor in backbone.state_dict().items()}
+    tensors["backbone.masked_embed"] = torch.zeros(1, 192)
+    tensors |= {f"head.mlp.{number}.weight": torch.zeros(2, 2) for number in (0, 2, 4)}
+    state = {
+        "student": {f"module.{name}": tensor for name, tensor in tensors.items()},
+        "teacher": tensors,
+        "optimizer": {},
+        "memory_bank": {"queue": torch.zeros(256, 64), "queue_ptr": torch.zeros(1, dtype=torch.long)},
+        "epoch": 800,
+        "args": argparse.Namespace(arch="vit_tiny", patch_size=16),
+        "fp16_scaler": {},
+    }
+    torch.save(state, tmp_path / "authors.pth")
+    export(str(tmp_path / "authors.pth"), tmp_path / "e.onnx")
+    encoder = Encoder.load(tmp_path / "e.onnx")
+    assert (encoder.dim, encoder.image_size, encoder.resize) == (192, 224, 256)
+    pixels = real_pixels(encoder, pictures)
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    with torch.no_grad():
+        wanted = backbone.eval()((torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255 - mean) / std)
+    wanted = torch.nn.functional.normalize(wanted, dim=1)
+    np.testing.assert_allclose(encoder.embed(pixels), wanted.numpy(), atol=1e-4)
+
+
+def test_sources_that_can_not_be_read_say_why(tmp_path: Path) -> None:
+    with pytest.raises(MasslError, match="there is no such file"):
+        export(str(tmp_path / "nowhere.pth"), tmp_path / "e.onnx")
+    with pytest.raises(MasslError, match="holds no checkpoint"):
+        export(str(tmp_path), tmp_path / "e.onnx")
+    torch.save({"weights": torch.zeros(1)}, tmp_path / "other.pth")
+    with pytest.raises(MasslError, match="holds no teacher"):
+        export(str(tmp_path / "other.pth"), tmp_path / "e.onnx")
+    torch.save({"teacher": {"x": torch.zeros(1)}}, tmp_path / "other.pth")
+    with pytest.raises(MasslError, match="no vision transformer of ours"):
+        export(str(tmp_path / "other.pth"), tmp_path / "e.onnx")
+    with pytest.raises(MasslError, match="timm has no network"):
+        export("timm:nonsense", tmp_path / "e.onnx")
+    assert not (tmp_path / "e.onnx").exists()
+
+
+def test_a_timm_network_says_when_it_can_not_be_fetched(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "empty"))
+    import huggingface_hub.constants
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(MasslError, match=r"could not be fetched \(is this machine online\?\)"):
+        export("timm:vit_tiny_patch16_224.augreg_in21k", tmp_path / "e.onnx")

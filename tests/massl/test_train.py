@@ -1,0 +1,243 @@
+"""Training from end to end: what a run leaves behind, and what can't stop or spoil it."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import tomllib
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from massl import checkpoint
+from massl import train as training
+from massl.errors import MasslError
+from massl.settings import plan
+from massl.train import Interrupted, find_images, train
+from tests.massl.conftest import SMALL, small_settings
+
+
+def losses(run: Path) -> list[float]:
+    return [json.loads(line)["loss"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_run_leaves_everything_behind(run: Path) -> None:
+    tables = tomllib.loads((run / "config.toml").read_text())
+    assert tables["run"]["images"] == 30
+    assert tables["settings"]["memory"] == 32
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == list(range(1, 9))
+    assert {
+        "loss",
+        "rank",
+        "spread",
+        "student_entropy",
+        "teacher_entropy",
+        "learning_rate",
+        "images_per_second",
+    } <= set(rows[0])
+    assert [path.name for path in sorted((run / "checkpoints").iterdir())] == ["step-00000004.pt", "step-00000008.pt"]
+    assert list(run.glob("events.out.tfevents.*"))
+    state = checkpoint.load(run / "checkpoints" / "step-00000008.pt")
+    assert state["images_seen"] == 32
+    assert int(state["memory"]["written"]) == 32
+
+
+def test_the_teacher_follows_and_the_memory_holds_its_second_view(photos: Path, tmp_path: Path, monkeypatch) -> None:
+    seen: list[tuple[Tensor, Tensor]] = []
+    plain = training.massl_loss
+
+    def watched(student, teacher, memory, *rest):
+        seen.append((teacher.detach().clone(), memory.clone()))
+        return plain(student, teacher, memory, *rest)
+
+    monkeypatch.setattr(training, "massl_loss", watched)
+    paths, _ = find_images(photos)
+    train(photos, paths, tmp_path / "run", small_settings(momentum="0.5"))
+    for (teacher, before), (_, after) in itertools.pairwise(seen):
+        changed = (before != after).any(1).nonzero().flatten()
+        torch.testing.assert_close(after[changed], teacher[1])  # four new rows, from the second global view alone
+    first = checkpoint.load(tmp_path / "run" / "checkpoints" / "step-00000004.pt")
+    last = checkpoint.load(tmp_path / "run" / "checkpoints" / "step-00000008.pt")
+    name = "backbone.blocks.0.attn.qkv.weight"
+    student, teacher = last["student"][name], last["teacher"][name]
+    assert 0 < float((student - teacher).abs().max()) < float((student - first["teacher"][name]).abs().max())
+
+
+@pytest.mark.parametrize("backbone", ["vit_tiny_patch16_224", "resnet18"])
+def test_a_run_that_was_stopped_goes_on_to_the_same_numbers(photos: Path, tmp_path: Path, backbone: str) -> None:
+    paths, _ = find_images(photos)
+    settings = small_settings(backbone=backbone, drop_path="0.2", head_norm="true")
+    train(photos, paths, tmp_path / "whole", settings)
+    steps: list[int] = []
+    with pytest.raises(Interrupted, match="stopped at step 5; go on with"):
+        train(
+            photos, paths, tmp_path / "parts", settings,
+            report=lambda progress: steps.append(progress.step), stop=lambda: steps[-1] == 5,
+        )  # fmt: skip
+    train(photos, paths, tmp_path / "parts", settings, resume=True)
+    assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
+    ends = [checkpoint.load(tmp_path / name / "checkpoints" / "step-00000008.pt") for name in ("whole", "parts")]
+    for part in ("student", "teacher", "memory"):
+        for name, tensor in ends[0][part].items():
+            assert torch.equal(tensor, ends[1][part][name]), name
+
+
+def test_a_killed_run_goes_on_to_the_same_numbers(photos: Path, tmp_path: Path) -> None:
+    flags = [f"--set={name}={value}" for name, value in {**SMALL, "steps": "12", "precision": "fp32"}.items()]
+    code = "import sys; from cli import main; main()"
+    command = [sys.executable, "-c", code, "train", str(photos), *flags, "-q"]
+    subprocess.run([*command, "--out", str(tmp_path / "whole")], check=True)
+    killed = subprocess.Popen([*command, "--out", str(tmp_path / "killed")])
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "killed" / "checkpoints" / "step-00000004.pt").exists():
+        assert time.monotonic() < deadline
+        assert killed.poll() is None
+        time.sleep(0.01)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    resume = [sys.executable, "-c", code, "train", str(photos), "--resume", str(tmp_path / "killed"), "-q"]
+    subprocess.run(resume, check=True)
+    assert losses(tmp_path / "killed") == losses(tmp_path / "whole")
+    assert (tmp_path / "killed" / "encoder.onnx").exists()
+
+
+def test_broken_files_are_passed_over_and_named(photos: Path, tmp_path: Path) -> None:
+    for number in range(3):
+        (photos / f"broken{number}.jpg").write_text("not an image")
+    paths, _ = find_images(photos)
+    summary = train(photos, paths, tmp_path / "run", small_settings(len(paths), steps="12"))
+    assert summary["images_seen"] == 48
+    assert {row["path"] for row in summary["skipped"]} == {f"broken{number}.jpg" for number in range(3)}
+    assert all("not an image" in row["reason"] for row in summary["skipped"])
+
+
+def test_a_folder_of_broken_files_says_so(tmp_path: Path) -> None:
+    for number in range(4):
+        (tmp_path / f"{number}.jpg").write_text("not an image")
+    paths, _ = find_images(tmp_path)
+    with pytest.raises(MasslError, match=r"not one image below .* can be read"):
+        train(tmp_path, paths, tmp_path / "run", small_settings(4))
+
+
+def test_steps_that_are_not_finite_touch_nothing_and_end_the_run(photos: Path, tmp_path: Path, monkeypatch) -> None:
+    plain = training.massl_loss
+    calls = 0
+
+    def sometimes_nan(student, *rest):
+        nonlocal calls
+        calls += 1
+        result = plain(student, *rest)
+        return result._replace(loss=result.loss * float("nan")) if calls > 4 else result
+
+    monkeypatch.setattr(training, "massl_loss", sometimes_nan)
+    paths, _ = find_images(photos)
+    with pytest.raises(MasslError, match=r"not finite in 5 steps in a row .* learning_rate"):
+        train(photos, paths, tmp_path / "run", small_settings(steps="20", checkpoint_every="1"))
+    assert len(losses(tmp_path / "run")) == 4
+    state = checkpoint.load(checkpoint.latest(tmp_path / "run" / "checkpoints"))
+    assert state["step"] == 4
+    assert int(state["memory"]["written"]) == 16
+    assert all(
+        torch.isfinite(tensor).all() for part in ("student", "teacher", "memory") for tensor in state[part].values()
+    )
+
+
+def test_a_run_is_never_overwritten(run: Path, pictures: Path) -> None:
+    paths, _ = find_images(pictures / "flag")
+    with pytest.raises(MasslError, match="already holds a run; go on with it by --resume"):
+        train(pictures / "flag", paths, run, small_settings(len(paths)))
+
+
+def test_resuming_on_other_images_is_refused(run: Path, photos: Path) -> None:
+    paths, _ = find_images(photos)
+    with pytest.raises(MasslError, match=r"was started on 30 images, but .* now holds 24"):
+        train(photos, paths, run, small_settings(), resume=True)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda data: data[: len(data) // 2], "is damaged or no checkpoint"),
+        (lambda data: b"", "is damaged or no checkpoint"),
+        (lambda data: b"something else", "is damaged or no checkpoint"),
+    ],
+)
+def test_a_damaged_checkpoint_says_so(run: Path, tmp_path: Path, damage, message: str) -> None:
+    data = (run / "checkpoints" / "step-00000008.pt").read_bytes()
+    (tmp_path / "step.pt").write_bytes(damage(data))
+    with pytest.raises(MasslError, match=message):
+        checkpoint.load(tmp_path / "step.pt")
+
+
+def test_a_checkpoint_runs_no_code(tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self):
+            return os.system, (f"touch {tmp_path / 'owned'}",)
+
+    torch.save({"teacher": Evil()}, tmp_path / "evil.pt")
+    with pytest.raises(MasslError, match="is damaged or no checkpoint"):
+        checkpoint.load(tmp_path / "evil.pt")
+    assert not (tmp_path / "owned").exists()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, which only Linux has")
+def test_a_full_disk_keeps_the_earlier_checkpoints(tmp_path: Path, monkeypatch) -> None:
+    checkpoint.save(tmp_path, 1, {"step": 1}, keep=2)
+    (tmp_path / "step-00000002.tmp").symlink_to("/dev/full")  # every write there fails as on a full disk
+    with pytest.raises(MasslError, match=r"step-00000002\.pt could not be written .* earlier checkpoints are kept"):
+        checkpoint.save(tmp_path, 2, {"step": 2, "weights": torch.zeros(100_000)}, keep=2)
+    assert checkpoint.load(checkpoint.latest(tmp_path))["step"] == 1
+
+
+def test_a_plan_fits_the_collection_and_can_be_overridden() -> None:
+    settings, table = plan("cpu", 2000)
+    assert settings.memory <= 1000
+    assert settings.block == settings.memory // 8
+    assert {choice.name for choice in table} == set(vars(settings))
+    assert all(choice.why for choice in table)
+    settings, table = plan("cpu", 2000, {"memory": "512", "global_scale": "0.5,1", "learning_rate": "1e-3"})
+    assert (settings.memory, settings.block, settings.global_scale) == (512, 64, (0.5, 1.0))
+    assert next(choice.why for choice in table if choice.name == "memory") == "given"
+    assert plan("cpu", 10)[0].batch == 10
+
+
+def test_the_paper_presets_are_the_authors_recipes() -> None:
+    small, _ = plan("vit-s16-paper", 1_281_167)
+    assert (small.memory, small.block, small.momentum, small.local_views) == (131072, 16384, 0.992, 10)
+    assert (small.learning_rate, small.learning_rate_end, small.warmup) == (5e-4, 1e-6, 0)
+    assert small.steps == 800 * (1_281_167 // 128)
+    assert small.temperature_warmup == 30 * (1_281_167 // 128)
+    base, _ = plan("vit-b16-paper", 1_281_167)
+    assert (base.momentum, base.learning_rate, base.learning_rate_end) == (0.996, 7.5e-4, 2e-6)
+    assert base.warmup == 10 * (1_281_167 // 128)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"nonsense": "1"}, "there is no setting 'nonsense'"),
+        ({"batch": "many"}, "batch must be a whole number"),
+        ({"batch": "0"}, "batch must be above 0"),
+        ({"block": "4096", "memory": "64"}, "block .* must not be larger than memory"),
+        ({"image_size": "50"}, "must be a multiple of patch_size"),
+        ({"local_scale": "0.9,0.1"}, "local_scale must be two shares"),
+        ({"precision": "fp64"}, "precision must be bf16 or fp32"),
+        ({"backbone": "vit_nonsense"}, "timm has no network called 'vit_nonsense'"),
+    ],
+)
+def test_settings_that_can_not_work_say_why(photos: Path, tmp_path: Path, overrides, message: str) -> None:
+    with pytest.raises(MasslError, match=message):
+        train(photos, find_images(photos)[0], tmp_path / "run", small_settings(**overrides))
+
+
+def test_one_image_is_not_enough() -> None:
+    with pytest.raises(MasslError, match="1 image: at least 2"):
+        plan("cpu", 1)
