@@ -1,0 +1,163 @@
+"""The catalog: one SQLite file, the only truth about a collection. A batch is one transaction."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from massl.errors import MasslError
+
+VERSION = 1
+
+_SCHEMA = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE images (
+    id INTEGER PRIMARY KEY,
+    path BLOB NOT NULL UNIQUE,          -- relative to the root, the bytes of the file system: names need not be UTF-8
+    size INTEGER NOT NULL,              -- bytes
+    mtime_ns INTEGER NOT NULL,          -- -1: look at it again whatever it says
+    hash BLOB,                          -- SHA-256 of the file
+    width INTEGER, height INTEGER,      -- pixels, upright
+    state TEXT NOT NULL CHECK (state IN ('ready', 'skipped', 'gone')),
+    reason TEXT,                        -- why it was skipped
+    embedding BLOB                      -- float16 [D]
+);
+CREATE INDEX images_by_hash ON images (hash);
+CREATE INDEX images_by_state ON images (state, path, size, mtime_ns);
+CREATE TABLE labels (
+    image INTEGER PRIMARY KEY REFERENCES images (id) ON DELETE CASCADE,
+    label TEXT NOT NULL,
+    author TEXT NOT NULL,
+    at TEXT NOT NULL                    -- ISO 8601, UTC
+);
+CREATE TABLE decisions (
+    image INTEGER NOT NULL REFERENCES images (id) ON DELETE CASCADE,
+    kind TEXT NOT NULL,                 -- 'distinct' (of two near duplicates), 'rejected' (of a proposed label)
+    about TEXT NOT NULL,                -- the other image's id, or the label
+    at TEXT NOT NULL,
+    PRIMARY KEY (image, kind, about)
+) WITHOUT ROWID;
+"""
+
+
+class Catalog:
+    """Connections to a catalog, one a thread, all in write-ahead mode: readers see whole batches while one writes."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._local = threading.local()
+
+    @classmethod
+    def create(cls, path: Path, meta: dict[str, str]) -> Catalog:
+        """Makes a catalog that holds nothing but `meta`.
+
+        Raises:
+            MasslError: the folder can't be written.
+        """
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise _cannot_write(path.parent, error.strerror or str(error)) from None
+        catalog = cls(path)
+        try:
+            with catalog.writing() as connection:
+                # A statement at a time: executescript would commit before the meta rows are in.
+                for statement in _SCHEMA.split(";\n"):
+                    connection.execute(statement)
+                connection.execute(f"PRAGMA user_version = {VERSION}")
+                connection.executemany("INSERT INTO meta VALUES (?, ?)", meta.items())
+        except sqlite3.Error as error:
+            raise _cannot_write(path.parent, str(error)) from None
+        return catalog
+
+    @classmethod
+    def open(cls, path: Path) -> Catalog:
+        """Opens an existing catalog.
+
+        Raises:
+            MasslError: missing, damaged, or written by a newer version.
+        """
+        catalog = cls(path)
+        try:
+            (version,) = catalog.read("PRAGMA user_version").__next__()
+            catalog.meta()
+        except (sqlite3.Error, StopIteration) as error:
+            raise MasslError(
+                f"{path} is damaged ({error}); move the folder {path.parent} away and run `massl index` again"
+            ) from None
+        if version > VERSION:
+            raise MasslError(f"{path} was written by a newer version of massl (format {version}); update massl")
+        return catalog
+
+    def read(self, query: str, values: Iterable[Any] = ()) -> Iterator[tuple[Any, ...]]:
+        """Runs a query and yields its rows."""
+        return iter(self._connection().execute(query, tuple(values)))
+
+    @contextmanager
+    def writing(self) -> Iterator[sqlite3.Connection]:
+        """One transaction: all of it, or on an exception or a kill nothing.
+
+        Raises:
+            MasslError: the disk is full or the file can't be written.
+        """
+        connection = self._connection()
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
+        except sqlite3.OperationalError as error:
+            raise _cannot_write(self.path.parent, str(error)) from error
+
+    def meta(self) -> dict[str, str]:
+        """All of the collection's own facts: encoder, schema, cache."""
+        return dict(self.read("SELECT key, value FROM meta"))
+
+    def set_meta(self, values: dict[str, str]) -> None:
+        """Adds or replaces facts."""
+        with self.writing() as connection:
+            connection.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", values.items())
+
+    def close(self) -> None:
+        """Closes this thread's connection."""
+        connection = getattr(self._local, "connection", None)
+        if connection is not None:
+            connection.close()
+            del self._local.connection
+
+    def _connection(self) -> sqlite3.Connection:
+        connection = getattr(self._local, "connection", None)
+        if connection is None:
+            connection = sqlite3.connect(self.path, isolation_level=None, timeout=30)
+            connection.execute("PRAGMA journal_mode = WAL")
+            # Every commit survives a kill of the process; only a power cut can take the last ones, never the file.
+            connection.execute("PRAGMA synchronous = NORMAL")
+            connection.execute("PRAGMA foreign_keys = ON")
+            self._local.connection = connection
+        return connection
+
+
+def to_bytes(path: str) -> bytes:
+    """A path as the catalog stores it."""
+    return os.fsencode(path)
+
+
+def now() -> str:
+    """The time as the catalog stores it."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _cannot_write(folder: Path, detail: str) -> MasslError:
+    return MasslError(
+        f"{folder} can't be written ({detail}); free some space, or put the index elsewhere with --index-dir"
+    )

@@ -1,0 +1,518 @@
+"""A collection: a folder of images and the `.massl` folder that knows them. What the commands and the page call."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import filelock
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from indexer import calibration, indexing, thumbnails
+from indexer.calibration import Calibration
+from indexer.catalog import Catalog, now, to_bytes
+from indexer.classify import Classification, classify
+from indexer.encoder import Encoder, EncoderMismatch
+from indexer.vectors import FaissIndex, VectorIndex
+from massl.errors import MasslError
+from massl.images import ImageError, Skipped, check_folder, check_holds_images, decode, read_bytes
+
+CATALOG = "catalog.sqlite"
+MAX_LABEL = 100  # characters
+
+
+@dataclass(frozen=True)
+class Query:
+    """One example to search by, wanted (weight 1) or unwanted (weight -1): a file's content or an image's id."""
+
+    data: bytes | None = None
+    image: int | None = None
+    weight: float = 1.0
+    crop: tuple[int, int, int, int] | None = None
+    name: str = "the picture"
+
+    @classmethod
+    def of_file(cls, path: Path | str, weight: float = 1.0, crop: tuple[int, int, int, int] | None = None) -> Query:
+        """A file anywhere on this machine; `crop` is x, y, width, height in pixels of the upright image.
+
+        Raises:
+            MasslError: it is missing, empty or can't be read.
+        """
+        try:
+            return cls(read_bytes(Path(path)), None, weight, crop, str(path))
+        except ImageError as error:
+            raise MasslError(f"{path} can't be used as a query: {error}") from None
+
+    def picture(self, shortest: int) -> Image.Image:
+        """Its pixels, cropped, decoded as the indexer would for an encoder that needs `shortest` pixels.
+
+        Raises:
+            MasslError: it is no image, or the crop lies outside it.
+        """
+        try:
+            picture = decode(self.data or b"", None if self.crop else shortest).picture
+        except ImageError as error:
+            raise MasslError(f"{self.name} can't be used as a query: {error}") from None
+        if self.crop is None:
+            return picture
+        x, y, width, height = self.crop
+        if x < 0 or y < 0 or width < 1 or height < 1 or x + width > picture.width or y + height > picture.height:
+            raise MasslError(
+                f"the crop {x},{y},{width},{height} is not inside {self.name}, "
+                f"which is {picture.width} x {picture.height} pixels"
+            )
+        return picture.crop((x, y, x + width, y + height))
+
+
+@dataclass(frozen=True)
+class Result:
+    """An image found: `path` relative to the root, `score` the cosine similarity, `label` a person's label or None.
+
+    `match` is `same`, `alike` or `weak`, from this collection's own calibration; `false_matches` is how many images
+    of the collection one would expect above this score if none had to do with the query.
+    """
+
+    rank: int
+    image: int
+    path: str
+    score: float
+    match: str
+    false_matches: float
+    label: str | None
+
+
+@dataclass(frozen=True)
+class Label:
+    """A label that someone gave."""
+
+    path: str
+    label: str
+    author: str
+    at: str
+
+
+class Collection:
+    """Opened by `Collection.open`, or by `Collection.create` if it need not be there yet. Safe to share by threads."""
+
+    def __init__(self, root: Path, folder: Path, catalog: Catalog) -> None:
+        self.root = root
+        self.folder = folder
+        self.catalog = catalog
+        self._lock = threading.Lock()
+        self._encoder: Encoder | None = None
+        self._index: tuple[str, VectorIndex] | None = None
+
+    # Opening ------------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def open(cls, root: Path | str, index_dir: Path | str | None = None) -> Collection:
+        """Opens the collection of a folder.
+
+        Raises:
+            MasslError: the folder is missing, was never indexed, or its catalog can't be read.
+        """
+        root = Path(root)
+        folder = Path(index_dir) if index_dir else root / ".massl"
+        if not (folder / CATALOG).exists():
+            check_folder(root)
+            raise MasslError(f"{root} has no index yet; run: massl index {root}")
+        return cls(root, folder, Catalog.open(folder / CATALOG))
+
+    @classmethod
+    def create(
+        cls, root: Path | str, encoder: Encoder | None = None, index_dir: Path | str | None = None
+    ) -> Collection:
+        """Opens the collection of a folder, or makes an empty one for this encoder (the built-in one if left out).
+
+        Raises:
+            EncoderMismatch: there is a collection already, made with another encoder.
+            MasslError: no folder, or nothing can be written.
+        """
+        root = Path(root)
+        check_folder(root)
+        folder = Path(index_dir) if index_dir else root / ".massl"
+        if (folder / CATALOG).exists():
+            collection = cls.open(root, folder)
+            collection.check_fits(encoder)
+            return collection
+        check_holds_images(root)
+        encoder = encoder or Encoder.load()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            # Under a temporary name first: a kill here must not leave half an encoder that looks whole.
+            temporary = folder / "encoder.tmp"
+            shutil.copyfile(encoder.path, temporary)
+            temporary.replace(folder / "encoder.onnx")
+        except OSError as error:
+            raise MasslError(
+                f"{folder} can't be written ({error.strerror or error}); choose another place with --index-dir"
+            ) from None
+        meta = {
+            "encoder_sha256": encoder.sha256,
+            "encoder_name": encoder.name,
+            "dim": str(encoder.dim),
+            "created": now(),
+            "generation": "0",
+        }
+        collection = cls(root, folder, Catalog.create(folder / CATALOG, meta))
+        collection._encoder = encoder
+        return collection
+
+    def check_fits(self, encoder: Encoder | None) -> None:
+        """Raises `EncoderMismatch` if the collection was embedded by another encoder than this one."""
+        meta = self.catalog.meta()
+        if encoder and encoder.sha256 != meta["encoder_sha256"]:
+            raise EncoderMismatch(
+                f"{self.root} was indexed with the encoder {meta['encoder_name']} ({meta['encoder_sha256'][:12]}), "
+                f"not with {encoder.name} ({encoder.sha256[:12]}); to embed it anew, keeping its labels, run: "
+                f"massl index {self.root} --encoder {encoder.path} --rebuild"
+            )
+
+    @property
+    def encoder(self) -> Encoder:
+        """The encoder that the collection was made with; a copy of it lies in the collection's folder."""
+        with self._lock:
+            if self._encoder is None:
+                encoder = Encoder.load(self.folder / "encoder.onnx")
+                self.check_fits(encoder)
+                self._encoder = encoder
+            return self._encoder
+
+    # Indexing -----------------------------------------------------------------------------------------------------
+
+    def update(self, report: Callable[[indexing.Progress], None] = lambda progress: None) -> indexing.IndexReport:
+        """Brings the collection up to date with its folder; see `indexer.indexing.update`.
+
+        Raises:
+            MasslError: another process is indexing it, or nothing can be written.
+        """
+        check_folder(self.root)
+        with self._held():
+            started = time.monotonic()
+            result = indexing.update(self.root, self.catalog, self.encoder, report)
+            touched = result.added + result.changed + result.moved + result.removed
+            meta = self.catalog.meta()
+            if touched or "calibration" not in meta:
+                generation = str(int(meta["generation"]) + 1)
+                self.catalog.set_meta({"generation": generation})
+                fitted = self._calibrate()
+                self.catalog.set_meta({"calibration": fitted.to_json(), "updated": now()})
+            self.index()
+            return replace(result, seconds=time.monotonic() - started)
+
+    def rebuild(self, encoder: Encoder) -> None:
+        """Makes the collection another encoder's: every embedding goes, labels and decisions stay. Update it next."""
+        with self._held():
+            shutil.copyfile(encoder.path, self.folder / "encoder.tmp")
+            (self.folder / "encoder.tmp").replace(self.folder / "encoder.onnx")
+            with self.catalog.writing() as connection:
+                connection.execute("UPDATE images SET embedding = NULL, mtime_ns = -1")
+                connection.execute("DELETE FROM meta WHERE key LIKE 'vectors_%' OR key = 'calibration'")
+                connection.executemany(
+                    "INSERT OR REPLACE INTO meta VALUES (?, ?)",
+                    [
+                        ("encoder_sha256", encoder.sha256),
+                        ("encoder_name", encoder.name),
+                        ("dim", str(encoder.dim)),
+                    ],
+                )
+            self._encoder = encoder
+
+    def _held(self) -> filelock.BaseFileLock:
+        lock = filelock.FileLock(self.folder / "lock", timeout=0)
+        try:
+            lock.acquire()
+        except filelock.Timeout:
+            holder = self.catalog.meta().get("holder", "another process")
+            raise MasslError(f"{self.root} is being indexed by {holder}; try again when it has finished") from None
+        except OSError as error:
+            raise MasslError(
+                f"{self.folder} can't be written ({error.strerror or error}); choose another place with --index-dir"
+            ) from None
+        self.catalog.set_meta({"holder": f"process {os.getpid()}"})
+        return lock
+
+    def _calibrate(self) -> Calibration:
+        rows = self.catalog.read("SELECT path FROM images WHERE state = 'ready' ORDER BY id")
+        paths = [self.root / os.fsdecode(path) for (path,) in rows]
+        _, vectors = self._load_vectors()
+        return calibration.fit(paths, vectors, self.encoder)
+
+    # Searching ----------------------------------------------------------------------------------------------------
+
+    def search(
+        self,
+        queries: Sequence[Query],
+        k: int = 20,
+        *,
+        label: str | None = None,
+        under: str | None = None,
+    ) -> list[Result]:
+        """The `k` images most like the queries taken together, best first.
+
+        Several queries are averaged; those with a negative weight are subtracted. An image that is itself a query is
+        left out of the results.
+
+        Args:
+            queries: at least one with a positive weight.
+            k: how many results, at least 1.
+            label: only images that carry this label.
+            under: only images below this folder, relative to the root.
+
+        Raises:
+            MasslError: no positive query, or an image that the collection doesn't hold.
+        """
+        if not any(query.weight > 0 for query in queries):
+            raise MasslError("give at least one example of what to look for")
+        target = self._embed(queries)
+        index = self.index()
+        own = {query.image for query in queries if query.image is not None}
+        scores, ids = index.search(target[None], max(1, k) + len(own), self._among(label, under))
+        found = [(int(i), float(s)) for i, s in zip(ids[0], scores[0], strict=True) if i not in own][:k]
+        fitted = self.calibration()
+        about = self._about([identity for identity, _ in found])
+        results: list[Result] = []
+        for identity, score in found:
+            if identity not in about:  # removed since the index was read
+                continue
+            path, own_label = about[identity]
+            false_matches = fitted.false_matches(score, len(index))
+            match = fitted.match(score, len(index))
+            results.append(Result(len(results) + 1, identity, path, score, match, false_matches, own_label))
+        return results
+
+    def calibration(self) -> Calibration:
+        """What scores mean in this collection."""
+        return Calibration.from_json(self.catalog.meta().get("calibration"))
+
+    def index(self) -> VectorIndex:
+        """The vectors, ready to search: from memory, else from the cache on disk, else built from the catalog."""
+        meta = self.catalog.meta()
+        generation = meta["generation"]
+        with self._lock:
+            if self._index and self._index[0] == generation:
+                return self._index[1]
+            found = None
+            if meta.get("vectors_generation") == generation:
+                found = FaissIndex.read(self.folder / meta["vectors_file"], meta["vectors_sha256"])
+            if found is None:
+                ids, vectors = self._load_vectors()
+                found = FaissIndex.build(ids, vectors, int(meta["dim"]))
+                try:
+                    name, digest = found.write(self.folder)
+                    self.catalog.set_meta(
+                        {"vectors_file": name, "vectors_sha256": digest, "vectors_generation": generation}
+                    )
+                except MasslError:
+                    pass  # a read-only or full disk costs the cache, not the search
+            self._index = (generation, found)
+            return found
+
+    def image_id(self, path: str) -> int:
+        """The id of an image by its path relative to the root.
+
+        Raises:
+            MasslError: the collection doesn't hold it.
+        """
+        row = next(self.catalog.read("SELECT id, state, reason FROM images WHERE path = ?", [to_bytes(path)]), None)
+        if row is None or row[1] == "gone":
+            raise MasslError(f"{path} is not in the index of {self.root}; run: massl index {self.root}")
+        if row[1] == "skipped":
+            raise MasslError(f"{path} could not be indexed: {row[2]}")
+        return row[0]
+
+    def images(self, limit: int = -1, offset: int = 0) -> list[tuple[int, str]]:
+        """Ids and paths of the images that can be searched, by path."""
+        rows = self.catalog.read(
+            "SELECT id, path FROM images WHERE state = 'ready' ORDER BY path LIMIT ? OFFSET ?", [limit, offset]
+        )
+        return [(identity, os.fsdecode(path)) for identity, path in rows]
+
+    def __len__(self) -> int:
+        ((count,),) = self.catalog.read("SELECT count(*) FROM images WHERE state = 'ready'")
+        return count
+
+    def thumbnail(self, image: int) -> Path | None:
+        """A WebP thumbnail without metadata, made when it is first asked for; None if the original can't be read."""
+        row = next(self.catalog.read("SELECT path, hash FROM images WHERE id = ? AND state = 'ready'", [image]), None)
+        return thumbnails.make(self.root / os.fsdecode(row[0]), row[1].hex(), self.folder) if row else None
+
+    def _embed(self, queries: Sequence[Query]) -> NDArray[np.float32]:
+        """The queries' weighted sum, float32 `[D]` of unit length."""
+        total = np.zeros(int(self.catalog.meta()["dim"]), np.float32)
+        for query in queries:
+            if query.data is not None:
+                picture = query.picture(self.encoder.resize)
+                vector = self.encoder.embed(self.encoder.prepare(picture)[None])[0]
+            else:
+                row = next(
+                    self.catalog.read("SELECT embedding FROM images WHERE id = ? AND state = 'ready'", [query.image]),
+                    None,
+                )
+                if row is None:
+                    raise MasslError("that image is no longer in the collection; search again from another one")
+                vector = np.frombuffer(row[0], np.float16).astype(np.float32)
+            total += query.weight * vector
+        length = float(np.linalg.norm(total))
+        if length < 1e-6:
+            raise MasslError("the wanted and the unwanted examples cancel each other out; change one of them")
+        return total / length
+
+    def _among(self, label: str | None, under: str | None) -> NDArray[np.int64] | None:
+        """Ids of the images that pass the filters; None when there is no filter."""
+        if label is None and under is None:
+            return None
+        query = "SELECT images.id FROM images"
+        values: list[str | bytes] = []
+        if label is not None:
+            query += " JOIN labels ON labels.image = images.id AND labels.label = ?"
+            values.append(label)
+        query += " WHERE state = 'ready'"
+        if under is not None and (prefix := under.strip("/").removeprefix("./")) not in ("", "."):
+            # Everything that begins with "prefix/": a range of bytes, so that the index on paths serves.
+            query += " AND path >= ? AND path < ?"
+            values += [to_bytes(prefix + "/"), to_bytes(prefix + "0")]  # "0" is the byte after "/"
+        return np.fromiter((row[0] for row in self.catalog.read(query, values)), np.int64)
+
+    def _about(self, ids: Iterable[int]) -> dict[int, tuple[str, str | None]]:
+        """Path and human label of images that can be searched."""
+        wanted = list(ids)
+        marks = ", ".join("?" * len(wanted))
+        rows = self.catalog.read(
+            "SELECT images.id, path, label FROM images LEFT JOIN labels ON labels.image = images.id "
+            f"WHERE state = 'ready' AND images.id IN ({marks})",
+            wanted,
+        )
+        return {identity: (os.fsdecode(path), label) for identity, path, label in rows}
+
+    def _load_vectors(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Ids int64 `[N]` and unit vectors float32 `[N, D]` of all searchable images, from the catalog."""
+        rows = list(self.catalog.read("SELECT id, embedding FROM images WHERE state = 'ready' ORDER BY id"))
+        ids = np.fromiter((identity for identity, _ in rows), np.int64, len(rows))
+        packed = np.frombuffer(b"".join(embedding for _, embedding in rows), np.float16)
+        vectors = packed.reshape(len(rows), int(self.catalog.meta()["dim"])).astype(np.float32)
+        # float16 rounds a length of 1 to within a thousandth: make it exact again, so that scores are cosines.
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True).clip(1e-6)
+        return ids, vectors
+
+    # Labels -------------------------------------------------------------------------------------------------------
+
+    def add_labels(self, label: str, images: Iterable[int], author: str) -> int:
+        """Gives images a label, in place of the one they had; returns how many.
+
+        Raises:
+            MasslError: an empty label, one of more than 100 characters or with control characters.
+        """
+        label = label.strip()
+        if not label or len(label) > MAX_LABEL or not label.isprintable():
+            raise MasslError(f"a label is 1 to {MAX_LABEL} printable characters, not {label[:20]!r} ({len(label)})")
+        rows = [(image, label, author, now()) for image in images]
+        with self.catalog.writing() as connection:
+            try:
+                connection.executemany("INSERT OR REPLACE INTO labels VALUES (?, ?, ?, ?)", rows)
+            except sqlite3.IntegrityError:
+                raise MasslError("one of these images is no longer in the collection; nothing was labelled") from None
+        return len(rows)
+
+    def remove_labels(self, images: Iterable[int]) -> int:
+        """Takes the labels off images; returns how many had one."""
+        with self.catalog.writing() as connection:
+            return sum(connection.execute("DELETE FROM labels WHERE image = ?", (image,)).rowcount for image in images)
+
+    def labels(self) -> list[Label]:
+        """Every label on a searchable image, by path."""
+        rows = self.catalog.read(
+            "SELECT path, label, author, at FROM labels JOIN images ON images.id = image "
+            "WHERE state = 'ready' ORDER BY path"
+        )
+        return [Label(os.fsdecode(path), *rest) for path, *rest in rows]
+
+    def label_counts(self) -> dict[str, int]:
+        """How many searchable images carry each label, by label."""
+        return dict(
+            self.catalog.read(
+                "SELECT label, count(*) FROM labels JOIN images ON images.id = image "
+                "WHERE state = 'ready' GROUP BY label ORDER BY label"
+            )
+        )
+
+    def labels_of(self, images: Sequence[int]) -> dict[int, Label | None]:
+        """The label of each of these images, or None.
+
+        Raises:
+            MasslError: one of them is no longer in the collection.
+        """
+        paths = dict(zip(images, self.paths_of(images), strict=True))
+        found: dict[int, Label | None] = dict.fromkeys(images)
+        for part in _parts(images):
+            marks = ", ".join("?" * len(part))
+            query = f"SELECT image, label, author, at FROM labels WHERE image IN ({marks})"
+            for image, label, author, at in self.catalog.read(query, part):
+                found[image] = Label(paths[image], label, author, at)
+        return found
+
+    def classify(self) -> Classification:
+        """Few-shot classification of every searchable image from the labels so far.
+
+        Raises:
+            MasslError: labels of fewer than two classes.
+        """
+        given = dict(
+            self.catalog.read("SELECT image, label FROM labels JOIN images ON images.id = image WHERE state = 'ready'")
+        )
+        ids, vectors = self._load_vectors()
+        return classify(ids, vectors, given)
+
+    def paths_of(self, images: Sequence[int]) -> list[str]:
+        """Paths, relative to the root, of searchable images by id, in the order given.
+
+        Raises:
+            MasslError: one of them is no longer in the collection.
+        """
+        paths: dict[int, str] = {}
+        for part in _parts(images):
+            marks = ", ".join("?" * len(part))
+            query = f"SELECT id, path FROM images WHERE state = 'ready' AND id IN ({marks})"
+            paths |= {identity: os.fsdecode(path) for identity, path in self.catalog.read(query, part)}
+        try:
+            return [paths[int(image)] for image in images]
+        except KeyError:
+            raise MasslError("one of these images is no longer in the collection; look at it afresh") from None
+
+    # About --------------------------------------------------------------------------------------------------------
+
+    def skipped(self) -> list[Skipped]:
+        """Files and folders that are passed over, with reasons."""
+        return indexing.skipped_files(self.catalog)
+
+    def info(self) -> dict[str, Any]:
+        """Counts, encoder and disk use, in plain values."""
+        meta = self.catalog.meta()
+        disk = sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
+        return {
+            "kind": "collection",
+            "root": str(self.root),
+            "folder": str(self.folder),
+            "indexed": len(self),
+            "labels": len(self.labels()),
+            "encoder": {"name": meta["encoder_name"], "sha256": meta["encoder_sha256"], "dim": int(meta["dim"])},
+            "created": meta["created"],
+            "updated": meta.get("updated"),
+            "bytes": disk,
+            "skipped": [{"path": item.path, "reason": item.reason} for item in self.skipped()],
+        }
+
+
+def _parts(images: Sequence[int]) -> Iterator[list[int]]:
+    """Slices of at most as many ids as SQLite takes in one statement everywhere."""
+    for start in range(0, len(images), 30_000):
+        yield [int(image) for image in images[start : start + 30_000]]

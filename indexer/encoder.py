@@ -1,0 +1,170 @@
+"""An encoder: one self-describing ONNX file, run by ONNX Runtime. Whatever fits the contract works, ours or not.
+
+The contract (`docs/encoder.md`): input `pixels`, uint8 `[N, S, S, 3]`, RGB; output `embedding`, float32 `[N, D]`, rows
+of unit length; optionally a second output `patches`, float32 `[N, h, w, D]`; everything in one file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.resources
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+from PIL import Image
+
+from massl.errors import MasslError
+from massl.images import fit
+
+_HOW = "make one with `massl export`"
+# How ONNX's protocol buffers spell the reference of a tensor to another file: an entry with the key "location".
+_EXTERNAL = b"\x0a\x08location"
+
+
+class EncoderMismatch(MasslError):
+    """A collection was embedded by another encoder than the one given."""
+
+    exit_code = 4
+
+
+def builtin_encoder() -> Path:
+    """The encoder that comes with the product."""
+    return Path(str(importlib.resources.files("indexer") / "builtin" / "encoder.onnx"))
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """An encoder ready to run. Its identity is the SHA-256 of its file.
+
+    Attributes:
+        path: the file it came from.
+        sha256: of that file, in hexadecimal.
+        name: what it calls itself, else the file's name.
+        dim: D, the width of an embedding.
+        image_size: S, the side of its input in pixels.
+        resize: pixels of the shorter side before the S x S centre is cut out.
+        metadata: every `massl.*` property of the file, without that prefix.
+    """
+
+    path: Path
+    sha256: str
+    name: str
+    dim: int
+    image_size: int
+    resize: int
+    metadata: Mapping[str, str]
+    session: Any
+
+    @classmethod
+    def load(cls, path: Path | str | None = None, threads: int | None = None) -> Encoder:
+        """Reads an encoder and checks that it fits the contract.
+
+        Args:
+            path: an `.onnx` file; the built-in encoder when left out.
+            threads: for one batch; ONNX Runtime's choice (one a core) when left out.
+
+        Raises:
+            MasslError: missing, unreadable, no ONNX model, or one that doesn't fit the contract.
+        """
+        path = Path(path) if path else builtin_encoder()
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:
+            raise MasslError(f"{path}: there is no such encoder file") from None
+        except IsADirectoryError:
+            raise MasslError(f"{path} is a folder; give the encoder.onnx in it") from None
+        except OSError as error:
+            raise MasslError(f"{path}: {(error.strerror or str(error)).lower()}") from None
+        if _EXTERNAL in data:
+            # Such a model would have ONNX Runtime read other files, of its author's choosing (CVE-2024-27318).
+            raise MasslError(f"{path} keeps weights in other files; an encoder must be one file: {_HOW}")
+        session = _session(path, data, threads)
+        image_size, dim = _check_contract(path, session)
+        metadata = {
+            key.removeprefix("massl."): value
+            for key, value in session.get_modelmeta().custom_metadata_map.items()
+            if key.startswith("massl.")
+        }
+        try:
+            resize = int(metadata.get("resize", image_size))
+        except ValueError:
+            raise MasslError(f"{path}: its massl.resize is {metadata['resize']!r}, not a number of pixels") from None
+        encoder = cls(
+            path,
+            hashlib.sha256(data).hexdigest(),
+            metadata.get("name", path.stem),
+            dim,
+            image_size,
+            max(resize, image_size),
+            metadata,
+            session,
+        )
+        grey = np.full((2, image_size, image_size, 3), 128, np.uint8)
+        lengths = np.linalg.norm(encoder.embed(grey), axis=1)
+        if not np.allclose(lengths, 1, atol=1e-2):
+            raise MasslError(f"{path} doesn't fit the encoder contract: its embeddings are not of unit length; {_HOW}")
+        return encoder
+
+    @property
+    def has_patches(self) -> bool:
+        """Whether it has the second output, for region queries and heat maps."""
+        return any(output.name == "patches" for output in self.session.get_outputs())
+
+    @property
+    def device(self) -> str:
+        """Where it runs, as `cpu` or `cuda`."""
+        return str(self.session.get_providers()[0]).removesuffix("ExecutionProvider").lower()
+
+    def prepare(self, picture: Image.Image) -> NDArray[np.uint8]:
+        """An RGB picture of any size to what the encoder takes: uint8 `[S, S, 3]`."""
+        return np.asarray(fit(picture, self.image_size, self.resize))
+
+    def embed(self, pixels: NDArray[np.uint8] | Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+        """Embeds prepared pictures: uint8 `[N, S, S, 3]` to float32 `[N, D]`, rows of unit length."""
+        return self.session.run(["embedding"], {"pixels": np.asarray(pixels)})[0]
+
+    def embed_patches(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """The patch tokens of prepared pictures: uint8 `[N, S, S, 3]` to float32 `[N, h, w, D]`."""
+        return self.session.run(["patches"], {"pixels": np.asarray(pixels)})[0]
+
+
+def _session(path: Path, data: bytes, threads: int | None) -> Any:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    if threads:
+        options.intra_op_num_threads = threads
+    available = onnxruntime.get_available_providers()
+    providers = [name for name in ("CUDAExecutionProvider", "CPUExecutionProvider") if name in available]
+    try:
+        return onnxruntime.InferenceSession(data, options, providers=providers)
+    except Exception as error:  # ONNX Runtime raises a class of its own for each status, with no common base
+        first = " ".join(str(error).split())[:160]
+        raise MasslError(f"{path} is no ONNX model that can be run here: {first}; {_HOW}") from None
+
+
+def _check_contract(path: Path, session: Any) -> tuple[int, int]:
+    """S and D, or what doesn't fit."""
+
+    def refuse(what: str) -> MasslError:
+        return MasslError(f"{path} doesn't fit the encoder contract: {what}; {_HOW}")
+
+    inputs = {value.name: value for value in session.get_inputs()}
+    if list(inputs) != ["pixels"]:
+        raise refuse(f"its inputs are {', '.join(inputs) or 'none'}, not one called pixels")
+    shape, kind = inputs["pixels"].shape, inputs["pixels"].type
+    if kind != "tensor(uint8)" or len(shape) != 4 or shape[3] != 3 or shape[1] != shape[2]:
+        raise refuse(f"pixels is {kind} {shape}, not uint8 [N, S, S, 3]")
+    if isinstance(shape[0], int) or not isinstance(shape[1], int):
+        raise refuse(f"pixels is {shape}: N must be dynamic and S fixed")
+    outputs = {value.name: value for value in session.get_outputs()}
+    if "embedding" not in outputs:
+        raise refuse(f"its outputs are {', '.join(outputs)}, with no embedding among them")
+    out = outputs["embedding"]
+    if out.type != "tensor(float)" or len(out.shape) != 2 or not isinstance(out.shape[1], int):
+        raise refuse(f"embedding is {out.type} {out.shape}, not float32 [N, D]")
+    return shape[1], out.shape[1]

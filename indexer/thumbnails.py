@@ -1,0 +1,36 @@
+"""Thumbnails: the only image files that the page ever serves."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+from massl.images import ImageError, open_image
+
+SIDE = 256  # pixels of the longer side
+
+
+def make(original: Path, digest: str, folder: Path) -> Path | None:
+    """The thumbnail of a file, from the cache or made now: WebP, upright, sRGB, without any metadata.
+
+    Named by the content's hash in hexadecimal, so that it is never stale. None if the original can't be read or
+    nothing can be written.
+    """
+    path = folder / "thumbnails" / digest[:2] / f"{digest}.webp"
+    if path.exists():
+        return path
+    temporary = path.with_suffix(f".{os.getpid()}-{threading.get_ident()}.tmp")
+    try:
+        picture = open_image(original, shortest=SIDE)
+        picture.thumbnail((SIDE, SIDE), reducing_gap=2.0)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # A fresh picture of the pixels alone: nothing of the file's metadata can come along.
+        clean = picture.copy()
+        clean.info.clear()
+        clean.save(temporary, "WEBP", quality=80, method=2)
+        temporary.replace(path)
+    except (ImageError, OSError):
+        temporary.unlink(missing_ok=True)
+        return None
+    return path

@@ -1,0 +1,381 @@
+"""A collection as a person uses it: indexed, changed, searched, labelled, classified, damaged."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from indexer import Collection, Encoder, EncoderMismatch, Query
+from massl.errors import MasslError
+
+
+def answers(collection: Collection) -> dict[str, list[tuple[float, str]]]:
+    """Path to all other images with their scores, nearest first, for every image."""
+    return {
+        path: sorted((-round(found.score, 2), found.path) for found in collection.search([Query(image=image)], 100))
+        for image, path in collection.images()
+    }
+
+
+# Indexing -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_second_run_has_nothing_to_do(collection: Collection) -> None:
+    again = collection.update()
+    assert (again.indexed, again.unchanged) == (24, 24)
+    assert again.added == again.changed == again.moved == again.removed == again.embedded == 0
+
+
+def test_every_kind_of_change_is_seen(collection: Collection) -> None:
+    root = collection.root
+    flags = sorted((root / "flag").iterdir())
+    flags[0].unlink()
+    flags[1].rename(root / "renamed.jpg")
+    shutil.copy(flags[2], flags[3])
+    shutil.copy(flags[4], root / "copy.jpg")
+    (root / "broken.jpg").write_text("not an image")
+    report = collection.update()
+    assert (report.indexed, report.added, report.changed, report.moved, report.removed) == (24, 1, 1, 1, 1)
+    assert report.unchanged == 21
+    assert report.embedded == 0  # every content was known
+    assert [(item.path, item.reason) for item in report.skipped] == [
+        ("broken.jpg", "not an image, or of a format that is not supported")
+    ]
+    fresh = Collection.create(root, collection.encoder, root.parent / "fresh")
+    fresh.update()
+    assert answers(collection) == answers(fresh)
+
+
+def test_a_moved_image_keeps_its_label(collection: Collection) -> None:
+    image = collection.image_id("flag/" + sorted(os.listdir(collection.root / "flag"))[0])
+    collection.add_labels("banner", [image], "me")
+    (collection.root / "flag").rename(collection.root / "flags")
+    report = collection.update()
+    assert (report.moved, report.added, report.removed) == (6, 0, 0)
+    assert [label.path.split("/")[0] for label in collection.labels()] == ["flags"]
+
+
+def test_a_folder_that_is_away_for_a_while_costs_nothing(collection: Collection) -> None:
+    away = collection.root.parent / "away"
+    image = collection.image_id("flag/" + sorted(os.listdir(collection.root / "flag"))[0])
+    collection.add_labels("banner", [image], "me")
+    (collection.root / "flag").rename(away)
+    assert collection.update().removed == 6
+    assert collection.labels() == []
+    away.rename(collection.root / "flag")
+    report = collection.update()
+    assert (report.added, report.embedded, len(collection.labels())) == (6, 0, 1)
+
+
+def test_a_skipped_file_is_looked_at_again_when_it_changes(collection: Collection) -> None:
+    target = collection.root / "late.jpg"
+    target.write_bytes(b"half a file")
+    assert len(collection.update().skipped) == 1
+    shutil.copy(next((collection.root / "space").iterdir()), target)
+    report = collection.update()
+    assert (report.added, report.skipped) == (1, [])
+
+
+def test_names_that_are_not_utf8_are_indexed_and_found(collection: Collection) -> None:
+    source = next((collection.root / "space").iterdir())
+    name = os.fsdecode(b"caf\xe9\n.jpg")
+    shutil.copy(source, collection.root / name)
+    assert collection.update().added == 1
+    assert name in {result.path for result in collection.search([Query.of_file(source)], 2)}
+
+
+def test_a_folder_without_permission_is_listed(collection: Collection) -> None:
+    closed = collection.root / "flag"
+    closed.chmod(0)
+    try:
+        if os.access(closed, os.R_OK):  # as root, permissions don't bind
+            code = "import os, sys; from massl.images import walk; os.setuid(65534); print(*walk(sys.argv[1]))"
+            for folder in (collection.root, *collection.root.parents):
+                folder.chmod(folder.stat().st_mode | 0o555)
+            output = subprocess.run(
+                [sys.executable, "-c", code, str(collection.root)], capture_output=True, text=True, check=True
+            ).stdout
+            assert "Skipped(path='flag', reason='no permission to read it')" in output
+        else:
+            assert [(item.path, item.reason) for item in collection.update().skipped] == [
+                ("flag", "no permission to read it")
+            ]
+    finally:
+        closed.chmod(0o755)
+
+
+def test_an_index_can_lie_elsewhere(photos: Path, encoder: Encoder, tmp_path: Path) -> None:
+    Collection.create(photos, encoder, tmp_path / "index").update()
+    assert not (photos / ".massl").exists()
+    assert len(Collection.open(photos, tmp_path / "index")) == 24
+
+
+def test_a_second_indexer_leaves(collection: Collection) -> None:
+    with collection._held(), pytest.raises(MasslError, match=f"is being indexed by process {os.getpid()}"):
+        Collection.open(collection.root).update()
+
+
+def test_a_killed_run_loses_at_most_a_batch(photos: Path, encoder: Encoder) -> None:
+    for number in range(30):
+        for picture in sorted(photos.glob("*/*.jpg")):
+            if "-" not in picture.name:
+                image = Image.open(picture)
+                image.putpixel((0, 0), (number, number, number))
+                image.save(picture.with_name(f"{picture.stem}-{number}.png"), compress_level=1)
+    total = len(list(photos.rglob("*.*")))
+    code = f"from indexer import Collection; Collection.create({str(photos)!r}).update()"
+    committed = 0
+    for patience in (0.1, 0.3, 0.6, 1.0):
+        process = subprocess.Popen([sys.executable, "-c", code])
+        seen = _wait_for_rows(photos / ".massl" / "catalog.sqlite", committed)
+        time.sleep(patience * 0.2)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        now = _rows(photos / ".massl" / "catalog.sqlite")
+        assert now >= seen >= committed
+        committed = now
+    collection = Collection.open(photos)
+    report = collection.update()
+    assert report.indexed == total
+    assert report.embedded <= total - committed
+    fresh = Collection.create(photos, encoder, photos.parent / "fresh")
+    fresh.update()
+    probe = [Query.of_file(sorted(photos.glob("flag/*.jpg"))[0])]
+    assert [(r.path, round(r.score, 3)) for r in collection.search(probe, 50)] == [
+        (r.path, round(r.score, 3)) for r in fresh.search(probe, 50)
+    ]
+
+
+def _rows(catalog: Path) -> int:
+    if not catalog.exists():
+        return 0
+    try:
+        return sqlite3.connect(catalog).execute("SELECT count(*) FROM images WHERE state = 'ready'").fetchone()[0]
+    except sqlite3.OperationalError:  # not yet made
+        return 0
+
+
+def _wait_for_rows(catalog: Path, before: int) -> int:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        if (found := _rows(catalog)) > before:
+            return found
+        time.sleep(0.02)
+    raise AssertionError("the indexer wrote nothing within a minute")
+
+
+# Encoders -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def other_encoder(encoder: Encoder, tmp_path: Path) -> Encoder:
+    """The same network under another name, and so with another identity."""
+    import onnx
+
+    model = onnx.load(encoder.path)
+    next(prop for prop in model.metadata_props if prop.key == "massl.name").value = "other"
+    onnx.save(model, tmp_path / "other.onnx")
+    return Encoder.load(tmp_path / "other.onnx")
+
+
+def test_another_encoder_is_refused_with_the_way_out(collection: Collection, other_encoder: Encoder) -> None:
+    with pytest.raises(
+        EncoderMismatch, match=f"with the encoder {collection.encoder.name} .* not with other .*--rebuild"
+    ):
+        Collection.create(collection.root, other_encoder)
+
+
+def test_rebuilding_with_another_encoder_keeps_the_labels(collection: Collection, other_encoder: Encoder) -> None:
+    collection.add_labels("flag", [collection.images()[0][0]], "me")
+    collection.rebuild(other_encoder)
+    report = collection.update()
+    assert (report.indexed, report.embedded) == (24, 24)
+    assert len(collection.labels()) == 1
+    assert Collection.open(collection.root).encoder.name == "other"
+
+
+# Searching ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_picture_finds_itself_first(collection: Collection) -> None:
+    for path in sorted(collection.root.glob("*/*.jpg"))[::5]:
+        first = collection.search([Query.of_file(path)], 3)[0]
+        assert collection.root / first.path == path
+        assert first.score > 0.999
+        assert first.match == "same"
+
+
+def test_scores_are_cosines_in_falling_order(collection: Collection) -> None:
+    query = sorted(collection.root.glob("*/*.jpg"))[0]
+    results = collection.search([Query.of_file(query)], 24)
+    scores = [result.score for result in results]
+    assert scores == sorted(scores, reverse=True)
+    ids, vectors = collection._load_vectors()
+    exact = dict(zip(ids, vectors @ collection._embed([Query.of_file(query)]), strict=True))
+    np.testing.assert_allclose(scores, [exact[result.image] for result in results], atol=1e-5)
+
+
+def test_an_unwanted_example_pushes_its_like_down(collection: Collection) -> None:
+    wanted, unwanted = (sorted((collection.root / kind).iterdir())[0] for kind in ("flag", "space"))
+    image = collection.image_id(f"space/{unwanted.name}")
+    plain = {r.image: r.score for r in collection.search([Query.of_file(wanted)], 24)}
+    pushed = {
+        r.image: r.score for r in collection.search([Query.of_file(wanted), Query.of_file(unwanted, weight=-1.0)], 24)
+    }
+    assert pushed[image] < plain[image]
+
+
+def test_filters_act_inside_the_search(collection: Collection) -> None:
+    query = [Query.of_file(sorted((collection.root / "flag").iterdir())[0])]
+    assert {r.path.split("/")[0] for r in collection.search(query, 3, under="space")} == {"space"}
+    assert len(collection.search(query, 100, under="space/")) == 6
+    assert collection.search(query, 5, under="spa") == []
+    chosen = [image for image, path in collection.images() if path.startswith("fruit")][:2]
+    collection.add_labels("apple", chosen, "me")
+    found = collection.search(query, 5, label="apple")
+    assert {r.image for r in found} == set(chosen)
+    assert {r.label for r in found} == {"apple"}
+
+
+def test_a_crop_is_searched_by(collection: Collection) -> None:
+    path = sorted((collection.root / "painting").iterdir())[0]
+    width, height = Image.open(path).size
+    whole = collection.search([Query.of_file(path, crop=(0, 0, width, height))], 1)[0]
+    assert collection.root / whole.path == path
+    with pytest.raises(MasslError, match="is not inside"):
+        collection.search([Query.of_file(path, crop=(0, 0, width + 1, height))])
+
+
+def test_queries_that_can_not_work_say_why(collection: Collection, tmp_path: Path) -> None:
+    (tmp_path / "no.jpg").write_text("text")
+    with pytest.raises(MasslError, match="can't be used as a query: not an image"):
+        collection.search([Query.of_file(tmp_path / "no.jpg")])
+    with pytest.raises(MasslError, match="can't be used as a query: vanished"):
+        Query.of_file(tmp_path / "nowhere.jpg")
+    with pytest.raises(MasslError, match="at least one example"):
+        collection.search([Query(image=1, weight=-1.0)])
+    with pytest.raises(MasslError, match="cancel each other out"):
+        collection.search([Query(image=1), Query(image=1, weight=-1.0)])
+    with pytest.raises(MasslError, match="no longer in the collection"):
+        collection.search([Query(image=999)])
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "empty", "gone", "foreign"])
+def test_a_damaged_vector_file_is_noticed_and_rebuilt(collection: Collection, damage: str) -> None:
+    wanted = answers(collection)
+    (file,) = (collection.root / ".massl").glob("vectors-*.faiss")
+    data = bytearray(file.read_bytes())
+    if damage == "flip":
+        data[len(data) // 2] ^= 1
+    file.write_bytes({"flip": data, "cut": data[:-100], "empty": b"", "gone": b"", "foreign": b"x" * 5000}[damage])
+    if damage == "gone":
+        file.unlink()
+    assert answers(Collection.open(collection.root)) == wanted
+    (mended,) = (collection.root / ".massl").glob("vectors-*.faiss")
+    assert mended.stat().st_size > 5000
+
+
+def test_a_damaged_catalog_says_what_to_do(collection: Collection) -> None:
+    collection.catalog.close()
+    (collection.root / ".massl" / "catalog.sqlite").write_bytes(b"not a database" * 500)
+    with pytest.raises(MasslError, match=r"is damaged .* move the folder"):
+        Collection.open(collection.root)
+
+
+def test_an_index_from_the_future_is_refused(collection: Collection) -> None:
+    with collection.catalog.writing() as connection:
+        connection.execute("PRAGMA user_version = 99")
+    with pytest.raises(MasslError, match="newer version"):
+        Collection.open(collection.root)
+
+
+def test_a_folder_that_was_never_indexed_says_what_to_run(photos: Path) -> None:
+    with pytest.raises(MasslError, match="run: massl index"):
+        Collection.open(photos)
+
+
+def test_thumbnails_carry_no_metadata(collection: Collection) -> None:
+    exif = Image.Exif()
+    exif[0x010F] = "secret camera"
+    Image.new("RGB", (500, 300), "red").save(collection.root / "exif.jpg", exif=exif)
+    collection.update()
+    thumbnail = collection.thumbnail(collection.image_id("exif.jpg"))
+    assert thumbnail is not None
+    assert b"secret" not in thumbnail.read_bytes()
+    with Image.open(thumbnail) as image:
+        assert image.size == (256, 154)
+        assert not image.getexif()
+
+
+# Labels ---------------------------------------------------------------------------------------------------------------
+
+
+def test_few_labels_classify_everything(collection: Collection) -> None:
+    for kind in ("flag", "space"):
+        chosen = [image for image, path in collection.images() if path.startswith(kind)][:3]
+        collection.add_labels(kind, chosen, "me")
+    result = collection.classify()
+    assert result.classes == ("flag", "space")
+    assert len(result.images) == 24
+    assert result.estimated_accuracy is not None
+    assert ((result.probability >= 0.5) & (result.probability <= 1)).all()
+    predicted = dict(zip(collection.paths_of(result.images.tolist()), result.predicted, strict=True))
+    own = [path for path in predicted if path.split("/")[0] in ("flag", "space")]
+    right = [result.classes[predicted[path]] == path.split("/")[0] for path in own]
+    assert np.mean(right) > 0.8
+
+
+def test_few_labels_never_make_anyone_certain(collection: Collection) -> None:
+    for kind, count in (("flag", 4), ("space", 3)):
+        chosen = [image for image, path in collection.images() if path.startswith(kind)][:count]
+        collection.add_labels(kind, chosen, "me")
+    result = collection.classify()
+    guessed = result.probability[result.probability < 1]
+    assert len(guessed) == 24 - 7
+    assert guessed.max() <= 1 - 0.5 / 9  # seven examples: one in nine may be wrong, and half of those at random
+
+
+def test_one_example_a_class_gives_no_estimate(collection: Collection) -> None:
+    first, second = (image for image, _ in collection.images()[:2])
+    collection.add_labels("a", [first], "me")
+    collection.add_labels("b", [second], "me")
+    assert collection.classify().estimated_accuracy is None
+
+
+def test_one_class_is_not_enough(collection: Collection) -> None:
+    with pytest.raises(MasslError, match="at least two classes"):
+        collection.classify()
+    collection.add_labels("a", [1, 2, 3], "me")
+    with pytest.raises(MasslError, match="only 'a'"):
+        collection.classify()
+
+
+def test_a_label_replaces_the_one_before_and_can_be_taken_off(collection: Collection) -> None:
+    collection.add_labels("a", [1, 2], "me")
+    collection.add_labels("b", [1], "you")
+    assert {(label.label, label.author) for label in collection.labels()} == {("a", "me"), ("b", "you")}
+    assert collection.remove_labels([1, 3]) == 1
+    assert [label.label for label in collection.labels()] == ["a"]
+
+
+@pytest.mark.parametrize("label", ["", "  ", "x" * 101, "two\nlines", "nul\x00"])
+def test_labels_that_can_not_be_used_are_refused(collection: Collection, label: str) -> None:
+    with pytest.raises(MasslError, match="a label is 1 to 100 printable characters"):
+        collection.add_labels(label, [1], "me")
+    assert collection.labels() == []
+
+
+def test_labelling_an_image_that_is_not_there_labels_nothing(collection: Collection) -> None:
+    with pytest.raises(MasslError, match="nothing was labelled"):
+        collection.add_labels("a", [1, 999], "me")
+    assert collection.labels() == []

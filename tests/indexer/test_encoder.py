@@ -1,0 +1,105 @@
+"""The encoder contract, and what happens with files that don't keep it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from indexer import Encoder
+from massl.errors import MasslError
+from massl.images import open_image
+
+
+def test_the_built_in_encoder_keeps_the_contract(encoder: Encoder, pictures: Path) -> None:
+    files = sorted(pictures.glob("fruit/*.jpg"))[:5]
+    pixels = np.stack([encoder.prepare(open_image(path)) for path in files])
+    assert pixels.shape == (5, encoder.image_size, encoder.image_size, 3)
+    assert pixels.dtype == np.uint8
+    embeddings = encoder.embed(pixels)
+    assert embeddings.shape == (5, encoder.dim)
+    assert embeddings.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(embeddings, axis=1), 1, atol=1e-5)
+    patches = encoder.embed_patches(pixels)
+    assert patches.shape[0] == 5
+    assert patches.shape[3] == encoder.dim
+    np.testing.assert_allclose(np.linalg.norm(patches, axis=3), 1, atol=1e-5)
+
+
+def test_an_image_embeds_alike_alone_and_in_a_batch(encoder: Encoder, pictures: Path) -> None:
+    pixels = np.stack([encoder.prepare(open_image(path)) for path in sorted(pictures.glob("bug/*.jpg"))[:4]])
+    together = encoder.embed(pixels)
+    alone = np.concatenate([encoder.embed(pixels[i : i + 1]) for i in range(4)])
+    np.testing.assert_allclose(together, alone, atol=1e-5)
+
+
+def test_the_built_in_encoder_says_what_it_is(encoder: Encoder) -> None:
+    told = {"format", "name", "architecture", "dim", "image_size", "resize", "crop", "interpolation", "parameters"}
+    told |= {"training_images", "training_epochs", "creator", "evaluation"}
+    assert told <= set(encoder.metadata)
+    assert encoder.path.stat().st_size < 25e6
+
+
+def model(
+    input_type: int, shape: list[object], outputs: dict[str, list[object]], name: str = "pixels"
+) -> onnx.ModelProto:
+    """A network that averages its input to `[N, 3]`, under the names, types and shapes given."""
+    flow = [helper.make_node("Cast", [name], ["x"], to=TensorProto.FLOAT)]
+    flow += [helper.make_node("ReduceMean", ["x", "axes"], [output], keepdims=0) for output in outputs]
+    graph = helper.make_graph(
+        flow,
+        "g",
+        [helper.make_tensor_value_info(name, input_type, shape)],
+        [helper.make_tensor_value_info(output, TensorProto.FLOAT, shape) for output, shape in outputs.items()],
+        [helper.make_tensor("axes", TensorProto.INT64, [2], [1, 2])],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+
+
+@pytest.mark.parametrize(
+    ("made", "message"),
+    [
+        (model(TensorProto.UINT8, ["N", 8, 8, 3], {"embedding": ["N", 3]}, name="x1"), "its inputs are x1"),
+        (model(TensorProto.FLOAT, ["N", 8, 8, 3], {"embedding": ["N", 3]}), "not uint8"),
+        (model(TensorProto.UINT8, ["N", 8, 9, 3], {"embedding": ["N", 3]}), "not uint8 \\[N, S, S, 3\\]"),
+        (model(TensorProto.UINT8, [4, 8, 8, 3], {"embedding": [4, 3]}), "N must be dynamic"),
+        (model(TensorProto.UINT8, ["N", 8, 8, 3], {"logits": ["N", 3]}), "no embedding"),
+        (model(TensorProto.UINT8, ["N", 8, 8, 3], {"embedding": ["N", 3]}), "not of unit length"),
+    ],
+)
+def test_a_model_that_does_not_fit_says_what_does_not(tmp_path: Path, made: onnx.ModelProto, message: str) -> None:
+    onnx.save(made, tmp_path / "e.onnx")
+    with pytest.raises(MasslError, match=message):
+        Encoder.load(tmp_path / "e.onnx")
+
+
+@pytest.mark.parametrize("content", [b"", b"not a model", b"\x08\x07" + bytes(100)])
+def test_a_file_that_is_no_model_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "e.onnx").write_bytes(content)
+    with pytest.raises(MasslError, match=r"e\.onnx"):
+        Encoder.load(tmp_path / "e.onnx")
+
+
+def test_a_truncated_encoder_is_refused(tmp_path: Path, encoder: Encoder) -> None:
+    data = encoder.path.read_bytes()
+    (tmp_path / "e.onnx").write_bytes(data[: len(data) // 2])
+    with pytest.raises(MasslError, match="no ONNX model"):
+        Encoder.load(tmp_path / "e.onnx")
+
+
+def test_weights_in_another_file_are_refused(tmp_path: Path, encoder: Encoder) -> None:
+    loaded = onnx.load(encoder.path)
+    onnx.save(loaded, tmp_path / "e.onnx", save_as_external_data=True, location="secret.bin", size_threshold=0)
+    assert (tmp_path / "secret.bin").exists()
+    with pytest.raises(MasslError, match="must be one file"):
+        Encoder.load(tmp_path / "e.onnx")
+
+
+def test_a_missing_encoder_and_a_folder_say_so(tmp_path: Path) -> None:
+    with pytest.raises(MasslError, match="no such encoder"):
+        Encoder.load(tmp_path / "e.onnx")
+    with pytest.raises(MasslError, match="is a folder"):
+        Encoder.load(tmp_path)
