@@ -1,0 +1,1 @@
+"""The web page of a collection: search, label, classify. `app.server` serves it; the deciding is the indexer's."""

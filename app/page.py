@@ -1,0 +1,132 @@
+"""The page itself, in Gradio: tabs, and how clicks reach the actions. Slow to import: only `serve` does."""
+
+from __future__ import annotations
+
+import html
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from app.actions import Actions
+from app.uploads import take
+from app.view import View, readable
+from indexer import Collection
+from massl.errors import MasslError
+
+_HERE = files("app")
+_SYSTEM = ["ui-sans-serif", "system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "sans-serif"]
+_MOST_RESULTS = 1_000
+
+
+def look() -> dict[str, Any]:
+    """The page's looks, as arguments of `Blocks.launch`. System fonts only: nothing is loaded from anywhere."""
+    theme = gr.themes.Base(
+        primary_hue="teal",
+        neutral_hue="slate",
+        font=_SYSTEM,
+        font_mono=["ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace"],
+    )
+    # In the head, as Gradio rewrites what it gets as `css` and stumbles over selector lists.
+    return {"theme": theme, "head": f"<style>{(_HERE / 'page.css').read_text('utf-8')}</style>"}
+
+
+def build(collection: Collection, uploads: Path) -> gr.Blocks:
+    """The page of a collection, ready to launch.
+
+    Args:
+        collection: what is shown.
+        uploads: the folder that Gradio keeps uploads in.
+    """
+    actions = Actions(collection, uploads)
+
+    def find(view: View, event: gr.EventData) -> tuple[View, dict[str, Any]]:
+        return view, actions.find(view, _payload(event))
+
+    def sort(view: View, event: gr.EventData) -> tuple[View, dict[str, Any]]:
+        return view, actions.sort(view, _payload(event))
+
+    def show_find(view: View) -> tuple[View, dict[str, Any]]:
+        return view, actions.find(view, {"do": "start"})
+
+    def show_sort(view: View) -> tuple[View, dict[str, Any]]:
+        return view, actions.sort(view, {"do": "start"})
+
+    quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+    name = collection.root.resolve().name or "Pictures"
+    # Abandoned uploads go after five minutes; those that are read go at once.
+    with gr.Blocks(title=f"{name} · MaSSL", analytics_enabled=False, delete_cache=(60, 300), fill_width=True) as blocks:
+        view = gr.State(View(), time_to_live=24 * 3600)
+        gr.HTML(f"<h1>{html.escape(name)}</h1>", elem_classes="massl-title", js_on_load=None)
+        with gr.Tabs(elem_classes="massl-tabs"):
+            with gr.Tab("Search and label", id="find") as find_tab:
+                find_board = _board("find")
+            with gr.Tab("Sort into classes", id="sort") as sort_tab:
+                sort_board = _board("sort")
+        find_board.act(find, [view], [view, find_board], **quiet)
+        sort_board.act(sort, [view], [view, sort_board], **quiet)
+        # What was labelled on one screen shows on the other as soon as one looks at it.
+        find_tab.select(show_find, [view], [view, find_board], **quiet)
+        sort_tab.select(show_sort, [view], [view, sort_board], **quiet)
+        blocks.load(show_find, [view], [view, find_board], **quiet)
+        _endpoints(collection, uploads)
+    return blocks
+
+
+def _board(screen: str) -> gr.HTML:
+    """A grid of pictures with its controls, drawn by `grid.js`, which triggers `act` with what was done."""
+    return gr.HTML(
+        value=None,
+        # Constant: the values go to the script, never through a template, as file names are anyone's.
+        html_template=f'<div class="massl-board" data-screen="{screen}"></div>',
+        js_on_load=(_HERE / "grid.js").read_text("utf-8"),
+        apply_default_css=False,
+        elem_id=f"massl-{screen}",
+    )
+
+
+def _payload(event: gr.EventData) -> dict[str, Any]:
+    data = event._data
+    return data if isinstance(data, dict) else {}
+
+
+def _endpoints(collection: Collection, uploads: Path) -> None:
+    """The two endpoints for programs, with the JSON of the commands of the same names."""
+
+    def search(image: dict, k: int = 20) -> dict:
+        """Finds the pictures most like an uploaded one."""
+        try:
+            upload = take((image or {}).get("path"), uploads, collection.encoder.resize)
+            found = collection.search([upload.query], max(1, min(int(k), _MOST_RESULTS)))
+        except MasslError as error:
+            raise gr.Error(str(error), print_exception=False) from None
+        keys = ("rank", "path", "score", "match", "label")
+        return {
+            "schema": 1,
+            "results": [{key: getattr(item, key) for key in keys} | {"path": readable(item.path)} for item in found],
+        }
+
+    def classify() -> dict:
+        """Predicts a class for every picture from the labels so far."""
+        try:
+            result = collection.classify()
+        except MasslError as error:
+            raise gr.Error(str(error), print_exception=False) from None
+        rows = zip(collection.paths_of(result.images.tolist()), result.predicted, result.probability, strict=True)
+        return {
+            "schema": 1,
+            "labels": result.counts,
+            "estimated_accuracy": result.estimated_accuracy,
+            "predictions": [
+                {
+                    "path": readable(path),
+                    "label": result.classes[int(label)],
+                    "probability": round(float(probability), 4),
+                }
+                for path, label, probability in rows
+            ],
+        }
+
+    gr.api(search, api_name="search", concurrency_limit=2)
+    gr.api(classify, api_name="classify", concurrency_limit=1)

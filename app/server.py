@@ -1,0 +1,181 @@
+"""Serving the page: on which address, behind which door, and what is cleared away afterwards."""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import os
+import shutil
+import socket
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from massl.errors import MasslError
+
+if TYPE_CHECKING:
+    from indexer import Collection
+
+MAX_UPLOAD = "50mb"  # what the browser's side says too, in grid.js
+AT_ONCE = 4  # events worked on at the same time
+WAITING = 64  # events that may wait; later ones are told that the page is busy
+
+
+class Address:
+    """Where a running page is. `str()` of it is the URL."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._closed = threading.Event()
+
+    def __str__(self) -> str:
+        return self._url
+
+    def wait(self) -> None:
+        """Blocks until the page is closed or the process interrupted (KeyboardInterrupt)."""
+        # In slices, as on Windows an endless wait can't be interrupted from the keyboard.
+        while not self._closed.wait(0.5):
+            pass
+
+
+def check_address(host: str, auth: str | None) -> tuple[str, str] | None:
+    """Parses `user:password`, and makes sure that a page open to a network has one.
+
+    Raises:
+        MasslError: `auth` is no `user:password`, or `host` is not this machine alone and there is no `auth`.
+    """
+    login = None
+    if auth is not None:
+        user, colon, password = auth.partition(":")
+        if not (user and colon and password):
+            raise MasslError("--auth takes a name and a password with a colon between, as in --auth ada:secret")
+        login = user, password
+    if login is None and not is_loopback(host):
+        raise MasslError(
+            f"{host} can be reached by others: add --auth USER:PASSWORD, or leave --host out to keep the page to "
+            "this machine"
+        )
+    return login
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address can be reached from this machine only."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+@contextlib.contextmanager
+def serve(collection: Collection, host: str, port: int, login: tuple[str, str] | None) -> Iterator[Address]:
+    """Serves the page of a collection without blocking, and closes it on the way out.
+
+    Args:
+        collection: what is shown.
+        host: the address to listen on; one that `check_address` passed.
+        port: 0 for any free one.
+        login: name and password asked for at the door.
+
+    Raises:
+        MasslError: the address can't be listened on.
+    """
+    port = _free_port(host, port)
+    uploads = tempfile.mkdtemp(prefix="massl-")  # readable by its owner alone; Gradio's own would be shared
+    try:
+        with _environment(host, uploads):
+            # Only now: importing Gradio takes seconds, and it reads the environment as it loads.
+            from starlette.middleware import Middleware
+
+            from app import page
+            from app.gate import Gate
+
+            blocks = page.build(collection, Path(uploads))
+            blocks.queue(default_concurrency_limit=AT_ONCE, max_size=WAITING, api_open=False)
+            gate = Middleware(Gate, collection=collection, local=is_loopback(host))
+            try:
+                blocks.launch(
+                    server_name=f"[{host}]" if ":" in host.strip("[]") and "[" not in host else host,
+                    server_port=port,
+                    auth=login,
+                    auth_message="This collection asks for a name and a password.",
+                    max_file_size=MAX_UPLOAD,
+                    # Named outright, so that no GRADIO_* variable opens another door.
+                    allowed_paths=[str(collection.folder.resolve() / "thumbnails")],
+                    app_kwargs={"middleware": [gate]},
+                    share=False,
+                    ssr_mode=False,
+                    num_workers=0,
+                    mcp_server=False,
+                    pwa=False,
+                    run_history=False,
+                    enable_monitoring=False,
+                    footer_links=[],
+                    show_error=False,
+                    inbrowser=False,
+                    prevent_thread_lock=True,
+                    quiet=True,
+                    **page.look(),
+                )
+            except OSError:
+                raise MasslError(_busy(host, port)) from None
+            address = Address(str(blocks.local_url))
+            try:
+                yield address
+            finally:
+                address._closed.set()
+                blocks.close(verbose=False)
+    finally:
+        shutil.rmtree(uploads, ignore_errors=True)
+
+
+def _free_port(host: str, port: int) -> int:
+    """The port itself if nobody listens there, or a free one for 0."""
+    bare = host.strip("[]")
+    family = socket.AF_INET6 if ":" in bare else socket.AF_INET
+    with socket.socket(family) as listener:
+        if os.name != "nt":
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((bare, port))
+        except socket.gaierror:
+            raise MasslError(f"{host} is no address; --host takes one of this machine, as in 127.0.0.1") from None
+        except PermissionError:
+            raise MasslError(f"port {port} needs administrator's rights; choose one above 1023 with --port") from None
+        except OverflowError:
+            raise MasslError(f"{port} is no port; --port takes 0 to 65535") from None
+        except OSError as error:
+            in_use = error.errno in (48, 98, 10048)  # EADDRINUSE on macOS, Linux, Windows
+            raise MasslError(
+                _busy(host, port) if in_use else f"{host} is no address of this machine; choose another with --host"
+            ) from None
+        return int(listener.getsockname()[1])
+
+
+def _busy(host: str, port: int) -> str:
+    return f"port {port} of {host} is in use; choose another with --port, or --port 0 for any that is free"
+
+
+@contextlib.contextmanager
+def _environment(host: str, uploads: str) -> Iterator[None]:
+    """What Gradio is told by environment: no telemetry, no model hub, uploads to a private folder."""
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    # As it starts, Gradio asks its own address whether it answers: never through somebody's proxy.
+    local = ",".join(dict.fromkeys(["127.0.0.1", "localhost", host.strip("[]")]))
+    changed = {"GRADIO_TEMP_DIR": uploads}
+    for name in ("NO_PROXY", "no_proxy"):
+        changed[name] = ",".join(filter(None, [os.environ.get(name), local]))
+    before = {name: os.environ.get(name) for name in changed}
+    os.environ.update(changed)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value

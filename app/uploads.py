@@ -1,0 +1,64 @@
+"""Taking an upload: checked, decoded, and gone from the disk before anything else happens."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from indexer import Query
+from massl.errors import MasslError
+from massl.images import ImageError, open_image
+
+_PREVIEW = 192  # pixels of the longer side
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A picture somebody asks with, and a small copy of it as a `data:` address."""
+
+    query: Query
+    preview: str
+
+
+def take(path: object, folder: Path, shortest: int) -> Upload:
+    """Reads an uploaded picture and deletes the file.
+
+    Args:
+        path: what the browser says the upload is called; not to be trusted.
+        folder: the only place where uploads lie.
+        shortest: pixels of the shorter side that the encoder needs. The same decoding as indexing uses, so that a
+            picture of the collection finds itself with a score of 1.
+
+    Raises:
+        MasslError: it is no upload, or no picture that can be read.
+    """
+    if not isinstance(path, str) or "\0" in path:
+        raise MasslError("Nothing was uploaded; try again")
+    file = Path(path).resolve()
+    if not file.is_relative_to(folder.resolve()) or not file.is_file():
+        raise MasslError("The upload did not arrive; try again")
+    try:
+        picture = open_image(file, shortest)
+    except ImageError as error:
+        raise MasslError(f"This file can't be used as a picture: {error}") from None
+    finally:
+        file.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # another upload may lie beside it
+            file.parent.rmdir()
+    # The session remembers the pixels the encoder needs, not the file: 50 MB a person would add up.
+    picture.info.clear()
+    small = picture.copy()
+    small.thumbnail((_PREVIEW, _PREVIEW))
+    preview = base64.b64encode(_encoded(small, "WEBP", quality=75)).decode()
+    return Upload(Query(_encoded(picture, "PNG", compress_level=1)), "data:image/webp;base64," + preview)
+
+
+def _encoded(picture: Image.Image, format_: str, **options: int) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, format_, **options)
+    return buffer.getvalue()

@@ -1,0 +1,231 @@
+"""The page as a person meets it, in a real browser."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from indexer import Collection
+
+WAIT = 20_000  # milliseconds; a test that waits longer has failed
+HOSTILE = "<img src=x onerror=alert(1)>.jpg"
+
+
+@pytest.fixture
+def page(browser: Any, site: str, unlabelled: Collection) -> Iterator[Any]:
+    """The page, opened; afterwards, that nothing left the machine, failed in its script or popped up."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900}, accept_downloads=True)
+    tab, trouble, requests = _open(context, site)
+    yield tab
+    context.close()
+    assert trouble == []
+    hosts = {urlsplit(url).hostname for url in requests if not url.startswith(("data:", "blob:"))}
+    assert hosts == {"127.0.0.1"}
+
+
+def _open(context: Any, site: str) -> tuple[Any, list[str], list[str]]:
+    tab = context.new_page()
+    tab.set_default_timeout(WAIT)
+    trouble: list[str] = []
+    requests: list[str] = []
+    tab.on("pageerror", lambda error: trouble.append(str(error)))
+    tab.on("dialog", lambda dialog: (trouble.append(dialog.message), dialog.dismiss()))
+    tab.on("console", lambda said: trouble.append(said.text) if "security policy" in said.text.lower() else None)
+    tab.on("request", lambda request: requests.append(request.url))
+    tab.goto(site)
+    tab.wait_for_selector("#massl-find .tile")
+    return tab, trouble, requests
+
+
+def _names(board: Any) -> list[str]:
+    return board.locator(".tile .caption .name").all_inner_texts()
+
+
+def _settled(tab: Any, screen: str) -> Any:
+    """The board of a screen once its last action has been answered."""
+    tab.wait_for_selector(f"#massl-{screen} .massl-board:not([aria-busy])")
+    return tab.locator(f"#massl-{screen}")
+
+
+def _ask(tab: Any, file: Path) -> Any:
+    tab.locator("#massl-find input[type=file]").set_input_files(file)
+    return tab.locator("#massl-find")
+
+
+def _select(board: Any, first: int, last: int) -> None:
+    board.locator(".tick").nth(first).click()
+    if last > first:
+        board.locator(".tick").nth(last).click(modifiers=["Shift"])
+
+
+def test_a_person_searches_labels_and_sorts(page: Any, photos: Path, unlabelled: Collection, tmp_path: Path) -> None:
+    board = page.locator("#massl-find")
+    assert board.locator(".tile").count() == 24  # never empty, before any question
+    assert HOSTILE in _names(board)  # as text
+    assert page.locator("h1").inner_text() == photos.name
+    assert page.title().startswith(photos.name)
+    assert page.locator("img[src='x']").count() == 0
+    page.wait_for_function("() => document.querySelector('#massl-find .picture img').naturalWidth > 100")
+    assert board.locator(".picture img").nth(0).get_attribute("alt") == HOSTILE
+
+    # An upload finds its own copy first.
+    _ask(page, photos / "flag" / "brazil.jpg")
+    page.wait_for_selector("#massl-find .score")
+    found = _names(board)
+    assert found[0] == "brazil.jpg"
+    assert len(found) == 24
+    assert board.locator(".score").nth(0).inner_text() == "1.00"
+    assert board.locator(".band").nth(0).inner_text() == "Same"
+
+    # A click on a picture asks with that one.
+    other = found[3]
+    board.locator(".picture").nth(3).click()
+    page.wait_for_function(f"() => document.querySelector('#massl-find .ask .name').innerText.endsWith('{other}')")
+    assert other not in _names(board)
+    assert _names(board) != found
+    board.get_by_role("button", name="Show more").click()
+    page.wait_for_function("() => document.querySelectorAll('#massl-find .tile').length === 48")
+    board.get_by_role("button", name="All pictures").click()
+    page.wait_for_function("() => !document.querySelector('#massl-find .score')")
+    board.locator("select").select_option("192")
+    page.wait_for_function(f"() => document.querySelectorAll('#massl-find .tile').length === {len(unlabelled)}")
+
+    # Two classes: one by a range and Enter, one by single pictures and the button.
+    names = _names(board)
+    fruit, flags = names.index("apple.jpg"), names.index("argentina.jpg")
+    _select(board, fruit, fruit + 3)
+    assert board.locator(".tile.chosen").count() == 4
+    board.locator(".bar input").fill("fruit")
+    board.locator(".bar input").press("Enter")
+    page.wait_for_function("() => document.querySelectorAll('#massl-find .badge').length === 4")
+    for position in range(3):
+        board.locator(".picture").nth(flags + position).click(modifiers=["Control"])
+    board.locator(".bar input").fill("flag")
+    board.get_by_role("button", name="Label", exact=True).click()
+    page.wait_for_function("() => document.querySelectorAll('#massl-find .badge').length === 7")
+    # A third step by its key, taken back again.
+    board.locator(".picture").nth(flags + 4).focus()
+    page.keyboard.press(" ")
+    page.keyboard.press("1")
+    page.wait_for_function("() => document.querySelectorAll('#massl-find .badge').length === 8")
+    board.get_by_role("button", name="Undo").click()
+    page.wait_for_function("() => document.querySelectorAll('#massl-find .badge').length === 7")
+    given = {item.path: item.label for item in unlabelled.labels()}
+    assert sorted(given.values()) == ["flag"] * 3 + ["fruit"] * 4
+    assert given["flag/argentina.jpg"] == "flag"
+    assert {item.author for item in unlabelled.labels()} == {"page"}
+
+    # Everything sorted, with an estimate, predictions and probabilities.
+    page.get_by_role("tab", name="Sort into classes").click()
+    sorting = page.locator("#massl-sort")
+    sorting.get_by_role("button", name="Sort everything").click()
+    page.wait_for_selector("#massl-sort .tile")
+    assert "of your 7 labelled pictures" in sorting.locator(".words").inner_text()
+    assert sorting.locator("h2").all_inner_texts() == ["flag", "fruit"]
+    assert set(sorting.locator(".tile .score").all_inner_texts()) <= {f"{n} %" for n in range(50, 100)}
+    sorting.get_by_role("button", name="Least sure").click()
+    page.wait_for_selector("#massl-sort section[aria-label='Least sure']")
+    shares = [int(text.removesuffix(" %")) for text in sorting.locator(".tile .score").all_inner_texts()]
+    assert shares == sorted(shares)
+
+    # Predictions accepted become labels, and the sorting follows.
+    _select(sorting, 0, 1)
+    sorting.get_by_role("button", name="Accept predictions").click()
+    page.wait_for_function("() => document.querySelector('#massl-sort .words').innerText.includes('9 labelled')")
+    assert len(unlabelled.labels()) == 9
+
+    with page.expect_download() as waiting:
+        sorting.get_by_role("button", name="Download as CSV").click()
+    waiting.value.save_as(tmp_path / "predictions.csv")
+    rows = list(csv.DictReader((tmp_path / "predictions.csv").open(encoding="utf-8")))
+    assert len(rows) == len(unlabelled)
+    assert {row["label"] for row in rows} == {"flag", "fruit"}
+    assert {row["path"]: row["probability"] for row in rows}["flag/argentina.jpg"] == "1.0000"
+
+
+def test_a_query_that_is_no_picture_gets_a_sentence(page: Any, tmp_path: Path) -> None:
+    (tmp_path / "text.jpg").write_text("not a picture at all")
+    board = _ask(page, tmp_path / "text.jpg")
+    page.wait_for_selector("#massl-find .message:not(:empty)")
+    message = board.locator(".message").inner_text()
+    assert message == "This file can't be used as a picture: not an image, or of a format that is not supported."
+    assert board.locator(".tile").count() == 24  # what was there stays
+    (tmp_path / "empty.png").touch()
+    _ask(page, tmp_path / "empty.png")
+    page.wait_for_function("() => document.querySelector('#massl-find .message').innerText.includes('0 bytes')")
+
+
+def test_a_picture_can_be_dropped_and_pasted(page: Any, photos: Path) -> None:
+    name = "brazil.jpg"
+    data = list((photos / "flag" / name).read_bytes())
+    give = """([kind, data, name]) => {
+        const files = new DataTransfer();
+        files.items.add(new File([new Uint8Array(data)], name, {type: 'image/jpeg'}));
+        const event = kind === 'drop'
+            ? new DragEvent('drop', {dataTransfer: files, bubbles: true, cancelable: true})
+            : new ClipboardEvent('paste', {clipboardData: files, bubbles: true, cancelable: true});
+        document.querySelector('#massl-find .ask').dispatchEvent(event);
+    }"""
+    board = page.locator("#massl-find")
+    for kind in ("drop", "paste"):
+        page.evaluate(give, [kind, data, f"{kind}.jpg"])
+        page.wait_for_function(f"() => document.querySelector('#massl-find .ask').innerText.includes('{kind}.jpg')")
+        assert _names(board)[0] == name
+
+
+def test_two_people_don_t_see_each_other_s_search(page: Any, browser: Any, site: str, photos: Path) -> None:
+    context = browser.new_context()
+    other, trouble, _ = _open(context, site)
+    before = _names(other.locator("#massl-find"))
+    _ask(page, photos / "flag" / "brazil.jpg")
+    page.wait_for_selector("#massl-find .score")
+    other.locator("select").select_option("48")
+    other.wait_for_function("() => document.querySelectorAll('#massl-find .tile').length === 48")
+    assert _names(other.locator("#massl-find"))[:24] == before
+    assert other.locator(".score").count() == 0
+    assert page.locator("#massl-find .tile").count() == 24
+    assert other.get_by_role("button", name="Undo").count() == 0
+    context.close()
+    assert trouble == []
+
+
+def test_the_page_fits_a_phone(browser: Any, site: str, unlabelled: Collection) -> None:
+    context = browser.new_context(viewport={"width": 390, "height": 844}, color_scheme="dark", has_touch=True)
+    tab, trouble, _ = _open(context, site)
+    tab.locator("#massl-find .tick").nth(0).tap()
+    tab.wait_for_selector("#massl-find .tile.chosen")
+    assert tab.evaluate("() => document.documentElement.scrollWidth") == 390
+    box = tab.locator("#massl-find .bar").bounding_box()
+    assert box["y"] + box["height"] <= 845  # the bar that labels is in sight without scrolling
+    context.close()
+    assert trouble == []
+
+
+def test_pictures_are_reached_and_selected_from_the_keyboard(page: Any, unlabelled: Collection) -> None:
+    board = page.locator("#massl-find")
+    board.locator(".picture").nth(0).focus()
+    for key in ("ArrowRight", "ArrowDown", " ", "Shift+ArrowRight"):
+        page.keyboard.press(key)
+    assert board.locator(".tile.chosen").count() == 2
+    page.keyboard.press("Escape")
+    assert board.locator(".tile.chosen").count() == 0
+    page.keyboard.press("Control+a")
+    assert board.locator(".tile.chosen").count() == 24
+    board.locator(".bar input").fill("everything")
+    page.keyboard.press("Enter")
+    page.wait_for_function("() => document.querySelectorAll('#massl-find .badge').length === 24")
+    page.get_by_role("tab", name="Sort into classes").click()
+    page.wait_for_selector("#massl-sort .empty")
+    assert "at least two classes" in page.locator("#massl-sort .empty").inner_text()
+    assert page.locator("#massl-sort").get_by_role("button", name="Sort everything").is_disabled()
+    page.get_by_role("tab", name="Search and label").click()
+    _settled(page, "find").locator(".picture").nth(0).focus()
+    page.keyboard.press("Control+a")
+    board.get_by_role("button", name="Remove label").click()
+    page.wait_for_function("() => document.querySelectorAll('#massl-find .badge').length === 0")
+    assert unlabelled.labels() == []

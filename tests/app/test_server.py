@@ -1,0 +1,261 @@
+"""What the server lets through, and what the actions do, without a browser."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from app.actions import Actions
+from app.server import check_address, serve
+from app.view import View, readable
+from indexer import Collection
+from massl.errors import MasslError
+
+BROWSER = {"trust_env": False, "timeout": 20}
+
+
+def _upload(site: str, name: str, data: bytes) -> str:
+    answer = httpx.post(f"{site}gradio_api/upload", files={"files": (name, data)}, **BROWSER)
+    answer.raise_for_status()
+    return answer.json()[0]
+
+
+def _call(site: str, endpoint: str, *arguments: Any) -> tuple[str, Any]:
+    """Event and data that an endpoint answers with."""
+    asked = httpx.post(f"{site}gradio_api/call/{endpoint}", json={"data": arguments}, **BROWSER)
+    asked.raise_for_status()
+    answer = httpx.get(f"{site}gradio_api/call/{endpoint}/{asked.json()['event_id']}", **BROWSER).text
+    event, _, data = answer.strip().partition("\n")
+    return event.removeprefix("event: "), json.loads(data.removeprefix("data: "))
+
+
+def _file(path: str) -> dict[str, Any]:
+    return {"path": path, "meta": {"_type": "gradio.FileData"}}
+
+
+def _left_over() -> list[Path]:
+    return [path for path in Path(os.environ["GRADIO_TEMP_DIR"]).rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1", "[::1]", "127.0.0.2"])
+def test_the_own_machine_needs_no_password(host: str) -> None:
+    assert check_address(host, None) is None
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.168.1.5", "::", "example.org", ""])
+def test_an_address_that_others_reach_needs_a_password(host: str) -> None:
+    with pytest.raises(MasslError, match="--auth USER:PASSWORD"):
+        check_address(host, None)
+    assert check_address(host, "ada:se:cret") == ("ada", "se:cret")
+
+
+@pytest.mark.parametrize("auth", ["ada", "ada:", ":secret", ":", ""])
+def test_a_malformed_login_is_explained(auth: str) -> None:
+    with pytest.raises(MasslError, match="ada:secret"):
+        check_address("127.0.0.1", auth)
+
+
+def test_a_busy_port_is_named_with_the_flag_that_helps(collection: Collection) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(MasslError, match=f"port {port} .*--port 0"), serve(collection, "127.0.0.1", port, None):
+            pass
+
+
+def test_importing_the_room_is_light_and_never_loads_torch_or_the_commands() -> None:
+    code = (
+        "import sys, app, app.server; assert not {'gradio', 'torch', 'cli'} & set(sys.modules);"
+        "import app.page; assert not {'torch', 'cli'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_only_thumbnails_are_served(site: str, collection: Collection, photos: Path) -> None:
+    image = collection.image_id("flag/brazil.jpg")
+    answer = httpx.get(f"{site}thumbnail/{image}", **BROWSER)
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "image/webp"
+    assert "max-age" in answer.headers["cache-control"]
+    thumbnail = collection.thumbnail(image)
+    assert thumbnail
+    secrets = [
+        str(photos / "flag" / "brazil.jpg"),
+        str(collection.folder / "catalog.sqlite"),
+        str(collection.folder / "encoder.onnx"),
+        f"{thumbnail.parent}/../../catalog.sqlite",
+        f"{thumbnail.parent}/%2e%2e/%2e%2e/catalog.sqlite",
+        f"{thumbnail.parent}/..%2f..%2fcatalog.sqlite",
+        "/etc/passwd",
+        "../../../../etc/passwd",
+        "https://example.org/",
+        os.environ["GRADIO_TEMP_DIR"],
+    ]
+    for secret in secrets:
+        for route in ("gradio_api/file=", "gradio_api/file/", "gradio_api/proxy=", "file=", "thumbnail/", "//", ""):
+            status = httpx.get(f"{site}{route}{secret}", **BROWSER).status_code
+            assert status in (403, 404, 405), (route, secret, status)
+    assert httpx.get(f"{site}thumbnail/999999", **BROWSER).status_code == 404
+    assert httpx.get(f"{site}thumbnail/{'9' * 18}", **BROWSER).status_code == 404
+
+
+def test_a_page_on_this_machine_answers_to_this_machine_s_names_only(site: str) -> None:
+    assert httpx.get(site, headers={"Host": "evil.example"}, **BROWSER).status_code == 403
+    assert httpx.get(site, headers={"Host": "127.0.0.1.evil.example:80"}, **BROWSER).status_code == 403
+    crossed = {"Sec-Fetch-Site": "cross-site"}
+    assert httpx.post(f"{site}gradio_api/queue/join", headers=crossed, json={}, **BROWSER).status_code == 403
+    policy = httpx.get(site, **BROWSER).headers["content-security-policy"]
+    assert "default-src 'self'" in policy
+
+
+def test_a_page_with_a_password_shows_nothing_before_it(collection: Collection) -> None:
+    image = collection.images(1)[0][0]
+    with serve(collection, "127.0.0.1", 0, ("ada", "secret")) as address, httpx.Client(**BROWSER) as client:
+        assert client.get(f"{address}thumbnail/{image}").status_code == 401
+        assert client.post(f"{address}gradio_api/call/classify", json={"data": []}).status_code == 401
+        assert client.post(f"{address}login", data={"username": "ada", "password": "wrong"}).status_code == 400
+        assert client.post(f"{address}login", data={"username": "ada", "password": "secret"}).status_code == 200
+        assert client.get(f"{address}thumbnail/{image}").status_code == 200
+
+
+def test_the_endpoint_search_finds_and_leaves_no_upload_behind(site: str, photos: Path) -> None:
+    path = _upload(site, "brazil.jpg", (photos / "flag" / "brazil.jpg").read_bytes())
+    event, data = _call(site, "search", _file(path), 3)
+    assert event == "complete"
+    results = data[0]["results"]
+    assert [item["rank"] for item in results] == [1, 2, 3]
+    assert results[0]["path"] == "flag/brazil.jpg"
+    assert results[0]["score"] == pytest.approx(1, abs=2e-3)
+    assert _left_over() == []
+
+
+def test_the_endpoint_search_reads_uploads_only(site: str, photos: Path) -> None:
+    for path in (str(photos / "flag" / "brazil.jpg"), "/etc/passwd", "\0", "", 7, None):
+        event, _ = _call(site, "search", {"path": path}, 3)
+        assert event == "error", path
+    broken = _upload(site, "x.jpg", b"not a picture")
+    assert _call(site, "search", _file(broken), 3)[0] == "error"
+    assert _left_over() == []
+
+
+def test_no_address_is_fetched_for_anybody(site: str) -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        listener.settimeout(0.5)
+        link = f"http://127.0.0.1:{listener.getsockname()[1]}/x.jpg"
+        asked = httpx.post(f"{site}gradio_api/call/search", json={"data": [_file(link), 3]}, **BROWSER)
+        assert asked.status_code == 403
+        with pytest.raises(TimeoutError):
+            listener.accept()
+
+
+def test_an_upload_beyond_the_limit_is_refused(site: str) -> None:
+    answer = httpx.post(f"{site}gradio_api/upload", files={"files": ("big.jpg", bytes(51 << 20))}, **BROWSER)
+    assert answer.status_code == 413
+
+
+def test_the_endpoint_classify_says_what_is_missing_and_then_predicts(site: str, unlabelled: Collection) -> None:
+    event, data = _call(site, "classify")
+    assert event == "error"
+    assert "at least two classes" in str(data)
+    images = [image for image, _ in unlabelled.images()]
+    unlabelled.add_labels("one", images[:3], "test")
+    unlabelled.add_labels("two", images[-3:], "test")
+    event, data = _call(site, "classify")
+    assert event == "complete"
+    assert data[0]["labels"] == {"one": 3, "two": 3}
+    assert len(data[0]["predictions"]) == len(images)
+
+
+def test_a_step_is_undone_to_what_was_there_before(unlabelled: Collection, tmp_path: Path) -> None:
+    actions, view = Actions(unlabelled, tmp_path), View()
+    first, second, third = [image for image, _ in unlabelled.images(3)]
+    unlabelled.add_labels("old", [first], "cli")
+    actions.find(view, {"do": "label", "images": [first, second, third], "label": "new"})
+    assert [item.label for item in unlabelled.labels()] == ["new"] * 3
+    unlabelled.add_labels("other", [third], "somebody else")  # since then: must stay
+    screen = actions.find(view, {"do": "undo"})
+    left = sorted((item.label, item.author) for item in unlabelled.labels())
+    assert left == [("old", "cli"), ("other", "somebody else")]
+    assert screen["undo"] is None
+    assert "1 changed by others" in screen["message"]["text"]
+
+
+def test_two_sessions_share_labels_and_nothing_else(unlabelled: Collection, tmp_path: Path) -> None:
+    actions, ada, bob = Actions(unlabelled, tmp_path), View(), View()
+    image = unlabelled.images(1)[0][0]
+    actions.find(ada, {"do": "similar", "image": image})
+    actions.find(ada, {"do": "label", "images": [image], "label": "hers"})
+    seen = actions.find(bob, {"do": "start"})
+    assert seen["asked"] is None
+    assert seen["undo"] is None
+    assert seen["classes"] == [{"name": "hers", "count": 1}]
+    assert seen["sections"][0]["tiles"][0]["label"] == "hers"
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        {},
+        {"do": "nonsense"},
+        {"do": "label", "images": "all", "label": "x"},
+        {"do": "label", "images": [True], "label": "x"},
+        {"do": "label", "images": [10**30], "label": "x"},
+        {"do": "label", "images": [987654], "label": "x"},
+        {"do": "label", "images": [], "label": "x"},
+        {"do": "label", "images": [1], "label": "  "},
+        {"do": "label", "images": [1], "label": "y" * 101},
+        {"do": "similar", "image": "1; DROP TABLE images"},
+        {"do": "similar", "image": 987654},
+        {"do": "upload", "path": "/etc/passwd"},
+        {"do": "upload", "path": None},
+        {"do": "undo"},
+    ],
+)
+def test_whatever_a_browser_sends_the_answer_is_a_sentence(
+    unlabelled: Collection, tmp_path: Path, payload: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    screen = Actions(unlabelled, tmp_path).find(View(), payload)
+    assert screen["message"]["kind"] == "error"
+    assert screen["message"]["text"].endswith(".")
+    assert len(screen["sections"][0]["tiles"]) == 24
+    assert unlabelled.labels() == []
+    assert caplog.records == []  # foreseen, not merely survived
+
+
+def test_a_class_with_one_example_says_what_the_estimate_lacks(unlabelled: Collection, tmp_path: Path) -> None:
+    actions, view = Actions(unlabelled, tmp_path), View()
+    images = [image for image, _ in unlabelled.images()]
+    unlabelled.add_labels("one", images[:1], "test")
+    unlabelled.add_labels("two", images[-3:], "test")
+    screen = actions.sort(view, {"do": "classify"})
+    assert "at least two labelled pictures (so far only one: one)" in screen["summary"][0]
+
+
+def test_the_sorting_follows_labels_that_somebody_else_gave(unlabelled: Collection, tmp_path: Path) -> None:
+    actions, view = Actions(unlabelled, tmp_path), View()
+    images = [image for image, _ in unlabelled.images()]
+    unlabelled.add_labels("one", images[:3], "test")
+    unlabelled.add_labels("two", images[-3:], "test")
+    actions.sort(view, {"do": "classify"})
+    unlabelled.add_labels("three", images[10:12], "somebody else")
+    screen = actions.sort(view, {"do": "start"})
+    assert [section["title"] for section in screen["sections"]] == ["one", "three", "two"]
+    assert not screen["behind"]
+    unlabelled.remove_labels(images[3:])
+    assert actions.sort(view, {"do": "start"})["sections"] == []  # one class is none to sort by
+
+
+def test_names_that_are_no_utf8_can_be_shown() -> None:
+    assert readable(os.fsdecode(b"caf\xe9.jpg")) == "caf\\udce9.jpg"
+    readable(os.fsdecode(b"\xff")).encode()
