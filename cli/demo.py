@@ -1,0 +1,107 @@
+"""`massl demo`: the whole product in one command, on the pictures and with the encoder that come with it, offline."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.resources
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli.options import Quiet, Verbose
+from cli.serve import Host, Port
+
+if TYPE_CHECKING:
+    from indexer import Collection
+
+EXAMPLES = 5  # labels a class
+
+
+def command(
+    headless: Annotated[bool, typer.Option("--headless", help="No page: print one JSON object and end.")] = False,
+    folder: Annotated[
+        Path | None,
+        typer.Option("--dir", help="Keep the demo's pictures and index in this new folder."),
+    ] = None,
+    host: Host = "127.0.0.1",
+    port: Port = 7860,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Index, search, label and classify the bundled pictures, then open the web page. Needs no network.
+
+    Examples: massl demo · massl demo --headless · massl demo --dir my-demo
+    """
+    import cli.classify
+    import cli.index
+    import cli.search
+    from app.server import check_address
+    from cli.serve import open_page
+    from cli.terminal import print_json, say
+    from indexer import Collection, Query
+
+    login = check_address(host, None)
+    with _pictures(folder) as root:
+        collection = Collection.create(root)
+        report = cli.index.update(collection, quiet)
+        say(cli.index.summary(report), quiet)
+
+        query = root / collection.images(1)[0][1]
+        started = time.perf_counter()
+        results = collection.search([Query.of_file(query)], 10)
+        found = cli.search.describe(results, started)
+        say(f"Searched by {query.relative_to(root)}: {', '.join(result.path for result in results[1:4])}, …", quiet)
+
+        _label(collection)
+        classified = collection.classify()
+        truth = [path.split("/")[0] for path in collection.paths_of(classified.images.tolist())]
+        right = sum(classified.classes[label] == name for label, name in zip(classified.predicted, truth, strict=True))
+        given = sum(classified.counts.values())
+        say(
+            f"Classified all from {EXAMPLES} labels a class: {(right - given) / (len(truth) - given):.0%} of the "
+            f"{len(truth) - given} unlabelled pictures right (estimated beforehand: "
+            f"{classified.estimated_accuracy or 0:.0%})",
+            quiet,
+        )
+        if headless:
+            print_json(
+                {
+                    "index": {"schema": 1, **cli.index.describe(collection, report)},
+                    "search": {"schema": 1, **found},
+                    "classify": {"schema": 1, **cli.classify.describe(collection, classified)},
+                }
+            )
+            return
+        open_page(collection, host, port, login)
+
+
+@contextlib.contextmanager
+def _pictures(folder: Path | None) -> Iterator[Path]:
+    """A copy of the bundled pictures, in a temporary folder unless one is given."""
+    from massl.errors import MasslError
+
+    with contextlib.ExitStack() as stack:
+        if folder is None:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="massl-demo-")), "pictures")
+        elif folder.exists() and any(folder.iterdir()):
+            raise MasslError(f"{folder} is not empty; give --dir a new folder, or run: massl serve {folder}")
+        with importlib.resources.as_file(importlib.resources.files("cli") / "pictures") as bundled:
+            try:
+                shutil.copytree(bundled, folder, dirs_exist_ok=True)
+            except OSError as error:
+                raise MasslError(f"{folder} can't be written: {error}") from None
+        yield folder
+
+
+def _label(collection: Collection) -> None:
+    """Labels a few pictures of each kind, spread evenly over it, with its name."""
+    kinds: dict[str, list[int]] = {}
+    for image, path in collection.images():
+        kinds.setdefault(path.split("/")[0], []).append(image)
+    for kind, images in kinds.items():
+        collection.add_labels(kind, images[:: max(1, len(images) // EXAMPLES)][:EXAMPLES], "demo")

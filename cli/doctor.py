@@ -1,0 +1,76 @@
+"""`massl doctor`."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+from typing import Any
+
+from cli.options import Json, Quiet, Verbose
+
+_PACKAGES = (
+    "massl", "numpy", "pillow", "pi-heif", "faiss-cpu", "faiss-gpu", "onnxruntime", "onnxruntime-gpu", "gradio",
+    "scikit-learn", "torch", "torchvision", "timm", "onnx",
+)  # fmt: skip
+# Both halves of a pair write the same import folder: the last one installed wins, without a word from pip.
+_EXCLUSIVE = (("faiss-cpu", "faiss-gpu"), ("onnxruntime", "onnxruntime-gpu"))
+
+
+def command(as_json: Json = False, quiet: Quiet = False, verbose: Verbose = False) -> None:
+    """Say what this machine can do: devices, providers, versions, and what is wrong with the installation.
+
+    Examples: massl doctor · massl doctor --json
+    """
+    from cli.terminal import print_json, print_line
+
+    found = _examine()
+    if as_json:
+        print_json(found)
+        return
+    for key in ("python", "system", "cores", "onnxruntime_providers", "faiss_gpus", "torch_devices"):
+        print_line(f"{key.replace('_', ' ')}: {found[key]}")
+    for name, version in found["packages"].items():
+        print_line(f"  {name} {version or 'not installed'}")
+    for problem in found["problems"]:
+        print_line(f"! {problem}")
+    print_line("no problems found" if not found["problems"] else f"{len(found['problems'])} problem(s)")
+
+
+def _examine() -> dict[str, Any]:
+    import faiss
+    import onnxruntime
+
+    packages = {name: _version(name) for name in _PACKAGES}
+    problems = [
+        f"{cpu} and {gpu} are both installed and overwrite each other: pip uninstall -y {cpu} {gpu}, "
+        f"then pip install {gpu if _has_gpu() else cpu}"
+        for cpu, gpu in _EXCLUSIVE
+        if packages[cpu] and packages[gpu]
+    ]
+    devices = ["cpu"]
+    if packages["torch"]:
+        import torch
+
+        devices += [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
+    return {
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "cores": os.cpu_count(),
+        "onnxruntime_providers": onnxruntime.get_available_providers(),
+        "faiss_gpus": faiss.get_num_gpus() if hasattr(faiss, "get_num_gpus") else 0,
+        "torch_devices": devices if packages["torch"] else [],
+        "packages": packages,
+        "problems": problems,
+    }
+
+
+def _has_gpu() -> bool:
+    return os.path.exists("/dev/nvidiactl")
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None

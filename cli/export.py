@@ -1,0 +1,49 @@
+"""`massl export`."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli.options import Json, Quiet, Verbose
+
+
+class Precision(StrEnum):
+    """Of the weights in the exported file."""
+
+    fp32 = "fp32"
+    fp16 = "fp16"
+    int8 = "int8"
+
+
+def command(
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="A run, a checkpoint, or timm:NAME.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The file to write.")] = Path("encoder.onnx"),
+    precision: Annotated[Precision, typer.Option("--precision", help="Of the weights.")] = Precision.fp32,
+    image_size: Annotated[
+        int | None,
+        typer.Option("--image-size", min=16, help="Side of the input in pixels; that of training if left out."),
+    ] = None,
+    name: Annotated[str | None, typer.Option("--name", help="What the encoder calls itself.")] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Write an encoder as one self-describing ONNX file.
+
+    Examples: massl export runs/photos -o photos.onnx · massl export timm:vit_small_patch16_224.dino --precision int8
+    """
+    from cli.terminal import print_json, say
+    from massl.errors import MasslError
+
+    try:
+        from massl.export import export
+    except ImportError as error:
+        raise MasslError(f"exporting needs more packages ({error.name}); run: pip install 'massl[train]'") from None
+    written = export(source, out, precision=precision.value, image_size=image_size, name=name)
+    if as_json:
+        print_json(written)
+    say(f"{out}: {written['bytes'] / 1e6:.1f} MB, {written['dim']}-d, {written['image_size']} px", quiet)

@@ -1,0 +1,117 @@
+"""The command `massl`, and the one place where errors become a line and an exit code."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import sys
+import tomllib
+import traceback
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cli import classify, demo, doctor, evaluate, export, index, info, label, search, serve, train
+from cli.options import HELP_FLAGS
+from massl.errors import MasslError
+
+CONFIG = "massl.toml"  # in the current folder, or named by MASSL_CONFIG
+
+# What typer raises for wrong usage: click's ClickException, of the click that typer brings or depends on.
+_ShownByTyper: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+
+app = typer.Typer(
+    name="massl",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings=HELP_FLAGS,
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"massl {importlib.metadata.version('massl')}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Learn an encoder from your own images, search them by image, label them from a handful of examples.
+
+    Examples: massl demo · massl index ./photos · massl search ./photos query.jpg · massl serve ./photos
+    """
+    context.default_map = _config()
+
+
+app.command("train")(train.command)
+app.command("export")(export.command)
+app.command("eval")(evaluate.command)
+app.command("index")(index.command)
+app.command("search", cls=search.SearchCommand)(search.command)
+app.add_typer(label.app, name="label")
+app.command("classify")(classify.command)
+app.command("serve")(serve.command)
+app.command("info")(info.command)
+app.command("doctor")(doctor.command)
+app.command("demo")(demo.command)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs `massl` and exits: 0 done, 1 failed, 2 usage, 4 index and encoder don't fit, 130 interrupted."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        code = app(arguments, standalone_mode=False)
+        sys.stdout.flush()
+        sys.exit(code if isinstance(code, int) else 0)
+    except MasslError as error:
+        _fail(str(error), error.exit_code)
+    except typer.Abort:
+        _fail("interrupted", 130)
+    except KeyboardInterrupt:
+        _fail("interrupted; what was finished is kept", 130)
+    except _ShownByTyper as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        # The reader of our output (`massl search … | head`) has gone: nothing is wrong, and nothing more can be said.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except MemoryError:
+        _fail("not enough memory; try smaller batches or fewer workers", 1)
+    except Exception as error:  # the edge: no traceback reaches a person who didn't ask for one
+        if "-v" in arguments or "--verbose" in arguments:
+            traceback.print_exc()
+        reason = " ".join(str(error).split()) or type(error).__name__
+        _fail(f"{type(error).__name__}: {reason}; run it again with -v for the details", 1)
+
+
+def _fail(message: str, code: int) -> None:
+    # One line whatever the message holds: file names may contain newlines, and bytes that are not UTF-8.
+    line = message.encode("utf-8", "backslashreplace").decode().replace("\n", "\\n").replace("\r", "\\r")
+    print(f"massl: {line}", file=sys.stderr)
+    sys.exit(code)
+
+
+def _config() -> dict[str, Any]:
+    """Defaults from a configuration file: a table a command, a key a flag, as `[index]` and `encoder = "x.onnx"`."""
+    named = os.environ.get("MASSL_CONFIG")
+    path = Path(named or CONFIG)
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        if named:
+            raise MasslError(f"{path}, named by MASSL_CONFIG, is not there") from None
+        return {}
+    except (OSError, ValueError) as error:
+        raise MasslError(f"{path} can't be read as TOML: {error}") from None
+    return {
+        command: {key.replace("-", "_"): value for key, value in table.items()} if isinstance(table, dict) else table
+        for command, table in tables.items()
+    }

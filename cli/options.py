@@ -1,0 +1,23 @@
+"""Arguments and options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+HELP_FLAGS = {"help_option_names": ["-h", "--help"]}
+
+Images = Annotated[Path, typer.Argument(metavar="IMAGES", help="The folder of images.", show_default=False)]
+IndexDir = Annotated[
+    Path | None,
+    typer.Option("--index-dir", envvar="MASSL_INDEX_DIR", help="Where the index lies, if not in IMAGES/.massl."),
+]
+EncoderFile = Annotated[
+    Path | None,
+    typer.Option("--encoder", envvar="MASSL_ENCODER", help="An encoder.onnx; the built-in one if left out."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no summary.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Details, and a traceback if something breaks.")]

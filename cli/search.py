@@ -1,0 +1,117 @@
+"""`massl search`."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+import typer.core
+
+from cli.options import Images, IndexDir, Json, Quiet, Verbose
+
+if TYPE_CHECKING:
+    from indexer import Result
+
+_MINUS = "\x00minus:"  # no file name holds a NUL
+
+
+class SearchCommand(typer.core.TyperCommand):
+    """Takes `-less.jpg` as an example to stay away from where such a file is there, and not as options."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Marks such arguments before the options are looked for."""
+        marked = [
+            _MINUS + arg[1:] if arg.startswith("-") and len(arg) > 1 and Path(arg[1:]).exists() else arg for arg in args
+        ]
+        return super().parse_args(ctx, marked)
+
+
+def command(
+    images: Images,
+    queries: Annotated[
+        list[str],
+        typer.Argument(metavar="QUERY…", help="Images to search by; +more.jpg adds one, -less.jpg steers away."),
+    ],
+    k: Annotated[int, typer.Option("-k", min=1, max=10_000, help="How many results.")] = 20,
+    crop: Annotated[
+        str | None,
+        typer.Option("--crop", metavar="X,Y,W,H", help="Search by this part of the first query, in pixels."),
+    ] = None,
+    label: Annotated[str | None, typer.Option("--label", help="Only images with this label.")] = None,
+    under: Annotated[str | None, typer.Option("--under", metavar="FOLDER", help="Only below this folder.")] = None,
+    paths: Annotated[bool, typer.Option("--paths", help="Print paths alone, one a line.")] = False,
+    nul: Annotated[bool, typer.Option("-0", help="Print paths alone, each ended by a NUL, for xargs -0.")] = False,
+    index_dir: IndexDir = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Find the images most like a picture.
+
+    Examples: massl search ./photos query.jpg · massl search ./photos a.jpg +b.jpg -c.jpg -k 50 --paths
+    """
+    from cli.terminal import print_json, print_line, say
+    from indexer import Collection
+    from massl.errors import MasslError
+
+    box = _crop(crop) if crop else None
+    collection = Collection.open(images, index_dir)
+    examples = [_query(text, images, box if position == 0 else None) for position, text in enumerate(queries)]
+    started = time.perf_counter()
+    results = collection.search(examples, k, label=label, under=under)
+    described = describe(results, started)
+    if as_json:
+        print_json(described)
+        return
+    if paths or nul:
+        for result in results:
+            print_line(result.path, "\0" if nul else "\n")
+        return
+    if not results:
+        raise MasslError("nothing to search: no image passes the filters" if label or under else "the index is empty")
+    for result in results:
+        tag = f"  [{result.label}]" if result.label else ""
+        print_line(f"{result.rank:>3}  {result.score:6.3f}  {result.match:<5}  {result.path}{tag}")
+    say(f"{len(results)} of {len(collection):,} images in {described['milliseconds']:.0f} ms", quiet)
+
+
+def describe(results: list[Result], started: float) -> dict[str, Any]:
+    """The JSON of a search that was begun at `started`, by `time.perf_counter`."""
+    rows = [
+        {
+            "rank": result.rank,
+            "path": result.path,
+            "score": round(result.score, 4),
+            "match": result.match,
+            "label": result.label,
+        }
+        for result in results
+    ]
+    return {"results": rows, "milliseconds": round((time.perf_counter() - started) * 1000, 1)}
+
+
+def _query(text: str, root: Path, crop: tuple[int, int, int, int] | None) -> Any:
+    from indexer import Query
+
+    weight = -1.0 if text.startswith(_MINUS) else 1.0
+    name = text.removeprefix(_MINUS)
+    if name.startswith("+") and not Path(name).exists():
+        name = name[1:]
+    elif name.startswith("-") and not Path(name).exists():
+        weight, name = -1.0, name[1:]
+    path = Path(name)
+    if not path.exists() and (root / name).exists():
+        path = root / name  # results are printed relative to the root: let them be used as queries as they stand
+    return Query.of_file(path, weight, crop)
+
+
+def _crop(text: str) -> tuple[int, int, int, int]:
+    try:
+        x, y, width, height = (int(part) for part in text.split(","))
+    except ValueError:
+        raise typer.BadParameter(
+            f"--crop takes four whole numbers, x,y,width,height, as 10,20,300,200; not {text!r}"
+        ) from None
+    return x, y, width, height

@@ -1,0 +1,77 @@
+"""What a person sees: data on standard output, everything else on standard error, plain when that is no terminal."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+PLAIN_EVERY = 5.0  # seconds between progress lines where there is no terminal
+
+
+def print_json(value: dict[str, Any]) -> None:
+    """One JSON object, with its schema's number first, on standard output."""
+    print(json.dumps({"schema": 1, **value}))
+
+
+def print_line(text: str, end: str = "\n") -> None:
+    """A line of data. File names go out as the bytes that they are, also where those are not UTF-8."""
+    sys.stdout.flush()
+    sys.stdout.buffer.write(os.fsencode(text + end))
+    sys.stdout.buffer.flush()
+
+
+def say(text: str, quiet: bool = False) -> None:
+    """A line for a person, on standard error."""
+    if not quiet:
+        print(text.encode("utf-8", "backslashreplace").decode(), file=sys.stderr)
+
+
+class ProgressLine:
+    """How far, how fast, how long still: a bar on a terminal, a line every few seconds elsewhere."""
+
+    def __init__(self, what: str, unit: str, quiet: bool) -> None:
+        self.what = what
+        self.unit = unit
+        self.quiet = quiet
+        self._started = self._last = time.monotonic()
+        self._first: int | None = None
+        self._bar: Progress | None = None
+        self._task: Any = None
+
+    def __enter__(self) -> ProgressLine:
+        """Starts the bar if standard error is a terminal."""
+        console = Console(stderr=True)
+        if not self.quiet and console.is_terminal:
+            columns = (
+                TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+                TextColumn("{task.fields[rate]}"), TimeRemainingColumn(),
+            )  # fmt: skip
+            self._bar = Progress(*columns, console=console, transient=True)
+            self._task = self._bar.add_task(self.what, total=None, rate="")
+            self._bar.start()
+        return self
+
+    def update(self, done: int, total: int, note: str = "") -> None:
+        """Shows `done` of `total`; `note` stands in for the rate."""
+        now = time.monotonic()
+        if self._first is None:
+            self._first = done
+        rate = (done - self._first) / (now - self._started) if now > self._started else 0.0
+        note = note or (f"{rate:,.0f} {self.unit}/s" if rate >= 10 else f"{rate:.1f} {self.unit}/s")
+        if self._bar:
+            self._bar.update(self._task, completed=done, total=total, rate=note)
+        elif not self.quiet and (now - self._last >= PLAIN_EVERY or done == total):
+            self._last = now
+            left = f", {(total - done) / rate:,.0f} s left" if rate and done < total else ""
+            say(f"{self.what} {done:,} of {total:,}, {note}{left}")
+
+    def __exit__(self, *error: object) -> None:
+        """Takes the bar away."""
+        if self._bar:
+            self._bar.stop()

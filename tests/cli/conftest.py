@@ -1,0 +1,49 @@
+"""The command as a person runs it: in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+@dataclass
+class Ran:
+    """What a command left behind. `error` is checked to hold no traceback."""
+
+    code: int
+    output: str
+    error: str
+
+    @property
+    def json(self) -> dict[str, Any]:
+        """The one JSON object on standard output."""
+        return json.loads(self.output)
+
+
+@pytest.fixture
+def massl(tmp_path: Path) -> Callable[..., Ran]:
+    """Runs `massl` with these arguments in an empty folder."""
+    here = tmp_path / "here"
+    here.mkdir()
+
+    def run(*arguments: object, cwd: Path = here, **environment: str) -> Ran:
+        done = subprocess.run(
+            [sys.executable, "-c", "from cli import main; main()", *map(str, arguments)],
+            capture_output=True,
+            cwd=cwd,
+            env={**os.environ, "NO_COLOR": "1", **environment},
+            timeout=300,
+        )
+        output, error = (text.decode("utf-8", "surrogateescape") for text in (done.stdout, done.stderr))
+        assert "Traceback" not in error
+        return Ran(done.returncode, output, error)
+
+    return run

@@ -1,0 +1,226 @@
+"""The commands from outside: what they print, what they exit with, and what they say when something is wrong."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import struct
+import zlib
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import Ran
+
+COMMANDS = ("train", "export", "eval", "index", "search", "classify", "serve", "info", "doctor", "demo", "label")
+
+
+def test_the_demo_does_it_all_and_prints_one_object(massl) -> None:
+    ran = massl("demo", "--headless")
+    assert ran.code == 0, ran.error
+    told = ran.json
+    assert set(told) == {"schema", "index", "search", "classify"}
+    assert told["schema"] == 1
+    assert told["index"]["indexed"] == told["index"]["added"] >= 100
+    assert told["index"]["skipped"] == []
+    assert len(told["search"]["results"]) == 10
+    assert told["search"]["results"][0]["score"] > 0.99
+    assert set(told["classify"]["labels"].values()) == {5}
+    assert len(told["classify"]["predictions"]) == told["index"]["indexed"]
+    right = [row["label"] == row["path"].split("/")[0] for row in told["classify"]["predictions"]]
+    assert sum(right) / len(right) > 0.6
+
+
+def test_the_whole_path_through_json(massl, photos: Path) -> None:
+    index = massl("index", photos, "--json").json
+    assert set(index) == {
+        "schema", "indexed", "added", "changed", "moved", "removed", "unchanged", "skipped", "encoder", "seconds",
+        "images_per_second",
+    }  # fmt: skip
+    assert set(index["encoder"]) == {"name", "sha256", "dim"}
+    assert (index["schema"], index["indexed"], index["added"], index["unchanged"]) == (1, 24, 24, 0)
+
+    query = sorted(photos.glob("flag/*"))[0]
+    search = massl("search", photos, query, "--json", "-k", 5).json
+    assert set(search) == {"schema", "results", "milliseconds"}
+    assert [row["rank"] for row in search["results"]] == [1, 2, 3, 4, 5]
+    assert set(search["results"][0]) == {"rank", "path", "score", "match", "label"}
+    assert search["results"][0]["path"] == f"flag/{query.name}"
+    assert {row["match"] for row in search["results"]} <= {"same", "alike", "weak"}
+
+    for kind in ("flag", "space"):
+        chosen = sorted(photos.glob(f"{kind}/*"))[:3]
+        assert massl("label", "add", photos, kind, *chosen).code == 0
+    exported = massl("label", "export", photos).output.splitlines()
+    assert exported[0] == "path,label,author,at"
+    assert len(exported) == 7
+    classified = massl("classify", photos, "--json").json
+    assert set(classified) == {"schema", "labels", "estimated_accuracy", "predictions"}
+    assert len(classified["predictions"]) == 24
+    assert set(classified["predictions"][0]) == {"path", "label", "probability"}
+
+    again = massl("index", photos, "--json").json
+    assert (again["unchanged"], again["added"]) == (24, 0)
+    assert massl("info", photos, "--json").json["labels"] == 6
+
+
+def test_labels_travel_by_csv(massl, photos: Path, tmp_path: Path) -> None:
+    massl("index", photos)
+    names = [f"fruit/{path.name}" for path in sorted(photos.glob("fruit/*"))[:2]]
+    massl("label", "add", photos, "sweet, red", *names)
+    (tmp_path / "labels.csv").write_text(massl("label", "export", photos).output)
+    assert massl("label", "remove", photos, *names).code == 0
+    assert massl("label", "list", photos).output == ""
+    assert massl("label", "import", photos, tmp_path / "labels.csv").code == 0
+    assert massl("label", "list", photos).output.splitlines() == [f"sweet, red\t{name}" for name in names]
+
+
+def test_examples_with_plus_and_minus(massl, photos: Path) -> None:
+    massl("index", photos)
+    flag, space = (sorted(photos.glob(f"{kind}/*"))[0] for kind in ("flag", "space"))
+    here = photos.parent / "here"
+    shutil.copy(flag, here / "more.jpg")
+    shutil.copy(space, here / "less.jpg")
+    shutil.copy(flag, here / "k.jpg")
+    plain = massl("search", photos, "more.jpg", "-k", 24, "--json").json["results"]
+    mixed = massl("search", photos, "k.jpg", "+more.jpg", "-less.jpg", "-k", 24, "--json").json["results"]
+    assert mixed[0]["path"] == plain[0]["path"]
+    space_path = f"space/{space.name}"
+    scores = [{row["path"]: row["score"] for row in rows}[space_path] for rows in (plain, mixed)]
+    assert scores[1] < scores[0]
+
+
+def test_paths_can_be_piped(massl, photos: Path) -> None:
+    strange = os.fsdecode(b"caf\xe9\nnew.jpg")
+    query = sorted(photos.glob("flag/*"))[0]
+    shutil.copy(query, photos / strange)
+    massl("index", photos)
+    assert set(massl("search", photos, query, "-k", 2, "-0").output.split("\0")) == {f"flag/{query.name}", strange, ""}
+    assert massl("search", photos, query, "-k", 1, "--paths", "--under", "flag").output == f"flag/{query.name}\n"
+
+
+def test_standard_output_is_for_data(massl, photos: Path) -> None:
+    ran = massl("index", photos)
+    assert ran.output == ""
+    assert "24 images indexed (24 added)" in ran.error
+    quiet = massl("index", photos, "-q")
+    assert (quiet.output, quiet.error) == ("", "")
+
+
+def test_help_shows_examples_first_for_every_command(massl) -> None:
+    listed = massl("--help").output
+    for name in COMMANDS:
+        assert re.search(rf"\b{name}\b", listed)
+        text = massl(name, "--help").output
+        assert "Examples:" in text.split("Options")[0]
+    assert massl("--version").output.startswith("massl 0.")
+
+
+def test_usage_errors_exit_with_2(massl, photos: Path) -> None:
+    assert massl("frobnicate").code == 2
+    assert massl("index").code == 2
+    assert massl("index", photos, "--no-such-flag").code == 2
+    massl("index", photos)
+    assert massl("search", photos, sorted(photos.glob("flag/*"))[0], "--crop", "1,2,3").code == 2
+
+
+def test_settings_come_from_flags_then_environment_then_file(massl, photos: Path) -> None:
+    here = photos.parent / "here"
+    (here / "massl.toml").write_text('[index]\nindex-dir = "from-file"\n')
+    massl("index", photos)
+    massl("index", photos, MASSL_INDEX_DIR="from-environment")
+    massl("index", photos, "--index-dir", "from-flag", MASSL_INDEX_DIR="from-environment-2")
+    assert sorted(path.name for path in here.iterdir() if path.is_dir()) == [
+        "from-environment",
+        "from-file",
+        "from-flag",
+    ]
+
+
+def failed(ran: Ran, code: int = 1) -> str:
+    """The one line that a failure prints."""
+    assert ran.code == code, ran.error
+    assert ran.output == ""
+    (line,) = ran.error.strip().splitlines()
+    assert line.startswith("massl: ")
+    return line
+
+
+def test_bad_paths_get_one_line(massl, photos: Path, tmp_path: Path) -> None:
+    assert "there is no such folder" in failed(massl("index", tmp_path / "nowhere"))
+    assert "give the folder that holds the images" in failed(massl("index", sorted(photos.glob("flag/*"))[0]))
+    (tmp_path / "empty").mkdir()
+    assert "holds no image files" in failed(massl("index", tmp_path / "empty"))
+    assert not (tmp_path / "empty" / ".massl").exists()
+    assert "run: massl index" in failed(massl("search", photos, sorted(photos.glob("flag/*"))[0]))
+    massl("index", photos, "-q")
+    assert "can't be used as a query" in failed(massl("search", photos, tmp_path / "no.jpg"))
+    assert "is not in the index" in failed(massl("label", "add", photos, "x", "nowhere.jpg"))
+    assert "at least two classes" in failed(massl("classify", photos))
+    assert "there is no such file" in failed(massl("info", tmp_path / "nowhere"))
+
+
+def test_encoders_that_do_not_fit_get_one_line(massl, photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "text.onnx").write_text("not a model")
+    assert "is no ONNX model" in failed(massl("index", photos, "--encoder", tmp_path / "text.onnx"))
+    assert not (photos / ".massl").exists()
+    assert "no such encoder" in failed(massl("index", photos, "--encoder", tmp_path / "nowhere.onnx"))
+
+
+def test_another_encoder_exits_with_4_and_rebuilds_when_told(massl, photos: Path, tmp_path: Path) -> None:
+    import onnx
+
+    from indexer.encoder import builtin_encoder
+
+    model = onnx.load(builtin_encoder())
+    next(prop for prop in model.metadata_props if prop.key == "massl.name").value = "other"
+    onnx.save(model, tmp_path / "other.onnx")
+    massl("index", photos, "-q")
+    line = failed(massl("index", photos, "--encoder", tmp_path / "other.onnx"), code=4)
+    assert "--rebuild" in line
+    rebuilt = massl("index", photos, "--encoder", tmp_path / "other.onnx", "--rebuild", "--json").json
+    assert (rebuilt["encoder"]["name"], rebuilt["indexed"]) == ("other", 24)
+    assert massl("index", photos, "--json").json["encoder"]["name"] == "other"
+
+
+def test_bad_files_are_skipped_listed_and_stop_nothing(massl, photos: Path) -> None:
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    bomb = zlib.compress(bytes(20_000 // 8 + 1) * 20_000, 9)
+    header = struct.pack(">IIBBBBB", 20_000, 20_000, 1, 0, 0, 0, 0)
+    whole = next(photos.glob("space/*")).read_bytes()
+    (photos / "text.jpg").write_text("text")
+    (photos / "truncated.jpg").write_bytes(whole[: len(whole) // 2])
+    (photos / "empty.png").touch()
+    (photos / "bomb.png").write_bytes(
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", bomb) + chunk(b"IEND", b"")
+    )
+    (photos / "loop").symlink_to(photos)
+    os.mkfifo(photos / "fifo.jpg")
+    (photos / "two\nlines 日本.jpg").write_bytes(whole)
+    ran = massl("index", photos, "--json")
+    assert ran.code == 0
+    told = ran.json
+    assert told["indexed"] == 25
+    skipped = {row["path"]: row["reason"] for row in told["skipped"]}
+    assert set(skipped) == {"text.jpg", "truncated.jpg", "empty.png", "bomb.png", "fifo.jpg"}
+    assert "400 megapixels" in skipped["bomb.png"] or "too large" in skipped["bomb.png"]
+    assert "truncated" in skipped["truncated.jpg"]
+    assert massl("info", photos, "--json").json["skipped"] == told["skipped"]
+    assert massl("index", photos, "--strict").code == 1
+
+
+def test_doctor_finds_this_installation_sound(massl) -> None:
+    told = massl("doctor", "--json").json
+    assert told["problems"] == []
+    assert told["packages"]["onnxruntime"]
+
+
+@pytest.mark.parametrize("command", ["index", "search", "label", "classify", "info"])
+def test_a_folder_name_with_a_newline_stays_on_one_line(massl, command: str, tmp_path: Path) -> None:
+    arguments = {"search": ["q.jpg"], "label": []}.get(command, [])
+    name = tmp_path / "no\nwhere"
+    parts = ["label", "list", name] if command == "label" else [command, name, *arguments]
+    failed(massl(*parts))
