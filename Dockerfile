@@ -20,15 +20,16 @@ COPY cli cli
 
 SHELL ["/bin/bash", "-euo", "pipefail", "-c"]
 # The CPU and GPU halves of FAISS and ONNX Runtime share an import folder: the one has to go before the other comes.
+# hadolint ignore=DL3013
 RUN if [ "$TRAIN" = 1 ]; then extra='[train]'; else extra=''; fi; \
     pip install --no-cache-dir ".$extra"; \
     if [ "$GPU" = 1 ]; then \
         pip uninstall --yes faiss-cpu onnxruntime; \
         pip install --no-cache-dir 'faiss-gpu>=1.12' 'onnxruntime-gpu[cuda,cudnn]>=1.22'; \
     fi; \
-    useradd --create-home massl
+    useradd --create-home --uid 10001 massl
 
-USER massl
+USER 10001
 WORKDIR /home/massl
 EXPOSE 7860
 ENTRYPOINT ["massl"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -28,6 +29,15 @@ def command(
         typer.Option("--image-size", min=16, help="Side of the input in pixels; that of training if left out."),
     ] = None,
     name: Annotated[str | None, typer.Option("--name", help="What the encoder calls itself.")] = None,
+    stages: Annotated[
+        bool, typer.Option("--stages", help="Embed by all stages of a convolutional network, not the last alone.")
+    ] = False,
+    whiten: Annotated[
+        Path | None, typer.Option("--whiten", metavar="IMAGES", help="Whiten the embeddings by these images.")
+    ] = None,
+    evaluation: Annotated[
+        Path | None, typer.Option("--evaluation", help="JSON of figures by data set, to keep in the file.")
+    ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -43,7 +53,28 @@ def command(
         from massl.export import export
     except ImportError as error:
         raise MasslError(f"exporting needs more packages ({error.name}); run: pip install 'massl[train]'") from None
-    written = export(source, out, precision=precision.value, image_size=image_size, name=name)
+    written = export(
+        source,
+        out,
+        precision=precision.value,
+        image_size=image_size,
+        name=name,
+        stages=stages,
+        whiten=whiten,
+        evaluation=_figures(evaluation),
+    )
     if as_json:
         print_json(written)
     say(f"{out}: {written['bytes'] / 1e6:.1f} MB, {written['dim']}-d, {written['image_size']} px", quiet)
+
+
+def _figures(path: Path | None) -> dict[str, object] | None:
+    if path is None:
+        return None
+    try:
+        figures = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise typer.BadParameter(f"{path} can't be read as JSON: {error}") from None
+    if not isinstance(figures, dict):
+        raise typer.BadParameter(f"{path} must hold one JSON object")
+    return figures

@@ -30,11 +30,7 @@ def command(
     from indexer import Collection, Encoder
 
     given = Encoder.load(encoder) if encoder else None
-    if rebuild and (images / ".massl").exists():
-        collection = Collection.open(images, index_dir)
-        collection.rebuild(given or collection.encoder)
-    else:
-        collection = Collection.create(images, given, index_dir)
+    collection = Collection.create(images, given, index_dir, rebuild)
     report = update(collection, quiet)
     if as_json:
         print_json(describe(collection, report))

@@ -37,11 +37,14 @@ def command(
     from app.server import check_address
     from cli.index import summary, update
     from cli.terminal import say
-    from indexer import Collection, Encoder
+    from indexer import Collection, CollectionBusy, Encoder
 
     login = check_address(host, auth)
     collection = Collection.create(images, Encoder.load(encoder) if encoder else None, index_dir)
-    say(summary(update(collection, quiet)), quiet)
+    try:
+        say(summary(update(collection, quiet)), quiet)
+    except CollectionBusy as error:
+        say(f"{error}; showing what is indexed so far", quiet)
     open_page(collection, host, port, login)
 
 

@@ -45,7 +45,8 @@ def command(
     from massl.errors import MasslError
 
     try:
-        from massl.train import default_device, fast_precision, find_images, train
+        from massl.images import find_images
+        from massl.train import default_device, fast_precision, train
     except ImportError as error:
         raise MasslError(f"training needs more packages ({error.name}); run: pip install 'massl[train]'") from None
     import os

@@ -8,8 +8,8 @@ for result in collection.search([Query.of_file("query.jpg")]):
     print(result.rank, result.path, result.score)
 """
 
-from indexer.collection import Collection, Query, Result
+from indexer.collection import Collection, CollectionBusy, Query, Result
 from indexer.encoder import Encoder, EncoderMismatch
 from indexer.indexing import IndexReport
 
-__all__ = ["Collection", "Encoder", "EncoderMismatch", "IndexReport", "Query", "Result"]
+__all__ = ["Collection", "CollectionBusy", "Encoder", "EncoderMismatch", "IndexReport", "Query", "Result"]

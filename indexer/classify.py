@@ -1,18 +1,22 @@
-"""Few-shot classification: everything from a handful of labels, with probabilities that can be believed."""
+"""Few-shot classification: everything from a handful of labels, with probabilities that can be believed.
+
+scikit-learn is imported where it is used: it takes longer to import than a search takes in all.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedKFold
 
 from massl.errors import MasslError
+
+if TYPE_CHECKING:
+    from sklearn.linear_model import LogisticRegression
 
 # Unit vectors differ by little, so the penalty has to be weak; the ladder is searched by cross-validation.
 _STRENGTHS = (1.0, 10.0, 100.0)
@@ -83,6 +87,8 @@ def _cross_validate(
     features: NDArray[np.float32], targets: NDArray[np.integer], smallest: int
 ) -> tuple[float, NDArray[np.float64] | None]:
     """The best strength and its held-out logits `[n, C]`; None where a class has but one example."""
+    from sklearn.model_selection import StratifiedKFold
+
     if smallest < 2:
         return _STRENGTHS[1], None
     folds = StratifiedKFold(min(5, smallest), shuffle=True, random_state=0)
@@ -99,6 +105,8 @@ def _cross_validate(
 
 
 def _fit(features: NDArray[np.float32], targets: NDArray[np.integer], strength: float) -> LogisticRegression:
+    from sklearn.linear_model import LogisticRegression
+
     return LogisticRegression(C=strength, max_iter=500).fit(features, targets)
 
 
@@ -119,6 +127,7 @@ def _temperature(logits: NDArray[np.float64], targets: NDArray[np.integer]) -> f
     With a prior around 1 (half a unit of its logarithm): a few labels that all happen to come out right would
     otherwise ask for certainty.
     """
+    from scipy.optimize import minimize_scalar
 
     def surprise(log_temperature: float) -> float:
         shares = _softmax(logits / np.exp(log_temperature))

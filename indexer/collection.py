@@ -24,7 +24,7 @@ from indexer.classify import Classification, classify
 from indexer.encoder import Encoder, EncoderMismatch
 from indexer.vectors import FaissIndex, VectorIndex
 from massl.errors import MasslError
-from massl.images import ImageError, Skipped, check_folder, check_holds_images, decode, read_bytes
+from massl.images import ImageError, Skipped, check_folder, decode, find_images, read_bytes
 
 CATALOG = "catalog.sqlite"
 MAX_LABEL = 100  # characters
@@ -100,6 +100,10 @@ class Label:
     at: str
 
 
+class CollectionBusy(MasslError):
+    """Another process is indexing the collection."""
+
+
 class Collection:
     """Opened by `Collection.open`, or by `Collection.create` if it need not be there yet. Safe to share by threads."""
 
@@ -129,9 +133,19 @@ class Collection:
 
     @classmethod
     def create(
-        cls, root: Path | str, encoder: Encoder | None = None, index_dir: Path | str | None = None
+        cls,
+        root: Path | str,
+        encoder: Encoder | None = None,
+        index_dir: Path | str | None = None,
+        rebuild: bool = False,
     ) -> Collection:
         """Opens the collection of a folder, or makes an empty one for this encoder (the built-in one if left out).
+
+        Args:
+            root: the folder of images.
+            encoder: the encoder that the collection has or is to have; any that it has if left out.
+            index_dir: where the collection lies, if not in `root/.massl`.
+            rebuild: forget every embedding of a collection that is there, and take this encoder. Update it next.
 
         Raises:
             EncoderMismatch: there is a collection already, made with another encoder.
@@ -142,9 +156,12 @@ class Collection:
         folder = Path(index_dir) if index_dir else root / ".massl"
         if (folder / CATALOG).exists():
             collection = cls.open(root, folder)
-            collection.check_fits(encoder)
+            if rebuild:
+                collection._take(encoder or collection.encoder)
+            else:
+                collection.check_fits(encoder)
             return collection
-        check_holds_images(root)
+        find_images(root)
         encoder = encoder or Encoder.load()
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -209,8 +226,8 @@ class Collection:
             self.index()
             return replace(result, seconds=time.monotonic() - started)
 
-    def rebuild(self, encoder: Encoder) -> None:
-        """Makes the collection another encoder's: every embedding goes, labels and decisions stay. Update it next."""
+    def _take(self, encoder: Encoder) -> None:
+        """Makes the collection another encoder's: every embedding goes, labels and decisions stay."""
         with self._held():
             shutil.copyfile(encoder.path, self.folder / "encoder.tmp")
             (self.folder / "encoder.tmp").replace(self.folder / "encoder.onnx")
@@ -227,19 +244,19 @@ class Collection:
                 )
             self._encoder = encoder
 
-    def _held(self) -> filelock.BaseFileLock:
-        lock = filelock.FileLock(self.folder / "lock", timeout=0)
+    def _held(self) -> filelock.AcquireReturnProxy:
+        """The lock that keeps a second indexer out, taken; released at the end of a `with`."""
         try:
-            lock.acquire()
+            held = filelock.FileLock(self.folder / "lock", timeout=0).acquire()
         except filelock.Timeout:
             holder = self.catalog.meta().get("holder", "another process")
-            raise MasslError(f"{self.root} is being indexed by {holder}; try again when it has finished") from None
+            raise CollectionBusy(f"{self.root} is being indexed by {holder}; try again when it has finished") from None
         except OSError as error:
             raise MasslError(
                 f"{self.folder} can't be written ({error.strerror or error}); choose another place with --index-dir"
             ) from None
         self.catalog.set_meta({"holder": f"process {os.getpid()}"})
-        return lock
+        return held
 
     def _calibrate(self) -> Calibration:
         rows = self.catalog.read("SELECT path FROM images WHERE state = 'ready' ORDER BY id")

@@ -25,8 +25,11 @@ from torch.nn import functional
 import massl
 from massl import weights
 from massl.errors import MasslError
+from massl.images import find_images
+from massl.whitening import Whitening, fit_whitening
 
 FORMAT = 1
+WHITENED = 384  # components kept by whitening, unless told otherwise
 # Largest difference between torch and ONNX Runtime, per value of a unit vector, by precision. int8 is judged by
 # direction instead: its cosine with float32 must stay above 0.98.
 TOLERANCE = {"fp32": 1e-4, "fp16": 2e-3}
@@ -34,31 +37,55 @@ INT8_COSINE = 0.98
 
 
 class Deployed(nn.Module):
-    """What is exported: uint8 pixels in, unit embedding and unit patch tokens out."""
+    """What is exported: uint8 pixels in, unit embedding and unit patch tokens out.
+
+    Args:
+        source: the backbone and what it expects.
+        stages: embed by all four stages of a convolutional network, averaged over the image and scaled to unit length
+            each, instead of by the last alone: the earlier ones know of colour and texture.
+        whitening: applied to embedding and patch tokens.
+    """
 
     mean: Tensor
     std: Tensor
+    centre: Tensor
+    matrix: Tensor
 
-    def __init__(self, source: weights.Source) -> None:
+    def __init__(self, source: weights.Source, stages: bool = False, whitening: Whitening | None = None) -> None:
         super().__init__()
         self.backbone: Any = source.backbone
+        self.stages = [1, 2, 3, 4] if stages else []
+        self.whitens = whitening is not None
         self.register_buffer("mean", 255.0 * torch.tensor(source.mean))
         self.register_buffer("std", 255.0 * torch.tensor(source.std))
+        self.register_buffer("centre", whitening.mean if whitening else torch.zeros(0))
+        self.register_buffer("matrix", whitening.matrix if whitening else torch.zeros(0))
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """uint8 `[N, S, S, 3]` to float32 `[N, D]` and `[N, h, w, D]`, each vector of unit length."""
         images = ((pixels.float() - self.mean) / self.std).permute(0, 3, 1, 2)
+        embedding, patches = self._all_stages(images) if self.stages else self._last(images)
+        return self._whitened(embedding), self._whitened(patches)
+
+    def _last(self, images: Tensor) -> tuple[Tensor, Tensor]:
         features = self.backbone.forward_features(images)
         embedding = self.backbone.forward_head(features, pre_logits=True)
-        return functional.normalize(embedding, dim=-1), functional.normalize(self._grid(features), dim=-1)
-
-    def _grid(self, features: Tensor) -> Tensor:
-        """Patch tokens as a grid: `[N, h, w, D]`, whichever way the backbone lays them out."""
         if features.ndim == 3:  # [N, prefix + h·w, D]: a vision transformer
             rows, columns = self.backbone.patch_embed.grid_size
-            return features[:, -rows * columns :].unflatten(1, (rows, columns))
+            return embedding, features[:, -rows * columns :].unflatten(1, (rows, columns))
         channels_last = features.shape[-1] == self.backbone.num_features
-        return features if channels_last else features.permute(0, 2, 3, 1)
+        return embedding, features if channels_last else features.permute(0, 2, 3, 1)
+
+    def _all_stages(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        maps = self.backbone.forward_intermediates(images, indices=self.stages, intermediates_only=True)
+        side = maps[-1].shape[-1]
+        whole = [functional.normalize(stage.mean((2, 3)), dim=1) for stage in maps]
+        parts = [functional.normalize(functional.avg_pool2d(stage, stage.shape[-1] // side), dim=1) for stage in maps]
+        return torch.cat(whole, 1), torch.cat(parts, 1).permute(0, 2, 3, 1)
+
+    def _whitened(self, features: Tensor) -> Tensor:
+        unit = functional.normalize(features, dim=-1)
+        return functional.normalize((unit - self.centre) @ self.matrix, dim=-1) if self.whitens else unit
 
 
 def export_run(folder: Path, name: str) -> Path:
@@ -76,6 +103,9 @@ def export(
     image_size: int | None = None,
     resize: int | None = None,
     name: str | None = None,
+    stages: bool = False,
+    whiten: Path | None = None,
+    dim: int = WHITENED,
     evaluation: Mapping[str, object] | None = None,
 ) -> dict[str, Any]:
     """Writes an encoder and holds it to torch before it takes its place.
@@ -88,6 +118,9 @@ def export(
         image_size: side of the input in pixels; that of training if left out.
         resize: shorter side before the centre is cut out, in pixels.
         name: what the encoder calls itself; the file's name if left out.
+        stages: embed by all stages of a convolutional network; see `Deployed`.
+        whiten: a folder of images to fit a whitening to, those of the training best; see `massl.whitening`.
+        dim: components that whitening keeps.
         evaluation: figures with the names of their data sets, kept in the metadata.
 
     Returns:
@@ -97,25 +130,35 @@ def export(
         MasslError: the source can't be read, the file can't be written, or the export doesn't agree with torch.
     """
     found = weights.read(source, image_size)
-    deployed = Deployed(found).eval()
+    size = resize or found.resize or found.image_size
+    deployed = Deployed(found, stages).eval()
+    if stages and not hasattr(found.backbone, "layer4"):
+        raise MasslError(f"{found.architecture} has no four stages to embed by; leave --stages out")
+    if whiten:
+        paths, _ = find_images(whiten)
+        with torch.no_grad():
+            fitted = fit_whitening(lambda pixels: deployed(pixels)[0], whiten, paths, found.image_size, size, dim)
+        deployed = Deployed(found, stages, fitted).eval()
     model = _to_onnx(deployed, found.image_size)
     if precision == "fp16":
         _store_in_half(model)
     elif precision == "int8":
         model = _quantise(model)
     difference = _compare(deployed, model, found.image_size, precision)
-    dim = int(found.backbone.num_features)
+    dim = int(deployed(torch.zeros((1, found.image_size, found.image_size, 3), dtype=torch.uint8))[0].shape[1])
     facts = {
         "format": FORMAT,
         "name": name or out.stem,
         "architecture": found.architecture,
         "dim": dim,
         "image_size": found.image_size,
-        "resize": resize or found.resize or found.image_size,
+        "resize": size,
         "crop": "center",
         "interpolation": "bicubic",
         "parameters": sum(parameter.numel() for parameter in found.backbone.parameters()),
         "precision": precision,
+        "pooling": "all stages" if stages else "last",
+        "whitened": bool(whiten),
         "creator": f"massl {massl.__version__}",
         **found.facts,
         **({"evaluation": json.dumps(evaluation)} if evaluation else {}),

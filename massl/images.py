@@ -136,10 +136,21 @@ def check_folder(root: Path) -> None:
         raise MasslError(f"{root}: no permission to read this folder")
 
 
-def check_holds_images(root: Path) -> None:
-    """Raises a `MasslError` unless `root` is a folder with at least one image file somewhere below it."""
-    if not any(isinstance(item, ImageFile) for item in walk(root)):
+def find_images(root: Path) -> tuple[list[str], list[Skipped]]:
+    """All image files below `root`, as paths relative to it, and what was passed over.
+
+    Raises:
+        MasslError: no folder, or no image file in it.
+    """
+    found, skipped = [], []
+    for item in walk(root):
+        if isinstance(item, ImageFile):
+            found.append(item.path)
+        else:
+            skipped.append(item)
+    if not found:
         raise MasslError(f"{root} holds no image files; massl reads JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF and HEIC")
+    return found, skipped
 
 
 def read_bytes(path: Path) -> bytes:

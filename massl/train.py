@@ -23,7 +23,7 @@ import massl
 from massl import checkpoint, schedules
 from massl.errors import MasslError
 from massl.evaluation import rankme
-from massl.images import ImageError, ImageFile, Skipped, check_holds_images, open_image, walk
+from massl.images import ImageError, open_image
 from massl.loss import massl_loss
 from massl.memory import Memory
 from massl.network import build_backbone, build_pair, clip_gradients, parameter_groups, update_teacher
@@ -47,23 +47,6 @@ class Interrupted(MasslError):
     """The run was asked to stop; a checkpoint was written first."""
 
     exit_code = 130
-
-
-def find_images(root: Path) -> tuple[list[str], list[Skipped]]:
-    """All image files below `root`, as paths relative to it, and what was passed over.
-
-    Raises:
-        MasslError: no folder, or no image in it.
-    """
-    found, skipped = [], []
-    for item in walk(root):
-        if isinstance(item, ImageFile):
-            found.append(item.path)
-        else:
-            skipped.append(item)
-    if not found:
-        check_holds_images(root)
-    return found, skipped
 
 
 def default_device() -> torch.device:

@@ -123,6 +123,7 @@ def test_an_index_can_lie_elsewhere(photos: Path, encoder: Encoder, tmp_path: Pa
 def test_a_second_indexer_leaves(collection: Collection) -> None:
     with collection._held(), pytest.raises(MasslError, match=f"is being indexed by process {os.getpid()}"):
         Collection.open(collection.root).update()
+    assert Collection.open(collection.root).update().unchanged == 24
 
 
 def test_a_killed_run_loses_at_most_a_batch(photos: Path, encoder: Encoder) -> None:
@@ -197,10 +198,10 @@ def test_another_encoder_is_refused_with_the_way_out(collection: Collection, oth
 
 def test_rebuilding_with_another_encoder_keeps_the_labels(collection: Collection, other_encoder: Encoder) -> None:
     collection.add_labels("flag", [collection.images()[0][0]], "me")
-    collection.rebuild(other_encoder)
-    report = collection.update()
+    rebuilt = Collection.create(collection.root, other_encoder, rebuild=True)
+    report = rebuilt.update()
     assert (report.indexed, report.embedded) == (24, 24)
-    assert len(collection.labels()) == 1
+    assert len(rebuilt.labels()) == 1
     assert Collection.open(collection.root).encoder.name == "other"
 
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from massl.images import find_images
 from massl.settings import Settings, plan
-from massl.train import find_images, train
+from massl.train import train
 
 SMALL = {
     "image_size": "32", "local_size": "16", "local_views": "2", "batch": "4", "memory": "32", "block": "8",

@@ -76,6 +76,31 @@ def test_smaller_files_point_the_same_way(
     assert ((full.embed(pixels) * small.embed(pixels)).sum(1) > cosine).all()
 
 
+def test_whitening_by_all_stages_evens_out_the_embeddings(tmp_path: Path, pictures: Path) -> None:
+    run = untrained(tmp_path / "run", "resnet18", 16, 64)
+    export(str(run), tmp_path / "plain.onnx")
+    export(str(run), tmp_path / "white.onnx", stages=True, whiten=pictures, dim=32)
+    plain, white = Encoder.load(tmp_path / "plain.onnx"), Encoder.load(tmp_path / "white.onnx")
+    assert (white.dim, white.metadata["pooling"], white.metadata["whitened"]) == (32, "all stages", "True")
+    pixels = np.stack([plain.prepare(open_image(file)) for file in sorted(pictures.glob("*/*.jpg"))])
+
+    def alike(encoder: Encoder) -> float:
+        embeddings = encoder.embed(pixels)
+        return float((embeddings @ embeddings.T).mean())
+
+    assert alike(plain) > 0.7  # an untrained network sees everything the same way
+    assert abs(alike(white)) < 0.02
+    assert white.embed_patches(pixels[:2]).shape == (2, 2, 2, 32)
+
+
+def test_whitening_needs_enough_images(tmp_path: Path, pictures: Path) -> None:
+    run = untrained(tmp_path / "run", "resnet18", 16, 64)
+    with pytest.raises(MasslError, match=r"30 images can be read .* takes 64"):
+        export(str(run), tmp_path / "e.onnx", whiten=pictures / "flag", dim=32)
+    with pytest.raises(MasslError, match="has no four stages"):
+        export(str(untrained(tmp_path / "vit", "vit_tiny_patch16_224", 16, 32)), tmp_path / "e.onnx", stages=True)
+
+
 def test_the_file_describes_itself(run: Path, tmp_path: Path) -> None:
     written = export(str(run), tmp_path / "e.onnx", name="flags", evaluation={"knn": {"flags": 0.5}})
     encoder = Encoder.load(tmp_path / "e.onnx")

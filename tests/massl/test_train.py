@@ -19,8 +19,9 @@ from torch import Tensor
 from massl import checkpoint
 from massl import train as training
 from massl.errors import MasslError
+from massl.images import find_images
 from massl.settings import plan
-from massl.train import Interrupted, find_images, train
+from massl.train import Interrupted, train
 from tests.massl.conftest import SMALL, small_settings
 
 

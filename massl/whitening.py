@@ -1,0 +1,70 @@
+"""Whitening: the linear map after which a collection's features have no common direction and equal spread.
+
+Features of a network that was trained for a short while point mostly the same way, so that their cosines say little.
+Subtracting their mean and scaling their principal components to equal variance undoes that; it is fitted without
+labels, and folded into the exported network. Source: Jégou and Chum, "Negative evidences and co-occurrences in image
+retrieval: the benefit of PCA and whitening", ECCV 2012.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from massl.errors import MasslError
+from massl.images import ImageError, fit, open_image
+
+SAMPLE = 4096  # images that it is fitted to
+SHRINKAGE = 1e-2  # of the mean variance, added to each: directions that hold only noise must not be blown up
+
+
+class Whitening(NamedTuple):
+    """`(x - mean) @ matrix`, for features x of unit length: float32 `[d]` and `[d, D]`."""
+
+    mean: Tensor
+    matrix: Tensor
+
+
+def fit_whitening(
+    features: Callable[[Tensor], Tensor], root: Path, paths: Sequence[str], size: int, resize: int, dim: int
+) -> Whitening:
+    """Fits a whitening to a sample of images.
+
+    Args:
+        features: uint8 `[N, S, S, 3]` to float32 `[N, d]`.
+        root: the folder of images.
+        paths: image files, relative to `root`.
+        size: S, in pixels.
+        resize: shorter side before the centre is cut out, in pixels.
+        dim: D, the components kept, at most d.
+
+    Raises:
+        MasslError: fewer readable images than twice the components that are to be kept.
+    """
+    rows: list[Tensor] = []
+    batch: list[np.ndarray] = []
+    for path in random.Random(0).sample(list(paths), min(SAMPLE, len(paths))):
+        try:
+            batch.append(np.asarray(fit(open_image(root / path, resize), size, resize)))
+        except ImageError:
+            continue
+        if len(batch) == 64:
+            rows.append(features(torch.from_numpy(np.stack(batch))))
+            batch = []
+    if batch:
+        rows.append(features(torch.from_numpy(np.stack(batch))))
+    count = sum(len(part) for part in rows)
+    if count < 2 * dim:
+        raise MasslError(f"{count} images can be read below {root}; whitening to {dim} components takes {2 * dim}")
+    found = functional.normalize(torch.cat(rows), dim=1).double()
+    mean = found.mean(0)
+    variance, directions = torch.linalg.eigh((found - mean).T.cov())
+    variance, directions = variance.flip(0)[:dim], directions.flip(1)[:, :dim]
+    return Whitening(mean.float(), (directions / (variance + SHRINKAGE * variance.mean()).sqrt()).float())
