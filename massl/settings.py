@@ -97,10 +97,11 @@ class Settings:
 
 @dataclass(frozen=True)
 class Preset:
-    """What a preset fixes. `epochs` and what `plan` computes fill in the rest."""
+    """What a preset fixes; `plan` computes the rest."""
 
     about: str
-    epochs: int | None  # None: from the number of images
+    epochs: int | None  # None: as many as it takes to see `seen` images
+    seen: int
     values: Mapping[str, object]
 
 
@@ -108,26 +109,30 @@ _PAPER = {"image_size": 224, "local_size": 96, "local_views": 10, "memory": 1310
 
 PRESETS: Mapping[str, Preset] = types.MappingProxyType({
     "cpu": Preset(
-        "a small network on small views: minutes on two CPU cores",
+        "a small network on small views: about ten minutes on two CPU cores",
         None,
-        {"backbone": "vit_tiny_patch16_224", "patch_size": 16, "image_size": 96, "local_size": 48, "local_views": 4,
+        60_000,
+        {"backbone": "vit_tiny_patch16_224", "patch_size": 16, "image_size": 64, "local_size": 32, "local_views": 4,
          "head_width": 1024, "drop_path": 0.0, "learning_rate": 2e-3, "global_scale": (0.25, 1.0),
-         "local_scale": (0.05, 0.25)},
+         "local_scale": (0.1, 0.4)},
     ),
     "gpu": Preset(
-        "ViT-S/16 at 224 pixels, sized to the collection: one GPU, hours",
+        "ViT-S/16 at 224 pixels, sized to the collection: one GPU",
         None,
+        1_000_000,
         {"backbone": "vit_small_patch16_224", "image_size": 224, "local_size": 96, "local_views": 8},
     ),
     "vit-s16-paper": Preset(
         "the authors' ViT-S/16: 800 epochs of ImageNet on 2 GPUs",
         800,
+        0,
         {**_PAPER, "backbone": "vit_small_patch16_224", "batch": 128, "learning_rate": 5e-4,
          "learning_rate_end": 1e-6, "momentum": 0.992},
     ),
     "vit-b16-paper": Preset(
         "the authors' ViT-B/16: 400 epochs of ImageNet on 4 GPUs",
         400,
+        0,
         {**_PAPER, "backbone": "vit_base_patch16_224", "batch": 128, "learning_rate": 7.5e-4,
          "learning_rate_end": 2e-6, "momentum": 0.996},
     ),
@@ -199,11 +204,10 @@ def plan(
         raise MasslError(f"batch must be above 0, not {batch}")
     each = images // batch
     if epochs is None and (epochs := PRESETS[preset].epochs) is None:
-        # About 200,000 views of an image in all, so that small collections get many passes and large ones still one.
-        epochs = max(3, min(200, round(200_000 / images)))
-        choose(
-            "steps", epochs * each, f"{epochs} epochs of {each} steps: about 200,000 images seen, at most 200 epochs"
-        )
+        seen = PRESETS[preset].seen
+        epochs = max(1, min(200, round(seen / images)))
+        why = f"{epochs} epochs of {each} steps: about {seen:,} images seen, from 1 to 200 epochs"
+        choose("steps", epochs * each, why)
     choose("steps", epochs * each, f"{epochs} epochs of {each} steps")
     steps: int = current("steps")
     half = 2 ** int(math.log2(max(2, images / 2)))

@@ -69,7 +69,8 @@ def _from_ours(path: Path, state: Mapping[str, Any], image_size: int | None) -> 
     }
     backbone = build_backbone(settings.backbone, size, settings.patch_size, dynamic=False)
     _load(backbone, state["teacher"], "backbone.", path)
-    architecture = f"{settings.backbone}, patch {settings.patch_size}"
+    patched = settings.backbone.startswith(("vit_", "deit"))
+    architecture = settings.backbone + (f", patch {settings.patch_size}" if patched else "")
     return Source(backbone.eval(), architecture, size, facts)
 
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Hold an encoder to raw pixels and colour histograms on labelled sets: weighted k-NN top-1, leave-one-out.
+"""Hold encoders to raw pixels and colour histograms on labelled sets: weighted k-NN top-1, leave-one-out.
 
-    evaluate.py SETS ENCODER.onnx [OUT.json]      SETS: a folder a set, with a subfolder a class in each
+    evaluate.py SETS OUT.json ENCODER.onnx...      SETS: a folder a set, with a subfolder a class in each
 
 Prints a Markdown table. The baselines see the same decoded pictures through the same code.
 """
@@ -57,9 +57,9 @@ class Colours:
         return unit(np.sqrt([np.bincount(row, minlength=512) for row in bins]).astype(np.float32))
 
 
-def main(sets: str, encoder_file: str, out: str | None = None) -> None:
-    encoder = Encoder.load(encoder_file)
-    judged = {"16 x 16 pixels": Pixels(), "colours": Colours(), encoder.name: encoder}
+def main(sets: str, out: str, *encoder_files: str) -> None:
+    encoders = [Encoder.load(file) for file in encoder_files]
+    judged = {"16 x 16 pixels": Pixels(), "colours": Colours()} | {encoder.name: encoder for encoder in encoders}
     figures: dict[str, dict[str, object]] = {}
     print("| set | images | classes | k | " + " | ".join(judged) + " |\n" + "| --- " * (4 + len(judged)) + "|")
     for folder in sorted(path for path in Path(sets).iterdir() if path.is_dir()):
@@ -76,8 +76,7 @@ def main(sets: str, encoder_file: str, out: str | None = None) -> None:
         figures[folder.name] = {"images": len(table.labels), "classes": len(table.classes), "k": k} | {
             name: round(score, 4) for name, score in scores.items()
         }
-    if out:
-        Path(out).write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    Path(out).write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -117,6 +117,27 @@ def test_help_shows_examples_first_for_every_command(massl) -> None:
     assert massl("--version").output.startswith("massl 0.")
 
 
+def test_every_command_and_variable_is_documented() -> None:
+    from cli.main import app
+
+    documented = (Path(__file__).parents[2] / "docs" / "commands.md").read_text()
+    names = [info.name for info in (*app.registered_commands, *app.registered_groups)]
+    assert set(names) == set(COMMANDS)
+    for name in names:
+        assert f"`massl {name}" in documented
+    for source in (Path(__file__).parents[2] / "cli").glob("*.py"):
+        for variable in re.findall(r"MASSL_[A-Z_]+", source.read_text()):
+            assert variable in documented
+
+
+def test_an_encoder_is_measured_on_labelled_images(massl, photos: Path, tmp_path: Path) -> None:
+    told = massl("eval", "knn", photos, "--json", "-k", 3).json
+    assert (told["task"], told["images"], told["classes"]) == ("knn", 24, 4)
+    assert set(told) == {"schema", "task", "metrics", "images", "classes", "encoder", "skipped"}
+    assert 0.3 < told["metrics"]["top1"] <= 1
+    assert "at least two classes" in failed(massl("eval", "knn", photos / "flag"))
+
+
 def test_usage_errors_exit_with_2(massl, photos: Path) -> None:
     assert massl("frobnicate").code == 2
     assert massl("index").code == 2
