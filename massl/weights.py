@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import math
-import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -126,10 +125,12 @@ def _load(backbone: Any, state: Mapping[str, Tensor], prefix: str, path: Path) -
     embeddings = getattr(backbone, "pos_embed", None)
     if isinstance(embeddings, Tensor) and "pos_embed" in tensors and embeddings.shape != tensors["pos_embed"].shape:
         grid = backbone.patch_embed.grid_size
+        # Networks with register tokens give their prefix no position.
+        prefixed = 0 if backbone.no_embed_class else backbone.num_prefix_tokens
         tensors["pos_embed"] = timm.layers.resample_abs_pos_embed(
-            tensors["pos_embed"], grid, num_prefix_tokens=backbone.num_prefix_tokens
+            tensors["pos_embed"], grid, num_prefix_tokens=prefixed
         )
     try:
         backbone.load_state_dict(tensors)
-    except (RuntimeError, pickle.UnpicklingError) as error:
+    except RuntimeError as error:
         raise MasslError(f"{path} doesn't fit its architecture: {' '.join(str(error).split())[:200]}") from None
