@@ -66,16 +66,21 @@ app.command("demo")(demo.command)
 def main(arguments: list[str] | None = None) -> None:
     """Runs `massl` and exits: 0 done, 1 failed, 2 usage, 4 index and encoder don't fit, 130 interrupted."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    if sys.stdout is None or sys.stderr is None:  # closed by whoever started us
+        silent = Path(os.devnull).open("w")  # noqa: SIM115 - for as long as the process lives
+        sys.stdout, sys.stderr = sys.stdout or silent, sys.stderr or silent
     try:
         code = app(arguments, standalone_mode=False)
         sys.stdout.flush()
+        if code == 130:  # typer's answer to Ctrl-C
+            raise KeyboardInterrupt
         sys.exit(code if isinstance(code, int) else 0)
     except MasslError as error:
         _fail(str(error), error.exit_code)
     except typer.Abort:
         _fail("interrupted", 130)
     except KeyboardInterrupt:
-        _fail("interrupted; what was finished is kept", 130)
+        _fail("interrupted; what was finished is kept, run it again to go on", 130)
     except _ShownByTyper as error:
         error.show()
         sys.exit(error.exit_code)

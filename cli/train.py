@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from massl.settings import Choice
 
 
+COLLAPSED = 4  # effective rank of a batch of projections (RankMe) below which a run has come to nothing
+
+
 def command(
     images: Images,
     preset: Annotated[
@@ -95,6 +98,12 @@ def command(
     say(f"Trained in {time.monotonic() - started:.0f} s: {encoder}", quiet)
     for item in summary["skipped"][:5]:
         say(f"  skipped {item['path']!r}: {item['reason']}", quiet)
+    if summary["metrics"].get("rank", 99) < COLLAPSED:
+        say(
+            "The encoder has collapsed: it sees all images alike, and will not find anything. Try more images or "
+            "epochs, a lower rate (--set learning_rate=5e-4), or --set backbone=resnet18, which learns faster.",
+            quiet,
+        )
     say(f"Use it: massl index {images} --encoder {encoder}", quiet)
 
 

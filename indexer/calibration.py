@@ -23,6 +23,7 @@ from massl.images import ImageError, open_image
 SAMPLE = 48  # images whose copies are embedded
 PAIRS = 50_000  # random pairs
 QUANTILES = 512
+IDENTICAL = 0.9995  # what a picture scores with itself, after rounding to half precision
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class Calibration:
 
     def match(self, score: float, images: int) -> str:
         """`same`: as similar as edited copies of one picture; `alike`: better than chance would give; else `weak`."""
-        if self.same_from is not None and score >= self.same_from:
+        if score >= IDENTICAL or (self.same_from is not None and score >= self.same_from):
             return "same"
         return "alike" if self.null and self.false_matches(score, images) < 1 else "weak"
 

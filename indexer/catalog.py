@@ -87,17 +87,22 @@ class Catalog:
         try:
             (version,) = catalog.read("PRAGMA user_version").__next__()
             catalog.meta()
-        except (sqlite3.Error, StopIteration) as error:
-            raise MasslError(
-                f"{path} is damaged ({error}); move the folder {path.parent} away and run `massl index` again"
-            ) from None
+        except StopIteration:
+            raise catalog._trouble("it holds no version") from None
         if version > VERSION:
             raise MasslError(f"{path} was written by a newer version of massl (format {version}); update massl")
         return catalog
 
     def read(self, query: str, values: Iterable[Any] = ()) -> Iterator[tuple[Any, ...]]:
-        """Runs a query and yields its rows."""
-        return iter(self._connection().execute(query, tuple(values)))
+        """Runs a query and yields its rows.
+
+        Raises:
+            MasslError: the file is damaged, or the disk it lies on is full or gone.
+        """
+        try:
+            return iter(self._connection().execute(query, tuple(values)).fetchall())
+        except sqlite3.Error as error:
+            raise self._trouble(str(error)) from error
 
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
@@ -116,8 +121,10 @@ class Catalog:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 raise
-        except sqlite3.OperationalError as error:
-            raise _cannot_write(self.path.parent, str(error)) from error
+        except sqlite3.IntegrityError:
+            raise
+        except sqlite3.Error as error:
+            raise self._trouble(str(error)) from error
 
     def meta(self) -> dict[str, str]:
         """All of the collection's own facts: encoder, schema, cache."""
@@ -138,13 +145,30 @@ class Catalog:
     def _connection(self) -> sqlite3.Connection:
         connection = getattr(self._local, "connection", None)
         if connection is None:
-            connection = sqlite3.connect(self.path, isolation_level=None, timeout=30)
-            connection.execute("PRAGMA journal_mode = WAL")
+            connection = self._connect()
             # Every commit survives a kill of the process; only a power cut can take the last ones, never the file.
             connection.execute("PRAGMA synchronous = NORMAL")
             connection.execute("PRAGMA foreign_keys = ON")
             self._local.connection = connection
         return connection
+
+    def _connect(self) -> sqlite3.Connection:
+        if self.path.exists() and not (os.access(self.path, os.W_OK) and os.access(self.path.parent, os.W_OK)):
+            # Somebody else's index, say: it can be searched all the same.
+            address = f"{self.path.resolve().as_uri()}?immutable=1"
+            return sqlite3.connect(address, uri=True, isolation_level=None)
+        connection = sqlite3.connect(self.path, isolation_level=None, timeout=30)
+        connection.execute("PRAGMA journal_mode = WAL")
+        return connection
+
+    def _trouble(self, detail: str) -> MasslError:
+        """What to say of an error of SQLite's: the disk's fault, or a damaged file."""
+        if any(word in detail for word in ("full", "I/O", "readonly", "unable to open", "locked")):
+            return _cannot_write(self.path.parent, detail)
+        return MasslError(
+            f"{self.path} is damaged ({detail}); move the folder {self.path.parent} away, keep it as it holds your "
+            "labels, and run `massl index` again"
+        )
 
 
 def to_bytes(path: str) -> bytes:

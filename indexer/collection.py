@@ -50,7 +50,8 @@ class Query:
         try:
             return cls(read_bytes(Path(path)), None, weight, crop, str(path))
         except ImageError as error:
-            raise MasslError(f"{path} can't be used as a query: {error}") from None
+            reason = error if os.path.lexists(path) else "there is no such file"
+            raise MasslError(f"{path} can't be used as a query: {reason}") from None
 
     def picture(self, shortest: int) -> Image.Image:
         """Its pixels, cropped, decoded as the indexer would for an encoder that needs `shortest` pixels.
@@ -129,7 +130,12 @@ class Collection:
         if not (folder / CATALOG).exists():
             check_folder(root)
             raise MasslError(f"{root} has no index yet; run: massl index {root}")
-        return cls(root, folder, Catalog.open(folder / CATALOG))
+        collection = cls(root, folder, Catalog.open(folder / CATALOG))
+        owner = collection.catalog.meta().get("root")
+        # An index beside its images moves with them; one elsewhere could be meant for another folder.
+        if index_dir and owner and os.path.realpath(root) != owner and os.path.isdir(owner):
+            raise MasslError(f"the index in {folder} belongs to {owner}, not to {root}; choose another --index-dir")
+        return collection
 
     @classmethod
     def create(
@@ -155,7 +161,7 @@ class Collection:
         check_folder(root)
         folder = Path(index_dir) if index_dir else root / ".massl"
         if (folder / CATALOG).exists():
-            collection = cls.open(root, folder)
+            collection = cls.open(root, index_dir)
             if rebuild:
                 collection._take(encoder or collection.encoder)
             else:
@@ -165,19 +171,33 @@ class Collection:
         encoder = encoder or Encoder.load()
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            # Under a temporary name first: a kill here must not leave half an encoder that looks whole.
-            temporary = folder / "encoder.tmp"
-            shutil.copyfile(encoder.path, temporary)
-            temporary.replace(folder / "encoder.onnx")
+            with filelock.FileLock(folder / "lock", timeout=0):
+                return cls._make(root, folder, encoder)
+        except filelock.Timeout:
+            raise CollectionBusy(f"{root} is being indexed by another process; try again in a moment") from None
         except OSError as error:
             raise MasslError(
                 f"{folder} can't be written ({error.strerror or error}); choose another place with --index-dir"
             ) from None
+
+    @classmethod
+    def _make(cls, root: Path, folder: Path, encoder: Encoder) -> Collection:
+        if (folder / CATALOG).exists():  # another process was faster
+            return cls.open(root)
+        temporary = folder / "encoder.tmp"
+        try:
+            # Under a temporary name first: a kill here must not leave half an encoder that looks whole.
+            shutil.copyfile(encoder.path, temporary)
+            temporary.replace(folder / "encoder.onnx")
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
         meta = {
             "encoder_sha256": encoder.sha256,
             "encoder_name": encoder.name,
             "dim": str(encoder.dim),
             "created": now(),
+            "root": os.path.realpath(root),
             "generation": "0",
         }
         collection = cls(root, folder, Catalog.create(folder / CATALOG, meta))
@@ -199,10 +219,23 @@ class Collection:
         """The encoder that the collection was made with; a copy of it lies in the collection's folder."""
         with self._lock:
             if self._encoder is None:
-                encoder = Encoder.load(self.folder / "encoder.onnx")
-                self.check_fits(encoder)
-                self._encoder = encoder
+                self._encoder = self._own_encoder()
             return self._encoder
+
+    def _own_encoder(self) -> Encoder:
+        copy = self.folder / "encoder.onnx"
+        try:
+            encoder = Encoder.load(copy)
+        except MasslError as error:
+            encoder = Encoder.load()
+            if encoder.sha256 == self.catalog.meta()["encoder_sha256"]:
+                return encoder  # the copy is damaged, but it was the built-in encoder's
+            raise MasslError(
+                f"the index's copy of its encoder is damaged ({error}); run: massl index {self.root} "
+                "--encoder FILE --rebuild, with the encoder file that it was made with"
+            ) from None
+        self.check_fits(encoder)
+        return encoder
 
     # Indexing -----------------------------------------------------------------------------------------------------
 
@@ -216,13 +249,10 @@ class Collection:
         with self._held():
             started = time.monotonic()
             result = indexing.update(self.root, self.catalog, self.encoder, report)
-            touched = result.added + result.changed + result.moved + result.removed
-            meta = self.catalog.meta()
-            if touched or "calibration" not in meta:
-                generation = str(int(meta["generation"]) + 1)
-                self.catalog.set_meta({"generation": generation})
-                fitted = self._calibrate()
-                self.catalog.set_meta({"calibration": fitted.to_json(), "updated": now()})
+            generation = self.catalog.meta()["generation"]
+            if self.catalog.meta().get("calibrated_generation") != generation:
+                calibrated = {"calibration": self._calibrate().to_json(), "calibrated_generation": generation}
+                self.catalog.set_meta(calibrated | {"updated": now()})
             self.index()
             return replace(result, seconds=time.monotonic() - started)
 
@@ -233,7 +263,7 @@ class Collection:
             (self.folder / "encoder.tmp").replace(self.folder / "encoder.onnx")
             with self.catalog.writing() as connection:
                 connection.execute("UPDATE images SET embedding = NULL, mtime_ns = -1")
-                connection.execute("DELETE FROM meta WHERE key LIKE 'vectors_%' OR key = 'calibration'")
+                connection.execute("DELETE FROM meta WHERE key LIKE 'vectors_%' OR key LIKE 'calibrat%'")
                 connection.executemany(
                     "INSERT OR REPLACE INTO meta VALUES (?, ?)",
                     [
@@ -259,7 +289,7 @@ class Collection:
         return held
 
     def _calibrate(self) -> Calibration:
-        rows = self.catalog.read("SELECT path FROM images WHERE state = 'ready' ORDER BY id")
+        rows = self.catalog.read("SELECT path FROM images WHERE state = 'ready' AND embedding IS NOT NULL ORDER BY id")
         paths = [self.root / os.fsdecode(path) for (path,) in rows]
         _, vectors = self._load_vectors()
         return calibration.fit(paths, vectors, self.encoder)
@@ -372,7 +402,10 @@ class Collection:
                 vector = self.encoder.embed(self.encoder.prepare(picture)[None])[0]
             else:
                 row = next(
-                    self.catalog.read("SELECT embedding FROM images WHERE id = ? AND state = 'ready'", [query.image]),
+                    self.catalog.read(
+                        "SELECT embedding FROM images WHERE id = ? AND state = 'ready' AND embedding IS NOT NULL",
+                        [query.image],
+                    ),
                     None,
                 )
                 if row is None:
@@ -413,7 +446,11 @@ class Collection:
 
     def _load_vectors(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Ids int64 `[N]` and unit vectors float32 `[N, D]` of all searchable images, from the catalog."""
-        rows = list(self.catalog.read("SELECT id, embedding FROM images WHERE state = 'ready' ORDER BY id"))
+        rows = list(
+            self.catalog.read(
+                "SELECT id, embedding FROM images WHERE state = 'ready' AND embedding IS NOT NULL ORDER BY id"
+            )
+        )
         ids = np.fromiter((identity for identity, _ in rows), np.int64, len(rows))
         packed = np.frombuffer(b"".join(embedding for _, embedding in rows), np.float16)
         vectors = packed.reshape(len(rows), int(self.catalog.meta()["dim"])).astype(np.float32)

@@ -102,6 +102,8 @@ def update(root: Path, catalog: Catalog, encoder: Encoder, report: Callable[[Pro
         connection.executemany("UPDATE images SET state = 'gone' WHERE id = ?", [(row.id,) for row in vanished])
         for skipped in passed_over:
             _write_skipped(connection, skipped.path, 0, -1, skipped.reason)
+        if vanished:
+            _next_generation(connection)
 
     todo = []
     for file in files:
@@ -187,6 +189,8 @@ def _commit(
         embeddings |= {digest: row.tobytes() for digest, row in zip(new, rows, strict=True)}
     result.embedded += len(new)
     with catalog.writing() as connection:
+        # With every batch, so that no kill can leave a cache that looks current.
+        _next_generation(connection)
         for item in batch:
             path = to_bytes(item.file.path)
             if item.pixels is None:
@@ -233,6 +237,11 @@ def _reusable(catalog: Catalog, batch: list[Loaded]) -> dict[bytes | None, bytes
     marks = ", ".join("?" * len(digests))
     query = f"SELECT hash, embedding FROM images WHERE embedding IS NOT NULL AND hash IN ({marks})"
     return dict(catalog.read(query, digests)) if digests else {}
+
+
+def _next_generation(connection: sqlite3.Connection) -> None:
+    """Marks the vectors on disk as those of an earlier state."""
+    connection.execute("UPDATE meta SET value = CAST(value AS INTEGER) + 1 WHERE key = 'generation'")
 
 
 def _moved_from(connection: sqlite3.Connection, digest: bytes | None) -> int | None:

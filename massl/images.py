@@ -166,10 +166,11 @@ def read_bytes(path: Path) -> bytes:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     except OSError as error:
         raise ImageError(_reason(error, "vanished while reading")) from None
+    info = os.fstat(descriptor)
+    if not stat.S_ISREG(info.st_mode):
+        os.close(descriptor)
+        raise ImageError("a folder, not an image" if stat.S_ISDIR(info.st_mode) else "not a regular file")
     with os.fdopen(descriptor, "rb") as file:
-        info = os.fstat(descriptor)
-        if not stat.S_ISREG(info.st_mode):
-            raise ImageError("not a regular file")
         if info.st_size == 0:
             raise ImageError("empty file")
         if info.st_size > MAX_BYTES:

@@ -113,8 +113,8 @@ PRESETS: Mapping[str, Preset] = types.MappingProxyType({
         None,
         60_000,
         {"backbone": "vit_tiny_patch16_224", "patch_size": 16, "image_size": 64, "local_size": 32, "local_views": 4,
-         "head_width": 1024, "drop_path": 0.0, "learning_rate": 2e-3, "global_scale": (0.25, 1.0),
-         "local_scale": (0.1, 0.4)},
+         "head_width": 1024, "head_norm": True, "drop_path": 0.0, "learning_rate": 2e-3, "global_scale": (0.25, 1.0),
+         "local_scale": (0.1, 0.4), "teacher_temperature": 0.04},
     ),
     "gpu": Preset(
         "ViT-S/16 at 224 pixels, sized to the collection: one GPU",
@@ -211,7 +211,8 @@ def plan(
     choose("steps", epochs * each, f"{epochs} epochs of {each} steps")
     steps: int = current("steps")
     half = 2 ** int(math.log2(max(2, images / 2)))
-    choose("memory", max(min(half, 65536), batch), "the power of two below half the images, at most 65,536")
+    # Below 2,048 slots the blocks are so small that runs on 500 photographs collapsed, copies of an image or not.
+    choose("memory", max(min(half, 65536), 2048), "the power of two below half the images, from 2,048 to 65,536")
     choose("block", max(1, current("memory") // 8), "an eighth of the memory, as in the paper")
     if preset in _PAPER_WARMUPS:
         rate, temperature = _PAPER_WARMUPS[preset]
@@ -219,9 +220,9 @@ def plan(
         choose("temperature_warmup", min(temperature * each, steps), f"{temperature} epochs, as the authors")
     choose("warmup", steps // 10, "a tenth of the steps")
     choose("temperature_warmup", steps // 5, "a fifth of the steps")
-    # The teacher should average over a fixed share of the run, not over a fixed number of steps.
-    momentum = round(min(0.996, max(0.9, 1 - 20 / max(steps, 1))), 4)
-    choose("momentum", momentum, "the teacher averages about a twentieth of the run at its start, within 0.9 to 0.996")
+    # The teacher should average over a share of the run; faster than 0.99 it followed the student into collapse.
+    momentum = round(min(0.996, max(0.99, 1 - 20 / max(steps, 1))), 4)
+    choose("momentum", momentum, "the teacher averages about a twentieth of the run at its start, from 0.99 to 0.996")
     choose("precision", precision, "what this machine multiplies fastest")
     choose("workers", workers, "one a core")
     choose("log_every", max(1, min(10, steps // 20)), "at least twenty lines a run")

@@ -5,7 +5,11 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import struct
+import subprocess
+import sys
+import time
 import zlib
 from pathlib import Path
 
@@ -231,6 +235,30 @@ def test_bad_files_are_skipped_listed_and_stop_nothing(massl, photos: Path) -> N
     assert "truncated" in skipped["truncated.jpg"]
     assert massl("info", photos, "--json").json["skipped"] == told["skipped"]
     assert massl("index", photos, "--strict").code == 1
+
+
+def test_output_that_nobody_reads_is_no_error(massl, photos: Path) -> None:
+    massl("index", photos, "-q")
+    command = [sys.executable, "-c", "from cli import main; main()", "info", str(photos)]
+    closed = subprocess.run(["sh", "-c", '"$@" >&-', "sh", *command], stderr=subprocess.PIPE, text=True)
+    assert (closed.returncode, closed.stderr) == (0, "")
+
+
+def test_ctrl_c_says_that_what_was_done_is_kept(photos: Path) -> None:
+    for number in range(60):
+        shutil.copytree(photos / "space", photos / f"more{number}")
+        for picture in (photos / f"more{number}").iterdir():
+            picture.write_bytes(picture.read_bytes() + bytes([number]))  # other content, the same picture
+    command = [sys.executable, "-c", "from cli import main; main()", "index", str(photos)]
+    running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    while not (photos / ".massl" / "catalog.sqlite").exists():
+        assert running.poll() is None
+        time.sleep(0.01)
+    running.send_signal(signal.SIGINT)
+    _, error = running.communicate(timeout=60)
+    assert running.returncode == 130
+    assert "interrupted; what was finished is kept" in error
+    assert "Traceback" not in error
 
 
 def test_doctor_finds_this_installation_sound(massl) -> None:
