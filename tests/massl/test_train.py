@@ -199,8 +199,8 @@ def test_a_full_disk_keeps_the_earlier_checkpoints(tmp_path: Path, monkeypatch) 
 
 
 def test_a_plan_fits_the_collection_and_can_be_overridden() -> None:
-    settings, table = plan("cpu", 2000)
-    assert settings.memory <= 1000
+    settings, table = plan("cpu", 20_000)
+    assert 2048 <= settings.memory <= 10_000
     assert settings.block == settings.memory // 8
     assert {choice.name for choice in table} == set(vars(settings))
     assert all(choice.why for choice in table)
