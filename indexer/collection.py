@@ -183,7 +183,7 @@ class Collection:
     @classmethod
     def _make(cls, root: Path, folder: Path, encoder: Encoder) -> Collection:
         if (folder / CATALOG).exists():  # another process was faster
-            return cls.open(root)
+            return cls.open(root, folder)
         temporary = folder / "encoder.tmp"
         try:
             # Under a temporary name first: a kill here must not leave half an encoder that looks whole.
