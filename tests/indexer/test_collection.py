@@ -336,6 +336,13 @@ def test_a_killed_run_leaves_no_cache_that_looks_current(collection: Collection)
     assert "new.jpg" in {result.path for result in Collection.open(collection.root).search(query, 2)}
 
 
+def test_a_removed_image_leaves_the_vectors_too(collection: Collection) -> None:
+    assert len(collection.index()) == 24
+    sorted(collection.root.glob("flag/*"))[0].unlink()
+    collection.update()
+    assert len(Collection.open(collection.root).index()) == 23
+
+
 def test_an_index_from_the_future_is_refused(collection: Collection) -> None:
     with collection.catalog.writing() as connection:
         connection.execute("PRAGMA user_version = 99")
