@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,9 +15,6 @@ from cli.options import Images, Json, Quiet, Verbose
 
 if TYPE_CHECKING:
     from massl.settings import Choice
-
-
-COLLAPSED = 4  # effective rank of a batch of projections (RankMe) below which a run has come to nothing
 
 
 def command(
@@ -29,11 +28,33 @@ def command(
         typer.Option("--out", help="The run's folder; a new one below ./runs if left out."),
     ] = None,
     resume: Annotated[Path | None, typer.Option("--resume", metavar="RUN", help="Go on with this run.")] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            "--labels", metavar="FOLDER", help="Measure on it while training: images with a subfolder a class."
+        ),
+    ] = None,
+    backbone: Annotated[
+        str | None,
+        typer.Option("--backbone", metavar="NAME", help="Any ViT, Swin or ResNet of timm, as resnet18."),
+    ] = None,
     epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="Passes over the images.")] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="NAME=VALUE", help="Override one setting; may be given again."),
     ] = None,
+    devices: Annotated[int, typer.Option("--devices", min=1, help="GPUs, or processes on a CPU.")] = 1,
+    precision: Annotated[str | None, typer.Option("--precision", help="bf16, fp16 or fp32.")] = None,
+    accumulate: Annotated[
+        int | None, typer.Option("--accumulate", min=1, help="Cut each batch into as many parts: less memory.")
+    ] = None,
+    checkpoint_activations: Annotated[
+        bool, typer.Option("--checkpoint-activations", help="Recompute activations: less memory, slower.")
+    ] = False,
+    compiled: Annotated[
+        bool, typer.Option("--compile", help="Compile the networks: a slow start, faster steps.")
+    ] = False,
+    tracker: Annotated[str, typer.Option("--track", help="wandb or mlflow, besides TensorBoard.")] = "",
     name: Annotated[str | None, typer.Option("--name", help="What the encoder calls itself.")] = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -42,37 +63,44 @@ def command(
     """Learn an encoder from a folder of unlabelled images.
 
     Examples: massl train ./photos · massl train ./photos --epochs 100 --set learning_rate=1e-3 · massl train ./photos
-    --resume runs/photos
+    --labels ./sorted · massl train ./photos --resume runs/photos
     """
     from cli.terminal import ProgressLine, print_json, say
     from massl.errors import MasslError
 
     try:
-        from massl.images import find_images
-        from massl.train import default_device, fast_precision, train
+        from massl import distributed
+        from massl.train import fast_precision, train
     except ImportError as error:
         raise MasslError(f"training needs more packages ({error.name}); run: pip install 'massl[train]'") from None
-    import os
+    if devices > 1 and "WORLD_SIZE" not in os.environ:
+        raise typer.Exit(distributed.launch(sys.argv[1:], devices))
 
     from massl.export import export_run
-    from massl.settings import plan, read_settings
+    from massl.images import find_images
+    from massl.settings import concerns, plan, read_settings
 
     overrides = dict(_pair(text) for text in settings or ())
+    flags = {"backbone": backbone, "precision": precision, "accumulate": accumulate}
+    flags |= {"checkpoint_activations": checkpoint_activations or None, "compile": compiled or None}
+    overrides |= {key: str(value) for key, value in flags.items() if value is not None}
     paths, skipped = find_images(images)
-    device = default_device()
+    world = distributed.World.join()
+    quiet = quiet or world.rank > 0
     if resume:
         if preset or out or epochs or overrides:
             raise typer.BadParameter("--resume goes on with the run's own settings; leave the other flags out")
         folder, chosen = resume, read_settings(resume / "config.toml")
-        say(f"Going on with {folder} on {device}", quiet)
+        say(f"Going on with {folder} on {world.device}", quiet)
     else:
-        folder = out or _new_folder(images)
-        preset = preset or ("cpu" if device.type == "cpu" else "gpu")
-        chosen, table = plan(
-            preset, len(paths), overrides, epochs, fast_precision(device), workers=min(8, os.cpu_count() or 1)
-        )
+        folder = Path(world.share(str(out or _new_folder(images))))
+        preset = preset or ("cpu" if world.device.type == "cpu" else "gpu")
+        workers = min(8, max(1, (os.cpu_count() or 1) // world.size))
+        chosen, table = plan(preset, len(paths), overrides, epochs, fast_precision(world.device), workers)
         if not quiet:
-            _show(table, len(paths), device, preset)
+            _show(table, len(paths), world, preset)
+    for concern in concerns(chosen, len(paths)):
+        say(f"  note: {concern}", quiet)
     for item in skipped:
         say(f"  skipped {item.path!r}: {item.reason}", quiet)
     interrupted: list[int] = []
@@ -85,25 +113,36 @@ def command(
             def report(progress: Any) -> None:
                 now = progress.metrics
                 note = f"loss {now['loss']:.3f}, rank {now['rank']:.0f}, {now['images_per_second']:.0f} images/s"
+                if "knn_top1" in now:
+                    say(f"  step {progress.step:,}: k-NN {now['knn_top1']:.1%}, rank {now['rankme']:.0f}", quiet)
+                for warning in progress.warnings:
+                    say(f"  warning: {warning}", quiet)
                 line.update(progress.step, progress.steps, note)
 
             summary = train(
-                images, paths, folder, chosen, resume=bool(resume), report=report, stop=lambda: bool(interrupted)
-            )
+                images, paths, folder, chosen, resume=bool(resume), labelled=labels, tracker=tracker, world=world,
+                report=report, stop=lambda: bool(interrupted),
+            )  # fmt: skip
     finally:
         signal.signal(signal.SIGINT, before)
+        world.leave()
+    if world.rank > 0:
+        return
     encoder = export_run(folder, name=name or folder.name)
     if as_json:
         print_json({"run": str(folder), "encoder": str(encoder), **summary})
     say(f"Trained in {time.monotonic() - started:.0f} s: {encoder}", quiet)
     for item in summary["skipped"][:5]:
         say(f"  skipped {item['path']!r}: {item['reason']}", quiet)
-    if summary["metrics"].get("rank", 99) < COLLAPSED:
-        say(
-            "The encoder has collapsed: it sees all images alike, and will not find anything. Try more images or "
-            "epochs, a lower rate (--set learning_rate=5e-4), or --set backbone=resnet18, which learns faster.",
-            quiet,
-        )
+    best, last = summary["best"], summary["metrics"]
+    if best.get("metric") == "knn_top1":
+        say(f"  k-NN top-1 on {labels or 'the labelled images'}: {last.get('knn_top1', 0):.1%}", quiet)
+        if best["step"] < chosen.steps and best["value"] > last.get("knn_top1", 0) + 0.01:
+            say(
+                f"  it was better at step {best['step']:,} ({best['value']:.1%}); to use that one: "
+                f"massl export {folder / 'checkpoints' / 'best.pt'} --out {encoder}",
+                quiet,
+            )
     say(f"Use it: massl index {images} --encoder {encoder}", quiet)
 
 
@@ -129,11 +168,12 @@ def _pair(text: str) -> tuple[str, str]:
     return name.strip().replace("-", "_"), value.strip()
 
 
-def _show(table: list[Choice], images: int, device: object, preset: str) -> None:
+def _show(table: list[Choice], images: int, world: Any, preset: str) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    view = Table("setting", "value", "why", title=f"{images:,} images, on {device}, preset {preset}", box=None)
+    where = f"{world.size} times {world.device.type}" if world.size > 1 else world.device
+    view = Table("setting", "value", "why", title=f"{images:,} images, on {where}, preset {preset}", box=None)
     for choice in table:
         view.add_row(choice.name, str(choice.value), choice.why)
     Console(stderr=True).print(view)

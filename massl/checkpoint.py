@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,13 @@ from massl.errors import MasslError
 _NAME = re.compile(r"step-(\d+)\.pt")
 
 
-def save(folder: Path, step: int, state: dict[str, Any], keep: int) -> Path:
+BEST = "best.pt"
+
+
+def save(folder: Path, step: int, state: dict[str, Any], keep: int, best: bool = False) -> Path:
     """Writes `step-N.pt` to a temporary name, flushes it to the disk, renames it, then removes all but the last `keep`.
+
+    With `best`, it is also kept as `best.pt`, in place of an earlier one.
 
     Raises:
         MasslError: it can't be written, as on a full disk; earlier checkpoints stay.
@@ -29,6 +35,13 @@ def save(folder: Path, step: int, state: dict[str, Any], keep: int) -> Path:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
+        if best:
+            temporary.unlink(missing_ok=True)
+            try:
+                os.link(path, temporary)  # a second name for the same bytes
+            except OSError:  # a file system without such names
+                shutil.copyfile(path, temporary)
+            temporary.replace(folder / BEST)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
         temporary.unlink(missing_ok=True)
         raise MasslError(f"{path} could not be written ({error}); earlier checkpoints are kept") from error
@@ -45,8 +58,23 @@ def latest(folder: Path) -> Path:
     """
     found = _all(folder)
     if not found:
-        raise MasslError(f"{folder} holds no checkpoint; give the folder that `massl train` wrote")
+        raise _nothing(folder)
     return found[-1]
+
+
+def latest_sound(folder: Path) -> tuple[dict[str, Any], list[str]]:
+    """The newest checkpoint that can be read, and a line about each newer one that can't.
+
+    Raises:
+        MasslError: there is none.
+    """
+    damaged: list[str] = []
+    for path in reversed(_all(folder)):
+        try:
+            return load(path), damaged
+        except MasslError as error:
+            damaged.append(str(error))
+    raise MasslError(damaged[0] if damaged else str(_nothing(folder)))
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -69,3 +97,7 @@ def load(path: Path) -> dict[str, Any]:
 
 def _all(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("step-*.pt") if _NAME.fullmatch(path.name))
+
+
+def _nothing(folder: Path) -> MasslError:
+    return MasslError(f"{folder} holds no checkpoint; give the folder that `massl train` wrote")

@@ -29,13 +29,17 @@ class Memory(nn.Module):
         self.register_buffer("written", torch.zeros((), dtype=torch.int64))
 
     @torch.no_grad()
-    def push(self, embeddings: Tensor) -> None:
-        """Replaces the oldest rows by `embeddings`, float `[B, D]` of unit length; any B, also above K."""
+    def push(self, embeddings: Tensor, wanted: Tensor | None = None) -> None:
+        """Replaces the oldest rows by `embeddings`, float `[B, D]` of unit length; any B, also above K.
+
+        With `wanted`, a bool scalar on the device, nothing happens where it is false.
+        """
         slots = self.rows.shape[0]
         count = embeddings.shape[0]
-        kept = embeddings[-slots:]
-        # Index arithmetic on the device: no copy of the position to the host, so no wait for the device.
-        offsets = torch.arange(count - kept.shape[0], count, device=self.rows.device)
-        self.rows[(self.position + offsets) % slots] = kept.to(self.rows.dtype)
-        self.position.copy_((self.position + count) % slots)
-        self.written += count
+        kept = embeddings[-slots:].to(self.rows.dtype)
+        # Arithmetic on the device: neither position nor `wanted` is copied to the host, so nothing waits for it.
+        places = (self.position + torch.arange(count - kept.shape[0], count, device=self.rows.device)) % slots
+        wanted = torch.ones((), dtype=torch.bool, device=self.rows.device) if wanted is None else wanted
+        self.rows[places] = torch.where(wanted, kept, self.rows[places])
+        self.position.copy_((self.position + count * wanted) % slots)
+        self.written += count * wanted

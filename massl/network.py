@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from massl.errors import MasslError
+from massl.settings import PATCHED
 
 
 class Head(nn.Module):
@@ -63,20 +64,23 @@ def build_backbone(
     """A timm network without its classifier, whose output is the pooled embedding `[B, d]`.
 
     Args:
-        name: any timm vision transformer, as `vit_small_patch16_224`.
-        image_size: side in pixels for which its position embeddings are made; other sizes are interpolated.
-        patch_size: overrides the side of a patch that the name implies.
+        name: any timm vision transformer, as `vit_small_patch16_224`, a Swin, or a convolutional network.
+        image_size: side in pixels for which position embeddings or windows are made; other sizes are interpolated.
+        patch_size: overrides the side of a patch that a vision transformer's name implies.
         drop_path: rate of stochastic depth.
-        dynamic: whether a vision transformer takes other sizes too; not where it is exported.
+        dynamic: whether a transformer takes other sizes too; not where it is exported.
 
     Raises:
         MasslError: timm knows no such network, or it can't be built for these sizes.
     """
     options: dict[str, Any] = {"num_classes": 0, "drop_path_rate": drop_path}
-    if name.startswith(("vit_", "deit")):
+    if name.startswith(PATCHED):
         options |= {"img_size": image_size, "dynamic_img_size": dynamic}
         if patch_size:
             options["patch_size"] = patch_size
+    elif name.startswith("swin"):
+        # Windows are fitted to this size; other sizes are padded to whole windows.
+        options |= {"img_size": image_size, "strict_img_size": not dynamic}
     if not timm.is_model(name):
         close = timm.list_models(f"*{name.split('_')[0]}*")[:3]
         hint = f", for instance {', '.join(close)}" if close else ""
@@ -108,12 +112,17 @@ def parameter_groups(network: nn.Module) -> list[dict[str, object]]:
 
 
 @torch.no_grad()
-def update_teacher(student: Network, teacher: Network, momentum: float) -> None:
+def update_teacher(student: Network, teacher: Network, momentum: float, wanted: Tensor | None = None) -> None:
     """Teacher = momentum · teacher + (1 - momentum) · student, over parameters.
 
-    Batch statistics are left alone: the teacher keeps its own, of global views only, which is what it is used on.
+    With `wanted`, a bool scalar on the device, nothing happens where it is false. Batch statistics are left alone:
+    the teacher keeps its own, of global views only, which is what it is used on.
     """
-    torch._foreach_lerp_(list(teacher.parameters()), list(student.parameters()), 1.0 - momentum)
+    averages: list[Tensor] = list(teacher.parameters())
+    students: list[Tensor] = list(student.parameters())
+    moves = list(torch._foreach_sub(students, averages))
+    torch._foreach_mul_(moves, 1.0 - momentum if wanted is None else (1.0 - momentum) * wanted)
+    torch._foreach_add_(averages, moves)
 
 
 @torch.no_grad()

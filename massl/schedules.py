@@ -3,6 +3,30 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+
+from massl.settings import Settings
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What one step is taken with."""
+
+    learning_rate: float
+    weight_decay: float
+    momentum: float  # of the teacher
+    teacher_temperature: float
+
+    @classmethod
+    def at(cls, step: int, settings: Settings) -> Rates:
+        """The rates of step `step`, counted from 0 (the paper's recipe, section 4)."""
+        s = settings
+        return cls(
+            cosine(step, s.steps, s.learning_rate * s.batch / 256, s.learning_rate_end, s.warmup),
+            cosine(step, s.steps, s.weight_decay, s.weight_decay_end),
+            cosine(step, s.steps, s.momentum, 1.0),
+            linear(step, s.temperature_warmup, s.teacher_temperature_start, s.teacher_temperature),
+        )
 
 
 def cosine(step: int, steps: int, start: float, end: float, warmup: int = 0) -> float:

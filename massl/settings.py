@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 import tomllib
 import types
 import typing
@@ -13,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from massl.errors import MasslError
+
+PATCHED = ("vit_", "deit", "test_vit")  # how the names of networks begin whose patches have a size of our choice
 
 
 @dataclass(frozen=True)
@@ -50,12 +53,16 @@ class Settings:
     weight_decay_end: float = 0.4
     clip: float = 3.0  # largest norm of one parameter's gradient
     # Machine
-    precision: str = "bf16"  # bf16 or fp32: of the networks' activations; parameters and loss are float32
+    accumulate: int = 1  # parts that a step's images are cut into, one after the other: less memory, same gradient
+    checkpoint_activations: bool = False  # recompute activations in the backward pass: less memory, slower
+    compile: bool = False  # torch.compile: minutes at the start, faster steps
+    precision: str = "bf16"  # bf16, fp16 or fp32: of the networks' activations; parameters and loss are float32
     workers: int = 2  # processes that decode and augment; 0: none
     seed: int = 0
     log_every: int = 10  # steps
+    probe_every: int = 200  # steps between measurements of the encoder: rank, spread, k-NN
     checkpoint_every: int = 200  # steps
-    keep_checkpoints: int = 2
+    keep_checkpoints: int = 2  # and the best one besides
 
     def __post_init__(self) -> None:
         """Refuses values with which a run can't work, naming the setting."""
@@ -70,7 +77,7 @@ class Settings:
             "steps",
         )
         positive += ("student_temperature", "teacher_temperature_start", "teacher_temperature", "learning_rate", "clip")
-        positive += ("log_every", "checkpoint_every", "keep_checkpoints")
+        positive += ("log_every", "probe_every", "checkpoint_every", "keep_checkpoints", "accumulate")
         for name in positive:
             if getattr(self, name) <= 0:
                 raise MasslError(f"{name} must be above 0, not {getattr(self, name)}")
@@ -88,10 +95,10 @@ class Settings:
                 raise MasslError(f"{name} must be two shares of the area, 0 < low <= high <= 1, not {low}, {high}")
         if self.block > self.memory:
             raise MasslError(f"block ({self.block}) must not be larger than memory ({self.memory})")
-        if self.precision not in ("bf16", "fp32"):
-            raise MasslError(f"precision must be bf16 or fp32, not {self.precision!r}")
+        if self.precision not in ("bf16", "fp16", "fp32"):
+            raise MasslError(f"precision must be bf16, fp16 or fp32, not {self.precision!r}")
         for name in ("image_size", "local_size"):
-            if self.backbone.startswith("vit") and getattr(self, name) % self.patch_size:
+            if self.backbone.startswith(PATCHED) and getattr(self, name) % self.patch_size:
                 raise MasslError(f"{name} ({getattr(self, name)}) must be a multiple of patch_size ({self.patch_size})")
 
 
@@ -196,6 +203,14 @@ def plan(
     def current(name: str) -> typing.Any:
         return chosen[name].value
 
+    if "backbone" in given and "patch_size" not in given and (named := re.search(r"patch(\d+)", current("backbone"))):
+        chosen["patch_size"] = Choice("patch_size", int(named[1]), f"as {current('backbone')} is called")
+    patch: int = current("patch_size") if "patch_size" in chosen else Settings.patch_size
+    for name in ("image_size", "local_size"):
+        size = current(name)
+        if name not in given and current("backbone").startswith(PATCHED) and size % patch:
+            fitting = patch * math.ceil(size / patch)
+            chosen[name] = Choice(name, fitting, f"the preset's {size}, made a multiple of patch_size")
     choose("batch", 64, "enough for a stable step; a multiple of 64 keeps a GPU busy too")
     if current("batch") > images:
         chosen["batch"] = Choice("batch", images, f"there are only {images} images")
@@ -226,6 +241,7 @@ def plan(
     choose("precision", precision, "what this machine multiplies fastest")
     choose("workers", workers, "one a core")
     choose("log_every", max(1, min(10, steps // 20)), "at least twenty lines a run")
+    choose("probe_every", max(1, min(500, steps // 10)), "ten measurements a run, and one every 500 steps")
     try:
         settings = Settings(**{choice.name: choice.value for choice in chosen.values()})  # type: ignore[arg-type]
     except TypeError as error:
@@ -237,6 +253,22 @@ def plan(
     ]
     order = [field.name for field in dataclasses.fields(Settings)]
     return settings, sorted([*chosen.values(), *defaults], key=lambda choice: order.index(choice.name))
+
+
+def concerns(settings: Settings, images: int) -> list[str]:
+    """What a person should know before a run of these settings on so many images starts, a line each."""
+    s = settings
+    said = []
+    if s.memory > images:
+        said.append(
+            f"the memory ({s.memory:,} slots) is larger than the collection ({images:,} images): it holds each image "
+            f"about {s.memory / images:.0f} times, as seen at different steps"
+        )
+    if s.batch == images:
+        said.append(f"a batch holds all {images:,} images; more images would teach more")
+    if s.local_size > s.image_size:
+        said.append(f"local views ({s.local_size} px) are larger than global ones ({s.image_size} px)")
+    return said
 
 
 def _parse(name: str, text: str) -> object:

@@ -1,46 +1,50 @@
-"""One training run, to be read from top to bottom (paper, section 3 and algorithm 1)."""
+"""One training run, to be read from top to bottom."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import signal
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.nn import functional
 from torch.utils.data import DataLoader
-from torch.utils.tensorboard import SummaryWriter
 
 import massl
-from massl import checkpoint, schedules
+from massl import checkpoint
+from massl.distributed import World
 from massl.errors import MasslError
 from massl.evaluation import rankme
 from massl.images import ImageError, open_image
-from massl.loss import massl_loss
-from massl.memory import Memory
-from massl.network import build_backbone, build_pair, clip_gradients, parameter_groups, update_teacher
+from massl.learner import Learner
+from massl.monitor import Monitor
+from massl.probe import Probe
+from massl.run import describe_run
+from massl.schedules import Rates
 from massl.settings import Settings, read_settings, write_toml
+from massl.tracking import track
 from massl.views import EndlessBatches, Views, collate, normalise
 
-PROJECTION = 256  # [D]
+FORMAT = 2  # of checkpoints
 BAD_STEPS = 5  # non-finite losses in a row after which a run ends
+BAD_HALF_STEPS = 25  # with fp16, whose gradient scale is found by overflowing
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run stands, for whoever shows it: `metrics` is the line just written to `metrics.jsonl`."""
+    """Where a run stands, for whoever shows it.
+
+    `metrics` is the line just written to `metrics.jsonl`; `warnings` say what goes wrong and what to try.
+    """
 
     step: int
     steps: int
     metrics: dict[str, float]
+    warnings: tuple[str, ...] = ()
 
 
 class Interrupted(MasslError):
@@ -49,17 +53,10 @@ class Interrupted(MasslError):
     exit_code = 130
 
 
-def default_device() -> torch.device:
-    """The GPU if there is one, else the CPU."""
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-
-
 def fast_precision(device: torch.device) -> str:
-    """`bf16` where the device multiplies it faster than float32."""
+    """`bf16` where the device multiplies it faster than float32, `fp16` on a GPU that has no better."""
     if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
     return "bf16" if device.type == "cpu" and torch.cpu._is_avx512_bf16_supported() else "fp32"
 
 
@@ -70,7 +67,9 @@ def train(
     settings: Settings,
     *,
     resume: bool = False,
-    device: torch.device | None = None,
+    labelled: Path | None = None,
+    tracker: str = "",
+    world: World | None = None,
     report: Callable[[Progress], None] = lambda progress: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, Any]:
@@ -85,78 +84,76 @@ def train(
         out: the run's folder; made if it is not there.
         settings: from `massl.settings.plan`; ignored on resume, where the run's own are read.
         resume: go on from the newest checkpoint in `out`.
-        device: where to train; the GPU if there is one.
-        report: called at each logged step.
-        stop: asked after each step; when true, a checkpoint is written and the run ends.
+        labelled: a folder with a subfolder a class, to measure k-NN on while training; never trained with labels.
+        tracker: `wandb` or `mlflow`, besides TensorBoard.
+        world: the ranks that train together, and this one's device; this process alone if left out.
+        report: called at each logged step, on rank 0.
+        stop: asked after each step; when true on any rank, a checkpoint is written and the run ends.
 
     Returns:
-        A summary: steps, images seen, seconds, files skipped with reasons, the last metrics.
+        A summary: steps, images seen, seconds, files skipped with reasons, the last metrics, the best measurement.
 
     Raises:
         Interrupted: `stop` said so.
         MasslError: the folder is another run's, losses stay non-finite, or nothing can be written.
     """
-    device = device or default_device()
+    world = world or World.join()
+    device, leads = world.device, world.rank == 0
     if resume:
         settings = read_settings(out / "config.toml")
-    elif (out / "config.toml").exists():
+        earlier = describe_run(out)
+        labelled = labelled or (Path(earlier["labels"]) if earlier.get("labels") else None)
+        tracker = tracker or earlier.get("tracker", "")
+    elif world.share((out / "config.toml").exists()):
         raise MasslError(f"{out} already holds a run; go on with it by --resume {out}, or choose another --out")
     s = settings
-    torch.manual_seed(s.seed)  # weights and drop-path
+    if s.batch % world.size:
+        raise MasslError(f"batch ({s.batch}) must be a multiple of the {world.size} devices that share it")
 
-    backbone = build_backbone(s.backbone, s.image_size, s.patch_size, s.drop_path)
-    student, teacher = (network.to(device).train() for network in build_pair(backbone, s.head_width, s.head_norm))
-    draws = torch.Generator().manual_seed(s.seed)  # the memory's first rows, then the permutations
-    memory = Memory(s.memory, PROJECTION, draws).to(device)
-    optimiser = torch.optim.AdamW(parameter_groups(student), lr=0.0, fused=device.type == "cuda")
+    learner = Learner(s, world)
     start = images_seen = 0
     earlier_seconds = 0.0
+    best: dict[str, Any] = {}
+    warnings: list[str] = []
     if resume:
-        state = checkpoint.load(checkpoint.latest(out / "checkpoints"))
+        state, damaged = checkpoint.latest_sound(out / "checkpoints")
+        warnings += [f"{line}; going on from the checkpoint before it" for line in damaged]
         if state["images"] != len(paths):
             raise MasslError(
                 f"the run was started on {state['images']} images, but {root} now holds {len(paths)}; "
                 "bring the folder back to what it was, or start a new run"
             )
-        student.load_state_dict(state["student"])
-        teacher.load_state_dict(state["teacher"])
-        memory.load_state_dict(state["memory"])
-        optimiser.load_state_dict(state["optimiser"])
-        draws.set_state(state["draws"])
-        torch.set_rng_state(state["rng"])
+        if state.get("format") != FORMAT:
+            raise MasslError(f"{out} is a run of another version of massl ({earlier.get('massl')}); start a new one")
+        learner.load_state_dict(state)
         start, images_seen, earlier_seconds = state["step"], state["images_seen"], state["seconds"]
+        best = state["best"]
+    _check_readable(root, paths)
+    probe = Probe.prepare([root / path for path in paths], s.image_size, labelled) if leads else None
 
-    out.mkdir(parents=True, exist_ok=True)
-    if not resume:
+    if leads and not resume:
+        _make(out)
         about = {"massl": massl.__version__, "torch": torch.__version__, "images": len(paths), "root": str(root)}
+        about |= {"labels": str(labelled or ""), "tracker": tracker, "devices": world.size}
         write_toml(out / "config.toml", {"run": about, "settings": dataclasses.asdict(s)})
-    _cut_metrics(out / "metrics.jsonl", start)
     started = time.monotonic()
 
-    def save(step: int) -> None:
-        checkpoint.save(
-            out / "checkpoints",
-            step,
-            {
-                "format": 1,
-                "settings": dataclasses.asdict(s),
-                "student": student.state_dict(),
-                "teacher": teacher.state_dict(),
-                "memory": memory.state_dict(),
-                "optimiser": optimiser.state_dict(),
-                "draws": draws.get_state(),
-                "rng": torch.get_rng_state(),
-                "step": step,
-                "images": len(paths),
-                "images_seen": images_seen,
-                "seconds": earlier_seconds + time.monotonic() - started,
-            },
-            s.keep_checkpoints,
-        )
+    def save(step: int, improved: bool) -> None:
+        state = {
+            "format": FORMAT,
+            "settings": dataclasses.asdict(s),
+            **learner.state_dict(),
+            "step": step,
+            "images": len(paths),
+            "images_seen": images_seen,
+            "seconds": earlier_seconds + time.monotonic() - started,
+            "best": best,
+        }
+        checkpoint.save(out / "checkpoints", step, state, s.keep_checkpoints, improved)
 
     loader = DataLoader(
         Views(root, paths, s),
-        batch_sampler=EndlessBatches(len(paths), s.batch, s.seed, start, s.steps),
+        batch_sampler=EndlessBatches(len(paths), s.batch, s.seed, start, s.steps, world.rank, world.size),
         num_workers=s.workers,
         collate_fn=collate,
         prefetch_factor=4 if s.workers else None,
@@ -166,91 +163,65 @@ def train(
         worker_init_fn=_quiet_worker,
     )
     skipped: dict[str, str] = {}
-    _check_readable(root, paths)
-    metrics: dict[str, float] = {}
-    bad = 0
-    with ExitStack() as stack:
-        log = stack.enter_context((out / "metrics.jsonl").open("a", encoding="utf-8"))
-        board = stack.enter_context(SummaryWriter(str(out), purge_step=start or None))
-        waited, window_start, window_images, fetch_start = 0.0, time.monotonic(), 0, time.monotonic()
+    metrics: dict[str, Any] = {}
+    monitor = Monitor(s)
+    bad = torch.zeros((), dtype=torch.int64, device=device)  # steps in a row that were not finite
+    dtype = None if s.precision == "fp32" else torch.bfloat16 if s.precision == "bf16" else torch.float16
+    with track(out, s, start, tracker, silent=not leads) as write:
+        waited, window_start, window_step, fetch_start = 0.0, time.monotonic(), start, time.monotonic()
         for step, (large, small, passed_over) in enumerate(loader, start):
             waited += time.monotonic() - fetch_start
             skipped.update(passed_over)
-            views = [normalise(large.to(device, non_blocking=True))]
-            if small.shape[0]:
-                views.append(normalise(small.to(device, non_blocking=True)))
-            batch = large.shape[1]
-
-            rate = schedules.cosine(step, s.steps, s.learning_rate * batch / 256, s.learning_rate_end, s.warmup)
-            decay = schedules.cosine(step, s.steps, s.weight_decay, s.weight_decay_end)
-            momentum = schedules.cosine(step, s.steps, s.momentum, 1.0)
-            temperature = schedules.linear(
-                step, s.temperature_warmup, s.teacher_temperature_start, s.teacher_temperature
-            )
-            for group, weight_decay in zip(optimiser.param_groups, (decay, 0.0), strict=True):
-                group["lr"], group["weight_decay"] = rate, weight_decay
-
-            with torch.autocast(device.type, torch.bfloat16, enabled=s.precision == "bf16"):
-                with torch.no_grad():
-                    z_teacher = teacher(views[0])
-                z_student = student(*views)
-            permutation = torch.randperm(s.memory, generator=draws).to(device)
-            # The memory as it stands before this step's update: no image meets its own embedding.
-            result = massl_loss(
-                z_student, z_teacher, memory.rows, permutation, s.block, s.student_temperature, temperature
-            )
-            optimiser.zero_grad(set_to_none=True)
-            result.loss.backward()
-            norm = clip_gradients(student, s.clip)
-            # One wait for the device a step: what is not finite must touch neither optimiser, teacher nor memory.
-            if not math.isfinite(float(norm + result.loss.detach())):
-                bad += 1
-                if bad >= BAD_STEPS:
-                    raise MasslError(
-                        f"the loss was not finite in {bad} steps in a row (step {step}); the last checkpoint is sound: "
-                        f"try --set learning_rate={s.learning_rate / 4:g}, or --set precision=fp32"
-                    )
-                fetch_start = time.monotonic()
-                continue
-            bad = 0
-            optimiser.step()
-            update_teacher(student, teacher, momentum)
-            memory.push(z_teacher[1])  # the second global view alone
-
-            images_seen += batch
-            window_images += batch
+            views = [normalise(group.to(device, non_blocking=True)) for group in (large, small) if group.shape[0]]
+            rates = Rates.at(step, s)
+            result = learner.step(views, rates, step)
+            bad = torch.where(result.finite, 0, bad + 1)
+            images_seen += s.batch
             done = step + 1
-            if done % s.log_every == 0 or done == s.steps:
+            ends = done == s.steps
+            logs, probes, saves = (
+                ends or done % every == 0 for every in (s.log_every, s.probe_every, s.checkpoint_every)
+            )
+            # Where it would make the host wait for the device, only when that is due anyway.
+            looks = logs or probes or saves or device.type == "cpu"
+            if looks:
+                _check_finite(int(bad), step, s)
+            improved = False
+            if logs or probes:
                 now = time.monotonic()
+                filled = min(int(learner.memory.written), s.memory)
+                seconds = max(now - window_start, 1e-9)
                 metrics = {
                     "step": done,
                     "epoch": done * s.batch / len(paths),
                     "loss": result.loss.item(),
                     "student_entropy": result.student_entropy.item(),
                     "teacher_entropy": result.teacher_entropy.item(),
-                    "rank": rankme(z_teacher[0].float().cpu().numpy()),
-                    "spread": _spread(z_teacher[0]),
-                    "gradient_norm": float(norm),
-                    "learning_rate": rate,
-                    "weight_decay": decay,
-                    "momentum": momentum,
-                    "teacher_temperature": temperature,
-                    "memory_filled": min(1.0, int(memory.written) / s.memory),
-                    "images_per_second": window_images / (now - window_start),
-                    "data_wait_share": waited / (now - window_start),
+                    "rank": rankme(result.teacher[0].float().cpu().numpy()),
+                    "gradient_norm": result.gradient_norm.item(),
+                    **dataclasses.asdict(rates),
+                    "memory_filled": filled / s.memory,
+                    "memory_used": learner.memory_use(result.teacher[0], rates, step),
+                    "memory_age": filled / 2 / s.batch,  # steps since a row was written, on average
+                    "images_per_second": (done - window_step) * s.batch / seconds,
+                    "data_wait_share": waited / seconds,
+                    "seconds_left": (s.steps - done) * seconds / (done - window_step),
                     "skipped_files": len(skipped),
                     "seconds": earlier_seconds + now - started,
                 }
-                log.write(json.dumps(metrics) + "\n")
-                log.flush()
-                for name, value in metrics.items():
-                    board.add_scalar(name, value, done)
-                report(Progress(done, s.steps, metrics))
-                waited, window_start, window_images = 0.0, now, 0
-            stopping = stop()
-            if stopping or done % s.checkpoint_every == 0 or done == s.steps:
-                save(done)
-            if stopping and done < s.steps:
+                if probes and probe:
+                    metrics |= probe.measure(learner.teacher.backbone, device, dtype)
+                    improved = _improves(best, metrics, s)
+                write(done, metrics)
+                warnings += monitor.look(metrics)
+                if leads:
+                    report(Progress(done, s.steps, metrics, tuple(warnings)))
+                warnings.clear()
+                waited, window_start, window_step = 0.0, time.monotonic(), done
+            stopping = looks and world.any(stop())
+            if leads and (stopping or saves or improved):
+                save(done, improved)
+            if stopping and not ends:
                 raise Interrupted(f"stopped at step {done}; go on with: massl train {root} --resume {out}")
             fetch_start = time.monotonic()
     return {
@@ -260,7 +231,15 @@ def train(
         "seconds": earlier_seconds + time.monotonic() - started,
         "skipped": [{"path": path, "reason": reason} for path, reason in sorted(skipped.items())],
         "metrics": metrics,
+        "best": best,
     }
+
+
+def _make(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise MasslError(f"{out} can't be written ({error.strerror or error}); choose another --out") from None
 
 
 def _check_readable(root: Path, paths: Sequence[str]) -> None:
@@ -274,19 +253,23 @@ def _check_readable(root: Path, paths: Sequence[str]) -> None:
     raise MasslError(f"not one image below {root} can be read; the last was {first}")
 
 
-def _spread(z: Tensor) -> float:
-    """Mean cosine distance of two images' projections: 0 when all are alike, about 1 when they are spread evenly."""
-    z = functional.normalize(z.float(), dim=-1)
-    n = z.shape[0]
-    return float(1 - (z.sum(0).square().sum() - n) / max(1, n * (n - 1)))
+def _check_finite(bad: int, step: int, s: Settings) -> None:
+    if bad >= (BAD_HALF_STEPS if s.precision == "fp16" else BAD_STEPS):
+        raise MasslError(
+            f"the loss was not finite in {bad} steps in a row (step {step}); the last checkpoint is sound: "
+            f"try --set learning_rate={s.learning_rate / 4:g}, or --set precision=fp32"
+        )
 
 
-def _cut_metrics(path: Path, step: int) -> None:
-    """Drops the lines that a killed run wrote after its last checkpoint, which are about to be written again."""
-    if path.exists():
-        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
-        kept = [line for line in lines if json.loads(line)["step"] <= step]
-        path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
+def _improves(best: dict[str, Any], metrics: dict[str, Any], s: Settings) -> bool:
+    """Notes in `best` a measurement that beats it: k-NN where there are labels, else RankMe after the warm-up."""
+    name = "knn_top1" if "knn_top1" in metrics else "rankme"
+    if name == "rankme" and metrics["step"] <= max(s.warmup, s.temperature_warmup):
+        return False  # an untrained network's rank is high, and says nothing
+    if metrics[name] <= best.get("value", -math.inf):
+        return False
+    best.update(metric=name, value=metrics[name], step=metrics["step"])
+    return True
 
 
 def _quiet_worker(worker: int) -> None:

@@ -118,11 +118,16 @@ def collate(items: list[tuple[Tensor, Tensor, list[tuple[str, str]]]]) -> tuple[
 class EndlessBatches(Sampler[list[tuple[int, int]]]):
     """Batches of (epoch, index) keys: a new permutation each epoch, from any step on, to `steps`.
 
-    Each epoch's order depends on (seed, epoch) alone, so a run that goes on at step n needs no replay.
+    Each epoch's order depends on (seed, epoch) alone, so a run that goes on at step n needs no replay. Of several
+    ranks, each is given its own share of every batch.
     """
 
-    def __init__(self, images: int, batch: int, seed: int, start: int, steps: int) -> None:
+    def __init__(
+        self, images: int, batch: int, seed: int, start: int, steps: int, rank: int = 0, ranks: int = 1
+    ) -> None:
         self.images, self.batch, self.seed, self.start, self.steps = images, batch, seed, start, steps
+        share = batch // ranks
+        self.share = slice(rank * share, (rank + 1) * share)
 
     def __iter__(self) -> Any:
         """Yields the batches of steps `start` to `steps - 1`; a last partial batch of an epoch is left out."""
@@ -132,7 +137,8 @@ class EndlessBatches(Sampler[list[tuple[int, int]]]):
             if position == 0 or step == self.start:
                 generator = torch.Generator().manual_seed(_seed(self.seed, epoch))
                 order = torch.randperm(self.images, generator=generator).tolist()
-            yield [(epoch, index) for index in order[position * self.batch : (position + 1) * self.batch]]
+            batch = order[position * self.batch : (position + 1) * self.batch]
+            yield [(epoch, index) for index in batch[self.share]]
 
     def __len__(self) -> int:
         return self.steps - self.start

@@ -16,8 +16,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from massl import checkpoint
-from massl import train as training
+from massl import checkpoint, learner
 from massl.errors import MasslError
 from massl.images import find_images
 from massl.settings import plan
@@ -44,7 +43,11 @@ def test_a_run_leaves_everything_behind(run: Path) -> None:
         "learning_rate",
         "images_per_second",
     } <= set(rows[0])
-    assert [path.name for path in sorted((run / "checkpoints").iterdir())] == ["step-00000004.pt", "step-00000008.pt"]
+    assert {path.name for path in (run / "checkpoints").iterdir()} == {
+        "best.pt",
+        "step-00000004.pt",
+        "step-00000008.pt",
+    }
     assert list(run.glob("events.out.tfevents.*"))
     state = checkpoint.load(run / "checkpoints" / "step-00000008.pt")
     assert state["images_seen"] == 32
@@ -53,13 +56,13 @@ def test_a_run_leaves_everything_behind(run: Path) -> None:
 
 def test_the_teacher_follows_and_the_memory_holds_its_second_view(photos: Path, tmp_path: Path, monkeypatch) -> None:
     seen: list[tuple[Tensor, Tensor]] = []
-    plain = training.massl_loss
+    plain = learner.massl_loss
 
     def watched(student, teacher, memory, *rest):
         seen.append((teacher.detach().clone(), memory.clone()))
         return plain(student, teacher, memory, *rest)
 
-    monkeypatch.setattr(training, "massl_loss", watched)
+    monkeypatch.setattr(learner, "massl_loss", watched)
     paths, _ = find_images(photos)
     train(photos, paths, tmp_path / "run", small_settings(momentum="0.5"))
     for (teacher, before), (_, after) in itertools.pairwise(seen):
@@ -129,7 +132,7 @@ def test_a_folder_of_broken_files_says_so(tmp_path: Path) -> None:
 
 
 def test_steps_that_are_not_finite_touch_nothing_and_end_the_run(photos: Path, tmp_path: Path, monkeypatch) -> None:
-    plain = training.massl_loss
+    plain = learner.massl_loss
     calls = 0
 
     def sometimes_nan(student, *rest):
@@ -138,13 +141,13 @@ def test_steps_that_are_not_finite_touch_nothing_and_end_the_run(photos: Path, t
         result = plain(student, *rest)
         return result._replace(loss=result.loss * float("nan")) if calls > 4 else result
 
-    monkeypatch.setattr(training, "massl_loss", sometimes_nan)
+    monkeypatch.setattr(learner, "massl_loss", sometimes_nan)
     paths, _ = find_images(photos)
     with pytest.raises(MasslError, match=r"not finite in 5 steps in a row .* learning_rate"):
         train(photos, paths, tmp_path / "run", small_settings(steps="20", checkpoint_every="1"))
-    assert len(losses(tmp_path / "run")) == 4
+    assert [loss is None for loss in losses(tmp_path / "run")] == [False] * 4 + [True] * 4
     state = checkpoint.load(checkpoint.latest(tmp_path / "run" / "checkpoints"))
-    assert state["step"] == 4
+    assert state["step"] == 8
     assert int(state["memory"]["written"]) == 16
     assert all(
         torch.isfinite(tensor).all() for part in ("student", "teacher", "memory") for tensor in state[part].values()
@@ -230,7 +233,7 @@ def test_the_paper_presets_are_the_authors_recipes() -> None:
         ({"block": "4096", "memory": "64"}, "block .* must not be larger than memory"),
         ({"image_size": "50"}, "must be a multiple of patch_size"),
         ({"local_scale": "0.9,0.1"}, "local_scale must be two shares"),
-        ({"precision": "fp64"}, "precision must be bf16 or fp32"),
+        ({"precision": "fp64"}, "precision must be bf16, fp16 or fp32"),
         ({"backbone": "vit_nonsense"}, "timm has no network called 'vit_nonsense'"),
     ],
 )

@@ -1,0 +1,58 @@
+"""What is measured while training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from massl.errors import MasslError
+from massl.images import find_images
+from massl.network import build_backbone
+from massl.probe import Probe
+
+
+def files(root: Path) -> list[Path]:
+    return [root / path for path in find_images(root)[0]]
+
+
+def test_it_measures_rank_spread_and_knn(photos: Path) -> None:
+    probe = Probe.prepare(files(photos), 32, photos)
+    backbone = build_backbone("resnet18", 32).train()
+    measured = probe.measure(backbone, torch.device("cpu"), None)
+    assert backbone.training
+    assert 1 < measured["rankme"] <= 24
+    assert 0 < measured["spread"] < 1
+    assert measured["knn_top1"] in {right / 12 for right in range(13)}
+    assert set(Probe.prepare(files(photos), 32).measure(backbone, torch.device("cpu"), None)) == {"rankme", "spread"}
+
+
+def test_a_network_that_sees_all_alike_measures_as_collapsed_and_one_that_is_told_scores_in_full(photos: Path) -> None:
+    class Blind(nn.Module):
+        def forward(self, images):
+            return torch.ones(len(images), 8)
+
+    class Told(nn.Module):
+        """Knows each picture's label: the labelled ones come first."""
+
+        def forward(self, images):
+            rows = torch.eye(4)[torch.from_numpy(probe.labels)]
+            return rows[: len(images)] if len(images) == len(rows) else torch.cat([rows, torch.ones(len(images), 4)])
+
+    probe = Probe.prepare(files(photos), 32, photos)
+    blind = probe.measure(Blind(), torch.device("cpu"), None)
+    assert blind["rankme"] == pytest.approx(1, abs=1e-3)
+    assert blind["spread"] == pytest.approx(0, abs=1e-5)
+    assert blind["knn_top1"] == pytest.approx(1 / 4)
+    pixels = probe.pixels[: len(probe.labels)]
+    only = Probe(torch.cat([pixels, pixels[:0]]), probe.labels, probe.bank, probe.asked)
+    assert only.measure(Told(), torch.device("cpu"), None)["knn_top1"] == 1.0
+
+
+def test_labels_that_can_not_be_used_say_so(photos: Path, tmp_path: Path) -> None:
+    with pytest.raises(MasslError, match="subfolder of at least two readable images for each of at least two classes"):
+        Probe.prepare(files(photos), 32, photos / "flag")
+    with pytest.raises(MasslError, match="there is no such folder"):
+        Probe.prepare(files(photos), 32, tmp_path / "missing")
