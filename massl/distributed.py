@@ -50,8 +50,8 @@ class World:
         if device.type == "mps":
             device = torch.device("cpu")  # there is no communication between its processes
         if device.type == "cuda":
-            local, there = int(os.environ.get("LOCAL_RANK", 0)), torch.cuda.device_count()
-            if local >= there:
+            wanted, there = int(os.environ.get("LOCAL_WORLD_SIZE", 1)), torch.cuda.device_count()
+            if wanted > there:
                 raise MasslError(f"this machine has {there} GPU{'s' * (there != 1)}; give --devices {there}")
             torch.cuda.set_device(device)
         if not dist.is_initialized():

@@ -307,6 +307,8 @@ def read_settings(path: Path) -> Settings:
     Raises:
         MasslError: the file is missing, no TOML, or has other settings than this version knows.
     """
+    if not path.exists():
+        raise MasslError(f"{path.parent} holds no run; give the folder that `massl train` wrote")
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))["settings"]
         resolved: dict[str, typing.Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}

@@ -185,7 +185,7 @@ def train(
             # Where it would make the host wait for the device, only when that is due anyway.
             looks = logs or probes or saves or device.type == "cpu"
             if looks:
-                _check_finite(int(bad), step, s)
+                _check_finite(int(bad), step, s, out)
             improved = False
             if logs or probes:
                 now = time.monotonic()
@@ -253,11 +253,12 @@ def _check_readable(root: Path, paths: Sequence[str]) -> None:
     raise MasslError(f"not one image below {root} can be read; the last was {first}")
 
 
-def _check_finite(bad: int, step: int, s: Settings) -> None:
+def _check_finite(bad: int, step: int, s: Settings, out: Path) -> None:
     if bad >= (BAD_HALF_STEPS if s.precision == "fp16" else BAD_STEPS):
+        sound = "; the last checkpoint is sound" if any(out.glob("checkpoints/*.pt")) else ""
         raise MasslError(
-            f"the loss was not finite in {bad} steps in a row (step {step}); the last checkpoint is sound: "
-            f"try --set learning_rate={s.learning_rate / 4:g}, or --set precision=fp32"
+            f"the loss was not finite in {bad} steps in a row (step {step}){sound}: try a new run with "
+            f"--set learning_rate={min(s.learning_rate / 4, 1e-3):g}, or with --precision fp32"
         )
 
 
