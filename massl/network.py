@@ -7,7 +7,10 @@ from typing import Any
 
 import timm
 import torch
+from timm.layers import Format, PatchEmbed
+from timm.models import VisionTransformer
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn import functional
 
 from massl.errors import MasslError
@@ -53,13 +56,48 @@ class Network(nn.Module):
 
     def forward(self, *views: Tensor) -> Tensor:
         """Projects float views, each group `[v, B, 3, S, S]` of one size, to `[V, B, out]` in the order given."""
-        features = [self.backbone(group.flatten(0, 1)) for group in views]
+        features = [_embed(self.backbone, group.flatten(0, 1)) for group in views]
         projections = self.head(torch.cat(features))
         return projections.unflatten(0, (-1, views[0].shape[1]))
 
 
+def _embed(backbone: Any, images: Tensor) -> Tensor:
+    if isinstance(backbone, VisionTransformer) and not backbone.dynamic_img_size and backbone.pos_embed is not None:
+        old = backbone.patch_embed.grid_size
+        rows, columns = backbone.patch_embed.patch_size
+        new = (images.shape[-2] // rows, images.shape[-1] // columns)
+        if new != old:
+            positions = resize_positions(backbone.pos_embed, old, new, backbone.pos_embed.shape[1] - old[0] * old[1])
+            return functional_call(backbone, {"pos_embed": positions}, (images,))
+    return backbone(images)
+
+
+def resize_positions(positions: Tensor, old: tuple[int, int], new: tuple[int, int], prefix: int) -> Tensor:
+    """Position embeddings of one grid of patches for another, as DINO's code and the authors' do it.
+
+    Bicubic without smoothing, at points a little closer together than the new grid's: as if it had a tenth of a
+    patch more. Smoothed embeddings, timm's way, change the loss of a first step in the fourth digit.
+
+    Args:
+        positions: `[1, prefix + h·w, d]`.
+        old: (h, w), the grid that they were made for.
+        new: the grid that they are wanted for.
+        prefix: how many of the first belong to tokens that are no patch, and stay as they are.
+    """
+    first, rest = positions[:, :prefix], positions[:, prefix:]
+    scale = tuple((wanted + 0.1) / had for wanted, had in zip(new, old, strict=True))
+    grid = rest.unflatten(1, old).permute(0, 3, 1, 2)
+    resized = functional.interpolate(grid, scale_factor=scale, mode="bicubic")
+    return torch.cat([first, resized.flatten(2).transpose(1, 2)], dim=1)
+
+
 def build_backbone(
-    name: str, image_size: int, patch_size: int | None = None, drop_path: float = 0.0, dynamic: bool = True
+    name: str,
+    image_size: int,
+    patch_size: int | None = None,
+    drop_path: float = 0.0,
+    dynamic: bool = True,
+    mean_pooled: bool = False,
 ) -> nn.Module:
     """A timm network without its classifier, whose output is the pooled embedding `[B, d]`.
 
@@ -68,7 +106,8 @@ def build_backbone(
         image_size: side in pixels for which position embeddings or windows are made; other sizes are interpolated.
         patch_size: overrides the side of a patch that a vision transformer's name implies.
         drop_path: rate of stochastic depth.
-        dynamic: whether a transformer takes other sizes too; not where it is exported.
+        dynamic: whether `Network` may show a transformer other sizes too; not where it is exported.
+        mean_pooled: embed by the normalised mean of a vision transformer's patch tokens instead of by its class token.
 
     Raises:
         MasslError: timm knows no such network, or it can't be built for these sizes.
@@ -78,6 +117,8 @@ def build_backbone(
         options |= {"img_size": image_size, "dynamic_img_size": dynamic}
         if patch_size:
             options["patch_size"] = patch_size
+        if mean_pooled:
+            options["global_pool"] = "avg"
     elif name.startswith("swin"):
         # Windows are fitted to this size; other sizes are padded to whole windows.
         options |= {"img_size": image_size, "strict_img_size": not dynamic}
@@ -86,9 +127,18 @@ def build_backbone(
         hint = f", for instance {', '.join(close)}" if close else ""
         raise MasslError(f"timm has no network called {name!r}; `timm.list_models()` names them{hint}")
     try:
-        return timm.create_model(name, **options)
+        network = timm.create_model(name, **options)
     except (TypeError, ValueError, AssertionError, RuntimeError) as error:
         raise MasslError(f"{name} can't be built for {image_size} px images: {error}") from error
+    if isinstance(network, VisionTransformer):
+        transformer: Any = network
+        if transformer.cls_token is not None:
+            nn.init.trunc_normal_(transformer.cls_token, std=0.02)  # as the authors; timm begins it at next to nothing
+        if dynamic and type(transformer.patch_embed) is PatchEmbed:
+            # Its positions are brought to a view's size by `Network`, so it takes the patches in a row as they come.
+            transformer.dynamic_img_size = False
+            transformer.patch_embed.flatten, transformer.patch_embed.output_fmt = True, Format.NCHW
+    return network
 
 
 def build_pair(backbone: nn.Module, head_width: int, head_norm: bool = False) -> tuple[Network, Network]:
