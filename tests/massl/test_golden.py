@@ -1,0 +1,190 @@
+"""Ours beside the authors' own code: `golden/authors.json` holds what theirs did; `golden/make.py` made it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from massl import schedules
+from massl.loss import massl_loss
+from massl.memory import Memory
+from massl.network import Head, Network, build_backbone, build_pair, clip_gradients, parameter_groups, update_teacher
+from massl.settings import plan
+from tests.massl.golden import inputs
+from tests.massl.golden.inputs import CASES, WIDTH, Case
+
+THEIRS: dict[str, Any] = json.loads((Path(__file__).parent / "golden" / "authors.json").read_text(encoding="utf-8"))
+IMAGENET = 1_281_167  # images to train on
+
+
+@dataclass
+class Step:
+    """A step of ours, when it is done."""
+
+    loss: float
+    learning_rate: float
+    weight_decay: float
+    momentum: float
+    teacher_temperature: float
+    student: nn.Module
+    teacher: nn.Module
+    memory: Memory
+
+
+def our_steps(case: Case) -> Iterator[Step]:
+    """The same run with our parts."""
+    backbone = build_backbone("vit_tiny_patch16_224", 224, case.patch, mean_pooled=case.mean_pooled)
+    student, teacher = build_pair(backbone, 2048, case.head_norm)
+    with torch.no_grad():
+        for network in (student, teacher):
+            for name, parameter in network.named_parameters():
+                parameter.copy_(torch.from_numpy(inputs.parameter(name, *parameter.shape)))
+    memory = Memory(case.memory, WIDTH, torch.Generator())
+    memory.rows.copy_(torch.from_numpy(inputs.memory(case)))
+    optimiser = torch.optim.AdamW(parameter_groups(student), lr=0.0)
+    for step in range(case.steps):
+        views = [torch.from_numpy(group) for group in inputs.views(case, step)]
+        permutation = torch.from_numpy(inputs.permutation(case, step))
+        warmup, temperature_warmup = case.warmup * case.epoch_steps, case.temperature_warmup * case.epoch_steps
+        top = case.learning_rate * case.batch / 256
+        rate = schedules.cosine(step, case.steps, top, case.learning_rate_end, warmup)
+        decay = schedules.cosine(step, case.steps, case.weight_decay, case.weight_decay_end)
+        momentum = schedules.cosine(step, case.steps, case.momentum, 1.0)
+        temperature = schedules.linear(step, temperature_warmup, case.temperature_start, case.temperature)
+        with torch.no_grad():
+            z_teacher = teacher(views[0])
+        z_student = student(*views)
+        loss = massl_loss(z_student, z_teacher, memory.rows, permutation, case.block, 0.1, temperature).loss
+        for group, weight_decay in zip(optimiser.param_groups, (decay, 0.0), strict=True):
+            group["lr"], group["weight_decay"] = rate, weight_decay
+        optimiser.zero_grad()
+        loss.backward()
+        clip_gradients(student, 3.0)
+        optimiser.step()
+        update_teacher(student, teacher, momentum)
+        memory.push(z_teacher[1])
+        yield Step(loss.item(), rate, decay, momentum, temperature, student, teacher, memory)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_the_first_twenty_steps_are_the_authors(case: Case) -> None:
+    """From the same weights, memory, permutations and views; whole runs, so that every schedule ends too."""
+    theirs = THEIRS["runs"][case.name]
+    for number, step in enumerate(our_steps(case)):
+        assert step.loss == pytest.approx(theirs["losses"][number], abs=1e-4), number
+        for name in ("learning_rate", "weight_decay", "momentum", "teacher_temperature"):
+            assert getattr(step, name) == pytest.approx(theirs[name][number], rel=1e-9, abs=1e-15), (name, number)
+        if wanted := theirs["after"].get(str(number + 1)):
+            assert tensors(step.student) == pytest.approx(wanted["student"], abs=1e-4)
+            assert tensors(step.teacher) == pytest.approx(wanted["teacher"], abs=1e-4)
+            assert inputs.summary({"rows": step.memory.rows.numpy()}) == pytest.approx(wanted["memory"], abs=1e-4)
+    assert number + 1 == len(theirs["losses"]) == 20
+    assert int(step.memory.position) == theirs["position"]
+
+
+def tensors(network: nn.Module) -> dict[str, float]:
+    return inputs.summary({name: parameter.detach().numpy() for name, parameter in network.named_parameters()})
+
+
+@pytest.fixture(scope="module")
+def fresh() -> tuple[Network, Network]:
+    """A pair as a run with the ViT-S/16 recipe begins."""
+    torch.manual_seed(0)
+    return build_pair(build_backbone("vit_small_patch16_224", 224, 16, drop_path=0.1), 2048)
+
+
+def starred(name: str) -> str:
+    return re.sub(r"blocks\.\d+\.", "blocks.*.", name)
+
+
+def test_weights_begin_as_the_authors_do(fresh: tuple[Network, Network]) -> None:
+    drawn: dict[str, list[Tensor]] = {}
+    for name, parameter in fresh[0].named_parameters():
+        drawn.setdefault(starred(name), []).append(parameter.detach().flatten())
+    wanted = THEIRS["first"]["network"]
+    assert set(drawn) == set(wanted)
+    for name, parts in drawn.items():
+        mean, deviation, _, _ = wanted[name]
+        values = torch.cat(parts)
+        # Four standard errors of each figure; constants are to the letter.
+        error = 4 * max(deviation, 1e-9) / len(values) ** 0.5
+        assert float(values.mean()) == pytest.approx(mean, abs=2 * error), name
+        assert float(values.std()) == pytest.approx(deviation, abs=2 * error), name
+    head = THEIRS["first"]["head"]
+    layers = Head(384).mlp
+    assert [f"{type(layer).__name__}{list(getattr(layer, 'weight', torch.empty(0)).shape)}" for layer in layers] == head
+
+
+def test_the_same_parameters_decay(fresh: tuple[Network, Network]) -> None:
+    student = fresh[0]
+    names = {id(parameter): starred(name) for name, parameter in student.named_parameters()}
+    groups: list[Any] = [group["params"] for group in parameter_groups(student)]
+    found = [sorted({names[id(parameter)] for parameter in group}) for group in groups]
+    assert found == [THEIRS["first"]["decaying"], THEIRS["first"]["plain"]]
+
+
+def test_paths_drop_in_the_student_alone_and_more_with_depth(fresh: tuple[Network, Network]) -> None:
+    def rates(network: Network, which: str) -> list[float]:
+        return [getattr(getattr(block, which), "drop_prob", 0.0) for block in network.backbone.blocks]  # type: ignore
+
+    student, teacher = fresh
+    for which in ("drop_path1", "drop_path2"):
+        assert rates(student, which) == pytest.approx(THEIRS["first"]["drop_path"])
+        assert not any(rates(teacher, which))
+
+
+def test_the_memory_begins_as_the_authors_does() -> None:
+    rows = Memory(4096, WIDTH, torch.Generator().manual_seed(0)).rows
+    for values, wanted in ((rows, "entries"), (rows.norm(dim=1), "lengths")):
+        mean, deviation, _, _ = THEIRS["first"]["memory"][wanted]
+        assert float(values.mean()) == pytest.approx(mean, abs=1e-3)
+        assert float(values.std()) == pytest.approx(deviation, abs=1e-3)
+
+
+@pytest.mark.parametrize(("preset", "theirs"), [("vit-s16-paper", "vit_small"), ("vit-b16-paper", "vit_base")])
+def test_the_paper_presets_are_the_authors_commands(preset: str, theirs: str) -> None:
+    """As their own parser reads the two commands of their README."""
+    told = THEIRS["recipes"][theirs]
+    settings = plan(preset, IMAGENET)[0]
+    batch = told["batch_size_per_gpu"] * told["gpus"]
+    each = IMAGENET // batch
+    wanted = {
+        "backbone": f"{told['arch']}_patch16_224",
+        "patch_size": told["patch_size"],
+        "drop_path": told["drop_path_rate"],
+        "head_norm": told["use_bn_in_head"],
+        "local_views": told["local_crops_number"],
+        "global_scale": tuple(told["global_crops_scale"]),
+        "local_scale": tuple(told["local_crops_scale"]),
+        "colour_change": 1.0,
+        "memory": told["out_dim"],
+        "block": told["partition_size"],
+        "student_temperature": told["student_temp"],
+        "teacher_temperature_start": told["warmup_teacher_temp"],
+        "teacher_temperature": told["teacher_temp"],
+        "temperature_warmup": told["warmup_teacher_temp_epochs"] * each,
+        "momentum": told["momentum_teacher"],
+        "batch": batch,
+        "steps": told["epochs"] * each,
+        "learning_rate": told["lr"],
+        "learning_rate_end": told["min_lr"],
+        "warmup": told["warmup_epochs"] * each,
+        "weight_decay": told["weight_decay"],
+        "weight_decay_end": told["weight_decay_end"],
+        "clip": told["clip_grad"],
+    }
+    assert {name: getattr(settings, name) for name in wanted} == wanted
+    crops = [THEIRS["augmentation"][view][0] for view in ("global_transfo1", "global_transfo2", "local_transfo")]
+    sides = [int(found[1]) for crop in crops if (found := re.search(r"size=\((\d+), \1\)", crop))]
+    assert [settings.image_size, settings.image_size, settings.local_size] == sides
+    # What ours have no setting for, theirs leave at nothing.
+    assert (told["koleo_loss_weight"], told["use_mean_pooling"], told["use_masked_im_modeling"]) == (0.0, False, False)
+    assert (told["optimizer"], told["bottleneck_dim"]) == ("adamw", WIDTH)
