@@ -1,4 +1,4 @@
-"""Where an encoder's weights come from: a run, a checkpoint of ours or the authors', or timm."""
+"""Where weights come from: a run, a checkpoint of ours or the authors', timm, or an encoder that we exported."""
 
 from __future__ import annotations
 
@@ -9,13 +9,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnx
 import timm
 import torch
-from torch import Tensor
+from onnx import numpy_helper
+from torch import Tensor, nn
 
 from massl import checkpoint
 from massl.errors import MasslError
-from massl.network import build_backbone
+from massl.network import build_backbone, resize_positions
 from massl.settings import Settings
 
 
@@ -32,6 +35,40 @@ class Source:
     resize: int | None = None  # pixels of the shorter side; None: the image size
 
 
+@dataclasses.dataclass(frozen=True)
+class Initial:
+    """Weights to begin a training with, on the CPU, and the network that they are for."""
+
+    backbone: dict[str, Tensor]  # a state of `build_backbone(architecture, image_size, patch_size)`
+    head: dict[str, Tensor] | None  # a state of `massl.network.Head`; None where only the backbone is known
+    architecture: str  # timm's name
+    patch_size: int | None  # pixels; None: not a vision transformer
+    image_size: int  # pixels a side, for which its position embeddings are made
+    mean_pooled: bool = False  # embeds by the mean of its patch tokens; see `build_backbone`
+
+
+def read_initial(source: str) -> Initial:
+    """Reads what `massl train --init` begins with: the teacher's weights.
+
+    Args:
+        source: a run's folder, a checkpoint of ours or the authors', an `.onnx` of a network of convolutions that
+            `massl export` wrote in fp32 or fp16, or `timm:NAME`.
+
+    Raises:
+        MasslError: missing, damaged, of a kind that isn't known, or not to be had offline.
+    """
+    if source.startswith("timm:"):
+        found = _from_timm(source.removeprefix("timm:"), None)
+        patches = getattr(found.backbone, "patch_embed", None)
+        side = patches.patch_size[0] if found.architecture.startswith(("vit_", "deit")) and patches else None
+        name = found.architecture.split(".")[0]
+        return Initial(found.backbone.state_dict(), None, name, side, found.image_size)
+    if source.endswith(".onnx"):
+        return _initial_from_onnx(Path(source))
+    path, state = _read_checkpoint(source)
+    return _initial_from_ours(state) if "settings" in state else _initial_from_authors(path, state)
+
+
 def read(source: str, image_size: int | None = None) -> Source:
     """Loads the teacher's backbone from a run's folder, a checkpoint file, or `timm:NAME`.
 
@@ -44,21 +81,18 @@ def read(source: str, image_size: int | None = None) -> Source:
     """
     if source.startswith("timm:"):
         return _from_timm(source.removeprefix("timm:"), image_size)
-    path = Path(source)
-    if path.is_dir():
-        path = checkpoint.latest(path / "checkpoints")
-    with torch.serialization.safe_globals([argparse.Namespace]):  # the authors' files hold one
-        state = checkpoint.load(path)
-    if "teacher" not in state:
-        raise MasslError(f"{path} holds no teacher; give a run's folder, its checkpoint, or the authors' checkpoint")
-    if "settings" in state:
-        return _from_ours(path, state, image_size)
-    return _from_authors(path, state, image_size)
-
-
-def _from_ours(path: Path, state: Mapping[str, Any], image_size: int | None) -> Source:
-    settings = Settings(**state["settings"])
-    size = image_size or settings.image_size
+    path, state = _read_checkpoint(source)
+    ours = "settings" in state
+    found = _initial_from_ours(state) if ours else _initial_from_authors(path, state)
+    size = image_size or found.image_size
+    backbone = build_backbone(
+        found.architecture, size, found.patch_size, dynamic=False, mean_pooled=found.mean_pooled
+    ).eval()
+    load_backbone(backbone, found.backbone, source)
+    architecture = found.architecture + (f", patch {found.patch_size}" if found.patch_size else "")
+    if not ours:
+        facts = {"training_method": "MaSSL (the authors' checkpoint)", "training_epochs": state.get("epoch", "unknown")}
+        return Source(backbone, architecture, size, facts, resize=round(size / 0.875))
     facts = {
         "training_images": state["images"],
         "training_epochs": round(state["images_seen"] / state["images"], 2),
@@ -66,17 +100,62 @@ def _from_ours(path: Path, state: Mapping[str, Any], image_size: int | None) -> 
         "training_seconds": round(state["seconds"]),
         "training_method": "MaSSL",
     }
-    backbone = build_backbone(settings.backbone, size, settings.patch_size, dynamic=False)
-    _load(backbone, state["teacher"], "backbone.", path)
-    patched = settings.backbone.startswith(("vit_", "deit"))
-    architecture = settings.backbone + (f", patch {settings.patch_size}" if patched else "")
-    return Source(backbone.eval(), architecture, size, facts)
+    return Source(backbone, architecture, size, facts)
 
 
-def _from_authors(path: Path, state: Mapping[str, Any], image_size: int | None) -> Source:
+def load_backbone(backbone: Any, state: Mapping[str, Tensor], source: str) -> None:
+    """Loads a backbone's state, position embeddings interpolated, everything else to the letter.
+
+    Args:
+        backbone: a network of `build_backbone`, changed in place.
+        state: its tensors by name, position embeddings for any square grid.
+        source: where they come from, for the error.
+
+    Raises:
+        MasslError: the tensors are not this network's.
+    """
+    tensors = dict(state)
+    embeddings = getattr(backbone, "pos_embed", None)
+    if isinstance(embeddings, Tensor) and "pos_embed" in tensors and embeddings.shape != tensors["pos_embed"].shape:
+        # Networks with register tokens give their prefix no position.
+        prefix = 0 if backbone.no_embed_class else backbone.num_prefix_tokens
+        side = math.isqrt(tensors["pos_embed"].shape[1] - prefix)
+        grid = backbone.patch_embed.grid_size
+        tensors["pos_embed"] = resize_positions(tensors["pos_embed"], (side, side), grid, prefix)
+    try:
+        backbone.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise MasslError(f"{source} doesn't fit its architecture: {' '.join(str(error).split())[:200]}") from None
+
+
+def _read_checkpoint(source: str) -> tuple[Path, dict[str, Any]]:
+    path = Path(source)
+    if path.is_dir():
+        path = checkpoint.latest(path / "checkpoints")
+    # The authors' files hold their command line and, in the optimiser's groups, rates as NumPy's numbers.
+    number: Any = np.float64(0).__reduce__()
+    scalar, dtype = number[0], number[1][0]
+    allowed = [argparse.Namespace, np.dtype, type(dtype), scalar, (scalar, "numpy.core.multiarray.scalar")]
+    with torch.serialization.safe_globals(allowed):
+        state = checkpoint.load(path)
+    if "teacher" not in state:
+        raise MasslError(f"{path} holds no teacher; give a run's folder, its checkpoint, or the authors' checkpoint")
+    return path, state
+
+
+def _initial_from_ours(state: Mapping[str, Any]) -> Initial:
+    settings = Settings(**state["settings"])
+    side = settings.patch_size if settings.backbone.startswith(("vit_", "deit")) else None
+    teacher = state["teacher"]
+    return Initial(_below(teacher, "backbone."), _below(teacher, "head."), settings.backbone, side, settings.image_size)
+
+
+def _initial_from_authors(path: Path, state: Mapping[str, Any]) -> Initial:
     """The authors' checkpoints name tensors as timm does; the architecture is read off the tensors' shapes."""
     teacher = state["teacher"]
     try:
+        # With batch normalisation in the head, their teacher is wrapped for distribution as their student is.
+        teacher = {name.removeprefix("module."): tensor for name, tensor in teacher.items()}
         patches = teacher["backbone.patch_embed.proj.weight"]
         width, side = patches.shape[0], patches.shape[-1]
         tokens = teacher["backbone.pos_embed"].shape[1] - 1
@@ -85,13 +164,93 @@ def _from_authors(path: Path, state: Mapping[str, Any], image_size: int | None) 
     names = {192: "tiny", 384: "small", 768: "base", 1024: "large"}
     if width not in names:
         raise MasslError(f"{path}: no vision transformer is {width} wide; known are {', '.join(map(str, names))}")
+    backbone = _below(teacher, "backbone.")
+    backbone.pop("masked_embed", None)  # their mask token, of no use here
     architecture = f"vit_{names[width]}_patch16_224"
-    trained = side * math.isqrt(tokens)
-    size = image_size or trained
-    backbone = build_backbone(architecture, size, side, dynamic=False)
-    _load(backbone, teacher, "backbone.", path)
-    facts = {"training_method": "MaSSL (the authors' checkpoint)", "training_epochs": state.get("epoch", "unknown")}
-    return Source(backbone.eval(), f"{architecture}, patch {side}", size, facts, resize=round(size / 0.875))
+    mean_pooled = "fc_norm.weight" in backbone
+    return Initial(backbone, _below(teacher, "head."), architecture, side, side * math.isqrt(tokens), mean_pooled)
+
+
+def _initial_from_onnx(path: Path) -> Initial:
+    """The weights of an encoder of convolutions that `massl export` wrote in fp32 or fp16.
+
+    The exporter folds each batch normalisation into the convolution before it. What comes back computes the same, by a
+    normalisation that leaves its input's scale and adds the bias; before it is trained on, `spread_normalisation` has
+    to find statistics for it.
+    """
+    try:
+        model = onnx.load(path)
+        told = {entry.key: entry.value for entry in model.metadata_props}
+        architecture, _, patch = told["massl.architecture"].partition(", patch ")
+        size, side = int(told["massl.image_size"]), int(patch) if patch else None
+    except FileNotFoundError:
+        raise MasslError(f"{path}: there is no such file") from None
+    except Exception as error:  # protobuf's reader has an exception class of its own
+        raise MasslError(f"{path} is damaged or was not written by massl export: {error}") from None
+    stored: dict[str, Tensor] = {}
+    for tensor in model.graph.initializer:
+        if tensor.name.startswith("backbone."):
+            values = numpy_helper.to_array(tensor)
+            if values.dtype in (np.float16, np.float32):
+                name = tensor.name.removeprefix("backbone.").removesuffix(".half")
+                stored[name] = torch.from_numpy(values.astype(np.float32))
+    mean_pooled = "fc_norm.weight" in stored
+    backbone = build_backbone(architecture, size, side, dynamic=False, mean_pooled=mean_pooled)
+    convolution = ""
+    for name, module in backbone.named_modules():
+        if isinstance(module, nn.Conv2d):
+            convolution = name
+        elif isinstance(module, nn.BatchNorm2d) and f"{convolution}.weight_bias" in stored:
+            bias = stored.pop(f"{convolution}.weight_bias")
+            stored[f"{name}.weight"] = torch.ones_like(bias)
+            stored[f"{name}.bias"] = bias
+            stored[f"{name}.running_mean"] = torch.zeros_like(bias)
+            stored[f"{name}.running_var"] = torch.full_like(bias, 1.0 - module.eps)
+            stored[f"{name}.num_batches_tracked"] = torch.zeros((), dtype=torch.int64)
+    wanted = backbone.state_dict()
+    missing = [name for name, tensor in wanted.items() if name not in stored or stored[name].shape != tensor.shape]
+    if missing:
+        raise MasslError(
+            f"{path} does not hold all weights by their names ({missing[0]} is missing): only encoders of convolutions "
+            "in fp32 or fp16 do; start from the run or the checkpoint that it was exported from"
+        )
+    return Initial({name: stored[name] for name in wanted}, None, architecture, side, size, mean_pooled)
+
+
+@torch.no_grad()
+def spread_normalisation(backbone: nn.Module, images: Tensor) -> None:
+    """Gives batch normalisations that were folded into convolutions the statistics of `images`, in place.
+
+    In evaluation the network computes what it did before. In training, where a batch's own statistics take the place
+    of the running ones, it now does so too, as far as a batch is like `images`.
+
+    Args:
+        backbone: a network with the weights that `read_initial` found in an `.onnx`.
+        images: float `[n, 3, S, S]`, normalised, a few hundred that it is going to be trained on.
+    """
+    inputs: dict[nn.BatchNorm2d, Tensor] = {}
+
+    def note(module: nn.Module, given: tuple[Tensor, ...]) -> None:
+        assert isinstance(module, nn.BatchNorm2d)
+        inputs[module] = torch.stack(torch.var_mean(given[0].float(), (0, 2, 3)))
+
+    found = [module for module in backbone.modules() if isinstance(module, nn.BatchNorm2d)]
+    hooks = [module.register_forward_pre_hook(note) for module in found]
+    training = backbone.training
+    backbone.eval()(images)
+    backbone.train(training)
+    for hook in hooks:
+        hook.remove()
+    for module, (variance, mean) in inputs.items():
+        assert module.running_mean is not None
+        assert module.running_var is not None
+        # y = gain · x + offset, as it was, through other statistics.
+        gain = module.weight / (module.running_var + module.eps).sqrt()
+        offset = module.bias - gain * module.running_mean
+        module.weight.copy_(gain * (variance + module.eps).sqrt())
+        module.bias.copy_(offset + gain * mean)
+        module.running_mean.copy_(mean)
+        module.running_var.copy_(variance)
 
 
 def _from_timm(name: str, image_size: int | None) -> Source:
@@ -118,19 +277,5 @@ def _from_timm(name: str, image_size: int | None) -> Source:
     )
 
 
-def _load(backbone: Any, state: Mapping[str, Tensor], prefix: str, path: Path) -> None:
-    """Loads the tensors under `prefix`, position embeddings interpolated, everything else to the letter."""
-    tensors = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-    tensors.pop("masked_embed", None)  # the authors' mask token, of no use here
-    embeddings = getattr(backbone, "pos_embed", None)
-    if isinstance(embeddings, Tensor) and "pos_embed" in tensors and embeddings.shape != tensors["pos_embed"].shape:
-        grid = backbone.patch_embed.grid_size
-        # Networks with register tokens give their prefix no position.
-        prefixed = 0 if backbone.no_embed_class else backbone.num_prefix_tokens
-        tensors["pos_embed"] = timm.layers.resample_abs_pos_embed(
-            tensors["pos_embed"], grid, num_prefix_tokens=prefixed
-        )
-    try:
-        backbone.load_state_dict(tensors)
-    except RuntimeError as error:
-        raise MasslError(f"{path} doesn't fit its architecture: {' '.join(str(error).split())[:200]}") from None
+def _below(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 from pathlib import Path
 
@@ -111,34 +110,6 @@ def test_the_file_describes_itself(run: Path, tmp_path: Path) -> None:
     assert told["architecture"] == "vit_tiny_patch16_224, patch 16"
     assert told["evaluation"] == '{"knn": {"flags": 0.5}}'
     onnx.checker.check_model(onnx.load(tmp_path / "e.onnx"))
-
-
-def test_the_authors_checkpoints_are_taken(tmp_path: Path, pictures: Path) -> None:
-    """A file with exactly their keys: METHOD, "The authors' checkpoints"."""
-    torch.manual_seed(0)
-    backbone = build_backbone("vit_tiny_patch16_224", 224, 16)
-    tensors = {f"backbone.{name}": tensor for name, tensor in backbone.state_dict().items()}
-    tensors["backbone.masked_embed"] = torch.zeros(1, 192)
-    tensors |= {f"head.mlp.{number}.weight": torch.zeros(2, 2) for number in (0, 2, 4)}
-    state = {
-        "student": {f"module.{name}": tensor for name, tensor in tensors.items()},
-        "teacher": tensors,
-        "optimizer": {},
-        "memory_bank": {"queue": torch.zeros(256, 64), "queue_ptr": torch.zeros(1, dtype=torch.long)},
-        "epoch": 800,
-        "args": argparse.Namespace(arch="vit_tiny", patch_size=16),
-        "fp16_scaler": {},
-    }
-    torch.save(state, tmp_path / "authors.pth")
-    export(str(tmp_path / "authors.pth"), tmp_path / "e.onnx")
-    encoder = Encoder.load(tmp_path / "e.onnx")
-    assert (encoder.dim, encoder.image_size, encoder.resize) == (192, 224, 256)
-    pixels = real_pixels(encoder, pictures)
-    mean, std = (torch.tensor(values).view(3, 1, 1) for values in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
-    with torch.no_grad():
-        wanted = backbone.eval()((torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255 - mean) / std)
-    wanted = torch.nn.functional.normalize(wanted, dim=1)
-    np.testing.assert_allclose(encoder.embed(pixels), wanted.numpy(), atol=1e-4)
 
 
 def test_sources_that_can_not_be_read_say_why(tmp_path: Path) -> None:
