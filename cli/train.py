@@ -38,6 +38,12 @@ def command(
         str | None,
         typer.Option("--backbone", metavar="NAME", help="Any ViT, Swin or ResNet of timm, as resnet18."),
     ] = None,
+    init: Annotated[
+        str | None,
+        typer.Option(
+            "--init", metavar="WEIGHTS", help="Begin with them: builtin, a run, a checkpoint, timm:NAME, encoder.onnx."
+        ),
+    ] = None,
     epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="Passes over the images.")] = None,
     settings: Annotated[
         list[str] | None,
@@ -63,7 +69,7 @@ def command(
     """Learn an encoder from a folder of unlabelled images.
 
     Examples: massl train ./photos · massl train ./photos --epochs 100 --set learning_rate=1e-3 · massl train ./photos
-    --labels ./sorted · massl train ./photos --resume runs/photos
+    --init builtin --labels ./sorted · massl train ./photos --resume runs/photos
     """
     from cli.terminal import ProgressLine, print_json, say
     from massl.errors import MasslError
@@ -85,10 +91,11 @@ def command(
     flags |= {"checkpoint_activations": checkpoint_activations or None, "compile": compiled or None}
     overrides |= {key: str(value) for key, value in flags.items() if value is not None}
     paths, skipped = find_images(images)
+    initial = _weights(init) if init else None
     world = distributed.World.join()
     quiet = quiet or world.rank > 0
     if resume:
-        if preset or out or epochs or overrides:
+        if preset or out or epochs or overrides or init:
             raise typer.BadParameter("--resume goes on with the run's own settings; leave the other flags out")
         folder, chosen = resume, read_settings(resume / "config.toml")
         say(f"Going on with {folder} on {world.device}", quiet)
@@ -96,7 +103,9 @@ def command(
         folder = Path(world.share(str(out or _new_folder(images))))
         preset = preset or ("cpu" if world.device.type == "cpu" else "gpu")
         workers = min(8, max(1, (os.cpu_count() or 1) // world.size))
-        chosen, table = plan(preset, len(paths), overrides, epochs, fast_precision(world.device), workers)
+        chosen, table = plan(
+            preset, len(paths), overrides, epochs, fast_precision(world.device), workers, initial and initial.begins
+        )
         if not quiet:
             _show(table, len(paths), world, preset)
     for concern in concerns(chosen, len(paths)):
@@ -120,8 +129,8 @@ def command(
                 line.update(progress.step, progress.steps, note)
 
             summary = train(
-                images, paths, folder, chosen, resume=bool(resume), labelled=labels, tracker=tracker, world=world,
-                report=report, stop=lambda: bool(interrupted),
+                images, paths, folder, chosen, resume=bool(resume), labelled=labels, tracker=tracker,
+                initial=initial, world=world, report=report, stop=lambda: bool(interrupted),
             )  # fmt: skip
     finally:
         signal.signal(signal.SIGINT, before)
@@ -144,6 +153,16 @@ def command(
                 quiet,
             )
     say(f"Use it: massl index {images} --encoder {encoder}", quiet)
+
+
+def _weights(source: str) -> Any:
+    from massl.weights import read_initial
+
+    if source == "builtin":
+        from indexer.encoder import builtin_encoder
+
+        source = str(builtin_encoder())
+    return read_initial(source)
 
 
 def _on_signal(seen: list[int], number: int) -> None:

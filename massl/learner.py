@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -16,9 +16,10 @@ from massl.errors import MasslError
 from massl.loss import massl_loss
 from massl.memory import Memory
 from massl.monitor import memory_use
-from massl.network import build_backbone, build_pair, clip_gradients, parameter_groups, update_teacher
+from massl.network import Head, build_backbone, build_pair, clip_gradients, parameter_groups, update_teacher
 from massl.schedules import Rates
 from massl.settings import Settings
+from massl.weights import Initial, load_backbone
 
 PROJECTION = 256  # [D]
 
@@ -43,16 +44,25 @@ class Learner:
     Args:
         settings: of the run; `batch` counts the images of all ranks.
         world: the ranks that learn together, and this one's device.
+        initial: weights to begin with; drawn at random where there are none.
+
+    Raises:
+        MasslError: the network can't be built, or the weights are another one's.
     """
 
-    def __init__(self, settings: Settings, world: World) -> None:
+    def __init__(self, settings: Settings, world: World, initial: Initial | None = None) -> None:
         s = settings
         self.settings = s
         self.world = world
         device = world.device
         torch.manual_seed(s.seed)  # the same first weights on every rank
-        backbone = build_backbone(s.backbone, s.image_size, s.patch_size, s.drop_path)
-        student, teacher = build_pair(backbone, s.head_width, s.head_norm)
+        backbone = build_backbone(s.backbone, s.image_size, s.patch_size, s.drop_path, mean_pooled=s.mean_pooled)
+        head = Head(backbone.num_features, s.head_width, normed=s.head_norm)  # type: ignore[arg-type]
+        if initial:
+            load_backbone(backbone, initial.backbone, f"the network {initial.architecture}")
+            if initial.head and _shapes(initial.head) == _shapes(head.state_dict()):
+                head.load_state_dict(initial.head)
+        student, teacher = build_pair(backbone, head)
         if s.checkpoint_activations:
             _checkpoint_activations(student.backbone, s.backbone)
         if world.size > 1 and device.type == "cuda":  # elsewhere there is none: each rank normalises its own share
@@ -164,6 +174,10 @@ class Learner:
         except (KeyError, RuntimeError, ValueError) as error:
             first = " ".join(str(error).split())[:160]
             raise MasslError(f"the checkpoint doesn't fit the run's config.toml: {first}") from None
+
+
+def _shapes(state: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in state.items()}
 
 
 _DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}

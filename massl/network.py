@@ -141,10 +141,9 @@ def build_backbone(
     return network
 
 
-def build_pair(backbone: nn.Module, head_width: int, head_norm: bool = False) -> tuple[Network, Network]:
+def build_pair(backbone: nn.Module, head: Head) -> tuple[Network, Network]:
     """The student, and a teacher that starts as its copy, takes no gradient and drops no path."""
-    width: int = backbone.num_features  # type: ignore[assignment]
-    student = Network(backbone, Head(width, head_width, normed=head_norm))
+    student = Network(backbone, head)
     teacher = copy.deepcopy(student).requires_grad_(False)
     for module in teacher.modules():
         if hasattr(module, "drop_prob"):

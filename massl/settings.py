@@ -25,6 +25,7 @@ class Settings:
     # Network
     backbone: str = "vit_tiny_patch16_224"  # any timm vision transformer
     patch_size: int = 16  # pixels a side
+    mean_pooled: bool = False  # embed by the mean of a vision transformer's patches, not by its class token
     drop_path: float = 0.1  # stochastic depth, student only
     head_width: int = 2048  # hidden width of the projection head; its output has 256
     head_norm: bool = False  # batch normalisation in the head
@@ -150,6 +151,22 @@ _PAPER_WARMUPS = {"vit-s16-paper": (0, 30), "vit-b16-paper": (10, 50)}
 
 
 @dataclass(frozen=True)
+class Begins:
+    """What weights are for that a run begins with."""
+
+    backbone: str
+    patch_size: int | None
+    mean_pooled: bool
+    image_size: int
+
+    @property
+    def settled(self) -> dict[str, object]:
+        """The settings that they leave no choice about."""
+        patch = {} if self.patch_size is None else {"patch_size": self.patch_size}
+        return {"backbone": self.backbone, **patch, "mean_pooled": self.mean_pooled}
+
+
+@dataclass(frozen=True)
 class Choice:
     """One resolved setting and why it has that value."""
 
@@ -165,6 +182,7 @@ def plan(
     epochs: int | None = None,
     precision: str = "bf16",
     workers: int = 2,
+    begins: Begins | None = None,
 ) -> tuple[Settings, list[Choice]]:
     """Resolves a preset for a collection.
 
@@ -179,6 +197,7 @@ def plan(
         epochs: passes over the images, instead of the preset's.
         precision: `bf16` or `fp32`, what the machine does best.
         workers: decoding processes.
+        begins: what the weights are for that the run begins with, if it does not begin at random.
 
     Returns:
         The settings, and a table of what was chosen and why.
@@ -199,6 +218,14 @@ def plan(
     given = {name: _parse(name, text) for name, text in (overrides or {}).items()}
     for name, value in given.items():
         chosen[name] = Choice(name, value, "given")
+    for name, value in begins.settled.items() if begins else ():
+        if given.get(name, value) != value:
+            raise MasslError(f"the weights of --init are for {name}={value}, not {given[name]}; leave one of them out")
+        chosen[name] = Choice(name, value, "of the weights that it begins with")
+    if begins and "image_size" not in given:
+        chosen["image_size"] = Choice("image_size", begins.image_size, "that of the weights that it begins with")
+        if "local_size" not in given:
+            chosen["local_size"] = Choice("local_size", begins.image_size // 2, "half of image_size")
 
     def current(name: str) -> typing.Any:
         return chosen[name].value

@@ -28,8 +28,10 @@ from massl.schedules import Rates
 from massl.settings import Settings, read_settings, write_toml
 from massl.tracking import track
 from massl.views import EndlessBatches, Views, collate, normalise
+from massl.weights import Initial, spread_normalisation
 
 FORMAT = 2  # of checkpoints
+EXAMPLES = 256  # images that folded batch normalisations find their statistics on
 BAD_STEPS = 5  # non-finite losses in a row after which a run ends
 BAD_HALF_STEPS = 25  # with fp16, whose gradient scale is found by overflowing
 
@@ -69,6 +71,7 @@ def train(
     resume: bool = False,
     labelled: Path | None = None,
     tracker: str = "",
+    initial: Initial | None = None,
     world: World | None = None,
     report: Callable[[Progress], None] = lambda progress: None,
     stop: Callable[[], bool] = lambda: False,
@@ -86,6 +89,7 @@ def train(
         resume: go on from the newest checkpoint in `out`.
         labelled: a folder with a subfolder a class, to measure k-NN on while training; never trained with labels.
         tracker: `wandb` or `mlflow`, besides TensorBoard.
+        initial: weights to begin with, from `massl.weights.read_initial`.
         world: the ranks that train together, and this one's device; this process alone if left out.
         report: called at each logged step, on rank 0.
         stop: asked after each step; when true on any rank, a checkpoint is written and the run ends.
@@ -110,7 +114,7 @@ def train(
     if s.batch % world.size:
         raise MasslError(f"batch ({s.batch}) must be a multiple of the {world.size} devices that share it")
 
-    learner = Learner(s, world)
+    learner = Learner(s, world, initial)
     start = images_seen = 0
     earlier_seconds = 0.0
     best: dict[str, Any] = {}
@@ -129,7 +133,10 @@ def train(
         start, images_seen, earlier_seconds = state["step"], state["images_seen"], state["seconds"]
         best = state["best"]
     _check_readable(root, paths)
-    probe = Probe.prepare([root / path for path in paths], s.image_size, labelled) if leads else None
+    probe = Probe.prepare([root / path for path in paths], s.image_size, labelled)
+    if initial and initial.folded:
+        for network in (learner.student, learner.teacher):
+            spread_normalisation(network.backbone, normalise(probe.pixels[-EXAMPLES:].to(device)))
 
     if leads and not resume:
         _make(out)
@@ -209,7 +216,7 @@ def train(
                     "skipped_files": len(skipped),
                     "seconds": earlier_seconds + now - started,
                 }
-                if probes and probe:
+                if probes and leads:
                     metrics |= probe.measure(learner.teacher.backbone, device, dtype)
                     improved = _improves(best, metrics, s)
                 write(done, metrics)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from massl import checkpoint
 from massl.errors import MasslError
 from massl.network import build_backbone, resize_positions
-from massl.settings import Settings
+from massl.settings import PATCHED, Begins, Settings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +45,12 @@ class Initial:
     patch_size: int | None  # pixels; None: not a vision transformer
     image_size: int  # pixels a side, for which its position embeddings are made
     mean_pooled: bool = False  # embeds by the mean of its patch tokens; see `build_backbone`
+    folded: bool = False  # batch normalisations were folded into convolutions; see `spread_normalisation`
+
+    @property
+    def begins(self) -> Begins:
+        """What `massl.settings.plan` has to know of them."""
+        return Begins(self.architecture, self.patch_size, self.mean_pooled, self.image_size)
 
 
 def read_initial(source: str) -> Initial:
@@ -60,7 +66,7 @@ def read_initial(source: str) -> Initial:
     if source.startswith("timm:"):
         found = _from_timm(source.removeprefix("timm:"), None)
         patches = getattr(found.backbone, "patch_embed", None)
-        side = patches.patch_size[0] if found.architecture.startswith(("vit_", "deit")) and patches else None
+        side = patches.patch_size[0] if found.architecture.startswith(PATCHED) and patches else None
         name = found.architecture.split(".")[0]
         return Initial(found.backbone.state_dict(), None, name, side, found.image_size)
     if source.endswith(".onnx"):
@@ -144,10 +150,10 @@ def _read_checkpoint(source: str) -> tuple[Path, dict[str, Any]]:
 
 
 def _initial_from_ours(state: Mapping[str, Any]) -> Initial:
-    settings = Settings(**state["settings"])
-    side = settings.patch_size if settings.backbone.startswith(("vit_", "deit")) else None
-    teacher = state["teacher"]
-    return Initial(_below(teacher, "backbone."), _below(teacher, "head."), settings.backbone, side, settings.image_size)
+    s = Settings(**state["settings"])
+    side = s.patch_size if s.backbone.startswith(PATCHED) else None
+    backbone, head = (_below(state["teacher"], part) for part in ("backbone.", "head."))
+    return Initial(backbone, head, s.backbone, side, s.image_size, s.mean_pooled)
 
 
 def _initial_from_authors(path: Path, state: Mapping[str, Any]) -> Initial:
@@ -214,7 +220,8 @@ def _initial_from_onnx(path: Path) -> Initial:
             f"{path} does not hold all weights by their names ({missing[0]} is missing): only encoders of convolutions "
             "in fp32 or fp16 do; start from the run or the checkpoint that it was exported from"
         )
-    return Initial({name: stored[name] for name in wanted}, None, architecture, side, size, mean_pooled)
+    tensors = {name: stored[name] for name in wanted}
+    return Initial(tensors, None, architecture, side, size, mean_pooled, folded=bool(convolution))
 
 
 @torch.no_grad()
@@ -255,7 +262,7 @@ def spread_normalisation(backbone: nn.Module, images: Tensor) -> None:
 
 def _from_timm(name: str, image_size: int | None) -> Source:
     options: dict[str, Any] = {"num_classes": 0, "pretrained": True}
-    if image_size and name.startswith(("vit_", "deit")):
+    if image_size and name.startswith(PATCHED):
         options["img_size"] = image_size
     if not timm.is_model(name.split(".")[0]):
         raise MasslError(f"timm has no network called {name!r}; `timm.list_models(pretrained=True)` names them")

@@ -12,10 +12,11 @@ import torch
 
 from indexer import Encoder
 from massl import checkpoint, weights
+from massl.distributed import World
 from massl.errors import MasslError
 from massl.export import Deployed, export
 from massl.images import open_image
-from massl.network import build_backbone, build_pair
+from massl.learner import Learner
 from tests.massl.conftest import small_settings
 
 
@@ -29,8 +30,7 @@ def untrained(folder: Path, backbone: str, patch: int, size: int) -> Path:
     settings = small_settings(
         backbone=backbone, patch_size=str(patch), image_size=str(size), local_size=str(patch), drop_path="0.1"
     )
-    torch.manual_seed(0)
-    _, teacher = build_pair(build_backbone(backbone, size, patch), 32)
+    teacher = Learner(settings, World(torch.device("cpu"))).teacher
     state = {"settings": dataclasses.asdict(settings), "teacher": teacher.state_dict()}
     state |= {"images": 10, "images_seen": 20, "seconds": 1.0}
     checkpoint.save(folder / "checkpoints", 1, state, 1)

@@ -12,15 +12,19 @@ import time
 import tomllib
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from indexer import Encoder
 from massl import checkpoint, learner
 from massl.errors import MasslError
-from massl.images import find_images
+from massl.export import export
+from massl.images import find_images, open_image
 from massl.settings import plan
 from massl.train import Interrupted, train
+from massl.weights import read_initial
 from tests.massl.conftest import SMALL, small_settings
 
 
@@ -245,3 +249,32 @@ def test_settings_that_can_not_work_say_why(photos: Path, tmp_path: Path, overri
 def test_one_image_is_not_enough() -> None:
     with pytest.raises(MasslError, match="1 image: at least 2"):
         plan("cpu", 1)
+
+
+@pytest.mark.parametrize(("source", "backbone"), [("run", "test_vit"), ("encoder.onnx", "resnet18")])
+def test_a_run_begins_with_the_weights_of_another(source: str, backbone: str, photos: Path, tmp_path: Path) -> None:
+    paths, _ = find_images(photos)
+    train(photos, paths, tmp_path / "run", small_settings(backbone=backbone, steps="2", seed="7"))
+    export(str(tmp_path / "run"), tmp_path / "encoder.onnx")
+    initial = read_initial(str(tmp_path / source))
+    # With no rate nothing moves but batch statistics, so that it still embeds as what it began with.
+    flags = {**SMALL, "steps": "1", "learning_rate": "1e-30", "learning_rate_end": "0", "precision": "fp32"}
+    settings, table = plan("cpu", len(paths), flags, begins=initial.begins)
+    assert {choice.name: choice.why for choice in table}["backbone"] == "of the weights that it begins with"
+    likeness = []
+    for name, weights in (("begun", initial), ("random", None)):
+        train(photos, paths, tmp_path / name, settings, initial=weights)
+        export(str(tmp_path / name), tmp_path / f"{name}.onnx")
+        one, other = (Encoder.load(tmp_path / file) for file in ("encoder.onnx", f"{name}.onnx"))
+        pixels = np.stack([one.prepare(open_image(photos / path)) for path in paths])
+        likeness.append((one.embed(pixels) * other.embed(pixels)).sum(1).mean())
+    begun, random = likeness
+    assert begun > (0.9999 if backbone == "test_vit" else 0.9)
+    assert random < 0.8
+
+
+def test_weights_for_another_network_are_refused(run: Path) -> None:
+    begins = read_initial(str(run)).begins
+    with pytest.raises(MasslError, match="of --init are for backbone=vit_tiny_patch16_224, not resnet18"):
+        plan("cpu", 100, {"backbone": "resnet18"}, begins=begins)
+    assert plan("cpu", 100, begins=begins)[0].image_size == 32

@@ -90,7 +90,7 @@ def test_a_training_can_begin_with_the_authors_weights(tmp_path: Path, variant: 
     assert (found.architecture, found.patch_size, found.image_size) == ("vit_tiny_patch16_224", 16, 224)
     assert found.mean_pooled == pooled
     backbone = build_backbone(found.architecture, found.image_size, found.patch_size, mean_pooled=found.mean_pooled)
-    student, _ = build_pair(backbone, 2048, head_norm=pooled)
+    student, _ = build_pair(backbone, Head(backbone.num_features, normed=pooled))
     student.backbone.load_state_dict(found.backbone)
     assert found.head is not None
     student.head.load_state_dict(found.head)
