@@ -47,11 +47,10 @@ def test_a_run_leaves_everything_behind(run: Path) -> None:
         "learning_rate",
         "images_per_second",
     } <= set(rows[0])
-    assert {path.name for path in (run / "checkpoints").iterdir()} == {
-        "best.pt",
-        "step-00000004.pt",
-        "step-00000008.pt",
-    }
+    kept = {path.name for path in (run / "checkpoints").iterdir()}
+    # The best, the last, and one before it: where a measurement was better, or every fourth step.
+    assert {"best.pt", "step-00000008.pt"} < kept
+    assert len(kept) == 3
     assert list(run.glob("events.out.tfevents.*"))
     state = checkpoint.load(run / "checkpoints" / "step-00000008.pt")
     assert state["images_seen"] == 32
