@@ -1,0 +1,137 @@
+"""What is measured by `massl eval`: an encoder's file, a run, the built-in encoder, or a table of embeddings."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cli.terminal import ProgressLine
+from indexer.encoder import Encoder
+from indexer.labelled import Embedded, LabelledFiles, Table, embed, embed_paths, read_table
+from massl.errors import MasslError
+from massl.images import ImageError, Skipped, open_image
+
+if TYPE_CHECKING:
+    from massl.evaluation.revisited import GroundTruth
+
+BUILTIN = "builtin"
+
+
+@dataclass(frozen=True)
+class Judge:
+    """An encoder or a table under the name that it is shown by."""
+
+    name: str
+    source: Encoder | Table
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """For the JSON."""
+        return {"name": self.name, "sha256": self.source.sha256, "dim": self.source.dim}
+
+    def encoder(self, why: str) -> Encoder:
+        """The encoder; a `MasslError` where it is a table."""
+        if isinstance(self.source, Table):
+            raise MasslError(f"{self.name} is a table of embeddings, and {why}; give an encoder")
+        return self.source
+
+    def embed(self, files: LabelledFiles, quiet: bool) -> Embedded:
+        """Labelled images to embeddings."""
+        if isinstance(self.source, Table):
+            return self.source.find(files)
+        with ProgressLine(f"Embedding {files.name} with {self.name}", "images", quiet) as line:
+            return embed(files, self.source, line.update)
+
+    def embed_paths(
+        self, root: Path, paths: Sequence[str], quiet: bool
+    ) -> tuple[NDArray[np.float32], list[int], tuple[Skipped, ...]]:
+        """Images without labels to embeddings: see `indexer.labelled.embed_paths`."""
+        encoder = self.encoder("this needs the pictures")
+        with ProgressLine(f"Embedding with {self.name}", "images", quiet) as line:
+            return embed_paths(root, paths, encoder, line.update)
+
+    def embed_landmarks(
+        self, folder: Path, truth: GroundTruth, quiet: bool
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """The images of Revisited Oxford or Paris, and its queries cropped to their box.
+
+        Raises:
+            MasslError: an image is missing or can't be read.
+        """
+        encoder = self.encoder("the queries are parts of pictures")
+        where = folder / "jpg" if (folder / "jpg").is_dir() else folder
+        images, _, skipped = self.embed_paths(where, [f"{name}.jpg" for name in truth.images], quiet)
+        if skipped:
+            raise MasslError(f"{where}: {skipped[0].path!r}, which the ground truth names: {skipped[0].reason}")
+        pixels = []
+        for name, query in zip(truth.query_images, truth.queries, strict=True):
+            try:
+                pixels.append(encoder.prepare(open_image(where / f"{name}.jpg").crop(_whole(query.box))))
+            except ImageError as error:
+                raise MasslError(f"{where}: query {name!r}: {error}") from None
+        return images, np.concatenate([encoder.embed(pixels[row : row + 32]) for row in range(0, len(pixels), 32)])
+
+
+def _whole(box: tuple[float, float, float, float]) -> tuple[int, int, int, int]:
+    left, top, right, bottom = (round(value) for value in box)
+    return left, top, max(right, left + 1), max(bottom, top + 1)
+
+
+@contextmanager
+def load_judges(named: Sequence[str], data: Sequence[Path]) -> Iterator[list[Judge]]:
+    """What `named` names, in that order, or the built-in encoder; nothing is loaded where all of `data` brings embeddings of its own.
+
+    A run without an `encoder.onnx` (one that is still going, or was stopped) is exported from its newest checkpoint
+    to a temporary file, for as long as the context lasts.
+
+    Raises:
+        MasslError: one of them can't be used.
+    """
+    if data and all(path.suffix.lower() == ".npz" for path in data):
+        yield []
+        return
+    with tempfile.TemporaryDirectory(prefix="massl-eval-") as scratch:
+        judges = [_load(name, Path(scratch) / f"{place}.onnx") for place, name in enumerate(named or [BUILTIN])]
+        names = [judge.name for judge in judges]
+        yield [
+            judge if names.count(judge.name) == 1 else replace(judge, name=f"{judge.name} ({given})")
+            for judge, given in zip(judges, named or [BUILTIN], strict=True)
+        ]
+
+
+def _load(named: str, scratch: Path) -> Judge:
+    if named == BUILTIN:
+        encoder = Encoder.load()
+        return Judge(encoder.name, encoder)
+    path = Path(named)
+    if path.suffix.lower() == ".npz":
+        table = read_table(path)
+        return Judge(table.name, table)
+    if path.is_dir():
+        path = _of_run(path, scratch)
+    encoder = Encoder.load(path)
+    return Judge(encoder.name, encoder)
+
+
+def _of_run(run: Path, scratch: Path) -> Path:
+    """The encoder of a run: the one it wrote, else one made of its newest checkpoint."""
+    if (run / "encoder.onnx").is_file():
+        return run / "encoder.onnx"
+    if not (run / "config.toml").is_file():
+        raise MasslError(f"{run} is a folder, and no run; give an encoder.onnx or the folder of a run")
+    try:
+        from massl.export import export
+    except ImportError as error:
+        raise MasslError(
+            f"{run} has no encoder.onnx yet, and making one needs more packages ({error.name}); "
+            "run: pip install 'massl[train]'"
+        ) from None
+    export(str(run), scratch, name=run.resolve().name)
+    return scratch

@@ -1,0 +1,53 @@
+"""Edited copies of a folder's images, embedded: what copy detection is measured on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from indexer.encoder import Encoder
+from massl.images import decode, read_bytes
+
+LEAST = 256  # pixels of the shorter side that an edit has to work on, where the file has them
+AHEAD = 32  # images edited at once
+
+
+def embed_edited(
+    root: Path,
+    paths: Sequence[str],
+    encoder: Encoder,
+    edits: Sequence[Callable[[Image.Image, int], Image.Image]],
+    report: Callable[[int, int], None],
+) -> NDArray[np.float32]:
+    """Embeds every image of `paths` under every one of `edits`: float32 `[len(paths), len(edits), D]`.
+
+    Args:
+        root: the folder that `paths` are relative to.
+        paths: files that could be read a moment ago.
+        encoder: what embeds them.
+        edits: each takes a picture and the number of its image, and returns a picture.
+        report: called with images done and images in all.
+
+    Raises:
+        ImageError: a file can no longer be read.
+    """
+
+    def prepare(item: tuple[int, str]) -> NDArray[np.uint8]:
+        number, path = item
+        picture = decode(read_bytes(root / path), shortest=max(LEAST, encoder.resize)).picture
+        return np.stack([encoder.prepare(edit(picture, number)) for edit in edits])
+
+    vectors = np.empty((len(paths), len(edits), encoder.dim), np.float32)
+    with ThreadPoolExecutor(os.cpu_count() or 1, "edit") as pool:
+        for start in range(0, len(paths), AHEAD):  # a few at a time: the edited pictures of all would fill the memory
+            numbered = list(enumerate(paths))[start : start + AHEAD]
+            for row, pixels in enumerate(pool.map(prepare, numbered), start):
+                vectors[row] = encoder.embed(pixels)
+                report(row + 1, len(paths))
+    return vectors

@@ -1,0 +1,23 @@
+"""Dividing images into parts, class by class."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from massl.evaluation.similarity import Labels
+
+
+def stratified(labels: Labels, share: float, seed: int) -> NDArray[np.bool_]:
+    """Which images fall into the first part: about `share` of each class, drawn by `seed`; bool `[N]`.
+
+    Of a class with two images or more both parts get at least one; a single image goes to the first part.
+    """
+    generator = np.random.default_rng(seed)
+    first = np.zeros(len(labels), bool)
+    for label in np.unique(labels):
+        rows = np.flatnonzero(labels == label)
+        # Half a class of odd size rounds up: where the parts are training and test, training gets the odd one.
+        count = int(np.floor(share * len(rows) + 0.5))
+        first[generator.permutation(rows)[: max(1, min(count, len(rows) - 1))]] = True
+    return first
