@@ -266,9 +266,7 @@ def _pairs(path: Path, judge: Judge, edited: int, seed: int, quiet: bool) -> Res
     metrics = {**describe_copies(found), "roc_auc": area, "pairs": len(scores), "same": int(listed.same.sum())}
     nothing = np.empty(0, np.int64)
     protocol = f"{len(scores):,} pairs of {len(rows):,} images, {int(listed.same.sum()):,} of them the same"
-    return Result(
-        listed.name, judge, Measured(metrics, protocol, nothing, nothing), None, listed.root, len(rows), None
-    )
+    return Result(listed.name, judge, Measured(metrics, protocol, nothing, nothing), None, listed.root, len(rows), None)
 
 
 def _revisited(path: Path, judge: Judge, ground_truth: Path, quiet: bool) -> Result:

@@ -86,7 +86,7 @@ def _whole(box: tuple[float, float, float, float]) -> tuple[int, int, int, int]:
 
 @contextmanager
 def load_judges(named: Sequence[str], data: Sequence[Path]) -> Iterator[list[Judge]]:
-    """What `named` names, in that order, or the built-in encoder; nothing is loaded where all of `data` brings embeddings of its own.
+    """What `named` names, in that order, or the built-in encoder; nothing where all of `data` are tables themselves.
 
     A run without an `encoder.onnx` (one that is still going, or was stopped) is exported from its newest checkpoint
     to a temporary file, for as long as the context lasts.

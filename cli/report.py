@@ -164,8 +164,11 @@ def _neighbours(result: Result) -> Iterator[str]:
     near = np.stack([row[row != query][:NEIGHBOURS] for query, row in zip(queries, near, strict=True)])
     right = found.labels[near[:, 0]] == found.labels[queries]
     share = f"{right.mean():.0%} of {len(queries):,} images have one of their own class as the nearest."
-    yield f"<h3>Nearest neighbours</h3><p>{share} At most {QUERIES} of the others come first, then as many of these.</p>"
-    for which, title in ((~right, "Wrong: the nearest is of another class"), (right, "Right: the nearest is of its class")):
+    yield f"<h3>Nearest neighbours</h3><p>{share} The others come first, at most {QUERIES} of each.</p>"
+    for which, title in (
+        (~right, "Wrong: the nearest is of another class"),
+        (right, "Right: the nearest is of its class"),
+    ):
         chosen = np.sort(draw.permutation(np.flatnonzero(which))[:QUERIES])
         if len(chosen):
             yield f"<h4>{title}</h4>"

@@ -1,4 +1,4 @@
-"""Clustering: do the classes come apart by themselves?"""
+"""Clustering: whether the classes come apart by themselves."""
 
 from __future__ import annotations
 

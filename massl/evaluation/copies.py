@@ -1,4 +1,4 @@
-"""Copy detection: are edited images recognised, by a score that means the same for all?"""
+"""Copy detection: whether edited images are recognised, by a score that means the same for all."""
 
 from __future__ import annotations
 

@@ -46,8 +46,8 @@ def blur(picture: Image.Image, draw: np.random.Generator) -> Image.Image:
 def noise(picture: Image.Image, draw: np.random.Generator) -> Image.Image:
     """Normal noise of deviation 20 to 40 of 255."""
     values = np.asarray(picture, np.float32)
-    values = values + draw.normal(0, draw.uniform(20, 40), values.shape)
-    return Image.fromarray(values.clip(0, 255).astype(np.uint8))
+    noisy = values + draw.normal(0, draw.uniform(20, 40), values.shape)
+    return Image.fromarray(noisy.clip(0, 255).astype(np.uint8))
 
 
 def rotate(picture: Image.Image, draw: np.random.Generator) -> Image.Image:

@@ -1,4 +1,4 @@
-"""Linear probing: how far does one linear layer get on frozen embeddings?"""
+"""Linear probing: how far one linear layer gets on frozen embeddings."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ STRENGTHS = tuple(10.0 ** np.linspace(-6, 5, 45))
 STEPS = 12_500
 BATCH = 128
 MOMENTUM = 0.9
+SMALL = 50_000_000  # multiplications of a product below which one thread does it
 HELD_OUT = 0.1  # of the training images, to choose by
 
 
@@ -102,6 +103,8 @@ def train_layers(
     Returns:
         Weights `[R, D, C]` and biases `[R, C]`, in the precision of `vectors`.
     """
+    from threadpoolctl import threadpool_limits
+
     generator = np.random.default_rng(seed)
     count, width = vectors.shape
     kind = vectors.dtype
@@ -112,26 +115,29 @@ def train_layers(
     moving, moving_bias = np.zeros_like(weights), np.zeros_like(biases)
     highest = np.repeat(np.asarray(rates), classes) * batch / 256
     order = np.empty(0, np.int64)
-    for step in range(steps):
-        while len(order) < batch:
-            order = np.concatenate([order, generator.permutation(count)])
-        rows, order = order[:batch], order[batch:]
-        x = vectors[rows]
-        logits = (x @ weights + biases).reshape(batch, len(rates), classes)
-        logits -= logits.max(2, keepdims=True)
-        np.exp(logits, out=logits)
-        logits /= logits.sum(2, keepdims=True)
-        logits[np.arange(batch), :, labels[rows]] -= 1  # from here on the gradient of the cross-entropy
-        gradient = logits.reshape(batch, -1) / batch
-        rate = (highest * (1 + np.cos(np.pi * step / steps)) / 2).astype(kind)
-        moving *= MOMENTUM
-        moving += x.T @ gradient
-        moving_bias *= MOMENTUM
-        moving_bias += gradient.sum(0)
-        weights -= rate * moving
-        biases -= rate * moving_bias
-        if (step + 1) % 100 == 0 or step + 1 == steps:
-            report(step + 1)
+    # Threads cost more than they bring on so small a product, and very much more on a machine that is busy.
+    small = batch * width * len(biases) < SMALL
+    with threadpool_limits(1 if small else None, "blas"):
+        for step in range(steps):
+            while len(order) < batch:
+                order = np.concatenate([order, generator.permutation(count)])
+            rows, order = order[:batch], order[batch:]
+            x = vectors[rows]
+            logits = (x @ weights + biases).reshape(batch, len(rates), classes)
+            logits -= logits.max(2, keepdims=True)
+            np.exp(logits, out=logits)
+            logits /= logits.sum(2, keepdims=True)
+            logits[np.arange(batch), :, labels[rows]] -= 1  # from here on the gradient of the cross-entropy
+            gradient = logits.reshape(batch, -1) / batch
+            rate = (highest * (1 + np.cos(np.pi * step / steps)) / 2).astype(kind)
+            moving *= MOMENTUM
+            moving += x.T @ gradient
+            moving_bias *= MOMENTUM
+            moving_bias += gradient.sum(0)
+            weights -= rate * moving
+            biases -= rate * moving_bias
+            if (step + 1) % 100 == 0 or step + 1 == steps:
+                report(step + 1)
     return weights.reshape(width, len(rates), classes).transpose(1, 0, 2), biases.reshape(len(rates), classes)
 
 

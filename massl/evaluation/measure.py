@@ -73,12 +73,10 @@ class Measured:
     metrics: dict[str, Any]
     protocol: str
     rows: NDArray[np.int64]
-    predicted: NDArray[np.int64]
+    predicted: Labels
 
 
-def measure(
-    task: str, data: Labelled, choices: Choices, report: Report = lambda done, total: None
-) -> Measured:
+def measure(task: str, data: Labelled, choices: Choices, report: Report = lambda done, total: None) -> Measured:
     """Runs the protocol `task`, one of `TASKS`.
 
     Raises:
@@ -111,7 +109,7 @@ def _knn(data: Labelled, choices: Choices, report: Report) -> Measured:
         data.vectors[train], data.labels[train], data.vectors[rows], ks, choices.temperature, data.train is None
     )
     truth = data.labels[rows]
-    metrics = {
+    metrics: dict[str, Any] = {
         "top1": float((predicted[-1] == truth).mean()),
         "mean_per_class": mean_per_class(truth, predicted[-1]),
         "k": ks[-1],
@@ -149,13 +147,10 @@ def _fewshot(data: Labelled, choices: Choices, report: Report) -> Measured:
     shots = choices.shots or tuple(count for count in SHOTS if count <= smallest)
     if not shots:
         raise _too_few(data, pool, 2, "one to learn from and one to test on")
-    test = (None, None) if data.train is None else (data.vectors[~pool], data.labels[~pool])
-    labels = data.labels[pool]
-    _, dense = np.unique(labels, return_inverse=True)
-    if test[1] is not None:
-        known = np.unique(labels)
-        test = (test[0], np.searchsorted(known, test[1]))
-    found = few_shot(data.vectors[pool], dense, *test, shots, choices.draws, choices.seed, report)
+    known, labels = np.unique(data.labels[pool], return_inverse=True)
+    test = None if data.train is None else data.vectors[~pool]
+    test_labels = None if data.train is None else np.searchsorted(known, data.labels[~pool])
+    found = few_shot(data.vectors[pool], labels, test, test_labels, shots, choices.draws, choices.seed, report)
     metrics = {
         "shots": {str(count): {"mean": draws.mean, "ci95": draws.ci95} for count, draws in found.items()},
         "draws": choices.draws,

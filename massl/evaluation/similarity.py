@@ -26,11 +26,12 @@ def similarities(
         leave_one_out: both sets are the same, and an image is not compared with itself: it gets minus infinity.
     """
     precision = np.float64 if queries.dtype == gallery.dtype == np.float64 else np.float32
-    queries, columns = queries.astype(precision, copy=False), gallery.astype(precision, copy=False).T
+    left: Floats = queries.astype(precision, copy=False)
+    right: Floats = gallery.astype(precision, copy=False)
     step = max(1, BLOCK // max(1, len(gallery)))
     for start in range(0, len(queries), step):
         rows = np.arange(start, min(start + step, len(queries)))
-        block = queries[rows] @ columns
+        block = left[rows] @ right.T
         if leave_one_out:
             block[np.arange(len(rows)), rows] = -np.inf
         yield rows, block
