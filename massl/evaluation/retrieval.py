@@ -26,7 +26,7 @@ class Retrieval:
     @property
     def map(self) -> float:
         """Mean average precision."""
-        return float(np.nanmean(self.average_precision))
+        return float(np.nanmean(self.average_precision)) if self.queries else float("nan")
 
     @property
     def queries(self) -> int:
@@ -80,4 +80,5 @@ def retrieval(
             places = (at_least - good_at_least) + np.arange(len(good), 0, -1)
             found[:, row] = [(places <= k).sum() / k for k in at]
     counted = np.isfinite(average)
-    return Retrieval(average, {k: float(found[i, counted].mean()) for i, k in enumerate(at)})
+    precision = found[:, counted].mean(1) if counted.any() else np.full(len(at), np.nan)
+    return Retrieval(average, dict(zip(at, precision.tolist(), strict=True)))

@@ -163,11 +163,15 @@ class _Plain(pickle.Unpickler):
             "ndarray": _Array,
             "dtype": _Kind,
             "scalar": lambda kind, data: kind.read(data)[0],
+            "_frombuffer": lambda data, kind, *ignored: _Array(kind.read(data)),
         }
         if module.split(".")[0] == "numpy" and name in known:
             return known[name]
-        if (module, name) == ("_codecs", "encode"):  # how Python 3 writes bytes into an old pickle
+        # How Python 3 writes bytes, and no bytes at all, into a pickle of an old kind.
+        if (module, name) == ("_codecs", "encode"):
             return lambda text, encoding: text.encode("latin1")
+        if (module, name) == ("__builtin__", "bytes"):
+            return lambda: b""
         raise pickle.UnpicklingError(f"it holds a {module}.{name}, which no ground truth needs")
 
 
@@ -191,8 +195,8 @@ class _Kind:
 class _Array:
     """A pickled array, of which only the numbers are kept, one after the other."""
 
-    def __init__(self) -> None:
-        self.numbers: list[float] = []
+    def __init__(self, numbers: list[float] | None = None) -> None:
+        self.numbers = numbers or []
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         _, _, kind, _, data = state
