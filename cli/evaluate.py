@@ -178,6 +178,8 @@ def _of_data(
     if ground_truth:
         return [_revisited(path, judge, ground_truth, quiet) for judge in judges]
     if task is Task.copies:
+        if path.suffix.lower() == ".npz":
+            raise MasslError(f"{path}: copies are made from pictures; give a folder of images, or a list of pairs")
         how = _pairs if is_pair_list(path) else _copies
         return [how(path, judge, edited, choices.seed, quiet) for judge in judges]
     if path.suffix.lower() == ".npz":
@@ -221,8 +223,6 @@ def _copies(path: Path, judge: Judge, edited: int, seed: int, quiet: bool) -> Re
     from massl.evaluation.measure import Measured, describe_copies
 
     encoder = judge.encoder("copies are made from pictures")
-    if path.suffix.lower() == ".npz":
-        raise MasslError(f"{path}: copies are made from pictures; give a folder of images, or a list of pairs")
     files = read_labelled(path) if path.suffix.lower() == ".csv" else read_images(path)
     references, rows, skipped = judge.embed_paths(files.root, files.paths, quiet)
     if len(rows) < 2:
@@ -305,7 +305,7 @@ def _remarks(result: Result) -> str:
     line = f"{result.data}: {result.image_count:,} images{classes}; {result.measured.protocol}"
     metrics = result.measured.metrics
     if result.skipped_files:
-        line += f"; {len(result.skipped_files):,} files skipped (--json lists them)"
+        line += f"; skipped files: {len(result.skipped_files):,} (--json lists them)"
     if left_out := metrics.get("left_out_shots"):
         line += f"; the smallest class is too small for {', '.join(map(str, left_out))} shots"
     if lonely := metrics.get("queries_without_match"):

@@ -73,15 +73,19 @@ class Judge:
         pixels = []
         for name, query in zip(truth.query_images, truth.queries, strict=True):
             try:
-                pixels.append(encoder.prepare(open_image(where / f"{name}.jpg").crop(_whole(query.box))))
+                picture = open_image(where / f"{name}.jpg")
+                pixels.append(encoder.prepare(picture.crop(_within(query.box, picture.size))))
             except ImageError as error:
                 raise MasslError(f"{where}: query {name!r}: {error}") from None
         return images, np.concatenate([encoder.embed(pixels[row : row + 32]) for row in range(0, len(pixels), 32)])
 
 
-def _whole(box: tuple[float, float, float, float]) -> tuple[int, int, int, int]:
+def _within(box: tuple[float, float, float, float], size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """A box in whole pixels, cut to the picture, at least one pixel large."""
+    width, height = size
     left, top, right, bottom = (round(value) for value in box)
-    return left, top, max(right, left + 1), max(bottom, top + 1)
+    left, top = min(max(left, 0), width - 1), min(max(top, 0), height - 1)
+    return left, top, min(max(right, left + 1), width), min(max(bottom, top + 1), height)
 
 
 @contextmanager

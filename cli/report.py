@@ -93,7 +93,7 @@ def _page(task: str, results: Sequence[Result], told: Sequence[list[Figure]]) ->
         yield f"<h2>{_safe(result.data)} <small>{_safe(result.judge.name)}</small></h2>"
         yield f"<p>{result.image_count:,} images"
         yield f", {result.class_count:,} classes" if result.class_count else ""
-        yield f". {_safe(result.measured.protocol)}.</p>"
+        yield f"; {_safe(result.measured.protocol)}.</p>"
         if len(result.measured.rows):
             yield from _confusions(result)
         if result.embedded and result.root is not None:
@@ -202,7 +202,7 @@ def _picture(result: Result, row: Any, query: Any) -> str:
 def _skipped(result: Result) -> Iterator[str]:
     files = result.skipped_files
     if files:
-        yield f"<details><summary>{len(files):,} files skipped</summary><ul>"
+        yield f"<details><summary>Skipped files: {len(files):,}</summary><ul>"
         yield "".join(f"<li>{_safe(item.path)}: {_safe(item.reason)}</li>" for item in files[:1000])
         yield "</ul></details>"
 

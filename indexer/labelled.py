@@ -122,18 +122,21 @@ class Table:
         return _embedded(files, range(len(rows)), self.vectors[rows], kept, ())
 
     def find(self, files: LabelledFiles) -> Embedded:
-        """The embeddings of `files`, found by their paths.
+        """The embeddings of `files`, found by their paths; files that the table lacks are passed over.
 
         Raises:
-            MasslError: the table has no paths, or lacks one of the files.
+            MasslError: the table has no paths, or those of fewer than two classes.
         """
         if self.paths is None:
             raise MasslError(f"{self.name} has no array `paths`, so nothing tells which image is which")
         place = {path: row for row, path in enumerate(self.paths)}
-        rows = [place.get(path, -1) for path in files.paths]
-        if min(rows) < 0:
-            raise MasslError(f"{self.name} has no embedding of {files.paths[rows.index(-1)]!r}")
-        return _embedded(files, range(len(rows)), self.vectors[rows], files.paths, files.skipped)
+        rows = [row for row, path in enumerate(files.paths) if path in place]
+        if len({files.labels[row] for row in rows}) < 2:
+            raise MasslError(f"{self.name} has the paths of other images than those of {files.name}")
+        lacking = tuple(Skipped(path, f"not in {self.name}") for path in files.paths if path not in place)
+        paths = [files.paths[row] for row in rows]
+        vectors = self.vectors[[place[path] for path in paths]]
+        return _embedded(files, rows, vectors, paths, (*files.skipped, *lacking))
 
 
 @dataclass(frozen=True)

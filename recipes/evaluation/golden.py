@@ -22,7 +22,11 @@ import numpy as np
 
 from tests.massl.evaluation_data import CLASSES, TRAIN, copies, embeddings, landmarks, setups
 
-SETUPS = {"easy": (("easy",), ("junk", "hard")), "medium": (("easy", "hard"), ("junk",)), "hard": (("hard",), ("junk", "easy"))}  # fmt: skip
+SETUPS = {
+    "easy": (("easy",), ("junk", "hard")),
+    "medium": (("easy", "hard"), ("junk",)),
+    "hard": (("hard",), ("junk", "easy")),
+}
 
 
 def dino() -> dict[str, Any]:
