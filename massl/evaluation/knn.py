@@ -62,7 +62,7 @@ def nearest(
     count = min(count, len(gallery) - leave_one_out)
     found: list[tuple[NDArray[np.intp], Floats]] = []
     for _, block in similarities(queries, gallery, leave_one_out):
-        top = np.argpartition(-block, count - 1, axis=1)[:, :count]
+        top = np.argpartition(block, -count, axis=1)[:, -count:]
         near = np.take_along_axis(block, top, 1)
         order = np.argsort(-near, axis=1, kind="stable")
         found.append((np.take_along_axis(top, order, 1), np.take_along_axis(near, order, 1)))
