@@ -7,11 +7,14 @@ same reasons.
 from __future__ import annotations
 
 import errno
+import fnmatch
 import io
 import os
+import re
 import stat
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,11 +22,15 @@ import numpy as np
 import pi_heif
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
+from massl import raw
 from massl.errors import MasslError
+from massl.limits import BYTES_PER_PIXEL, PixelBudget
 
 SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff", ".avif"}
     | {".heic", ".heif"}
+    | {".dng", ".cr2", ".cr3", ".crw", ".nef", ".nrw", ".arw", ".sr2", ".srf", ".orf", ".rw2", ".raf", ".pef", ".srw"}
+    | {".3fr", ".erf", ".iiq", ".kdc", ".mrw", ".rwl", ".x3f"}
 )
 
 # An allow-list: Pillow knows some fifty formats, and the rare ones (EPS, which runs Ghostscript, among them) are
@@ -35,6 +42,10 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF", "HEIF")
 MAX_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 89_478_485)
 MAX_BYTES = 1 << 30
 
+# What says that a folder is an index's own (`--index-dir` may put one among the images), and what of it isn't images.
+CATALOG = "catalog.sqlite"
+THUMBNAILS = "thumbnails"
+
 # Pillow warns of large or oddly written files on standard error; what matters of it becomes a reason.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
@@ -43,7 +54,18 @@ _SRGB = ImageCms.createProfile("sRGB")
 
 
 class ImageError(MasslError):
-    """A file that can't be used as an image. The message is the reason, short enough for a table."""
+    """A file that can't be used as an image. The message is the reason, short enough for a table.
+
+    `lasting` says whether the reason lies in the file's content, and so holds until that changes.
+    """
+
+    def __init__(self, reason: str, lasting: bool = True) -> None:
+        super().__init__(reason)
+        self.lasting = lasting
+
+
+class TooLarge(ImageError):
+    """More pixels than the caller allows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +75,7 @@ class ImageFile:
     path: str
     size: int
     mtime_ns: int
+    ctime_ns: int = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,16 +86,23 @@ class Skipped:
     reason: str
 
 
-def walk(root: Path) -> Iterator[ImageFile | Skipped]:
+def walk(root: Path, exclude: Sequence[str] = ()) -> Iterator[ImageFile | Skipped]:
     """Yields every image file below `root`, in a stable order, and what had to be passed over.
 
     Hidden files and folders (a leading dot) are left out without a word. Real folders come first; symbolic links
-    are followed afterwards, each folder once, so that a loop ends and a link to something inside `root` adds nothing.
+    are followed afterwards, each file and folder once, so that a loop ends and a link to something inside `root` adds
+    nothing.
+
+    Args:
+        root: the folder.
+        exclude: patterns of files and folders to leave out, as a shell writes them. One without a slash means a name
+            anywhere (`cache`, `*.gif`), one with a slash a path from the root (`2019/drafts`, `*/drafts`).
 
     Raises:
         MasslError: `root` is missing, is no folder, or can't be listed.
     """
     check_folder(root)
+    excluded = _excluder(exclude)
     real_root = os.path.realpath(root)
     seen_folders: set[tuple[int, int]] = set()
     seen_linked_files: set[tuple[int, int]] = set()
@@ -81,44 +111,52 @@ def walk(root: Path) -> Iterator[ImageFile | Skipped]:
     while pending or links:
         if not pending:
             relative = links.pop(0)
+            target = os.path.realpath(os.path.join(root, relative))
             try:
                 info = os.stat(os.path.join(root, relative))
+                around = _identity(os.path.dirname(target))
             except OSError as error:
                 if _looks_like_image(relative):
                     yield Skipped(relative, _reason(error, "broken link"))
                 continue
-            target = os.path.realpath(os.path.join(root, relative))
             if target == real_root or target.startswith(real_root.rstrip(os.sep) + os.sep):
                 continue
             if stat.S_ISDIR(info.st_mode):
                 pending.append(relative)
             elif _looks_like_image(relative) and (info.st_dev, info.st_ino) not in seen_linked_files:
                 seen_linked_files.add((info.st_dev, info.st_ino))
-                yield _judge(relative, info)
+                if around not in seen_folders:
+                    yield _judge(relative, info)
             continue
 
         folder = pending.pop()
         try:
-            here = os.stat(os.path.join(root, folder))
-            if (here.st_dev, here.st_ino) in seen_folders:
+            here = _identity(os.path.join(root, folder))
+            if here in seen_folders:
                 continue
-            seen_folders.add((here.st_dev, here.st_ino))
-            entries = sorted(os.scandir(os.path.join(root, folder)), key=lambda entry: entry.name)
+            seen_folders.add(here)
+            with os.scandir(os.path.join(root, folder)) as listing:
+                entries = sorted(listing, key=lambda entry: entry.name)
         except OSError as error:
             yield Skipped(folder, _reason(error, "the folder vanished"))
             continue
+        of_an_index = any(entry.name == CATALOG for entry in entries)
         folders = []
         for entry in entries:
-            if entry.name.startswith("."):
+            if entry.name.startswith(".") or (of_an_index and entry.name == THUMBNAILS):
                 continue
             relative = f"{folder}/{entry.name}" if folder else entry.name
+            if excluded and excluded(relative):
+                continue
             try:
                 if entry.is_symlink():
                     links.append(relative)
                 elif entry.is_dir(follow_symlinks=False):
                     folders.append(relative)
                 elif _looks_like_image(entry.name):
-                    yield _judge(relative, entry.stat(follow_symlinks=False))
+                    info = entry.stat(follow_symlinks=False)
+                    if not seen_linked_files or (info.st_dev, info.st_ino) not in seen_linked_files:
+                        yield _judge(relative, info)
             except OSError as error:
                 yield Skipped(relative, _reason(error, "vanished while reading"))
         pending.extend(reversed(folders))
@@ -151,8 +189,14 @@ def find_images(root: Path) -> tuple[list[str], list[Skipped]]:
         else:
             skipped.append(item)
     if not found:
-        raise MasslError(f"{root} holds no image files; massl reads JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF and HEIC")
+        raise _no_images(root)
     return found, skipped
+
+
+def check_holds_images(root: Path) -> None:
+    """Raises a `MasslError` unless there is an image file somewhere below `root`; looks no further than the first."""
+    if not any(isinstance(item, ImageFile) for item in walk(root)):
+        raise _no_images(root)
 
 
 def read_bytes(path: Path) -> bytes:
@@ -165,20 +209,24 @@ def read_bytes(path: Path) -> bytes:
         # O_NONBLOCK: a FIFO that took the file's place after the walk must not stop the run.
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     except OSError as error:
-        raise ImageError(_reason(error, "vanished while reading")) from None
+        # A socket can't be opened at all.
+        missing = "not a regular file" if error.errno == errno.ENXIO else _reason(error, "vanished while reading")
+        raise ImageError(missing, lasting=False) from None
     info = os.fstat(descriptor)
     if not stat.S_ISREG(info.st_mode):
         os.close(descriptor)
-        raise ImageError("a folder, not an image" if stat.S_ISDIR(info.st_mode) else "not a regular file")
+        what = "a folder, not an image" if stat.S_ISDIR(info.st_mode) else "not a regular file"
+        raise ImageError(what, lasting=False)
     with os.fdopen(descriptor, "rb") as file:
         if info.st_size == 0:
             raise ImageError("empty file")
         if info.st_size > MAX_BYTES:
             raise ImageError(f"{info.st_size / 2**30:.1f} GiB, more than the limit of 1 GiB a file")
         try:
-            return file.read()
+            # A file that something still writes to must not be read without end.
+            return file.read(MAX_BYTES)
         except OSError as error:
-            raise ImageError(_reason(error, "vanished while reading")) from None
+            raise ImageError(_reason(error, "vanished while reading"), lasting=False) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +238,9 @@ class Decoded:
     height: int
 
 
-def decode(data: bytes, shortest: int | None = None) -> Decoded:
+def decode(
+    data: bytes, shortest: int | None = None, max_pixels: int = MAX_PIXELS, budget: PixelBudget | None = None
+) -> Decoded:
     """Decodes an image file's bytes to upright, opaque, 8-bit sRGB.
 
     Turned by its EXIF orientation, converted from its colour profile, transparency laid on white, of animations and
@@ -201,34 +251,60 @@ def decode(data: bytes, shortest: int | None = None) -> Decoded:
         data: the file's content.
         shortest: the shorter side, in pixels, that the caller needs. A larger image is decoded at a reduced size,
             which is several times faster for JPEG; the result's shorter side is then at least `shortest`.
+        max_pixels: larger images are refused.
+        budget: the memory that threads share; without one, only `max_pixels` counts.
 
     Raises:
-        ImageError: no image, damaged, or more than `MAX_PIXELS` pixels.
+        TooLarge: more than `max_pixels` pixels.
+        ImageError: no image, damaged, or more than the memory holds.
     """
+    width = height = 0
+    if max_pixels > MAX_PIXELS and Image.MAX_IMAGE_PIXELS:
+        # Somebody asked for more than Pillow itself opens; what each caller allows is checked below all the same.
+        Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, max_pixels // 2 + 1)
+
+    def check(across: int, down: int) -> None:
+        nonlocal width, height
+        width, height = across, down
+        if width * height > max_pixels:
+            raise TooLarge(
+                f"too large: {width} x {height} is {width * height / 1e6:,.0f} megapixels, "
+                f"the limit is {max_pixels / 1e6:,.0f}"
+            )
+
     try:
+        if raw.is_raw(data):
+            if not raw.can_develop():
+                raise ImageError("a RAW photograph: to read these, pip install 'massl[raw]'")
+            return _develop(data, shortest, check, budget)
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            width, height = image.size
-            if width * height > MAX_PIXELS:
-                raise ImageError(_too_large(width, height))
+            check(*image.size)
             if shortest:
                 # The scale is the largest power of two at which both sides still reach what was asked for.
                 image.draft("RGB", (shortest, shortest))
-            image.load()
-            try:
-                picture = ImageOps.exif_transpose(image)
-            except Exception:  # damaged EXIF must not cost an image whose pixels are fine
-                picture = image
-            if (picture.width > picture.height) != (image.width > image.height):
-                width, height = height, width
-            return Decoded(_to_srgb(picture, image.info.get("icc_profile"), shortest), width, height)
+            needed = image.width * image.height
+            if "progressive" in image.info:
+                needed += width * height // 2  # all coefficients are kept, whatever the scale
+            with budget.take(needed) if budget else nullcontext():
+                image.load()
+                try:
+                    picture = ImageOps.exif_transpose(image)
+                except Exception:  # damaged EXIF must not cost an image whose pixels are fine
+                    picture = image
+                if (picture.width > picture.height) != (image.width > image.height):
+                    width, height = height, width
+                return Decoded(_to_srgb(picture, image.info.get("icc_profile"), shortest), width, height)
     except ImageError:
         raise
     except UnidentifiedImageError:
         raise ImageError("not an image, or of a format that is not supported") from None
-    except Image.DecompressionBombError:
-        raise ImageError(f"too large: more than the limit of {MAX_PIXELS / 1e6:.0f} megapixels") from None
+    except Image.DecompressionBombError as error:  # Pillow's own limit, which comes first and says only how many
+        pixels = re.search(r"\d+", str(error))
+        count = f"{int(pixels[0]) / 1e6:,.0f}" if pixels else "too many"
+        raise TooLarge(f"too large: {count} megapixels, the limit is {max_pixels / 1e6:,.0f}") from None
     except MemoryError:
-        raise ImageError("not enough memory to decode it") from None
+        size = f"{width} x {height} pixels take about {width * height * BYTES_PER_PIXEL / 2**30:.1f} GiB"
+        raise ImageError(f"not enough memory to decode it: {size}", lasting=False) from None
     except Exception as error:  # on damaged data decoders raise nearly anything: OSError, SyntaxError, struct.error…
         detail = " ".join(str(error).split())[:120]
         if "truncated" in detail:
@@ -236,9 +312,22 @@ def decode(data: bytes, shortest: int | None = None) -> Decoded:
         raise ImageError(f"damaged: {detail or type(error).__name__}") from None
 
 
-def open_image(path: Path, shortest: int | None = None) -> Image.Image:
+def _develop(
+    data: bytes, shortest: int | None, check: Callable[[int, int], None], budget: PixelBudget | None
+) -> Decoded:
+    with ExitStack() as held:
+
+        def admit(width: int, height: int) -> None:
+            check(width, height)
+            if budget:
+                held.enter_context(budget.take(width * height))
+
+        return Decoded(*raw.develop(data, shortest, admit))
+
+
+def open_image(path: Path, shortest: int | None = None, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """`decode` on a file's content."""
-    return decode(read_bytes(path), shortest).picture
+    return decode(read_bytes(path), shortest, max_pixels).picture
 
 
 def fit(picture: Image.Image, size: int, resize: int) -> Image.Image:
@@ -285,16 +374,39 @@ def _apply_profile(image: Image.Image, profile: bytes | None) -> Image.Image:
 
 
 def _grey_to_8_bits(image: Image.Image) -> Image.Image:
-    values = np.asarray(image, dtype=np.float32)
-    values = np.nan_to_num(values, nan=0.0, posinf=0.0, neginf=0.0)
+    values = np.array(image, dtype=np.float32)
+    np.nan_to_num(values, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
     low, high = float(values.min()), float(values.max())
     if image.mode == "F" or low < 0:
         # No bit depth to go by: stretch what is there.
-        values = (values - low) * (255.0 / (high - low) if high > low else 0.0)
+        values -= low
+        values *= 255.0 / (high - low) if high > low else 0.0
     elif high > 255:
         top = next(2**bits - 1 for bits in (10, 12, 14, 16, 32) if high < 2**bits)
-        values = values * (255.0 / top)
-    return Image.fromarray(values.round().astype(np.uint8))
+        values *= 255.0 / top
+    return Image.fromarray(np.rint(values, out=values).astype(np.uint8))
+
+
+def _no_images(root: Path) -> MasslError:
+    return MasslError(f"{root} holds no image files; massl reads JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF, HEIC and RAW")
+
+
+def _excluder(patterns: Sequence[str]) -> Callable[[str], object] | None:
+    """Whether a path relative to the root is left out; None where nothing is."""
+    plain = [pattern.removeprefix("./").strip("/") for pattern in patterns]
+    anywhere = [fnmatch.translate(pattern) for pattern in plain if pattern and "/" not in pattern]
+    from_root = [fnmatch.translate(pattern) for pattern in plain if "/" in pattern]
+    if not anywhere and not from_root:
+        return None
+    names = re.compile("|".join(anywhere) or r"(?!)")
+    paths = re.compile("|".join(from_root) or r"(?!)")
+    return lambda path: names.match(path.rpartition("/")[2]) or paths.match(path)
+
+
+def _identity(folder: str) -> tuple[int, int]:
+    """What a folder is, under whichever name."""
+    info = os.stat(folder)
+    return info.st_dev, info.st_ino
 
 
 def _looks_like_image(name: str) -> bool:
@@ -304,12 +416,7 @@ def _looks_like_image(name: str) -> bool:
 def _judge(path: str, info: os.stat_result) -> ImageFile | Skipped:
     if not stat.S_ISREG(info.st_mode):
         return Skipped(path, "not a regular file")
-    return ImageFile(path, info.st_size, info.st_mtime_ns)
-
-
-def _too_large(width: int, height: int) -> str:
-    megapixels = width * height / 1e6
-    return f"too large: {width} x {height} is {megapixels:.0f} megapixels, the limit is {MAX_PIXELS / 1e6:.0f}"
+    return ImageFile(path, info.st_size, info.st_mtime_ns, info.st_ctime_ns)
 
 
 def _reason(error: OSError, missing: str) -> str:
