@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,15 +13,17 @@ from typing import Any
 
 from massl.errors import MasslError
 
-VERSION = 1
+VERSION = 2
 
 _SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE images (
     id INTEGER PRIMARY KEY,
-    path BLOB NOT NULL UNIQUE,          -- relative to the root, the bytes of the file system: names need not be UTF-8
+    path BLOB NOT NULL UNIQUE,          -- relative to the root, the bytes of the file system: names need not be UTF-8,
+                                        -- or a zero byte and the id, of a gone one whose path another has now
     size INTEGER NOT NULL,              -- bytes
     mtime_ns INTEGER NOT NULL,          -- -1: look at it again whatever it says
+    ctime_ns INTEGER NOT NULL DEFAULT -1, -- -1: not known
     hash BLOB,                          -- SHA-256 of the file
     width INTEGER, height INTEGER,      -- pixels, upright
     state TEXT NOT NULL CHECK (state IN ('ready', 'skipped', 'gone')),
@@ -29,7 +31,8 @@ CREATE TABLE images (
     embedding BLOB                      -- float16 [D]
 );
 CREATE INDEX images_by_hash ON images (hash);
-CREATE INDEX images_by_state ON images (state, path, size, mtime_ns);
+CREATE INDEX images_by_state ON images (state, path, size, mtime_ns, ctime_ns);
+CREATE INDEX images_unembedded ON images (id) WHERE embedding IS NULL;
 CREATE TABLE labels (
     image INTEGER PRIMARY KEY REFERENCES images (id) ON DELETE CASCADE,
     label TEXT NOT NULL,
@@ -44,6 +47,17 @@ CREATE TABLE decisions (
     PRIMARY KEY (image, kind, about)
 ) WITHOUT ROWID;
 """
+
+
+# From each earlier format to the next.
+_MIGRATIONS = {
+    1: (
+        "ALTER TABLE images ADD COLUMN ctime_ns INTEGER NOT NULL DEFAULT -1",
+        "DROP INDEX images_by_state",
+        "CREATE INDEX images_by_state ON images (state, path, size, mtime_ns, ctime_ns)",
+        "CREATE INDEX images_unembedded ON images (id) WHERE embedding IS NULL",
+    ),
+}
 
 
 class Catalog:
@@ -78,7 +92,7 @@ class Catalog:
 
     @classmethod
     def open(cls, path: Path) -> Catalog:
-        """Opens an existing catalog.
+        """Opens an existing catalog, and brings one of an earlier format to today's.
 
         Raises:
             MasslError: missing, damaged, or written by a newer version.
@@ -91,7 +105,21 @@ class Catalog:
             raise catalog._trouble("it holds no version") from None
         if version > VERSION:
             raise MasslError(f"{path} was written by a newer version of massl (format {version}); update massl")
+        if version < VERSION and catalog.can_be_written():
+            catalog._migrate()
         return catalog
+
+    def can_be_written(self) -> bool:
+        """Whether this user may write it; if not, it can be searched all the same."""
+        return os.access(self.path, os.W_OK) and os.access(self.path.parent, os.W_OK)
+
+    def _migrate(self) -> None:
+        with self.writing() as connection:
+            (version,) = connection.execute("PRAGMA user_version").fetchone()  # another process may have been faster
+            for step in range(version, VERSION):
+                for statement in _MIGRATIONS[step]:
+                    connection.execute(statement)
+            connection.execute(f"PRAGMA user_version = {max(version, VERSION)}")
 
     def read(self, query: str, values: Iterable[Any] = ()) -> Iterator[tuple[Any, ...]]:
         """Runs a query and yields its rows.
@@ -126,6 +154,21 @@ class Catalog:
         except sqlite3.Error as error:
             raise self._trouble(str(error)) from error
 
+    @contextmanager
+    def reading_from_threads(self) -> Iterator[Callable[[str, Sequence[Any]], list[tuple[Any, ...]]]]:
+        """A query function over a connection of its own that threads take turns at, and that is closed at the end."""
+        connection = self._connect(check_same_thread=False)
+        turn = threading.Lock()
+
+        def read(query: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
+            with turn:
+                return connection.execute(query, values).fetchall()
+
+        try:
+            yield read
+        finally:
+            connection.close()
+
     def meta(self) -> dict[str, str]:
         """All of the collection's own facts: encoder, schema, cache."""
         return dict(self.read("SELECT key, value FROM meta"))
@@ -152,12 +195,11 @@ class Catalog:
             self._local.connection = connection
         return connection
 
-    def _connect(self) -> sqlite3.Connection:
-        if self.path.exists() and not (os.access(self.path, os.W_OK) and os.access(self.path.parent, os.W_OK)):
-            # Somebody else's index, say: it can be searched all the same.
+    def _connect(self, check_same_thread: bool = True) -> sqlite3.Connection:
+        if self.path.exists() and not self.can_be_written():
             address = f"{self.path.resolve().as_uri()}?immutable=1"
-            return sqlite3.connect(address, uri=True, isolation_level=None)
-        connection = sqlite3.connect(self.path, isolation_level=None, timeout=30)
+            return sqlite3.connect(address, uri=True, isolation_level=None, check_same_thread=check_same_thread)
+        connection = sqlite3.connect(self.path, isolation_level=None, timeout=30, check_same_thread=check_same_thread)
         connection.execute("PRAGMA journal_mode = WAL")
         return connection
 

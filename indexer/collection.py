@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sqlite3
@@ -24,9 +25,17 @@ from indexer.classify import Classification, classify
 from indexer.encoder import Encoder, EncoderMismatch
 from indexer.vectors import FaissIndex, VectorIndex
 from massl.errors import MasslError
-from massl.images import ImageError, Skipped, check_folder, decode, find_images, read_bytes
+from massl.images import (
+    CATALOG,
+    MAX_PIXELS,
+    ImageError,
+    Skipped,
+    check_folder,
+    check_holds_images,
+    decode,
+    read_bytes,
+)
 
-CATALOG = "catalog.sqlite"
 MAX_LABEL = 100  # characters
 
 
@@ -167,7 +176,7 @@ class Collection:
             else:
                 collection.check_fits(encoder)
             return collection
-        find_images(root)
+        check_holds_images(root)
         encoder = encoder or Encoder.load()
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -239,8 +248,19 @@ class Collection:
 
     # Indexing -----------------------------------------------------------------------------------------------------
 
-    def update(self, report: Callable[[indexing.Progress], None] = lambda progress: None) -> indexing.IndexReport:
+    def update(
+        self,
+        report: Callable[[indexing.Progress], None] = lambda progress: None,
+        *,
+        exclude: Sequence[str] | None = None,
+        max_pixels: int | None = None,
+    ) -> indexing.IndexReport:
         """Brings the collection up to date with its folder; see `indexer.indexing.update`.
+
+        Args:
+            report: told how far it is.
+            exclude: patterns of files and folders to leave out from now on; those of before if left out.
+            max_pixels: the largest image to read from now on; that of before if left out.
 
         Raises:
             MasslError: another process is indexing it, or nothing can be written.
@@ -248,13 +268,31 @@ class Collection:
         check_folder(self.root)
         with self._held():
             started = time.monotonic()
-            result = indexing.update(self.root, self.catalog, self.encoder, report)
-            generation = self.catalog.meta()["generation"]
-            if self.catalog.meta().get("calibrated_generation") != generation:
+            if exclude is not None:
+                self.catalog.set_meta({"exclude": json.dumps([pattern for pattern in exclude if pattern])})
+            if max_pixels is not None:
+                self.catalog.set_meta({"max_pixels": str(max_pixels)})
+            result = indexing.update(
+                self.root, self.catalog, lambda: self.encoder, report, self.exclude, self.max_pixels
+            )
+            meta = self.catalog.meta()
+            generation = meta["generation"]
+            if meta.get("calibrated_generation") != generation:
                 calibrated = {"calibration": self._calibrate().to_json(), "calibrated_generation": generation}
                 self.catalog.set_meta(calibrated | {"updated": now()})
-            self.index()
+            if meta.get("vectors_generation") != generation or not (self.folder / meta["vectors_file"]).exists():
+                self.index()
             return replace(result, seconds=time.monotonic() - started)
+
+    @property
+    def exclude(self) -> tuple[str, ...]:
+        """Patterns of files and folders that are left out; see `massl.images.walk`."""
+        return tuple(json.loads(self.catalog.meta().get("exclude", "[]")))
+
+    @property
+    def max_pixels(self) -> int:
+        """The most pixels that an image may have."""
+        return int(self.catalog.meta().get("max_pixels", MAX_PIXELS))
 
     def _take(self, encoder: Encoder) -> None:
         """Makes the collection another encoder's: every embedding goes, labels and decisions stay."""
@@ -262,7 +300,7 @@ class Collection:
             shutil.copyfile(encoder.path, self.folder / "encoder.tmp")
             (self.folder / "encoder.tmp").replace(self.folder / "encoder.onnx")
             with self.catalog.writing() as connection:
-                connection.execute("UPDATE images SET embedding = NULL, mtime_ns = -1")
+                connection.execute("UPDATE images SET embedding = NULL")
                 connection.execute("DELETE FROM meta WHERE key LIKE 'vectors_%' OR key LIKE 'calibrat%'")
                 connection.executemany(
                     "INSERT OR REPLACE INTO meta VALUES (?, ?)",
@@ -391,7 +429,9 @@ class Collection:
     def thumbnail(self, image: int) -> Path | None:
         """A WebP thumbnail without metadata, made when it is first asked for; None if the original can't be read."""
         row = next(self.catalog.read("SELECT path, hash FROM images WHERE id = ? AND state = 'ready'", [image]), None)
-        return thumbnails.make(self.root / os.fsdecode(row[0]), row[1].hex(), self.folder) if row else None
+        if row is None:
+            return None
+        return thumbnails.make(self.root / os.fsdecode(row[0]), row[1].hex(), self.folder, self.max_pixels)
 
     def _embed(self, queries: Sequence[Query]) -> NDArray[np.float32]:
         """The queries' weighted sum, float32 `[D]` of unit length."""
@@ -562,6 +602,8 @@ class Collection:
             "created": meta["created"],
             "updated": meta.get("updated"),
             "bytes": disk,
+            "exclude": list(self.exclude),
+            "max_megapixels": self.max_pixels / 1e6,
             "skipped": [{"path": item.path, "reason": item.reason} for item in self.skipped()],
         }
 

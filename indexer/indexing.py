@@ -7,28 +7,43 @@ import os
 import sqlite3
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
+from typing import Literal, TypeVar
 
 import numpy as np
+import PIL
 from numpy.typing import NDArray
 
 from indexer.catalog import Catalog, to_bytes
+from indexer.changes import Changes, Row, Todo, compare
 from indexer.encoder import Encoder
-from massl.images import ImageError, ImageFile, Skipped, decode, read_bytes, walk
+from massl import raw
+from massl.images import MAX_PIXELS, ImageError, ImageFile, Skipped, TooLarge, decode, read_bytes, walk
+from massl.limits import PixelBudget
 
 BATCH = 32  # images in a batch, and so in a transaction: what a kill can cost at most
+_PART = 30_000  # values that SQLite takes in one statement everywhere
+
+Item = TypeVar("Item")
+Outcome = TypeVar("Outcome")
 
 
 @dataclass(frozen=True)
 class Progress:
-    """`done` of `total` files looked at; `path` is one of the last."""
+    """`done` of `total` files looked at; `path` is one of the last.
+
+    `stage` is `compare` while the contents of touched files are compared with the catalog, then `embed`.
+    """
 
     done: int
     total: int
     path: str
+    stage: Literal["compare", "embed"] = "embed"
 
 
 @dataclass
@@ -52,19 +67,8 @@ class IndexReport:
 
 
 @dataclass(frozen=True)
-class _Known:
-    """A row of the catalog, without its embedding."""
-
-    id: int
-    size: int
-    mtime_ns: int
-    state: str
-    hash: bytes | None
-
-
-@dataclass(frozen=True)
 class Loaded:
-    """A file that was read: its pixels, or why there are none."""
+    """A file that was read: its pixels, or why there are none; neither where its content is embedded already."""
 
     file: ImageFile
     hash: bytes | None = None
@@ -75,52 +79,34 @@ class Loaded:
     lasting: bool = True  # whether the reason lies in the content, and so holds until the file changes
 
 
-def update(root: Path, catalog: Catalog, encoder: Encoder, report: Callable[[Progress], None]) -> IndexReport:
+def update(
+    root: Path,
+    catalog: Catalog,
+    encoder: Callable[[], Encoder],
+    report: Callable[[Progress], None],
+    exclude: Sequence[str] = (),
+    max_pixels: int = MAX_PIXELS,
+) -> IndexReport:
     """Makes the catalog say what is below `root` now.
 
-    A file counts as unchanged while its size and time of change are. One with another path but the content of a file
-    that has gone was moved: it keeps its identity, labels and embedding. Rows of files that have gone are kept, out of
-    sight, so that an unplugged disk costs nothing when it comes back.
+    A file counts as unchanged while its size and its two times of change are. Images are followed by content (see
+    `indexer.changes`). Rows of files that have gone are kept, out of sight, so that an unplugged disk costs nothing
+    when it comes back.
+
+    Args:
+        root: the folder.
+        catalog: what is known of it.
+        encoder: gives the encoder; asked only where there is something to embed.
+        report: told of every batch.
+        exclude: patterns of what to leave out; see `massl.images.walk`.
+        max_pixels: larger images are skipped.
     """
     started = time.monotonic()
     result = IndexReport()
-    known = {
-        bytes(path): _Known(*rest)
-        for path, *rest in catalog.read("SELECT path, id, size, mtime_ns, state, hash FROM images")
-    }
-    files: list[ImageFile] = []
-    passed_over: list[Skipped] = []
-    for found in walk(root):
-        if isinstance(found, ImageFile):
-            files.append(found)
-        else:
-            passed_over.append(found)
-    present = {to_bytes(file.path) for file in files} | {to_bytes(skipped.path) for skipped in passed_over}
-
-    vanished = [row for path, row in known.items() if path not in present and row.state != "gone"]
-    with catalog.writing() as connection:
-        connection.executemany("UPDATE images SET state = 'gone' WHERE id = ?", [(row.id,) for row in vanished])
-        for skipped in passed_over:
-            _write_skipped(connection, skipped.path, 0, -1, skipped.reason)
-        if vanished:
-            _next_generation(connection)
-
-    todo = []
-    for file in files:
-        row = known.get(to_bytes(file.path))
-        if row and row.state != "gone" and (row.size, row.mtime_ns) == (file.size, file.mtime_ns):
-            result.unchanged += row.state == "ready"
-        else:
-            todo.append(file)
-
-    removed = {row.id for row in vanished if row.state == "ready"}
-    done = 0
-    for batch in batches(root, todo, encoder):
-        _commit(catalog, encoder, known, batch, removed, result)
-        done += len(batch)
-        report(Progress(done, len(todo), batch[-1].file.path))
-
-    result.removed = len(removed)
+    _look_again_if_readers_changed(catalog, max_pixels)
+    changes, passed_over = _scan(root, catalog, report, exclude, result)
+    _apply(catalog, changes, passed_over)
+    _embed(root, catalog, encoder, report, changes.todo, max_pixels, result)
     ((result.indexed,),) = catalog.read("SELECT count(*) FROM images WHERE state = 'ready'")
     result.skipped = skipped_files(catalog)
     result.seconds = time.monotonic() - started
@@ -133,110 +119,289 @@ def skipped_files(catalog: Catalog) -> list[Skipped]:
     return [Skipped(os.fsdecode(path), reason) for path, reason in rows]
 
 
-def batches(root: Path, files: list[ImageFile], encoder: Encoder) -> Iterator[list[Loaded]]:
-    """Reads files in threads, ahead of the encoder but never by more than four batches."""
-    workers = os.cpu_count() or 1
-    with ThreadPoolExecutor(workers, "decode") as pool:
-        pending: deque[Future[Loaded]] = deque()
-        try:
-            remaining = iter(files)
-            batch: list[Loaded] = []
-            while True:
-                while len(pending) < 4 * BATCH and (file := next(remaining, None)) is not None:
-                    pending.append(pool.submit(_load, root, file, encoder))
-                if not pending:
-                    break
-                batch.append(pending.popleft().result())
-                if len(batch) == BATCH:
-                    yield batch
-                    batch = []
-            if batch:
-                yield batch
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+def _look_again_if_readers_changed(catalog: Catalog, max_pixels: int) -> None:
+    """Has skipped files read anew when what reads them is another: a format, or a larger limit, may now do."""
+    meta = catalog.meta()
+    readers = f"pillow {PIL.__version__}, raw {raw.can_develop()}"
+    with_another = meta.get("readers") != readers
+    if with_another or int(meta.get("readers_max_pixels", 0)) != max_pixels:
+        which = "TRUE" if with_another else "reason LIKE 'too large%'"
+        with catalog.writing() as connection:
+            connection.execute(f"UPDATE images SET mtime_ns = -1 WHERE state = 'skipped' AND {which}")
+            connection.executemany(
+                "INSERT OR REPLACE INTO meta VALUES (?, ?)",
+                [("readers", readers), ("readers_max_pixels", str(max_pixels))],
+            )
 
 
-def _load(root: Path, file: ImageFile, encoder: Encoder) -> Loaded:
+def _scan(
+    root: Path, catalog: Catalog, report: Callable[[Progress], None], exclude: Sequence[str], result: IndexReport
+) -> tuple[Changes, list[Skipped]]:
+    """Walks the folder beside the catalog. Files that are as they were cost a look at their size and times."""
+    rows = {row[1]: Row(*row) for row in catalog.read("SELECT id, path, size, mtime_ns, ctime_ns, state FROM images")}
+    unembedded = {row[0] for row in catalog.read("SELECT id FROM images WHERE embedding IS NULL")}
+    kept: list[tuple[Row, ImageFile]] = []
+    touched: list[tuple[Row, ImageFile]] = []
+    new: list[ImageFile] = []
+    todo: list[Todo] = []
+    passed_over: list[Skipped] = []
+    for item in walk(root, exclude):
+        if isinstance(item, Skipped):
+            passed_over.append(item)
+            continue
+        row = rows.pop(to_bytes(item.path), None)
+        if row is None:
+            new.append(item)
+        elif not row.is_as(item) or (row.state == "gone" and row.id in unembedded):
+            touched.append((row, item))
+        elif row.state == "ready" and row.id in unembedded:
+            todo.append(Todo(item, row, "same"))
+        else:
+            result.unchanged += row.state == "ready"
+            result.added += row.state == "gone"
+            if row.state == "gone" or row.ctime_ns == -1:
+                kept.append((row, item))
+
+    for item in passed_over:
+        row = rows.get(to_bytes(item.path))
+        if row and row.state == "skipped":
+            del rows[row.path]
+    taken = {to_bytes(item.path) for item in passed_over}
+    hashes = _hashes(catalog, [row.id for row, _ in touched] + [row.id for row in rows.values()])
+    with ThreadPoolExecutor(_workers(), "compare") as pool:
+
+        def hash_of(files: Sequence[ImageFile]) -> list[bytes | None]:
+            found = []
+            for digest in _ahead(pool, lambda file: _hash(root / file.path), files, 4 * _workers()):
+                found.append(digest)
+                report(Progress(len(found), len(files), files[len(found) - 1].path, "compare"))
+            return found
+
+        changes = compare(
+            [(row._replace(hash=hashes[row.id]), item) for row, item in touched],
+            new,
+            [row._replace(hash=hashes[row.id]) for row in rows.values()],
+            taken,
+            lambda wanted: _known_hashes(catalog, wanted),
+            hash_of,
+        )
+    result.unchanged += sum(row.state == "ready" and row.id not in unembedded for row, _ in changes.kept)
+    result.added += sum(row.state == "gone" and row.id not in unembedded for row, _ in changes.kept)
+    result.moved = sum(row.state == "ready" for row, _ in changes.moved)
+    result.added += sum(row.state == "gone" and row.id not in unembedded for row, _ in changes.moved)
+    result.removed = changes.removed
+    # Content that is known, but has no embedding: after --rebuild, or of a file that could not be read before.
+    missing = [pair for pair in (*changes.kept, *changes.moved) if pair[0].id in unembedded]
+    changes.kept += kept
+    changes.todo += todo + [Todo(item, row, "same" if row.state == "ready" else row.state) for row, item in missing]
+    changes.todo.sort(key=lambda item: item.file.path)
+    return changes, passed_over
+
+
+def _apply(catalog: Catalog, changes: Changes, passed_over: Sequence[Skipped]) -> None:
+    """Writes everything that needs no embedding, in one transaction: what is seen is the folder before or after."""
+    if not (changes.kept or changes.moved or changes.vanished or changes.displaced or passed_over):
+        return
+    state = "state = CASE WHEN embedding IS NULL AND reason IS NOT NULL THEN 'skipped' ELSE 'ready' END"
+    times = "size = ?, mtime_ns = CASE mtime_ns WHEN -1 THEN -1 ELSE ? END, ctime_ns = ?"
+    with catalog.writing() as connection:
+        # Paths are unique, and images may have changed places: first all leave, then all arrive.
+        leaving = [row for row, _ in changes.moved] + changes.displaced
+        connection.executemany(
+            "UPDATE images SET path = ? WHERE id = ?", [(b"\0%d" % row.id, row.id) for row in leaving]
+        )
+        connection.executemany(
+            "UPDATE images SET state = 'gone' WHERE id = ?", [(row.id,) for row in changes.vanished + changes.displaced]
+        )
+        connection.executemany(
+            f"UPDATE images SET path = ?, {times}, {state} WHERE id = ?",
+            [(to_bytes(file.path), *_times(file), row.id) for row, file in changes.moved],
+        )
+        connection.executemany(
+            f"UPDATE images SET {times}, {state} WHERE id = ?", [(*_times(file), row.id) for row, file in changes.kept]
+        )
+        for item in passed_over:
+            _write_skipped(connection, ImageFile(item.path, 0, -1), item.reason)
+        # What was never embedded and says nothing of anything: skipped files that have gone.
+        connection.execute(
+            "DELETE FROM images WHERE state = 'gone' AND embedding IS NULL "
+            "AND id NOT IN (SELECT image FROM labels) AND id NOT IN (SELECT image FROM decisions)"
+        )
+        back = any(row.state != "ready" for row, _ in changes.moved + changes.kept)
+        if back or changes.vanished or changes.displaced:
+            _next_generation(connection)
+
+
+def _embed(
+    root: Path,
+    catalog: Catalog,
+    encoder: Callable[[], Encoder],
+    report: Callable[[Progress], None],
+    todo: Sequence[Todo],
+    max_pixels: int,
+    result: IndexReport,
+) -> None:
+    if not todo:
+        return
+    own = encoder()
+    remaining = iter(todo)
+    done = 0
+    query = "SELECT 1 FROM images WHERE hash = ? AND embedding IS NOT NULL LIMIT 1"
+    with catalog.reading_from_threads() as read:
+        files = [item.file for item in todo]
+        for batch in batches(root, files, own, max_pixels, lambda digest: bool(read(query, [digest]))):
+            _commit(catalog, own, list(zip(islice(remaining, len(batch)), batch, strict=True)), result)
+            done += len(batch)
+            report(Progress(done, len(todo), batch[-1].file.path))
+
+
+def batches(
+    root: Path,
+    files: Sequence[ImageFile],
+    encoder: Encoder,
+    max_pixels: int = MAX_PIXELS,
+    is_embedded: Callable[[bytes], bool] = lambda digest: False,
+) -> Iterator[list[Loaded]]:
+    """Reads files in threads, ahead of the encoder but never by more than four batches.
+
+    Args:
+        root: the folder.
+        files: what to read in it.
+        encoder: what the pixels are for.
+        max_pixels: larger images are skipped.
+        is_embedded: whether a content's hash needs no pixels.
+    """
+    budget = PixelBudget.of_this_machine()
+
+    def load(file: ImageFile) -> Loaded:
+        return _load(root, file, encoder, max_pixels, budget, is_embedded)
+
+    with ThreadPoolExecutor(_workers(), "decode") as pool, closing(_ahead(pool, load, files, 4 * BATCH)) as loaded:
+        while batch := list(islice(loaded, BATCH)):
+            yield batch
+
+
+def _ahead(
+    pool: ThreadPoolExecutor, function: Callable[[Item], Outcome], items: Sequence[Item], ahead: int
+) -> Generator[Outcome, None, None]:
+    """As `map`, by threads, in order, with never more than `ahead` results waiting."""
+    pending: deque[Future[Outcome]] = deque()
+    remaining = iter(items)
+    try:
+        while True:
+            pending.extend(pool.submit(function, item) for item in islice(remaining, ahead - len(pending)))
+            if not pending:
+                return
+            yield pending.popleft().result()
+    finally:
+        for future in pending:
+            future.cancel()
+
+
+def _workers() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _hash(path: Path) -> bytes | None:
+    try:
+        return hashlib.sha256(read_bytes(path)).digest()
+    except ImageError:
+        return None
+
+
+def _load(
+    root: Path,
+    file: ImageFile,
+    encoder: Encoder,
+    max_pixels: int,
+    budget: PixelBudget,
+    is_embedded: Callable[[bytes], bool],
+) -> Loaded:
+    digest = None
     try:
         data = read_bytes(root / file.path)
+        digest = hashlib.sha256(data).digest()
+        if is_embedded(digest):
+            return Loaded(file, digest)
+        decoded = decode(data, encoder.resize, max_pixels, budget)
+    except TooLarge as error:
+        return Loaded(file, digest, reason=f"{error}; --max-megapixels raises it")
     except ImageError as error:
-        return Loaded(file, reason=str(error), lasting=False)
-    digest = hashlib.sha256(data).digest()
-    try:
-        decoded = decode(data, shortest=encoder.resize)
-    except ImageError as error:
-        return Loaded(file, digest, reason=str(error))
+        return Loaded(file, digest, reason=str(error), lasting=error.lasting)
     return Loaded(file, digest, encoder.prepare(decoded.picture), decoded.width, decoded.height)
 
 
-def _commit(
-    catalog: Catalog,
-    encoder: Encoder,
-    known: dict[bytes, _Known],
-    batch: list[Loaded],
-    removed: set[int],
-    result: IndexReport,
-) -> None:
+def _commit(catalog: Catalog, encoder: Encoder, batch: list[tuple[Todo, Loaded]], result: IndexReport) -> None:
     """Embeds what of a batch is new content, and writes the whole batch in one transaction."""
-    embeddings = _reusable(catalog, batch)
+    known = _embedded(catalog, [item.hash for _, item in batch if item.hash is not None and item.reason is None])
     new = {
-        item.hash: item.pixels
-        for item in batch
-        if item.pixels is not None and item.hash is not None and item.hash not in embeddings
+        item.hash: item
+        for _, item in batch
+        if item.pixels is not None and item.hash is not None and item.hash not in known
     }
     if new:
-        rows = encoder.embed(np.stack(list(new.values()))).astype(np.float16)
-        embeddings |= {digest: row.tobytes() for digest, row in zip(new, rows, strict=True)}
+        rows = encoder.embed(np.stack([item.pixels for item in new.values() if item.pixels is not None]))
+        for (digest, item), row in zip(new.items(), rows.astype(np.float16), strict=True):
+            known[digest] = (row.tobytes(), item.width, item.height)
     result.embedded += len(new)
     with catalog.writing() as connection:
         # With every batch, so that no kill can leave a cache that looks current.
         _next_generation(connection)
-        for item in batch:
-            path = to_bytes(item.file.path)
-            if item.pixels is None:
-                mtime = item.file.mtime_ns if item.lasting else -1
-                _write_skipped(connection, item.file.path, item.file.size, mtime, item.reason or "", item.hash)
+        for todo, item in batch:
+            if item.hash not in known:
+                file = item.file if item.lasting else replace(item.file, mtime_ns=-1)
+                _write_skipped(connection, file, item.reason or "changed while reading", item.hash)
                 continue
-            values = (
-                item.file.size, item.file.mtime_ns, item.hash, item.width, item.height, embeddings[item.hash]
-            )  # fmt: skip
-            row = known.get(path)
-            if row is None and (moved := _moved_from(connection, item.hash)):
+            embedding, width, height = known[item.hash]
+            values = (*_times(item.file), item.hash, width, height, embedding)
+            if todo.row is None:
                 connection.execute(
-                    "UPDATE images SET path = ?, size = ?, mtime_ns = ?, state = 'ready' WHERE id = ?",
-                    (path, item.file.size, item.file.mtime_ns, moved),
+                    "INSERT INTO images (path, size, mtime_ns, ctime_ns, hash, width, height, embedding, state) "
+                    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'ready')",
+                    (to_bytes(item.file.path), *values),
                 )
-                # A row that went in an earlier run and comes back under a new name was counted as removed then.
-                result.moved += moved in removed
-                result.added += moved not in removed
-                removed.discard(moved)
-            elif row is None:
-                connection.execute(
-                    "INSERT INTO images (path, size, mtime_ns, hash, width, height, embedding, state) "
-                    "VALUES (?, ?, ?, ?, ?, ?, ?, 'ready')",
-                    (path, *values),
-                )
-                result.added += 1
             else:
                 connection.execute(
-                    "UPDATE images SET size = ?, mtime_ns = ?, hash = ?, width = ?, height = ?, embedding = ?, "
-                    "state = 'ready', reason = NULL WHERE id = ?",
-                    (*values, row.id),
+                    "UPDATE images SET size = ?, mtime_ns = ?, ctime_ns = ?, hash = ?, width = ?, height = ?, "
+                    "embedding = ?, state = 'ready', reason = NULL WHERE id = ?",
+                    (*values, todo.row.id),
                 )
-                if row.state != "ready":
-                    result.added += 1
-                elif row.hash == item.hash:
-                    result.unchanged += 1  # touched, not changed
-                else:
-                    result.changed += 1
+            result.unchanged += todo.was == "same"
+            result.changed += todo.was == "ready"
+            result.added += todo.was in ("gone", "skipped")
 
 
-def _reusable(catalog: Catalog, batch: list[Loaded]) -> dict[bytes | None, bytes]:
-    """Embeddings that the catalog already has for the content of a batch: copies and moved files cost nothing."""
-    digests = [item.hash for item in batch if item.pixels is not None]
+def _embedded(catalog: Catalog, digests: Sequence[bytes]) -> dict[bytes | None, tuple[bytes, int, int]]:
+    """What the catalog already has for the content of a batch: copies cost nothing."""
     marks = ", ".join("?" * len(digests))
-    query = f"SELECT hash, embedding FROM images WHERE embedding IS NOT NULL AND hash IN ({marks})"
-    return dict(catalog.read(query, digests)) if digests else {}
+    query = f"SELECT hash, embedding, width, height FROM images WHERE embedding IS NOT NULL AND hash IN ({marks})"
+    return {digest: tuple(rest) for digest, *rest in catalog.read(query, digests)} if digests else {}
+
+
+def _known_hashes(catalog: Catalog, digests: Collection[bytes]) -> set[bytes]:
+    """Which of these contents the catalog has, in whatever state."""
+    found: set[bytes] = set()
+    for part in _parts(list(digests)):
+        marks = ", ".join("?" * len(part))
+        found |= {row[0] for row in catalog.read(f"SELECT hash FROM images WHERE hash IN ({marks})", part)}
+    return found
+
+
+def _hashes(catalog: Catalog, ids: Sequence[int]) -> dict[int, bytes | None]:
+    found: dict[int, bytes | None] = {}
+    for part in _parts(ids):
+        marks = ", ".join("?" * len(part))
+        found |= {row[0]: row[1] for row in catalog.read(f"SELECT id, hash FROM images WHERE id IN ({marks})", part)}
+    return found
+
+
+def _parts(items: Sequence[Item]) -> Iterator[Sequence[Item]]:
+    for start in range(0, len(items), _PART):
+        yield items[start : start + _PART]
+
+
+def _times(file: ImageFile) -> tuple[int, int, int]:
+    return file.size, file.mtime_ns, file.ctime_ns
 
 
 def _next_generation(connection: sqlite3.Connection) -> None:
@@ -244,17 +409,11 @@ def _next_generation(connection: sqlite3.Connection) -> None:
     connection.execute("UPDATE meta SET value = CAST(value AS INTEGER) + 1 WHERE key = 'generation'")
 
 
-def _moved_from(connection: sqlite3.Connection, digest: bytes | None) -> int | None:
-    row = connection.execute("SELECT id FROM images WHERE hash = ? AND state = 'gone' LIMIT 1", (digest,)).fetchone()
-    return row[0] if row else None
-
-
-def _write_skipped(
-    connection: sqlite3.Connection, path: str, size: int, mtime_ns: int, reason: str, digest: bytes | None = None
-) -> None:
+def _write_skipped(connection: sqlite3.Connection, file: ImageFile, reason: str, digest: bytes | None = None) -> None:
     connection.execute(
-        "INSERT INTO images (path, size, mtime_ns, hash, state, reason) VALUES (?, ?, ?, ?, 'skipped', ?) "
-        "ON CONFLICT (path) DO UPDATE SET size = excluded.size, mtime_ns = excluded.mtime_ns, hash = excluded.hash, "
-        "state = 'skipped', reason = excluded.reason, embedding = NULL",
-        (to_bytes(path), size, mtime_ns, digest, reason),
+        "INSERT INTO images (path, size, mtime_ns, ctime_ns, hash, state, reason) VALUES (?, ?, ?, ?, ?, 'skipped', ?) "
+        "ON CONFLICT (path) DO UPDATE SET size = excluded.size, mtime_ns = excluded.mtime_ns, "
+        "ctime_ns = excluded.ctime_ns, hash = excluded.hash, state = 'skipped', reason = excluded.reason, "
+        "embedding = NULL",
+        (to_bytes(file.path), *_times(file), digest, reason),
     )

@@ -6,23 +6,23 @@ import os
 import threading
 from pathlib import Path
 
-from massl.images import ImageError, open_image
+from massl.images import MAX_PIXELS, THUMBNAILS, ImageError, open_image
 
 SIDE = 256  # pixels of the longer side
 
 
-def make(original: Path, digest: str, folder: Path) -> Path | None:
+def make(original: Path, digest: str, folder: Path, max_pixels: int = MAX_PIXELS) -> Path | None:
     """The thumbnail of a file, from the cache or made now: WebP, upright, sRGB, without any metadata.
 
     Named by the content's hash in hexadecimal, so that it is never stale. None if the original can't be read or
     nothing can be written.
     """
-    path = folder / "thumbnails" / digest[:2] / f"{digest}.webp"
+    path = folder / THUMBNAILS / digest[:2] / f"{digest}.webp"
     if path.exists():
         return path
     temporary = path.with_suffix(f".{os.getpid()}-{threading.get_ident()}.tmp")
     try:
-        picture = open_image(original, shortest=SIDE)
+        picture = open_image(original, SIDE, max_pixels)
         picture.thumbnail((SIDE, SIDE), reducing_gap=2.0)
         path.parent.mkdir(parents=True, exist_ok=True)
         # A fresh picture of the pixels alone: nothing of the file's metadata can come along.

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from indexer import Collection, Encoder
+from tests.indexer.tiny import write_encoder
 
 
 @pytest.fixture(scope="session")
@@ -21,3 +22,9 @@ def collection(photos: Path, encoder: Encoder) -> Collection:
     made = Collection.create(photos, encoder)
     made.update()
     return made
+
+
+@pytest.fixture(scope="session")
+def tiny_encoder(tmp_path_factory: pytest.TempPathFactory) -> Encoder:
+    """A real encoder that takes no time."""
+    return Encoder.load(write_encoder(tmp_path_factory.mktemp("encoder") / "tiny.onnx"), threads=1)
