@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import csv
+import signal
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -9,7 +12,36 @@ import typer
 from cli.options import EncoderFile, Images, IndexDir, Json, Quiet, Verbose
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from indexer import Collection, IndexReport
+    from indexer.indexing import Progress
+
+Exclude = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--exclude",
+        metavar="PATTERN",
+        help="Leave out files and folders of this name (cache, '*.gif') or path (2019/drafts); may be given several "
+        "times, is remembered until given anew, '' forgets it.",
+        show_default=False,
+    ),
+]
+MaxMegapixels = Annotated[
+    float | None,
+    typer.Option(
+        "--max-megapixels",
+        envvar="MASSL_MAX_MEGAPIXELS",
+        min=0.0,
+        help="The largest image to read, 179 if left out; remembered. What the free memory doesn't hold is skipped "
+        "in any case.",
+        show_default=False,
+    ),
+]
+SkippedFile = Annotated[
+    Path | None,
+    typer.Option("--skipped", metavar="CSV", help="Write the skipped files and why to this file.", show_default=False),
+]
 
 
 def command(
@@ -17,6 +49,12 @@ def command(
     encoder: EncoderFile = None,
     index_dir: IndexDir = None,
     rebuild: Annotated[bool, typer.Option("--rebuild", help="Embed everything anew; labels stay.")] = False,
+    exclude: Exclude = None,
+    max_megapixels: MaxMegapixels = None,
+    skipped: SkippedFile = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Keep the index current until Ctrl-C; with --json one object a change.")
+    ] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 if a file was skipped.")] = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -24,36 +62,93 @@ def command(
 ) -> None:
     """Build the index of a folder of images, or bring it up to date.
 
-    Examples: massl index ./photos · massl index ./photos --encoder my-run/encoder.onnx --rebuild
+    Examples: massl index ./photos · massl index ./photos --watch · massl index ./photos --exclude cache
     """
     from cli.terminal import print_json, say
     from indexer import Collection, Encoder
 
     given = Encoder.load(encoder) if encoder else None
     collection = Collection.create(images, given, index_dir, rebuild)
-    report = update(collection, quiet)
-    if as_json:
-        print_json(describe(collection, report))
-    say(summary(report), quiet)
-    for item in report.skipped[: None if verbose else 5]:
-        say(f"  skipped {item.path!r}: {item.reason}", quiet)
-    if len(report.skipped) > 5 and not verbose:
-        say(f"  … and {len(report.skipped) - 5:,} more: massl info {images}", quiet)
+    max_pixels = None if max_megapixels is None else round(max_megapixels * 1e6)
+
+    def tell(report: IndexReport) -> None:
+        if as_json:
+            print_json(describe(collection, report))
+        say(summary(report), quiet)
+        for item in report.skipped[: None if verbose else 5]:
+            say(f"  skipped {item.path!r}: {item.reason}", quiet)
+        if len(report.skipped) > 5 and not verbose:
+            say(f"  … and {len(report.skipped) - 5:,} more: massl info {images}", quiet)
+        if skipped:
+            _write_skipped(skipped, report)
+
+    report = update(collection, quiet, exclude, max_pixels)
+    tell(report)
+    if watch:
+        from indexer import CollectionBusy
+        from indexer.watching import watch as changes
+
+        # Whoever stops a service sends SIGTERM: end as on Ctrl-C.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        say(f"Watching {images}. Ctrl-C ends it.", quiet)
+        noticed = changes(collection.root, collection.folder, lambda reason: say(reason, quiet))
+        while _next(noticed):
+            try:
+                latest = update(collection, quiet=True)
+            except CollectionBusy as error:
+                say(str(error), quiet)
+                continue
+            changed = latest.added or latest.changed or latest.moved or latest.removed
+            if changed or latest.skipped != report.skipped:
+                report = latest
+                tell(report)
+        say("Closed.", quiet)
     if strict and report.skipped:
         raise typer.Exit(1)
 
 
-def update(collection: Collection, quiet: bool) -> IndexReport:
+def _next(noticed: Iterator[None]) -> bool:
+    """Waits for the next change; False on Ctrl-C, which is how a watch ends."""
+    try:
+        next(noticed)
+    except KeyboardInterrupt:
+        return False
+    return True
+
+
+def _write_skipped(file: Path, report: IndexReport) -> None:
+    from massl.errors import MasslError
+
+    try:
+        # File names go out as the bytes that they are, also where those are not UTF-8.
+        with file.open("w", newline="", encoding="utf-8", errors="surrogateescape") as rows:
+            writer = csv.writer(rows, lineterminator="\n")
+            writer.writerow(["path", "reason"])
+            writer.writerows((item.path, item.reason) for item in report.skipped)
+    except OSError as error:
+        raise MasslError(f"{file} can't be written ({error.strerror or error}); the index is complete") from None
+
+
+def update(
+    collection: Collection, quiet: bool, exclude: Sequence[str] | None = None, max_pixels: int | None = None
+) -> IndexReport:
     """Brings a collection up to date under a progress line."""
     from cli.terminal import ProgressLine
 
+    stages = {"compare": "Comparing", "embed": "Indexing"}
     with ProgressLine("Indexing", "images", quiet) as line:
-        return collection.update(lambda progress: line.update(progress.done, progress.total))
+
+        def show(progress: Progress) -> None:
+            if line.what != stages[progress.stage]:
+                line.begin(stages[progress.stage])
+            line.update(progress.done, progress.total)
+
+        return collection.update(show, exclude=exclude, max_pixels=max_pixels)
 
 
 def describe(collection: Collection, report: IndexReport) -> dict[str, Any]:
     """The JSON of a run of the indexer."""
-    encoder = collection.encoder
+    about = collection.catalog.meta()
     return {
         "indexed": report.indexed,
         "added": report.added,
@@ -62,7 +157,7 @@ def describe(collection: Collection, report: IndexReport) -> dict[str, Any]:
         "removed": report.removed,
         "unchanged": report.unchanged,
         "skipped": [{"path": item.path, "reason": item.reason} for item in report.skipped],
-        "encoder": {"name": encoder.name, "sha256": encoder.sha256, "dim": encoder.dim},
+        "encoder": {"name": about["encoder_name"], "sha256": about["encoder_sha256"], "dim": int(about["dim"])},
         "seconds": round(report.seconds, 3),
         "images_per_second": round(report.images_per_second, 1),
     }

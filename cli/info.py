@@ -32,6 +32,8 @@ def command(
             print_line(f"skipped: {len(value):,} files")
             for item in value:
                 print_line(f"  {item['path']!r}: {item['reason']}")
+        elif isinstance(value, list):
+            print_line(f"{key}: {', '.join(map(repr, value)) or 'nothing'}")
         elif isinstance(value, dict):
             print_line(f"{key}:")
             for name, inner in value.items():

@@ -16,7 +16,7 @@ PLAIN_EVERY = 5.0  # seconds between progress lines where there is no terminal
 
 def print_json(value: dict[str, Any]) -> None:
     """One JSON object, with its schema's number first, on standard output."""
-    print(json.dumps({"schema": 1, **value}))
+    print(json.dumps({"schema": 1, **value}), flush=True)
 
 
 def print_line(text: str, end: str = "\n") -> None:
@@ -43,6 +43,14 @@ class ProgressLine:
         self._first: int | None = None
         self._bar: Progress | None = None
         self._task: Any = None
+
+    def begin(self, what: str) -> None:
+        """Another stage of the same work, with a rate of its own."""
+        self.what = what
+        self._started = self._last = time.monotonic()
+        self._first = None
+        if self._bar:
+            self._bar.reset(self._task, description=what, rate="")
 
     def __enter__(self) -> ProgressLine:
         """Starts the bar if standard error is a terminal."""

@@ -6,7 +6,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -78,17 +78,24 @@ class Catalog:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise _cannot_write(path.parent, error.strerror or str(error)) from None
-        catalog = cls(path)
+        # Under another name first: a kill here must not leave an empty catalog that looks like a damaged one.
+        temporary = path.with_name(f"{path.name}.new")
         try:
-            with catalog.writing() as connection:
+            for rest in (temporary, temporary.with_name(f"{temporary.name}-journal")):
+                rest.unlink(missing_ok=True)
+            with closing(sqlite3.connect(temporary, isolation_level=None)) as connection:
+                connection.execute("BEGIN")
                 # A statement at a time: executescript would commit before the meta rows are in.
                 for statement in _SCHEMA.split(";\n"):
                     connection.execute(statement)
                 connection.execute(f"PRAGMA user_version = {VERSION}")
                 connection.executemany("INSERT INTO meta VALUES (?, ?)", meta.items())
-        except sqlite3.Error as error:
+                connection.execute("COMMIT")
+            temporary.replace(path)
+        except (sqlite3.Error, OSError) as error:
+            temporary.unlink(missing_ok=True)
             raise _cannot_write(path.parent, str(error)) from None
-        return catalog
+        return cls(path)
 
     @classmethod
     def open(cls, path: Path) -> Catalog:

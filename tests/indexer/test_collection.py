@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
-import sqlite3
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -124,55 +121,6 @@ def test_a_second_indexer_leaves(collection: Collection) -> None:
     with collection._held(), pytest.raises(MasslError, match=f"is being indexed by process {os.getpid()}"):
         Collection.open(collection.root).update()
     assert Collection.open(collection.root).update().unchanged == 24
-
-
-def test_a_killed_run_loses_at_most_a_batch(photos: Path, encoder: Encoder) -> None:
-    for number in range(30):
-        for picture in sorted(photos.glob("*/*.jpg")):
-            if "-" not in picture.name:
-                image = Image.open(picture)
-                image.putpixel((0, 0), (number, number, number))
-                image.save(picture.with_name(f"{picture.stem}-{number}.png"), compress_level=1)
-    total = len(list(photos.rglob("*.*")))
-    code = f"from indexer import Collection; Collection.create({str(photos)!r}).update()"
-    committed = 0
-    for patience in (0.1, 0.3, 0.6, 1.0):
-        process = subprocess.Popen([sys.executable, "-c", code])
-        seen = _wait_for_rows(photos / ".massl" / "catalog.sqlite", committed)
-        time.sleep(patience * 0.2)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        now = _rows(photos / ".massl" / "catalog.sqlite")
-        assert now >= seen >= committed
-        committed = now
-    collection = Collection.open(photos)
-    report = collection.update()
-    assert report.indexed == total
-    assert report.embedded <= total - committed
-    fresh = Collection.create(photos, encoder, photos.parent / "fresh")
-    fresh.update()
-    probe = [Query.of_file(sorted(photos.glob("flag/*.jpg"))[0])]
-    assert [(r.path, round(r.score, 3)) for r in collection.search(probe, 50)] == [
-        (r.path, round(r.score, 3)) for r in fresh.search(probe, 50)
-    ]
-
-
-def _rows(catalog: Path) -> int:
-    if not catalog.exists():
-        return 0
-    try:
-        return sqlite3.connect(catalog).execute("SELECT count(*) FROM images WHERE state = 'ready'").fetchone()[0]
-    except sqlite3.OperationalError:  # not yet made
-        return 0
-
-
-def _wait_for_rows(catalog: Path, before: int) -> int:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        if (found := _rows(catalog)) > before:
-            return found
-        time.sleep(0.02)
-    raise AssertionError("the indexer wrote nothing within a minute")
 
 
 # Encoders -------------------------------------------------------------------------------------------------------------

@@ -1,0 +1,169 @@
+"""`massl index` from outside: what it leaves out, lists and watches, and what stops it or doesn't."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from indexer import Collection
+from tests.cli.test_commands import failed
+from tests.indexer.tiny import picture, write_encoder
+
+MASSL = [sys.executable, "-c", "from cli import main; main()"]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Forty small pictures."""
+    for number in range(40):
+        path = tmp_path / "photos" / f"{number % 4}" / f"{number}.bmp"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(picture(number))
+    return tmp_path / "photos"
+
+
+@pytest.fixture
+def encoder_file(tmp_path: Path) -> Path:
+    return write_encoder(tmp_path / "tiny.onnx")
+
+
+def test_skipped_files_are_written_to_a_csv_and_listed(massl, folder: Path, encoder_file: Path, tmp_path: Path) -> None:
+    strange = os.fsdecode(b'caf\xe9 "x",\n.jpg')
+    (folder / strange).write_text("text")
+    (folder / "empty.png").touch()
+    ran = massl("index", folder, "--encoder", encoder_file, "--skipped", tmp_path / "skipped.csv")
+    assert ran.code == 0
+    with (tmp_path / "skipped.csv").open(newline="", encoding="utf-8", errors="surrogateescape") as rows:
+        told = list(csv.reader(rows))
+    assert told[0] == ["path", "reason"]
+    assert dict(told[1:]) == {
+        strange: "not an image, or of a format that is not supported",
+        "empty.png": "empty file",
+    }
+    listed = massl("info", folder).output
+    assert "skipped: 2 files" in listed
+    assert "  'empty.png': empty file" in listed
+    assert "can't be written" in failed(massl("index", folder, "-q", "--skipped", tmp_path / "no" / "skipped.csv"))
+
+
+def test_patterns_and_limits_are_flags_variables_and_remembered(massl, folder: Path, encoder_file: Path) -> None:
+    def index(*arguments: object, **environment: str) -> tuple[int, int]:
+        told = massl("index", folder, "--json", *arguments, **environment).json
+        return told["indexed"], len(told["skipped"])
+
+    assert index("--encoder", encoder_file, "--exclude", "3", "--exclude", "0/*.bmp") == (20, 0)
+    assert index() == (20, 0)
+    assert "exclude: '3', '0/*.bmp'" in massl("info", folder).output
+    assert index("--exclude", "") == (40, 0)
+    (folder / "new.bmp").write_bytes(picture(99))
+    assert index("--max-megapixels", "0.00006") == (40, 1)
+    assert index(MASSL_MAX_MEGAPIXELS="1") == (41, 0)
+    assert massl("index", folder, "--max-megapixels", "-1").code == 2
+
+
+def test_a_watch_keeps_the_index_current_and_ends_with_ctrl_c(folder: Path, encoder_file: Path) -> None:
+    command = [*MASSL, "index", str(folder), "--encoder", str(encoder_file), "--watch", "--json"]
+    watching = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    stuck = threading.Timer(60, watching.kill)
+    stuck.start()
+    try:
+        assert watching.stdout is not None
+        lines: Iterator[str] = iter(watching.stdout.readline, "")
+        assert json.loads(next(lines))["added"] == 40
+        (folder / "new").mkdir()
+        (folder / "new" / "a.bmp").write_bytes(picture(99))
+        assert json.loads(next(lines))["added"] == 1
+        (folder / "new").rename(folder / "renamed")
+        told = json.loads(next(lines))
+        assert (told["moved"], told["indexed"]) == (1, 41)
+        shutil.rmtree(folder / "renamed")
+        assert json.loads(next(lines))["removed"] == 1
+        watching.send_signal(signal.SIGINT)
+        output, error = watching.communicate(timeout=30)
+        assert (watching.returncode, output) == (0, "")
+        assert error.rstrip().endswith("Closed.")
+        assert "Traceback" not in error
+    finally:
+        stuck.cancel()
+        watching.kill()
+        watching.wait()
+
+
+def test_a_second_indexer_says_who_holds_the_index(massl, folder: Path, encoder_file: Path) -> None:
+    massl("index", folder, "--encoder", encoder_file, "-q")
+    collection = Collection.open(folder)
+    with collection._held():
+        assert f"is being indexed by process {os.getpid()}" in failed(massl("index", folder))
+        assert massl("info", folder, "--json").json["indexed"] == 40
+    assert massl("index", folder, "-q").code == 0
+
+
+def test_a_full_disk_says_so_and_loses_nothing(massl, folder: Path, encoder_file: Path) -> None:
+    massl("index", folder, "--encoder", encoder_file, "-q")
+    for number in range(1000):
+        (folder / f"more{number}.bmp").write_bytes(picture(1000 + number))
+    size = sum((folder / ".massl" / name).stat().st_size for name in ("catalog.sqlite",))
+
+    def small_disk() -> None:  # no file may grow beyond this, as if the disk were full
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size + 50_000, size + 50_000))
+
+    ran = subprocess.run(
+        [*MASSL, "index", str(folder), "-q"], preexec_fn=small_disk, capture_output=True, text=True, timeout=100
+    )
+    assert ran.returncode == 1
+    assert "Traceback" not in ran.stderr
+    (line,) = ran.stderr.strip().splitlines()
+    assert "can't be written" in line
+    assert "--index-dir" in line
+    before = massl("info", folder, "--json").json["indexed"]
+    assert before >= 40
+    told = massl("index", folder, "--json").json
+    assert told["indexed"] == 1040
+    assert told["unchanged"] == before
+
+
+def test_a_folder_that_can_not_be_written_is_indexed_elsewhere(folder: Path, encoder_file: Path) -> None:
+    bound: list[str] = []
+    if os.getuid() == 0:  # whom permissions don't bind, unless that power is taken away
+        if not shutil.which("setpriv"):
+            pytest.skip("as root this needs setpriv")
+        bound = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-all"]
+    elsewhere = folder.parent / "elsewhere"
+    folder.chmod(0o555)
+    try:
+
+        def index(*arguments: object) -> subprocess.CompletedProcess[str]:
+            command = [*bound, *MASSL, "index", str(folder), "--encoder", str(encoder_file), *map(str, arguments)]
+            return subprocess.run(command, capture_output=True, text=True, timeout=100)
+
+        refused = index()
+        assert refused.returncode == 1
+        (line,) = refused.stderr.strip().splitlines()
+        assert "can't be written (Permission denied); choose another place with --index-dir" in line
+        done = index("--index-dir", elsewhere)
+        assert done.returncode == 0, done.stderr
+        assert "40 images indexed" in done.stderr
+    finally:
+        folder.chmod(0o755)
+
+
+def test_an_index_of_a_newer_version_is_left_alone(massl, folder: Path, encoder_file: Path) -> None:
+    massl("index", folder, "--encoder", encoder_file, "-q")
+    collection = Collection.open(folder)
+    with collection.catalog.writing() as connection:
+        connection.execute("PRAGMA user_version = 99")
+    collection.catalog.close()
+    before = (folder / ".massl" / "catalog.sqlite").read_bytes()
+    assert "was written by a newer version of massl (format 99); update massl" in failed(massl("index", folder))
+    assert (folder / ".massl" / "catalog.sqlite").read_bytes() == before

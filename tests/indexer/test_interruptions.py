@@ -1,0 +1,184 @@
+"""Killed, read while it is written, damaged: the catalog always opens, and a further run always completes it."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from indexer import Collection, Encoder, Query
+from indexer.catalog import VERSION
+from indexer.indexing import BATCH, Progress
+from tests.indexer.test_changes import assert_same_answers
+from tests.indexer.tiny import picture
+
+KILLS = int(os.environ.get("MASSL_TEST_KILLS", "6"))  # 100 takes a few minutes
+IMAGES = 1000
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for number in range(IMAGES):
+        path = tmp_path / "photos" / f"{number % 7}" / f"{number}.bmp"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(picture(number))
+    return tmp_path / "photos"
+
+
+def massl_index(folder: Path, encoder: Encoder) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", "from cli import main; main()", "index", str(folder), "--json"]
+    command += ["--encoder", str(encoder.path)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+
+
+def ready(folder: Path) -> int:
+    """How many images the catalog says can be searched; 0 where there is no catalog yet."""
+    file = folder / ".massl" / "catalog.sqlite"
+    if not file.exists():
+        return 0
+    connection = sqlite3.connect(file, timeout=30)
+    try:
+        return connection.execute("SELECT count(*) FROM images WHERE state = 'ready'").fetchone()[0]
+    except sqlite3.OperationalError as error:
+        assert "no such table" in str(error)  # being made
+        return 0
+    finally:
+        connection.close()
+
+
+def test_killed_at_random_moments_it_loses_at_most_a_batch(folder: Path, tiny_encoder: Encoder) -> None:
+    chance = random.Random(os.environ.get("MASSL_TEST_SEED", "0"))
+    number, before, killed = IMAGES, 0, 0
+    longest = 1.5  # seconds: about as long as a run takes, so that kills fall into all of it
+    while killed < KILLS:
+        wanted = len(list(folder.rglob("*.bmp")))
+        running = massl_index(folder, tiny_encoder)
+        moment = chance.uniform(0.0, longest)
+        if chance.random() < 0.5:  # half of the kills fall among the batches, which are a small part of a run
+            moment = chance.uniform(0.0, 0.4)
+            while running.poll() is None and ready(folder) <= before:
+                time.sleep(0.005)
+        deadline = time.monotonic() + moment
+        while running.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.005)
+        seen = ready(folder)
+        finished = running.poll() is not None
+        running.kill()
+        running.communicate()
+        killed += not finished
+        longest *= 0.9 if finished else 1.1
+
+        after = ready(folder)
+        if (folder / ".massl" / "catalog.sqlite").exists() and after:
+            collection = Collection.open(folder)
+            assert list(collection.catalog.read("PRAGMA integrity_check")) == [("ok",)]
+            assert collection.search([Query(data=picture(0))], 5) != []
+            collection.catalog.close()
+        assert after >= seen  # nothing that could be seen was lost
+        assert after in (before, wanted) or (after - before) % BATCH == 0  # whole batches, so at most one was lost
+        before = after
+        if after == wanted:  # there must be something to do
+            for _ in range(300):
+                (folder / f"{number}.bmp").write_bytes(picture(number))
+                number += 1
+            shutil.move(folder / "1", folder / f"{number}")
+            (folder / f"{number}").rename(folder / "1")
+
+    done, _ = massl_index(folder, tiny_encoder).communicate(timeout=120)
+    told = json.loads(done)
+    assert told["indexed"] == len(list(folder.rglob("*.bmp")))
+    assert told["unchanged"] == before
+    fresh = Collection.create(folder, tiny_encoder, folder.parent / "fresh")
+    fresh.update()
+    assert_same_answers(Collection.open(folder), fresh, picture(0))
+
+
+def test_a_search_while_it_is_written_sees_whole_batches(folder: Path, tiny_encoder: Encoder) -> None:
+    writing = Collection.create(folder, tiny_encoder)
+    counts: set[int] = set()
+    stop = threading.Event()
+
+    def read() -> None:
+        reading = Collection.open(folder)
+        while not stop.is_set():
+            counts.add(len(reading))
+        reading.catalog.close()
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    found: list[int] = []
+
+    def search(progress: Progress) -> None:
+        if progress.done % (8 * BATCH) == 0:
+            results = Collection.open(folder).search([Query(data=picture(0))], IMAGES)
+            found.append(len(results) - progress.done)
+
+    try:
+        writing.update(search)
+    finally:
+        stop.set()
+        reader.join()
+    assert found == [0, 0, 0]
+    assert all(count % BATCH == 0 or count == IMAGES for count in counts)
+    assert len(counts) > 3
+
+
+def test_a_vectors_file_with_any_byte_flipped_is_noticed_and_rebuilt(folder: Path, tiny_encoder: Encoder) -> None:
+    collection = Collection.create(folder, tiny_encoder)
+    collection.update()
+    wanted = [(result.path, result.score) for result in collection.search([Query(data=picture(0))], 20)]
+    (file,) = (folder / ".massl").glob("vectors-*")
+    whole = file.read_bytes()
+    chance = random.Random(0)
+    positions = {*range(80), len(whole) - 1, *(chance.randrange(len(whole)) for _ in range(60))}
+    for position in sorted(positions):
+        damaged = bytearray(whole)
+        damaged[position] ^= 1 << chance.randrange(8)
+        file.write_bytes(damaged)
+        again = Collection.open(folder)
+        assert [(result.path, result.score) for result in again.search([Query(data=picture(0))], 20)] == wanted
+        again.catalog.close()
+        (file,) = (folder / ".massl").glob("vectors-*")
+        assert file.read_bytes() != damaged
+
+
+def test_an_index_of_the_first_format_is_brought_along(folder: Path, tiny_encoder: Encoder) -> None:
+    collection = Collection.create(folder, tiny_encoder)
+    collection.update()
+    collection.add_labels("a", [1], "me")
+    with collection.catalog.writing() as connection:  # as the first format was
+        connection.execute("DROP INDEX images_unembedded")
+        connection.execute("DROP INDEX images_by_state")
+        connection.execute("ALTER TABLE images DROP COLUMN ctime_ns")
+        connection.execute("CREATE INDEX images_by_state ON images (state, path, size, mtime_ns)")
+        connection.execute("PRAGMA user_version = 1")
+    collection.catalog.close()
+    migrated = Collection.open(folder)
+    report = migrated.update()
+    assert (report.unchanged, report.embedded, len(migrated.labels())) == (IMAGES, 0, 1)
+    assert list(migrated.catalog.read("PRAGMA user_version")) == [(VERSION,)]
+    assert list(migrated.catalog.read("SELECT count(*) FROM images WHERE ctime_ns = -1")) == [(0,)]
+
+
+def test_an_index_that_was_killed_while_it_was_made_is_made_anew(folder: Path, tiny_encoder: Encoder) -> None:
+    code = f"""if True:
+        import os, signal, sqlite3
+        from indexer import Collection, Encoder, catalog
+        class Killed(sqlite3.Connection):
+            def executemany(self, *arguments):  # after the tables, before the commit
+                os.kill(os.getpid(), signal.SIGKILL)
+        connect = sqlite3.connect
+        catalog.sqlite3.connect = lambda *a, **k: connect(*a, factory=Killed, **k)
+        Collection.create({str(folder)!r}, Encoder.load({str(tiny_encoder.path)!r}))"""
+    assert subprocess.run([sys.executable, "-c", code]).returncode == -signal.SIGKILL
+    assert Collection.create(folder, tiny_encoder).update().added == IMAGES
