@@ -1,50 +1,189 @@
 #!/usr/bin/env python3
-"""What `massl index` spends its time on: the whole run, decoding alone and the encoder alone, side by side in one run.
+"""What `massl index` spends its time on, and how near that is to what the machine can do.
 
-    benchmarks/index.py IMAGES [ENCODER.onnx]
+    benchmarks/index.py speed IMAGES [ENCODER.onnx ...] [--limit N] [--rounds N]
+    benchmarks/index.py unchanged [FILES]
+    benchmarks/index.py memory IMAGES [ENCODER.onnx] [--counts 100,1000,10000]
 
-Prints images a second of each, and the encoder's share: how long it alone takes, over how long the whole run takes.
+`speed`, for each encoder: the whole run, decoding alone and the encoder alone, and a matrix product of the same precision
+(float32), one after the other in every round, so that whatever else the machine does falls on all of them. Both by the
+clock and by CPU seconds, which is what holds where other work shares the cores. `unchanged`: a run that has nothing to do
+over many tiny files. `memory`: the peak resident memory of runs over more and more images (or fewer, repeated under
+other names and contents), each in a process of its own.
 """
 
 from __future__ import annotations
 
+import argparse
+import os
+import resource
+import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from itertools import cycle, islice
 from pathlib import Path
 
 import numpy as np
 
 from indexer import Collection, Encoder
-from indexer.indexing import BATCH, batches
+from indexer.indexing import BATCH, batches, update
 from massl.images import ImageFile, walk
 
+SIDE = 1536  # of the matrices whose product is timed
 
-def main(images: str, encoder_file: str | None = None) -> None:
-    root = Path(images)
-    encoder = Encoder.load(encoder_file)
-    files = [item for item in walk(root) if isinstance(item, ImageFile)]
+
+def cpu_seconds() -> float:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+
+
+def timed(work: Callable[[], object]) -> np.ndarray:
+    """Seconds by the clock, and of CPU time."""
+    clock, cpu = time.perf_counter(), cpu_seconds()
+    work()
+    return np.array([time.perf_counter() - clock, cpu_seconds() - cpu])
+
+
+def flops(file: Path) -> float:
+    """Floating-point operations of one image in products and convolutions, two for a multiplication and addition."""
+    import onnx
+
+    model = onnx.load(file)
+    for value in model.graph.input:
+        value.type.tensor_type.shape.dim[0].dim_value = 1
+    graph = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
+    shapes = {value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim] for value in graph.value_info}
+    shapes |= {value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim] for value in graph.output}
+    shapes |= {tensor.name: list(tensor.dims) for tensor in graph.initializer}
+    total = 0.0
+    for node in graph.node:
+        if node.op_type in ("MatMul", "Gemm"):
+            total += 2.0 * np.prod(np.maximum(1, shapes[node.output[0]])) * shapes[node.input[0]][-1]
+        elif node.op_type == "Conv":
+            total += 2.0 * np.prod(np.maximum(1, shapes[node.output[0]])) * np.prod(shapes[node.input[1]][1:])
+    return total
+
+
+def speed(root: Path, encoder_files: list[Path | None], limit: int, rounds: int) -> None:
+    files = [item for item in islice(walk(root), limit) if isinstance(item, ImageFile)]
+    one, other = (np.random.default_rng(seed).normal(size=(SIDE, SIDE)).astype(np.float32) for seed in (0, 1))
+    for file in encoder_files:
+        encoder = Encoder.load(file)
+        work = flops(encoder.path) if file else 0.0
+        pixels = np.stack(
+            [item.pixels for batch in batches(root, files, encoder) for item in batch if item.pixels is not None]
+        )
+
+        def decode(encoder: Encoder = encoder) -> None:
+            for _ in batches(root, files, encoder):
+                pass
+
+        def embed(encoder: Encoder = encoder, pixels: np.ndarray = pixels) -> None:
+            for start in range(0, len(pixels), BATCH):
+                encoder.embed(pixels[start : start + BATCH])
+
+        def whole(encoder: Encoder = encoder) -> None:
+            with tempfile.TemporaryDirectory() as folder:
+                collection = Collection.create(root, encoder, folder)
+                update(root, collection.catalog, lambda: encoder, lambda progress: None)
+                collection.catalog.close()
+
+        tasks = {
+            "whole run": whole,
+            "decoding alone": decode,
+            "encoder alone": embed,
+            "matrix product": lambda: one @ other,
+        }
+        if len(files) < sum(isinstance(item, ImageFile) for item in walk(root)):
+            sys.exit("the whole run takes all images of a folder: give one with as many as --limit")
+        taken = {name: np.min([timed(task) for _ in range(1)], 0) for name, task in tasks.items()}  # warm up
+        taken = {name: np.zeros((rounds, 2)) for name in tasks}
+        for round in range(rounds):
+            for name, task in tasks.items():
+                taken[name][round] = timed(task)
+        median = {name: np.median(values, 0) for name, values in taken.items()}
+        count = len(pixels)
+        print(
+            f"\n{count} images, encoder {encoder.name} at {encoder.image_size} px on {encoder.device}, {rounds} rounds"
+        )
+        for name in ("whole run", "decoding alone", "encoder alone"):
+            clock, cpu = count / median[name]
+            print(f"{name:<15} {clock:8.1f} images/s {cpu:8.1f} images a CPU second")
+        for column, measure in enumerate(("by the clock", "by CPU seconds")):
+            seconds = {name: values[column] for name, values in median.items()}
+            slower = max(seconds["decoding alone"], seconds["encoder alone"])
+            both = seconds["decoding alone"] + seconds["encoder alone"]
+            print(f"{measure}: whole run {slower / seconds['whole run']:.2f} of the slower of the two, ", end="")
+            print(f"{both / seconds['whole run']:.2f} of both after one another", end="")
+            if work:
+                rate, best = work * count / seconds["encoder alone"], 2 * SIDE**3 / seconds["matrix product"]
+                print(f"; encoder {rate / 1e9:.1f} GFLOP/s ({work / 1e9:.2f} an image), ", end="")
+                print(f"{rate / best:.0%} of a matrix product's {best / 1e9:.1f}", end="")
+            print()
+
+
+def unchanged(count: int) -> None:
+    from PIL import Image
 
     with tempfile.TemporaryDirectory() as folder:
-        started = time.perf_counter()
-        report = Collection.create(root, encoder, folder).update()
-        whole = time.perf_counter() - started
+        root, index = Path(folder, "photos"), Path(folder, "index")
+        chance = np.random.default_rng(0)
+        for number in range(count):
+            place = root / f"{number // 1000:04}"
+            place.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(chance.integers(0, 256, (8, 8, 3), np.uint8)).save(place / f"{number}.bmp")
+        Collection.create(root, index_dir=index).update()
+        command = [sys.executable, "-c", "from cli import main; main()", "index", str(root), "--index-dir", str(index)]
+        for _ in range(3):
+            before = resource.getrusage(resource.RUSAGE_CHILDREN)
+            started = time.perf_counter()
+            subprocess.run([*command, "-q"], check=True)
+            after = resource.getrusage(resource.RUSAGE_CHILDREN)
+            cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+            print(f"{count:,} files, nothing to do: {time.perf_counter() - started:.2f} s, {cpu:.2f} CPU seconds")
 
-    started = time.perf_counter()
-    loaded = [item.pixels for batch in batches(root, files, encoder) for item in batch if item.pixels is not None]
-    decoding = time.perf_counter() - started
 
-    pixels = np.stack(loaded)
-    started = time.perf_counter()
-    for start in range(0, len(pixels), BATCH):
-        encoder.embed(pixels[start : start + BATCH])
-    alone = time.perf_counter() - started
+def memory(root: Path, encoder_file: Path | None, counts: list[int]) -> None:
+    originals = [root / item.path for item in walk(root) if isinstance(item, ImageFile)]
+    given = ["--encoder", str(encoder_file)] if encoder_file else []
+    for count in counts:
+        with tempfile.TemporaryDirectory(dir=os.environ.get("TMPDIR")) as folder:
+            for number, original in enumerate(islice(cycle(originals), count)):
+                # Bytes after the end of a picture make it another content, and change nothing else.
+                Path(folder, f"{number}{original.suffix}").write_bytes(
+                    original.read_bytes() + number.to_bytes(4, "big")
+                )
+            command = [sys.executable, "-c", "from cli import main; main()", "index", folder, "-q", *given]
+            code = f"import resource, subprocess; subprocess.run({command!r}, check=True); "
+            code += "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
+            peak = int(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout)
+            print(f"{count:>8,} images: peak {peak / 1024:,.0f} MiB", flush=True)
 
-    count = report.embedded
-    print(f"{count} images, encoder {encoder.name} at {encoder.image_size} px on {encoder.device}")
-    for name, seconds in (("whole run", whole), ("decoding alone", decoding), ("encoder alone", alone)):
-        print(f"{name:<15} {seconds:7.2f} s  {count / seconds:8.1f} images/s  {seconds / whole:6.1%} of the whole run")
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="what", required=True)
+    command = commands.add_parser("speed")
+    command.add_argument("images", type=Path)
+    command.add_argument("encoders", type=Path, nargs="*")
+    command.add_argument("--limit", type=int, default=10_000)
+    command.add_argument("--rounds", type=int, default=3)
+    command = commands.add_parser("unchanged")
+    command.add_argument("files", type=int, nargs="?", default=100_000)
+    command = commands.add_parser("memory")
+    command.add_argument("images", type=Path)
+    command.add_argument("encoder", type=Path, nargs="?")
+    command.add_argument("--counts", default="100,1000,10000")
+    given = parser.parse_args()
+    if given.what == "speed":
+        speed(given.images, given.encoders or [None], given.limit, given.rounds)
+    elif given.what == "unchanged":
+        unchanged(given.files)
+    else:
+        memory(given.images, given.encoder, [int(count) for count in given.counts.split(",")])
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()

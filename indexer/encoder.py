@@ -136,6 +136,8 @@ class Encoder:
 def _session(path: Path, data: bytes, threads: int | None) -> Any:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
+    # By default idle threads wait in a busy loop, which takes the cores from the threads that decode meanwhile.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if threads:
         options.intra_op_num_threads = threads
     available = onnxruntime.get_available_providers()

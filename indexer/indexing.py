@@ -27,6 +27,7 @@ from massl.images import MAX_PIXELS, ImageError, ImageFile, Skipped, TooLarge, d
 from massl.limits import PixelBudget
 
 BATCH = 32  # images in a batch, and so in a transaction: what a kill can cost at most
+GPU_BATCH = 256  # the same where a batch of 32 would leave most of the device idle
 _PART = 30_000  # values that SQLite takes in one statement everywhere
 
 Item = TypeVar("Item")
@@ -272,12 +273,13 @@ def batches(
         is_embedded: whether a content's hash needs no pixels.
     """
     budget = PixelBudget.of_this_machine()
+    size = BATCH if encoder.device == "cpu" else GPU_BATCH
 
     def load(file: ImageFile) -> Loaded:
         return _load(root, file, encoder, max_pixels, budget, is_embedded)
 
-    with ThreadPoolExecutor(_workers(), "decode") as pool, closing(_ahead(pool, load, files, 4 * BATCH)) as loaded:
-        while batch := list(islice(loaded, BATCH)):
+    with ThreadPoolExecutor(_workers(), "decode") as pool, closing(_ahead(pool, load, files, 4 * size)) as loaded:
+        while batch := list(islice(loaded, size)):
             yield batch
 
 
