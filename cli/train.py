@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 import time
@@ -11,14 +12,25 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.options import Images, Json, Quiet, Verbose
+from cli.options import Json, Quiet, Verbose
 
 if TYPE_CHECKING:
     from massl.settings import Choice
 
 
+SHOWN = 20  # files passed over that are named before a run begins
+
+
 def command(
-    images: Images,
+    images: Annotated[
+        Path,
+        typer.Argument(
+            metavar="IMAGES",
+            help="A folder of images; a list of paths (.txt, .csv); or tar shards: one, a folder of them, or a "
+            "pattern in quotes, as 'images-{000..123}.tar'.",
+            show_default=False,
+        ),
+    ],
     preset: Annotated[
         str | None,
         typer.Option("--preset", envvar="MASSL_PRESET", help="cpu, gpu, vit-s16-paper or vit-b16-paper."),
@@ -66,10 +78,11 @@ def command(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Learn an encoder from a folder of unlabelled images.
+    """Learn an encoder from unlabelled images.
 
     Examples: massl train ./photos · massl train ./photos --epochs 100 --set learning_rate=1e-3 · massl train ./photos
-    --init builtin --labels ./sorted · massl train ./photos --resume runs/photos
+    --init builtin --labels ./sorted · massl train ./photos --resume runs/photos · massl train
+    'shards/images-{000..123}.tar'
     """
     from cli.terminal import ProgressLine, print_json, say
     from massl.errors import MasslError
@@ -83,14 +96,14 @@ def command(
         raise typer.Exit(distributed.launch(sys.argv[1:], devices))
 
     from massl.export import export_run
-    from massl.images import find_images
     from massl.settings import concerns, plan, read_settings
+    from massl.sources import doubts, find_source
 
     overrides = dict(_pair(text) for text in settings or ())
     flags = {"backbone": backbone, "precision": precision, "accumulate": accumulate}
     flags |= {"checkpoint_activations": checkpoint_activations or None, "compile": compiled or None}
     overrides |= {key: str(value) for key, value in flags.items() if value is not None}
-    paths, skipped = find_images(images)
+    source, skipped = find_source(images)
     initial = _weights(init) if init else None
     world = distributed.World.join()
     quiet = quiet or world.rank > 0
@@ -103,15 +116,19 @@ def command(
         folder = Path(world.share(str(out or _new_folder(images))))
         preset = preset or ("cpu" if world.device.type == "cpu" else "gpu")
         workers = min(8, max(1, (os.cpu_count() or 1) // world.size))
+        begins = initial and initial.begins
+        augment = "device" if world.device.type == "cuda" else "loader"
         chosen, table = plan(
-            preset, len(paths), overrides, epochs, fast_precision(world.device), workers, initial and initial.begins
+            preset, len(source), overrides, epochs, fast_precision(world.device), workers, begins, augment
         )
         if not quiet:
-            _show(table, len(paths), world, preset)
-    for concern in concerns(chosen, len(paths)):
+            _show(table, len(source), world, preset)
+    for concern in [] if quiet else [*concerns(chosen, len(source)), *doubts(source, chosen.image_size)]:
         say(f"  note: {concern}", quiet)
-    for item in skipped:
+    for item in skipped[:SHOWN]:
         say(f"  skipped {item.path!r}: {item.reason}", quiet)
+    if len(skipped) > SHOWN:
+        say(f"  and {len(skipped) - SHOWN:,} more", quiet)
     interrupted: list[int] = []
     before = signal.signal(signal.SIGINT, lambda number, frame: _on_signal(interrupted, number))
     signal.signal(signal.SIGTERM, lambda number, frame: _on_signal(interrupted, number))
@@ -129,7 +146,7 @@ def command(
                 line.update(progress.step, progress.steps, note)
 
             summary = train(
-                images, paths, folder, chosen, resume=bool(resume), labelled=labels, tracker=tracker,
+                source, folder, chosen, resume=bool(resume), labelled=labels, tracker=tracker,
                 initial=initial, world=world, report=report, stop=lambda: bool(interrupted),
             )  # fmt: skip
     finally:
@@ -152,7 +169,7 @@ def command(
                 f"massl export {folder / 'checkpoints' / 'best.pt'} --out {encoder}",
                 quiet,
             )
-    say(f"Use it: massl index {images} --encoder {encoder}", quiet)
+    say(f"Use it: massl index {images if images.is_dir() else 'IMAGES'} --encoder {encoder}", quiet)
 
 
 def _weights(source: str) -> Any:
@@ -173,7 +190,9 @@ def _on_signal(seen: list[int], number: int) -> None:
 
 
 def _new_folder(images: Path) -> Path:
-    base = Path("runs") / (images.resolve().name or "images")
+    # Of a list or a shard the name alone, of a pattern what stands before it.
+    name = images.resolve().name if images.is_dir() else re.split(r"[{*?\[]", images.stem)[0].strip("-_. ")
+    base = Path("runs") / (name or "images")
     folder, number = base, 2
     while folder.exists():
         folder, number = base.with_name(f"{base.name}-{number}"), number + 1

@@ -218,15 +218,20 @@ def read_bytes(path: Path) -> bytes:
         what = "a folder, not an image" if stat.S_ISDIR(info.st_mode) else "not a regular file"
         raise ImageError(what, lasting=False)
     with os.fdopen(descriptor, "rb") as file:
-        if info.st_size == 0:
-            raise ImageError("empty file")
-        if info.st_size > MAX_BYTES:
-            raise ImageError(f"{info.st_size / 2**30:.1f} GiB, more than the limit of 1 GiB a file")
+        check_size(info.st_size)
         try:
             # A file that something still writes to must not be read without end.
             return file.read(MAX_BYTES)
         except OSError as error:
             raise ImageError(_reason(error, "vanished while reading"), lasting=False) from None
+
+
+def check_size(size: int) -> None:
+    """Raises an `ImageError` for an image file of `size` bytes that holds nothing or is larger than 1 GiB."""
+    if size == 0:
+        raise ImageError("empty file")
+    if size > MAX_BYTES:
+        raise ImageError(f"{size / 2**30:.1f} GiB, more than the limit of 1 GiB a file")
 
 
 @dataclass(frozen=True, slots=True)

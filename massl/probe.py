@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,10 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from massl.augment import normalise
 from massl.errors import MasslError
 from massl.evaluation import knn_top1, rankme
-from massl.images import ImageError, find_images, fit, open_image
-from massl.views import normalise
+from massl.images import ImageError, decode, find_images, fit
+from massl.sources import Files, Source
 
 IMAGES = 512  # unlabelled images that rank and spread are measured on
 LABELLED = 2000  # labelled images at most, half of which are looked up among the other half
@@ -34,11 +34,11 @@ class Probe:
     asked: np.ndarray
 
     @classmethod
-    def prepare(cls, files: Sequence[Path], size: int, labelled: Path | None = None) -> Probe:
+    def prepare(cls, source: Source, size: int, labelled: Path | None = None) -> Probe:
         """Draws and decodes the images, always the same ones.
 
         Args:
-            files: images of the collection; some of them are drawn.
+            source: the images that are trained on; some of them are drawn.
             size: side in pixels of what the network is given.
             labelled: a folder with a subfolder a class, to measure k-NN on.
 
@@ -50,22 +50,22 @@ class Probe:
         if labelled:
             paths, _ = find_images(labelled)
             names = sorted({path.split("/", 1)[0] for path in paths if "/" in path})
-            drawn = random.Random(0).sample(paths, len(paths))
-            for path in drawn:
+            files = Files(labelled, labelled, paths)
+            for index in random.Random(0).sample(range(len(files)), len(files)):
                 if len(pixels) == LABELLED:
                     break
-                if "/" in path and (picture := _decode(labelled / path, size)) is not None:
+                if "/" in paths[index] and (picture := _decode(files, index, size)) is not None:
                     pixels.append(picture)
-                    labels.append(names.index(path.split("/", 1)[0]))
+                    labels.append(names.index(paths[index].split("/", 1)[0]))
         halves = _halves(np.array(labels, np.int64))
         if labelled and len(np.unique(np.array(labels)[halves[1]] if labels else [])) < 2:
             raise MasslError(
                 f"{labelled} must hold a subfolder of at least two readable images for each of at least two classes"
             )
-        for file in random.Random(0).sample(list(files), len(files)):
+        for index in random.Random(0).sample(range(len(source)), len(source)):
             if len(pixels) - len(labels) == IMAGES:
                 break
-            if (picture := _decode(file, size)) is not None:
+            if (picture := _decode(source, index, size)) is not None:
                 pixels.append(picture)
         return cls(torch.stack(pixels), np.array(labels, np.int64), *halves)
 
@@ -102,9 +102,9 @@ def spread(z: np.ndarray) -> float:
     return float(1 - (np.square(z.sum(0, dtype=np.float64)).sum() - n) / max(1, n * (n - 1)))
 
 
-def _decode(path: Path, size: int) -> Tensor | None:
+def _decode(source: Source, index: int, size: int) -> Tensor | None:
     try:
-        picture = fit(open_image(path, size), size, size)
+        picture = fit(decode(source.read(index), size).picture, size, size)
     except ImageError:  # training reports it
         return None
     return torch.from_numpy(np.asarray(picture).copy()).permute(2, 0, 1)

@@ -58,7 +58,8 @@ class Settings:
     checkpoint_activations: bool = False  # recompute activations in the backward pass: less memory, slower
     compile: bool = False  # torch.compile: minutes at the start, faster steps
     precision: str = "bf16"  # bf16, fp16 or fp32: of the networks' activations; parameters and loss are float32
-    workers: int = 2  # processes that decode and augment; 0: none
+    workers: int = 2  # processes that decode and cut views; 0: none
+    augment: str = "loader"  # loader or device: where views get their flips, colours and blur
     seed: int = 0
     log_every: int = 10  # steps
     probe_every: int = 200  # steps between measurements of the encoder: rank, spread, k-NN
@@ -96,6 +97,8 @@ class Settings:
                 raise MasslError(f"{name} must be two shares of the area, 0 < low <= high <= 1, not {low}, {high}")
         if self.block > self.memory:
             raise MasslError(f"block ({self.block}) must not be larger than memory ({self.memory})")
+        if self.augment not in ("loader", "device"):
+            raise MasslError(f"augment must be loader or device, not {self.augment!r}")
         if self.precision not in ("bf16", "fp16", "fp32"):
             raise MasslError(f"precision must be bf16, fp16 or fp32, not {self.precision!r}")
         for name in ("image_size", "local_size"):
@@ -183,6 +186,7 @@ def plan(
     precision: str = "bf16",
     workers: int = 2,
     begins: Begins | None = None,
+    augment: str = "loader",
 ) -> tuple[Settings, list[Choice]]:
     """Resolves a preset for a collection.
 
@@ -198,6 +202,7 @@ def plan(
         precision: `bf16` or `fp32`, what the machine does best.
         workers: decoding processes.
         begins: what the weights are for that the run begins with, if it does not begin at random.
+        augment: `loader` or `device`, what this machine does fastest.
 
     Returns:
         The settings, and a table of what was chosen and why.
@@ -267,6 +272,8 @@ def plan(
     choose("momentum", momentum, "the teacher averages about a twentieth of the run at its start, from 0.99 to 0.996")
     choose("precision", precision, "what this machine multiplies fastest")
     choose("workers", workers, "one a core")
+    where = "in batches on the device" if augment == "device" else "by the processes that decode"
+    choose("augment", augment, f"flips, colours and blur {where}")
     choose("log_every", max(1, min(10, steps // 20)), "at least twenty lines a run")
     choose("probe_every", max(1, min(500, steps // 10)), "ten measurements a run, and one every 500 steps")
     try:

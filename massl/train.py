@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import shlex
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,18 +17,19 @@ from torch.utils.data import DataLoader
 
 import massl
 from massl import checkpoint
+from massl.augment import normalise
 from massl.distributed import World
 from massl.errors import MasslError
 from massl.evaluation import rankme
-from massl.images import ImageError, open_image
 from massl.learner import Learner
 from massl.monitor import Monitor
 from massl.probe import Probe
 from massl.run import describe_run
 from massl.schedules import Rates
 from massl.settings import Settings, read_settings, write_toml
+from massl.sources import Source, check_readable, check_same
 from massl.tracking import track
-from massl.views import EndlessBatches, Views, collate, normalise
+from massl.views import EndlessBatches, Views, collate, on_device
 from massl.weights import Initial, spread_normalisation
 
 FORMAT = 2  # of checkpoints
@@ -63,8 +65,7 @@ def fast_precision(device: torch.device) -> str:
 
 
 def train(
-    root: Path,
-    paths: Sequence[str],
+    source: Source,
     out: Path,
     settings: Settings,
     *,
@@ -76,14 +77,13 @@ def train(
     report: Callable[[Progress], None] = lambda progress: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, Any]:
-    """Trains on the images `paths` below `root` and writes the run to the folder `out`.
+    """Trains on the images of `source` and writes the run to the folder `out`.
 
     The run's folder holds `config.toml`, `metrics.jsonl`, TensorBoard events, and `checkpoints/`. On the CPU a run
     that is resumed goes on to the same numbers, bit by bit, as one that never stopped.
 
     Args:
-        root: the folder of images.
-        paths: image files, relative to `root`.
+        source: the images, from `massl.sources.find_source`.
         out: the run's folder; made if it is not there.
         settings: from `massl.settings.plan`; ignored on resume, where the run's own are read.
         resume: go on from the newest checkpoint in `out`.
@@ -122,25 +122,21 @@ def train(
     if resume:
         state, damaged = checkpoint.latest_sound(out / "checkpoints")
         warnings += [f"{line}; going on from the checkpoint before it" for line in damaged]
-        if state["images"] != len(paths):
-            raise MasslError(
-                f"the run was started on {state['images']} images, but {root} now holds {len(paths)}; "
-                "bring the folder back to what it was, or start a new run"
-            )
+        check_same(source, state["images"], state.get("source"))
         if state.get("format") != FORMAT:
             raise MasslError(f"{out} is a run of another version of massl ({earlier.get('massl')}); start a new one")
         learner.load_state_dict(state)
         start, images_seen, earlier_seconds = state["step"], state["images_seen"], state["seconds"]
         best = state["best"]
-    _check_readable(root, paths)
-    probe = Probe.prepare([root / path for path in paths], s.image_size, labelled)
+    check_readable(source)
+    probe = Probe.prepare(source, s.image_size, labelled)
     if initial and initial.folded:
         for network in (learner.student, learner.teacher):
             spread_normalisation(network.backbone, normalise(probe.pixels[-EXAMPLES:].to(device)))
 
     if leads and not resume:
         _make(out)
-        about = {"massl": massl.__version__, "torch": torch.__version__, "images": len(paths), "root": str(root)}
+        about = {"massl": massl.__version__, "torch": torch.__version__, "images": len(source), "root": source.where}
         about |= {"labels": str(labelled or ""), "tracker": tracker, "devices": world.size}
         write_toml(out / "config.toml", {"run": about, "settings": dataclasses.asdict(s)})
     started = time.monotonic()
@@ -151,7 +147,8 @@ def train(
             "settings": dataclasses.asdict(s),
             **learner.state_dict(),
             "step": step,
-            "images": len(paths),
+            "images": len(source),
+            "source": source.identity,
             "images_seen": images_seen,
             "seconds": earlier_seconds + time.monotonic() - started,
             "best": best,
@@ -159,8 +156,8 @@ def train(
         checkpoint.save(out / "checkpoints", step, state, s.keep_checkpoints, improved)
 
     loader = DataLoader(
-        Views(root, paths, s),
-        batch_sampler=EndlessBatches(len(paths), s.batch, s.seed, start, s.steps, world.rank, world.size),
+        Views(source, s),
+        batch_sampler=EndlessBatches(len(source), s.batch, s.seed, start, s.steps, world.rank, world.size),
         num_workers=s.workers,
         collate_fn=collate,
         prefetch_factor=4 if s.workers else None,
@@ -176,10 +173,10 @@ def train(
     dtype = None if s.precision == "fp32" else torch.bfloat16 if s.precision == "bf16" else torch.float16
     with track(out, s, start, tracker, silent=not leads) as write:
         waited, window_start, window_step, fetch_start = 0.0, time.monotonic(), start, time.monotonic()
-        for step, (large, small, passed_over) in enumerate(loader, start):
+        for step, loaded in enumerate(loader, start):
             waited += time.monotonic() - fetch_start
-            skipped.update(passed_over)
-            views = [normalise(group.to(device, non_blocking=True)) for group in (large, small) if group.shape[0]]
+            skipped.update(loaded.skipped)
+            views = on_device(loaded, device, s)
             rates = Rates.at(step, s)
             result = learner.step(views, rates, step)
             bad = torch.where(result.finite, 0, bad + 1)
@@ -200,7 +197,7 @@ def train(
                 seconds = max(now - window_start, 1e-9)
                 metrics = {
                     "step": done,
-                    "epoch": done * s.batch / len(paths),
+                    "epoch": done * s.batch / len(source),
                     "loss": result.loss.item(),
                     "student_entropy": result.student_entropy.item(),
                     "teacher_entropy": result.teacher_entropy.item(),
@@ -229,11 +226,12 @@ def train(
             if leads and (stopping or saves or improved):
                 save(done, improved)
             if stopping and not ends:
-                raise Interrupted(f"stopped at step {done}; go on with: massl train {root} --resume {out}")
+                again = f"massl train {shlex.quote(source.where)} --resume {out}"
+                raise Interrupted(f"stopped at step {done}; go on with: {again}")
             fetch_start = time.monotonic()
     return {
         "steps": s.steps,
-        "images": len(paths),
+        "images": len(source),
         "images_seen": images_seen,
         "seconds": earlier_seconds + time.monotonic() - started,
         "skipped": [{"path": path, "reason": reason} for path, reason in sorted(skipped.items())],
@@ -247,17 +245,6 @@ def _make(out: Path) -> None:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise MasslError(f"{out} can't be written ({error.strerror or error}); choose another --out") from None
-
-
-def _check_readable(root: Path, paths: Sequence[str]) -> None:
-    """Raises a `MasslError` before the first step if there is nothing to train on."""
-    for path in paths:
-        try:
-            open_image(root / path)
-            return
-        except ImageError as error:
-            first = f"{path!r}: {error}"
-    raise MasslError(f"not one image below {root} can be read; the last was {first}")
 
 
 def _check_finite(bad: int, step: int, s: Settings, out: Path) -> None:

@@ -3,116 +3,129 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any
+import math
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
-from PIL import Image, ImageFilter, ImageOps
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 from torchvision.transforms import InterpolationMode, v2
 
+from massl.augment import augment, change, draw, normalise
 from massl.errors import MasslError
-from massl.images import ImageError, open_image
+from massl.images import ImageError, decode
 from massl.settings import Settings
-
-
-class GaussianBlur(v2.Transform):
-    """Blurs a picture with a sigma drawn from [0.1, 2] pixels of a 224-pixel view, so in proportion to `size`."""
-
-    def __init__(self, size: int) -> None:
-        super().__init__()
-        self.scale = size / 224
-
-    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
-        """Blurs through Pillow, whose cost doesn't grow with sigma as a convolution's does."""
-        sigma = self.scale * float(torch.empty(()).uniform_(0.1, 2.0))
-        return inpt.filter(ImageFilter.GaussianBlur(sigma))
-
-
-class Solarise(v2.Transform):
-    """Inverts every value of a picture from 128 up."""
-
-    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
-        """Solarises through Pillow."""
-        return ImageOps.solarize(inpt, 128)
+from massl.sources import Source
 
 
 class MultiCrop:
-    """Two global and several local views of one picture.
+    """Two global and several local crops of one picture, cut and resized, nothing else changed.
 
-    Called with an RGB picture, returns uint8 `[2, 3, G, G]` and `[N, 3, L, L]`.
+    They are cut by the loader's processes wherever the rest is done: pictures differ in size, Pillow's resampling reads
+    every pixel of a crop, and the crops are fewer bytes to send than the picture that they come from.
     """
 
     def __init__(self, settings: Settings) -> None:
-        def view(
-            size: int, scale: tuple[float, float], blur: float, solarise: float
-        ) -> Callable[[Image.Image], Tensor]:
-            crop = v2.RandomResizedCrop(size, scale, interpolation=InterpolationMode.BICUBIC)
-            change = settings.colour_change
-            jitter = v2.ColorJitter(*(change * amount for amount in (0.4, 0.4, 0.2, 0.1)))
-            steps = [crop, v2.RandomHorizontalFlip(), v2.RandomApply([jitter], 0.8), v2.RandomGrayscale(0.2 * change)]
-            steps += [v2.RandomApply([GaussianBlur(settings.image_size)], blur)]
-            steps += [v2.RandomApply([Solarise()], solarise * change)] if solarise else []
-            return v2.Compose([*steps, v2.PILToTensor()])
+        def crop(size: int, scale: tuple[float, float]) -> v2.RandomResizedCrop:
+            return v2.RandomResizedCrop(size, scale, interpolation=InterpolationMode.BICUBIC)
 
-        s = settings
-        self.globals = [
-            view(s.image_size, s.global_scale, blur=1.0, solarise=0.0),
-            view(s.image_size, s.global_scale, blur=0.1, solarise=0.2),
-        ]
-        self.local = view(s.local_size, s.local_scale, blur=0.5, solarise=0.0)
-        self.local_views = s.local_views
-        self.local_size = s.local_size
+        self.large = crop(settings.image_size, settings.global_scale)
+        self.small = crop(settings.local_size, settings.local_scale)
+        self.local_views = settings.local_views
 
-    def __call__(self, picture: Image.Image) -> tuple[Tensor, Tensor]:
-        """Draws the views with torch's global generator."""
-        local = [self.local(picture) for _ in range(self.local_views)]
-        empty = torch.empty((0, 3, self.local_size, self.local_size), dtype=torch.uint8)
-        return torch.stack([view(picture) for view in self.globals]), torch.stack(local) if local else empty
+    def __call__(self, picture: Image.Image) -> list[Image.Image]:
+        """Cuts with torch's global generator: the two global crops, then the local ones."""
+        return [self.large(picture), self.large(picture), *(self.small(picture) for _ in range(self.local_views))]
+
+
+def needed_side(settings: Settings) -> int:
+    """The shorter side, in pixels, from which a picture gives every crop as many pixels as the view has.
+
+    A crop of a share a of a square picture of side m has a * m^2 pixels, a view of side S has S^2, so m = S / sqrt(a);
+    other pictures of the same shorter side have more pixels. A larger picture is decoded at a reduced size.
+    """
+    sides = [settings.image_size / math.sqrt(settings.global_scale[0])]
+    if settings.local_views:
+        sides.append(settings.local_size / math.sqrt(settings.local_scale[0]))
+    return math.ceil(max(sides))
+
+
+class Item(NamedTuple):
+    """The views of one image: uint8 `[2, 3, G, G]` and `[N, 3, L, L]`, their draws, and the files passed over."""
+
+    large: Tensor
+    small: Tensor
+    draws: Tensor  # float32 [2 + N, 9], see massl.augment.draw
+    skipped: list[tuple[str, str]]  # (name, reason)
+
+
+class Batch(NamedTuple):
+    """The views of B images: uint8 `[2, B, 3, G, G]` and `[N, B, 3, L, L]`, their draws, and the files passed over."""
+
+    large: Tensor
+    small: Tensor
+    draws: Tensor  # float32 [2 + N, B, 9]
+    skipped: list[tuple[str, str]]
 
 
 class Views(Dataset):
-    """The views of image files, each drawn from a seed of its own.
+    """The views of a source's images, each drawn from a seed of its own.
 
     An item's views depend on (seed, epoch, index) alone, not on the worker that makes them or on what came before,
     so that a resumed run sees the very same ones. A file that can't be read gives way to its successor, so that
-    batches keep their size; it is named in the item.
+    batches keep their size; it is named in the item. With the setting `augment` at `device` views are only cut here,
+    and `on_device` does the rest.
     """
 
-    def __init__(self, root: Path, paths: Sequence[str], settings: Settings) -> None:
-        self.root = root
-        self.paths = paths
-        self.seed = settings.seed
+    def __init__(self, source: Source, settings: Settings) -> None:
+        self.source = source
+        self.settings = settings
         self.crop = MultiCrop(settings)
-        # A crop of the smallest area asked for should not have to be enlarged more than it must.
-        self.shortest = 2 * settings.image_size
+        self.shortest = needed_side(settings)
 
     def __len__(self) -> int:
-        return len(self.paths)
+        return len(self.source)
 
-    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, Tensor, list[tuple[str, str]]]:
-        """Makes the views for `key`, an (epoch, index) pair; third, the (path, reason) pairs of files passed over."""
+    def __getitem__(self, key: tuple[int, int]) -> Item:
+        """Makes the views for `key`, an (epoch, index) pair."""
         epoch, index = key
         skipped: list[tuple[str, str]] = []
-        for attempt in range(len(self.paths)):
-            path = self.paths[(index + attempt) % len(self.paths)]
+        for attempt in range(len(self.source)):
+            at = (index + attempt) % len(self.source)
             try:
-                picture = open_image(self.root / path, self.shortest)
+                picture = decode(self.source.read(at), self.shortest).picture
             except ImageError as error:
-                skipped.append((path, str(error)))
+                skipped.append((self.source.name(at), str(error)))
                 continue
             with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(_seed(self.seed, epoch, index))
-                return *self.crop(picture), skipped
-        raise MasslError(f"not one image below {self.root} can be read; the first: {skipped[0][1]}")
+                # Not torch.manual_seed, which also notes down a seed for every kind of device: a fifth of all the time.
+                torch.default_generator.manual_seed(_seed(self.settings.seed, epoch, index))
+                crops, draws = self.crop(picture), draw(self.settings)
+            if self.settings.augment == "loader":
+                crops = [change(crop, row) for crop, row in zip(crops, draws.tolist(), strict=True)]
+            return Item(_stack(crops[:2]), _stack(crops[2:], self.settings.local_size), draws, skipped)
+        raise MasslError(f"not one image of {self.source.where} can be read; the first: {skipped[0][1]}")
 
 
-def collate(items: list[tuple[Tensor, Tensor, list[tuple[str, str]]]]) -> tuple[Tensor, Tensor, list[tuple[str, str]]]:
-    """Stacks items to uint8 `[2, B, 3, G, G]` and `[N, B, 3, L, L]`, and joins what they passed over."""
-    large, small, skipped = zip(*items, strict=True)
-    return torch.stack(large, 1), torch.stack(small, 1), [pair for pairs in skipped for pair in pairs]
+def collate(items: list[Item]) -> Batch:
+    """Stacks items, and joins what they passed over."""
+    large, small, draws, skipped = zip(*items, strict=True)
+    passed_over = [pair for pairs in skipped for pair in pairs]
+    return Batch(torch.stack(large, 1), torch.stack(small, 1), torch.stack(draws, 1), passed_over)
+
+
+def on_device(batch: Batch, device: torch.device, settings: Settings) -> list[Tensor]:
+    """Moves a batch to `device`, does there what the loader left undone, and normalises.
+
+    Returns:
+        float32 `[2, B, 3, G, G]`, and `[N, B, 3, L, L]` unless N is 0. Nothing here waits for the device.
+    """
+    views = [part.to(device, non_blocking=True) for part in (batch.large, batch.small) if len(part)]
+    if settings.augment == "loader":
+        return [normalise(part) for part in views]
+    return [augment(part, draws) for part, draws in zip(views, (batch.draws[:2], batch.draws[2:]), strict=False)]
 
 
 class EndlessBatches(Sampler[list[tuple[int, int]]]):
@@ -144,11 +157,10 @@ class EndlessBatches(Sampler[list[tuple[int, int]]]):
         return self.steps - self.start
 
 
-def normalise(views: Tensor) -> Tensor:
-    """uint8 `[..., 3, S, S]` to float with ImageNet's mean and standard deviation, on the views' own device."""
-    mean = torch.tensor([0.485, 0.456, 0.406], device=views.device).view(3, 1, 1)
-    std = torch.tensor([0.229, 0.224, 0.225], device=views.device).view(3, 1, 1)
-    return (views.float() / 255.0 - mean) / std
+def _stack(pictures: list[Image.Image], size: int = 0) -> Tensor:
+    if not pictures:
+        return torch.empty((0, 3, size, size), dtype=torch.uint8)
+    return torch.from_numpy(np.stack([np.asarray(picture) for picture in pictures])).permute(0, 3, 1, 2).contiguous()
 
 
 def _seed(*parts: int) -> int:

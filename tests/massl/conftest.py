@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from massl.images import find_images
 from massl.settings import Settings, plan
+from massl.sources import find_source
 from massl.train import train
 
 SMALL = {
@@ -25,6 +25,6 @@ def small_settings(images: int = 24, **overrides: str) -> Settings:
 def run(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run of 8 steps on the bundled flags."""
     out = tmp_path_factory.mktemp("runs") / "run"
-    paths, _ = find_images(pictures / "flag")
-    train(pictures / "flag", paths, out, small_settings(len(paths)))
+    source, _ = find_source(pictures / "flag")
+    train(source, out, small_settings(len(source)))
     return out

@@ -9,13 +9,13 @@ import torch
 from torch import nn
 
 from massl.errors import MasslError
-from massl.images import find_images
 from massl.network import build_backbone
 from massl.probe import Probe
+from massl.sources import Source, find_source
 
 
-def files(root: Path) -> list[Path]:
-    return [root / path for path in find_images(root)[0]]
+def files(root: Path) -> Source:
+    return find_source(root)[0]
 
 
 def test_it_measures_rank_spread_and_knn(photos: Path) -> None:

@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 import tomllib
 from pathlib import Path
@@ -21,8 +22,9 @@ from indexer import Encoder
 from massl import checkpoint, learner
 from massl.errors import MasslError
 from massl.export import export
-from massl.images import find_images, open_image
+from massl.images import open_image
 from massl.settings import plan
+from massl.sources import find_source
 from massl.train import Interrupted, train
 from massl.weights import read_initial
 from tests.massl.conftest import SMALL, small_settings
@@ -66,8 +68,8 @@ def test_the_teacher_follows_and_the_memory_holds_its_second_view(photos: Path, 
         return plain(student, teacher, memory, *rest)
 
     monkeypatch.setattr(learner, "massl_loss", watched)
-    paths, _ = find_images(photos)
-    train(photos, paths, tmp_path / "run", small_settings(momentum="0.5"))
+    source, _ = find_source(photos)
+    train(source, tmp_path / "run", small_settings(momentum="0.5"))
     for (teacher, before), (_, after) in itertools.pairwise(seen):
         changed = (before != after).any(1).nonzero().flatten()
         torch.testing.assert_close(after[changed], teacher[1])  # four new rows, from the second global view alone
@@ -78,18 +80,20 @@ def test_the_teacher_follows_and_the_memory_holds_its_second_view(photos: Path, 
     assert 0 < float((student - teacher).abs().max()) < float((student - first["teacher"][name]).abs().max())
 
 
-@pytest.mark.parametrize("backbone", ["vit_tiny_patch16_224", "resnet18"])
-def test_a_run_that_was_stopped_goes_on_to_the_same_numbers(photos: Path, tmp_path: Path, backbone: str) -> None:
-    paths, _ = find_images(photos)
-    settings = small_settings(backbone=backbone, drop_path="0.2", head_norm="true")
-    train(photos, paths, tmp_path / "whole", settings)
+@pytest.mark.parametrize(("backbone", "augment"), [("vit_tiny_patch16_224", "loader"), ("resnet18", "device")])
+def test_a_run_that_was_stopped_goes_on_to_the_same_numbers(
+    photos: Path, tmp_path: Path, backbone: str, augment: str
+) -> None:
+    source, _ = find_source(photos)
+    settings = small_settings(backbone=backbone, augment=augment, drop_path="0.2", head_norm="true")
+    train(source, tmp_path / "whole", settings)
     steps: list[int] = []
     with pytest.raises(Interrupted, match="stopped at step 5; go on with"):
         train(
-            photos, paths, tmp_path / "parts", settings,
+            source, tmp_path / "parts", settings,
             report=lambda progress: steps.append(progress.step), stop=lambda: steps[-1] == 5,
         )  # fmt: skip
-    train(photos, paths, tmp_path / "parts", settings, resume=True)
+    train(source, tmp_path / "parts", settings, resume=True)
     assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
     ends = [checkpoint.load(tmp_path / name / "checkpoints" / "step-00000008.pt") for name in ("whole", "parts")]
     for part in ("student", "teacher", "memory"):
@@ -119,8 +123,8 @@ def test_a_killed_run_goes_on_to_the_same_numbers(photos: Path, tmp_path: Path) 
 def test_broken_files_are_passed_over_and_named(photos: Path, tmp_path: Path) -> None:
     for number in range(3):
         (photos / f"broken{number}.jpg").write_text("not an image")
-    paths, _ = find_images(photos)
-    summary = train(photos, paths, tmp_path / "run", small_settings(len(paths), steps="12"))
+    source, _ = find_source(photos)
+    summary = train(source, tmp_path / "run", small_settings(len(source), steps="12"))
     assert summary["images_seen"] == 48
     assert {row["path"] for row in summary["skipped"]} == {f"broken{number}.jpg" for number in range(3)}
     assert all("not an image" in row["reason"] for row in summary["skipped"])
@@ -129,9 +133,9 @@ def test_broken_files_are_passed_over_and_named(photos: Path, tmp_path: Path) ->
 def test_a_folder_of_broken_files_says_so(tmp_path: Path) -> None:
     for number in range(4):
         (tmp_path / f"{number}.jpg").write_text("not an image")
-    paths, _ = find_images(tmp_path)
-    with pytest.raises(MasslError, match=r"not one image below .* can be read"):
-        train(tmp_path, paths, tmp_path / "run", small_settings(4))
+    source, _ = find_source(tmp_path)
+    with pytest.raises(MasslError, match=r"not one image of .* can be read"):
+        train(source, tmp_path / "run", small_settings(4))
 
 
 def test_steps_that_are_not_finite_touch_nothing_and_end_the_run(photos: Path, tmp_path: Path, monkeypatch) -> None:
@@ -145,9 +149,9 @@ def test_steps_that_are_not_finite_touch_nothing_and_end_the_run(photos: Path, t
         return result._replace(loss=result.loss * float("nan")) if calls > 4 else result
 
     monkeypatch.setattr(learner, "massl_loss", sometimes_nan)
-    paths, _ = find_images(photos)
+    source, _ = find_source(photos)
     with pytest.raises(MasslError, match=r"not finite in 5 steps in a row .* learning_rate"):
-        train(photos, paths, tmp_path / "run", small_settings(steps="20", checkpoint_every="1"))
+        train(source, tmp_path / "run", small_settings(steps="20", checkpoint_every="1"))
     assert [loss is None for loss in losses(tmp_path / "run")] == [False] * 4 + [True] * 4
     state = checkpoint.load(checkpoint.latest(tmp_path / "run" / "checkpoints"))
     assert state["step"] == 8
@@ -158,15 +162,15 @@ def test_steps_that_are_not_finite_touch_nothing_and_end_the_run(photos: Path, t
 
 
 def test_a_run_is_never_overwritten(run: Path, pictures: Path) -> None:
-    paths, _ = find_images(pictures / "flag")
+    source, _ = find_source(pictures / "flag")
     with pytest.raises(MasslError, match="already holds a run; go on with it by --resume"):
-        train(pictures / "flag", paths, run, small_settings(len(paths)))
+        train(source, run, small_settings(len(source)))
 
 
 def test_resuming_on_other_images_is_refused(run: Path, photos: Path) -> None:
-    paths, _ = find_images(photos)
+    source, _ = find_source(photos)
     with pytest.raises(MasslError, match=r"was started on 30 images, but .* now holds 24"):
-        train(photos, paths, run, small_settings(), resume=True)
+        train(source, run, small_settings(), resume=True)
 
 
 @pytest.mark.parametrize(
@@ -242,7 +246,7 @@ def test_the_paper_presets_are_the_authors_recipes() -> None:
 )
 def test_settings_that_can_not_work_say_why(photos: Path, tmp_path: Path, overrides, message: str) -> None:
     with pytest.raises(MasslError, match=message):
-        train(photos, find_images(photos)[0], tmp_path / "run", small_settings(**overrides))
+        train(find_source(photos)[0], tmp_path / "run", small_settings(**overrides))
 
 
 def test_one_image_is_not_enough() -> None:
@@ -252,20 +256,20 @@ def test_one_image_is_not_enough() -> None:
 
 @pytest.mark.parametrize(("source", "backbone"), [("run", "test_vit"), ("encoder.onnx", "resnet18")])
 def test_a_run_begins_with_the_weights_of_another(source: str, backbone: str, photos: Path, tmp_path: Path) -> None:
-    paths, _ = find_images(photos)
-    train(photos, paths, tmp_path / "run", small_settings(backbone=backbone, steps="2", seed="7"))
+    images, _ = find_source(photos)
+    train(images, tmp_path / "run", small_settings(backbone=backbone, steps="2", seed="7"))
     export(str(tmp_path / "run"), tmp_path / "encoder.onnx")
     initial = read_initial(str(tmp_path / source))
     # With no rate nothing moves but batch statistics, so that it still embeds as what it began with.
     flags = {**SMALL, "steps": "1", "learning_rate": "1e-30", "learning_rate_end": "0", "precision": "fp32"}
-    settings, table = plan("cpu", len(paths), flags, begins=initial.begins)
+    settings, table = plan("cpu", len(images), flags, begins=initial.begins)
     assert {choice.name: choice.why for choice in table}["backbone"] == "of the weights that it begins with"
     likeness = []
     for name, weights in (("begun", initial), ("random", None)):
-        train(photos, paths, tmp_path / name, settings, initial=weights)
+        train(images, tmp_path / name, settings, initial=weights)
         export(str(tmp_path / name), tmp_path / f"{name}.onnx")
         one, other = (Encoder.load(tmp_path / file) for file in ("encoder.onnx", f"{name}.onnx"))
-        pixels = np.stack([one.prepare(open_image(photos / path)) for path in paths])
+        pixels = np.stack([one.prepare(open_image(photos / images.name(index))) for index in range(len(images))])
         likeness.append((one.embed(pixels) * other.embed(pixels)).sum(1).mean())
     begun, random = likeness
     assert begun > (0.9999 if backbone == "test_vit" else 0.9)
@@ -277,3 +281,14 @@ def test_weights_for_another_network_are_refused(run: Path) -> None:
     with pytest.raises(MasslError, match="of --init are for backbone=vit_tiny_patch16_224, not resnet18"):
         plan("cpu", 100, {"backbone": "resnet18"}, begins=begins)
     assert plan("cpu", 100, begins=begins)[0].image_size == 32
+
+
+def test_shards_train_to_the_same_numbers_as_their_folder(photos: Path, tmp_path: Path) -> None:
+    source, _ = find_source(photos)
+    with tarfile.open(tmp_path / "photos.tar", "w") as archive:
+        for index in range(len(source)):
+            archive.add(photos / source.name(index), source.name(index))
+    settings = small_settings(steps="3", workers="1")
+    train(source, tmp_path / "folder", settings)
+    train(find_source(tmp_path / "photos.tar")[0], tmp_path / "shard", settings)
+    assert losses(tmp_path / "shard") == losses(tmp_path / "folder")
