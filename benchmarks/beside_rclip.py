@@ -6,9 +6,10 @@
 
 RCLIP_PYTHON is the Python of an environment in which `pip install rclip` was run. rclip's own model can't be had
 offline: `model` writes the image half of a ViT-B/32 at 256 pixels with random weights in float32, of the same shape as
-the ViT-B-32-256 that rclip loads, in the place where rclip looks for it (`FOLDER` is its RCLIP_DATADIR). rclip's own code
-does the rest: its walk, its threads, its decoder, its ONNX Runtime, its database; only its search, which needs the text
-half, isn't run. Ours is the whole command, calibration and vectors included, with the built-in encoder and each one named.
+the ViT-B-32-256 that rclip loads, in the place where rclip looks for it (`FOLDER` is its RCLIP_DATADIR). rclip's own
+code does the rest: its walk, its threads, its decoder, its ONNX Runtime, its database; only its search, which needs the
+text half, isn't run. Ours is the whole command, calibration and vectors included, with the built-in encoder and each
+one named.
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ class Todo(NamedTuple):
     """A file to be embedded, and the row that it fills: None for one that is to be made.
 
     `was` is the state in which its path was before: `ready`, `skipped`, `gone` (also where there was none), or `same`
-    where only the embedding is missing.
+    and `moved` where only the embedding is missing.
     """
 
     file: ImageFile

@@ -192,9 +192,11 @@ def _scan(
     result.added += sum(row.state == "gone" and row.id not in unembedded for row, _ in changes.moved)
     result.removed = changes.removed
     # Content that is known, but has no embedding: after --rebuild, or of a file that could not be read before.
-    missing = [pair for pair in (*changes.kept, *changes.moved) if pair[0].id in unembedded]
+    for was, pairs in (("same", changes.kept), ("moved", changes.moved)):
+        missing = [(row, item) for row, item in pairs if row.id in unembedded]
+        todo += [Todo(item, row, was if row.state == "ready" else row.state) for row, item in missing]
     changes.kept += kept
-    changes.todo += todo + [Todo(item, row, "same" if row.state == "ready" else row.state) for row, item in missing]
+    changes.todo += todo
     changes.todo.sort(key=lambda item: item.file.path)
     return changes, passed_over
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from indexer import Collection, Encoder, Query
 from indexer.indexing import IndexReport
 from massl import images, raw
-from tests.indexer.tiny import picture
+from tests.indexer.tiny import picture, write_encoder
 
 SAME_TIME = (1_700_000_000, 1_700_000_000)
 
@@ -181,6 +181,18 @@ def test_a_half_copied_file_gets_its_label_back_when_it_is_whole(folder: Path, t
     write(folder / "1.bmp", picture(1))
     assert counts(collection.update()) == {"added": 1, "unchanged": 9, "embedded": 1}
     assert labels(collection)["1.bmp"] == "1"
+
+
+def test_files_that_move_before_a_rebuild_keep_their_labels(
+    folder: Path, tiny_encoder: Encoder, tmp_path: Path
+) -> None:
+    labelled(folder, tiny_encoder)
+    other = Encoder.load(write_encoder(tmp_path / "other.onnx", "other"))
+    collection = Collection.create(folder, other, rebuild=True)
+    swap(folder / "1.bmp", folder / "2.bmp")
+    (folder / "3.bmp").rename(folder / "new.bmp")
+    assert counts(collection.update()) == {"moved": 3, "unchanged": 7, "embedded": 10}
+    assert labels(collection) == {f"{ {3: 'new'}.get(n, n) }.bmp": {1: "2", 2: "1"}.get(n, str(n)) for n in range(10)}
 
 
 # What is read ---------------------------------------------------------------------------------------------------------
