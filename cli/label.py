@@ -49,7 +49,7 @@ def add(
     from indexer import Collection
 
     collection = Collection.open(images, index_dir)
-    count = collection.add_labels(label, [_find(collection, path) for path in paths], _author())
+    count = collection.add_labels(label, [find_image(collection, path) for path in paths], _author())
     say(f"{count} labelled {label!r}", quiet)
 
 
@@ -65,7 +65,7 @@ def remove(
     from indexer import Collection
 
     collection = Collection.open(images, index_dir)
-    count = collection.remove_labels([_find(collection, path) for path in paths])
+    count = collection.remove_labels([find_image(collection, path) for path in paths])
     say(f"{count} labels removed", quiet)
 
 
@@ -112,7 +112,7 @@ def import_labels(
             if not {"path", "label"} <= set(reader.fieldnames or ()):
                 raise MasslError(f"{file} needs a first line that names the columns path and label")
             for row in reader:
-                by_label.setdefault(row["label"] or "", []).append(_find(collection, row["path"]))
+                by_label.setdefault(row["label"] or "", []).append(find_image(collection, row["path"]))
     except OSError as error:
         raise MasslError(f"{file}: {(error.strerror or str(error)).lower()}") from None
     count = sum(collection.add_labels(label, found, _author()) for label, found in by_label.items())
@@ -141,7 +141,7 @@ def export(
     print_line(text.getvalue(), end="")
 
 
-def _find(collection: Collection, path: str) -> int:
+def find_image(collection: Collection, path: str) -> int:
     """The image that a path means: from here if it lies in the collection's folder, else relative to that folder."""
     root = os.path.realpath(collection.root)
     here = os.path.join(os.path.realpath(os.path.dirname(path) or "."), os.path.basename(path))

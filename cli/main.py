@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cli import classify, demo, doctor, evaluate, export, index, info, label, search, serve, train
+from cli import classify, demo, doctor, dupes, evaluate, export, index, info, label, search, serve, train
 from cli.options import HELP_FLAGS
 from massl.errors import MasslError
 
@@ -55,6 +55,7 @@ app.command("export")(export.command)
 app.command("eval")(evaluate.command)
 app.command("index")(index.command)
 app.command("search", cls=search.SearchCommand)(search.command)
+app.command("dupes")(dupes.command)
 app.add_typer(label.app, name="label")
 app.command("classify")(classify.command)
 app.command("serve")(serve.command)

@@ -85,6 +85,7 @@ def describe(results: list[Result], started: float) -> dict[str, Any]:
             "path": result.path,
             "score": round(result.score, 4),
             "match": result.match,
+            "false_matches": float(f"{result.false_matches:.3g}"),
             "label": result.label,
         }
         for result in results

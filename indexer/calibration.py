@@ -1,15 +1,19 @@
 """What a score means in one collection, without any labels.
 
-Two sources: edited copies of a sample of the collection's own images (what the same picture scores), and random pairs
-of different images (what chance scores).
+Two sources: edited copies of a sample of the collection's own images (what the same picture scores), and pairs of
+different images (what chance scores, of which the best of as many draws as the collection has images counts). Pairs
+that score highest may be copies that the collection holds; their pixels are looked at, and true copies are no chance.
+
+A score is judged twice: as it stands, and by how far it stands out from what the query's farther neighbours score, as
+a picture in a crowd of like ones is no copy of any (the thought behind Lowe's ratio test, IJCV 2004, section 7.1).
 """
 
 from __future__ import annotations
 
 import io
 import json
+import os
 import random
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -17,47 +21,105 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from indexer.agreement import Looks
+from indexer.catalog import Catalog
 from indexer.encoder import Encoder
 from massl.images import ImageError, open_image
 
-SAMPLE = 48  # images whose copies are embedded
-PAIRS = 50_000  # random pairs
-QUANTILES = 512
+FEWEST = 8  # images, under which nothing can be told
+BACKGROUND = 16_384  # images that chance is drawn from
+PROBES = 512  # of these, each scored against all of the background
+COPIES = 48  # of these, whose edited copies are embedded
+LOOKS = 48  # of the highest-scoring pairs, whose pixels are looked at
+FAR = (9, 16)  # ranks of neighbours that are seldom copies, and yet alike: a query's neighbourhood
+FAR_LOOKS = 24  # images whose far neighbours' pixels are looked at
+TAIL = 100  # pairs of the null to which its tail is fitted
+LEVELS = 256  # of the null that are kept
 IDENTICAL = 0.9995  # what a picture scores with itself, after rounding to half precision
+CROWD = 0.5  # of the neighbourhood's score, how much is taken off: all of it would leave no room where all are alike
+SAME = 0.003  # false matches expected among all images of the collection, at most, of a result called the same
+COINCIDE = 0.8  # agreement of pixels from which a pair is a copy,
+UNLIKE = 0.7  # if unrelated neighbours agree less than this: where all look alike, pixels can't tell
+
+
+@dataclass(frozen=True)
+class Null:
+    """What chance brings: empty while the collection is too small (fewer than 8 images) to tell.
+
+    Attributes:
+        values: falling, of unrelated pairs.
+        shares: of all unrelated pairs, how many reach each of `values`.
+        fall: by how much the value rises, beyond the highest, as pairs become e times rarer.
+    """
+
+    values: tuple[float, ...] = ()
+    shares: tuple[float, ...] = ()
+    fall: float = 0.0
+
+    @classmethod
+    def of(cls, unrelated: NDArray[np.float64]) -> Null:
+        """From the falling values of unrelated pairs."""
+        count = len(unrelated)
+        if count < FEWEST:
+            return cls()
+        tail = max(4, min(TAIL, count // 4))
+        fall = max(1e-4, float((unrelated[:tail] - unrelated[tail]).mean()))
+        # From the tenth pair on: the very highest are single draws, and say less than the fall of the hundred does.
+        head = max(1, min(10, tail // 4))
+        levels = np.unique(np.geomspace(head, count, LEVELS).astype(int))
+        falling = unrelated[levels - 1] - 1e-7 * np.arange(len(levels))
+        shares = tuple(float(f"{level / count:.6g}") for level in levels)
+        return cls(tuple(round(float(value), 6) for value in falling), shares, fall)
+
+    def expected(self, value: float, images: int) -> float:
+        """How many of `images` unrelated images reach `value`.
+
+        Beyond the pairs that were measured the tail goes on as an exponential (peaks over a threshold).
+        """
+        if not self.values:
+            return float(images)
+        if value >= self.values[0]:
+            return images * self.shares[0] * float(np.exp((self.values[0] - value) / self.fall))
+        return images * float(np.exp(np.interp(value, self.values[::-1], np.log(self.shares[::-1]))))
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """`same_from`: the score from which a pair counts as one picture; `null`: quantiles of what chance scores.
+    """What scores mean in one collection.
 
-    Both empty or None while the collection is too small (fewer than 8 images) to tell.
+    Attributes:
+        copies_from: what nineteen of twenty edited copies of the collection's images score at least; None while the
+            collection is too small to tell.
+        scores: chance's scores.
+        standing_out: by how much they stand out from their query's neighbourhood.
     """
 
-    same_from: float | None = None
-    null: tuple[float, ...] = ()
+    copies_from: float | None = None
+    scores: Null = Null()
+    standing_out: Null = Null()
 
-    def false_matches(self, score: float, images: int) -> float:
-        """How many of `images` unrelated images one expects to score at least this.
+    def false_matches(self, score: float, images: int, neighbourhood: float | None = None) -> float:
+        """How many images that are no copies of the query one expects to score this, or to stand out as far.
 
-        Beyond the highest quantile the tail is continued as an exponential, fitted to the top twentieth of the null.
+        Args:
+            score: a result's.
+            images: in the collection.
+            neighbourhood: of the query, see `neighbourhood`; judged by the score alone if left out.
         """
-        if not self.null:
-            return float(images)
-        null = np.asarray(self.null)
-        cut = int(0.95 * (len(null) - 1))
-        knee = self.null[cut]
-        if score <= knee:
-            share = 1 - float(np.searchsorted(null, score)) / len(null)
-        else:
-            excess = max(1e-6, float((null[cut:] - knee).mean()))
-            share = 0.05 * float(np.exp(-(score - knee) / excess))
-        return float(share * images)
+        plain = self.scores.expected(score, images)
+        if neighbourhood is None or not self.standing_out.values:
+            return plain
+        # Two chances to be found remarkable, so twice as many false ones (Bonferroni).
+        return 2 * min(plain, self.standing_out.expected(score - CROWD * neighbourhood, images))
 
-    def match(self, score: float, images: int) -> str:
-        """`same`: as similar as edited copies of one picture; `alike`: better than chance would give; else `weak`."""
-        if score >= IDENTICAL or (self.same_from is not None and score >= self.same_from):
+    def match(self, score: float, images: int, neighbourhood: float | None = None) -> str:
+        """`same`: a copy or an edited copy; `alike`: better than chance would give; else `weak`."""
+        if score >= IDENTICAL:
             return "same"
-        return "alike" if self.null and self.false_matches(score, images) < 1 else "weak"
+        expected = self.false_matches(score, images, neighbourhood)
+        if self.copies_from is not None and score >= self.copies_from and expected <= SAME:
+            return "same"
+        return "alike" if self.scores.values and expected < 1 else "weak"
 
     def to_json(self) -> str:
         """As the catalog keeps it."""
@@ -65,57 +127,138 @@ class Calibration:
 
     @classmethod
     def from_json(cls, text: str | None) -> Calibration:
-        """The reverse of `to_json`; an empty calibration for None."""
+        """The reverse of `to_json`; an empty calibration for None, and for what an earlier version wrote."""
         values = json.loads(text) if text else {}
-        return cls(values.get("same_from"), tuple(values.get("null", ())))
+        if "standing_out" not in values:
+            return cls()
+        nulls = (
+            Null(tuple(null["values"]), tuple(null["shares"]), null["fall"])
+            for null in (values["scores"], values["standing_out"])
+        )
+        return cls(values["copies_from"], *nulls)
 
 
-def fit(paths: Sequence[Path], vectors: NDArray[np.float32], encoder: Encoder) -> Calibration:
+def neighbourhood(falling: NDArray[np.float32]) -> NDArray[np.float32]:
+    """What a query's farther neighbours score, the 9th to the 16th: float32 `[Q, k]`, falling, to `[Q]`.
+
+    Of a shorter list, what its last half scores.
+    """
+    first = min(FAR[0] - 1, falling.shape[1] // 2)
+    return falling[:, first : FAR[1]].mean(1)
+
+
+def of_collection(root: Path, catalog: Catalog, encoder: Encoder) -> Calibration:
     """Calibrates on a collection's own images.
 
+    The sample is drawn by content, so that it is the same whatever the order in which images came in; what was seen
+    of it is remembered in the catalog, so that a few new images cost a few new looks.
+    """
+    rows = list(
+        catalog.read(
+            "SELECT hash, min(path), embedding FROM images WHERE state = 'ready' AND embedding IS NOT NULL "
+            "GROUP BY hash ORDER BY hash LIMIT ?",
+            [BACKGROUND],
+        )
+    )
+    packed = np.frombuffer(b"".join(embedding for _, _, embedding in rows), np.float16)
+    vectors = packed.reshape(len(rows), encoder.dim).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True).clip(1e-6)
+    known = json.loads(catalog.meta().get("calibration_looks", "{}"))
+    looks = Looks([root / os.fsdecode(path) for _, path, _ in rows], [digest.hex() for digest, _, _ in rows], known)
+    fitted = fit(vectors, looks, encoder)
+    catalog.set_meta({"calibration_looks": json.dumps(looks.used)})
+    return fitted
+
+
+def fit(vectors: NDArray[np.float32], looks: Looks, encoder: Encoder) -> Calibration:
+    """Calibrates on a sample of different contents.
+
     Args:
-        paths: the image files.
-        vectors: their embeddings in the same order, float32 `[N, D]` of unit length.
-        encoder: the one that made them.
+        vectors: their embeddings, float32 `[N, D]` of unit length.
+        looks: their files, in the same order.
+        encoder: the one that made the embeddings.
     """
     count = len(vectors)
-    if count < 8:
+    if count < FEWEST:
         return Calibration()
-    chance = np.random.default_rng(0)
-    one = chance.integers(0, count, PAIRS)
-    other = (one + chance.integers(1, count, PAIRS)) % count
-    scores = np.concatenate(
-        [(vectors[one[i : i + 4096]] * vectors[other[i : i + 4096]]).sum(1) for i in range(0, PAIRS, 4096)]
-    )
-    null = np.quantile(scores, np.linspace(0, 1, QUANTILES))
-    positives = _copies_score(paths, vectors, encoder)
-    same_from = None
-    if len(positives) >= 8:
-        # Nine of ten edited copies reach it, but never so low that chance would too: a thousandth of random pairs.
-        same_from = max(float(np.quantile(positives, 0.1)), float(np.quantile(scores, 0.999)))
-    return Calibration(same_from, tuple(round(float(value), 5) for value in null))
+    copies_from = _copies_from(vectors, looks, encoder)
+    probes = min(PROBES, count)
+    similar = vectors[:probes] @ vectors.T
+    np.fill_diagonal(similar, -np.inf)
+    highest = -np.sort(-np.partition(similar, count - min(count, FAR[1]))[:, -FAR[1] :])
+    outstanding = similar - CROWD * neighbourhood(highest)[:, None]
+    coincide = COINCIDE if _far_agreement(similar, looks) < UNLIKE else np.inf
+    floor = similar >= (-np.inf if copies_from is None else copies_from)
+
+    def chance(values: NDArray[np.float32]) -> Null:
+        return Null.of(_unrelated(values, floor, coincide, looks))
+
+    return Calibration(copies_from, chance(similar), chance(outstanding))
 
 
-def _copies_score(paths: Sequence[Path], vectors: NDArray[np.float32], encoder: Encoder) -> NDArray[np.float32]:
-    draw = random.Random(0)
-    pixels, rows = [], []
-    for row in draw.sample(range(len(paths)), min(SAMPLE, len(paths))):
-        try:
-            picture = open_image(paths[row], encoder.resize)
-        except ImageError:
-            continue  # changed since it was embedded
-        pixels.append(encoder.prepare(_edited(picture, draw)))
-        rows.append(row)
-    if not rows:
-        return np.empty(0, np.float32)
-    return (encoder.embed(np.stack(pixels)) * vectors[rows]).sum(1)
+def _unrelated(
+    values: NDArray[np.float32], possible: NDArray[np.bool_], coincide: float, looks: Looks
+) -> NDArray[np.float64]:
+    """The falling values of all pairs that are no copies, as far as `LOOKS` looks at pixels tell.
+
+    Args:
+        values: of probes and images, float32 `[P, N]`, -inf of an image with itself.
+        possible: which pairs could be copies, of the same shape; only these are looked at.
+        coincide: the agreement from which pixels are those of copies.
+        looks: what to look with.
+    """
+    places = np.flatnonzero(possible & np.isfinite(values))
+    places = places[np.lexsort((places, -values.ravel()[places]))][: 8 * len(values)]
+    # How many pairs each looked at stands for: the highest for themselves, then ever more.
+    ranks = _spread(len(places), LOOKS) if np.isfinite(coincide) else np.empty(0, np.int64)
+    related = np.zeros(values.size, bool)
+    for start, end in zip(ranks, np.append(ranks[1:], len(places)), strict=False):
+        one, other = divmod(int(places[start]), values.shape[1])
+        related[places[start:end]] = looks.agreement(one, other) >= coincide
+    rest = values.ravel()[~related]
+    return np.sort(rest[np.isfinite(rest)].astype(np.float64))[::-1]
+
+
+def _spread(count: int, wanted: int) -> NDArray[np.int64]:
+    """Ranks to look at: the first half of `wanted` one by one, the others ever farther apart."""
+    first = np.arange(min(count, wanted // 2))
+    if count <= wanted // 2:
+        return first
+    return np.unique(np.append(first, np.geomspace(wanted // 2, count - 1, wanted // 2).astype(np.int64)))
+
+
+def _far_agreement(similar: NDArray[np.float32], looks: Looks) -> float:
+    """What the pixels of alike, but unrelated images agree at most, but for a tenth of them."""
+    rows, count = similar.shape
+    found = []
+    for row in range(min(FAR_LOOKS, rows)):
+        rank = min(FAR[0] + row % (FAR[1] - FAR[0] + 1), count - 1)
+        found.append(looks.agreement(row, int(np.argpartition(-similar[row], rank - 1)[rank - 1])))
+    return float(np.quantile(found, 0.9))
+
+
+def _copies_from(vectors: NDArray[np.float32], looks: Looks, encoder: Encoder) -> float | None:
+    scores = []
+    for row in range(min(COPIES, len(vectors))):
+
+        def score(row: int = row) -> float:
+            draw = random.Random(looks.names[row])
+            try:
+                picture = _edited(open_image(looks.paths[row], encoder.resize), draw)
+            except ImageError:
+                return -1.0  # changed since it was embedded
+            return float(encoder.embed(encoder.prepare(picture)[None])[0] @ vectors[row])
+
+        scores.append(looks.remember(looks.names[row][:16], score))
+    found = [value for value in scores if value > -1.0]
+    return round(float(np.quantile(found, 0.05)), 5) if len(found) >= FEWEST else None
 
 
 def _edited(picture: Image.Image, draw: random.Random) -> Image.Image:
-    """What happens to pictures on their way: cut by up to a tenth a side, scaled down, compressed again."""
+    """What happens to pictures on their way: cut by up to a twentieth a side, scaled down, compressed again."""
     width, height = picture.size
-    left, top = draw.uniform(0, 0.1) * width, draw.uniform(0, 0.1) * height
-    right, bottom = width * (1 - draw.uniform(0, 0.1)), height * (1 - draw.uniform(0, 0.1))
+    left, top = draw.uniform(0, 0.05) * width, draw.uniform(0, 0.05) * height
+    right, bottom = width * (1 - draw.uniform(0, 0.05)), height * (1 - draw.uniform(0, 0.05))
     picture = picture.crop((int(left), int(top), max(int(left) + 1, int(right)), max(int(top) + 1, int(bottom))))
     scale = draw.uniform(0.5, 1.0)
     picture = picture.resize((max(1, int(picture.width * scale)), max(1, int(picture.height * scale))))

@@ -18,10 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from indexer import calibration, indexing, thumbnails
+from indexer import calibration, duplicates, indexing, thumbnails
 from indexer.calibration import Calibration
 from indexer.catalog import Catalog, now, to_bytes
 from indexer.classify import Classification, classify
+from indexer.duplicates import Duplicates
 from indexer.encoder import Encoder, EncoderMismatch
 from indexer.vectors import FaissIndex, VectorIndex
 from massl.errors import MasslError
@@ -327,10 +328,7 @@ class Collection:
         return held
 
     def _calibrate(self) -> Calibration:
-        rows = self.catalog.read("SELECT path FROM images WHERE state = 'ready' AND embedding IS NOT NULL ORDER BY id")
-        paths = [self.root / os.fsdecode(path) for (path,) in rows]
-        _, vectors = self._load_vectors()
-        return calibration.fit(paths, vectors, self.encoder)
+        return calibration.of_collection(self.root, self.catalog, self.encoder)
 
     # Searching ----------------------------------------------------------------------------------------------------
 
@@ -361,17 +359,22 @@ class Collection:
         target = self._embed(queries)
         index = self.index()
         own = {query.image for query in queries if query.image is not None}
-        scores, ids = index.search(target[None], max(1, k) + len(own), self._among(label, under))
+        among = self._among(label, under)
+        wanted = max(k, calibration.FAR[1]) + len(own)
+        scores, ids = index.search(target[None], wanted, among)
+        # What is usual for this query, among all images whatever the filter.
+        usual = scores if among is None else index.search(target[None], wanted)[0]
         found = [(int(i), float(s)) for i, s in zip(ids[0], scores[0], strict=True) if i not in own][:k]
         fitted = self.calibration()
+        crowd = float(calibration.neighbourhood(usual[:, len(own) :])[0]) if usual.shape[1] > len(own) else None
         about = self._about([identity for identity, _ in found])
         results: list[Result] = []
         for identity, score in found:
             if identity not in about:  # removed since the index was read
                 continue
             path, own_label = about[identity]
-            false_matches = fitted.false_matches(score, len(index))
-            match = fitted.match(score, len(index))
+            false_matches = fitted.false_matches(score, len(index), crowd)
+            match = fitted.match(score, len(index), crowd)
             results.append(Result(len(results) + 1, identity, path, score, match, false_matches, own_label))
         return results
 
@@ -581,6 +584,35 @@ class Collection:
             return [paths[int(image)] for image in images]
         except KeyError:
             raise MasslError("one of these images is no longer in the collection; look at it afresh") from None
+
+    # Duplicates ---------------------------------------------------------------------------------------------------
+
+    def duplicates(
+        self,
+        *,
+        exact_only: bool = False,
+        under: str | None = None,
+        threshold: float | None = None,
+        report: Callable[[str, int, int], None] = lambda step, done, total: None,
+    ) -> Duplicates:
+        """Exact and near duplicates in groups, of which none is touched; see `indexer.duplicates.find`."""
+        return duplicates.find(
+            self.root,
+            self.catalog,
+            self.index,
+            exact_only=exact_only,
+            under=under,
+            threshold=threshold,
+            report=report,
+        )
+
+    def keep_both(self, images: Sequence[int]) -> int:
+        """Remembers that each two of these are to be kept; see `indexer.duplicates.keep_both`."""
+        return duplicates.keep_both(self.catalog, images)
+
+    def forget_kept(self, images: Sequence[int] = ()) -> int:
+        """Forgets such decisions; see `indexer.duplicates.forget`."""
+        return duplicates.forget(self.catalog, images)
 
     # About --------------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,151 @@
+"""`massl dupes`: duplicates in groups, and what to keep of each."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cli.options import Images, IndexDir, Json, Quiet, Verbose
+
+if TYPE_CHECKING:
+    from indexer.duplicates import Duplicates
+
+PLAN = ("group", "path", "action", "kind", "score", "expected_false_matches", "bytes")
+
+
+def command(
+    images: Images,
+    paths: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[PATH…]", help="With --keep or --forget: the images that it is about."),
+    ] = None,
+    exact_only: Annotated[bool, typer.Option("--exact-only", help="Only files with the same content.")] = False,
+    under: Annotated[str | None, typer.Option("--under", metavar="FOLDER", help="Only below this folder.")] = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option(
+            "--threshold",
+            min=0.3,
+            max=1.0,
+            help="How well pixels must agree, up to 1; found from the collection if left out.",
+        ),
+    ] = None,
+    plan: Annotated[
+        Path | None, typer.Option("--plan", metavar="CSV", help="Write what to keep and what to remove to this file.")
+    ] = None,
+    keep: Annotated[bool, typer.Option("--keep", help="Remember that the PATHs are all to be kept.")] = False,
+    forget: Annotated[
+        bool, typer.Option("--forget", help="Forget this of the PATHs, or of all images if none is named.")
+    ] = False,
+    index_dir: IndexDir = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Find exact and near duplicates, in groups, and say which to keep. Deletes nothing.
+
+    Examples: massl dupes ./photos · massl dupes ./photos --plan plan.csv · massl dupes ./photos --keep a.jpg b.jpg
+    """
+    from cli.label import find_image
+    from cli.terminal import ProgressLine, print_json, print_line, say
+    from indexer import Collection
+
+    if keep and forget:
+        raise typer.BadParameter("--keep and --forget are opposites; give one of them")
+    if paths and not (keep or forget):
+        raise typer.BadParameter("PATHs go with --keep or --forget; to search a part of IMAGES use --under")
+    collection = Collection.open(images, index_dir)
+    if keep or forget:
+        chosen = [find_image(collection, path) for path in paths or ()]
+        count = collection.keep_both(chosen) if keep else collection.forget_kept(chosen)
+        if as_json:
+            print_json({"remembered" if keep else "forgotten": count})
+        say(f"{count} pairs {'remembered as to be kept both' if keep else 'forgotten'}", quiet)
+        return
+    with ProgressLine("comparing", "images", quiet) as line:
+        found = collection.duplicates(
+            exact_only=exact_only,
+            under=under,
+            threshold=threshold,
+            report=lambda step, done, total: line.update(done, total, step),
+        )
+    if plan:
+        _write(plan, found)
+        say(f"the plan is in {plan}; nothing was deleted", quiet)
+    if as_json:
+        print_json(describe(found))
+        return
+    for number, group in enumerate(found.groups, 1):
+        for item in group:
+            score = f"{item.score:.3f}" if item.kind == "near" else ""
+            size = f"{item.width} x {item.height}"
+            print_line(f"{number:>4}  {item.kind:<5}  {score:<5}  {size:>13}  {item.bytes:>12,}  {shown(item.path)}")
+    say(
+        f"{len(found.groups):,} groups with {found.removable:,} duplicates ({found.removable_bytes / 1e6:,.1f} MB) "
+        f"among {found.images:,} images" + (f"; {found.kept_both:,} pairs are kept both" if found.kept_both else ""),
+        quiet,
+    )
+
+
+def describe(found: Duplicates) -> dict[str, Any]:
+    """The JSON of what was found."""
+    return {
+        "groups": [
+            [
+                {
+                    "path": item.path,
+                    "kind": item.kind,
+                    "score": round(item.score, 4),
+                    "false_matches": _rounded(item.false_matches),
+                    "bytes": item.bytes,
+                    "width": item.width,
+                    "height": item.height,
+                }
+                for item in group
+            ]
+            for group in found.groups
+        ],
+        "images": found.images,
+        "duplicates": found.removable,
+        "bytes": found.removable_bytes,
+        "threshold": None if found.threshold is None else round(found.threshold, 4),
+        "compared": found.compared,
+        "kept_both": found.kept_both,
+    }
+
+
+def shown(path: str) -> str:
+    """A file's name for people: what would move the cursor, colour the line or end it is written out."""
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape", "surrogatepass").decode() for letter in path
+    )
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else float(f"{value:.3g}")
+
+
+def _write(plan: Path, found: Duplicates) -> None:
+    """The plan as CSV, names as the bytes that they are; a file that is there is replaced whole or not at all."""
+    from massl.errors import MasslError
+
+    text = io.StringIO(newline="")
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(PLAN)
+    for number, group in enumerate(found.groups, 1):
+        for item in group:
+            false_matches = "" if item.false_matches is None else f"{item.false_matches:.3g}"
+            action = ("keep", "") if item.kind == "keep" else ("remove", item.kind)
+            rows.writerow((number, item.path, *action, f"{item.score:.4f}", false_matches, item.bytes))
+    temporary = plan.with_name(f"{plan.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(os.fsencode(text.getvalue()))
+        temporary.replace(plan)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise MasslError(f"{plan} can't be written: {(error.strerror or str(error)).lower()}") from None

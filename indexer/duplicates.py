@@ -1,0 +1,458 @@
+"""Duplicates: exact ones by content, near ones by embedding and then by pixels, in groups with one to keep each.
+
+Embeddings propose: of every image's nearest neighbours those that stand out from its neighbourhood, the most
+outstanding first. Pixels decide (`indexer.agreement`): how well a pair must coincide is found from how well unrelated
+neighbours in the same collection coincide, so that of the pairs called near duplicates few are expected to be false.
+
+Every image of a group has itself been compared with the one to keep. Groups joined by any chain of pairs would not do:
+frames of one film, each like the next, would become one group and all but one of them be proposed for removal.
+Nothing here writes to, moves or deletes an image.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from indexer.agreement import Looks
+from indexer.calibration import CROWD, FAR, IDENTICAL, neighbourhood
+from indexer.catalog import Catalog, now
+from indexer.vectors import VectorIndex
+from massl.errors import MasslError
+
+BLOCK = 1_024  # images whose neighbours are sought at once
+NEIGHBOURS = 8  # of each image, that are candidates
+FEWEST_LOOKS = 500  # pairs of which so many are looked at, if there are as many
+IDLE = 250  # looks in a row, of which fewer than `YIELD` were duplicates, end the looking
+YIELD = 0.01
+NULL = 300  # looks at unrelated neighbours
+LOWEST = 0.75  # agreement under which nothing is called a duplicate, however unlike unrelated images are
+ENOUGH = 20  # looks at unrelated neighbours, under which they tell nothing,
+UNKNOWN = 0.9  # and the agreement that is asked for then
+FALSE = 0.02  # of the near pairs, how many may be expected to be false
+DISTINCT = "distinct"
+
+
+@dataclass(frozen=True)
+class Duplicate:
+    """A file of a group.
+
+    Attributes:
+        image, path: its id, and its path relative to the root.
+        kind: `keep`, or how it duplicates the one to keep: `exact` (byte for byte) or `near`.
+        score: how well its pixels agree with the kept one's, at most 1; 1 for `keep` and `exact`.
+        false_matches: of all pairs that were compared, how many unrelated ones are expected to agree so well; None in
+            a collection too small to tell.
+        bytes, width, height: of the file, and of the image in pixels.
+    """
+
+    image: int
+    path: str
+    kind: str
+    score: float
+    false_matches: float | None
+    bytes: int
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class Duplicates:
+    """What was found. In each group the one to keep comes first.
+
+    Attributes:
+        groups: by path of the one to keep.
+        images: how many were searched.
+        compared: pairs whose pixels were compared.
+        threshold: the agreement from which a pair counted as near duplicates; None if none were sought.
+        kept_both: pairs passed over because someone decided to keep both.
+    """
+
+    groups: tuple[tuple[Duplicate, ...], ...]
+    images: int
+    compared: int
+    threshold: float | None
+    kept_both: int
+
+    @property
+    def removable(self) -> int:
+        """How many files the groups hold beside those to keep."""
+        return sum(len(group) - 1 for group in self.groups)
+
+    @property
+    def removable_bytes(self) -> int:
+        """Their size."""
+        return sum(item.bytes for group in self.groups for item in group[1:])
+
+
+@dataclass(frozen=True)
+class _File:
+    image: int
+    path: bytes
+    hash: bytes
+    size: int
+    width: int
+    height: int
+    mtime_ns: int
+
+    @property
+    def worth(self) -> tuple[int, int, int, int, bytes]:
+        """What to keep first: most pixels, then most bytes, then the oldest, then the shortest path."""
+        return (-self.width * self.height, -self.size, self.mtime_ns, len(self.path), self.path)
+
+
+def find(
+    root: Path,
+    catalog: Catalog,
+    index: Callable[[], VectorIndex],
+    *,
+    exact_only: bool = False,
+    under: str | None = None,
+    threshold: float | None = None,
+    report: Callable[[str, int, int], None] = lambda step, done, total: None,
+) -> Duplicates:
+    """Finds the duplicates in a collection; its answer doesn't depend on the order in which files were indexed.
+
+    Args:
+        root: the collection's folder, to look at pixels.
+        catalog: its catalog.
+        index: gives its vectors; called only if near duplicates are sought.
+        exact_only: only files with the same content.
+        under: only among images below this folder, relative to the root.
+        threshold: the agreement from which a pair counts as near duplicates, above 0 and at most 1; found from the
+            collection if left out.
+        report: is told the step, and how much of it is done, of how much.
+    """
+    copies = _by_content(catalog, under)
+    images = sum(len(files) for files in copies.values())
+    decided = _decided(catalog, copies)
+    contents = sorted(copies)  # by hash: an order that no renaming changes
+    position = {content: place for place, content in enumerate(contents)}
+    pairs: dict[tuple[int, int], float] = {}
+    looks = Looks([root / os.fsdecode(copies[c][0].path) for c in contents], [c.hex() for c in contents], {})
+    chance: NDArray[np.float64] = np.empty(0)
+    compared = 0
+    if not exact_only and len(contents) > 1:
+        apart = {_pair(position[one], position[other]) for one, other in decided.contents}
+        ids = np.array([copies[content][0].image for content in contents], np.int64)
+        whole = under is None and len(contents) == images
+        candidates, far = _candidates(index(), ids, whole, report)
+        chance = _chance(looks, far)
+        telling = threshold or max(LOWEST, float(chance[-1]) if len(chance) >= ENOUGH else UNKNOWN)
+        seen = _look(looks, [pair for pair in candidates if pair not in apart], telling, report)
+        compared = len(seen)
+        if threshold is None:
+            threshold = _threshold(np.array(list(seen.values())), chance)
+        pairs = {pair: score for pair, score in seen.items() if score >= threshold}
+    groups = _groups(
+        {position[content]: files for content, files in copies.items()}, pairs, decided, looks, threshold or 1.0
+    )
+
+    def described(files: list[tuple[_File, str, float]]) -> tuple[Duplicate, ...]:
+        return tuple(
+            Duplicate(
+                file.image, os.fsdecode(file.path), kind, score,
+                _expected(score, chance, max(1, compared)) if kind == "near" else 0.0,
+                file.size, file.width, file.height,
+            )
+            for file, kind, score in files
+        )  # fmt: skip
+
+    found = tuple(described(group) for group in groups)
+    found = tuple(sorted(found, key=lambda group: group[0].path))
+    return Duplicates(found, images, compared, None if exact_only else threshold, decided.count)
+
+
+# Proposing ------------------------------------------------------------------------------------------------------------
+
+
+def _candidates(
+    index: VectorIndex, ids: NDArray[np.int64], whole: bool, report: Callable[[str, int, int], None]
+) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    """Pairs of positions that may be duplicates, the most promising first; and unrelated ones, drawn evenly.
+
+    A self-join in blocks: beside the index it needs memory for one block and for the pairs that are kept, of which
+    there are at most as many as images.
+    """
+    places = np.argsort(ids)
+    sorted_ids = ids[places]
+    most = max(FEWEST_LOOKS, len(ids))
+    kept = _Candidates.none()
+    far: list[tuple[int, int]] = []
+    every = max(1, len(ids) // NULL)
+    for start in range(0, len(ids), BLOCK):
+        block = ids[start : start + BLOCK]
+        scores, found = index.search(index.vectors_of([int(i) for i in block]), FAR[1] + 1, None if whole else ids)
+        own = found == block[:, None]
+        own[~own.any(1), -1] = True  # not among its own neighbours, crowded out by pictures that score the same
+        scores = scores[~own].reshape(len(block), -1)
+        slots = np.searchsorted(sorted_ids, found[~own].reshape(len(block), -1)).clip(max=len(ids) - 1)
+        known = sorted_ids[slots] == found[~own].reshape(len(block), -1)  # not indexed since the catalog was read
+        others = places[slots]
+        if not scores.shape[1]:
+            break
+        standing_out = scores - CROWD * neighbourhood(scores)[:, None]
+        ones = np.arange(start, start + len(block))
+        if scores.shape[1] >= FAR[0]:
+            for row in range(-start % every, len(block), every):
+                column = FAR[0] - 1 + (start + row) // every % (scores.shape[1] - FAR[0] + 1)
+                if known[row, column]:
+                    far.append(_pair(start + row, int(others[row, column])))
+        near = known[:, :NEIGHBOURS]
+        one, other = np.broadcast_to(ones[:, None], near.shape)[near], others[:, :NEIGHBOURS][near]
+        kept = kept.with_more(standing_out[:, :NEIGHBOURS][near], one, other)
+        if len(kept.values) > 4 * most:
+            kept = kept.best(2 * most)
+        report("neighbours", min(start + BLOCK, len(ids)), len(ids))
+    kept = kept.best(2 * most)
+    # A pair is found from both sides, mostly: its better side counts.
+    pairs = dict.fromkeys(zip(kept.low.tolist(), kept.high.tolist(), strict=True))
+    return list(pairs)[:most], far
+
+
+@dataclass(frozen=True)
+class _Candidates:
+    """Pairs of positions, `low` below `high`, int64 `[P]`, and how far each stands out, float64 `[P]`."""
+
+    values: NDArray[np.float64]
+    low: NDArray[np.int64]
+    high: NDArray[np.int64]
+
+    @classmethod
+    def none(cls) -> _Candidates:
+        return cls(np.empty(0), np.empty(0, np.int64), np.empty(0, np.int64))
+
+    def with_more(self, values: NDArray[np.float32], one: NDArray[np.int64], other: NDArray[np.int64]) -> _Candidates:
+        # Scores are sums in an order that may depend on the block: equal ones must not be told apart by their last bit.
+        return _Candidates(
+            np.append(self.values, np.round(values.astype(np.float64), 5)),
+            np.append(self.low, np.minimum(one, other)),
+            np.append(self.high, np.maximum(one, other)),
+        )
+
+    def best(self, wanted: int) -> _Candidates:
+        order = np.lexsort((self.high, self.low, -self.values))[:wanted]
+        return _Candidates(self.values[order], self.low[order], self.high[order])
+
+
+def _pair(one: int, other: int) -> tuple[int, int]:
+    return (one, other) if one < other else (other, one)
+
+
+# Deciding -------------------------------------------------------------------------------------------------------------
+
+
+def _look(
+    looks: Looks, candidates: list[tuple[int, int]], lowest: float, report: Callable[[str, int, int], None]
+) -> dict[tuple[int, int], float]:
+    """The agreement of candidates, until hardly any is a duplicate any more."""
+    seen: dict[tuple[int, int], float] = {}
+    hits: list[bool] = []
+    for pair in candidates:
+        seen[pair] = looks.agreement(*pair)
+        hits.append(seen[pair] >= lowest)
+        if len(hits) % 50 == 0:
+            report("pairs", len(hits), len(candidates))
+        if len(hits) >= FEWEST_LOOKS and sum(hits[-IDLE:]) < YIELD * IDLE:
+            break
+    report("pairs", len(hits), len(hits))
+    return seen
+
+
+def _chance(looks: Looks, far: list[tuple[int, int]]) -> NDArray[np.float64]:
+    """The rising agreement of unrelated neighbours."""
+    return np.sort(np.array([looks.agreement(one, other) for one, other in far], np.float64))
+
+
+def _expected(score: float, chance: NDArray[np.float64], compared: int) -> float | None:
+    """How many of `compared` unrelated pairs are expected to agree at least so well; None where nothing tells.
+
+    Above all but a twentieth of the null its tail goes on as an exponential, as in `indexer.calibration`, in Fisher's
+    z, the inverse hyperbolic tangent of a correlation, which has no upper end.
+    """
+    count = len(chance)
+    if count < ENOUGH:
+        return None
+    tail = max(4, count // 20)
+    knee = chance[-tail - 1]
+    if score <= knee:
+        return compared * (1 - float(np.searchsorted(chance, score)) / count)
+    # By the median, not the mean: a few of these neighbours may be copies after all.
+    fall = max(0.03, float(np.median(_z(chance[-tail:]) - _z(knee))) / float(np.log(2)))
+    return compared * tail / count * float(np.exp((_z(knee) - _z(score)) / fall))
+
+
+def _z(correlation: Any) -> Any:
+    return np.arctanh(np.clip(correlation, -IDENTICAL, IDENTICAL))
+
+
+def _threshold(agreements: NDArray[np.float64], chance: NDArray[np.float64]) -> float:
+    """The lowest agreement at which few of the pairs that reach it are expected to be false.
+
+    That is control of the false discovery rate by Benjamini and Hochberg's step-up rule (1995).
+    """
+    if len(chance) < ENOUGH:
+        return UNKNOWN
+    rising = np.sort(agreements[agreements >= LOWEST])
+    if not len(rising):
+        return LOWEST
+    found = np.arange(len(rising), 0, -1)
+    expected = np.array([_expected(float(score), chance, len(agreements)) for score in rising])
+    passing = np.flatnonzero(expected <= FALSE * found)
+    return float(rising[passing[0]]) if len(passing) else IDENTICAL
+
+
+# Grouping -------------------------------------------------------------------------------------------------------------
+
+
+def _groups(
+    copies: dict[int, list[_File]],
+    pairs: dict[tuple[int, int], float],
+    decided: _Decided,
+    looks: Looks,
+    threshold: float,
+) -> Iterator[list[tuple[_File, str, float]]]:
+    """Groups around the one to keep: from the worthiest file down, each takes what duplicates it and is still free."""
+    linked: dict[int, dict[int, float]] = {}
+    for (one, other), score in pairs.items():
+        linked.setdefault(one, {})[other] = score
+        linked.setdefault(other, {})[one] = score
+    free = set(copies)
+    for centre in sorted(copies, key=lambda place: copies[place][0].worth):
+        if centre not in free or (centre not in linked and len(copies[centre]) == 1):
+            continue
+        free.discard(centre)
+        keep = copies[centre][0]
+        group = [(keep, "keep", 1.0)]
+        group += [(file, "exact", 1.0) for file in copies[centre][1:] if not decided.files(keep, file)]
+        near = linked.get(centre, {})
+        # Two steps away lies what was found beside a copy of the centre only: it must face the centre itself.
+        reachable = {place for step in near for place in (step, *linked[step])} & free
+        for place in sorted(reachable, key=lambda place: copies[place][0].worth):
+            if decided.apart(keep.hash, copies[place][0].hash):
+                continue
+            score = near[place] if place in near else looks.agreement(centre, place)
+            if score < threshold:
+                continue
+            free.discard(place)
+            group += [(file, "near", score) for file in copies[place]]
+        if len(group) > 1:
+            yield group
+
+
+def _by_content(catalog: Catalog, under: str | None) -> dict[bytes, list[_File]]:
+    """Every searchable file by its content's hash, the one to keep first."""
+    found: dict[bytes, list[_File]] = {}
+    query = (
+        "SELECT id, path, hash, size, width, height, mtime_ns FROM images "
+        "WHERE state = 'ready' AND embedding IS NOT NULL"
+    )
+    values: list[bytes] = []
+    prefix = (under or "").strip("/").removeprefix("./")
+    if prefix not in ("", "."):
+        query += " AND path >= ? AND path < ?"
+        values = [os.fsencode(prefix + "/"), os.fsencode(prefix + "0")]  # "0" is the byte after "/"
+    for row in catalog.read(query, values):
+        file = _File(*row)
+        found.setdefault(file.hash, []).append(file)
+    for files in found.values():
+        files.sort(key=lambda file: file.worth)
+    return found
+
+
+# Decisions ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Decided:
+    """What someone decided to keep both of: pairs of contents, and pairs of files with one content."""
+
+    contents: frozenset[tuple[bytes, bytes]]
+    images: frozenset[tuple[int, int]]
+    count: int
+
+    def apart(self, one: bytes, other: bytes) -> bool:
+        return (min(one, other), max(one, other)) in self.contents
+
+    def files(self, one: _File, other: _File) -> bool:
+        return _pair(one.image, other.image) in self.images
+
+
+def keep_both(catalog: Catalog, images: Sequence[int]) -> int:
+    """Remembers that each two of these images are both to be kept, as long as neither's content changes.
+
+    Returns:
+        How many pairs were not remembered already.
+
+    Raises:
+        MasslError: fewer than two, or one that the collection doesn't hold.
+    """
+    hashes = _hashes(catalog, images)
+    if len(hashes) < 2:
+        raise MasslError("name at least two images that are to be kept both")
+    ids = sorted(hashes)
+    rows = [
+        (one, DISTINCT, f"{other} {_seal(hashes[one], hashes[other])}", now())
+        for place, one in enumerate(ids)
+        for other in ids[place + 1 :]
+    ]
+    with catalog.writing() as connection:
+        before = connection.total_changes
+        connection.executemany("INSERT OR IGNORE INTO decisions VALUES (?, ?, ?, ?)", rows)
+        return connection.total_changes - before
+
+
+def forget(catalog: Catalog, images: Sequence[int] = ()) -> int:
+    """Forgets decisions to keep both: all of them, all about one image, or those among several; returns how many."""
+    chosen = set(images)
+    gone: list[tuple[int, str]] = []
+    for image, about in catalog.read("SELECT image, about FROM decisions WHERE kind = ?", [DISTINCT]):
+        pair = {image, int(about.split()[0])}
+        if not chosen or (pair & chosen if len(chosen) == 1 else pair <= chosen):
+            gone.append((image, about))
+    with catalog.writing() as connection:
+        _delete(connection, gone)
+    return len(gone)
+
+
+def _delete(connection: sqlite3.Connection, rows: Iterable[tuple[int, str]]) -> None:
+    statement = "DELETE FROM decisions WHERE image = ? AND kind = ? AND about = ?"
+    connection.executemany(statement, [(image, DISTINCT, about) for image, about in rows])
+
+
+def _decided(catalog: Catalog, copies: dict[bytes, list[_File]]) -> _Decided:
+    """The decisions about searchable images whose contents are still those that were decided on."""
+    known = {file.image: file for files in copies.values() for file in files}
+    contents, images = set(), set()
+    for image, about in catalog.read("SELECT image, about FROM decisions WHERE kind = ?", [DISTINCT]):
+        other, seal = about.split()
+        one, two = known.get(image), known.get(int(other))
+        if one is None or two is None or _seal(one.hash, two.hash) != seal:
+            continue
+        images.add(_pair(image, int(other)))
+        if one.hash != two.hash:
+            contents.add((min(one.hash, two.hash), max(one.hash, two.hash)))
+    return _Decided(frozenset(contents), frozenset(images), len(images))
+
+
+def _hashes(catalog: Catalog, images: Iterable[int]) -> dict[int, bytes]:
+    found = {}
+    for image in set(images):
+        row = next(catalog.read("SELECT hash FROM images WHERE id = ? AND state = 'ready'", [image]), None)
+        if row is None:
+            raise MasslError("one of these images is no longer in the collection; nothing was remembered")
+        found[image] = row[0]
+    return found
+
+
+def _seal(one: bytes, other: bytes) -> str:
+    """Short for two contents, whichever is named first."""
+    return hashlib.sha256(min(one, other) + max(one, other)).hexdigest()[:16]

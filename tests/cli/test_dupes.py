@@ -1,0 +1,78 @@
+"""`massl dupes` as a person runs it."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.indexer.copies import copy_of
+
+HOSTILE = "evil\n\x1b[31mname.jpg"
+
+
+@pytest.fixture
+def indexed(massl, photos: Path) -> tuple[Path, list[str]]:
+    """24 pictures, one with a smaller copy and an exact copy of a name that would colour the terminal red."""
+    original = sorted(photos.glob("painting/*.jpg"))[0]
+    smaller = copy_of(original, "smaller", photos)
+    shutil.copy(original, photos / HOSTILE)
+    massl("index", photos, "-q")
+    return photos, [str(path.relative_to(photos)) for path in (original, smaller)]
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*.jpg")}
+
+
+def test_duplicates_are_listed_planned_and_left_alone(massl, indexed: tuple[Path, list[str]], tmp_path: Path) -> None:
+    photos, (original, smaller) = indexed
+    before = contents(photos)
+    plan = tmp_path / "plan.csv"
+    found = massl("dupes", photos, "--plan", plan, "--json").json
+    (group,) = found["groups"]
+    assert found["schema"] == 1
+    assert (found["images"], found["duplicates"]) == (26, 2)
+    assert {(item["kind"], item["path"]) for item in group[1:]} == {("near", smaller), ("exact", original)} or {
+        (item["kind"], item["path"]) for item in group[1:]
+    } == {("near", smaller), ("exact", HOSTILE)}
+    rows = list(csv.DictReader(plan.open(newline="")))
+    assert list(rows[0]) == ["group", "path", "action", "kind", "score", "expected_false_matches", "bytes"]
+    assert [row["action"] for row in rows] == ["keep", "remove", "remove"]
+    assert {row["path"] for row in rows} == {original, smaller, HOSTILE}
+    assert all(int(row["bytes"]) == (photos / row["path"]).stat().st_size for row in rows)
+
+    shown = massl("dupes", photos, "--exact-only")
+    assert "\x1b" not in shown.output
+    assert "evil\\n\\x1b[31mname.jpg" in shown.output
+    assert len(shown.output.splitlines()) == 2
+    assert "1 groups with 1 duplicates" in shown.error
+    assert contents(photos) == before
+
+
+def test_pairs_to_keep_are_not_proposed_again(massl, indexed: tuple[Path, list[str]]) -> None:
+    photos, (original, smaller) = indexed
+    assert massl("dupes", photos, "--keep", original, photos / HOSTILE, "--json").json["remembered"] == 1
+    found = massl("dupes", photos, "--json", "--exact-only").json
+    assert (found["groups"], found["kept_both"]) == ([], 1)
+    assert massl("dupes", photos, "--forget", "--json").json["forgotten"] == 1
+    assert len(massl("dupes", photos, "--json", "--exact-only").json["groups"]) == 1
+
+
+def test_wrong_use_says_what_to_do(massl, photos: Path, tmp_path: Path) -> None:
+    assert massl("dupes", photos).code == 1  # never indexed
+    massl("index", photos, "-q")
+    assert massl("dupes", photos, "a.jpg").code == 2
+    assert massl("dupes", photos, "--keep", "--forget").code == 2
+    assert massl("dupes", photos, "--threshold", "7").code == 2
+    for arguments, reason in (
+        (("--keep",), "at least two"),
+        (("--keep", "nowhere.jpg", "x.jpg"), "not in the index"),
+        (("--exact-only", "--plan", tmp_path / "nowhere" / "plan.csv"), "can't be written"),
+    ):
+        ran = massl("dupes", photos, *arguments)
+        assert ran.code == 1
+        assert reason in ran.error
+        assert len(ran.error.splitlines()) <= 2

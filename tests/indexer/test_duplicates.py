@@ -1,0 +1,242 @@
+"""Duplicates in groups, on real pictures and copies made of them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from indexer import Collection, Encoder, duplicates
+from indexer.agreement import Looks
+from indexer.duplicates import Duplicates, _Candidates, _Decided, _File
+from indexer.vectors import FaissIndex
+from massl.errors import MasslError
+from tests.indexer.copies import EDITS, copy_of
+
+
+@pytest.fixture(scope="module")
+def copied(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """40 pictures of 4 kinds, 14 of them with an edited copy, one with two exact copies. Not to be changed."""
+    folder = tmp_path_factory.mktemp("copied")
+    for kind in (pictures / name for name in ("antique", "bug", "painting", "space")):
+        for picture in sorted(kind.glob("*.jpg"))[:10]:
+            shutil.copy(picture, folder / f"{kind.name}-{picture.name}")
+    originals = sorted(folder.iterdir())
+    for place, picture in enumerate(originals[::3]):
+        copy_of(picture, list(EDITS)[place % len(EDITS)], folder / "copies")
+    for name in ("one.jpg", "two.jpg"):
+        (folder / "exact").mkdir(exist_ok=True)
+        shutil.copy(originals[1], folder / "exact" / name)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def known(copied: Path, encoder: Encoder, tmp_path_factory: pytest.TempPathFactory) -> Collection:
+    """The collection of `copied`. Not to be changed."""
+    made = Collection.create(copied, encoder, tmp_path_factory.mktemp("index"))
+    made.update()
+    return made
+
+
+def in_groups(found: Duplicates) -> list[list[tuple[str, str, float]]]:
+    return [[(item.path, item.kind, item.score) for item in group] for group in found.groups]
+
+
+def source(path: str) -> str:
+    """What picture a path of `copied` shows."""
+    stem = Path(path).stem
+    return stem.rsplit("-", 1)[0] if path.startswith("copies/") else stem
+
+
+def test_copies_are_grouped_with_their_pictures_and_with_nothing_else(known: Collection) -> None:
+    found = known.duplicates()
+    near = [[item for item in group if item.kind != "exact"] for group in found.groups]
+    right = sum(len({source(item.path) for item in group}) == 1 for group in near if len(group) > 1)
+    assert right == sum(len(group) > 1 for group in near)
+    assert right >= 12  # of 14
+    assert found.images == 56
+
+
+def test_exact_copies_are_found_by_content_alone(known: Collection, copied: Path) -> None:
+    (group,) = known.duplicates(exact_only=True).groups
+    assert [item.kind for item in group] == ["keep", "exact", "exact"]
+    assert len({(copied / item.path).read_bytes() for item in group}) == 1
+    assert {os.path.dirname(item.path) for item in group[1:]} == {"exact"}  # the shortest path is kept
+
+
+def test_the_larger_picture_is_kept(known: Collection) -> None:
+    for group in known.duplicates().groups:
+        keep = group[0]
+        assert all(item.width * item.height <= keep.width * keep.height for item in group)
+
+
+def test_a_folder_can_be_searched_alone(known: Collection) -> None:
+    (group,) = known.duplicates(under="exact").groups
+    assert [item.path for item in group] == ["exact/one.jpg", "exact/two.jpg"]
+    assert known.duplicates(under="copies").groups == ()
+
+
+def test_a_threshold_can_be_given(known: Collection) -> None:
+    strict = known.duplicates(threshold=0.98)
+    assert strict.threshold == 0.98
+    assert all(item.score >= 0.98 for group in strict.groups for item in group)
+    assert 1 < len(strict.groups) < len(known.duplicates().groups)
+
+
+def test_the_order_of_indexing_does_not_matter(
+    copied: Path, encoder: Encoder, tmp_path: Path, known: Collection
+) -> None:
+    folder = tmp_path / "again"
+    for step in (slice(30, None), slice(0, None)):
+        for path in sorted(copied.rglob("*.jpg"))[::-1][step]:
+            target = folder / path.relative_to(copied)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(path, target)
+        piecemeal = Collection.create(folder, encoder)
+        piecemeal.update()
+    assert in_groups(piecemeal.duplicates()) == in_groups(known.duplicates())
+
+
+def test_the_size_of_a_block_does_not_matter(known: Collection, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = in_groups(known.duplicates())
+    monkeypatch.setattr(duplicates, "BLOCK", 7)
+    assert in_groups(known.duplicates()) == whole
+
+
+def test_what_is_kept_in_mind_does_not_grow_with_the_square(monkeypatch: pytest.MonkeyPatch) -> None:
+    """12,000 images have 72 million pairs: 576 MB of scores alone."""
+    monkeypatch.setattr(duplicates, "BLOCK", 256)
+    count = 12_000
+    vectors = np.random.default_rng(0).normal(size=(count, 16)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    index = FaissIndex.build(np.arange(count), vectors, 16)
+    tracemalloc.start()
+    try:
+        pairs, far = duplicates._candidates(index, np.arange(count), True, lambda *step: None)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert len(pairs) == count
+    assert len(far) == duplicates.NULL
+    assert peak < 15e6
+
+
+def test_the_best_candidates_are_the_same_however_they_came() -> None:
+    chance = np.random.default_rng(0)
+    values, low = np.round(chance.random(500), 2), chance.integers(0, 50, 500)
+    high = low + 1 + chance.integers(0, 50, 500)
+    whole = _Candidates.none().with_more(values, low, high).best(40)
+    order = chance.permutation(500)
+    parts = _Candidates.none()
+    for part in np.split(order, 10):
+        parts = parts.with_more(values[part], high[part], low[part]).best(40)
+    assert [whole.low.tolist(), whole.high.tolist()] == [parts.low.tolist(), parts.high.tolist()]
+
+
+def test_a_chain_does_not_become_one_group() -> None:
+    """Frames of a film, each like the next: whatever is removed was compared with what is kept."""
+    count = 40
+    files = [_File(i, b"%d" % i, bytes([i]) * 32, 1000 - i, 100, 100, 0) for i in range(count)]
+    pairs = {(i, i + 1): 0.9 for i in range(count - 1)}
+    names = [file.hash.hex() for file in files]
+    apart = {f"{names[i][:16]}-{names[j][:16]}": 0.2 for i in range(count) for j in range(i + 2, count)}
+    groups = list(
+        duplicates._groups(
+            {i: [file] for i, file in enumerate(files)},
+            pairs,
+            _Decided(frozenset(), frozenset(), 0),
+            Looks([Path()] * count, names, apart),
+            0.8,
+        )
+    )
+    assert [[file.image for file, _, _ in group] for group in groups] == [[i, i + 1] for i in range(0, count, 2)]
+
+
+def test_copies_of_copies_face_the_one_to_keep() -> None:
+    """Two small versions of a picture may find each other only: both are still compared with the large one."""
+    files = [_File(i, b"%d" % i, bytes([i]) * 32, 1000 - i, 100, 100, 0) for i in range(3)]
+    names = [file.hash.hex() for file in files]
+    groups = list(
+        duplicates._groups(
+            {i: [file] for i, file in enumerate(files)},
+            {(0, 1): 0.9, (1, 2): 0.9},
+            _Decided(frozenset(), frozenset(), 0),
+            Looks([Path()] * 3, names, {f"{names[0][:16]}-{names[2][:16]}": 0.85}),
+            0.8,
+        )
+    )
+    assert [[(file.image, kind, score) for file, kind, score in group] for group in groups] == [
+        [(0, "keep", 1.0), (1, "near", 0.9), (2, "near", 0.85)]
+    ]
+
+
+def test_nothing_to_find_in_one_picture(photos: Path, encoder: Encoder, tmp_path: Path) -> None:
+    (tmp_path / "one").mkdir()
+    shutil.copy(next(photos.rglob("*.jpg")), tmp_path / "one")
+    collection = Collection.create(tmp_path / "one", encoder)
+    collection.update()
+    assert collection.duplicates().groups == ()
+
+
+@pytest.fixture
+def pair(collection: Collection) -> tuple[Collection, list[str]]:
+    """24 pictures, one of them with a smaller copy and an exact copy."""
+    original = sorted(collection.root.rglob("*.jpg"))[0]
+    smaller = copy_of(original, "smaller", collection.root)
+    shutil.copy(original, collection.root / "exact.jpg")
+    collection.update()
+    return collection, [str(path.relative_to(collection.root)) for path in (original, smaller)] + ["exact.jpg"]
+
+
+def removed(collection: Collection) -> set[str]:
+    return {item.path for group in collection.duplicates().groups for item in group[1:]}
+
+
+def test_a_decision_to_keep_both_outlasts_a_move(pair: tuple[Collection, list[str]]) -> None:
+    collection, (original, smaller, exact) = pair
+    ids = [collection.image_id(path) for path in (original, smaller, exact)]
+    assert len(removed(collection)) == 2
+    assert collection.keep_both(ids[:2]) == 1
+    assert collection.keep_both(ids[:2]) == 0
+    assert len(removed(collection)) == 1  # the exact copy
+    assert collection.keep_both(ids) == 2
+    (collection.root / "moved").mkdir()
+    (collection.root / smaller).rename(collection.root / "moved" / "elsewhere.jpg")
+    collection.update()
+    found = collection.duplicates()
+    assert (found.groups, found.kept_both) == ((), 3)
+    assert Collection.open(collection.root).duplicates() == found
+
+
+def test_a_decision_is_about_the_content(pair: tuple[Collection, list[str]]) -> None:
+    collection, (original, smaller, exact) = pair
+    collection.keep_both([collection.image_id(path) for path in (original, smaller, exact)])
+    with (collection.root / smaller).open("ab") as file:
+        file.write(b" another file now")
+    collection.update()
+    assert removed(collection) == {smaller}
+
+
+def test_a_decision_can_be_forgotten(pair: tuple[Collection, list[str]]) -> None:
+    collection, paths = pair
+    ids = [collection.image_id(path) for path in paths]
+    before = removed(collection)
+    collection.keep_both(ids)
+    assert collection.forget_kept(ids[:2]) == 1
+    assert collection.forget_kept([ids[2]]) == 2
+    assert removed(collection) == before
+    collection.keep_both(ids)
+    assert collection.forget_kept() == 3
+    assert removed(collection) == before
+
+
+def test_deciding_about_one_picture_says_what_is_missing(collection: Collection) -> None:
+    image = collection.images()[0][0]
+    with pytest.raises(MasslError, match="at least two"):
+        collection.keep_both([image, image])
+    with pytest.raises(MasslError, match="no longer"):
+        collection.keep_both([image, 99_999])
