@@ -53,7 +53,7 @@ def test_duplicates_are_listed_planned_and_left_alone(massl, indexed: tuple[Path
 
 
 def test_pairs_to_keep_are_not_proposed_again(massl, indexed: tuple[Path, list[str]]) -> None:
-    photos, (original, smaller) = indexed
+    photos, (original, _) = indexed
     assert massl("dupes", photos, "--keep", original, photos / HOSTILE, "--json").json["remembered"] == 1
     found = massl("dupes", photos, "--json", "--exact-only").json
     assert (found["groups"], found["kept_both"]) == ([], 1)
