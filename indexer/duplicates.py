@@ -30,9 +30,9 @@ from massl.errors import MasslError
 
 BLOCK = 1_024  # images whose neighbours are sought at once
 NEIGHBOURS = 8  # of each image, that are candidates
-FEWEST_LOOKS = 500  # pairs of which so many are looked at, if there are as many
-IDLE = 250  # looks in a row, of which fewer than `YIELD` were duplicates, end the looking
-YIELD = 0.01
+FEWEST_LOOKS = 200  # pairs of which so many are looked at, if there are as many
+IDLE = 100  # looks in a row, of which fewer than `YIELD` were duplicates, end the looking
+YIELD = 0.02
 NULL = 300  # looks at unrelated neighbours
 LOWEST = 0.75  # agreement under which nothing is called a duplicate, however unlike unrelated images are
 ENOUGH = 20  # looks at unrelated neighbours, under which they tell nothing,
