@@ -57,18 +57,20 @@ class Null:
     fall: float = 0.0
 
     @classmethod
-    def of(cls, unrelated: NDArray[np.float64]) -> Null:
-        """From the falling values of unrelated pairs."""
-        count = len(unrelated)
+    def of(cls, values: NDArray[np.float64], unrelated: NDArray[np.float64]) -> Null:
+        """From the falling values of pairs, and how likely each pair is to be unrelated."""
+        so_far = np.cumsum(unrelated)
+        count = float(so_far[-1]) if len(so_far) else 0.0
         if count < FEWEST:
             return cls()
-        tail = max(4, min(TAIL, count // 4))
-        fall = max(1e-4, float((unrelated[:tail] - unrelated[tail]).mean()))
+        tail = max(4.0, min(float(TAIL), count / 4))
+        knee = int(np.searchsorted(so_far, tail))
+        fall = max(1e-4, float(np.average(values[: knee + 1], weights=unrelated[: knee + 1]) - values[knee]))
         # From the tenth pair on: the very highest are single draws, and say less than the fall of the hundred does.
-        head = max(1, min(10, tail // 4))
-        levels = np.unique(np.geomspace(head, count, LEVELS).astype(int))
-        falling = unrelated[levels - 1] - 1e-7 * np.arange(len(levels))
-        shares = tuple(float(f"{level / count:.6g}") for level in levels)
+        levels = np.geomspace(max(1.0, min(10.0, tail / 4)), count, LEVELS)
+        at = np.unique(np.searchsorted(so_far, levels * (1 - 1e-9)))
+        falling = values[at] - 1e-7 * np.arange(len(at))
+        shares = tuple(float(f"{share:.6g}") for share in so_far[at] / count)
         return cls(tuple(round(float(value), 6) for value in falling), shares, fall)
 
     def expected(self, value: float, images: int) -> float:
@@ -191,15 +193,15 @@ def fit(vectors: NDArray[np.float32], looks: Looks, encoder: Encoder) -> Calibra
     floor = similar >= (-np.inf if copies_from is None else copies_from)
 
     def chance(values: NDArray[np.float32]) -> Null:
-        return Null.of(_unrelated(values, floor, coincide, looks))
+        return Null.of(*_unrelated(values, floor, coincide, looks))
 
     return Calibration(copies_from, chance(similar), chance(outstanding))
 
 
 def _unrelated(
     values: NDArray[np.float32], possible: NDArray[np.bool_], coincide: float, looks: Looks
-) -> NDArray[np.float64]:
-    """The falling values of all pairs that are no copies, as far as `LOOKS` looks at pixels tell.
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The falling values of all pairs, and how likely each is no copy, as far as `LOOKS` looks at pixels tell.
 
     Args:
         values: of probes and images, float32 `[P, N]`, -inf of an image with itself.
@@ -207,16 +209,21 @@ def _unrelated(
         coincide: the agreement from which pixels are those of copies.
         looks: what to look with.
     """
+    from sklearn.isotonic import IsotonicRegression  # takes a second to import, which no search should wait for
+
+    flat = values.ravel()
+    unrelated = np.ones(flat.size)
     places = np.flatnonzero(possible & np.isfinite(values))
-    places = places[np.lexsort((places, -values.ravel()[places]))][: 8 * len(values)]
-    # How many pairs each looked at stands for: the highest for themselves, then ever more.
-    ranks = _spread(len(places), LOOKS) if np.isfinite(coincide) else np.empty(0, np.int64)
-    related = np.zeros(values.size, bool)
-    for start, end in zip(ranks, np.append(ranks[1:], len(places)), strict=False):
-        one, other = divmod(int(places[start]), values.shape[1])
-        related[places[start:end]] = looks.agreement(one, other) >= coincide
-    rest = values.ravel()[~related]
-    return np.sort(rest[np.isfinite(rest)].astype(np.float64))[::-1]
+    places = places[np.lexsort((places, -flat[places]))][: 8 * len(values)]
+    if np.isfinite(coincide) and len(places):
+        ranks = _spread(len(places), LOOKS)
+        copies = [looks.agreement(*divmod(int(places[rank]), values.shape[1])) >= coincide for rank in ranks]
+        # Copies get rarer as values fall: what was seen at some ranks holds in between, single surprises smoothed out.
+        rarer = IsotonicRegression(increasing=False, out_of_bounds="clip")
+        unrelated[places] = 1 - rarer.fit(ranks, np.array(copies, float)).predict(np.arange(len(places)))
+    order = np.flatnonzero(np.isfinite(flat))
+    order = order[np.argsort(-flat[order], kind="stable")]
+    return flat[order].astype(np.float64), unrelated[order]
 
 
 def _spread(count: int, wanted: int) -> NDArray[np.int64]:

@@ -82,7 +82,7 @@ def test_the_same_whatever_the_order(known: Collection, encoder: Encoder, tmp_pa
 
 
 def test_more_images_ask_for_more() -> None:
-    null = Null.of(np.sort(np.random.default_rng(0).normal(0, 0.1, 10_000))[::-1])
+    null = Null.of(np.sort(np.random.default_rng(0).normal(0, 0.1, 10_000))[::-1], np.ones(10_000))
     fitted = Calibration(0.2, null, Null())
     assert fitted.match(0.6, 100) == "same"
     assert fitted.match(0.6, 100_000_000) != "same"
@@ -94,7 +94,7 @@ def test_more_images_ask_for_more() -> None:
     at=some.lists(some.floats(-1, 1), min_size=2, max_size=20),
 )
 def test_a_higher_score_is_never_more_likely_by_chance(values: list[float], at: list[float]) -> None:
-    null = Null.of(np.sort(np.array(values))[::-1])
+    null = Null.of(np.sort(np.array(values))[::-1], np.ones(len(values)))
     expected = [null.expected(value, 1000) for value in sorted(at)]
     assert all(0 <= low <= high <= 1000 * (1 + 1e-6) for high, low in itertools.pairwise(expected))
 
