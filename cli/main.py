@@ -47,7 +47,14 @@ def root(
 
     Examples: massl demo · massl index ./photos · massl search ./photos query.jpg · massl serve ./photos
     """
-    context.default_map = _config()
+    tables = _config()
+    context.default_map = tables
+    for name, command in getattr(context.command, "commands", {}).items():
+        # One value for an option that can be given several times, as `encoder = "x.onnx"`, needs no brackets.
+        given: Any = tables.get(name)
+        for option in command.params if isinstance(given, dict) else ():
+            if getattr(option, "multiple", False) and not isinstance(given.get(option.name, []), list):
+                given[option.name] = [given[option.name]]
 
 
 app.command("train")(train.command)

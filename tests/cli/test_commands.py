@@ -137,7 +137,9 @@ def test_every_command_and_variable_is_documented() -> None:
 def test_an_encoder_is_measured_on_labelled_images(massl, photos: Path, tmp_path: Path) -> None:
     told = massl("eval", "knn", photos, "--json", "-k", 3).json
     assert (told["task"], told["images"], told["classes"]) == ("knn", 24, 4)
-    assert set(told) == {"schema", "task", "metrics", "images", "classes", "encoder", "skipped"}
+    assert set(told) == {
+        "schema", "task", "metrics", "images", "classes", "encoder", "data", "protocol", "skipped",
+    }  # fmt: skip
     assert 0.3 < told["metrics"]["top1"] <= 1
     assert "at least two classes" in failed(massl("eval", "knn", photos / "flag"))
 

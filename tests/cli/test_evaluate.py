@@ -77,6 +77,9 @@ def test_encoders_stand_side_by_side(massl, photos: Path, tmp_path: Path) -> Non
     told = eval_json(massl("eval", "knn", photos, "--json"))
     assert [result["encoder"]["name"] for result in told["results"]] == ["new | one", "massl-builtin-1"]
     assert told["metrics"]["k"] == 3
+    (photos.parent / "here" / "massl.toml").write_text(f'[eval]\nencoder = "{tmp_path / "a run"}"\nk = 3\n')
+    told = eval_json(massl("eval", "knn", photos, "--json"))
+    assert (told["encoder"]["name"], told["metrics"]["k"]) == ("new | one", 3)
 
 
 def test_transfer_over_several_sets_is_one_table_with_means(massl, table: Path) -> None:
