@@ -185,6 +185,22 @@ class Catalog:
         with self.writing() as connection:
             connection.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", values.items())
 
+    def paths_of(self, images: Sequence[int]) -> list[str]:
+        """Paths of searchable images by id, in the order given.
+
+        Raises:
+            MasslError: one of them is not there, or no longer.
+        """
+        paths: dict[int, str] = {}
+        for part in in_parts(images):
+            marks = ", ".join("?" * len(part))
+            query = f"SELECT id, path FROM images WHERE state = 'ready' AND id IN ({marks})"
+            paths |= {identity: os.fsdecode(path) for identity, path in self.read(query, part)}
+        try:
+            return [paths[int(image)] for image in images]
+        except KeyError:
+            raise MasslError("one of these images is no longer in the collection; look at it afresh") from None
+
     def close(self) -> None:
         """Closes this thread's connection."""
         connection = getattr(self._local, "connection", None)
@@ -223,6 +239,12 @@ class Catalog:
 def to_bytes(path: str) -> bytes:
     """A path as the catalog stores it."""
     return os.fsencode(path)
+
+
+def in_parts(images: Sequence[int]) -> Iterator[list[int]]:
+    """Slices of at most as many ids as SQLite takes in one statement everywhere."""
+    for start in range(0, len(images), 30_000):
+        yield [int(image) for image in images[start : start + 30_000]]
 
 
 def now() -> str:

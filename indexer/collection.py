@@ -5,110 +5,28 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import filelock
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from indexer import calibration, duplicates, indexing, thumbnails
+from indexer import calibration, duplicates, indexing, labels, query, thumbnails
 from indexer.calibration import Calibration
 from indexer.catalog import Catalog, now, to_bytes
 from indexer.classify import Classification, classify
 from indexer.duplicates import Duplicates
 from indexer.encoder import Encoder, EncoderMismatch
+from indexer.labels import Label
+from indexer.query import Query, Result
 from indexer.vectors import FaissIndex, VectorIndex
 from massl.errors import MasslError
-from massl.images import (
-    CATALOG,
-    MAX_PIXELS,
-    ImageError,
-    Skipped,
-    check_folder,
-    check_holds_images,
-    decode,
-    read_bytes,
-)
-
-MAX_LABEL = 100  # characters
-
-
-@dataclass(frozen=True)
-class Query:
-    """One example to search by, wanted (weight 1) or unwanted (weight -1): a file's content or an image's id."""
-
-    data: bytes | None = None
-    image: int | None = None
-    weight: float = 1.0
-    crop: tuple[int, int, int, int] | None = None
-    name: str = "the picture"
-
-    @classmethod
-    def of_file(cls, path: Path | str, weight: float = 1.0, crop: tuple[int, int, int, int] | None = None) -> Query:
-        """A file anywhere on this machine; `crop` is x, y, width, height in pixels of the upright image.
-
-        Raises:
-            MasslError: it is missing, empty or can't be read.
-        """
-        try:
-            return cls(read_bytes(Path(path)), None, weight, crop, str(path))
-        except ImageError as error:
-            reason = error if os.path.lexists(path) else "there is no such file"
-            raise MasslError(f"{path} can't be used as a query: {reason}") from None
-
-    def picture(self, shortest: int) -> Image.Image:
-        """Its pixels, cropped, decoded as the indexer would for an encoder that needs `shortest` pixels.
-
-        Raises:
-            MasslError: it is no image, or the crop lies outside it.
-        """
-        try:
-            picture = decode(self.data or b"", None if self.crop else shortest).picture
-        except ImageError as error:
-            raise MasslError(f"{self.name} can't be used as a query: {error}") from None
-        if self.crop is None:
-            return picture
-        x, y, width, height = self.crop
-        if x < 0 or y < 0 or width < 1 or height < 1 or x + width > picture.width or y + height > picture.height:
-            raise MasslError(
-                f"the crop {x},{y},{width},{height} is not inside {self.name}, "
-                f"which is {picture.width} x {picture.height} pixels"
-            )
-        return picture.crop((x, y, x + width, y + height))
-
-
-@dataclass(frozen=True)
-class Result:
-    """An image found: `path` relative to the root, `score` the cosine similarity, `label` a person's label or None.
-
-    `match` is `same`, `alike` or `weak`, from this collection's own calibration; `false_matches` is how many images
-    of the collection one would expect above this score if none had to do with the query.
-    """
-
-    rank: int
-    image: int
-    path: str
-    score: float
-    match: str
-    false_matches: float
-    label: str | None
-
-
-@dataclass(frozen=True)
-class Label:
-    """A label that someone gave."""
-
-    path: str
-    label: str
-    author: str
-    at: str
+from massl.images import CATALOG, MAX_PIXELS, Skipped, check_folder, check_holds_images
 
 
 class CollectionBusy(MasslError):
@@ -354,12 +272,12 @@ class Collection:
         Raises:
             MasslError: no positive query, or an image that the collection doesn't hold.
         """
-        if not any(query.weight > 0 for query in queries):
+        if not any(example.weight > 0 for example in queries):
             raise MasslError("give at least one example of what to look for")
-        target = self._embed(queries)
+        target = query.embed(queries, self.catalog, lambda: self.encoder)
         index = self.index()
-        own = {query.image for query in queries if query.image is not None}
-        among = self._among(label, under)
+        own = {example.image for example in queries if example.image is not None}
+        among = query.among(self.catalog, label, under)
         wanted = max(k, calibration.FAR[1]) + len(own)
         scores, ids = index.search(target[None], wanted, among)
         # What is usual for this query, among all images whatever the filter.
@@ -436,46 +354,6 @@ class Collection:
             return None
         return thumbnails.make(self.root / os.fsdecode(row[0]), row[1].hex(), self.folder, self.max_pixels)
 
-    def _embed(self, queries: Sequence[Query]) -> NDArray[np.float32]:
-        """The queries' weighted sum, float32 `[D]` of unit length."""
-        total = np.zeros(int(self.catalog.meta()["dim"]), np.float32)
-        for query in queries:
-            if query.data is not None:
-                picture = query.picture(self.encoder.resize)
-                vector = self.encoder.embed(self.encoder.prepare(picture)[None])[0]
-            else:
-                row = next(
-                    self.catalog.read(
-                        "SELECT embedding FROM images WHERE id = ? AND state = 'ready' AND embedding IS NOT NULL",
-                        [query.image],
-                    ),
-                    None,
-                )
-                if row is None:
-                    raise MasslError("that image is no longer in the collection; search again from another one")
-                vector = np.frombuffer(row[0], np.float16).astype(np.float32)
-            total += query.weight * vector
-        length = float(np.linalg.norm(total))
-        if length < 1e-6:
-            raise MasslError("the wanted and the unwanted examples cancel each other out; change one of them")
-        return total / length
-
-    def _among(self, label: str | None, under: str | None) -> NDArray[np.int64] | None:
-        """Ids of the images that pass the filters; None when there is no filter."""
-        if label is None and under is None:
-            return None
-        query = "SELECT images.id FROM images"
-        values: list[str | bytes] = []
-        if label is not None:
-            query += " JOIN labels ON labels.image = images.id AND labels.label = ?"
-            values.append(label)
-        query += " WHERE state = 'ready'"
-        if under is not None and (prefix := under.strip("/").removeprefix("./")) not in ("", "."):
-            # Everything that begins with "prefix/": a range of bytes, so that the index on paths serves.
-            query += " AND path >= ? AND path < ?"
-            values += [to_bytes(prefix + "/"), to_bytes(prefix + "0")]  # "0" is the byte after "/"
-        return np.fromiter((row[0] for row in self.catalog.read(query, values)), np.int64)
-
     def _about(self, ids: Iterable[int]) -> dict[int, tuple[str, str | None]]:
         """Path and human label of images that can be searched."""
         wanted = list(ids)
@@ -509,38 +387,19 @@ class Collection:
         Raises:
             MasslError: an empty label, one of more than 100 characters or with control characters.
         """
-        label = label.strip()
-        if not label or len(label) > MAX_LABEL or not label.isprintable():
-            raise MasslError(f"a label is 1 to {MAX_LABEL} printable characters, not {label[:20]!r} ({len(label)})")
-        rows = [(image, label, author, now()) for image in images]
-        with self.catalog.writing() as connection:
-            try:
-                connection.executemany("INSERT OR REPLACE INTO labels VALUES (?, ?, ?, ?)", rows)
-            except sqlite3.IntegrityError:
-                raise MasslError("one of these images is no longer in the collection; nothing was labelled") from None
-        return len(rows)
+        return labels.add(self.catalog, label, images, author)
 
     def remove_labels(self, images: Iterable[int]) -> int:
         """Takes the labels off images; returns how many had one."""
-        with self.catalog.writing() as connection:
-            return sum(connection.execute("DELETE FROM labels WHERE image = ?", (image,)).rowcount for image in images)
+        return labels.remove(self.catalog, images)
 
     def labels(self) -> list[Label]:
         """Every label on a searchable image, by path."""
-        rows = self.catalog.read(
-            "SELECT path, label, author, at FROM labels JOIN images ON images.id = image "
-            "WHERE state = 'ready' ORDER BY path"
-        )
-        return [Label(os.fsdecode(path), *rest) for path, *rest in rows]
+        return labels.every(self.catalog)
 
     def label_counts(self) -> dict[str, int]:
         """How many searchable images carry each label, by label."""
-        return dict(
-            self.catalog.read(
-                "SELECT label, count(*) FROM labels JOIN images ON images.id = image "
-                "WHERE state = 'ready' GROUP BY label ORDER BY label"
-            )
-        )
+        return labels.counts(self.catalog)
 
     def labels_of(self, images: Sequence[int]) -> dict[int, Label | None]:
         """The label of each of these images, or None.
@@ -548,14 +407,7 @@ class Collection:
         Raises:
             MasslError: one of them is no longer in the collection.
         """
-        paths = dict(zip(images, self.paths_of(images), strict=True))
-        found: dict[int, Label | None] = dict.fromkeys(images)
-        for part in _parts(images):
-            marks = ", ".join("?" * len(part))
-            query = f"SELECT image, label, author, at FROM labels WHERE image IN ({marks})"
-            for image, label, author, at in self.catalog.read(query, part):
-                found[image] = Label(paths[image], label, author, at)
-        return found
+        return labels.of(self.catalog, images)
 
     def classify(self) -> Classification:
         """Few-shot classification of every searchable image from the labels so far.
@@ -563,11 +415,8 @@ class Collection:
         Raises:
             MasslError: labels of fewer than two classes.
         """
-        given = dict(
-            self.catalog.read("SELECT image, label FROM labels JOIN images ON images.id = image WHERE state = 'ready'")
-        )
         ids, vectors = self._load_vectors()
-        return classify(ids, vectors, given)
+        return classify(ids, vectors, labels.by_image(self.catalog))
 
     def paths_of(self, images: Sequence[int]) -> list[str]:
         """Paths, relative to the root, of searchable images by id, in the order given.
@@ -575,15 +424,7 @@ class Collection:
         Raises:
             MasslError: one of them is no longer in the collection.
         """
-        paths: dict[int, str] = {}
-        for part in _parts(images):
-            marks = ", ".join("?" * len(part))
-            query = f"SELECT id, path FROM images WHERE state = 'ready' AND id IN ({marks})"
-            paths |= {identity: os.fsdecode(path) for identity, path in self.catalog.read(query, part)}
-        try:
-            return [paths[int(image)] for image in images]
-        except KeyError:
-            raise MasslError("one of these images is no longer in the collection; look at it afresh") from None
+        return self.catalog.paths_of(images)
 
     # Duplicates ---------------------------------------------------------------------------------------------------
 
@@ -638,9 +479,3 @@ class Collection:
             "max_megapixels": self.max_pixels / 1e6,
             "skipped": [{"path": item.path, "reason": item.reason} for item in self.skipped()],
         }
-
-
-def _parts(images: Sequence[int]) -> Iterator[list[int]]:
-    """Slices of at most as many ids as SQLite takes in one statement everywhere."""
-    for start in range(0, len(images), 30_000):
-        yield [int(image) for image in images[start : start + 30_000]]

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from indexer import Collection, Encoder, EncoderMismatch, Query, indexing
+from indexer import query as queries
 from massl.errors import MasslError
 
 
@@ -186,12 +187,13 @@ def test_a_picture_finds_itself_first(collection: Collection) -> None:
 
 
 def test_scores_are_cosines_in_falling_order(collection: Collection) -> None:
-    query = sorted(collection.root.glob("*/*.jpg"))[0]
-    results = collection.search([Query.of_file(query)], 24)
+    examples = [Query.of_file(sorted(collection.root.glob("*/*.jpg"))[0])]
+    results = collection.search(examples, 24)
     scores = [result.score for result in results]
     assert scores == sorted(scores, reverse=True)
     ids, vectors = collection._load_vectors()
-    exact = dict(zip(ids, vectors @ collection._embed([Query.of_file(query)]), strict=True))
+    target = queries.embed(examples, collection.catalog, lambda: collection.encoder)
+    exact = dict(zip(ids, vectors @ target, strict=True))
     np.testing.assert_allclose(scores, [exact[result.image] for result in results], atol=1e-5)
 
 

@@ -1,0 +1,88 @@
+"""Labels that people gave to images, in the catalog."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from indexer.catalog import Catalog, in_parts, now
+from massl.errors import MasslError
+
+MAX_LABEL = 100  # characters
+
+
+@dataclass(frozen=True)
+class Label:
+    """A label that someone gave."""
+
+    path: str
+    label: str
+    author: str
+    at: str
+
+
+def add(catalog: Catalog, label: str, images: Iterable[int], author: str) -> int:
+    """Gives images a label, in place of the one they had; returns how many.
+
+    Raises:
+        MasslError: an empty label, one of more than 100 characters or with control characters, or an image that the
+            catalog doesn't hold.
+    """
+    label = label.strip()
+    if not label or len(label) > MAX_LABEL or not label.isprintable():
+        raise MasslError(f"a label is 1 to {MAX_LABEL} printable characters, not {label[:20]!r} ({len(label)})")
+    rows = [(image, label, author, now()) for image in images]
+    with catalog.writing() as connection:
+        try:
+            connection.executemany("INSERT OR REPLACE INTO labels VALUES (?, ?, ?, ?)", rows)
+        except sqlite3.IntegrityError:
+            raise MasslError("one of these images is no longer in the collection; nothing was labelled") from None
+    return len(rows)
+
+
+def remove(catalog: Catalog, images: Iterable[int]) -> int:
+    """Takes the labels off images; returns how many had one."""
+    with catalog.writing() as connection:
+        return sum(connection.execute("DELETE FROM labels WHERE image = ?", (image,)).rowcount for image in images)
+
+
+def every(catalog: Catalog) -> list[Label]:
+    """Every label on a searchable image, by path."""
+    rows = catalog.read(
+        "SELECT path, label, author, at FROM labels JOIN images ON images.id = image "
+        "WHERE state = 'ready' ORDER BY path"
+    )
+    return [Label(os.fsdecode(path), *rest) for path, *rest in rows]
+
+
+def counts(catalog: Catalog) -> dict[str, int]:
+    """How many searchable images carry each label, by label."""
+    return dict(
+        catalog.read(
+            "SELECT label, count(*) FROM labels JOIN images ON images.id = image "
+            "WHERE state = 'ready' GROUP BY label ORDER BY label"
+        )
+    )
+
+
+def of(catalog: Catalog, images: Sequence[int]) -> dict[int, Label | None]:
+    """The label of each of these images, or None.
+
+    Raises:
+        MasslError: one of them is no longer in the collection.
+    """
+    paths = dict(zip(images, catalog.paths_of(images), strict=True))
+    found: dict[int, Label | None] = dict.fromkeys(images)
+    for part in in_parts(images):
+        marks = ", ".join("?" * len(part))
+        query = f"SELECT image, label, author, at FROM labels WHERE image IN ({marks})"
+        for image, label, author, at in catalog.read(query, part):
+            found[image] = Label(paths[image], label, author, at)
+    return found
+
+
+def by_image(catalog: Catalog) -> dict[int, str]:
+    """Image id to label, for searchable images."""
+    return dict(catalog.read("SELECT image, label FROM labels JOIN images ON images.id = image WHERE state = 'ready'"))
