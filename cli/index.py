@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import signal
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -143,7 +144,12 @@ def update(
                 line.begin(stages[progress.stage])
             line.update(progress.done, progress.total)
 
-        return collection.update(show, exclude=exclude, max_pixels=max_pixels)
+        def preparing(step: str, done: int, total: int) -> None:
+            if line.what != "Preparing the search":
+                line.begin("Preparing the search")
+            line.update(done, total, step)
+
+        return collection.update(show, preparing, exclude=exclude, max_pixels=max_pixels)
 
 
 def describe(collection: Collection, report: IndexReport) -> dict[str, Any]:
@@ -158,6 +164,7 @@ def describe(collection: Collection, report: IndexReport) -> dict[str, Any]:
         "unchanged": report.unchanged,
         "skipped": [{"path": item.path, "reason": item.reason} for item in report.skipped],
         "encoder": {"name": about["encoder_name"], "sha256": about["encoder_sha256"], "dim": int(about["dim"])},
+        "search": asdict(measured) if (measured := collection.measured()) else None,
         "seconds": round(report.seconds, 3),
         "images_per_second": round(report.images_per_second, 1),
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -39,8 +40,19 @@ def command(
         str | None,
         typer.Option("--crop", metavar="X,Y,W,H", help="Search by this part of the first query, in pixels."),
     ] = None,
-    label: Annotated[str | None, typer.Option("--label", help="Only images with this label.")] = None,
-    under: Annotated[str | None, typer.Option("--under", metavar="FOLDER", help="Only below this folder.")] = None,
+    label: Annotated[
+        list[str], typer.Option("--label", help="Only images with this label, or one of several.", show_default=False)
+    ] = [],  # noqa: B006 - typer's way to say that an option may be left out and repeated
+    under: Annotated[
+        list[str],
+        typer.Option(
+            "--under", metavar="FOLDER", help="Only below this folder, or one of several.", show_default=False
+        ),
+    ] = [],  # noqa: B006
+    exact: Annotated[
+        bool,
+        typer.Option("--exact", help="Compare with every image, also where an engine is faster that may miss some."),
+    ] = False,
     paths: Annotated[bool, typer.Option("--paths", help="Print paths alone, one a line.")] = False,
     nul: Annotated[bool, typer.Option("-0", help="Print paths alone, each ended by a NUL, for xargs -0.")] = False,
     index_dir: IndexDir = None,
@@ -52,7 +64,7 @@ def command(
 
     Examples: massl search ./photos query.jpg · massl search ./photos a.jpg +b.jpg -c.jpg -k 50 --paths
     """
-    from cli.terminal import print_json, print_line, say
+    from cli.terminal import ProgressLine, print_json, print_line, say
     from indexer import Collection
     from massl.errors import MasslError
 
@@ -60,7 +72,10 @@ def command(
     collection = Collection.open(images, index_dir)
     examples = [_query(text, images, box if position == 0 else None) for position, text in enumerate(queries)]
     started = time.perf_counter()
-    results = collection.search(examples, k, label=label, under=under)
+    folders = [_folder(text, images) for text in under]
+    with ProgressLine("Preparing the search:", "vectors", quiet) as line:
+        collection.index(lambda step, done, total: line.update(done, total, step))
+    results = collection.search(examples, k, label=label, under=folders, exact=exact)
     described = describe(results, started)
     if as_json:
         print_json(described)
@@ -106,6 +121,14 @@ def _query(text: str, root: Path, crop: tuple[int, int, int, int] | None) -> Any
     if not path.exists() and (root / name).exists():
         path = root / name  # results are printed relative to the root: let them be used as queries as they stand
     return Query.of_file(path, weight, crop)
+
+
+def _folder(text: str, root: Path) -> str:
+    """A folder as the collection knows it, given so or as a path on this machine."""
+    if (root / text).is_dir() or not Path(text).is_dir():
+        return text
+    inside, outside = os.path.realpath(text), os.path.realpath(root)
+    return os.path.relpath(inside, outside) if os.path.commonpath([inside, outside]) == outside else text
 
 
 def _crop(text: str) -> tuple[int, int, int, int]:

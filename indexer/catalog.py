@@ -13,7 +13,7 @@ from typing import Any
 
 from massl.errors import MasslError
 
-VERSION = 2
+VERSION = 3
 
 _SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -48,6 +48,19 @@ CREATE TABLE decisions (
 ) WITHOUT ROWID;
 """
 
+# Whoever writes a vector, makes an image searchable or takes it out of sight: the index learns of it here. Numbers are
+# never used twice.
+_CHANGES = """
+CREATE TABLE changes (number INTEGER PRIMARY KEY AUTOINCREMENT, image INTEGER NOT NULL);
+CREATE TRIGGER image_added AFTER INSERT ON images WHEN NEW.embedding IS NOT NULL
+    BEGIN INSERT INTO changes (image) VALUES (NEW.id); END;
+CREATE TRIGGER image_changed AFTER UPDATE OF embedding, state ON images
+    WHEN OLD.embedding IS NOT NEW.embedding OR OLD.state IS NOT NEW.state
+    BEGIN INSERT INTO changes (image) VALUES (NEW.id); END;
+CREATE TRIGGER image_deleted AFTER DELETE ON images
+    BEGIN INSERT INTO changes (image) VALUES (OLD.id); END;
+"""
+
 
 # From each earlier format to the next.
 _MIGRATIONS = {
@@ -57,6 +70,7 @@ _MIGRATIONS = {
         "CREATE INDEX images_by_state ON images (state, path, size, mtime_ns, ctime_ns)",
         "CREATE INDEX images_unembedded ON images (id) WHERE embedding IS NULL",
     ),
+    2: (*_CHANGES.strip().split(";\n"), "DELETE FROM meta WHERE key LIKE 'vectors_%'"),
 }
 
 
@@ -86,7 +100,7 @@ class Catalog:
             with closing(sqlite3.connect(temporary, isolation_level=None)) as connection:
                 connection.execute("BEGIN")
                 # A statement at a time: executescript would commit before the meta rows are in.
-                for statement in _SCHEMA.split(";\n"):
+                for statement in (_SCHEMA + _CHANGES).split(";\n"):
                     connection.execute(statement)
                 connection.execute(f"PRAGMA user_version = {VERSION}")
                 connection.executemany("INSERT INTO meta VALUES (?, ?)", meta.items())
@@ -127,6 +141,20 @@ class Catalog:
                 for statement in _MIGRATIONS[step]:
                     connection.execute(statement)
             connection.execute(f"PRAGMA user_version = {max(version, VERSION)}")
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """All that is read within is of one moment."""
+        connection = self._connection()
+        connection.execute("BEGIN")
+        try:
+            yield
+        finally:
+            connection.execute("COMMIT")
+
+    def notes_changes(self) -> bool:
+        """Whether it is of a format that does: an earlier one is read as it is where it can't be written."""
+        return any(self.read("SELECT 1 FROM sqlite_master WHERE name = 'changes'"))
 
     def read(self, query: str, values: Iterable[Any] = ()) -> Iterator[tuple[Any, ...]]:
         """Runs a query and yields its rows.

@@ -8,7 +8,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,12 @@ from indexer.catalog import Catalog, now, to_bytes
 from indexer.classify import Classification, classify
 from indexer.duplicates import Duplicates
 from indexer.encoder import Encoder, EncoderMismatch
+from indexer.engines import LADDER
+from indexer.index import AmendedIndex, CollectionIndex
 from indexer.labels import Label
+from indexer.ladder import MARGIN, Ladder, Measured, nearest, unit
 from indexer.query import Query, Result
-from indexer.vectors import FaissIndex, VectorIndex
+from indexer.vectors import CatalogVectors, Preparing
 from massl.errors import MasslError
 from massl.images import CATALOG, MAX_PIXELS, Skipped, check_folder, check_holds_images
 
@@ -36,13 +39,13 @@ class CollectionBusy(MasslError):
 class Collection:
     """Opened by `Collection.open`, or by `Collection.create` if it need not be there yet. Safe to share by threads."""
 
-    def __init__(self, root: Path, folder: Path, catalog: Catalog) -> None:
+    def __init__(self, root: Path, folder: Path, catalog: Catalog, engines: Ladder = LADDER) -> None:
         self.root = root
         self.folder = folder
         self.catalog = catalog
         self._lock = threading.Lock()
         self._encoder: Encoder | None = None
-        self._index: tuple[str, VectorIndex] | None = None
+        self._index = CollectionIndex(catalog, folder, engines)
 
     # Opening ------------------------------------------------------------------------------------------------------
 
@@ -170,6 +173,7 @@ class Collection:
     def update(
         self,
         report: Callable[[indexing.Progress], None] = lambda progress: None,
+        preparing: Preparing = lambda step, done, total: None,
         *,
         exclude: Sequence[str] | None = None,
         max_pixels: int | None = None,
@@ -177,7 +181,8 @@ class Collection:
         """Brings the collection up to date with its folder; see `indexer.indexing.update`.
 
         Args:
-            report: told how far it is.
+            report: told how far the images are.
+            preparing: told how far the search engine's index is, where it has to be built.
             exclude: patterns of files and folders to leave out from now on; those of before if left out.
             max_pixels: the largest image to read from now on; that of before if left out.
 
@@ -199,8 +204,8 @@ class Collection:
             if meta.get("calibrated_generation") != generation:
                 calibrated = {"calibration": self._calibrate().to_json(), "calibrated_generation": generation}
                 self.catalog.set_meta(calibrated | {"updated": now()})
-            if meta.get("vectors_generation") != generation or not (self.folder / meta["vectors_file"]).exists():
-                self.index()
+            if not self._index.is_current():
+                self.index(preparing, tidy=True)
             return replace(result, seconds=time.monotonic() - started)
 
     @property
@@ -255,73 +260,66 @@ class Collection:
         queries: Sequence[Query],
         k: int = 20,
         *,
-        label: str | None = None,
-        under: str | None = None,
+        label: str | Sequence[str] = (),
+        under: str | Sequence[str] = (),
+        exact: bool = False,
     ) -> list[Result]:
         """The `k` images most like the queries taken together, best first.
 
         Several queries are averaged; those with a negative weight are subtracted. An image that is itself a query is
-        left out of the results.
+        left out of the results. Scores are exact cosines with the catalog's embeddings, whichever engine found them.
 
         Args:
             queries: at least one with a positive weight.
             k: how many results, at least 1.
-            label: only images that carry this label.
-            under: only images below this folder, relative to the root.
+            label: only images that carry this label, or one of these.
+            under: only images below this folder, or one of these; relative to the root.
+            exact: compare with every image, whatever it takes; else the collection's engine may miss a few.
 
         Raises:
-            MasslError: no positive query, or an image that the collection doesn't hold.
+            MasslError: no positive query, an image that the collection doesn't hold, or a label or folder without any.
         """
         if not any(example.weight > 0 for example in queries):
             raise MasslError("give at least one example of what to look for")
         target = query.embed(queries, self.catalog, lambda: self.encoder)
+        own = np.array([example.image for example in queries if example.image is not None], np.int64)
+        passing = query.among(self.catalog, _several(label), _several(under))
         index = self.index()
-        own = {example.image for example in queries if example.image is not None}
-        among = query.among(self.catalog, label, under)
-        wanted = max(k, calibration.FAR[1]) + len(own)
-        scores, ids = index.search(target[None], wanted, among)
+        wanted = max(k, calibration.FAR[1]) + len(own) + MARGIN
+        if exact and not index.exact:
+            vectors = CatalogVectors(self.catalog)
+            blocks = vectors.blocks() if passing is None else vectors.blocks_of(passing)
+            _, ids = nearest(blocks, target[None], wanted)
+        else:
+            _, ids = index.search(target[None], wanted, passing)
+        about = query.about(self.catalog, ids[(ids >= 0) & ~np.isin(ids, own)], target)
         # What is usual for this query, among all images whatever the filter.
-        usual = scores if among is None else index.search(target[None], wanted)[0]
-        found = [(int(i), float(s)) for i, s in zip(ids[0], scores[0], strict=True) if i not in own][:k]
+        if passing is None:
+            usual = np.array([[score for _, _, score, _ in about]], np.float32)
+        else:
+            usual = index.search(target[None], calibration.FAR[1] + len(own))[0][:, len(own) :]
         fitted = self.calibration()
-        crowd = float(calibration.neighbourhood(usual[:, len(own) :])[0]) if usual.shape[1] > len(own) else None
-        about = self._about([identity for identity, _ in found])
-        results: list[Result] = []
-        for identity, score in found:
-            if identity not in about:  # removed since the index was read
-                continue
-            path, own_label = about[identity]
-            false_matches = fitted.false_matches(score, len(index), crowd)
-            match = fitted.match(score, len(index), crowd)
-            results.append(Result(len(results) + 1, identity, path, score, match, false_matches, own_label))
-        return results
+        crowd = float(calibration.neighbourhood(usual)[0]) if usual.size else None
+        count = len(index)
+        return [
+            Result(
+                rank, image, path, score, fitted.match(score, count, crowd), fitted.false_matches(score, count, crowd),
+                own_label,
+            )
+            for rank, (image, path, score, own_label) in enumerate(about[: max(1, k)], 1)
+        ]  # fmt: skip
 
     def calibration(self) -> Calibration:
         """What scores mean in this collection."""
         return Calibration.from_json(self.catalog.meta().get("calibration"))
 
-    def index(self) -> VectorIndex:
-        """The vectors, ready to search: from memory, else from the cache on disk, else built from the catalog."""
-        meta = self.catalog.meta()
-        generation = meta["generation"]
-        with self._lock:
-            if self._index and self._index[0] == generation:
-                return self._index[1]
-            found = None
-            if meta.get("vectors_generation") == generation:
-                found = FaissIndex.read(self.folder / meta["vectors_file"], meta["vectors_sha256"])
-            if found is None:
-                ids, vectors = self._load_vectors()
-                found = FaissIndex.build(ids, vectors, int(meta["dim"]))
-                try:
-                    name, digest = found.write(self.folder)
-                    self.catalog.set_meta(
-                        {"vectors_file": name, "vectors_sha256": digest, "vectors_generation": generation}
-                    )
-                except MasslError:
-                    pass  # a read-only or full disk costs the cache, not the search
-            self._index = (generation, found)
-            return found
+    def index(self, preparing: Preparing = lambda step, done, total: None, tidy: bool = False) -> AmendedIndex:
+        """The vectors, ready to search; see `indexer.index.CollectionIndex.get`."""
+        return self._index.get(preparing, tidy)
+
+    def measured(self) -> Measured | None:
+        """How the search engine's index answers, on these very vectors; None while there is none."""
+        return self._index.measured()
 
     def image_id(self, path: str) -> int:
         """The id of an image by its path relative to the root.
@@ -354,30 +352,12 @@ class Collection:
             return None
         return thumbnails.make(self.root / os.fsdecode(row[0]), row[1].hex(), self.folder, self.max_pixels)
 
-    def _about(self, ids: Iterable[int]) -> dict[int, tuple[str, str | None]]:
-        """Path and human label of images that can be searched."""
-        wanted = list(ids)
-        marks = ", ".join("?" * len(wanted))
-        rows = self.catalog.read(
-            "SELECT images.id, path, label FROM images LEFT JOIN labels ON labels.image = images.id "
-            f"WHERE state = 'ready' AND images.id IN ({marks})",
-            wanted,
-        )
-        return {identity: (os.fsdecode(path), label) for identity, path, label in rows}
-
     def _load_vectors(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Ids int64 `[N]` and unit vectors float32 `[N, D]` of all searchable images, from the catalog."""
-        rows = list(
-            self.catalog.read(
-                "SELECT id, embedding FROM images WHERE state = 'ready' AND embedding IS NOT NULL ORDER BY id"
-            )
-        )
-        ids = np.fromiter((identity for identity, _ in rows), np.int64, len(rows))
-        packed = np.frombuffer(b"".join(embedding for _, embedding in rows), np.float16)
-        vectors = packed.reshape(len(rows), int(self.catalog.meta()["dim"])).astype(np.float32)
-        # float16 rounds a length of 1 to within a thousandth: make it exact again, so that scores are cosines.
-        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True).clip(1e-6)
-        return ids, vectors
+        blocks = list(CatalogVectors(self.catalog).blocks())
+        ids = np.concatenate([np.empty(0, np.int64), *(ids for ids, _ in blocks)])
+        dim = int(self.catalog.meta()["dim"])
+        return ids, np.concatenate([np.empty((0, dim), np.float32), *(unit(packed) for _, packed in blocks)])
 
     # Labels -------------------------------------------------------------------------------------------------------
 
@@ -472,6 +452,7 @@ class Collection:
             "indexed": len(self),
             "labels": len(self.labels()),
             "encoder": {"name": meta["encoder_name"], "sha256": meta["encoder_sha256"], "dim": int(meta["dim"])},
+            "search": asdict(measured) if (measured := self.measured()) else None,
             "created": meta["created"],
             "updated": meta.get("updated"),
             "bytes": disk,
@@ -479,3 +460,7 @@ class Collection:
             "max_megapixels": self.max_pixels / 1e6,
             "skipped": [{"path": item.path, "reason": item.reason} for item in self.skipped()],
         }
+
+
+def _several(given: str | Sequence[str]) -> tuple[str, ...]:
+    return (given,) if isinstance(given, str) else tuple(given)

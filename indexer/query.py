@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import posixpath
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from indexer.catalog import Catalog, to_bytes
+from indexer.catalog import Catalog, in_parts, to_bytes
 from indexer.encoder import Encoder
+from indexer.labels import counts as label_counts
+from indexer.ladder import unit
 from massl.errors import MasslError
 from massl.images import ImageError, decode, read_bytes
 
@@ -107,18 +111,55 @@ def embed(queries: Sequence[Query], catalog: Catalog, encoder: Callable[[], Enco
     return total / length
 
 
-def among(catalog: Catalog, label: str | None, under: str | None) -> NDArray[np.int64] | None:
-    """Ids of the images that pass the filters; None when there is no filter."""
-    if label is None and under is None:
-        return None
-    query = "SELECT images.id FROM images"
-    values: list[str | bytes] = []
-    if label is not None:
-        query += " JOIN labels ON labels.image = images.id AND labels.label = ?"
-        values.append(label)
-    query += " WHERE state = 'ready'"
-    if under is not None and (prefix := under.strip("/").removeprefix("./")) not in ("", "."):
-        # Everything that begins with "prefix/": a range of bytes, so that the index on paths serves.
-        query += " AND path >= ? AND path < ?"
-        values += [to_bytes(prefix + "/"), to_bytes(prefix + "0")]  # "0" is the byte after "/"
-    return np.fromiter((row[0] for row in catalog.read(query, values)), np.int64)
+def among(catalog: Catalog, labels: Sequence[str], folders: Sequence[str]) -> NDArray[np.int64] | None:
+    """Rising ids of the images with one of these labels, below one of these folders; None when there is no filter.
+
+    Raises:
+        MasslError: no image carries one of the labels, or lies below one of the folders.
+    """
+    passing: list[NDArray[np.int64]] = []
+    if labels:
+        passing.append(np.concatenate([_labelled(catalog, label) for label in labels]))
+    if folders:
+        passing.append(np.concatenate([_below(catalog, folder) for folder in folders]))
+    return functools.reduce(np.intersect1d, passing[1:], np.unique(passing[0])) if passing else None
+
+
+def _labelled(catalog: Catalog, label: str) -> NDArray[np.int64]:
+    query = "SELECT image FROM labels JOIN images ON images.id = image WHERE label = ? AND state = 'ready'"
+    ids = np.fromiter((image for (image,) in catalog.read(query, [label])), np.int64)
+    if not len(ids):
+        known = ", ".join(repr(name) for name in label_counts(catalog)) or "none"
+        raise MasslError(f"no image has the label {label!r}; the labels are: {known}")
+    return ids
+
+
+def _below(catalog: Catalog, folder: str) -> NDArray[np.int64]:
+    prefix = posixpath.normpath(folder.strip("/") or ".")
+    query = "SELECT id FROM images WHERE state = 'ready'"
+    if prefix == ".":
+        return np.fromiter((image for (image,) in catalog.read(query)), np.int64)
+    # Everything that begins with "prefix/": a range of bytes, so that the index on paths serves.
+    span = [to_bytes(prefix + "/"), to_bytes(prefix + "0")]  # "0" is the byte after "/"
+    ids = np.fromiter((image for (image,) in catalog.read(query + " AND path >= ? AND path < ?", span)), np.int64)
+    if not len(ids):
+        raise MasslError(f"no image lies below a folder {folder!r}; give one relative to the folder that was indexed")
+    return ids
+
+
+def about(
+    catalog: Catalog, ids: NDArray[np.int64], target: NDArray[np.float32]
+) -> list[tuple[int, str, float, str | None]]:
+    """Id, path, cosine similarity to `target` and human label of these images, as the catalog has them, best first."""
+    found: list[tuple[int, bytes, str | None, bytes]] = []
+    for part in in_parts(ids.tolist()):
+        marks = ", ".join("?" * len(part))
+        found += catalog.read(
+            "SELECT images.id, path, label, embedding FROM images LEFT JOIN labels ON labels.image = images.id "
+            f"WHERE state = 'ready' AND embedding IS NOT NULL AND images.id IN ({marks})",
+            part,
+        )
+    packed = np.frombuffer(b"".join(row[3] for row in found), np.float16).reshape(len(found), len(target))
+    scores = unit(packed) @ target
+    order = np.argsort(-scores, kind="stable")
+    return [(found[row][0], os.fsdecode(found[row][1]), float(scores[row]), found[row][2]) for row in order]

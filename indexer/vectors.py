@@ -1,118 +1,158 @@
-"""Searching vectors with FAISS, and the file on disk that saves rebuilding the index.
-
-The file is a cache of the catalog: written to a temporary name, flushed, renamed; its SHA-256 stands in the catalog
-and is checked before FAISS reads a byte, as FAISS loads most damaged files without a word.
-"""
+"""What a collection asks of a search engine, so that another can take FAISS's place; and where vectors come from."""
 
 from __future__ import annotations
 
-import hashlib
-import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
-import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from massl.errors import MasslError
+from indexer.catalog import Catalog
 
-# A single query is 4 to 5 times slower on two threads than on one: starting them costs more than the scan.
-faiss.omp_set_num_threads(1)
+BLOCK = 32_768  # vectors in memory at a time while an index is built
+
+Preparing = Callable[[str, int, int], None]
+"""Told how far the building of an index is: the step, how many of its vectors are done, and how many there are."""
 
 
-class VectorIndex(Protocol):
-    """What a collection asks of a search engine; another one can take FAISS's place."""
+class VectorSource(Protocol):
+    """The vectors that an engine builds its index of: float16, of unit length but for rounding, in the order of ids."""
 
-    def search(
-        self, queries: NDArray[np.float32], k: int, among: NDArray[np.int64] | None = None
-    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """The k most similar vectors of each query; see `FaissIndex.search`."""
-        ...
-
-    def vectors_of(self, ids: Sequence[int]) -> NDArray[np.float32]:
-        """The stored vectors of these ids, float32 `[len(ids), D]`."""
-        ...
+    dim: int
 
     def __len__(self) -> int: ...
 
+    def blocks(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float16]]]:
+        """All of them, a block at a time: ids int64 `[B]`, rising, and vectors `[B, D]`."""
+        ...
 
-class FaissIndex:
-    """Exact inner products over unit vectors, so cosine similarity."""
+    def sample(self, count: int) -> tuple[NDArray[np.int64], NDArray[np.float16]]:
+        """At most `count` of them, drawn at random but the same each time."""
+        ...
 
-    def __init__(self, index: Any) -> None:
-        self._index = index
+    def of(self, ids: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float16]]:
+        """Those of `ids` that there are, in the order of ids: int64 `[n]`, float16 `[n, D]`."""
+        ...
 
-    @classmethod
-    def build(cls, ids: NDArray[np.int64], vectors: NDArray[np.float32], dim: int) -> FaissIndex:
-        """Indexes float32 `[N, dim]` rows of unit length under int64 `[N]` ids."""
-        index = faiss.IndexIDMap2(faiss.IndexFlatIP(dim))
-        if len(ids):
-            index.add_with_ids(np.ascontiguousarray(vectors, np.float32), ids)
-        return cls(index)
+
+class VectorIndex(Protocol):
+    """Vectors that can be searched. Safe to be searched by several threads at once.
+
+    Attributes:
+        effort: how thoroughly an index that approximates looks; one of its engine's `efforts`.
+    """
+
+    effort: int
+
+    def __len__(self) -> int: ...
+
+    def holds(self, ids: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which of these ids are stored, bool `[len(ids)]`."""
+        ...
 
     def search(
         self, queries: NDArray[np.float32], k: int, among: NDArray[np.int64] | None = None
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """The `k` most similar vectors of each query, best first.
+        """The `k` vectors with the largest inner products with each query, best first.
 
         Args:
             queries: float32 `[Q, D]`.
-            k: how many; fewer come back where fewer are stored.
-            among: int64 ids to which the search is confined, inside FAISS and so without loss.
+            k: how many; `k'` come back, fewer where fewer are stored.
+            among: rising int64 ids that the search is confined to; they need not all be stored.
 
         Returns:
-            Similarities float32 `[Q, k']` and ids int64 `[Q, k']`.
+            Inner products, float32 `[Q, k']`, and ids, int64 `[Q, k']`. Where an index that approximates found fewer
+            for one query than for another, the rest is -inf and -1.
         """
-        k = min(k, len(self) if among is None else len(among))
-        if k <= 0:
-            return np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
-        parameters = None
-        if among is not None:
-            parameters = faiss.SearchParameters()
-            parameters.sel = faiss.IDSelectorBatch(among)
-        return self._index.search(np.ascontiguousarray(queries, np.float32), k, params=parameters)
+        ...
 
-    def vectors_of(self, ids: Sequence[int]) -> NDArray[np.float32]:
-        """The stored vectors of these ids, float32 `[len(ids), D]`."""
-        rows = [self._index.reconstruct(int(identity)) for identity in ids]
-        return np.stack(rows) if rows else np.empty((0, self._index.d), np.float32)
 
-    def __len__(self) -> int:
-        return int(self._index.ntotal)
+class Engine(Protocol):
+    """A kind of index: how to build one, and how to keep it in a file.
 
-    def write(self, folder: Path) -> tuple[str, str]:
-        """Writes `vectors-<hash>.faiss` whole or not at all, and removes older ones; returns its name and SHA-256.
+    Attributes:
+        name: stands in the catalog beside the file, and in what `massl info` says.
+        exact: whether it finds the nearest without fail.
+        efforts: rising, how thoroughly its indexes can look; the collection takes the first that reaches its floor.
+    """
+
+    name: str
+    exact: bool
+    efforts: tuple[int, ...]
+
+    def build(self, source: VectorSource, preparing: Preparing) -> VectorIndex:
+        """Makes an index of all vectors."""
+        ...
+
+    def write(self, index: VectorIndex, path: Path) -> None:
+        """Writes an index to a file.
 
         Raises:
-            MasslError: the disk is full or can't be written.
+            OSError: it can't be written.
         """
-        data = faiss.serialize_index(self._index).tobytes()
-        digest = hashlib.sha256(data).hexdigest()
-        path = folder / f"vectors-{digest[:16]}.faiss"
-        temporary = path.with_suffix(f".{os.getpid()}.tmp")
-        try:
-            with temporary.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-            for old in folder.glob("vectors-*.faiss"):
-                if old != path:
-                    old.unlink(missing_ok=True)
-        except OSError as error:
-            temporary.unlink(missing_ok=True)
-            raise MasslError(f"{path} could not be written: {error.strerror or error}; free some space") from error
-        return path.name, digest
+        ...
 
-    @classmethod
-    def read(cls, path: Path, sha256: str) -> FaissIndex | None:
-        """Reads an index, or None when it is missing or not, to the byte, what was written."""
-        try:
-            data = path.read_bytes()
-        except OSError:
-            return None
-        if hashlib.sha256(data).hexdigest() != sha256:
-            return None
-        return cls(faiss.deserialize_index(np.frombuffer(data, np.uint8)))
+    def read(self, path: Path) -> VectorIndex:
+        """Opens what `write` wrote; whoever calls has made sure that it is, to the byte.
+
+        Raises:
+            OSError: it can't be read.
+        """
+        ...
+
+
+class CatalogVectors:
+    """A catalog's vectors, streamed: at no time are more than a block of them in memory."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+        self.dim = int(catalog.meta()["dim"])
+        # Those without an embedding (there are some only while another encoder takes over) count too: to look at each
+        # would be to read them all.
+        ((self._count,),) = catalog.read("SELECT count(*) FROM images WHERE state = 'ready'")
+
+    def __len__(self) -> int:
+        return self._count
+
+    def blocks(self, size: int = BLOCK) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float16]]]:
+        """See `VectorSource.blocks`."""
+        last = -1
+        while True:
+            query = f"SELECT id, embedding FROM images WHERE {_SEARCHABLE} AND id > ? ORDER BY id LIMIT {size}"
+            ids, vectors = self._unpack(list(self._catalog.read(query, [last])))
+            if len(ids):
+                yield ids, vectors
+                last = int(ids[-1])
+            if len(ids) < size:
+                return
+
+    def blocks_of(self, ids: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float16]]]:
+        """As `blocks`, of those of rising `ids` that there are."""
+        for start in range(0, len(ids), BLOCK):
+            yield self.of(ids[start : start + BLOCK])
+
+    def sample(self, count: int) -> tuple[NDArray[np.int64], NDArray[np.float16]]:
+        """See `VectorSource.sample`."""
+        rows = self._catalog.read("SELECT id FROM images WHERE state = 'ready'")
+        ids = np.fromiter((identity for (identity,) in rows), np.int64)
+        if len(ids) > count:
+            ids = np.random.default_rng(0).choice(ids, count, replace=False)
+        return self.of(np.sort(ids))
+
+    def of(self, ids: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float16]]:
+        """See `VectorSource.of`."""
+        rows: list[tuple[int, bytes]] = []
+        for start in range(0, len(ids), BLOCK):
+            marks = ", ".join(map(str, ids[start : start + BLOCK].tolist()))
+            rows += self._catalog.read(f"SELECT id, embedding FROM images WHERE {_SEARCHABLE} AND id IN ({marks})")
+        return self._unpack(sorted(rows))
+
+    def _unpack(self, rows: list[tuple[int, bytes]]) -> tuple[NDArray[np.int64], NDArray[np.float16]]:
+        ids = np.fromiter((identity for identity, _ in rows), np.int64, len(rows))
+        packed = np.frombuffer(b"".join(embedding for _, embedding in rows), np.float16)
+        return ids, packed.reshape(len(rows), self.dim)
+
+
+_SEARCHABLE = "state = 'ready' AND embedding IS NOT NULL"

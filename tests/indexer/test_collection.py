@@ -211,7 +211,11 @@ def test_filters_act_inside_the_search(collection: Collection) -> None:
     query = [Query.of_file(sorted((collection.root / "flag").iterdir())[0])]
     assert {r.path.split("/")[0] for r in collection.search(query, 3, under="space")} == {"space"}
     assert len(collection.search(query, 100, under="space/")) == 6
-    assert collection.search(query, 5, under="spa") == []
+    with pytest.raises(MasslError, match="no image lies below a folder 'spa'"):
+        collection.search(query, 5, under="spa")
+    with pytest.raises(MasslError, match="no image has the label 'apple'; the labels are: none"):
+        collection.search(query, 5, label="apple")
+    assert len(collection.search(query, 100, under=["space", "flag/"])) == 12
     chosen = [image for image, path in collection.images() if path.startswith("fruit")][:2]
     collection.add_labels("apple", chosen, "me")
     found = collection.search(query, 5, label="apple")

@@ -1,0 +1,97 @@
+"""Vectors as embeddings are, an engine that is not FAISS's, and a ladder on which little data climbs every step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from indexer.engines import Cells, Exact, FastScan
+from indexer.ladder import Ladder
+from indexer.vectors import Preparing, VectorIndex, VectorSource
+
+SMALL_STEPS = Ladder(((0, Exact()), (4_000, FastScan()), (6_000, Cells())))
+
+
+def clustered(count: int, dim: int, seed: int = 0) -> NDArray[np.float16]:
+    """Unit vectors in groups within groups, as images are of kinds, float16 `[count, dim]`."""
+    draw = np.random.default_rng(seed)
+    kinds = draw.standard_normal((40, dim))
+    groups = kinds[draw.integers(0, 40, count // 8 + 1)] + 0.8 * draw.standard_normal((count // 8 + 1, dim))
+    vectors = groups[draw.integers(0, len(groups), count)] + 0.6 * draw.standard_normal((count, dim))
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float16)
+
+
+class Array:
+    """Vectors in memory, under rising ids with gaps. A `VectorSource`."""
+
+    def __init__(self, vectors: NDArray[np.float16], ids: NDArray[np.int64] | None = None) -> None:
+        self.vectors = vectors
+        self.ids = np.arange(len(vectors)) * 3 + 5 if ids is None else ids
+        self.dim = vectors.shape[1]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def blocks(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float16]]]:
+        for start in range(0, len(self), 1000):
+            yield self.ids[start : start + 1000], self.vectors[start : start + 1000]
+
+    def sample(self, count: int) -> tuple[NDArray[np.int64], NDArray[np.float16]]:
+        rows = np.sort(np.random.default_rng(0).permutation(len(self))[:count])
+        return self.ids[rows], self.vectors[rows]
+
+    def of(self, ids: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float16]]:
+        rows = np.flatnonzero(np.isin(self.ids, ids))
+        return self.ids[rows], self.vectors[rows]
+
+
+class NumpyIndex:
+    """A matrix. A `VectorIndex`."""
+
+    effort = 0
+
+    def __init__(self, ids: NDArray[np.int64], vectors: NDArray[np.float32]) -> None:
+        self.ids = ids
+        self.vectors = vectors
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def holds(self, ids: NDArray[np.int64]) -> NDArray[np.bool_]:
+        return np.isin(ids, self.ids)
+
+    def search(
+        self, queries: NDArray[np.float32], k: int, among: NDArray[np.int64] | None = None
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        rows = np.arange(len(self)) if among is None else np.flatnonzero(np.isin(self.ids, among))
+        scores = queries @ self.vectors[rows].T
+        best = np.argsort(-scores, 1)[:, :k]
+        return np.take_along_axis(scores, best, 1), self.ids[rows][best]
+
+
+class NumpyEngine:
+    """Another engine than FAISS's. An `Engine`."""
+
+    name = "numpy"
+    exact = True
+    efforts: tuple[int, ...] = (0,)
+
+    def build(self, source: VectorSource, preparing: Preparing) -> VectorIndex:
+        parts = list(source.blocks())
+        return NumpyIndex(
+            np.concatenate([np.empty(0, np.int64), *(ids for ids, _ in parts)]),
+            np.concatenate(
+                [np.empty((0, source.dim), np.float32), *(vectors for _, vectors in parts)], dtype=np.float32
+            ),
+        )
+
+    def write(self, index: VectorIndex, path: Path) -> None:
+        with path.open("wb") as file:
+            np.savez(file, ids=index.ids, vectors=index.vectors)
+
+    def read(self, path: Path) -> VectorIndex:
+        with np.load(path) as stored:
+            return NumpyIndex(stored["ids"], stored["vectors"])
