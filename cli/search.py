@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,15 +17,17 @@ if TYPE_CHECKING:
     from indexer import Result
 
 _MINUS = "\x00minus:"  # no file name holds a NUL
+_LIKE_A_FILE = re.compile(r"-.*(/|\.[A-Za-z]\w*$)", re.DOTALL).match
 
 
 class SearchCommand(typer.core.TyperCommand):
-    """Takes `-less.jpg` as an example to stay away from where such a file is there, and not as options."""
+    """Takes `-less.jpg` as an example to stay away from, and not as options: also where it is misspelt."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Marks such arguments before the options are looked for."""
         marked = [
-            _MINUS + arg[1:] if arg.startswith("-") and len(arg) > 1 and Path(arg[1:]).exists() else arg for arg in args
+            _MINUS + arg[1:] if re.match("-[^-]", arg) and (Path(arg[1:]).exists() or _LIKE_A_FILE(arg)) else arg
+            for arg in args
         ]
         return super().parse_args(ctx, marked)
 
@@ -64,7 +67,7 @@ def command(
 
     Examples: massl search ./photos query.jpg · massl search ./photos a.jpg +b.jpg -c.jpg -k 50 --paths
     """
-    from cli.terminal import ProgressLine, print_json, print_line, say
+    from cli.terminal import ProgressLine, print_json, print_line, say, visible
     from indexer import Collection
     from massl.errors import MasslError
 
@@ -88,7 +91,7 @@ def command(
         raise MasslError("nothing to search: no image passes the filters" if label or under else "the index is empty")
     for result in results:
         tag = f"  [{result.label}]" if result.label else ""
-        print_line(f"{result.rank:>3}  {result.score:6.3f}  {result.match:<5}  {result.path}{tag}")
+        print_line(f"{result.rank:>3}  {result.score:6.3f}  {result.match:<5}  {visible(result.path)}{tag}")
     say(f"{len(results)} of {len(collection):,} images in {described['milliseconds']:.0f} ms", quiet)
 
 
@@ -125,7 +128,7 @@ def _query(text: str, root: Path, crop: tuple[int, int, int, int] | None) -> Any
 
 def _folder(text: str, root: Path) -> str:
     """A folder as the collection knows it, given so or as a path on this machine."""
-    if (root / text).is_dir() or not Path(text).is_dir():
+    if (not os.path.isabs(text) and (root / text).is_dir()) or not Path(text).is_dir():
         return text
     inside, outside = os.path.realpath(text), os.path.realpath(root)
     return os.path.relpath(inside, outside) if os.path.commonpath([inside, outside]) == outside else text

@@ -26,6 +26,13 @@ def print_line(text: str, end: str = "\n") -> None:
     sys.stdout.buffer.flush()
 
 
+def visible(name: str) -> str:
+    """A file name for a person: one line, and nothing that a terminal would obey or can't show."""
+    return "".join(
+        character if character.isprintable() else ascii(character)[1:-1].replace("\\udc", "\\x") for character in name
+    )
+
+
 def say(text: str, quiet: bool = False) -> None:
     """A line for a person, on standard error."""
     if not quiet:

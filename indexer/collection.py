@@ -50,8 +50,8 @@ class Collection:
     # Opening ------------------------------------------------------------------------------------------------------
 
     @classmethod
-    def open(cls, root: Path | str, index_dir: Path | str | None = None) -> Collection:
-        """Opens the collection of a folder.
+    def open(cls, root: Path | str, index_dir: Path | str | None = None, *, engines: Ladder = LADDER) -> Collection:
+        """Opens the collection of a folder, to be searched by these engines.
 
         Raises:
             MasslError: the folder is missing, was never indexed, or its catalog can't be read.
@@ -61,7 +61,7 @@ class Collection:
         if not (folder / CATALOG).exists():
             check_folder(root)
             raise MasslError(f"{root} has no index yet; run: massl index {root}")
-        collection = cls(root, folder, Catalog.open(folder / CATALOG))
+        collection = cls(root, folder, Catalog.open(folder / CATALOG), engines)
         owner = collection.catalog.meta().get("root")
         # An index beside its images moves with them; one elsewhere could be meant for another folder.
         if index_dir and owner and os.path.realpath(root) != owner and os.path.isdir(owner):
@@ -75,6 +75,8 @@ class Collection:
         encoder: Encoder | None = None,
         index_dir: Path | str | None = None,
         rebuild: bool = False,
+        *,
+        engines: Ladder = LADDER,
     ) -> Collection:
         """Opens the collection of a folder, or makes an empty one for this encoder (the built-in one if left out).
 
@@ -83,6 +85,7 @@ class Collection:
             encoder: the encoder that the collection has or is to have; any that it has if left out.
             index_dir: where the collection lies, if not in `root/.massl`.
             rebuild: forget every embedding of a collection that is there, and take this encoder. Update it next.
+            engines: what it is searched with, by size.
 
         Raises:
             EncoderMismatch: there is a collection already, made with another encoder.
@@ -92,7 +95,7 @@ class Collection:
         check_folder(root)
         folder = Path(index_dir) if index_dir else root / ".massl"
         if (folder / CATALOG).exists():
-            collection = cls.open(root, index_dir)
+            collection = cls.open(root, index_dir, engines=engines)
             if rebuild:
                 collection._take(encoder or collection.encoder)
             else:
@@ -103,7 +106,7 @@ class Collection:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with filelock.FileLock(folder / "lock", timeout=0):
-                return cls._make(root, folder, encoder)
+                return cls._make(root, folder, encoder, engines)
         except filelock.Timeout:
             raise CollectionBusy(f"{root} is being indexed by another process; try again in a moment") from None
         except OSError as error:
@@ -112,9 +115,9 @@ class Collection:
             ) from None
 
     @classmethod
-    def _make(cls, root: Path, folder: Path, encoder: Encoder) -> Collection:
+    def _make(cls, root: Path, folder: Path, encoder: Encoder, engines: Ladder) -> Collection:
         if (folder / CATALOG).exists():  # another process was faster
-            return cls.open(root, folder)
+            return cls.open(root, folder, engines=engines)
         temporary = folder / "encoder.tmp"
         try:
             # Under a temporary name first: a kill here must not leave half an encoder that looks whole.
@@ -131,7 +134,7 @@ class Collection:
             "root": os.path.realpath(root),
             "generation": "0",
         }
-        collection = cls(root, folder, Catalog.create(folder / CATALOG, meta))
+        collection = cls(root, folder, Catalog.create(folder / CATALOG, meta), engines)
         collection._encoder = encoder
         return collection
 

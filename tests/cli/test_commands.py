@@ -93,6 +93,30 @@ def test_examples_with_plus_and_minus(massl, photos: Path) -> None:
     space_path = f"space/{space.name}"
     scores = [{row["path"]: row["score"] for row in rows}[space_path] for rows in (plain, mixed)]
     assert scores[1] < scores[0]
+    assert "lesss.jpg can't be used as a query: there is no such file" in failed(
+        massl("search", photos, "k.jpg", "-lesss.jpg")
+    )
+    assert "more.jgp can't be used as a query: there is no such file" in failed(
+        massl("search", photos, "k.jpg", "+more.jgp")
+    )
+
+
+def test_filters_may_be_given_several_times_and_as_paths(massl, photos: Path) -> None:
+    massl("index", photos)
+    query = sorted(photos.glob("flag/*"))[0]
+    massl("label", "add", photos, "a", *sorted(photos.glob("flag/*"))[:2])
+    massl("label", "add", photos, "b", *sorted(photos.glob("space/*"))[:1])
+
+    def found(*filters: object) -> list[str]:
+        ran = massl("search", photos, query, "--paths", "-k", 24, *filters)
+        assert ran.code == 0, ran.error
+        return sorted(path.split("/")[0] for path in ran.output.splitlines())
+
+    assert found("--label", "a", "--label", "b") == ["flag", "flag", "space"]
+    assert found("--under", "space/", "--under", photos / "flag") == ["flag"] * 6 + ["space"] * 6
+    assert found("--label", "a", "--label", "b", "--under", "space") == ["space"]
+    assert "no image lies below a folder 'nowhere'" in failed(massl("search", photos, query, "--under", "nowhere"))
+    assert "the labels are: 'a', 'b'" in failed(massl("search", photos, query, "--label", "c"))
 
 
 def test_paths_can_be_piped(massl, photos: Path) -> None:
@@ -102,6 +126,11 @@ def test_paths_can_be_piped(massl, photos: Path) -> None:
     massl("index", photos)
     assert set(massl("search", photos, query, "-k", 2, "-0").output.split("\0")) == {f"flag/{query.name}", strange, ""}
     assert massl("search", photos, query, "-k", 1, "--paths", "--under", "flag").output == f"flag/{query.name}\n"
+    (photos / strange).rename(photos / "two\nlines\x1b[31m.jpg")
+    massl("index", photos)
+    table = massl("search", photos, query, "-k", 2, "--exact")
+    assert r"two\nlines\x1b[31m.jpg" in table.output
+    assert len(table.output.splitlines()) == 2
 
 
 def test_standard_output_is_for_data(massl, photos: Path) -> None:

@@ -1,0 +1,232 @@
+"""The index of a collection: what changed since it was built, files that are damaged or replaced, other engines."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from indexer import Collection, Encoder, Query
+from indexer.catalog import Catalog
+from indexer.engines import Exact, FastScan
+from indexer.index import CollectionIndex
+from indexer.ladder import Ladder, unit
+from massl.errors import MasslError
+from tests.indexer.vectors import SMALL_STEPS, NumpyEngine, clustered
+
+DIM = 24
+VECTORS = clustered(7_000, DIM)
+
+
+def quiet(step: str, done: int, total: int) -> None: ...
+
+
+def catalog_of(path: Path, count: int) -> Catalog:
+    """A catalog of so many images."""
+    catalog = Catalog.create(path / "catalog.sqlite", {"dim": str(DIM), "generation": "0"})
+    add(catalog, range(count))
+    return catalog
+
+
+def add(catalog: Catalog, rows: range) -> None:
+    with catalog.writing() as connection:
+        connection.executemany(
+            "INSERT INTO images (path, size, mtime_ns, state, embedding) VALUES (?, 1, 1, 'ready', ?)",
+            [(b"%d" % row, VECTORS[row].tobytes()) for row in rows],
+        )
+
+
+def check(catalog: Catalog, index: CollectionIndex, queries: int = 20, share: float = 0.98) -> None:
+    """The index finds what the catalog holds now, and nothing else."""
+    rows = list(catalog.read("SELECT id, embedding FROM images WHERE state = 'ready' AND embedding IS NOT NULL"))
+    ids = np.array([row[0] for row in rows])
+    vectors = np.stack([np.frombuffer(row[1], np.float16) for row in rows]).astype(np.float32)
+    current = index.get(quiet)
+    assert len(current) == len(ids)
+    every = np.arange(1, ids.max() + 10)
+    np.testing.assert_array_equal(every[current.holds(every)], np.sort(ids))
+    asked = unit(VECTORS[:queries])
+    _, found = current.search(asked, 20)
+    assert np.isin(found, ids).all()
+    true = ids[np.argsort(-(asked @ vectors.T), 1)[:, :10]]
+    hits = [len(set(one) & set(other)) for one, other in zip(found.tolist(), true.tolist(), strict=True)]
+    assert np.mean(hits) / 10 >= share
+
+
+@pytest.mark.parametrize("count", [300, 6_500])
+def test_changes_are_searched_without_building_anew(tmp_path: Path, count: int) -> None:
+    catalog = catalog_of(tmp_path, count)
+    index = CollectionIndex(catalog, tmp_path, SMALL_STEPS)
+    check(catalog, index)
+    (file,) = tmp_path.glob("vectors-*.faiss")
+    add(catalog, range(count, count + 50))
+    with catalog.writing() as connection:
+        # Gone, replaced and back again, where the queries look.
+        connection.execute("UPDATE images SET state = 'gone' WHERE id % 7 = 1 AND id < 300")
+        connection.execute("UPDATE images SET embedding = ? WHERE id % 7 = 2 AND id < 300", [VECTORS[-1].tobytes()])
+        connection.execute("UPDATE images SET state = 'ready' WHERE id < 20")
+        connection.execute("DELETE FROM images WHERE id % 7 = 3 AND id < 300")
+    check(catalog, index)
+    check(catalog, CollectionIndex(catalog, tmp_path, SMALL_STEPS))  # another process
+    assert list(tmp_path.glob("vectors-*.faiss")) == [file]
+    index.get(quiet, tidy=True)  # at the end of a run it is built anew, while that takes no time
+    assert list(tmp_path.glob("vectors-*.faiss")) != [file]
+    check(catalog, index)
+    assert list(catalog.read("SELECT count(*) FROM changes")) == [(0,)]
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["add", "hide", "show", "change", "delete", "tidy", "reopen"]), st.integers(0, 2**31)
+        ),
+        max_size=8,
+    )
+)
+def test_any_sequence_of_changes_gives_what_the_catalog_holds(tmp_path_factory, steps: list[tuple[str, int]]) -> None:
+    folder = tmp_path_factory.mktemp("any")
+    catalog = catalog_of(folder, 100)
+    index = CollectionIndex(catalog, folder, SMALL_STEPS)
+    statements = {
+        "hide": "UPDATE images SET state = 'gone' WHERE id % 5 = ?",
+        "show": "UPDATE images SET state = 'ready' WHERE id % 5 = ?",
+        "change": f"UPDATE images SET embedding = x'{VECTORS[-2].tobytes().hex()}' WHERE id % 11 = ? AND id > 1",
+        "delete": "DELETE FROM images WHERE id % 13 = ? AND id > 13",
+    }
+    done = 100
+    for kind, number in steps:
+        if kind == "add":
+            add(catalog, range(done, done := done + 1 + number % 40))
+        elif kind == "reopen":
+            index = CollectionIndex(catalog, folder, SMALL_STEPS)
+        elif kind == "tidy":
+            index.get(quiet, tidy=True)
+        else:
+            with catalog.writing() as connection:
+                connection.execute(statements[kind], [number % 4])
+        check(catalog, index, share=0.0)
+
+
+@pytest.mark.parametrize(
+    ("count", "damage"),
+    [(300, "flip"), (300, "gone"), (4_500, "flip"), (4_500, "empty"), (6_500, "flip"), (6_500, "cut")],
+)
+def test_a_damaged_file_of_any_engine_is_noticed_and_rebuilt(tmp_path: Path, count: int, damage: str) -> None:
+    catalog = catalog_of(tmp_path, count)
+    name = CollectionIndex(catalog, tmp_path, SMALL_STEPS).get(quiet).measured.engine
+    assert name == {300: "exact", 4_500: "fast scan", 6_500: "cells"}[count]
+    (file,) = tmp_path.glob("vectors-*.faiss")
+    data = bytearray(file.read_bytes())
+    if damage == "flip":
+        data[len(data) // 3] ^= 4
+    file.unlink() if damage == "gone" else file.write_bytes({"flip": data, "cut": data[:-9], "empty": b""}[damage])
+    built = []
+    CollectionIndex(catalog, tmp_path, SMALL_STEPS).get(lambda *step: built.append(step))
+    assert built
+    check(catalog, CollectionIndex(catalog, tmp_path, SMALL_STEPS))
+    built.clear()
+    CollectionIndex(catalog, tmp_path, SMALL_STEPS).get(lambda *step: built.append(step))
+    assert not built
+
+
+def test_a_mapped_index_stays_right_while_its_file_is_replaced(tmp_path: Path) -> None:
+    catalog = catalog_of(tmp_path, 4_500)
+    reader = CollectionIndex(catalog, tmp_path, SMALL_STEPS)
+    held = reader.get(quiet)
+    (before,) = tmp_path.glob("vectors-*.faiss")
+    wanted = held.search(unit(VECTORS[:10]), 10)
+    writer = CollectionIndex(catalog, tmp_path, SMALL_STEPS)
+    add(catalog, range(4_500, 6_500))
+    writer.get(quiet, tidy=True)
+    assert not before.exists()
+    for one, other in zip(wanted, held.search(unit(VECTORS[:10]), 10), strict=True):
+        np.testing.assert_array_equal(one, other)
+    check(catalog, reader)
+    assert reader.get(quiet).measured.engine == "cells"
+
+
+def test_a_folder_that_can_not_be_written_costs_the_file_alone(tmp_path: Path) -> None:
+    catalog = catalog_of(tmp_path, 500)
+
+    class Full(Exact):
+        def write(self, index, path: Path) -> None:
+            path.write_bytes(b"half")
+            raise OSError(28, "No space left on device")
+
+    index = CollectionIndex(catalog, tmp_path, Ladder(((0, Full()),)))
+    built = []
+    index.get(lambda *step: built.append(step))
+    assert built
+    built.clear()
+    add(catalog, range(500, 510))
+    index.get(lambda *step: built.append(step))
+    assert not built
+    check(catalog, index)
+    assert sorted(path.name.split("-")[0] for path in tmp_path.iterdir() if "vectors" in path.name) == []
+
+
+def test_a_catalog_of_the_first_version_is_brought_up_to_date(tmp_path: Path) -> None:
+    catalog_of(tmp_path, 50).close()
+    old = sqlite3.connect(tmp_path / "catalog.sqlite")
+    old.executescript(
+        "DROP TRIGGER image_added; DROP TRIGGER image_changed; DROP TRIGGER image_deleted; DROP TABLE changes;"
+        "INSERT INTO meta VALUES ('vectors_file', 'vectors-1.faiss'), ('vectors_generation', '0'); "
+        "PRAGMA user_version = 1"
+    )
+    old.close()
+    catalog = Catalog.open(tmp_path / "catalog.sqlite")
+    index = CollectionIndex(catalog, tmp_path, SMALL_STEPS)
+    check(catalog, index)
+    add(catalog, range(50, 60))
+    check(catalog, index)
+
+
+# Through a collection -------------------------------------------------------------------------------------------------
+
+
+def test_another_engine_takes_the_place_of_faiss(photos: Path, encoder: Encoder) -> None:
+    collection = Collection.create(photos, encoder, engines=Ladder(((0, NumpyEngine()),)))
+    collection.update()
+    assert collection.info()["search"]["engine"] == "numpy"
+    first = sorted(photos.glob("flag/*"))[0]
+    query = [Query.of_file(first)]
+    found = [(result.path, round(result.score, 5)) for result in collection.search(query, 24)]
+    first.unlink()
+    collection.update()
+    again = Collection.open(photos, engines=Ladder(((0, NumpyEngine()),)))
+    assert [(r.path, round(r.score, 5)) for r in again.search(query, 24)] == found[1:]
+    assert len(again.search(query, 24, under="space")) == 6
+    # FAISS doesn't know its file, and builds its own.
+    assert [(r.path, round(r.score, 5)) for r in Collection.open(photos).search(query, 24)] == found[1:]
+
+
+def test_exact_is_exact_whatever_the_engine_missed(collection: Collection) -> None:
+    with collection.catalog.writing() as connection:
+        connection.executemany(
+            "INSERT INTO images (path, size, mtime_ns, hash, state, embedding) VALUES (?, 1, 1, ?, 'ready', ?)",
+            [(b"more/%d" % row, b"%d" % row, row_.tobytes()) for row, row_ in enumerate(clustered(5_000, 384))],
+        )
+
+    class Blind(FastScan):
+        efforts: tuple[int, ...] = (20,)
+
+    blind = Collection.open(collection.root, engines=Ladder(((0, Exact()), (0, Blind())), floor=0.0))
+    query = [Query(image=collection.catalog.read("SELECT max(id) FROM images").__next__()[0])]
+    truth = [(r.path, round(r.score, 5)) for r in collection.search(query, 30)]
+    assert collection.index().exact
+    for file in collection.folder.glob("vectors-*"):
+        file.unlink()
+    exact = [(r.path, round(r.score, 5)) for r in blind.search(query, 30, exact=True)]
+    assert not blind.index().exact
+    assert exact == truth
+    some = {(r.path, round(r.score, 5)) for r in blind.search(query, 30)}
+    assert some < {(r.path, round(r.score, 5)) for r in collection.search(query, 5_000)}  # true scores, all the same
+    only = blind.search(query, 30, exact=True, under="flag")
+    assert len(only) == 6
+    with pytest.raises(MasslError, match="no image lies below"):
+        blind.search(query, exact=True, under="more/1")
