@@ -170,13 +170,13 @@ def test_a_folder_that_can_not_be_written_costs_the_file_alone(tmp_path: Path) -
     assert sorted(path.name.split("-")[0] for path in tmp_path.iterdir() if "vectors" in path.name) == []
 
 
-def test_a_catalog_of_the_first_version_is_brought_up_to_date(tmp_path: Path) -> None:
+def test_a_catalog_that_notes_no_changes_is_brought_up_to_date(tmp_path: Path) -> None:
     catalog_of(tmp_path, 50).close()
     old = sqlite3.connect(tmp_path / "catalog.sqlite")
     old.executescript(
         "DROP TRIGGER image_added; DROP TRIGGER image_changed; DROP TRIGGER image_deleted; DROP TABLE changes;"
         "INSERT INTO meta VALUES ('vectors_file', 'vectors-1.faiss'), ('vectors_generation', '0'); "
-        "PRAGMA user_version = 1"
+        "PRAGMA user_version = 2"
     )
     old.close()
     catalog = Catalog.open(tmp_path / "catalog.sqlite")

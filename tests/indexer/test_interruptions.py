@@ -159,6 +159,9 @@ def test_an_index_of_the_first_format_is_brought_along(folder: Path, tiny_encode
     with collection.catalog.writing() as connection:  # as the first format was
         connection.execute("DROP INDEX images_unembedded")
         connection.execute("DROP INDEX images_by_state")
+        for name in ("image_added", "image_changed", "image_deleted"):
+            connection.execute(f"DROP TRIGGER {name}")
+        connection.execute("DROP TABLE changes")
         connection.execute("ALTER TABLE images DROP COLUMN ctime_ns")
         connection.execute("CREATE INDEX images_by_state ON images (state, path, size, mtime_ns)")
         connection.execute("PRAGMA user_version = 1")
