@@ -189,7 +189,8 @@ def test_nothing_to_find_in_one_picture(photos: Path, encoder: Encoder, tmp_path
 
 @pytest.fixture
 def pair(collection: Collection) -> tuple[Collection, list[str]]:
-    """24 pictures, one of them with a smaller copy and an exact copy."""
+    """18 pictures, one of them with a smaller copy and an exact copy."""
+    shutil.rmtree(collection.root / "flag")  # two of one layout are near duplicates by their greys
     original = sorted(collection.root.rglob("*.jpg"))[0]
     smaller = copy_of(original, "smaller", collection.root)
     shutil.copy(original, collection.root / "exact.jpg")
