@@ -119,7 +119,7 @@ def find(
     threshold: float | None = None,
     report: Callable[[str, int, int], None] = lambda step, done, total: None,
 ) -> Duplicates:
-    """Finds the duplicates in a collection; its answer doesn't depend on the order in which files were indexed.
+    """Finds the duplicates in a collection.
 
     Args:
         root: the collection's folder, to look at pixels.
