@@ -29,6 +29,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageFont, ImageOps
 
 from indexer import Collection, Encoder, Query
+from indexer.ladder import unit
+from indexer.vectors import CatalogVectors
 from massl.images import ImageError, find_images, open_image
 
 Edit = Callable[[Image.Image, random.Random], Image.Image]
@@ -163,11 +165,12 @@ def ours(folder: Path, made: dict[str, str], encoder: Encoder) -> dict[str, dict
         expected += sum(result.false_matches <= 0.01 for result in results)
     recalls["search: same"] = score("search: results called the same", pairs, made, time.perf_counter() - started)
     # What a threshold on the embeddings alone would give, at whatever precision it has.
-    ids, names = zip(*collection.images(), strict=True)
-    vectors = collection.index().vectors_of(ids)
+    names = dict(collection.images())
+    ids, packed = CatalogVectors(collection.catalog).of(np.array(sorted(names), np.int64))
+    vectors = unit(packed)
     for least in (0.9, 0.8):
         similar = np.triu(vectors @ vectors.T, 1) >= least
-        pairs = [(names[one], names[other]) for one, other in np.argwhere(similar)]
+        pairs = [(names[int(ids[one])], names[int(ids[other])]) for one, other in np.argwhere(similar)]
         recalls[f"cosine {least}"] = score(f"embeddings alone, cosine {least}", pairs, made, 0.0)
     return recalls
 

@@ -25,7 +25,8 @@ from numpy.typing import NDArray
 from indexer.agreement import Looks
 from indexer.calibration import CROWD, FAR, IDENTICAL, neighbourhood
 from indexer.catalog import Catalog, now
-from indexer.vectors import VectorIndex
+from indexer.ladder import unit
+from indexer.vectors import CatalogVectors, VectorIndex, VectorSource
 from massl.errors import MasslError
 
 BLOCK = 1_024  # images whose neighbours are sought at once
@@ -144,7 +145,7 @@ def find(
         apart = {_pair(position[one], position[other]) for one, other in decided.contents}
         ids = np.array([copies[content][0].image for content in contents], np.int64)
         whole = under is None and len(contents) == images
-        candidates, far = _candidates(index(), ids, whole, report)
+        candidates, far = _candidates(index(), CatalogVectors(catalog), ids, whole, report)
         chance = _chance(looks, far)
         telling = threshold or max(LOWEST, float(chance[-1]) if len(chance) >= ENOUGH else UNKNOWN)
         seen = _look(looks, [pair for pair in candidates if pair not in apart], telling, report)
@@ -175,7 +176,11 @@ def find(
 
 
 def _candidates(
-    index: VectorIndex, ids: NDArray[np.int64], whole: bool, report: Callable[[str, int, int], None]
+    index: VectorIndex,
+    vectors: VectorSource,
+    ids: NDArray[np.int64],
+    whole: bool,
+    report: Callable[[str, int, int], None],
 ) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
     """Pairs of positions that may be duplicates, the most promising first; and unrelated ones, drawn evenly.
 
@@ -190,7 +195,11 @@ def _candidates(
     every = max(1, len(ids) // NULL)
     for start in range(0, len(ids), BLOCK):
         block = ids[start : start + BLOCK]
-        scores, found = index.search(index.vectors_of([int(i) for i in block]), FAR[1] + 1, None if whole else ids)
+        stored, packed = vectors.of(np.sort(block))
+        queries = np.zeros((len(block), vectors.dim), np.float32)  # of images removed meanwhile: like none
+        queries[np.argsort(block)[np.isin(np.sort(block), stored)]] = unit(packed)
+        scores, found = index.search(queries, FAR[1] + 1, None if whole else sorted_ids)
+        scores = np.where(found < 0, scores[:, :1], scores)  # fewer than asked for: nothing stands out among them
         own = found == block[:, None]
         own[~own.any(1), -1] = True  # not among its own neighbours, crowded out by pictures that score the same
         scores = scores[~own].reshape(len(block), -1)

@@ -13,9 +13,10 @@ import pytest
 from indexer import Collection, Encoder, duplicates
 from indexer.agreement import Looks
 from indexer.duplicates import Duplicates, _Candidates, _Decided, _File
-from indexer.vectors import FaissIndex
+from indexer.engines import Exact
 from massl.errors import MasslError
 from tests.indexer.copies import EDITS, copy_of
+from tests.indexer.vectors import Array
 
 
 @pytest.fixture(scope="module")
@@ -119,10 +120,11 @@ def test_what_is_kept_in_mind_does_not_grow_with_the_square(monkeypatch: pytest.
     count = 12_000
     vectors = np.random.default_rng(0).normal(size=(count, 16)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    index = FaissIndex.build(np.arange(count), vectors, 16)
+    source = Array(vectors.astype(np.float16), np.arange(count))
+    index = Exact().build(source, lambda *step: None)
     tracemalloc.start()
     try:
-        pairs, far = duplicates._candidates(index, np.arange(count), True, lambda *step: None)
+        pairs, far = duplicates._candidates(index, source, np.arange(count), True, lambda *step: None)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
