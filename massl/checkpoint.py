@@ -16,6 +16,7 @@ _NAME = re.compile(r"step-(\d+)\.pt")
 
 
 BEST = "best.pt"
+FULL = 64 << 20  # bytes free under which a failed write is put down to a full disk
 
 
 def save(folder: Path, step: int, state: dict[str, Any], keep: int, best: bool = False) -> Path:
@@ -43,8 +44,12 @@ def save(folder: Path, step: int, state: dict[str, Any], keep: int, best: bool =
                 shutil.copyfile(path, temporary)
             temporary.replace(folder / BEST)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
+        reason = error.strerror if isinstance(error, OSError) else None
+        if shutil.disk_usage(folder if folder.exists() else folder.parent).free < FULL:
+            reason = "the disk is full"
+        reason = reason or " ".join(str(error).split())[:160]
         temporary.unlink(missing_ok=True)
-        raise MasslError(f"{path} could not be written ({error}); earlier checkpoints are kept") from error
+        raise MasslError(f"{path} could not be written ({reason}); earlier checkpoints are kept") from error
     for old in _all(folder)[:-keep]:
         old.unlink(missing_ok=True)
     return path
