@@ -47,14 +47,8 @@ def root(
 
     Examples: massl demo · massl index ./photos · massl search ./photos query.jpg · massl serve ./photos
     """
-    tables = _config()
-    context.default_map = tables
-    for name, command in getattr(context.command, "commands", {}).items():
-        # One value for an option that can be given several times, as `encoder = "x.onnx"`, needs no brackets.
-        given: Any = tables.get(name)
-        for option in command.params if isinstance(given, dict) else ():
-            if getattr(option, "multiple", False) and not isinstance(given.get(option.name, []), list):
-                given[option.name] = [given[option.name]]
+    path, tables = _config()
+    context.default_map = {name: _defaults(path, context.command, name, table) for name, table in tables.items()}
 
 
 app.command("train")(train.command)
@@ -114,8 +108,8 @@ def _fail(message: str, code: int) -> None:
     sys.exit(code)
 
 
-def _config() -> dict[str, Any]:
-    """Defaults from a configuration file: a table a command, a key a flag, as `[index]` and `encoder = "x.onnx"`."""
+def _config() -> tuple[Path, dict[str, Any]]:
+    """The configuration file, and its tables: one a command, a key a flag, as `[index]` and `encoder = "x.onnx"`."""
     named = os.environ.get("MASSL_CONFIG")
     path = Path(named or CONFIG)
     try:
@@ -123,10 +117,31 @@ def _config() -> dict[str, Any]:
     except FileNotFoundError:
         if named:
             raise MasslError(f"{path}, named by MASSL_CONFIG, is not there") from None
-        return {}
+        return path, {}
     except (OSError, ValueError) as error:
         raise MasslError(f"{path} can't be read as TOML: {error}") from None
-    return {
-        command: {key.replace("-", "_"): value for key, value in table.items()} if isinstance(table, dict) else table
-        for command, table in tables.items()
-    }
+    return path, tables
+
+
+def _defaults(path: Path, group: Any, name: str, table: object) -> dict[str, Any]:
+    """A table's values by parameter, as click wants its defaults; of a group of commands, a table each.
+
+    Raises:
+        MasslError: there is no such command or flag.
+    """
+    command = getattr(group, "commands", {}).get(name)
+    if command is None or not isinstance(table, dict):
+        known = ", ".join(f"[{known}]" for known in getattr(group, "commands", {}))
+        raise MasslError(f"{path}: {name!r} is no table of a command; there are {known}")
+    if hasattr(command, "commands"):
+        return {inner: _defaults(path, command, inner, value) for inner, value in table.items()}
+    flags = {flag.lstrip("-"): option for option in command.params for flag in option.opts if flag.startswith("--")}
+    defaults = {}
+    for key, value in table.items():
+        option = flags.get(key.replace("_", "-"))
+        if option is None:
+            raise MasslError(f"{path}: massl {name} has no flag --{key.replace('_', '-')}; see massl {name} --help")
+        # One value for an option that can be given several times, as `encoder = "x.onnx"`, needs no brackets.
+        several = getattr(option, "multiple", False) and not isinstance(value, list)
+        defaults[option.name] = [value] if several else value
+    return defaults

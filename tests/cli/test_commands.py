@@ -194,6 +194,16 @@ def test_settings_come_from_flags_then_environment_then_file(massl, photos: Path
     ]
 
 
+def test_a_file_of_settings_names_flags_as_they_are_and_no_others(massl, photos: Path) -> None:
+    here = photos.parent / "here"
+    (here / "massl.toml").write_text("[index]\njson = true\nindex_dir = 'there'\n[label.list]\njson = true\n")
+    assert massl("index", photos).json["indexed"] == 24
+    (here / "massl.toml").write_text("[index]\nindexdir = 'there'\n")
+    assert "massl.toml: massl index has no flag --indexdir; see massl index --help" in failed(massl("index", photos))
+    (here / "massl.toml").write_text("encoder = 'x.onnx'\n")
+    assert "massl.toml: 'encoder' is no table of a command; there are [train]" in failed(massl("doctor"))
+
+
 def failed(ran: Ran, code: int = 1) -> str:
     """The one line that a failure prints."""
     assert ran.code == code, ran.error
