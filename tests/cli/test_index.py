@@ -75,7 +75,7 @@ def test_patterns_and_limits_are_flags_variables_and_remembered(massl, folder: P
 def test_a_watch_keeps_the_index_current_and_ends_with_ctrl_c(folder: Path, encoder_file: Path) -> None:
     command = [*MASSL, "index", str(folder), "--encoder", str(encoder_file), "--watch", "--json"]
     watching = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    stuck = threading.Timer(60, watching.kill)
+    stuck = threading.Timer(300, watching.kill)  # so that a watch that says nothing fails
     stuck.start()
     try:
         assert watching.stdout is not None
