@@ -135,7 +135,7 @@ def _defaults(path: Path, group: Any, name: str, table: object) -> dict[str, Any
         raise MasslError(f"{path}: {name!r} is no table of a command; there are {known}")
     if hasattr(command, "commands"):
         return {inner: _defaults(path, command, inner, value) for inner, value in table.items()}
-    flags = {flag.lstrip("-"): option for option in command.params for flag in option.opts if flag.startswith("--")}
+    flags = {flag.lstrip("-"): option for option in command.params for flag in option.opts if flag.startswith("-")}
     defaults = {}
     for key, value in table.items():
         option = flags.get(key.replace("_", "-"))

@@ -187,7 +187,8 @@ def fit(vectors: NDArray[np.float32], looks: Looks, encoder: Encoder) -> Calibra
     probes = min(PROBES, count)
     similar = vectors[:probes] @ vectors.T
     np.fill_diagonal(similar, -np.inf)
-    highest = -np.sort(-np.partition(similar, count - min(count, FAR[1]))[:, -FAR[1] :])
+    others = min(count - 1, FAR[1])
+    highest = -np.sort(-np.partition(similar, count - others)[:, -others:])
     outstanding = similar - CROWD * neighbourhood(highest)[:, None]
     coincide = COINCIDE if _far_agreement(similar, looks) < UNLIKE else np.inf
     floor = similar >= (-np.inf if copies_from is None else copies_from)

@@ -17,7 +17,20 @@ import pytest
 
 from tests.cli.conftest import Ran
 
-COMMANDS = ("train", "export", "eval", "index", "search", "classify", "serve", "info", "doctor", "demo", "label")
+COMMANDS = (
+    "train",
+    "export",
+    "eval",
+    "index",
+    "search",
+    "classify",
+    "serve",
+    "info",
+    "doctor",
+    "dupes",
+    "demo",
+    "label",
+)
 
 
 def test_the_demo_does_it_all_and_prints_one_object(massl) -> None:
