@@ -57,7 +57,8 @@ class Learner:
         device = world.device
         torch.manual_seed(s.seed)  # the same first weights on every rank
         backbone = build_backbone(s.backbone, s.image_size, s.patch_size, s.drop_path, mean_pooled=s.mean_pooled)
-        head = Head(backbone.num_features, s.head_width, normed=s.head_norm)  # type: ignore[arg-type]
+        width: int = backbone.num_features  # type: ignore[assignment]
+        head = Head(width, s.head_width, normed=s.head_norm, spread=s.projection_norm)
         if initial:
             load_backbone(backbone, initial.backbone, f"the network {initial.architecture}")
             if initial.head and _shapes(initial.head) == _shapes(head.state_dict()):

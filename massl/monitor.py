@@ -55,7 +55,7 @@ class Monitor:
                 f"step {step}: the encoder is collapsing: it tells hardly any images apart (rank "
                 f"{metrics['rankme']:.1f}, spread {metrics['spread']:.3f}). Stop it with Ctrl-C and try a lower rate "
                 f"(--set learning_rate={s.learning_rate / 4:g}), a cooler teacher (--set teacher_temperature="
-                f"{s.teacher_temperature_start:g}), or --set head_norm=true"
+                f"{s.teacher_temperature_start:g}), or --set projection_norm=true"
             )
         sizes = [s.block] * (s.memory // s.block) + [s.memory % s.block] * (s.memory % s.block > 0)
         uniform = sum(map(math.log, sizes)) / len(sizes)

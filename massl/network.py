@@ -22,10 +22,14 @@ class Head(nn.Module):
 
     Truncated-normal weights (std 0.02) and zero biases, as the authors initialise it. With `normed`, batch
     normalisation before each GELU (a flag of the authors' code, off in their recipes): it keeps the projections of
-    an untrained network apart, which on small collections decides between learning and collapse.
+    an untrained network apart, which on small collections decides between learning and collapse. With `spread`,
+    batch normalisation (without scale or shift) of the projections too, before they are scaled to unit length: what
+    all images have in common is taken away, so that they can't all come to lie at one point. Not in the paper.
     """
 
-    def __init__(self, width: int, hidden: int = 2048, out: int = 256, normed: bool = False) -> None:
+    def __init__(
+        self, width: int, hidden: int = 2048, out: int = 256, normed: bool = False, spread: bool = False
+    ) -> None:
         super().__init__()
 
         def norm() -> list[nn.Module]:
@@ -34,7 +38,7 @@ class Head(nn.Module):
         self.mlp = nn.Sequential(
             nn.Linear(width, hidden), *norm(), nn.GELU(),
             nn.Linear(hidden, hidden), *norm(), nn.GELU(),
-            nn.Linear(hidden, out),
+            nn.Linear(hidden, out), *([nn.BatchNorm1d(out, affine=False)] if spread else []),
         )  # fmt: skip
         for layer in self.mlp:
             if isinstance(layer, nn.Linear):

@@ -29,6 +29,7 @@ class Settings:
     drop_path: float = 0.1  # stochastic depth, student only
     head_width: int = 2048  # hidden width of the projection head; its output has 256
     head_norm: bool = False  # batch normalisation in the head
+    projection_norm: bool = False  # batch normalisation of what the head puts out: against collapse
     # Views
     image_size: int = 224  # side of a global view, pixels
     local_size: int = 96  # side of a local view, pixels
