@@ -11,14 +11,16 @@ from massl.sources import find_source
 from massl.train import train
 
 SMALL = {
+    "projection_norm": "false",
     "image_size": "32", "local_size": "16", "local_views": "2", "batch": "4", "memory": "32", "block": "8",
     "head_width": "32", "steps": "8", "log_every": "1", "checkpoint_every": "4", "workers": "0",
 }  # fmt: skip
+SMALL_VIT = {"backbone": "vit_tiny_patch16_224", **SMALL}
 
 
 def small_settings(images: int = 24, **overrides: str) -> Settings:
     """Settings of a run of seconds."""
-    return plan("cpu", images, {**SMALL, **overrides}, precision="fp32")[0]
+    return plan("cpu", images, {**SMALL_VIT, **overrides}, precision="fp32")[0]
 
 
 @pytest.fixture(scope="session")

@@ -18,10 +18,10 @@ from massl import checkpoint
 from massl.distributed import World
 from massl.learner import Learner
 from massl.schedules import Rates
-from tests.massl.conftest import SMALL, small_settings
+from tests.massl.conftest import SMALL_VIT, small_settings
 
 RATES = Rates(1e-3, 0.04, 0.9, 0.05)
-FLAGS = [f"--set={name}={value}" for name, value in SMALL.items()]
+FLAGS = [f"--set={name}={value}" for name, value in SMALL_VIT.items()]
 
 
 def learn(rank: int, ranks: int, out: Path, rendezvous: Path) -> None:

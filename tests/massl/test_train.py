@@ -27,7 +27,7 @@ from massl.settings import plan
 from massl.sources import find_source
 from massl.train import Interrupted, train
 from massl.weights import read_initial
-from tests.massl.conftest import SMALL, small_settings
+from tests.massl.conftest import SMALL, SMALL_VIT, small_settings
 
 
 def losses(run: Path) -> list[float]:
@@ -85,7 +85,8 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_numbers(
     photos: Path, tmp_path: Path, backbone: str, augment: str
 ) -> None:
     source, _ = find_source(photos)
-    settings = small_settings(backbone=backbone, augment=augment, drop_path="0.2", head_norm="true")
+    norms = {"head_norm": "true", "projection_norm": "true"}
+    settings = small_settings(backbone=backbone, augment=augment, drop_path="0.2", **norms)
     train(source, tmp_path / "whole", settings)
     steps: list[int] = []
     with pytest.raises(Interrupted, match="stopped at step 5; go on with"):
@@ -102,7 +103,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_numbers(
 
 
 def test_a_killed_run_goes_on_to_the_same_numbers(photos: Path, tmp_path: Path) -> None:
-    flags = [f"--set={name}={value}" for name, value in {**SMALL, "steps": "12", "precision": "fp32"}.items()]
+    flags = [f"--set={name}={value}" for name, value in {**SMALL_VIT, "steps": "12", "precision": "fp32"}.items()]
     code = "import sys; from cli import main; main()"
     command = [sys.executable, "-c", code, "train", str(photos), *flags, "-q"]
     subprocess.run([*command, "--out", str(tmp_path / "whole")], check=True)

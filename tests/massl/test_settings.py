@@ -1,0 +1,74 @@
+"""The plan: what a preset leaves open comes from the number of images, with a reason; anything can be overridden."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from massl.settings import PRESETS, Settings, plan
+
+SIZES = st.integers(2, 3_000_000)
+
+
+@given(preset=st.sampled_from(sorted(PRESETS)), images=SIZES)
+def test_a_plan_works_for_any_number_of_images(preset: str, images: int) -> None:
+    settings, table = plan(preset, images)  # Settings refuses what can't work
+    assert settings.batch <= images
+    assert settings.warmup <= settings.steps
+    assert settings.temperature_warmup <= settings.steps
+    assert settings.memory >= 8
+    assert [choice.name for choice in table] == [field.name for field in dataclasses.fields(Settings)]
+    assert all(choice.why and choice.value == getattr(settings, choice.name) for choice in table)
+
+
+@given(images=SIZES)
+def test_a_run_on_a_cpu_takes_about_as_long_for_any_collection(images: int) -> None:
+    settings, _ = plan("cpu", images)
+    seen = settings.steps * settings.batch
+    assert seen <= 1.5 * max(PRESETS["cpu"].seen, images)
+    if 1000 <= images <= 100_000:
+        assert seen >= PRESETS["cpu"].seen / 1.5
+
+
+@given(one=SIZES, other=SIZES)
+def test_a_larger_collection_never_gets_less(one: int, other: int) -> None:
+    (small, _), (large, _) = plan("cpu", min(one, other)), plan("cpu", max(one, other))
+    assert small.memory <= large.memory
+    assert small.block <= large.block
+    assert small.batch <= large.batch
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("backbone", "vit_tiny_patch16_224", "vit_tiny_patch16_224"),
+        ("batch", "48", 48),
+        ("memory", "4096", 4096),
+        ("block", "100", 100),
+        ("momentum", "0.95", 0.95),
+        ("steps", "7", 7),
+        ("warmup", "3", 3),
+        ("temperature_warmup", "3", 3),
+        ("teacher_temperature", "0.05", 0.05),
+        ("learning_rate", "1e-3", 1e-3),
+        ("colour_change", "1", 1.0),
+        ("head_norm", "false", False),
+        ("global_scale", "0.5,1", (0.5, 1.0)),
+    ],
+)
+def test_each_choice_can_be_overridden_alone(name: str, text: str, value: object) -> None:
+    settings, table = plan("cpu", 3000, {name: text})
+    assert getattr(settings, name) == value
+    assert next(choice.why for choice in table if choice.name == name) == "given"
+
+
+def test_what_depends_on_an_override_follows_it() -> None:
+    settings, _ = plan("cpu", 3000, {"memory": "4096", "steps": "200"})
+    assert (settings.block, settings.warmup) == (512, 20)
+
+
+def test_the_cpu_presets_values_all_have_a_reason_of_their_own() -> None:
+    assert set(PRESETS["cpu"].reasons) == set(PRESETS["cpu"].values)
