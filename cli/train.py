@@ -154,7 +154,7 @@ def command(
         world.leave()
     if world.rank > 0:
         return
-    encoder = export_run(folder, name=name or folder.name)
+    encoder = export_run(folder, name=name or folder.name, images=images)
     if as_json:
         print_json({"run": str(folder), "encoder": str(encoder), **summary})
     say(f"Trained in {time.monotonic() - started:.0f} s: {encoder}", quiet)

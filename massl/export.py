@@ -30,6 +30,7 @@ from massl.whitening import Whitening, fit_whitening
 
 FORMAT = 1
 WHITENED = 384  # components kept by whitening, unless told otherwise
+FEW_TO_WHITEN = 96  # images below which a run's encoder is left as it is
 # Largest difference between torch and ONNX Runtime, per value of a unit vector, by precision. int8 is judged by
 # direction instead: its cosine with float32 must stay above 0.98.
 TOLERANCE = {"fp32": 1e-4, "fp16": 2e-3}
@@ -88,11 +89,29 @@ class Deployed(nn.Module):
         return functional.normalize((unit - self.centre) @ self.matrix, dim=-1) if self.whitens else unit
 
 
-def export_run(folder: Path, name: str) -> Path:
-    """Writes `encoder.onnx` into a run's folder, in float32."""
+def export_run(folder: Path, name: str, images: Path | None = None) -> Path:
+    """Writes `encoder.onnx` into a run's folder, in float32.
+
+    A convolutional network that was trained on `images`, if that is a folder of enough of them, embeds by all its
+    stages, whitened on them: a short run's last layer alone says less (docs/small.md).
+    """
     path = folder / "encoder.onnx"
-    export(str(folder), path, name=name)
+    dim = whitened_dim(len(find_images(images)[0])) if images and images.is_dir() else 0
+    if dim and all_stages(weights.read(str(folder))):
+        export(str(folder), path, name=name, stages=True, whiten=images, dim=dim)
+    else:
+        export(str(folder), path, name=name)
     return path
+
+
+def all_stages(source: weights.Source) -> bool:
+    """Whether a network has four stages to embed by."""
+    return hasattr(source.backbone, "layer4")
+
+
+def whitened_dim(images: int) -> int:
+    """How many components a whitening on so many images keeps: a third as many, at most `WHITENED`; 0 if too few."""
+    return min(WHITENED, images // 3) if images >= FEW_TO_WHITEN else 0
 
 
 def export(
@@ -132,7 +151,7 @@ def export(
     found = weights.read(source, image_size)
     size = resize or found.resize or found.image_size
     deployed = Deployed(found, stages).eval()
-    if stages and not hasattr(found.backbone, "layer4"):
+    if stages and not all_stages(found):
         raise MasslError(f"{found.architecture} has no four stages to embed by; leave --stages out")
     if whiten:
         paths, _ = find_images(whiten)

@@ -14,7 +14,7 @@ from indexer import Encoder
 from massl import checkpoint, weights
 from massl.distributed import World
 from massl.errors import MasslError
-from massl.export import Deployed, export
+from massl.export import Deployed, export, export_run
 from massl.images import open_image
 from massl.learner import Learner
 from tests.massl.conftest import small_settings
@@ -90,6 +90,16 @@ def test_whitening_by_all_stages_evens_out_the_embeddings(tmp_path: Path, pictur
     assert alike(plain) > 0.7  # an untrained network sees everything the same way
     assert abs(alike(white)) < 0.02
     assert white.embed_patches(pixels[:2]).shape == (2, 2, 2, 32)
+
+
+def test_a_runs_encoder_is_whitened_on_its_own_images_where_there_are_enough(tmp_path: Path, pictures: Path) -> None:
+    run = untrained(tmp_path / "run", "resnet18", 16, 64)
+    many = Encoder.load(export_run(run, "mine", pictures))  # 194 pictures
+    assert (many.dim, many.metadata["pooling"], many.metadata["whitened"]) == (64, "all stages", "True")
+    few = Encoder.load(export_run(run, "mine", pictures / "flag"))
+    assert (few.dim, few.metadata["pooling"], few.metadata["whitened"]) == (512, "last", "False")
+    vit = untrained(tmp_path / "vit", "vit_tiny_patch16_224", 16, 32)
+    assert Encoder.load(export_run(vit, "mine", pictures)).metadata["whitened"] == "False"
 
 
 def test_whitening_needs_enough_images(tmp_path: Path, pictures: Path) -> None:
