@@ -270,6 +270,9 @@ def plan(
         chosen["image_size"] = Choice("image_size", begins.image_size, "that of the weights that it begins with")
         if "local_size" not in given:
             chosen["local_size"] = Choice("local_size", begins.image_size // 2, "half of image_size")
+    if begins and "learning_rate" not in given:
+        rate: float = PRESETS[preset].values.get("learning_rate", Settings.learning_rate)  # type: ignore[assignment]
+        chosen["learning_rate"] = Choice("learning_rate", rate / 4, "a quarter of the preset's: what is known is kept")
 
     def current(name: str) -> typing.Any:
         return chosen[name].value

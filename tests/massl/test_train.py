@@ -281,7 +281,9 @@ def test_weights_for_another_network_are_refused(run: Path) -> None:
     begins = read_initial(str(run)).begins
     with pytest.raises(MasslError, match="of --init are for backbone=vit_tiny_patch16_224, not resnet18"):
         plan("cpu", 100, {"backbone": "resnet18"}, begins=begins)
-    assert plan("cpu", 100, begins=begins)[0].image_size == 32
+    settings = plan("cpu", 100, begins=begins)[0]
+    assert (settings.image_size, settings.local_size) == (32, 16)
+    assert settings.learning_rate == plan("cpu", 100)[0].learning_rate / 4
 
 
 def test_shards_train_to_the_same_numbers_as_their_folder(photos: Path, tmp_path: Path) -> None:
