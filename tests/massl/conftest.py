@@ -11,7 +11,7 @@ from massl.sources import find_source
 from massl.train import train
 
 SMALL = {
-    "projection_norm": "false",
+    "projection_norm": "false", "colour_change": "1",
     "image_size": "32", "local_size": "16", "local_views": "2", "batch": "4", "memory": "32", "block": "8",
     "head_width": "32", "steps": "8", "log_every": "1", "checkpoint_every": "4", "workers": "0",
 }  # fmt: skip
