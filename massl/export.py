@@ -219,7 +219,12 @@ def _to_onnx(deployed: Deployed, size: int) -> onnx.ModelProto:
             verbose=False,
         )
     assert program is not None
-    return program.model_proto
+    model = program.model_proto
+    # The exporter notes at every node and value which lines of which files made it: nobody's business but theirs.
+    for noted in (*model.graph.node, *model.graph.value_info, *model.graph.input, *model.graph.output, model.graph):
+        del noted.metadata_props[:]
+        noted.doc_string = ""
+    return model
 
 
 def _store_in_half(model: onnx.ModelProto) -> None:

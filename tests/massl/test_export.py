@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from indexer import Encoder
+from indexer.encoder import builtin_encoder
 from massl import checkpoint, weights
 from massl.distributed import World
 from massl.errors import MasslError
@@ -23,6 +24,14 @@ from tests.massl.conftest import small_settings
 def real_pixels(encoder: Encoder, pictures: Path) -> np.ndarray:
     files = [sorted((pictures / kind).glob("*.jpg"))[3] for kind in ("flag", "space", "painting", "bug")]
     return np.stack([encoder.prepare(open_image(file)) for file in files])
+
+
+def test_the_file_does_not_tell_where_it_was_made(run: Path) -> None:
+    export(str(run), run.parent / "plain.onnx")
+    for file in (run.parent / "plain.onnx", builtin_encoder()):
+        data = file.read_bytes()
+        assert b"export.py" not in data
+        assert str(Path.home()).encode() not in data
 
 
 def untrained(folder: Path, backbone: str, patch: int, size: int) -> Path:
