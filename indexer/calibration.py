@@ -24,6 +24,7 @@ from PIL import Image
 from indexer.agreement import Looks
 from indexer.catalog import Catalog
 from indexer.encoder import Encoder
+from indexer.ladder import unit
 from massl.images import ImageError, open_image
 
 FEWEST = 8  # images, under which nothing can be told
@@ -163,8 +164,7 @@ def of_collection(root: Path, catalog: Catalog, encoder: Encoder) -> Calibration
         )
     )
     packed = np.frombuffer(b"".join(embedding for _, _, embedding in rows), np.float16)
-    vectors = packed.reshape(len(rows), encoder.dim).astype(np.float32)
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True).clip(1e-6)
+    vectors = unit(packed.reshape(len(rows), encoder.dim))
     known = json.loads(catalog.meta().get("calibration_looks", "{}"))
     looks = Looks([root / os.fsdecode(path) for _, path, _ in rows], [digest.hex() for digest, _, _ in rows], known)
     fitted = fit(vectors, looks, encoder)

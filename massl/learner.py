@@ -22,6 +22,7 @@ from massl.settings import Settings
 from massl.weights import Initial, load_backbone
 
 PROJECTION = 256  # [D]
+ACTIVATIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}  # by a setting's `precision`
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ class Learner:
             last = number + 1 == len(shares)
             with (
                 nullcontext() if last or self.world.size == 1 else self._parallel.no_sync(),  # type: ignore[operator]
-                torch.autocast(device.type, getattr(torch, _DTYPES[s.precision]), enabled=s.precision != "fp32"),
+                torch.autocast(device.type, ACTIVATIONS[s.precision], enabled=s.precision != "fp32"),
             ):
                 with torch.no_grad():
                     z_teacher = self.teacher(share[0])
@@ -179,9 +180,6 @@ class Learner:
 
 def _shapes(state: Mapping[str, Tensor]) -> dict[str, torch.Size]:
     return {name: tensor.shape for name, tensor in state.items()}
-
-
-_DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 
 def _split(views: Sequence[Tensor], parts: int) -> Iterator[list[Tensor]]:

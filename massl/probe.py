@@ -69,7 +69,7 @@ class Probe:
                 pixels.append(picture)
         return cls(torch.stack(pixels), np.array(labels, np.int64), *halves)
 
-    def measure(self, backbone: nn.Module, device: torch.device, precision: torch.dtype | None) -> dict[str, float]:
+    def measure(self, backbone: nn.Module, device: torch.device, precision: torch.dtype) -> dict[str, float]:
         """`rankme` and `spread` of the unlabelled images' embeddings, and `knn_top1` of the labelled ones.
 
         Spread is the mean cosine distance of two images: 0 when all are alike.
@@ -77,12 +77,12 @@ class Probe:
         Args:
             backbone: normalised `[N, 3, S, S]` to `[N, D]`; left in the mode in which it was.
             device: where it lives.
-            precision: that of its activations, or None for that of its weights.
+            precision: that of its activations.
         """
         training = backbone.training
         backbone.eval()
         rows = []
-        with torch.no_grad(), torch.autocast(device.type, precision, enabled=precision is not None):
+        with torch.no_grad(), torch.autocast(device.type, precision, enabled=precision != torch.float32):
             for start in range(0, len(self.pixels), BATCH):
                 rows.append(backbone(normalise(self.pixels[start : start + BATCH].to(device))).float().cpu())
         backbone.train(training)

@@ -28,6 +28,11 @@ class Tracker(Protocol):
         ...
 
 
+def finite_or_none(metrics: Mapping[str, float]) -> dict[str, float | None]:
+    """The same, but None for what is not finite: JSON has no such numbers."""
+    return {name: value if math.isfinite(value) else None for name, value in metrics.items()}
+
+
 @contextlib.contextmanager
 def track(out: Path, settings: Settings, start: int, tracker: str = "", silent: bool = False) -> Iterator[Tracker]:
     """Opens the run's logs in the folder `out`, for a run that goes on at step `start`.
@@ -56,8 +61,9 @@ def track(out: Path, settings: Settings, start: int, tracker: str = "", silent: 
         hosted = stack.enter_context(_hosted(tracker, out, settings)) if tracker else None
 
         def write(step: int, metrics: Mapping[str, float]) -> None:
-            finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
-            log.write(json.dumps({name: finite.get(name) for name in metrics}) + "\n")
+            told = finite_or_none(metrics)
+            finite = {name: value for name, value in told.items() if value is not None}
+            log.write(json.dumps(told) + "\n")
             log.flush()
             for name, value in finite.items():
                 board.add_scalar(name, value, step)

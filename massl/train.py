@@ -21,14 +21,14 @@ from massl.augment import normalise
 from massl.distributed import World
 from massl.errors import MasslError
 from massl.evaluation import rankme
-from massl.learner import Learner
+from massl.learner import ACTIVATIONS, Learner
 from massl.monitor import Monitor
 from massl.probe import Probe
 from massl.run import describe_run
 from massl.schedules import Rates
 from massl.settings import Settings, read_settings, write_toml
 from massl.sources import Source, check_readable, check_same
-from massl.tracking import track
+from massl.tracking import finite_or_none, track
 from massl.views import EndlessBatches, Views, collate, on_device
 from massl.weights import Initial, spread_normalisation
 
@@ -92,7 +92,8 @@ def train(
         initial: weights to begin with, from `massl.weights.read_initial`.
         world: the ranks that train together, and this one's device; this process alone if left out.
         report: called at each logged step, on rank 0.
-        stop: asked after each step; when true on any rank, a checkpoint is written and the run ends.
+        stop: asked after each step, on a GPU after each logged one; when true on any rank, a checkpoint is written and
+            the run ends.
 
     Returns:
         A summary: steps, images seen, seconds, files skipped with reasons, the last metrics, the best measurement.
@@ -170,7 +171,6 @@ def train(
     metrics: dict[str, Any] = {}
     monitor = Monitor(s)
     bad = torch.zeros((), dtype=torch.int64, device=device)  # steps in a row that were not finite
-    dtype = None if s.precision == "fp32" else torch.bfloat16 if s.precision == "bf16" else torch.float16
     with track(out, s, start, tracker, silent=not leads) as write:
         waited, window_start, window_step, fetch_start = 0.0, time.monotonic(), start, time.monotonic()
         for step, loaded in enumerate(loader, start):
@@ -214,7 +214,7 @@ def train(
                     "seconds": earlier_seconds + now - started,
                 }
                 if probes and leads:
-                    metrics |= probe.measure(learner.teacher.backbone, device, dtype)
+                    metrics |= probe.measure(learner.teacher.backbone, device, ACTIVATIONS[s.precision])
                     improved = _improves(best, metrics, s)
                 write(done, metrics)
                 warnings += monitor.look(metrics)
@@ -235,7 +235,7 @@ def train(
         "images_seen": images_seen,
         "seconds": earlier_seconds + time.monotonic() - started,
         "skipped": [{"path": path, "reason": reason} for path, reason in sorted(skipped.items())],
-        "metrics": metrics,
+        "metrics": finite_or_none(metrics),
         "best": best,
     }
 

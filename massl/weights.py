@@ -235,13 +235,14 @@ def spread_normalisation(backbone: nn.Module, images: Tensor) -> None:
         backbone: a network with the weights that `read_initial` found in an `.onnx`.
         images: float `[n, 3, S, S]`, normalised, a few hundred that it is going to be trained on.
     """
-    inputs: dict[nn.BatchNorm2d, Tensor] = {}
+    kinds = (nn.BatchNorm2d, nn.SyncBatchNorm)  # the latter where several GPUs train together
+    inputs: dict[nn.BatchNorm2d | nn.SyncBatchNorm, Tensor] = {}
 
     def note(module: nn.Module, given: tuple[Tensor, ...]) -> None:
-        assert isinstance(module, nn.BatchNorm2d)
+        assert isinstance(module, kinds)
         inputs[module] = torch.stack(torch.var_mean(given[0].float(), (0, 2, 3)))
 
-    found = [module for module in backbone.modules() if isinstance(module, nn.BatchNorm2d)]
+    found = [module for module in backbone.modules() if isinstance(module, kinds)]
     hooks = [module.register_forward_pre_hook(note) for module in found]
     training = backbone.training
     backbone.eval()(images)

@@ -21,12 +21,15 @@ def files(root: Path) -> Source:
 def test_it_measures_rank_spread_and_knn(photos: Path) -> None:
     probe = Probe.prepare(files(photos), 32, photos)
     backbone = build_backbone("resnet18", 32).train()
-    measured = probe.measure(backbone, torch.device("cpu"), None)
+    measured = probe.measure(backbone, torch.device("cpu"), torch.float32)
     assert backbone.training
     assert 1 < measured["rankme"] <= 24
     assert 0 < measured["spread"] < 1
     assert measured["knn_top1"] in {right / 12 for right in range(13)}
-    assert set(Probe.prepare(files(photos), 32).measure(backbone, torch.device("cpu"), None)) == {"rankme", "spread"}
+    assert set(Probe.prepare(files(photos), 32).measure(backbone, torch.device("cpu"), torch.float32)) == {
+        "rankme",
+        "spread",
+    }
 
 
 def test_a_network_that_sees_all_alike_measures_as_collapsed_and_one_that_is_told_scores_in_full(photos: Path) -> None:
@@ -42,13 +45,13 @@ def test_a_network_that_sees_all_alike_measures_as_collapsed_and_one_that_is_tol
             return rows[: len(images)] if len(images) == len(rows) else torch.cat([rows, torch.ones(len(images), 4)])
 
     probe = Probe.prepare(files(photos), 32, photos)
-    blind = probe.measure(Blind(), torch.device("cpu"), None)
+    blind = probe.measure(Blind(), torch.device("cpu"), torch.float32)
     assert blind["rankme"] == pytest.approx(1, abs=1e-3)
     assert blind["spread"] == pytest.approx(0, abs=1e-5)
     assert blind["knn_top1"] == pytest.approx(1 / 4)
     pixels = probe.pixels[: len(probe.labels)]
     only = Probe(torch.cat([pixels, pixels[:0]]), probe.labels, probe.bank, probe.asked)
-    assert only.measure(Told(), torch.device("cpu"), None)["knn_top1"] == 1.0
+    assert only.measure(Told(), torch.device("cpu"), torch.float32)["knn_top1"] == 1.0
 
 
 def test_labels_that_can_not_be_used_say_so(photos: Path, tmp_path: Path) -> None:

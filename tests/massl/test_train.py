@@ -20,12 +20,14 @@ from torch import Tensor
 
 from indexer import Encoder
 from massl import checkpoint, learner
+from massl import train as training
 from massl.errors import MasslError
 from massl.export import export
 from massl.images import open_image
 from massl.settings import plan
 from massl.sources import find_source
 from massl.train import Interrupted, train
+from massl.views import on_device
 from massl.weights import read_initial
 from tests.massl.conftest import SMALL, SMALL_VIT, small_settings
 
@@ -160,6 +162,14 @@ def test_steps_that_are_not_finite_touch_nothing_and_end_the_run(photos: Path, t
     assert all(
         torch.isfinite(tensor).all() for part in ("student", "teacher", "memory") for tensor in state[part].values()
     )
+
+
+def test_a_teacher_that_puts_out_no_numbers_ends_the_run_as_clearly(photos: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(training, "on_device", lambda *given: [group * float("nan") for group in on_device(*given)])
+    source, _ = find_source(photos)
+    with pytest.raises(MasslError, match=r"not finite in 5 steps in a row"):
+        train(source, tmp_path / "run", small_settings(steps="20"))
+    assert losses(tmp_path / "run") == [None] * 4
 
 
 def test_a_run_is_never_overwritten(run: Path, pictures: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import re
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import pytest
 import timm
 import torch
 from onnx import numpy_helper
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from indexer import Encoder
@@ -134,7 +135,11 @@ def test_a_training_can_begin_with_the_built_in_encoder(pictures: Path) -> None:
             np.testing.assert_allclose(got.numpy(), theirs, atol=1e-4)
 
         before = backbone(images)
-        weights.spread_normalisation(backbone, images)
+        shared = nn.SyncBatchNorm.convert_sync_batchnorm(copy.deepcopy(backbone))  # as several GPUs have it
+        for network in (backbone, shared):
+            weights.spread_normalisation(network, images)
+        for name, tensor in backbone.state_dict().items():
+            torch.testing.assert_close(shared.state_dict()[name], tensor, msg=name)
         torch.testing.assert_close(backbone(images), before, atol=1e-3, rtol=1e-3)
         # On a batch like those that the statistics are of, training computes what evaluation does.
         trained = backbone.train()(images)
