@@ -9,9 +9,10 @@ from typing import Any
 
 import gradio as gr
 
-from app.actions import Actions
+from app.screens import SCREENS, Screen
+from app.session import Session
 from app.uploads import take
-from app.view import View, readable
+from app.words import readable
 from indexer import Collection
 from massl.errors import MasslError
 
@@ -28,8 +29,9 @@ def look() -> dict[str, Any]:
         font=_SYSTEM,
         font_mono=["ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace"],
     )
+    styles = sorted((_HERE / "style").iterdir(), key=lambda file: (file.name != "page.css", file.name))
     # In the head, as Gradio rewrites what it gets as `css` and stumbles over selector lists.
-    return {"theme": theme, "head": f"<style>{(_HERE / 'page.css').read_text('utf-8')}</style>"}
+    return {"theme": theme, "head": f"<style>{''.join(file.read_text('utf-8') for file in styles)}</style>"}
 
 
 def build(collection: Collection, uploads: Path) -> gr.Blocks:
@@ -39,51 +41,43 @@ def build(collection: Collection, uploads: Path) -> gr.Blocks:
         collection: what is shown.
         uploads: the folder that Gradio keeps uploads in.
     """
-    actions = Actions(collection, uploads)
-
-    def find(view: View, event: gr.EventData) -> tuple[View, dict[str, Any]]:
-        return view, actions.find(view, _payload(event))
-
-    def sort(view: View, event: gr.EventData) -> tuple[View, dict[str, Any]]:
-        return view, actions.sort(view, _payload(event))
-
-    def show_find(view: View) -> tuple[View, dict[str, Any]]:
-        return view, actions.find(view, {"do": "start"})
-
-    def show_sort(view: View) -> tuple[View, dict[str, Any]]:
-        return view, actions.sort(view, {"do": "start"})
-
-    quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
     name = collection.root.resolve().name or "Pictures"
     # Abandoned uploads go after five minutes; those that are read go at once.
     with gr.Blocks(title=f"{name} · MaSSL", analytics_enabled=False, delete_cache=(60, 300), fill_width=True) as blocks:
-        view = gr.State(View(), time_to_live=24 * 3600)
+        session = gr.State(Session(), time_to_live=24 * 3600)
         gr.HTML(f"<h1>{html.escape(name)}</h1>", elem_classes="massl-title", js_on_load=None)
         with gr.Tabs(elem_classes="massl-tabs"):
-            with gr.Tab("Search and label", id="find") as find_tab:
-                find_board = _board("find")
-            with gr.Tab("Sort into classes", id="sort") as sort_tab:
-                sort_board = _board("sort")
-        find_board.act(find, [view], [view, find_board], **quiet)
-        sort_board.act(sort, [view], [view, sort_board], **quiet)
-        # What was labelled on one screen shows on the other as soon as one looks at it.
-        find_tab.select(show_find, [view], [view, find_board], **quiet)
-        sort_tab.select(show_sort, [view], [view, sort_board], **quiet)
-        blocks.load(show_find, [view], [view, find_board], **quiet)
+            for first, kind in enumerate(SCREENS):
+                with gr.Tab(kind.title, id=kind.key) as tab:
+                    # What was labelled on one screen shows on the others as soon as one looks at them.
+                    _connect(blocks, tab, session, kind(collection, uploads), opened=not first)
         _endpoints(collection, uploads)
     return blocks
 
 
-def _board(screen: str) -> gr.HTML:
-    """A grid of pictures with its controls, drawn by `grid.js`, which triggers `act` with what was done."""
-    return gr.HTML(
+def _connect(blocks: gr.Blocks, tab: gr.Tab, session: gr.State, screen: Screen, opened: bool) -> None:
+    """Puts a screen into its tab; one that is `opened` is drawn as soon as the page is loaded."""
+
+    def do(session: Session, event: gr.EventData) -> tuple[Session, dict[str, Any]]:
+        return session, screen.do(session, _payload(event))
+
+    def show(session: Session) -> tuple[Session, dict[str, Any]]:
+        return session, screen.do(session, {"do": "start"})
+
+    quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+    scripts = [(_HERE / "script" / f"{name}.js").read_text("utf-8") for name in (*screen.scripts, screen.key)]
+    board = gr.HTML(
         value=None,
         # Constant: the values go to the script, never through a template, as file names are anyone's.
-        html_template=f'<div class="massl-board" data-screen="{screen}"></div>',
-        js_on_load=(_HERE / "grid.js").read_text("utf-8"),
+        html_template=f'<div class="massl-board" data-screen="{screen.key}"></div>',
+        js_on_load="\n".join([*scripts, "start();"]),
         apply_default_css=False,
-        elem_id=f"massl-{screen}",
+        elem_id=f"massl-{screen.key}",
     )
+    board.act(do, [session], [session, board], **quiet)
+    tab.select(show, [session], [session, board], **quiet)
+    if opened:
+        blocks.load(show, [session], [session, board], **quiet)
 
 
 def _payload(event: gr.EventData) -> dict[str, Any]:

@@ -13,9 +13,11 @@ from typing import Any
 import httpx
 import pytest
 
-from app.actions import Actions
+from app.screens.find import Find
+from app.screens.sort import Sort
 from app.server import check_address, serve
-from app.view import View, readable
+from app.session import Session
+from app.words import readable
 from indexer import Collection
 from massl.errors import MasslError
 
@@ -178,13 +180,13 @@ def test_the_endpoint_classify_says_what_is_missing_and_then_predicts(site: str,
 
 
 def test_a_step_is_undone_to_what_was_there_before(unlabelled: Collection, tmp_path: Path) -> None:
-    actions, view = Actions(unlabelled, tmp_path), View()
+    find, session = Find(unlabelled, tmp_path), Session()
     first, second, third = [image for image, _ in unlabelled.images(3)]
     unlabelled.add_labels("old", [first], "cli")
-    actions.find(view, {"do": "label", "images": [first, second, third], "label": "new"})
+    find.do(session, {"do": "label", "images": [first, second, third], "label": "new"})
     assert [item.label for item in unlabelled.labels()] == ["new"] * 3
     unlabelled.add_labels("other", [third], "somebody else")  # since then: must stay
-    screen = actions.find(view, {"do": "undo"})
+    screen = find.do(session, {"do": "undo"})
     left = sorted((item.label, item.author) for item in unlabelled.labels())
     assert left == [("old", "cli"), ("other", "somebody else")]
     assert screen["undo"] is None
@@ -192,11 +194,11 @@ def test_a_step_is_undone_to_what_was_there_before(unlabelled: Collection, tmp_p
 
 
 def test_two_sessions_share_labels_and_nothing_else(unlabelled: Collection, tmp_path: Path) -> None:
-    actions, ada, bob = Actions(unlabelled, tmp_path), View(), View()
+    find, ada, bob = Find(unlabelled, tmp_path), Session(), Session()
     image = unlabelled.images(1)[0][0]
-    actions.find(ada, {"do": "similar", "image": image})
-    actions.find(ada, {"do": "label", "images": [image], "label": "hers"})
-    seen = actions.find(bob, {"do": "start"})
+    find.do(ada, {"do": "similar", "image": image})
+    find.do(ada, {"do": "label", "images": [image], "label": "hers"})
+    seen = find.do(bob, {"do": "start"})
     assert seen["asked"] is None
     assert seen["undo"] is None
     assert seen["classes"] == [{"name": "hers", "count": 1}]
@@ -225,7 +227,7 @@ def test_two_sessions_share_labels_and_nothing_else(unlabelled: Collection, tmp_
 def test_whatever_a_browser_sends_the_answer_is_a_sentence(
     unlabelled: Collection, tmp_path: Path, payload: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
-    screen = Actions(unlabelled, tmp_path).find(View(), payload)
+    screen = Find(unlabelled, tmp_path).do(Session(), payload)
     assert screen["message"]["kind"] == "error"
     assert screen["message"]["text"].endswith(".")
     assert len(screen["sections"][0]["tiles"]) == 24
@@ -234,26 +236,26 @@ def test_whatever_a_browser_sends_the_answer_is_a_sentence(
 
 
 def test_a_class_with_one_example_says_what_the_estimate_lacks(unlabelled: Collection, tmp_path: Path) -> None:
-    actions, view = Actions(unlabelled, tmp_path), View()
+    sort, session = Sort(unlabelled, tmp_path), Session()
     images = [image for image, _ in unlabelled.images()]
     unlabelled.add_labels("one", images[:1], "test")
     unlabelled.add_labels("two", images[-3:], "test")
-    screen = actions.sort(view, {"do": "classify"})
+    screen = sort.do(session, {"do": "classify"})
     assert "at least two labelled pictures (so far only one: one)" in screen["summary"][0]
 
 
 def test_the_sorting_follows_labels_that_somebody_else_gave(unlabelled: Collection, tmp_path: Path) -> None:
-    actions, view = Actions(unlabelled, tmp_path), View()
+    sort, session = Sort(unlabelled, tmp_path), Session()
     images = [image for image, _ in unlabelled.images()]
     unlabelled.add_labels("one", images[:3], "test")
     unlabelled.add_labels("two", images[-3:], "test")
-    actions.sort(view, {"do": "classify"})
+    sort.do(session, {"do": "classify"})
     unlabelled.add_labels("three", images[10:12], "somebody else")
-    screen = actions.sort(view, {"do": "start"})
+    screen = sort.do(session, {"do": "start"})
     assert [section["title"] for section in screen["sections"]] == ["one", "three", "two"]
     assert not screen["behind"]
     unlabelled.remove_labels(images[3:])
-    assert actions.sort(view, {"do": "start"})["sections"] == []  # one class is none to sort by
+    assert sort.do(session, {"do": "start"})["sections"] == []  # one class is none to sort by
 
 
 def test_names_that_are_no_utf8_can_be_shown() -> None:

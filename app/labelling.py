@@ -1,0 +1,82 @@
+"""Labelling from the page, and taking it back: the same on every screen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from app.session import Payload, Session, Step, images
+from app.words import count
+from indexer import Collection
+from massl.errors import MasslError
+
+AUTHOR = "page"
+_MOST_STEPS = 100  # that can be undone
+
+
+class Labelling:
+    """The labelling actions on one collection. Holds no state of any session."""
+
+    def __init__(self, collection: Collection) -> None:
+        self.collection = collection
+        self.actions = {"label": self._label, "unlabel": self._unlabel, "undo": self._undo}
+
+    def shown(self, session: Session) -> dict[str, Any]:
+        """What the bar that labels shows."""
+        classes = self.collection.label_counts()
+        return {
+            "classes": [{"name": name, "count": number} for name, number in classes.items()],
+            "undo": session.steps[-1].text if session.steps else None,
+        }
+
+    def give(self, session: Session, wanted: Mapping[int, str], text: str) -> str:
+        """Labels images, image to label, as one step called `text`; returns what was done as a sentence."""
+        before = self._labels_of(list(wanted))
+        for name, ids in _grouped(wanted).items():
+            self.collection.add_labels(name, ids, AUTHOR)
+        return self._remember(session, Step(text, before, dict(wanted)))
+
+    def _label(self, session: Session, payload: Payload) -> str:
+        name = str(payload.get("label") or "").strip()
+        chosen = images(payload)
+        return self.give(session, dict.fromkeys(chosen, name), f"labelled {count(chosen)} “{name}”")
+
+    def _unlabel(self, session: Session, payload: Payload) -> str:
+        before = self._labels_of(images(payload))
+        had = {image: label for image, label in before.items() if label is not None}
+        if not had:
+            raise MasslError("None of these pictures has a label")
+        self.collection.remove_labels(had)
+        return self._remember(session, Step(f"unlabelled {count(had)}", dict(had.items()), dict.fromkeys(had)))
+
+    def _undo(self, session: Session, payload: Payload) -> str:
+        if not session.steps:
+            raise MasslError("There is nothing to undo")
+        step = session.steps.pop()
+        now = self._labels_of(list(step.before))
+        # Only what still is as this step left it: somebody else may have labelled the same pictures since.
+        own = [image for image, label in now.items() if (label[0] if label else None) == step.after[image]]
+        self.collection.remove_labels([image for image in own if step.before[image] is None])
+        for (name, author), ids in _grouped({image: step.before[image] for image in own}).items():
+            self.collection.add_labels(name, ids, author)
+        session.labelled += 1
+        kept = len(step.before) - len(own)
+        return f"Undone: {step.text}" + (f" ({kept} changed by others since, left as they are)" if kept else "")
+
+    def _remember(self, session: Session, step: Step) -> str:
+        session.steps = [*session.steps[-_MOST_STEPS + 1 :], step]
+        session.labelled += 1
+        return step.text[0].upper() + step.text[1:]
+
+    def _labels_of(self, ids: list[int]) -> dict[int, tuple[str, str] | None]:
+        found = self.collection.labels_of(ids)
+        return {image: (item.label, item.author) if item else None for image, item in found.items()}
+
+
+def _grouped(labels: Mapping[int, Any]) -> dict[Any, list[int]]:
+    """Label to images, without those that have none."""
+    groups: dict[Any, list[int]] = {}
+    for image, label in labels.items():
+        if label is not None:
+            groups.setdefault(label, []).append(image)
+    return groups

@@ -1,0 +1,11 @@
+"""The page's screens, in the order of their tabs: one module, one script and one style each."""
+
+from __future__ import annotations
+
+from app.screens.find import Find
+from app.screens.screen import Screen
+from app.screens.sort import Sort
+
+SCREENS: tuple[type[Screen], ...] = (Find, Sort)
+
+__all__ = ["SCREENS", "Screen"]

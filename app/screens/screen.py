@@ -1,0 +1,73 @@
+"""What every screen is: actions by name, and a drawing of its state as plain values."""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+from app.session import Payload, Session
+from app.words import sentence
+from indexer import Collection
+from massl.errors import MasslError
+
+Action = Callable[[Session, Payload], str | None]
+
+
+class Screen(ABC):
+    """One tab of the page. Holds no state of any session: that is the `Session` passed in.
+
+    A subclass has its script in `script/<key>.js` and its style in `style/<key>.css`.
+
+    Args:
+        collection: what is looked at.
+        uploads: the folder that uploads arrive in.
+    """
+
+    key: ClassVar[str]
+    title: ClassVar[str]
+    scripts: ClassVar[tuple[str, ...]]  # of script/, that its own script builds on, in order
+
+    def __init__(self, collection: Collection, uploads: Path) -> None:
+        self.collection = collection
+        self.uploads = uploads
+
+    @property
+    @abstractmethod
+    def actions(self) -> Mapping[str, Action]:
+        """What the browser can ask for: an action changes the session, and may return what it did as a sentence.
+
+        An action raises MasslError for what can't be done; the page shows its text.
+        """
+
+    @abstractmethod
+    def draw(self, session: Session) -> dict[str, Any]:
+        """The screen of a session, in values that JSON can carry, for its script to draw."""
+
+    @abstractmethod
+    def reset(self, session: Session) -> None:
+        """Back to the screen's beginning: what the session was looking at is gone from the collection."""
+
+    def do(self, session: Session, payload: Payload) -> dict[str, Any]:
+        """Does an action and draws the screen; an error comes back as the screen's message."""
+        try:
+            action = self.actions.get(str(payload.get("do")))
+            if action is None and payload.get("do") != "start":
+                raise MasslError("The page is older than the program; reload it")
+            said = action(session, payload) if action else None
+            message = {"kind": "done", "text": said} if said else None
+        except MasslError as error:
+            message = {"kind": "error", "text": sentence(str(error))}
+        except Exception:  # the edge: whoever runs the server sees the details, the browser a sentence
+            logging.getLogger(__name__).exception("an action of the page failed")
+            message = {"kind": "error", "text": "Something went wrong; the details are where massl runs. Try again."}
+        try:
+            drawn = self.draw(session)
+        except MasslError as error:
+            self.reset(session)
+            drawn = self.draw(session)
+            message = {"kind": "error", "text": sentence(str(error))}
+        session.turn += 1
+        return {"screen": self.key, "turn": session.turn, **drawn, "message": message}

@@ -1,0 +1,72 @@
+// A screen of the page. It runs once a screen, as the body of a function of (element, trigger, props, server, upload,
+// watch); see gradio.HTML. The screen's scripts are joined into that one body: this one, those it builds on, its own, and
+// start() last. What to draw comes as props.value from the screen's Python; what was done goes back by act({do: ...}).
+
+const board = element.querySelector(".massl-board");
+const parts = {}; // head, message, main, foot: what a screen draws into
+const drawing = []; // functions that draw a part of the screen from value
+let value = null;
+let downloaded = 0;
+let waiting = null;
+
+function act(what) {
+  board.setAttribute("aria-busy", "true");
+  clearTimeout(waiting);
+  // An answer that never comes (the server was stopped) must not leave the page looking busy for ever.
+  waiting = setTimeout(() => {
+    board.removeAttribute("aria-busy");
+    complain("No answer. Is massl still running? Reload the page to try again.");
+  }, 120000);
+  trigger("act", what);
+}
+
+// An error, where nobody overlooks it. (What was done is told in the bar, where the hand just was.)
+function complain(text) {
+  parts.message.replaceChildren(...(text ? [make("span", {}, text)] : []));
+  if (text) parts.message.scrollIntoView({ block: "nearest" });
+}
+
+function build() {
+  parts.told = make("div", { class: "told", role: "status" }); // what a screen reader says; it has to stay in place
+  parts.head = make("div", { class: "head" });
+  parts.message = make("div", { class: "message error", role: "alert" });
+  parts.main = make("div", { class: "content" });
+  parts.foot = make("div", { class: "foot" });
+  board.replaceChildren(parts.told, parts.head, parts.message, parts.main, parts.foot);
+}
+
+function draw() {
+  board.removeAttribute("aria-busy");
+  clearTimeout(waiting);
+  for (const each of drawing) each();
+  complain(value.message && value.message.kind === "error" ? value.message.text : "");
+  if (value.download && value.turn > downloaded) {
+    downloaded = value.turn;
+    save(value.download);
+  }
+}
+
+function save(download) {
+  const url = URL.createObjectURL(new Blob([download.text], { type: `${download.type};charset=utf-8` }));
+  const link = make("a", { href: url, download: download.name });
+  document.body.append(link);
+  link.click();
+  link.remove();
+  setTimeout(() => URL.revokeObjectURL(url), 10000);
+}
+
+function visible() {
+  return board.isConnected && board.offsetParent !== null;
+}
+
+function update() {
+  if (!props.value || typeof props.value !== "object") return;
+  value = props.value;
+  draw();
+}
+
+function start() {
+  build();
+  watch("value", update);
+  update();
+}
