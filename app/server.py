@@ -18,7 +18,7 @@ from massl.errors import MasslError
 if TYPE_CHECKING:
     from indexer import Collection
 
-MAX_UPLOAD = "50mb"  # what the browser's side says too, in grid.js
+MAX_UPLOAD = "50mb"  # what the browser's side says too, in find.js
 AT_ONCE = 4  # events worked on at the same time
 WAITING = 64  # events that may wait; later ones are told that the page is busy
 
