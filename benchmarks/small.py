@@ -68,21 +68,22 @@ class Split:
     def knn(self, bank: Floats, query: Floats) -> float:
         """Weighted k-NN top-1 of the query half."""
         bank, query = (rows / np.linalg.norm(rows, axis=1, keepdims=True).clip(1e-9) for rows in (bank, query))
-        return knn_top1(bank, self._labels(self.bank), query, self._labels(self.query), NEIGHBOURS, TEMPERATURE)
+        return knn_top1(bank, self.labels(self.bank), query, self.labels(self.query), NEIGHBOURS, TEMPERATURE)
 
     def raw(self, size: int) -> float:
         """k-NN of raw pixels, each picture less its mean."""
         bank, query = (half.reshape(len(half), -1).astype(np.float32) for half in self.pixels(size))
         return self.knn(bank - bank.mean(1, keepdims=True), query - query.mean(1, keepdims=True))
 
-    def _labels(self, paths: Sequence[str]) -> NDArray[np.int64]:
+    def labels(self, paths: Sequence[str]) -> NDArray[np.int64]:
+        """Class numbers of paths, in the order of `classes`."""
         return np.array([self.classes.index(path.split("/")[0]) for path in paths])
 
 
 def judge(split: Split, squares: tuple[Pixels, Pixels], source: weights.Source) -> dict[str, float]:
     """k-NN of the last layer alone and of the embedding as `massl train` exports it, rank and spread of the last."""
     last = Deployed(source).eval()
-    bank, query = (_embed(last, half) for half in squares)
+    bank, query = (embed(last, half) for half in squares)
     mean = query.mean(0, dtype=np.float64)
     found = {"last_layer": split.knn(bank, query), "rankme": rankme(query), "spread": float(1 - mean @ mean)}
     dim = whitened_dim(len(split.bank))
@@ -93,7 +94,7 @@ def judge(split: Split, squares: tuple[Pixels, Pixels], source: weights.Source) 
     with torch.no_grad():
         whitening = fit_whitening(lambda pixels: plain(pixels)[0], split.root, split.bank, size, size, dim)
     exported = Deployed(source, stages=True, whitening=whitening).eval()
-    return found | {"as_exported": split.knn(*(_embed(exported, half) for half in squares))}
+    return found | {"as_exported": split.knn(*(embed(exported, half) for half in squares))}
 
 
 def run(root: Path, out: Path, seed: int, measurements: int, workers: int) -> Path:
@@ -156,7 +157,8 @@ def _train_until(done: int, split: Split, folder: Path, s: Settings, metrics: di
         train(Files(split.root, split.root, split.bank), folder, s, resume=resume, report=report, stop=stop)
 
 
-def _embed(deployed: Deployed, squares: Pixels) -> Floats:
+def embed(deployed: Deployed, squares: Pixels) -> Floats:
+    """Unit embeddings, float32 `[N, D]`."""
     rows = []
     with torch.no_grad():
         for start in range(0, len(squares), BATCH):
