@@ -42,11 +42,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from massl import learner, weights
+from massl.deployed import Deployed
 from massl.distributed import World, default_device
 from massl.evaluation import knn
 from massl.evaluation.fewshot import few_shot
 from massl.evaluation.linear import logistic_probe
-from massl.export import Deployed
 from massl.learner import ACTIVATIONS, Learner
 from massl.loss import Loss
 from massl.network import build_backbone, clip_gradients, parameter_groups

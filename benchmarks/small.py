@@ -31,8 +31,8 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from massl import checkpoint, weights
+from massl.deployed import Deployed, whitened_stages
 from massl.evaluation import knn_top1, rankme
-from massl.export import Deployed, all_stages, whitened_dim
 from massl.images import find_images, fit, open_image
 from massl.network import build_backbone
 from massl.settings import Settings, plan
@@ -86,13 +86,13 @@ def judge(split: Split, squares: tuple[Pixels, Pixels], source: weights.Source) 
     bank, query = (embed(last, half) for half in squares)
     mean = query.mean(0, dtype=np.float64)
     found = {"last_layer": split.knn(bank, query), "rankme": rankme(query), "spread": float(1 - mean @ mean)}
-    dim = whitened_dim(len(split.bank))
-    if not all_stages(source) or not dim:
+    dim = whitened_stages(source.backbone, len(split.bank))
+    if not dim:
         return found | {"as_exported": found["last_layer"]}
     plain = Deployed(source, stages=True).eval()
-    size = source.image_size
+    size, images = source.image_size, Files(split.root, split.root, split.bank)
     with torch.no_grad():
-        whitening = fit_whitening(lambda pixels: plain(pixels)[0], split.root, split.bank, size, size, dim)
+        whitening = fit_whitening(lambda pixels: plain(pixels)[0], images, size, size, dim)
     exported = Deployed(source, stages=True, whitening=whitening).eval()
     return found | {"as_exported": split.knn(*(embed(exported, half) for half in squares))}
 

@@ -51,6 +51,7 @@ def command(
 
     try:
         from massl.export import export
+        from massl.sources import find_source
     except ImportError as error:
         raise MasslError(f"exporting needs more packages ({error.name}); run: pip install 'massl[train]'") from None
     written = export(
@@ -60,7 +61,7 @@ def command(
         image_size=image_size,
         name=name,
         stages=stages,
-        whiten=whiten,
+        whiten=find_source(whiten)[0] if whiten else None,
         evaluation=_figures(evaluation),
     )
     if as_json:

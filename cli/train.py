@@ -154,7 +154,7 @@ def command(
         world.leave()
     if world.rank > 0:
         return
-    encoder = export_run(folder, name=name or folder.name, images=images)
+    encoder = export_run(folder, name or folder.name, source)
     if as_json:
         print_json({"run": str(folder), "encoder": str(encoder), **summary})
     say(f"Trained in {time.monotonic() - started:.0f} s: {encoder}", quiet)
@@ -164,9 +164,10 @@ def command(
     if best.get("metric") == "knn_top1":
         say(f"  k-NN top-1 on {labels or 'the labelled images'}: {last.get('knn_top1', 0):.1%}", quiet)
         if best["step"] < chosen.steps and best["value"] > last.get("knn_top1", 0) + 0.01:
+            as_here = f" --stages --whiten {images}" if "knn_last" in last else ""
             say(
                 f"  it was better at step {best['step']:,} ({best['value']:.1%}); to use that one: "
-                f"massl export {folder / 'checkpoints' / 'best.pt'} --out {encoder}",
+                f"massl export {folder / 'checkpoints' / 'best.pt'}{as_here} --out {encoder}",
                 quiet,
             )
     say(f"Use it: massl index {images if images.is_dir() else 'IMAGES'} --encoder {encoder}", quiet)

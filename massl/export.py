@@ -19,99 +19,36 @@ import onnxruntime
 import torch
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import QuantType, quantize_dynamic
-from torch import Tensor, nn
 from torch.nn import functional
 
 import massl
 from massl import weights
+from massl.deployed import WHITENED, Deployed, has_stages, whitened_stages
 from massl.errors import MasslError
-from massl.images import find_images
-from massl.whitening import Whitening, fit_whitening
+from massl.sources import Source as Images
+from massl.whitening import fit_whitening
 
 FORMAT = 1
-WHITENED = 384  # components kept by whitening, unless told otherwise
-FEW_TO_WHITEN = 96  # images below which a run's encoder is left as it is
 # Largest difference between torch and ONNX Runtime, per value of a unit vector, by precision. int8 is judged by
 # direction instead: its cosine with float32 must stay above 0.98.
 TOLERANCE = {"fp32": 1e-4, "fp16": 2e-3}
 INT8_COSINE = 0.98
 
 
-class Deployed(nn.Module):
-    """What is exported: uint8 pixels in, unit embedding and unit patch tokens out.
+def export_run(folder: Path, name: str, images: Images) -> Path:
+    """Writes `encoder.onnx` into a run's folder, in float32: it embeds as `massl.deployed.whitened_stages` says.
 
     Args:
-        source: the backbone and what it expects.
-        stages: embed by all four stages of a convolutional network, averaged over the image and scaled to unit length
-            each, instead of by the last alone: the earlier ones know of colour and texture.
-        whitening: applied to embedding and patch tokens.
-    """
-
-    mean: Tensor
-    std: Tensor
-    centre: Tensor
-    matrix: Tensor
-
-    def __init__(self, source: weights.Source, stages: bool = False, whitening: Whitening | None = None) -> None:
-        super().__init__()
-        self.backbone: Any = source.backbone
-        self.stages = [1, 2, 3, 4] if stages else []
-        self.whitens = whitening is not None
-        self.register_buffer("mean", 255.0 * torch.tensor(source.mean))
-        self.register_buffer("std", 255.0 * torch.tensor(source.std))
-        self.register_buffer("centre", whitening.mean if whitening else torch.zeros(0))
-        self.register_buffer("matrix", whitening.matrix if whitening else torch.zeros(0))
-
-    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """uint8 `[N, S, S, 3]` to float32 `[N, D]` and `[N, h, w, D]`, each vector of unit length."""
-        images = ((pixels.float() - self.mean) / self.std).permute(0, 3, 1, 2)
-        embedding, patches = self._all_stages(images) if self.stages else self._last(images)
-        return self._whitened(embedding), self._whitened(patches)
-
-    def _last(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        features = self.backbone.forward_features(images)
-        embedding = self.backbone.forward_head(features, pre_logits=True)
-        if features.ndim == 3:  # [N, prefix + h·w, D]: a vision transformer
-            rows, columns = self.backbone.patch_embed.grid_size
-            return embedding, features[:, -rows * columns :].unflatten(1, (rows, columns))
-        channels_last = features.shape[-1] == self.backbone.num_features
-        return embedding, features if channels_last else features.permute(0, 2, 3, 1)
-
-    def _all_stages(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        maps = self.backbone.forward_intermediates(images, indices=self.stages, intermediates_only=True)
-        side = maps[-1].shape[-1]
-        whole = [functional.normalize(stage.mean((2, 3)), dim=1) for stage in maps]
-        parts = [functional.normalize(functional.avg_pool2d(stage, stage.shape[-1] // side), dim=1) for stage in maps]
-        return torch.cat(whole, 1), torch.cat(parts, 1).permute(0, 2, 3, 1)
-
-    def _whitened(self, features: Tensor) -> Tensor:
-        unit = functional.normalize(features, dim=-1)
-        return functional.normalize((unit - self.centre) @ self.matrix, dim=-1) if self.whitens else unit
-
-
-def export_run(folder: Path, name: str, images: Path | None = None) -> Path:
-    """Writes `encoder.onnx` into a run's folder, in float32.
-
-    A convolutional network that was trained on `images`, if that is a folder of enough of them, embeds by all its
-    stages, whitened on them: a short run's last layer alone says less (docs/small.md).
+        folder: the run's.
+        name: what the encoder calls itself.
+        images: those that the run was trained on.
     """
     path = folder / "encoder.onnx"
-    dim = whitened_dim(len(find_images(images)[0])) if images and images.is_dir() else 0
-    if dim and all_stages(weights.read(str(folder))):
+    if dim := whitened_stages(weights.read(str(folder)).backbone, len(images)):
         export(str(folder), path, name=name, stages=True, whiten=images, dim=dim)
     else:
         export(str(folder), path, name=name)
     return path
-
-
-def all_stages(source: weights.Source) -> bool:
-    """Whether a network has four stages to embed by."""
-    return hasattr(source.backbone, "layer4")
-
-
-def whitened_dim(images: int) -> int:
-    """How many components a whitening on so many images keeps: a third as many, at most `WHITENED`; 0 if too few."""
-    return min(WHITENED, images // 3) if images >= FEW_TO_WHITEN else 0
 
 
 def export(
@@ -123,8 +60,8 @@ def export(
     resize: int | None = None,
     name: str | None = None,
     stages: bool = False,
-    whiten: Path | None = None,
-    dim: int = WHITENED,
+    whiten: Images | None = None,
+    dim: int | None = None,
     evaluation: Mapping[str, object] | None = None,
 ) -> dict[str, Any]:
     """Writes an encoder and holds it to torch before it takes its place.
@@ -138,8 +75,8 @@ def export(
         resize: shorter side before the centre is cut out, in pixels.
         name: what the encoder calls itself; the file's name if left out.
         stages: embed by all stages of a convolutional network; see `Deployed`.
-        whiten: a folder of images to fit a whitening to, those of the training best; see `massl.whitening`.
-        dim: components that whitening keeps.
+        whiten: images to fit a whitening to, those of the training best; see `massl.whitening`.
+        dim: components that whitening keeps; a third as many as images, at most 384, if left out.
         evaluation: figures with the names of their data sets, kept in the metadata.
 
     Returns:
@@ -150,13 +87,13 @@ def export(
     """
     found = weights.read(source, image_size)
     size = resize or found.resize or found.image_size
-    deployed = Deployed(found, stages).eval()
-    if stages and not all_stages(found):
+    if stages and not has_stages(found.backbone):
         raise MasslError(f"{found.architecture} has no four stages to embed by; leave --stages out")
-    if whiten:
-        paths, _ = find_images(whiten)
+    deployed = Deployed(found, stages).eval()
+    if whiten is not None:
+        kept = dim or max(1, min(WHITENED, len(whiten) // 3))
         with torch.no_grad():
-            fitted = fit_whitening(lambda pixels: deployed(pixels)[0], whiten, paths, found.image_size, size, dim)
+            fitted = fit_whitening(lambda pixels: deployed(pixels)[0], whiten, found.image_size, size, kept)
         deployed = Deployed(found, stages, fitted).eval()
     model = _to_onnx(deployed, found.image_size)
     if precision == "fp16":
@@ -164,12 +101,13 @@ def export(
     elif precision == "int8":
         model = _quantise(model)
     difference = _compare(deployed, model, found.image_size, precision)
-    dim = int(deployed(torch.zeros((1, found.image_size, found.image_size, 3), dtype=torch.uint8))[0].shape[1])
+    nothing = torch.zeros((1, found.image_size, found.image_size, 3), dtype=torch.uint8)
+    put_out = int(deployed(nothing)[0].shape[1])
     facts = {
         "format": FORMAT,
         "name": name or out.stem,
         "architecture": found.architecture,
-        "dim": dim,
+        "dim": put_out,
         "image_size": found.image_size,
         "resize": size,
         "crop": "center",
@@ -177,7 +115,7 @@ def export(
         "parameters": sum(parameter.numel() for parameter in found.backbone.parameters()),
         "precision": precision,
         "pooling": "all stages" if stages else "last",
-        "whitened": bool(whiten),
+        "whitened": whiten is not None,
         "creator": f"massl {massl.__version__}",
         **found.facts,
         **({"evaluation": json.dumps(evaluation)} if evaluation else {}),
@@ -195,7 +133,7 @@ def export(
         "path": str(out),
         "name": facts["name"],
         "bytes": len(data),
-        "dim": dim,
+        "dim": put_out,
         "image_size": found.image_size,
         "precision": precision,
         "difference": difference,

@@ -11,10 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from massl.augment import normalise
+from massl.deployed import all_stages
 from massl.errors import MasslError
 from massl.evaluation import knn_top1, rankme
 from massl.images import ImageError, decode, find_images, fit
 from massl.sources import Files, Source
+from massl.whitening import whitening_of
 
 IMAGES = 512  # unlabelled images that rank and spread are measured on
 LABELLED = 2000  # labelled images at most, half of which are looked up among the other half
@@ -25,22 +27,25 @@ BATCH = 64
 class Probe:
     """Images, decoded once: uint8 `[N, 3, S, S]`, and the labels int64 `[N]` of the first of them (or none).
 
-    `bank` and `asked` index the labelled ones: neighbours of the second are looked for among the first.
+    `bank` and `asked` index the labelled ones: neighbours of the second are looked for among the first. `dim` is the
+    number of components by which the run's encoder will embed, see `massl.deployed.whitened_stages`, or 0.
     """
 
     pixels: Tensor
     labels: np.ndarray
     bank: np.ndarray
     asked: np.ndarray
+    dim: int = 0
 
     @classmethod
-    def prepare(cls, source: Source, size: int, labelled: Path | None = None) -> Probe:
+    def prepare(cls, source: Source, size: int, labelled: Path | None = None, dim: int = 0) -> Probe:
         """Draws and decodes the images, always the same ones.
 
         Args:
             source: the images that are trained on; some of them are drawn.
             size: side in pixels of what the network is given.
             labelled: a folder with a subfolder a class, to measure k-NN on.
+            dim: components of whitened stages that the run's encoder will embed by; 0: by its last layer.
 
         Raises:
             MasslError: `labelled` is no folder, or has fewer than two classes of two readable images each.
@@ -67,12 +72,14 @@ class Probe:
                 break
             if (picture := _decode(source, index, size)) is not None:
                 pixels.append(picture)
-        return cls(torch.stack(pixels), np.array(labels, np.int64), *halves)
+        return cls(torch.stack(pixels), np.array(labels, np.int64), *halves, dim)
 
     def measure(self, backbone: nn.Module, device: torch.device, precision: torch.dtype) -> dict[str, float]:
-        """`rankme` and `spread` of the unlabelled images' embeddings, and `knn_top1` of the labelled ones.
+        """`rankme` and `spread` of the unlabelled images, and `knn_top1` of the labelled ones.
 
-        Spread is the mean cosine distance of two images: 0 when all are alike.
+        Rank and spread are of the last layer; spread is the mean cosine distance of two images, 0 when all are alike.
+        `knn_top1` is of what the run would export. Where that is whitened stages, they are whitened on all the images
+        measured, by as many of the components as these allow, and `knn_last` is of the last layer.
 
         Args:
             backbone: normalised `[N, 3, S, S]` to `[N, D]`; left in the mode in which it was.
@@ -81,19 +88,30 @@ class Probe:
         """
         training = backbone.training
         backbone.eval()
-        rows = []
+        rows, stages = [], []
         with torch.no_grad(), torch.autocast(device.type, precision, enabled=precision != torch.float32):
             for start in range(0, len(self.pixels), BATCH):
-                rows.append(backbone(normalise(self.pixels[start : start + BATCH].to(device))).float().cpu())
+                images = normalise(self.pixels[start : start + BATCH].to(device))
+                rows.append(backbone(images).float().cpu())
+                if self.dim and len(self.labels):
+                    stages.append(all_stages(backbone, images)[0].float().cpu())
         backbone.train(training)
-        z = nn.functional.normalize(torch.cat(rows), dim=1).numpy()
+        z = nn.functional.normalize(torch.cat(rows), dim=1)
         count = len(self.labels)
-        rest = z[count:]
+        rest = z[count:].numpy()
         measured = {"rankme": rankme(rest), "spread": spread(rest)}
-        if count:
-            bank, asked = self.bank, self.asked
-            measured["knn_top1"] = knn_top1(z[bank], self.labels[bank], z[asked], self.labels[asked])
+        if stages:
+            features = nn.functional.normalize(torch.cat(stages), dim=1)
+            whitening = whitening_of(features, min(self.dim, len(features) // 3))
+            exported = nn.functional.normalize((features - whitening.mean) @ whitening.matrix, dim=1)
+            measured |= {"knn_top1": self._knn(exported), "knn_last": self._knn(z)}
+        elif count:
+            measured["knn_top1"] = self._knn(z)
         return measured
+
+    def _knn(self, z: Tensor) -> float:
+        bank, asked, rows = self.bank, self.asked, z.numpy()
+        return knn_top1(rows[bank], self.labels[bank], rows[asked], self.labels[asked])
 
 
 def spread(z: np.ndarray) -> float:

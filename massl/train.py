@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 import massl
 from massl import checkpoint
 from massl.augment import normalise
+from massl.deployed import whitened_stages
 from massl.distributed import World
 from massl.errors import MasslError
 from massl.evaluation import rankme
@@ -130,7 +131,8 @@ def train(
         start, images_seen, earlier_seconds = state["step"], state["images_seen"], state["seconds"]
         best = state["best"]
     check_readable(source)
-    probe = Probe.prepare(source, s.image_size, labelled)
+    exported = whitened_stages(learner.teacher.backbone, len(source))
+    probe = Probe.prepare(source, s.image_size, labelled, exported)
     if initial and initial.folded:
         for network in (learner.student, learner.teacher):
             spread_normalisation(network.backbone, normalise(probe.pixels[-EXAMPLES:].to(device)))

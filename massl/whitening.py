@@ -9,8 +9,7 @@ retrieval: the benefit of PCA and whitening", ECCV 2012.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -19,7 +18,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from massl.errors import MasslError
-from massl.images import ImageError, fit, open_image
+from massl.images import ImageError, decode, fit
+from massl.sources import Source
 
 SAMPLE = 4096  # images that it is fitted to
 SHRINKAGE = 1e-2  # of the mean variance, added to each: directions that hold only noise must not be blown up
@@ -32,15 +32,12 @@ class Whitening(NamedTuple):
     matrix: Tensor
 
 
-def fit_whitening(
-    features: Callable[[Tensor], Tensor], root: Path, paths: Sequence[str], size: int, resize: int, dim: int
-) -> Whitening:
+def fit_whitening(features: Callable[[Tensor], Tensor], images: Source, size: int, resize: int, dim: int) -> Whitening:
     """Fits a whitening to a sample of images.
 
     Args:
         features: uint8 `[N, S, S, 3]` to float32 `[N, d]`.
-        root: the folder of images.
-        paths: image files, relative to `root`.
+        images: to draw it from.
         size: S, in pixels.
         resize: shorter side before the centre is cut out, in pixels.
         dim: D, the components kept, at most d.
@@ -50,9 +47,9 @@ def fit_whitening(
     """
     rows: list[Tensor] = []
     batch: list[np.ndarray] = []
-    for path in random.Random(0).sample(list(paths), min(SAMPLE, len(paths))):
+    for index in random.Random(0).sample(range(len(images)), min(SAMPLE, len(images))):
         try:
-            batch.append(np.asarray(fit(open_image(root / path, resize), size, resize)))
+            batch.append(np.asarray(fit(decode(images.read(index), resize).picture, size, resize)))
         except ImageError:
             continue
         if len(batch) == 64:
@@ -62,8 +59,13 @@ def fit_whitening(
         rows.append(features(torch.from_numpy(np.stack(batch))))
     count = sum(len(part) for part in rows)
     if count < 2 * dim:
-        raise MasslError(f"{count} images can be read below {root}; whitening to {dim} components takes {2 * dim}")
-    found = functional.normalize(torch.cat(rows), dim=1).double()
+        raise MasslError(f"{count} images can be read of {images.where}; whitening to {dim} components takes {2 * dim}")
+    return whitening_of(torch.cat(rows), dim)
+
+
+def whitening_of(features: Tensor, dim: int) -> Whitening:
+    """The whitening of features `[N, d]` to `dim` components, at most d."""
+    found = functional.normalize(features, dim=1).double()
     mean = found.mean(0)
     variance, directions = torch.linalg.eigh((found - mean).T.cov())
     variance, directions = variance.flip(0)[:dim], directions.flip(1)[:, :dim]

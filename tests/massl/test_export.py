@@ -13,11 +13,13 @@ import torch
 from indexer import Encoder
 from indexer.encoder import builtin_encoder
 from massl import checkpoint, weights
+from massl.deployed import Deployed
 from massl.distributed import World
 from massl.errors import MasslError
-from massl.export import Deployed, export, export_run
+from massl.export import export, export_run
 from massl.images import open_image
 from massl.learner import Learner
+from massl.sources import find_source
 from tests.massl.conftest import small_settings
 
 
@@ -87,7 +89,7 @@ def test_smaller_files_point_the_same_way(
 def test_whitening_by_all_stages_evens_out_the_embeddings(tmp_path: Path, pictures: Path) -> None:
     run = untrained(tmp_path / "run", "resnet18", 16, 64)
     export(str(run), tmp_path / "plain.onnx")
-    export(str(run), tmp_path / "white.onnx", stages=True, whiten=pictures, dim=32)
+    export(str(run), tmp_path / "white.onnx", stages=True, whiten=find_source(pictures)[0], dim=32)
     plain, white = Encoder.load(tmp_path / "plain.onnx"), Encoder.load(tmp_path / "white.onnx")
     assert (white.dim, white.metadata["pooling"], white.metadata["whitened"]) == (32, "all stages", "True")
     pixels = np.stack([plain.prepare(open_image(file)) for file in sorted(pictures.glob("*/*.jpg"))])
@@ -103,18 +105,22 @@ def test_whitening_by_all_stages_evens_out_the_embeddings(tmp_path: Path, pictur
 
 def test_a_runs_encoder_is_whitened_on_its_own_images_where_there_are_enough(tmp_path: Path, pictures: Path) -> None:
     run = untrained(tmp_path / "run", "resnet18", 16, 64)
-    many = Encoder.load(export_run(run, "mine", pictures))  # 194 pictures
+    many = Encoder.load(export_run(run, "mine", find_source(pictures)[0]))  # 194 pictures
     assert (many.dim, many.metadata["pooling"], many.metadata["whitened"]) == (64, "all stages", "True")
-    few = Encoder.load(export_run(run, "mine", pictures / "flag"))
+    few = Encoder.load(export_run(run, "mine", find_source(pictures / "flag")[0]))
     assert (few.dim, few.metadata["pooling"], few.metadata["whitened"]) == (512, "last", "False")
+    names = [str(file) for file in sorted(pictures.rglob("*.jpg"))]
+    (tmp_path / "all.txt").write_text("\n".join(names))
+    listed = Encoder.load(export_run(run, "mine", find_source(tmp_path / "all.txt")[0]))
+    assert (listed.dim, listed.metadata["whitened"]) == (64, "True")  # a list is as good as a folder
     vit = untrained(tmp_path / "vit", "vit_tiny_patch16_224", 16, 32)
-    assert Encoder.load(export_run(vit, "mine", pictures)).metadata["whitened"] == "False"
+    assert Encoder.load(export_run(vit, "mine", find_source(pictures)[0])).metadata["whitened"] == "False"
 
 
 def test_whitening_needs_enough_images(tmp_path: Path, pictures: Path) -> None:
     run = untrained(tmp_path / "run", "resnet18", 16, 64)
     with pytest.raises(MasslError, match=r"30 images can be read .* takes 64"):
-        export(str(run), tmp_path / "e.onnx", whiten=pictures / "flag", dim=32)
+        export(str(run), tmp_path / "e.onnx", whiten=find_source(pictures / "flag")[0], dim=32)
     with pytest.raises(MasslError, match="has no four stages"):
         export(str(untrained(tmp_path / "vit", "vit_tiny_patch16_224", 16, 32)), tmp_path / "e.onnx", stages=True)
 

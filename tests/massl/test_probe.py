@@ -8,10 +8,14 @@ import pytest
 import torch
 from torch import nn
 
+from massl import weights
+from massl.deployed import Deployed
 from massl.errors import MasslError
+from massl.evaluation import knn_top1
 from massl.network import build_backbone
 from massl.probe import Probe
 from massl.sources import Source, find_source
+from massl.whitening import whitening_of
 
 
 def files(root: Path) -> Source:
@@ -30,6 +34,26 @@ def test_it_measures_rank_spread_and_knn(photos: Path) -> None:
         "rankme",
         "spread",
     }
+
+
+@pytest.mark.parametrize("dim", [1, 4, 8])
+def test_knn_is_of_what_the_run_would_export(photos: Path, dim: int) -> None:
+    torch.manual_seed(0)
+    backbone = build_backbone("resnet18", 32)
+    source = files(photos)
+    plain = Probe.prepare(source, 32, photos).measure(backbone, torch.device("cpu"), torch.float32)
+    probe = Probe.prepare(source, 32, photos, dim)
+    measured = probe.measure(backbone, torch.device("cpu"), torch.float32)
+    assert measured["knn_last"] == plain["knn_top1"]
+    assert (measured["rankme"], measured["spread"]) == (plain["rankme"], plain["spread"])
+    found = weights.Source(backbone.eval(), "resnet18", 32, {})
+    pixels = probe.pixels.permute(0, 2, 3, 1)
+    with torch.no_grad():
+        whitening = whitening_of(Deployed(found, stages=True)(pixels)[0], dim)
+        z = Deployed(found, True, whitening)(pixels)[0].numpy()
+    bank, asked = probe.bank, probe.asked
+    assert measured["knn_top1"] == knn_top1(z[bank], probe.labels[bank], z[asked], probe.labels[asked])
+    assert dim > 1 or measured["knn_top1"] < measured["knn_last"]  # one component can't tell four kinds apart
 
 
 def test_a_network_that_sees_all_alike_measures_as_collapsed_and_one_that_is_told_scores_in_full(photos: Path) -> None:

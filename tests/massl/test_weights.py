@@ -20,8 +20,9 @@ from torch.nn import functional
 
 from indexer import Encoder
 from massl import weights
+from massl.deployed import Deployed
 from massl.errors import MasslError
-from massl.export import Deployed, export
+from massl.export import export
 from massl.network import Head, build_backbone, build_pair
 from massl.views import normalise
 from massl.whitening import Whitening

@@ -1,0 +1,88 @@
+"""How a trained network embeds images where it is used: by its last layer, or by all its stages, whitened."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from massl import weights
+from massl.whitening import Whitening
+
+WHITENED = 384  # components kept by whitening, unless told otherwise
+FEW_TO_WHITEN = 96  # images below which a run's encoder is left as it is
+
+
+class Deployed(nn.Module):
+    """What is exported: uint8 pixels in, unit embedding and unit patch tokens out.
+
+    Args:
+        source: the backbone and what it expects.
+        stages: embed by all four stages of a convolutional network, averaged over the image and scaled to unit length
+            each, instead of by the last alone: the earlier ones know of colour and texture.
+        whitening: applied to embedding and patch tokens.
+    """
+
+    mean: Tensor
+    std: Tensor
+    centre: Tensor
+    matrix: Tensor
+
+    def __init__(self, source: weights.Source, stages: bool = False, whitening: Whitening | None = None) -> None:
+        super().__init__()
+        self.backbone: Any = source.backbone
+        self.stages = stages
+        self.whitens = whitening is not None
+        self.register_buffer("mean", 255.0 * torch.tensor(source.mean))
+        self.register_buffer("std", 255.0 * torch.tensor(source.std))
+        self.register_buffer("centre", whitening.mean if whitening else torch.zeros(0))
+        self.register_buffer("matrix", whitening.matrix if whitening else torch.zeros(0))
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """uint8 `[N, S, S, 3]` to float32 `[N, D]` and `[N, h, w, D]`, each vector of unit length."""
+        images = ((pixels.float() - self.mean) / self.std).permute(0, 3, 1, 2)
+        embedding, patches = all_stages(self.backbone, images) if self.stages else self._last(images)
+        return self._whitened(embedding), self._whitened(patches)
+
+    def _last(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.backbone.forward_features(images)
+        embedding = self.backbone.forward_head(features, pre_logits=True)
+        if features.ndim == 3:  # [N, prefix + h·w, D]: a vision transformer
+            rows, columns = self.backbone.patch_embed.grid_size
+            return embedding, features[:, -rows * columns :].unflatten(1, (rows, columns))
+        channels_last = features.shape[-1] == self.backbone.num_features
+        return embedding, features if channels_last else features.permute(0, 2, 3, 1)
+
+    def _whitened(self, features: Tensor) -> Tensor:
+        unit = functional.normalize(features, dim=-1)
+        return functional.normalize((unit - self.centre) @ self.matrix, dim=-1) if self.whitens else unit
+
+
+def all_stages(backbone: Any, images: Tensor) -> tuple[Tensor, Tensor]:
+    """What a convolutional network's four stages say of normalised images `[N, 3, S, S]`.
+
+    Returns:
+        `[N, d]`, each stage averaged over the image and scaled to unit length, side by side, the last stage last; and
+        the same of every position of the last stage, `[N, h, w, d]`.
+    """
+    maps = backbone.forward_intermediates(images, indices=[1, 2, 3, 4], intermediates_only=True)
+    side = maps[-1].shape[-1]
+    whole = [functional.normalize(stage.mean((2, 3)), dim=1) for stage in maps]
+    parts = [functional.normalize(functional.avg_pool2d(stage, stage.shape[-1] // side), dim=1) for stage in maps]
+    return torch.cat(whole, 1), torch.cat(parts, 1).permute(0, 2, 3, 1)
+
+
+def has_stages(backbone: nn.Module) -> bool:
+    """Whether a network has four stages to embed by."""
+    return hasattr(backbone, "layer4")
+
+
+def whitened_stages(backbone: nn.Module, images: int) -> int:
+    """By how many components of its whitened stages a network embeds that was trained on so many images.
+
+    A third as many as images, at most `WHITENED`. 0: by its last layer alone, as it has no stages, or there are too few
+    images to whiten on. A small network's stages say more than its last layer alone (docs/small.md).
+    """
+    return min(WHITENED, images // 3) if has_stages(backbone) and images >= FEW_TO_WHITEN else 0
