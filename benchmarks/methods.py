@@ -44,8 +44,6 @@ from torch.nn import functional
 from massl import learner, weights
 from massl.deployed import Deployed
 from massl.distributed import World, default_device
-from massl.evaluation import knn
-from massl.evaluation.fewshot import few_shot
 from massl.evaluation.linear import logistic_probe
 from massl.learner import ACTIVATIONS, Learner
 from massl.loss import Loss
@@ -58,7 +56,6 @@ from massl.views import EndlessBatches, Views, collate, on_device
 
 METHODS = ("massl", "authors", "paper", "dino", "supervised")
 PROTOTYPES = 4096  # of DINO's last layer; 65,536 in its paper, for 1.28 million images
-SHOTS, DRAWS = 5, 100
 
 Step = Callable[[list[Tensor], list[int], int], None]  # views, the images' places in the bank, number of the step
 
@@ -196,15 +193,11 @@ def judge(split: Split, backbone: nn.Module, s: Settings) -> dict[str, float]:
     deployed = Deployed(weights.Source(copy.deepcopy(backbone).cpu(), s.backbone, s.image_size, {})).eval()
     bank, query = (embed(deployed, half) for half in split.pixels(s.image_size))
     known, asked = split.labels(split.bank), split.labels(split.query)
-    enough = [label for label, count in enumerate(np.bincount(known)) if count >= SHOTS]
-    pool, tested = np.isin(known, enough), np.isin(asked, enough)
-    number = np.cumsum(np.isin(np.arange(len(split.classes)), enough)) - 1
-    shots = few_shot(bank[pool], number[known[pool]], query[tested], number[asked[tested]], [SHOTS], DRAWS, 0)
     linear = logistic_probe(bank, known, query, strengths=np.logspace(-4, 2, 7).tolist())
     return {
-        "knn": knn.knn_top1(bank, known, query, asked, 20, 0.07),
+        "knn": split.knn(bank, query),
         "linear": float((linear.predicted == asked).mean()),
-        "five_shot": shots[SHOTS].mean,
+        "five_shot": split.five_shot(bank, query),
     }
 
 

@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
 """Does training from scratch on a small collection learn anything? Curves of k-NN, rank and spread over whole runs.
 
-    benchmarks/small.py SET... --out CURVES               SET: a folder with one subfolder a class
+    benchmarks/small.py SET... --out CURVES [--init WEIGHTS]      SET: a folder with one subfolder a class
     benchmarks/small.py --plot CURVES/*.jsonl --out CURVES
 
 Each set is shuffled and cut in two by a seed. The first half is trained on without its labels, with the settings that
 `massl train` plans for so many images on a CPU and nothing else; it is also the bank of the k-NN. The second half is
-asked. Labels are used for measuring alone. The untrained network is measured as the trained one is, by the same code,
-its whitening fitted anew.
+asked. Labels are used for measuring alone. The network that the run begins with, untrained or of `--init`, is measured
+as the trained one is, by the same code, its whitening fitted anew; an encoder file of `--init` (`builtin` is the one
+that is shipped) also as it is.
 
 Writes one `SET.jsonl` a set and `curves.svg`, and prints a Markdown table. `pip install matplotlib` for the figure.
 """
@@ -30,9 +31,12 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
+from indexer import Encoder
+from indexer.encoder import builtin_encoder
 from massl import checkpoint, weights
 from massl.deployed import Deployed, whitened_stages
 from massl.evaluation import knn_top1, rankme
+from massl.evaluation.fewshot import few_shot
 from massl.images import find_images, fit, open_image
 from massl.network import build_backbone
 from massl.settings import Settings, plan
@@ -44,6 +48,7 @@ Pixels = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 NEIGHBOURS, TEMPERATURE = 20, 0.07
 BATCH = 64
+SHOTS, DRAWS = 5, 100
 
 
 class Split:
@@ -70,6 +75,26 @@ class Split:
         bank, query = (rows / np.linalg.norm(rows, axis=1, keepdims=True).clip(1e-9) for rows in (bank, query))
         return knn_top1(bank, self.labels(self.bank), query, self.labels(self.query), NEIGHBOURS, TEMPERATURE)
 
+    def five_shot(self, bank: Floats, query: Floats) -> float:
+        """Mean accuracy over 100 draws of 5 images a class from the bank, over classes that have so many there."""
+        known, asked = self.labels(self.bank), self.labels(self.query)
+        enough = np.bincount(known, minlength=len(self.classes)) >= SHOTS
+        number = np.cumsum(enough) - 1
+        pool, tested = enough[known], enough[asked]
+        drawn = few_shot(bank[pool], number[known[pool]], query[tested], number[asked[tested]], [SHOTS], DRAWS, 0)
+        return drawn[SHOTS].mean
+
+    def shipped(self, encoder: Encoder) -> dict[str, float]:
+        """k-NN and 5-shot accuracy of an encoder file as it is."""
+        halves = []
+        for half in (self.bank, self.query):
+            rows = [
+                encoder.embed([encoder.prepare(open_image(self.root / path, encoder.resize)) for path in batch])
+                for batch in (half[start : start + BATCH] for start in range(0, len(half), BATCH))
+            ]
+            halves.append(np.concatenate(rows))
+        return {"as_exported": self.knn(*halves), "five_shot": self.five_shot(*halves)}
+
     def raw(self, size: int) -> float:
         """k-NN of raw pixels, each picture less its mean."""
         bank, query = (half.reshape(len(half), -1).astype(np.float32) for half in self.pixels(size))
@@ -81,27 +106,30 @@ class Split:
 
 
 def judge(split: Split, squares: tuple[Pixels, Pixels], source: weights.Source) -> dict[str, float]:
-    """k-NN of the last layer alone and of the embedding as `massl train` exports it, rank and spread of the last."""
+    """k-NN of the last layer alone, k-NN and 5-shot accuracy as `massl train` exports it, rank and spread of the last.
+
+    5-shot accuracy is that of nearest class means, 100 draws from the bank, over classes that have five images there.
+    """
     last = Deployed(source).eval()
     bank, query = (embed(last, half) for half in squares)
     mean = query.mean(0, dtype=np.float64)
     found = {"last_layer": split.knn(bank, query), "rankme": rankme(query), "spread": float(1 - mean @ mean)}
-    dim = whitened_stages(source.backbone, len(split.bank))
-    if not dim:
-        return found | {"as_exported": found["last_layer"]}
-    plain = Deployed(source, stages=True).eval()
-    size, images = source.image_size, Files(split.root, split.root, split.bank)
-    with torch.no_grad():
-        whitening = fit_whitening(lambda pixels: plain(pixels)[0], images, size, size, dim)
-    exported = Deployed(source, stages=True, whitening=whitening).eval()
-    return found | {"as_exported": split.knn(*(embed(exported, half) for half in squares))}
+    if dim := whitened_stages(source.backbone, len(split.bank)):
+        plain = Deployed(source, stages=True).eval()
+        size, images = source.image_size, Files(split.root, split.root, split.bank)
+        with torch.no_grad():
+            whitening = fit_whitening(lambda pixels: plain(pixels)[0], images, size, size, dim)
+        bank, query = (embed(Deployed(source, True, whitening).eval(), half) for half in squares)
+    return found | {"as_exported": split.knn(bank, query), "five_shot": split.five_shot(bank, query)}
 
 
-def run(root: Path, out: Path, seed: int, measurements: int, workers: int) -> Path:
+def run(root: Path, out: Path, seed: int, measurements: int, workers: int, init: str = "") -> Path:
     """Trains on one half of a set and writes what was measured on the way, a line a measurement."""
     split = Split(root, seed)
-    settings, _ = plan("cpu", len(split.bank), None, None, fast_precision(torch.device("cpu")), workers)
-    s = settings
+    given = str(builtin_encoder()) if init == "builtin" else init
+    initial = weights.read_initial(given) if given else None
+    precision = fast_precision(torch.device("cpu"))
+    s, _ = plan("cpu", len(split.bank), None, None, precision, workers, initial and initial.begins)
     every = math.ceil(s.steps / measurements)
     squares = split.pixels(s.image_size)
     path = out / f"{root.name}.jsonl"
@@ -120,26 +148,32 @@ def run(root: Path, out: Path, seed: int, measurements: int, workers: int) -> Pa
                 "steps": s.steps,
                 "batch": s.batch,
                 "backbone": s.backbone,
+                "init": init,
+                "shipped": split.shipped(Encoder.load(Path(given))) if given.endswith(".onnx") else None,
                 "pixels_16": split.raw(16),
                 "pixels_32": split.raw(32),
             }
         )
         torch.manual_seed(s.seed)  # the very weights that the run begins with
         first = build_backbone(s.backbone, s.image_size, s.patch_size, dynamic=False).eval()
+        if initial:
+            first.load_state_dict(initial.backbone)
         write({"step": 0, "seconds": 0.0} | judge(split, squares, weights.Source(first, s.backbone, s.image_size, {})))
         seconds, done = 0.0, 0
         while done < s.steps:
             done = min(done + every, s.steps)
             metrics: dict[str, Any] = {}
             started = time.monotonic()
-            _train_until(done, split, Path(folder), s, metrics)
+            _train_until(done, split, Path(folder), s, metrics, initial)
             seconds += time.monotonic() - started
             measured = judge(split, squares, weights.read(folder, s.image_size))
             write({"step": done, "seconds": round(seconds, 1)} | measured | metrics)
     return path
 
 
-def _train_until(done: int, split: Split, folder: Path, s: Settings, metrics: dict[str, Any]) -> None:
+def _train_until(
+    done: int, split: Split, folder: Path, s: Settings, metrics: dict[str, Any], initial: weights.Initial | None
+) -> None:
     """Trains to step `done` and stops there, to be gone on with: on a CPU that changes no number."""
     kept = ("loss", "rank", "teacher_entropy", "student_entropy")
     resume = (folder / "config.toml").exists()
@@ -154,7 +188,9 @@ def _train_until(done: int, split: Split, folder: Path, s: Settings, metrics: di
         metrics.update({f"batch_{name}": progress.metrics[name] for name in kept})
 
     with contextlib.suppress(Interrupted):
-        train(Files(split.root, split.root, split.bank), folder, s, resume=resume, report=report, stop=stop)
+        images = Files(split.root, split.root, split.bank)
+        begins = None if resume else initial
+        train(images, folder, s, resume=resume, initial=begins, report=report, stop=stop)
 
 
 def embed(deployed: Deployed, squares: Pixels) -> Floats:
@@ -233,13 +269,16 @@ def main() -> None:
     parser.add_argument("--plot", type=Path, nargs="+", default=[], help="curves of earlier runs, to draw and tabulate")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0, help="of the split")
+    parser.add_argument(
+        "--init", default="", metavar="WEIGHTS", help="as of massl train: builtin, or an encoder or run"
+    )
     parser.add_argument("--measurements", type=int, default=8, help="on the way, the last at the end")
     parser.add_argument("--workers", type=int, default=2, help="decoding processes; 0: none")
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
     curves = [
         *given.plot,
-        *(run(folder, given.out, given.seed, given.measurements, given.workers) for folder in given.sets),
+        *(run(folder, given.out, given.seed, given.measurements, given.workers, given.init) for folder in given.sets),
     ]
     print(table(curves))
     draw(curves, given.out)
