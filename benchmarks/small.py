@@ -269,9 +269,7 @@ def main() -> None:
     parser.add_argument("--plot", type=Path, nargs="+", default=[], help="curves of earlier runs, to draw and tabulate")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0, help="of the split")
-    parser.add_argument(
-        "--init", default="", metavar="WEIGHTS", help="as of massl train: builtin, or an encoder or run"
-    )
+    parser.add_argument("--init", default="", metavar="WEIGHTS", help="as of massl train")
     parser.add_argument("--measurements", type=int, default=8, help="on the way, the last at the end")
     parser.add_argument("--workers", type=int, default=2, help="decoding processes; 0: none")
     given = parser.parse_args()
