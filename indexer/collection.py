@@ -26,6 +26,7 @@ from indexer.engines import LADDER
 from indexer.index import AmendedIndex, CollectionIndex
 from indexer.labels import Label
 from indexer.ladder import MARGIN, Ladder, Measured, nearest, unit
+from indexer.map import CollectionMap
 from indexer.query import Query, Result
 from indexer.vectors import CatalogVectors, Preparing
 from massl.errors import MasslError
@@ -46,6 +47,7 @@ class Collection:
         self._lock = threading.Lock()
         self._encoder: Encoder | None = None
         self._index = CollectionIndex(catalog, folder, engines)
+        self.map = CollectionMap(catalog, folder)
 
     # Opening ------------------------------------------------------------------------------------------------------
 
