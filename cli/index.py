@@ -140,6 +140,8 @@ def update(
     with ProgressLine("Indexing", "images", quiet) as line:
 
         def show(progress: Progress) -> None:
+            if progress.stage == "look":
+                return
             if line.what != stages[progress.stage]:
                 line.begin(stages[progress.stage])
             line.update(progress.done, progress.total)

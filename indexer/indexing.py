@@ -28,6 +28,7 @@ from massl.limits import PixelBudget
 
 BATCH = 32  # images in a batch, and so in a transaction: what a kill can cost at most
 GPU_BATCH = 256  # the same where a batch of 32 would leave most of the device idle
+_EVERY = 500  # files that are walked by between two reports
 _PART = 30_000  # values that SQLite takes in one statement everywhere
 
 Item = TypeVar("Item")
@@ -36,15 +37,16 @@ Outcome = TypeVar("Outcome")
 
 @dataclass(frozen=True)
 class Progress:
-    """`done` of `total` files looked at; `path` is one of the last.
+    """`done` of `total` files; `path` is one of the last.
 
-    `stage` is `compare` while the contents of touched files are compared with the catalog, then `embed`.
+    `stage` is `look` while the folder is walked (`total` is 0 then, as it can't be known), `compare` while the contents
+    of touched files are compared with the catalog, then `embed`, which begins with 0 done.
     """
 
     done: int
     total: int
     path: str
-    stage: Literal["compare", "embed"] = "embed"
+    stage: Literal["look", "compare", "embed"] = "embed"
 
 
 @dataclass
@@ -146,7 +148,9 @@ def _scan(
     new: list[ImageFile] = []
     todo: list[Todo] = []
     passed_over: list[Skipped] = []
-    for item in walk(root, exclude):
+    for seen, item in enumerate(walk(root, exclude)):
+        if seen % _EVERY == 0:
+            report(Progress(seen, 0, item.path, "look"))
         if isinstance(item, Skipped):
             passed_over.append(item)
             continue
@@ -246,6 +250,7 @@ def _embed(
 ) -> None:
     if not todo:
         return
+    report(Progress(0, len(todo), todo[0].file.path))
     own = encoder()
     remaining = iter(todo)
     done = 0

@@ -119,7 +119,7 @@ def test_a_search_while_it_is_written_sees_whole_batches(folder: Path, tiny_enco
     found: list[int] = []
 
     def search(progress: Progress) -> None:
-        if progress.done % (8 * BATCH) == 0:
+        if progress.stage == "embed" and progress.done and progress.done % (8 * BATCH) == 0:
             results = Collection.open(folder).search([Query(data=picture(0))], IMAGES)
             found.append(len(results) - progress.done)
 
