@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import html
+import logging
+from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
+from app.progress import Progress
 from app.screens import SCREENS, Screen
 from app.session import Session
 from app.uploads import take
-from app.words import readable
+from app.words import readable, sentence
 from indexer import Collection
+from indexer.background import BackgroundUpdate
 from massl.errors import MasslError
 
 _HERE = files("app")
@@ -34,18 +38,26 @@ def look() -> dict[str, Any]:
     return {"theme": theme, "head": f"<style>{''.join(file.read_text('utf-8') for file in styles)}</style>"}
 
 
-def build(collection: Collection, uploads: Path) -> gr.Blocks:
+def build(collection: Collection, uploads: Path, updating: BackgroundUpdate | None = None) -> gr.Blocks:
     """The page of a collection, ready to launch.
 
     Args:
         collection: what is shown.
         uploads: the folder that Gradio keeps uploads in.
+        updating: what brings the collection up to date meanwhile.
     """
     name = collection.root.resolve().name or "Pictures"
     # Abandoned uploads go after five minutes; those that are read go at once.
     with gr.Blocks(title=f"{name} · MaSSL", analytics_enabled=False, delete_cache=(60, 300), fill_width=True) as blocks:
         session = gr.State(Session(), time_to_live=24 * 3600)
         gr.HTML(f"<h1>{html.escape(name)}</h1>", elem_classes="massl-title", js_on_load=None)
+        gr.HTML(
+            value=None,
+            html_template='<div class="massl-progress" role="status"></div>',
+            js_on_load="\n".join(_script(name) for name in ("elements", "progress")),
+            apply_default_css=False,
+            server_functions=[_function(Progress(collection, updating).progress)],
+        )
         with gr.Tabs(elem_classes="massl-tabs"):
             for first, kind in enumerate(SCREENS):
                 with gr.Tab(kind.title, id=kind.key) as tab:
@@ -65,7 +77,7 @@ def _connect(blocks: gr.Blocks, tab: gr.Tab, session: gr.State, screen: Screen, 
         return session, screen.do(session, {"do": "start"})
 
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-    scripts = [(_HERE / "script" / f"{name}.js").read_text("utf-8") for name in (*screen.scripts, screen.key)]
+    scripts = [_script(name) for name in (*screen.scripts, screen.key)]
     board = gr.HTML(
         value=None,
         # Constant: the values go to the script, never through a template, as file names are anyone's.
@@ -73,11 +85,32 @@ def _connect(blocks: gr.Blocks, tab: gr.Tab, session: gr.State, screen: Screen, 
         js_on_load="\n".join([*scripts, "start();"]),
         apply_default_css=False,
         elem_id=f"massl-{screen.key}",
+        server_functions=[_function(each) for each in screen.functions] or None,
     )
     board.act(do, [session], [session, board], **quiet)
     tab.select(show, [session], [session, board], **quiet)
     if opened:
         blocks.load(show, [session], [session, board], **quiet)
+
+
+def _function(answer: Callable[[Any], dict[str, Any]]) -> Callable[[Any], dict[str, Any]]:
+    """As Gradio wants what a script asks for: a plain function, of the same name; an error is answered as `error`."""
+
+    def call(data: Any = None) -> dict[str, Any]:
+        try:
+            return answer(data)
+        except MasslError as error:
+            return {"error": sentence(str(error))}
+        except Exception:  # the edge, as in Screen.do
+            logging.getLogger(__name__).exception("an answer of the page failed")
+            return {"error": "Something went wrong; the details are where massl runs. Try again."}
+
+    call.__name__ = answer.__name__
+    return call
+
+
+def _script(name: str) -> str:
+    return (_HERE / "script" / f"{name}.js").read_text("utf-8")
 
 
 def _payload(event: gr.EventData) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from massl.errors import MasslError
 
 if TYPE_CHECKING:
     from indexer import Collection
+    from indexer.background import BackgroundUpdate
 
 MAX_UPLOAD = "50mb"  # what the browser's side says too, in find.js
 AT_ONCE = 4  # events worked on at the same time
@@ -71,7 +72,13 @@ def is_loopback(host: str) -> bool:
 
 
 @contextlib.contextmanager
-def serve(collection: Collection, host: str, port: int, login: tuple[str, str] | None) -> Iterator[Address]:
+def serve(
+    collection: Collection,
+    host: str,
+    port: int,
+    login: tuple[str, str] | None,
+    updating: BackgroundUpdate | None = None,
+) -> Iterator[Address]:
     """Serves the page of a collection without blocking, and closes it on the way out.
 
     Args:
@@ -79,11 +86,12 @@ def serve(collection: Collection, host: str, port: int, login: tuple[str, str] |
         host: the address to listen on; one that `check_address` passed.
         port: 0 for any free one.
         login: name and password asked for at the door.
+        updating: what brings the collection up to date; begun as soon as the page can be had, stopped with it.
 
     Raises:
         MasslError: the address can't be listened on.
     """
-    port = _free_port(host, port)
+    port = free_port(host, port)
     uploads = tempfile.mkdtemp(prefix="massl-")  # readable by its owner alone; Gradio's own would be shared
     try:
         with _environment(host, uploads):
@@ -93,7 +101,7 @@ def serve(collection: Collection, host: str, port: int, login: tuple[str, str] |
             from app import page
             from app.gate import Gate
 
-            blocks = page.build(collection, Path(uploads))
+            blocks = page.build(collection, Path(uploads), updating)
             blocks.queue(default_concurrency_limit=AT_ONCE, max_size=WAITING, api_open=False)
             gate = Middleware(Gate, collection=collection, local=is_loopback(host))
             try:
@@ -123,17 +131,26 @@ def serve(collection: Collection, host: str, port: int, login: tuple[str, str] |
             except OSError:
                 raise MasslError(_busy(host, port)) from None
             address = Address(str(blocks.local_url))
+            if updating is not None:
+                updating.start()
             try:
                 yield address
             finally:
                 address._closed.set()
+                if updating is not None:
+                    updating.stop()
+                collection.map.stop()
                 blocks.close(verbose=False)
     finally:
         shutil.rmtree(uploads, ignore_errors=True)
 
 
-def _free_port(host: str, port: int) -> int:
-    """The port itself if nobody listens there, or a free one for 0."""
+def free_port(host: str, port: int) -> int:
+    """The port itself if nobody listens there, or a free one for 0.
+
+    Raises:
+        MasslError: somebody does, or the address is none of this machine's.
+    """
     bare = host.strip("[]")
     family = socket.AF_INET6 if ":" in bare else socket.AF_INET
     with socket.socket(family) as listener:

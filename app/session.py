@@ -30,12 +30,19 @@ class Session:
         steps: what can be undone, the latest last.
         labelled: counts the changes of labels, so that a screen sees that there was one.
         turn: counts the answers to the browser.
+        collection: the identity of the collection that all of this is about; empty at first.
     """
 
     steps: list[Step] = field(default_factory=list)
     labelled: int = 0
     turn: int = 0
+    collection: str = ""
     _states: dict[type, Any] = field(default_factory=dict)
+
+    def forget(self) -> None:
+        """Back to the beginning: another collection has taken the place of the one that all of this was about."""
+        self.steps = []
+        self._states.clear()
 
     def of(self, kind: type[State]) -> State:
         """A screen's own part of the state, made by `kind()` when it is first asked for."""

@@ -40,12 +40,15 @@ def command(
     import cli.classify
     import cli.index
     import cli.search
-    from app.server import check_address
-    from cli.serve import open_page
+    from app.server import check_address, free_port
+    from cli.serve import end_cleanly, open_page
     from cli.terminal import print_json, say
     from indexer import Collection, Query
 
     login = check_address(host, None)
+    if not headless:
+        port = free_port(host, port)  # before anything that takes time
+    end_cleanly()
     with _pictures(folder) as root:
         collection = Collection.create(root)
         report = cli.index.update(collection, quiet)

@@ -237,9 +237,26 @@ class Catalog:
             del self._local.connection
 
     def _connection(self) -> sqlite3.Connection:
+        """The calling thread's, to the file that lies there now: it may have been deleted, or another put there.
+
+        Raises:
+            MasslError: it has gone.
+        """
         connection = getattr(self._local, "connection", None)
+        try:
+            found = os.stat(self.path)
+        except OSError:
+            raise MasslError(
+                f"the index in {self.path.parent} is no longer there; if its disk was unplugged bring it back, if it "
+                "was deleted run `massl index` again"
+            ) from None
+        identity = found.st_dev, found.st_ino
+        if connection is not None and self._local.identity != identity and not connection.in_transaction:
+            connection.close()
+            connection = None
         if connection is None:
             connection = self._connect()
+            self._local.identity = identity
             # Every commit survives a kill of the process; only a power cut can take the last ones, never the file.
             connection.execute("PRAGMA synchronous = NORMAL")
             connection.execute("PRAGMA foreign_keys = ON")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
 import threading
 import time
@@ -135,6 +136,7 @@ class Collection:
             "created": now(),
             "root": os.path.realpath(root),
             "generation": "0",
+            "identity": secrets.token_hex(8),
         }
         collection = cls(root, folder, Catalog.create(folder / CATALOG, meta), engines)
         collection._encoder = encoder
@@ -152,9 +154,10 @@ class Collection:
 
     @property
     def encoder(self) -> Encoder:
-        """The encoder that the collection was made with; a copy of it lies in the collection's folder."""
+        """The encoder that the collection is made with now; a copy of it lies in the collection's folder."""
+        own = self.catalog.meta()["encoder_sha256"]  # another process may have indexed it anew, with another one
         with self._lock:
-            if self._encoder is None:
+            if self._encoder is None or self._encoder.sha256 != own:
                 self._encoder = self._own_encoder()
             return self._encoder
 
@@ -345,6 +348,11 @@ class Collection:
             "SELECT id, path FROM images WHERE state = 'ready' ORDER BY path LIMIT ? OFFSET ?", [limit, offset]
         )
         return [(identity, os.fsdecode(path)) for identity, path in rows]
+
+    def identity(self) -> str:
+        """Another text once the index was deleted and made again: its numbers then mean other images."""
+        meta = self.catalog.meta()
+        return meta.get("identity") or meta["created"]
 
     def __len__(self) -> int:
         ((count,),) = self.catalog.read("SELECT count(*) FROM images WHERE state = 'ready'")

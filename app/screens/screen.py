@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -42,6 +42,11 @@ class Screen(ABC):
         An action raises MasslError for what can't be done; the page shows its text.
         """
 
+    @property
+    def functions(self) -> Sequence[Callable[[Any], dict[str, Any]]]:
+        """What its script can ask for as `server.NAME(value)`, without a session: value in, plain values out."""
+        return ()
+
     @abstractmethod
     def draw(self, session: Session) -> dict[str, Any]:
         """The screen of a session, in values that JSON can carry, for its script to draw."""
@@ -50,9 +55,19 @@ class Screen(ABC):
     def reset(self, session: Session) -> None:
         """Back to the screen's beginning: what the session was looking at is gone from the collection."""
 
+    def _check_collection(self, session: Session) -> None:
+        before, session.collection = session.collection, self.collection.identity()
+        if before not in ("", session.collection):
+            session.forget()
+            raise MasslError(
+                "The folder was indexed anew meanwhile, so this page begins anew as well; labels that were given "
+                "before can't be undone here"
+            )
+
     def do(self, session: Session, payload: Payload) -> dict[str, Any]:
         """Does an action and draws the screen; an error comes back as the screen's message."""
         try:
+            self._check_collection(session)
             action = self.actions.get(str(payload.get("do")))
             if action is None and payload.get("do") != "start":
                 raise MasslError("The page is older than the program; reload it")
@@ -67,7 +82,10 @@ class Screen(ABC):
             drawn = self.draw(session)
         except MasslError as error:
             self.reset(session)
-            drawn = self.draw(session)
             message = {"kind": "error", "text": sentence(str(error))}
+            try:
+                drawn = self.draw(session)
+            except MasslError:  # the collection itself has gone: what was drawn before stays, below the sentence
+                drawn = {"gone": True}
         session.turn += 1
         return {"screen": self.key, "turn": session.turn, **drawn, "message": message}

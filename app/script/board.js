@@ -61,9 +61,22 @@ function visible() {
 
 function update() {
   if (!props.value || typeof props.value !== "object") return;
+  if (props.value.gone) {
+    board.removeAttribute("aria-busy");
+    clearTimeout(waiting);
+    return complain(props.value.message.text);
+  }
   value = props.value;
   draw();
 }
+
+// Pictures came in, or went: shown at once, unless somebody is in the middle of something.
+function refresh() {
+  const selecting = board.classList.contains("choosing");
+  if (visible() && !selecting && !board.hasAttribute("aria-busy")) act({ do: "start" });
+}
+
+document.addEventListener("massl-indexed", refresh);
 
 function start() {
   build();

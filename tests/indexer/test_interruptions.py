@@ -19,8 +19,9 @@ import pytest
 from indexer import Collection, Encoder, Query
 from indexer.catalog import VERSION
 from indexer.indexing import BATCH, Progress
+from massl.errors import MasslError
 from tests.indexer.test_changes import assert_same_answers
-from tests.indexer.tiny import picture
+from tests.indexer.tiny import picture, write_encoder
 
 KILLS = int(os.environ.get("MASSL_TEST_KILLS", "6"))  # 100 takes a few minutes
 IMAGES = 1000
@@ -185,3 +186,42 @@ def test_an_index_that_was_killed_while_it_was_made_is_made_anew(folder: Path, t
         Collection.create({str(folder)!r}, Encoder.load({str(tiny_encoder.path)!r}))"""
     assert subprocess.run([sys.executable, "-c", code]).returncode == -signal.SIGKILL
     assert Collection.create(folder, tiny_encoder).update().added == IMAGES
+
+
+def test_deleted_while_it_is_open_it_says_so_and_indexed_anew_it_goes_on(folder: Path, tiny_encoder: Encoder) -> None:
+    looking = Collection.create(folder, tiny_encoder)
+    looking.update()
+    assert len(looking.search([Query(data=picture(0))], 5)) == 5
+    shutil.rmtree(folder / ".massl")
+    for ask in (looking.search, lambda queries: len(looking), lambda queries: looking.add_labels("a", [1], "me")):
+        with pytest.raises(MasslError, match="no longer there"):
+            ask([Query(data=picture(0))])
+    assert not (folder / ".massl").exists()  # nothing was put in its place
+    with pytest.raises(MasslError, match="no longer there"):
+        looking.update()
+
+    for file in (folder / "0").iterdir():
+        file.unlink()
+    Collection.create(folder, tiny_encoder).update()
+    assert len(looking) == len(list(folder.rglob("*.bmp")))
+    assert [result.path for result in looking.search([Query(data=picture(1))], 1)] == ["1/1.bmp"]
+
+
+def test_indexed_anew_with_another_encoder_while_it_is_open_it_takes_that_one(
+    folder: Path, tiny_encoder: Encoder, tmp_path: Path
+) -> None:
+    for file in sorted(folder.rglob("*.bmp"))[200:]:
+        file.unlink()
+    (first,) = (path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*.bmp"))[:1])
+    looking = Collection.create(folder, tiny_encoder)
+    looking.update()
+    looking.search([Query(data=picture(0))], 5)
+    assert looking.map.get(improve=False).kind == "principal"
+    wider = Encoder.load(write_encoder(tmp_path / "wider.onnx", "wider", dim=24), threads=1)
+    other = Collection.create(folder, wider, rebuild=True)
+    assert looking.search([Query(data=picture(0))], 5) == []  # nothing is embedded at this moment
+    other.update()
+    query = [Query(data=(folder / first).read_bytes())]
+    assert looking.search(query, 20) == other.search(query, 20)
+    assert looking.search(query, 1)[0].path == first
+    assert len(looking.map.get(improve=False).ids) == 200

@@ -13,10 +13,10 @@ from PIL import Image
 SIDE, DIM = 8, 16
 
 
-def write_encoder(path: Path, name: str = "tiny") -> Path:
-    """A linear map of 8 x 8 pixels to 16 numbers of unit length: the contract of `docs/encoder.md`, in full."""
+def write_encoder(path: Path, name: str = "tiny", dim: int = DIM) -> Path:
+    """A linear map of 8 x 8 pixels to `dim` numbers of unit length: the contract of `docs/encoder.md`, in full."""
     chance = np.random.default_rng(0)
-    weights = chance.normal(size=(SIDE * SIDE * 3, DIM)).astype(np.float32)
+    weights = chance.normal(size=(SIDE * SIDE * 3, dim)).astype(np.float32)
     nodes = [
         helper.make_node("Cast", ["pixels"], ["floats"], to=TensorProto.FLOAT),
         helper.make_node("Reshape", ["floats", "shape"], ["flat"]),
@@ -28,7 +28,7 @@ def write_encoder(path: Path, name: str = "tiny") -> Path:
         nodes,
         name,
         [helper.make_tensor_value_info("pixels", TensorProto.UINT8, ["N", SIDE, SIDE, 3])],
-        [helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["N", DIM])],
+        [helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["N", dim])],
         [
             numpy_helper.from_array(np.array([-1, SIDE * SIDE * 3], np.int64), "shape"),
             numpy_helper.from_array(np.ones(1, np.float32), "one"),

@@ -1,0 +1,81 @@
+"""The strip above the screens: how far the index is, in words, while it is brought up to date in the background."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from app.words import sentence
+from indexer import Collection, IndexReport
+from indexer.background import BackgroundUpdate, Update
+
+
+class Progress:
+    """What the strip's script asks for, again and again, as long as there is something to wait for.
+
+    Args:
+        collection: what is looked at.
+        updating: what brings it up to date; None where nothing does.
+    """
+
+    def __init__(self, collection: Collection, updating: BackgroundUpdate | None) -> None:
+        self._collection = collection
+        self._updating = updating
+
+    def progress(self, data: object) -> dict[str, Any]:
+        """In plain values: `text` (empty: nothing to say), `kind` (`running`, `done`, `error`), `share`, `indexed`."""
+        if self._updating is None:
+            return {"text": "", "kind": "done", "share": None, "indexed": 0}
+        state = self._updating.state()
+        kind = "running" if state.running else "error" if state.stage == "failed" else "done"
+        indexed = len(self._collection)
+        share = state.done / state.total if state.total else None
+        return {"text": describe(state, indexed), "kind": kind, "share": share, "indexed": indexed}
+
+
+def describe(state: Update, indexed: int) -> str:
+    """One or two sentences for a person; empty where nothing was to do."""
+    if state.stage == "looking":
+        return f"Looking for new pictures: {state.done:,} files so far." if state.done else "Looking for new pictures …"
+    if state.stage == "comparing":
+        return f"Comparing files that were touched with the index: {state.done:,} of {state.total:,}."
+    if state.stage == "indexing":
+        pictures = "1 new or changed picture" if state.total == 1 else f"{state.total:,} new or changed pictures"
+        so_far = f"{indexed:,} can be searched and labelled already" if indexed else "the first can be searched soon"
+        return f"{pictures}: {state.done:,} read{_pace(state)}; {so_far}."
+    if state.stage == "preparing":
+        return f"Preparing a fast search: {state.done:,} of {state.total:,}."
+    if state.stage == "done":
+        return _summary(state.report) if state.report else ""
+    if state.stage == "stopped":
+        return "Indexing was stopped. What is indexed stays; massl serve or massl index goes on from there."
+    so_far = " What is indexed so far is shown." if state.stage == "busy" else ""
+    return sentence(state.message) + so_far
+
+
+def _pace(state: Update) -> str:
+    rate, left = state.per_second, state.seconds_left
+    if not rate or left is None:
+        return ""
+    speed = f"{rate:,.0f}" if rate >= 10 else f"{rate:.1f}"
+    return f", {speed} a second, {duration(left)} left"
+
+
+def duration(seconds: float) -> str:
+    """About how long, in words."""
+    if seconds < 50:
+        return f"about {max(5, 5 * round(seconds / 5))} seconds"
+    for unit, length, limit in (("minute", 60, 50 * 60), ("hour", 3600, 36 * 3600)):
+        if seconds < limit:
+            count = max(1, round(seconds / length))
+            return f"about {count} {unit}{'s' if count > 1 else ''}"
+    return f"about {round(seconds / 86400)} days"
+
+
+def _summary(report: IndexReport) -> str:
+    kinds = ("added", "changed", "moved", "removed")
+    parts = [f"{count:,} {kind}" for kind in kinds if (count := getattr(report, kind))]
+    if not parts:
+        return ""
+    skipped = len(report.skipped)
+    left_out = f" {skipped:,} file{'s' if skipped > 1 else ''} could not be read." if skipped else ""
+    return f"Up to date: {report.indexed:,} pictures ({', '.join(parts)}).{left_out}"
