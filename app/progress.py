@@ -40,8 +40,8 @@ def describe(state: Update, indexed: int) -> str:
         return f"Comparing files that were touched with the index: {state.done:,} of {state.total:,}."
     if state.stage == "indexing":
         pictures = "1 new or changed picture" if state.total == 1 else f"{state.total:,} new or changed pictures"
-        so_far = f"{indexed:,} can be searched and labelled already" if indexed else "the first can be searched soon"
-        return f"{pictures}: {state.done:,} read{_pace(state)}; {so_far}."
+        so_far = f"{indexed:,} can be searched and labelled already." if indexed else "The first can be searched soon."
+        return f"Indexed {state.done:,} of {pictures}{_pace(state)}. {so_far}"
     if state.stage == "preparing":
         return f"Preparing a fast search: {state.done:,} of {state.total:,}."
     if state.stage == "done":

@@ -8,16 +8,17 @@ import secrets
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import filelock
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer import calibration, duplicates, indexing, labels, query, thumbnails
+from indexer import calibration, duplicates, indexing, kinds, labels, query, thumbnails
 from indexer.calibration import Calibration
 from indexer.catalog import Catalog, now, to_bytes
 from indexer.classify import Classification, classify
@@ -25,6 +26,7 @@ from indexer.duplicates import Duplicates
 from indexer.encoder import Encoder, EncoderMismatch
 from indexer.engines import LADDER
 from indexer.index import AmendedIndex, CollectionIndex
+from indexer.kinds import Kinds
 from indexer.labels import Label
 from indexer.ladder import MARGIN, Ladder, Measured, nearest, unit
 from indexer.map import CollectionMap
@@ -49,6 +51,7 @@ class Collection:
         self._encoder: Encoder | None = None
         self._index = CollectionIndex(catalog, folder, engines)
         self.map = CollectionMap(catalog, folder)
+        self.updating = False  # whether this process is bringing it up to date
 
     # Opening ------------------------------------------------------------------------------------------------------
 
@@ -198,7 +201,7 @@ class Collection:
             MasslError: another process is indexing it, or nothing can be written.
         """
         check_folder(self.root)
-        with self._held():
+        with self._held(), self._noted():
             started = time.monotonic()
             if exclude is not None:
                 self.catalog.set_meta({"exclude": json.dumps([pattern for pattern in exclude if pattern])})
@@ -257,6 +260,14 @@ class Collection:
             ) from None
         self.catalog.set_meta({"holder": f"process {os.getpid()}"})
         return held
+
+    @contextmanager
+    def _noted(self) -> Iterator[None]:
+        self.updating = True
+        try:
+            yield
+        finally:
+            self.updating = False
 
     def _calibrate(self) -> Calibration:
         return calibration.of_collection(self.root, self.catalog, self.encoder)
@@ -418,6 +429,34 @@ class Collection:
             MasslError: one of them is no longer in the collection.
         """
         return self.catalog.paths_of(images)
+
+    # Looking ------------------------------------------------------------------------------------------------------
+
+    def kinds(self, ids: NDArray[np.int64], by: Literal["label", "folder"], most: int) -> Kinds:
+        """These images by label or folder, in at most about `most` kinds; see `indexer.kinds`."""
+        return (kinds.by_folder if by == "folder" else kinds.by_label)(self.catalog, ids, most)
+
+    def described(self, images: Sequence[int]) -> list[tuple[int, str, str | None]]:
+        """Id, path and label of these images, in their order, without those that are not in the collection."""
+        marks = ", ".join("?" * len(images))
+        rows = self.catalog.read(
+            "SELECT images.id, path, label FROM images LEFT JOIN labels ON labels.image = images.id "
+            f"WHERE state = 'ready' AND images.id IN ({marks})",
+            images,
+        )
+        found = {image: (image, os.fsdecode(path), label) for image, path, label in rows}
+        return [found[image] for image in images if image in found]
+
+    def typical(self, images: Sequence[int], count: int) -> list[int]:
+        """Of these images, the `count` that are most like all of them taken together.
+
+        Raises:
+            MasslError: none of them is in the collection.
+        """
+        ids, packed = CatalogVectors(self.catalog).of(np.unique(np.array(images, np.int64)))
+        if not len(ids):
+            raise MasslError("these images are no longer in the collection; look at it afresh")
+        return ids[kinds.typical(unit(packed), count)].tolist()
 
     # Duplicates ---------------------------------------------------------------------------------------------------
 

@@ -288,4 +288,4 @@ def _step_back() -> None:
     """Where the system can: this thread, and those that it starts, wait behind all others, as somebody searches."""
     if sys.platform == "linux":  # elsewhere it would be the whole process
         with contextlib.suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 5)

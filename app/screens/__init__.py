@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from app.screens.find import Find
+from app.screens.map import MapScreen
 from app.screens.screen import Screen
 from app.screens.sort import Sort
 
-SCREENS: tuple[type[Screen], ...] = (Find, Sort)
+SCREENS: tuple[type[Screen], ...] = (Find, Sort, MapScreen)
 
 __all__ = ["SCREENS", "Screen"]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from app.labelling import Labelling
 from app.screens.screen import Action, Screen
@@ -15,6 +17,7 @@ from app.uploads import take
 from app.words import readable
 from indexer import Collection, Query
 
+MOST_EXAMPLES = 16
 BANDS = {"same": "Same", "alike": "Alike", "weak": "Weak"}
 
 
@@ -23,6 +26,7 @@ class Finding:
     """What one session looks for."""
 
     query: Query | None = None
+    further: tuple[Query, ...] = ()
     asked: dict[str, str] | None = None  # what the query looks like: `name` and `src`
     page: int = PAGE_SIZES[0]
     shown: int = PAGE_SIZES[0]
@@ -59,7 +63,7 @@ class Find(Screen):
             title, note = "All pictures", f"{len(tiles):,} of {total:,}"
         else:
             tiles = []
-            for found in self.collection.search([finding.query], finding.shown):
+            for found in self.collection.search([finding.query, *finding.further], finding.shown):
                 drawn = tile(found.image, found.path, found.label)
                 drawn |= {"score": f"{found.score:.2f}", "band": found.match, "bandName": BANDS[found.match]}
                 drawn["hint"] = _chance(found.false_matches)
@@ -74,6 +78,23 @@ class Find(Screen):
             "sections": [section("all", title, note, tiles, more)],
             "empty": "" if total else "There are no pictures in this folder yet. Add some and run massl index.",
         }
+
+    def search_with(self, session: Session, images: Sequence[int]) -> int:
+        """Makes images of the collection the session's question; returns how many of them were taken."""
+        taken = self.collection.typical(images, MOST_EXAMPLES)
+        (path,) = self.collection.paths_of(taken[:1])
+        more = f" and {len(taken) - 1} more" if len(taken) > 1 else ""
+        self._ask(session, Query(image=taken[0]), {"name": readable(path) + more, "src": f"thumbnail/{taken[0]}"})
+        session.of(Finding).further = tuple(Query(image=image) for image in taken[1:])
+        return len(taken)
+
+    def best(self, session: Session, count: int) -> tuple[np.ndarray, np.ndarray] | None:
+        """Ids, int64, and similarities, float32, of what fits the session's question best; None if there is none."""
+        finding = session.of(Finding)
+        if finding.query is None:
+            return None
+        found = self.collection.search([finding.query, *finding.further], count)
+        return np.array([item.image for item in found], np.int64), np.array([item.score for item in found], np.float32)
 
     def reset(self, session: Session) -> None:
         finding = session.of(Finding)
@@ -94,7 +115,7 @@ class Find(Screen):
 
     def _ask(self, session: Session, query: Query | None, asked: dict[str, str] | None) -> None:
         finding = session.of(Finding)
-        finding.query, finding.asked, finding.shown = query, asked, finding.page
+        finding.query, finding.asked, finding.shown, finding.further = query, asked, finding.page, ()
 
     def _size(self, session: Session, payload: Payload) -> None:
         finding = session.of(Finding)

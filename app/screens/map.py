@@ -1,0 +1,197 @@
+"""The screen "Map": all pictures in the plane, like ones together; select some to search with or to name."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from app.labelling import Labelling
+from app.progress import duration
+from app.screens.find import Find
+from app.screens.screen import Action, Screen
+from app.session import Payload, Session, images, number
+from app.tiles import tile
+from app.words import readable, sentence
+from indexer import Collection
+from indexer.kinds import NONE, OTHERS, Kinds
+from indexer.map import Making, Map
+from massl.errors import MasslError
+
+KINDS = 11  # that have a colour of their own
+MATCHES = 1_000  # of the best matches, that are coloured
+SHOWN = 48  # of the selected pictures, that are shown below the map
+BY = {"label": "Label", "folder": "Folder", "match": "Match to the search"}
+
+
+@dataclass
+class Looking:
+    """How one session looks at the map."""
+
+    by: str = ""  # empty: by label where there are any, else by folder
+    go: str = ""  # the title of the tab to go to next
+
+
+class MapScreen(Screen):
+    """Every picture a point."""
+
+    key = "map"
+    title = "Map"
+    scripts = ("elements", "board", "plane", "labels")
+
+    def __init__(self, collection: Collection, uploads: Path) -> None:
+        super().__init__(collection, uploads)
+        self._labelling = Labelling(collection)
+        self._find = Find(collection, uploads)
+
+    @property
+    def actions(self) -> Mapping[str, Action]:
+        return {"by": self._by, "search": self._search, **self._labelling.actions}
+
+    @property
+    def functions(self) -> Sequence[Callable[[Any], dict[str, Any]]]:
+        return (self.status, self.points, self.kinds, self.pictures)
+
+    def draw(self, session: Session) -> dict[str, Any]:
+        looking = session.of(Looking)
+        total = len(self.collection)
+        by = looking.by or ("label" if self.collection.label_counts() else "folder")
+        drawn: dict[str, Any] = {
+            **self._labelling.shown(session),
+            **self.status(None),
+            "by": by,
+            "ways": [{"key": key, "name": name} for key, name in BY.items()],
+            # What the colours are of: the script asks for them anew when this changes.
+            "coloured": self._coloured(by),
+            "most": SHOWN,
+            "go": looking.go,
+            "sections": [],
+            "empty": "" if total else "There are no pictures in this folder yet. Add some and run massl index.",
+        }
+        looking.go = ""
+        if by == "match":
+            drawn["match"] = self._match(session)
+        return drawn
+
+    def reset(self, session: Session) -> None:
+        session.of(Looking).by = ""
+
+    # What the script asks for --------------------------------------------------------------------------------------
+
+    def status(self, data: object) -> dict[str, Any]:
+        """Which map there is, and how far a better one."""
+        current = self._current()
+        making = self.collection.map.making()
+        return {
+            "version": current.version,
+            "count": len(current.ids),
+            "note": _note(current, making, self.collection.updating, self.collection.map.trouble()),
+            "making": making.done if making else None,
+            "waiting": making is not None or self.collection.updating,
+        }
+
+    def points(self, data: object) -> dict[str, Any]:
+        """All points, once a version: ids as 32-bit numbers, x and y as 16-bit ones, in base64."""
+        current = self._current()
+        places = np.round((current.points.astype(np.float64) + 1) / 2 * 65_535).astype("<u2")
+        return {
+            "version": current.version,
+            "ids": _packed(current.ids.astype("<u4")),
+            "places": _packed(places),
+        }
+
+    def kinds(self, data: object) -> dict[str, Any]:
+        """The colour of each point, a byte each, in base64, and what the colours stand for."""
+        current = self._current()
+        by = data.get("by") if isinstance(data, dict) else None
+        found: Kinds = self.collection.kinds(current.ids, "folder" if by == "folder" else "label", KINDS)
+        legend = [
+            {"name": readable(name) or "not in a folder", "count": count, "kind": kind}
+            for kind, (name, count) in enumerate(zip(found.names, found.counts, strict=True))
+        ]
+        if found.others[0]:
+            what = "folders" if by == "folder" else "classes"
+            legend.append({"name": f"{found.others[0]:,} other {what}", "count": found.others[1], "kind": OTHERS})
+        if without := int((found.of == NONE).sum()):
+            legend.append({"name": "without a label", "count": without, "kind": NONE})
+        return {"version": current.version, "of": _packed(found.of), "legend": legend}
+
+    def pictures(self, data: object) -> dict[str, Any]:
+        """Names and labels of a few pictures; those that have gone are left out."""
+        wanted = data.get("images") if isinstance(data, dict) else None
+        if not isinstance(wanted, list) or len(wanted) > SHOWN:
+            raise MasslError("The page sent something unexpected; reload it")
+        found = self.collection.described([number(image) for image in wanted])
+        return {"tiles": [tile(image, path, label) for image, path, label in found]}
+
+    # What is done with a selection ----------------------------------------------------------------------------------
+
+    def _by(self, session: Session, payload: Payload) -> None:
+        by = str(payload.get("by"))
+        session.of(Looking).by = by if by in BY else "label"
+
+    def _search(self, session: Session, payload: Payload) -> str:
+        chosen = images(payload)
+        used = self._find.search_with(session, chosen)
+        session.of(Looking).by = "match"
+        session.of(Looking).go = Find.title
+        few = "" if used == len(chosen) else f" with the {used} most typical of them"
+        return f"Searched{few}"
+
+    # Drawing --------------------------------------------------------------------------------------------------------
+
+    def _current(self) -> Map:
+        return self.collection.map.get(improve=not self.collection.updating)
+
+    def _coloured(self, by: str) -> str:
+        if by != "label":
+            return by
+        counts = repr(self.collection.label_counts())
+        return f"label-{hashlib.sha256(counts.encode()).hexdigest()[:12]}"
+
+    def _match(self, session: Session) -> dict[str, Any]:
+        found = self._find.best(session, MATCHES)
+        if found is None:
+            return {"ids": "", "scores": "", "said": "Search for something first; its matches are coloured here then."}
+        ids, scores = found
+        low, high = (float(scores.min()), float(scores.max())) if len(scores) else (0.0, 1.0)
+        shares = (scores - low) / max(high - low, 1e-6)
+        return {
+            "ids": _packed(ids.astype("<u4")),
+            "scores": _packed(np.round(shares * 255).astype(np.uint8)),
+            "said": f"The {len(ids):,} best matches, similarity {low:.2f} to {high:.2f}; all others are grey.",
+            "low": f"{low:.2f}",
+            "high": f"{high:.2f}",
+        }
+
+
+def _packed(values: np.ndarray) -> str:
+    return base64.b64encode(np.ascontiguousarray(values).tobytes()).decode()
+
+
+def _note(current: Map, making: Making | None, updating: bool, trouble: str | None) -> str:
+    """What is seen, and what is to come, in words."""
+    total = len(current.ids)
+    if current.kind == "principal":
+        text = f"{total:,} pictures, a rough view: by the two directions in which they differ most."
+    else:
+        text = (
+            f"{total:,} pictures, like ones together. How far apart groups lie, and in which direction, means nothing."
+        )
+        if current.laid_out < total:
+            text += f" {current.laid_out:,} of them were laid out, the others put beside those that they are most like."
+    if current.missing:
+        text += f" {current.missing:,} newer or changed ones are not on it yet."
+    if making is not None:
+        left = f", {duration(making.seconds_left)} left" if making.seconds_left else ""
+        text += f" A better map is being made: {100 * making.done:.0f} %{left}."
+    elif updating:
+        text += " A better one is made when all pictures are indexed."
+    elif trouble:
+        text += f" {sentence(trouble)}"
+    return text

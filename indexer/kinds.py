@@ -1,0 +1,71 @@
+"""Images by a few kinds, to be told apart at a glance: by their label, or by the folder that they lie in."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from indexer.catalog import Catalog
+from indexer.labels import by_image
+
+OTHERS, NONE = 254, 255  # of a kind beyond those that have a name; of none
+
+
+@dataclass(frozen=True, eq=False)
+class Kinds:
+    """Which kind each image is of.
+
+    Attributes:
+        names: of the kinds, the most frequent first.
+        counts: how many images each has.
+        others: kinds beyond those, and how many images they have together.
+        of: uint8 `[N]`, a place in `names`, or `OTHERS`, or `NONE`.
+    """
+
+    names: tuple[str, ...]
+    counts: tuple[int, ...]
+    others: tuple[int, int]
+    of: NDArray[np.uint8]
+
+    @classmethod
+    def count(cls, kinds: Sequence[str | None], most: int) -> Kinds:
+        """From each image's kind, or None; at most `most` of them keep their name."""
+        counted = Counter(kind for kind in kinds if kind is not None)
+        ranked = sorted(counted, key=lambda kind: (-counted[kind], kind))
+        if len(ranked) == most + 1:  # a single other one is no shorter
+            most += 1
+        place = {kind: min(rank, OTHERS) if rank < most else OTHERS for rank, kind in enumerate(ranked)}
+        of = np.fromiter((NONE if kind is None else place[kind] for kind in kinds), np.uint8, len(kinds))
+        rest = ranked[most:]
+        return cls(
+            tuple(ranked[:most]),
+            tuple(counted[kind] for kind in ranked[:most]),
+            (len(rest), sum(counted[kind] for kind in rest)),
+            of,
+        )
+
+
+def by_label(catalog: Catalog, ids: NDArray[np.int64], most: int) -> Kinds:
+    """Kinds of these images by the label that somebody gave them."""
+    labels = by_image(catalog)
+    return Kinds.count([labels.get(image) for image in ids.tolist()], most)
+
+
+def by_folder(catalog: Catalog, ids: NDArray[np.int64], most: int) -> Kinds:
+    """Kinds of these images by folder, relative to the root: the first folders in which they differ."""
+    paths = dict(catalog.read("SELECT id, path FROM images WHERE state = 'ready'"))
+    folders = [os.fsdecode(paths[image]).split("/")[:-1] if image in paths else None for image in ids.tolist()]
+    known = [folder for folder in folders if folder is not None]
+    first, last = min(known, default=[]), max(known, default=[])  # what these two share, all in between share
+    shared = next((at for at, pair in enumerate(zip(first, last, strict=False)) if pair[0] != pair[1]), len(first))
+    return Kinds.count(["/".join(folder[: shared + 1]) if folder is not None else None for folder in folders], most)
+
+
+def typical(vectors: NDArray[np.float32], count: int) -> NDArray[np.int64]:
+    """The `count` of these unit vectors, `[N, D]`, that are most like their mean, as rows, the most typical first."""
+    return np.argsort(-(vectors @ vectors.mean(0)), kind="stable")[:count]

@@ -1,0 +1,222 @@
+"""The map as a person meets it, in a real browser."""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+import pytest
+
+from app.screens.map import MapScreen
+from app.session import Session
+from indexer import Collection
+
+WAIT = 30_000  # milliseconds; a test that waits longer has failed
+READY = "#massl-map .massl-board[data-version]:not([data-version=''])"
+BETTER = "() => document.querySelector('#massl-map .about .note').innerText.includes('like ones together')"
+
+
+@pytest.fixture
+def page(browser: Any, site: str, unlabelled: Collection) -> Iterator[Any]:
+    """The map, opened; afterwards, that nothing left the machine or failed in its script."""
+    context = browser.new_context(viewport={"width": 1280, "height": 1000}, reduced_motion="reduce")
+    tab, trouble, requests = _open(context, site)
+    yield tab
+    context.close()
+    assert trouble == []
+    assert {urlsplit(url).hostname for url in requests if not url.startswith(("data:", "blob:"))} == {"127.0.0.1"}
+
+
+def _open(context: Any, site: str) -> tuple[Any, list[str], list[str]]:
+    tab = context.new_page()
+    tab.set_default_timeout(WAIT)
+    trouble: list[str] = []
+    requests: list[str] = []
+    tab.on("pageerror", lambda error: trouble.append(str(error)))
+    tab.on("console", lambda said: trouble.append(said.text) if said.type == "error" else None)
+    tab.on("request", lambda request: requests.append(request.url))
+    tab.goto(site)
+    tab.wait_for_selector("#massl-find .tile")
+    tab.get_by_role("tab", name="Map").click()
+    tab.wait_for_selector(READY)
+    return tab, trouble, requests
+
+
+def _places(tab: Any, collection: Collection) -> dict[int, tuple[float, float]]:
+    """Where each picture is on the screen, in pixels of the window: by the map's own rule, from the server's map."""
+    shown = collection.map.get(improve=False)
+    box = tab.locator("canvas.plane").bounding_box()
+    scale = 0.94 * min(box["width"], box["height"] * 1.35)
+    tall = min(scale, box["height"] * 0.94)
+    left, top = box["x"] + (box["width"] - scale) / 2, box["y"] + (box["height"] - tall) / 2
+    return {
+        int(image): (left + scale * (x + 1) / 2, top + tall * (1 - (y + 1) / 2))
+        for image, (x, y) in zip(shown.ids, shown.points.astype(float), strict=True)
+    }
+
+
+def _lasso(tab: Any, x: float, y: float, radius: float) -> None:
+    tab.get_by_role("button", name="Lasso").click()
+    tab.mouse.move(x + radius, y)
+    tab.mouse.down()
+    for step in range(1, 25):
+        turn = step / 24 * 2 * math.pi
+        tab.mouse.move(x + radius * math.cos(turn), y + radius * math.sin(turn))
+    tab.mouse.up()
+
+
+def _selected(tab: Any) -> set[int]:
+    return {int(each.get_attribute("data-image")) for each in tab.locator("#massl-map .strip .picture").all()}
+
+
+def test_a_person_looks_around_draws_a_lasso_labels_and_searches(page: Any, unlabelled: Collection) -> None:
+    page.wait_for_function(BETTER)  # rough at first, then the better one by itself
+    shown = unlabelled.map.get()
+    assert shown.kind == "neighbours"
+    page.wait_for_selector(f"#massl-map .massl-board[data-version='{shown.version}']")
+    assert f"{len(unlabelled)} pictures" in page.locator("#massl-map .about .note").inner_text()
+
+    # Without labels it is coloured by folder.
+    legend = page.locator("#massl-map .legend")
+    page.wait_for_selector("#massl-map .legend .kind")
+    assert page.locator("#massl-map .by select").input_value() == "folder"
+    assert "not in a folder" in legend.inner_text()
+    assert "flag" in legend.locator(".name").all_inner_texts()
+
+    # A picture shows under the pointer.
+    places = _places(page, unlabelled)
+    x, y = next(iter(places.values()))
+    page.mouse.move(x, y)
+    page.wait_for_selector("#massl-map .card:not(.hidden) img")
+    over = page.locator("#massl-map .card strong").inner_text()
+    near = [other for other, (ox, oy) in places.items() if math.hypot(ox - x, oy - y) < 14]
+    assert over in {path.split("/")[-1] for path in unlabelled.paths_of(near)}
+
+    # A lasso selects what it encloses, and nothing else.
+    middle = np.median(np.array(list(places.values())), 0)
+    _lasso(page, *middle, 150)
+    page.wait_for_selector("#massl-map .picked h2")
+    far = {other: math.hypot(ox - middle[0], oy - middle[1]) for other, (ox, oy) in places.items()}
+    surely = {other for other, distance in far.items() if distance < 145}
+    maybe = {other for other, distance in far.items() if distance < 155}
+    page.wait_for_function("() => document.querySelectorAll('#massl-map .strip .picture').length > 0")
+    chosen = _selected(page)
+    assert 0 < len(surely) < len(places)
+    assert surely <= chosen <= maybe
+
+    # They are named at one stroke, the map takes their colour, and it can be undone.
+    page.locator("#massl-map .bar input").fill("middle")
+    page.locator("#massl-map .bar input").press("Enter")
+    page.wait_for_function("() => document.querySelector('#massl-map .bar').innerText.includes('Labelled')")
+    given = unlabelled.labels()
+    assert {item.label for item in given} == {"middle"}
+    assert {unlabelled.image_id(item.path) for item in given} == chosen
+    page.locator("#massl-map .by select").select_option("label")
+    page.wait_for_function("() => document.querySelector('#massl-map .legend').innerText.includes('without a label')")
+    assert legend.locator(".name").all_inner_texts() == ["middle", "without a label"]
+    page.locator("#massl-map .bar").get_by_role("button", name="Undo").click()
+    page.wait_for_function("() => !document.querySelector('#massl-map .legend').innerText.includes('middle')")
+    assert unlabelled.labels() == []
+
+    # A key names what is selected, as elsewhere.
+    unlabelled.add_labels("first", [max(places)], "test")
+    page.get_by_role("tab", name="Search").click()
+    page.get_by_role("tab", name="Map").click()
+    page.wait_for_function("() => document.querySelector('#massl-map .legend').innerText.includes('first')")
+    _lasso(page, *middle, 60)
+    page.wait_for_selector("#massl-map .picked h2")
+    page.keyboard.press("1")
+    page.wait_for_function("() => document.querySelector('#massl-map .bar').innerText.includes('Labelled')")
+    assert {item.label for item in unlabelled.labels()} == {"first"}
+    assert len(unlabelled.labels()) > 1
+
+    # And they can be searched with.
+    _lasso(page, *middle, 60)
+    page.wait_for_selector("#massl-map .picked h2")
+    page.get_by_role("button", name="Search with these").click()
+    page.wait_for_selector("#massl-find .score")
+    assert page.locator("#massl-find .massl-board").is_visible()
+    page.get_by_role("tab", name="Map").click()
+    page.wait_for_function("() => document.querySelector('#massl-map .legend').innerText.includes('best matches')")
+
+
+def test_it_can_be_moved_zoomed_and_selected_from_by_keys_and_buttons(page: Any, unlabelled: Collection) -> None:
+    canvas = page.locator("canvas.plane")
+    canvas.focus()
+    before = canvas.screenshot()
+    for key in ("+", "ArrowLeft", "ArrowUp"):
+        page.keyboard.press(key)
+    assert canvas.screenshot() != before
+    page.keyboard.press("0")
+    page.get_by_role("button", name="Select all in view").click()
+    page.wait_for_selector("#massl-map .picked h2")
+    assert page.locator("#massl-map .picked h2").inner_text() == f"{len(unlabelled)} pictures selected"
+    page.keyboard.press("Escape")
+    page.wait_for_function("() => !document.querySelector('#massl-map .picked h2')")
+    for _ in range(5):
+        page.get_by_role("button", name="Zoom in").click()
+    page.get_by_role("button", name="Select all in view").click()
+    page.wait_for_timeout(300)
+    few = page.locator("#massl-map .picked h2").all_inner_texts()
+    assert few != [f"{len(unlabelled)} pictures selected"]
+    # A picture that was selected is taken out again.
+    page.keyboard.press("Escape")
+    page.get_by_role("button", name="All", exact=True).click()
+    page.get_by_role("button", name="Select all in view").click()
+    page.wait_for_selector("#massl-map .strip .picture")
+    page.locator("#massl-map .strip .picture").first.click()
+    page.wait_for_function(
+        f"() => document.querySelector('#massl-map .picked h2').innerText === '{len(unlabelled) - 1} pictures selected'"
+    )
+
+
+def test_the_legend_shows_a_folder_alone_and_pictures_can_be_shown(page: Any) -> None:
+    page.wait_for_selector("#massl-map .legend .kind")
+    canvas = page.locator("canvas.plane")
+    before = canvas.screenshot()
+    page.locator("#massl-map .legend .kind").first.click()
+    assert page.locator("#massl-map .legend .kind").first.get_attribute("aria-pressed") == "true"
+    alone = canvas.screenshot()
+    assert alone != before
+    with page.expect_response(lambda answer: "/thumbnail/" in answer.url):
+        page.get_by_role("button", name="Pictures", exact=True).click()
+    page.wait_for_timeout(300)
+    assert canvas.screenshot() != alone
+
+
+def test_it_fits_a_phone(browser: Any, site: str, unlabelled: Collection) -> None:
+    context = browser.new_context(viewport={"width": 390, "height": 844}, color_scheme="dark", has_touch=True)
+    tab, trouble, _ = _open(context, site)
+    assert tab.evaluate("() => document.documentElement.scrollWidth") == 390
+    tab.get_by_role("button", name="Select all in view").tap()
+    tab.wait_for_selector("#massl-map .picked h2")
+    assert tab.evaluate("() => document.documentElement.scrollWidth") == 390
+    context.close()
+    assert trouble == []
+
+
+def test_points_go_to_the_browser_once_and_packed(unlabelled: Collection, tmp_path: Path) -> None:
+    screen = MapScreen(unlabelled, tmp_path)
+    drawn = screen.do(Session(), {"do": "start"})
+    assert len(str(drawn)) < 3_000  # nothing in it grows with the collection
+    points = screen.points(None)
+    ids = np.frombuffer(base64.b64decode(points["ids"]), "<u4")
+    places = np.frombuffer(base64.b64decode(points["places"]), "<u2").reshape(-1, 2)
+    shown = unlabelled.map.get(improve=False)
+    np.testing.assert_array_equal(ids, shown.ids)
+    np.testing.assert_allclose(places / 65_535 * 2 - 1, shown.points, atol=2e-5)
+    of = np.frombuffer(base64.b64decode(screen.kinds({"by": "folder"})["of"]), np.uint8)
+    assert len(of) == len(ids)
+
+
+@pytest.mark.parametrize("data", [None, {}, {"images": "all"}, {"images": [True]}, {"images": list(range(49))}, [1]])
+def test_what_no_page_asks_for_is_refused(unlabelled: Collection, tmp_path: Path, data: Any) -> None:
+    from massl.errors import MasslError
+
+    with pytest.raises(MasslError, match="unexpected"):
+        MapScreen(unlabelled, tmp_path).pictures(data)
