@@ -17,6 +17,7 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.server import is_loopback
+from massl.errors import MasslError
 
 if TYPE_CHECKING:
     from indexer import Collection
@@ -108,7 +109,10 @@ class Gate:
     async def _thumbnail(self, image: int) -> str | None:
         if self._threads is None:  # belongs to the event loop, so it can't be made before there is one
             self._threads = anyio.CapacityLimiter(THUMBNAIL_THREADS)
-        file = await anyio.to_thread.run_sync(self._collection.thumbnail, image, limiter=self._threads)
+        try:
+            file = await anyio.to_thread.run_sync(self._collection.thumbnail, image, limiter=self._threads)
+        except MasslError:  # the collection itself has gone; what is asked for next says so
+            return None
         return str(file.resolve()) if file else None
 
 

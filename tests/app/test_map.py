@@ -13,12 +13,31 @@ import numpy as np
 import pytest
 
 from app.screens.map import MapScreen
+from app.server import serve
 from app.session import Session
-from indexer import Collection
+from indexer import Collection, Encoder
+from massl.errors import MasslError
+from tests.indexer.tiny import write_encoder
 
-WAIT = 30_000  # milliseconds; a test that waits longer has failed
+WAIT = 60_000  # milliseconds; a test that waits longer has failed
 READY = "#massl-map .massl-board[data-version]:not([data-version=''])"
 BETTER = "() => document.querySelector('#massl-map .about .note').innerText.includes('like ones together')"
+
+
+@pytest.fixture(scope="module")
+def collection(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Collection:
+    """The pictures, by an encoder that takes no time."""
+    folder = tmp_path_factory.mktemp("map")
+    made = Collection.create(photos, Encoder.load(write_encoder(folder / "tiny.onnx"), threads=1), folder / "index")
+    made.update()
+    return made
+
+
+@pytest.fixture(scope="module")
+def site(collection: Collection) -> Iterator[str]:
+    """The address of its page."""
+    with serve(collection, "127.0.0.1", 0, None) as address:
+        yield str(address)
 
 
 @pytest.fixture
@@ -48,20 +67,28 @@ def _open(context: Any, site: str) -> tuple[Any, list[str], list[str]]:
 
 
 def _places(tab: Any, collection: Collection) -> dict[int, tuple[float, float]]:
-    """Where each picture is on the screen, in pixels of the window: by the map's own rule, from the server's map."""
+    """Where each picture is, in pixels from the map's corner: by the map's own rule, from the server's map."""
     shown = collection.map.get(improve=False)
     box = tab.locator("canvas.plane").bounding_box()
     scale = 0.94 * min(box["width"], box["height"] * 1.35)
     tall = min(scale, box["height"] * 0.94)
-    left, top = box["x"] + (box["width"] - scale) / 2, box["y"] + (box["height"] - tall) / 2
+    left, top = (box["width"] - scale) / 2, (box["height"] - tall) / 2
     return {
         int(image): (left + scale * (x + 1) / 2, top + tall * (1 - (y + 1) / 2))
         for image, (x, y) in zip(shown.ids, shown.points.astype(float), strict=True)
     }
 
 
+def _in_window(tab: Any, x: float, y: float) -> tuple[float, float]:
+    canvas = tab.locator("canvas.plane")
+    canvas.evaluate("(canvas) => canvas.scrollIntoView({block: 'center'})")
+    box = canvas.bounding_box()
+    return box["x"] + x, box["y"] + y
+
+
 def _lasso(tab: Any, x: float, y: float, radius: float) -> None:
     tab.get_by_role("button", name="Lasso").click()
+    x, y = _in_window(tab, x, y)
     tab.mouse.move(x + radius, y)
     tab.mouse.down()
     for step in range(1, 25):
@@ -91,7 +118,7 @@ def test_a_person_looks_around_draws_a_lasso_labels_and_searches(page: Any, unla
     # A picture shows under the pointer.
     places = _places(page, unlabelled)
     x, y = next(iter(places.values()))
-    page.mouse.move(x, y)
+    page.mouse.move(*_in_window(page, x, y))
     page.wait_for_selector("#massl-map .card:not(.hidden) img")
     over = page.locator("#massl-map .card strong").inner_text()
     near = [other for other, (ox, oy) in places.items() if math.hypot(ox - x, oy - y) < 14]
@@ -216,7 +243,6 @@ def test_points_go_to_the_browser_once_and_packed(unlabelled: Collection, tmp_pa
 
 @pytest.mark.parametrize("data", [None, {}, {"images": "all"}, {"images": [True]}, {"images": list(range(49))}, [1]])
 def test_what_no_page_asks_for_is_refused(unlabelled: Collection, tmp_path: Path, data: Any) -> None:
-    from massl.errors import MasslError
 
     with pytest.raises(MasslError, match="unexpected"):
         MapScreen(unlabelled, tmp_path).pictures(data)

@@ -1,0 +1,248 @@
+"""A folder that was never indexed, served: as the person sees it who has just typed `massl serve`."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import filelock
+import numpy as np
+import pytest
+from PIL import Image
+
+from app.progress import describe, duration
+from app.server import serve
+from indexer import Collection, Encoder
+from indexer.background import BackgroundUpdate, Update
+from indexer.indexing import IndexReport
+from tests.indexer.tiny import write_encoder
+
+WAIT = 60_000  # milliseconds; a test that waits longer has failed
+IMAGES = 300
+
+
+@pytest.fixture
+def many(tmp_path: Path, pictures: Path) -> Path:
+    """Pictures that are no copies of each other, made of real ones, of which an encoder needs a few seconds."""
+    root = tmp_path / "many"
+    root.mkdir()
+    originals = [np.asarray(Image.open(file).convert("RGB")) for file in sorted(pictures.rglob("*.jpg"))[:30]]
+    for number in range(IMAGES):
+        turned = np.roll(originals[number % 30], number, axis=number % 2)
+        Image.fromarray(turned).save(root / f"{number:03}.jpg", quality=80)
+    return root
+
+
+class Massl:
+    """`massl` in a process of its own, with a folder for temporary files of its own."""
+
+    def __init__(self, folder: Path, *arguments: object) -> None:
+        self.temporary = folder / "temporary"
+        self.temporary.mkdir(exist_ok=True)
+        self.log = folder / "log.txt"
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", "from cli import main; main()", *map(str, arguments)],
+            stderr=self.log.open("w"),
+            stdout=subprocess.DEVNULL,
+            env={**os.environ, "TMPDIR": str(self.temporary), "NO_COLOR": "1"},
+        )
+
+    def said(self) -> str:
+        return self.log.read_text("utf-8")
+
+    def until(self, pattern: str) -> str:
+        """Waits until it says this; what it said."""
+        deadline = time.monotonic() + 120
+        while not (found := re.search(pattern, self.said())):
+            assert self.process.poll() is None, self.said()
+            assert time.monotonic() < deadline, self.said()
+            time.sleep(0.05)
+        return found[0]
+
+    def end(self, by: signal.Signals) -> int:
+        self.process.send_signal(by)
+        code = self.process.wait(60)
+        assert "Traceback" not in self.said()
+        return code
+
+
+@pytest.fixture
+def started() -> Iterator[list[Massl]]:
+    """What is stopped at the end, whatever happens."""
+    running: list[Massl] = []
+    yield running
+    for each in running:
+        if each.process.poll() is None:
+            each.process.kill()
+            each.process.wait()
+
+
+def _tab(browser: Any, address: str) -> Any:
+    tab = browser.new_page()
+    tab.set_default_timeout(WAIT)
+    tab.goto(address)
+    return tab
+
+
+def test_results_show_from_the_first_batch_and_an_interrupted_index_goes_on(
+    many: Path, browser: Any, started: list[Massl]
+) -> None:
+    running = Massl(many.parent, "serve", many, "--port", 0)
+    started.append(running)
+    tab = _tab(browser, running.until(r"http://\S+"))
+    tab.wait_for_selector("#massl-find .tile")
+    strip = tab.locator(".massl-progress")
+    tab.wait_for_function("() => /Indexed .* of 300 new/.test(document.querySelector('.massl-progress').innerText)")
+    assert "can be searched" in strip.inner_text()
+    # What is there can be searched already.
+    tab.locator("#massl-find .picture").first.click()
+    tab.wait_for_selector("#massl-find .score")
+    assert running.end(signal.SIGINT) == 0
+    assert "Run it again to go on" in running.said()
+    assert list(running.temporary.glob("massl-*")) == []
+    collection = Collection.open(many)
+    kept = len(collection)
+    assert 0 < kept < IMAGES
+    assert kept % 32 == 0
+    tab.close()
+
+    again = Massl(many.parent, "serve", many, "--port", 0)
+    started.append(again)
+    tab = _tab(browser, again.until(r"http://\S+"))
+    tab.wait_for_function("() => document.querySelector('.massl-progress').innerText.startsWith('Up to date: 300 pic')")
+    assert f"({IMAGES - kept} added)" in tab.locator(".massl-progress").inner_text()
+    tab.wait_for_function("() => /of 300\\b/.test(document.querySelector('#massl-find').innerText)")  # by itself
+    tab.locator(".massl-progress").get_by_role("button", name="Close").click()
+    assert tab.locator(".massl-progress").inner_text() == ""
+    tab.close()
+    assert f"300 images indexed ({IMAGES - kept} added, {kept} unchanged)" in again.said()
+    assert again.end(signal.SIGTERM) == 0
+    assert list(again.temporary.glob("massl-*")) == []
+
+
+@pytest.fixture
+def tiny(photos: Path, tmp_path: Path) -> Collection:
+    """Real pictures, and an encoder that takes no time."""
+    shutil.copytree(photos / "flag", tmp_path / "flags")
+    return Collection.create(tmp_path / "flags", Encoder.load(write_encoder(tmp_path / "tiny.onnx"), threads=1))
+
+
+def test_a_second_indexer_is_a_sentence_in_the_page_and_its_pictures_appear(tiny: Collection, browser: Any) -> None:
+    updating = BackgroundUpdate(tiny)
+    with serve(tiny, "127.0.0.1", 0, None, updating) as address:
+        assert updating.wait(60)
+    updating = BackgroundUpdate(tiny)
+    with (
+        filelock.FileLock(tiny.folder / "lock") as lock,
+        serve(tiny, "127.0.0.1", 0, None, updating) as address,
+    ):
+        tab = _tab(browser, str(address))
+        tab.wait_for_function("() => document.querySelector('.massl-progress').innerText.includes('being indexed by')")
+        assert "What is indexed so far is shown" in tab.locator(".massl-progress").inner_text()
+        assert tab.locator("#massl-find .tile").count() == len(tiny)
+        extra = next(iter(tiny.root.parent.rglob("*.jpg")))
+        Image.open(extra).rotate(90).save(tiny.root / "a new one.jpg")
+        lock.release()
+        tab.wait_for_function("() => document.querySelector('.massl-progress').innerText.includes('1 added')")
+        tab.wait_for_function("() => document.querySelector('#massl-find').innerText.includes('a new one.jpg')")
+        tab.close()
+
+
+def test_the_collection_deleted_or_indexed_anew_while_the_page_is_open_is_a_sentence(
+    tiny: Collection, browser: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tiny.update()
+    count = len(tiny)
+    with serve(tiny, "127.0.0.1", 0, None) as address:
+        tab = _tab(browser, str(address))
+        tab.wait_for_selector("#massl-find .tile")
+        shutil.rmtree(tiny.folder)
+        tab.locator("#massl-find .picture").first.click()
+        tab.wait_for_function(
+            "() => document.querySelector('#massl-find .message').innerText.includes('no longer there')"
+        )
+        assert tab.locator("#massl-find .tile").count() == count  # what was there stays in sight
+        tab.get_by_role("tab", name="Map").click()
+        tab.wait_for_function(
+            "() => document.querySelector('#massl-map .message').innerText.includes('no longer there')"
+        )
+
+        # Made anew, by another encoder: the page begins anew, and searches with that one.
+        wider = Encoder.load(write_encoder(tmp_path / "wider.onnx", "wider", dim=24), threads=1)
+        Collection.create(tiny.root, wider).update()
+        tab.get_by_role("tab", name="Search").click()
+        tab.wait_for_function("() => document.querySelector('#massl-find .message').innerText.includes('indexed anew')")
+        tab.locator("#massl-find .picture").first.click()
+        tab.wait_for_selector("#massl-find .score")
+        tab.close()
+    assert [record for record in caplog.records if record.levelname in ("ERROR", "CRITICAL")] == []
+
+
+def test_a_busy_port_is_noticed_before_anything_is_done(photos: Path, tmp_path: Path) -> None:
+    shutil.copytree(photos / "flag", tmp_path / "flags")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        for arguments in (("serve", tmp_path / "flags"), ("demo", "--dir", tmp_path / "demo")):
+            running = Massl(tmp_path, *arguments, "--port", port)
+            assert running.process.wait(60) == 1
+            assert running.said().startswith(f"massl: port {port} of 127.0.0.1 is in use")
+    assert not (tmp_path / "flags" / ".massl").exists()
+    assert not (tmp_path / "demo").exists()
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="there is no such signal here")
+def test_a_closed_terminal_leaves_nothing_of_the_demo_behind(tmp_path: Path, started: list[Massl]) -> None:
+    running = Massl(tmp_path, "demo", "--port", 0)
+    started.append(running)
+    deadline = time.monotonic() + 60
+    while not list(running.temporary.glob("massl-demo-*/pictures/*/*")):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert running.end(signal.SIGHUP) == 130
+    assert list(Path(running.temporary).iterdir()) == []
+    assert tempfile.gettempdir() != str(running.temporary)
+
+
+@pytest.mark.parametrize(
+    ("update", "text"),
+    [
+        (Update("looking"), "Looking for new pictures …"),
+        (Update("looking", 1_500), "Looking for new pictures: 1,500 files so far."),
+        (Update("comparing", 3, 10), "Comparing files that were touched with the index: 3 of 10."),
+        (
+            Update("indexing", 96, 4_000, seconds=4.0),
+            "Indexed 96 of 4,000 new or changed pictures, 24 a second, about 3 minutes left. "
+            "7 can be searched and labelled already.",
+        ),
+        (
+            Update("indexing", 0, 1),
+            "Indexed 0 of 1 new or changed picture. 7 can be searched and labelled already.",
+        ),
+        (Update("preparing", 5, 9), "Preparing a fast search: 5 of 9."),
+        (Update("done", report=IndexReport(indexed=9, unchanged=9)), ""),
+        (Update("done", report=IndexReport(indexed=9, added=2)), "Up to date: 9 pictures (2 added)."),
+        (Update("failed", message="the disk is full"), "The disk is full."),
+    ],
+)
+def test_how_far_it_is_in_words(update: Update, text: str) -> None:
+    assert describe(update, 7) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(1, "5 seconds"), (44, "45 seconds"), (55, "1 minute"), (100, "2 minutes"), (7_300, "2 hours"), (9e5, "10 days")],
+)
+def test_a_duration_in_words(seconds: float, text: str) -> None:
+    assert duration(seconds) == f"about {text}"
