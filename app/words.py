@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sized
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from indexer import Collection
 
 
 def readable(path: str) -> str:
@@ -19,3 +23,14 @@ def sentence(text: str) -> str:
     """An error's text as a sentence of its own."""
     text = readable(text)
     return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
+
+
+def no_pictures(collection: Collection) -> str:
+    """What a screen says that has nothing to show: what is going on, or what to do."""
+    if collection.updating:
+        return "The first pictures are being indexed. They appear here by themselves, in a few seconds."
+    if skipped := collection.skipped():
+        return (
+            f"None of {len(skipped):,} files could be read as a picture; massl info says why. Add others, start again."
+        )
+    return "There are no pictures in this folder yet. Add some and start massl serve again."

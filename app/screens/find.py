@@ -14,7 +14,7 @@ from app.screens.screen import Action, Screen
 from app.session import Payload, Session, number
 from app.tiles import MOST, PAGE_SIZES, section, tile
 from app.uploads import take
-from app.words import readable
+from app.words import no_pictures, readable
 from indexer import Collection, Query
 
 MOST_EXAMPLES = 16
@@ -76,7 +76,7 @@ class Find(Screen):
             "page": finding.page,
             "pages": PAGE_SIZES,
             "sections": [section("all", title, note, tiles, more)],
-            "empty": "" if total else "There are no pictures in this folder yet. Add some and run massl index.",
+            "empty": "" if total else no_pictures(self.collection),
         }
 
     def search_with(self, session: Session, images: Sequence[int]) -> int:

@@ -17,7 +17,7 @@ from app.screens.find import Find
 from app.screens.screen import Action, Screen
 from app.session import Payload, Session, images, number
 from app.tiles import tile
-from app.words import readable, sentence
+from app.words import no_pictures, readable, sentence
 from indexer import Collection
 from indexer.kinds import NONE, OTHERS, Kinds
 from indexer.map import Making, Map
@@ -71,7 +71,7 @@ class MapScreen(Screen):
             "most": SHOWN,
             "go": looking.go,
             "sections": [],
-            "empty": "" if total else "There are no pictures in this folder yet. Add some and run massl index.",
+            "empty": "" if total else no_pictures(self.collection),
         }
         looking.go = ""
         if by == "match":

@@ -21,7 +21,10 @@ import pytest
 from PIL import Image
 
 from app.progress import describe, duration
+from app.screens.find import Find
+from app.screens.map import MapScreen
 from app.server import serve
+from app.session import Session
 from indexer import Collection, Encoder
 from indexer.background import BackgroundUpdate, Update
 from indexer.indexing import IndexReport
@@ -91,6 +94,7 @@ def _tab(browser: Any, address: str) -> Any:
     tab = browser.new_page()
     tab.set_default_timeout(WAIT)
     tab.goto(address)
+    tab.wait_for_selector("#massl-find .massl-board")
     return tab
 
 
@@ -213,6 +217,22 @@ def test_a_closed_terminal_leaves_nothing_of_the_demo_behind(tmp_path: Path, sta
     assert running.end(signal.SIGHUP) == 130
     assert list(Path(running.temporary).iterdir()) == []
     assert tempfile.gettempdir() != str(running.temporary)
+
+
+def test_where_there_is_nothing_to_show_it_says_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "1.jpg").write_bytes(b"no picture")
+    collection = Collection.create(tmp_path / "broken", Encoder.load(write_encoder(tmp_path / "tiny.onnx"), threads=1))
+    collection.updating = True
+    for kind in (Find, MapScreen):
+        assert "appear here by themselves" in kind(collection, tmp_path).do(Session(), {"do": "start"})["empty"]
+    collection.update()
+    for kind in (Find, MapScreen):
+        assert "massl info says why" in kind(collection, tmp_path).do(Session(), {"do": "start"})["empty"]
+    (tmp_path / "broken" / "1.jpg").unlink()
+    collection.update()
+    for kind in (Find, MapScreen):
+        assert "Add some" in kind(collection, tmp_path).do(Session(), {"do": "start"})["empty"]
 
 
 @pytest.mark.parametrize(
