@@ -42,6 +42,7 @@ function makePlane() {
   let small = false; // whether small pictures are shown
   let path = null; // of the lasso
   let moving = null;
+  let down = null; // where the hand went down, and whether it has stayed there
   let lasso = false;
   let asked = 0;
   let aim = false; // the cross in the middle, while it is moved by keys
@@ -299,7 +300,7 @@ function makePlane() {
       const [x, y] = where(event);
       moving = lasso || event.shiftKey ? "lasso" : "pan";
       path = moving === "lasso" ? [[x, y]] : null;
-      canvas.down = [x, y];
+      down = { x, y, still: true };
     }
   });
   canvas.addEventListener("pointermove", (event) => {
@@ -309,6 +310,7 @@ function makePlane() {
       return;
     }
     const [bx, by] = fingers.get(event.pointerId);
+    if (down && Math.hypot(x - down.x, y - down.y) > CLICK * ratio) down.still = false; // a lasso ends where it began
     if (moving === "pinch" && fingers.size === 2) {
       const [other] = [...fingers].filter(([key]) => key !== event.pointerId).map(([, place]) => place);
       const before = Math.hypot(bx - other[0], by - other[1]), after = Math.hypot(x - other[0], y - other[1]);
@@ -325,14 +327,13 @@ function makePlane() {
   function up(event) {
     if (!fingers.delete(event.pointerId)) return;
     const [x, y] = where(event);
-    const still = canvas.down && Math.hypot(x - canvas.down[0], y - canvas.down[1]) < CLICK * ratio;
     const was = moving, line = path;
     if (fingers.size) return;
     moving = null;
     path = null;
     redraw();
     if (event.type === "pointercancel") return;
-    if (still && was !== "pinch") {
+    if (down && down.still && was !== "pinch") {
       const place = nearest(x, y);
       if (told.onpick) told.onpick(place < 0 ? null : ids[place], event);
       hover(x, y);
