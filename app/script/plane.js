@@ -173,6 +173,7 @@ function makePlane() {
     if (!standing) {
       standing = new Map();
       for (let place = 0; place < ids.length; place += 1) {
+        if (faint[paint[place]]) continue;
         const column = Math.floor(xs[place] / cell), row = Math.floor((ys[place] * view.tall) / cell);
         const far = (xs[place] / cell - column - 0.5) ** 2 + ((ys[place] * view.tall) / cell - row - 0.5) ** 2;
         const key = row * 4194304 + column;
@@ -188,7 +189,7 @@ function makePlane() {
     for (let row = first.y; row <= last.y; row += 1)
       for (let column = first.x; column <= last.x; column += 1) {
         const found = standing.get(row * 4194304 + column);
-        if (!found || faint[paint[found.place]]) continue;
+        if (!found) continue;
         const picture = pictureOf(ids[found.place]);
         if (!picture) continue;
         const fits = most / Math.max(picture.naturalWidth, picture.naturalHeight);
@@ -441,6 +442,7 @@ function makePlane() {
       hexes.forEach((hex, kind) => (palette[kind] = hex ? word(hex) : 0));
       if (of.length === ids.length) paint = of;
       faint = back;
+      cells.clear();
       colours = { ground: word(ground), ink: word(ink) };
       sort();
       redraw();
