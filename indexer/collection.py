@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
@@ -18,10 +19,11 @@ import filelock
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer import calibration, duplicates, indexing, kinds, labels, query, thumbnails
+from indexer import arrivals, calibration, drift, duplicates, indexing, kinds, labels, query, thumbnails
 from indexer.calibration import Calibration
 from indexer.catalog import Catalog, now, to_bytes
 from indexer.classify import Classification, classify
+from indexer.drift import Drift
 from indexer.duplicates import Duplicates
 from indexer.encoder import Encoder, EncoderMismatch
 from indexer.engines import LADDER
@@ -210,6 +212,7 @@ class Collection:
             result = indexing.update(
                 self.root, self.catalog, lambda: self.encoder, report, self.exclude, self.max_pixels
             )
+            arrivals.note(self.catalog)
             meta = self.catalog.meta()
             generation = meta["generation"]
             if meta.get("calibrated_generation") != generation:
@@ -237,6 +240,7 @@ class Collection:
             with self.catalog.writing() as connection:
                 connection.execute("UPDATE images SET embedding = NULL")
                 connection.execute("DELETE FROM meta WHERE key LIKE 'vectors_%' OR key LIKE 'calibrat%'")
+                connection.execute("DELETE FROM meta WHERE key = 'drift'")
                 connection.executemany(
                     "INSERT OR REPLACE INTO meta VALUES (?, ?)",
                     [
@@ -486,6 +490,23 @@ class Collection:
     def forget_kept(self, images: Sequence[int] = ()) -> int:
         """Forgets such decisions; see `indexer.duplicates.forget`."""
         return duplicates.forget(self.catalog, images)
+
+    # Drift --------------------------------------------------------------------------------------------------------
+
+    def drift(self) -> Drift:
+        """How unlike its encoder's training images, and its newest images the others; see `indexer.drift`.
+
+        Measured once for as long as the images stay the same.
+        """
+        meta = self.catalog.meta()
+        generation = meta["generation"]
+        known, _, measured = meta.get("drift", "").partition(" ")
+        if known == generation:
+            return Drift.from_json(measured)
+        found = drift.of_collection(self.catalog, self.encoder.metadata.get("whitened") == "True")
+        with contextlib.suppress(MasslError):  # a read-only or full disk costs the measuring each time
+            self.catalog.set_meta({"drift": f"{generation} {found.to_json()}"})
+        return found
 
     # About --------------------------------------------------------------------------------------------------------
 
