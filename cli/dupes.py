@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,8 +12,6 @@ from cli.options import Images, IndexDir, Json, Quiet, Verbose
 
 if TYPE_CHECKING:
     from indexer.duplicates import Duplicates
-
-PLAN = ("group", "path", "action", "kind", "score", "expected_false_matches", "bytes")
 
 
 def command(
@@ -40,7 +36,7 @@ def command(
     ] = None,
     keep: Annotated[bool, typer.Option("--keep", help="Remember that the PATHs are all to be kept.")] = False,
     forget: Annotated[
-        bool, typer.Option("--forget", help="Forget this of the PATHs, or of all images if none is named.")
+        bool, typer.Option("--forget", help="Forget what was decided about the PATHs, or all of it if none is named.")
     ] = False,
     index_dir: IndexDir = None,
     as_json: Json = False,
@@ -65,7 +61,7 @@ def command(
         count = collection.keep_both(chosen) if keep else collection.forget_kept(chosen)
         if as_json:
             print_json({"remembered" if keep else "forgotten": count})
-        say(f"{count} pairs {'remembered as to be kept both' if keep else 'forgotten'}", quiet)
+        say(f"{count} {'pairs remembered as to be kept both' if keep else 'decisions forgotten'}", quiet)
         return
     with ProgressLine("comparing", "images", quiet) as line:
         found = collection.duplicates(
@@ -132,19 +128,12 @@ def _rounded(value: float | None) -> float | None:
 
 def _write(plan: Path, found: Duplicates) -> None:
     """The plan as CSV, names as the bytes that they are; a file that is there is replaced whole or not at all."""
+    from indexer import duplicates
     from massl.errors import MasslError
 
-    text = io.StringIO(newline="")
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(PLAN)
-    for number, group in enumerate(found.groups, 1):
-        for item in group:
-            false_matches = "" if item.false_matches is None else f"{item.false_matches:.3g}"
-            action = ("keep", "") if item.kind == "keep" else ("remove", item.kind)
-            rows.writerow((number, item.path, *action, f"{item.score:.4f}", false_matches, item.bytes))
     temporary = plan.with_name(f"{plan.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_bytes(os.fsencode(text.getvalue()))
+        temporary.write_bytes(os.fsencode(duplicates.plan(found)))
         temporary.replace(plan)
     except OSError as error:
         temporary.unlink(missing_ok=True)

@@ -19,7 +19,7 @@ import filelock
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer import arrivals, calibration, drift, duplicates, indexing, kinds, labels, query, thumbnails
+from indexer import arrivals, calibration, decisions, drift, duplicates, indexing, kinds, labels, query, thumbnails
 from indexer.calibration import Calibration
 from indexer.catalog import Catalog, now, to_bytes
 from indexer.classify import Classification, classify
@@ -483,13 +483,25 @@ class Collection:
             report=report,
         )
 
+    def settled(self, found: Duplicates) -> Duplicates:
+        """What was found, with the decisions made since; see `indexer.duplicates.settle`."""
+        return duplicates.settle(self.root, self.catalog, found)
+
     def keep_both(self, images: Sequence[int]) -> int:
-        """Remembers that each two of these are to be kept; see `indexer.duplicates.keep_both`."""
-        return duplicates.keep_both(self.catalog, images)
+        """Remembers that each two of these are to be kept; see `indexer.decisions.keep_both`."""
+        return decisions.keep_both(self.catalog, images)
+
+    def choose(self, image: int, over: Sequence[int]) -> None:
+        """Remembers that an image is to be kept in place of these; see `indexer.decisions.choose`."""
+        decisions.choose(self.catalog, image, over)
+
+    def kept_together(self) -> list[tuple[int, ...]]:
+        """Images that are to be kept all, in groups; see `indexer.decisions.kept_together`."""
+        return decisions.kept_together(self.catalog)
 
     def forget_kept(self, images: Sequence[int] = ()) -> int:
-        """Forgets such decisions; see `indexer.duplicates.forget`."""
-        return duplicates.forget(self.catalog, images)
+        """Forgets such decisions; see `indexer.decisions.forget`."""
+        return decisions.forget(self.catalog, images)
 
     # Drift --------------------------------------------------------------------------------------------------------
 

@@ -145,9 +145,9 @@ def unlike(older: NDArray[np.float32], newer: NDArray[np.float32]) -> Unlike:
     """Tells newer vectors from older ones, float32 `[N, D]` and `[M, D]` of unit length, N and M at least `FEWEST`.
 
     The share is the largest difference of the two distributions of the classifier's judgement (Youden's index): the
-    total variation distance between both kinds of images is at least that. Its lower bound takes off what Smirnov's test
-    allows for chance. Both suppose that the images of either side are independent; photographs of one afternoon are
-    not, and look unlike the rest sooner.
+    total variation distance between both kinds of images is at least that. Its lower bound takes off what Smirnov's
+    test allows for chance. Both suppose that the images of either side are independent; photographs of one afternoon
+    are not, and look unlike the rest sooner.
     """
     from sklearn.linear_model import LogisticRegression  # takes a second to import
     from sklearn.model_selection import StratifiedKFold

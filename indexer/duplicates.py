@@ -11,11 +11,11 @@ Nothing here writes to, moves or deletes an image.
 
 from __future__ import annotations
 
-import hashlib
+import csv
+import io
 import os
-import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +24,10 @@ from numpy.typing import NDArray
 
 from indexer.agreement import Looks
 from indexer.calibration import CROWD, FAR, IDENTICAL, neighbourhood
-from indexer.catalog import Catalog, now
+from indexer.catalog import Catalog
+from indexer.decisions import Decided, decided, hashes_of
 from indexer.ladder import unit
 from indexer.vectors import CatalogVectors, VectorIndex, VectorSource
-from massl.errors import MasslError
 
 BLOCK = 1_024  # images whose neighbours are sought at once
 NEIGHBOURS = 8  # of each image, that are candidates
@@ -39,7 +39,7 @@ LOWEST = 0.75  # agreement under which nothing is called a duplicate, however un
 ENOUGH = 20  # looks at unrelated neighbours, under which they tell nothing,
 UNKNOWN = 0.9  # and the agreement that is asked for then
 FALSE = 0.02  # of the near pairs, how many may be expected to be false
-DISTINCT = "distinct"
+PLAN = ("group", "path", "action", "kind", "score", "expected_false_matches", "bytes")
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,8 @@ class Duplicate:
         false_matches: of all pairs that were compared, how many unrelated ones are expected to agree so well; None in
             a collection too small to tell.
         bytes, width, height: of the file, and of the image in pixels.
+        mtime_ns: when the file was last written to, nanoseconds since 1970.
+        chosen: someone decided to keep it.
     """
 
     image: int
@@ -63,6 +65,8 @@ class Duplicate:
     bytes: int
     width: int
     height: int
+    mtime_ns: int
+    chosen: bool = False
 
 
 @dataclass(frozen=True)
@@ -103,11 +107,12 @@ class _File:
     width: int
     height: int
     mtime_ns: int
+    chosen: bool = False
 
     @property
-    def worth(self) -> tuple[int, int, int, int, bytes]:
-        """What to keep first: most pixels, then most bytes, then the oldest, then the shortest path."""
-        return (-self.width * self.height, -self.size, self.mtime_ns, len(self.path), self.path)
+    def worth(self) -> tuple[bool, int, int, int, int, bytes]:
+        """What to keep first: the chosen, then most pixels, most bytes, the oldest, the shortest path."""
+        return (not self.chosen, -self.width * self.height, -self.size, self.mtime_ns, len(self.path), self.path)
 
 
 def find(
@@ -134,7 +139,10 @@ def find(
     """
     copies = _by_content(catalog, under)
     images = sum(len(files) for files in copies.values())
-    decided = _decided(catalog, copies)
+    decisions = decided(catalog, {file.image: file.hash for files in copies.values() for file in files})
+    for files in copies.values():
+        files[:] = [replace(file, chosen=file.image in decisions.chosen) for file in files]
+        files.sort(key=lambda file: file.worth)
     contents = sorted(copies)  # by hash: an order that no renaming changes
     position = {content: place for place, content in enumerate(contents)}
     pairs: dict[tuple[int, int], float] = {}
@@ -142,11 +150,11 @@ def find(
     chance: NDArray[np.float64] = np.empty(0)
     compared = 0
     if not exact_only and len(contents) > 1:
-        apart = {_pair(position[one], position[other]) for one, other in decided.contents}
+        apart = {_pair(position[one], position[other]) for one, other in decisions.contents}
         ids = np.array([copies[content][0].image for content in contents], np.int64)
         whole = under is None and len(contents) == images
         candidates, far = _candidates(index(), CatalogVectors(catalog), ids, whole, report)
-        chance = _chance(looks, far)
+        chance = _chance(looks, far, report)
         telling = threshold or max(LOWEST, float(chance[-1]) if len(chance) >= ENOUGH else UNKNOWN)
         seen = _look(looks, [pair for pair in candidates if pair not in apart], telling, report)
         compared = len(seen)
@@ -154,7 +162,7 @@ def find(
             threshold = _threshold(np.array(list(seen.values())), chance)
         pairs = {pair: score for pair, score in seen.items() if score >= threshold}
     groups = _groups(
-        {position[content]: files for content, files in copies.items()}, pairs, decided, looks, threshold or 1.0
+        {position[content]: files for content, files in copies.items()}, pairs, decisions, looks, threshold or 1.0
     )
 
     def described(files: list[tuple[_File, str, float]]) -> tuple[Duplicate, ...]:
@@ -162,14 +170,14 @@ def find(
             Duplicate(
                 file.image, os.fsdecode(file.path), kind, score,
                 _expected(score, chance, max(1, compared)) if kind == "near" else 0.0,
-                file.size, file.width, file.height,
+                file.size, file.width, file.height, file.mtime_ns, file.chosen,
             )
             for file, kind, score in files
         )  # fmt: skip
 
     found = tuple(described(group) for group in groups)
     found = tuple(sorted(found, key=lambda group: group[0].path))
-    return Duplicates(found, images, compared, None if exact_only else threshold, decided.count)
+    return Duplicates(found, images, compared, None if exact_only else threshold, len(decisions.images))
 
 
 # Proposing ------------------------------------------------------------------------------------------------------------
@@ -276,9 +284,14 @@ def _look(
     return seen
 
 
-def _chance(looks: Looks, far: list[tuple[int, int]]) -> NDArray[np.float64]:
+def _chance(looks: Looks, far: list[tuple[int, int]], report: Callable[[str, int, int], None]) -> NDArray[np.float64]:
     """The rising agreement of unrelated neighbours."""
-    return np.sort(np.array([looks.agreement(one, other) for one, other in far], np.float64))
+    found = np.empty(len(far))
+    for place, pair in enumerate(far):
+        found[place] = looks.agreement(*pair)
+        if place % 50 == 0:
+            report("unrelated pairs", place, len(far))
+    return np.sort(found)
 
 
 def _expected(score: float, chance: NDArray[np.float64], compared: int) -> float | None:
@@ -325,7 +338,7 @@ def _threshold(agreements: NDArray[np.float64], chance: NDArray[np.float64]) -> 
 def _groups(
     copies: dict[int, list[_File]],
     pairs: dict[tuple[int, int], float],
-    decided: _Decided,
+    decisions: Decided,
     looks: Looks,
     threshold: float,
 ) -> Iterator[list[tuple[_File, str, float]]]:
@@ -341,12 +354,14 @@ def _groups(
         free.discard(centre)
         keep = copies[centre][0]
         group = [(keep, "keep", 1.0)]
-        group += [(file, "exact", 1.0) for file in copies[centre][1:] if not decided.files(keep, file)]
+        # What someone chose to keep is nowhere proposed for removal.
+        exact = (file for file in copies[centre][1:] if not file.chosen and not decisions.both(keep.image, file.image))
+        group += [(file, "exact", 1.0) for file in exact]
         near = linked.get(centre, {})
         # Two steps away lies what was found beside a copy of the centre only: it must face the centre itself.
         reachable = {place for step in near for place in (step, *linked[step])} & free
         for place in sorted(reachable, key=lambda place: copies[place][0].worth):
-            if decided.apart(keep.hash, copies[place][0].hash):
+            if copies[place][0].chosen or decisions.apart(keep.hash, copies[place][0].hash):
                 continue
             score = near[place] if place in near else looks.agreement(centre, place)
             if score < threshold:
@@ -372,96 +387,65 @@ def _by_content(catalog: Catalog, under: str | None) -> dict[bytes, list[_File]]
     for row in catalog.read(query, values):
         file = _File(*row)
         found.setdefault(file.hash, []).append(file)
-    for files in found.values():
-        files.sort(key=lambda file: file.worth)
     return found
 
 
-# Decisions ------------------------------------------------------------------------------------------------------------
+# Afterwards -----------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Decided:
-    """What someone decided to keep both of: pairs of contents, and pairs of files with one content."""
+def settle(root: Path, catalog: Catalog, found: Duplicates) -> Duplicates:
+    """What was found, with the decisions since: nothing is sought again.
 
-    contents: frozenset[tuple[bytes, bytes]]
-    images: frozenset[tuple[int, int]]
-    count: int
-
-    def apart(self, one: bytes, other: bytes) -> bool:
-        return (min(one, other), max(one, other)) in self.contents
-
-    def files(self, one: _File, other: _File) -> bool:
-        return _pair(one.image, other.image) in self.images
-
-
-def keep_both(catalog: Catalog, images: Sequence[int]) -> int:
-    """Remembers that each two of these images are both to be kept, as long as neither's content changes.
-
-    Returns:
-        How many pairs were not remembered already.
-
-    Raises:
-        MasslError: fewer than two, or one that the collection doesn't hold.
+    Files that have gone or changed leave their groups, and so do those that are to be kept beside the one to keep.
+    Another one to keep comes first in its group; what doesn't duplicate it as well as it did the former leaves.
     """
-    hashes = _hashes(catalog, images)
-    if len(hashes) < 2:
-        raise MasslError("name at least two images that are to be kept both")
-    ids = sorted(hashes)
-    rows = [
-        (one, DISTINCT, f"{other} {_seal(hashes[one], hashes[other])}", now())
-        for place, one in enumerate(ids)
-        for other in ids[place + 1 :]
-    ]
-    with catalog.writing() as connection:
-        before = connection.total_changes
-        connection.executemany("INSERT OR IGNORE INTO decisions VALUES (?, ?, ?, ?)", rows)
-        return connection.total_changes - before
+    hashes = hashes_of(catalog, (item.image for group in found.groups for item in group))
+    decisions = decided(catalog, hashes)
+    groups = tuple(_settled(root, group, hashes, decisions, found.threshold) for group in found.groups)
+    return replace(found, groups=tuple(group for group in groups if group), kept_both=len(decisions.images))
 
 
-def forget(catalog: Catalog, images: Sequence[int] = ()) -> int:
-    """Forgets decisions to keep both: all of them, all about one image, or those among several; returns how many."""
-    chosen = set(images)
-    gone: list[tuple[int, str]] = []
-    for image, about in catalog.read("SELECT image, about FROM decisions WHERE kind = ?", [DISTINCT]):
-        pair = {image, int(about.split()[0])}
-        if not chosen or (pair & chosen if len(chosen) == 1 else pair <= chosen):
-            gone.append((image, about))
-    with catalog.writing() as connection:
-        _delete(connection, gone)
-    return len(gone)
-
-
-def _delete(connection: sqlite3.Connection, rows: Iterable[tuple[int, str]]) -> None:
-    statement = "DELETE FROM decisions WHERE image = ? AND kind = ? AND about = ?"
-    connection.executemany(statement, [(image, DISTINCT, about) for image, about in rows])
-
-
-def _decided(catalog: Catalog, copies: dict[bytes, list[_File]]) -> _Decided:
-    """The decisions about searchable images whose contents are still those that were decided on."""
-    known = {file.image: file for files in copies.values() for file in files}
-    contents, images = set(), set()
-    for image, about in catalog.read("SELECT image, about FROM decisions WHERE kind = ?", [DISTINCT]):
-        other, seal = about.split()
-        one, two = known.get(image), known.get(int(other))
-        if one is None or two is None or _seal(one.hash, two.hash) != seal:
+def _settled(
+    root: Path,
+    group: tuple[Duplicate, ...],
+    hashes: dict[int, bytes],
+    decisions: Decided,
+    threshold: float | None,
+) -> tuple[Duplicate, ...]:
+    """A group as it is now; empty where there is nothing left to decide."""
+    before = group[0]
+    group = tuple(replace(item, chosen=item.image in decisions.chosen) for item in group if item.image in hashes)
+    if not group:
+        return ()
+    keep = next((item for item in group if item.chosen), group[0])
+    looks = Looks([root / item.path for item in group], [hashes[item.image].hex() for item in group], {})
+    rest = []
+    for place, item in enumerate(group):
+        one, other = hashes[keep.image], hashes[item.image]
+        if item is keep or item.chosen or decisions.both(keep.image, item.image) or decisions.apart(one, other):
             continue
-        images.add(_pair(image, int(other)))
-        if one.hash != two.hash:
-            contents.add((min(one.hash, two.hash), max(one.hash, two.hash)))
-    return _Decided(frozenset(contents), frozenset(images), len(images))
+        if one == other:
+            rest.append(replace(item, kind="exact", score=1.0, false_matches=0.0))
+        elif keep.image == before.image or hashes.get(before.image) == one:
+            rest.append(item)
+        else:
+            score = looks.agreement(group.index(keep), place)
+            if score >= (threshold or 1.0):
+                # Of the pair that was compared then this is known; of another one not.
+                known = keep.false_matches if item.image == before.image else None
+                rest.append(replace(item, kind="near", score=score, false_matches=known))
+    first = replace(keep, kind="keep", score=1.0, false_matches=0.0)
+    return (first, *rest) if rest else ()
 
 
-def _hashes(catalog: Catalog, images: Iterable[int]) -> dict[int, bytes]:
-    found = {}
-    for image in set(images):
-        row = next(catalog.read("SELECT hash FROM images WHERE id = ? AND state = 'ready'", [image]), None)
-        if row is None:
-            raise MasslError("one of these images is no longer in the collection; nothing was remembered")
-        found[image] = row[0]
-    return found
-
-
-def _seal(one: bytes, other: bytes) -> str:
-    """Short for two contents, whichever is named first."""
-    return hashlib.sha256(min(one, other) + max(one, other)).hexdigest()[:16]
+def plan(found: Duplicates) -> str:
+    """What to keep and what to remove, as CSV with the columns `PLAN`, a line a file."""
+    text = io.StringIO(newline="")
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(PLAN)
+    for number, group in enumerate(found.groups, 1):
+        for item in group:
+            false_matches = "" if item.false_matches is None else f"{item.false_matches:.3g}"
+            action = ("keep", "") if item.kind == "keep" else ("remove", item.kind)
+            rows.writerow((number, item.path, *action, f"{item.score:.4f}", false_matches, item.bytes))
+    return text.getvalue()

@@ -12,7 +12,8 @@ import pytest
 
 from indexer import Collection, Encoder, duplicates
 from indexer.agreement import Looks
-from indexer.duplicates import Duplicates, _Candidates, _Decided, _File
+from indexer.decisions import Decided
+from indexer.duplicates import Duplicates, _Candidates, _File
 from indexer.engines import Exact
 from massl.errors import MasslError
 from tests.indexer.copies import EDITS, copy_of
@@ -155,7 +156,7 @@ def test_a_chain_does_not_become_one_group() -> None:
         duplicates._groups(
             {i: [file] for i, file in enumerate(files)},
             pairs,
-            _Decided(frozenset(), frozenset(), 0),
+            Decided(),
             Looks([Path()] * count, names, apart),
             0.8,
         )
@@ -171,7 +172,7 @@ def test_copies_of_copies_face_the_one_to_keep() -> None:
         duplicates._groups(
             {i: [file] for i, file in enumerate(files)},
             {(0, 1): 0.9, (1, 2): 0.9},
-            _Decided(frozenset(), frozenset(), 0),
+            Decided(),
             Looks([Path()] * 3, names, {f"{names[0][:16]}-{names[2][:16]}": 0.85}),
             0.8,
         )
@@ -248,3 +249,72 @@ def test_deciding_about_one_picture_says_what_is_missing(collection: Collection)
         collection.keep_both([image, image])
     with pytest.raises(MasslError, match="no longer"):
         collection.keep_both([image, 99_999])
+
+
+def test_the_file_that_someone_chose_is_kept_and_never_proposed_for_removal(
+    pair: tuple[Collection, list[str]],
+) -> None:
+    collection, (original, smaller, exact) = pair
+    ids = {path: collection.image_id(path) for path in (original, smaller, exact)}
+    found = collection.duplicates()
+    suggested = found.groups[0][0].path
+    assert suggested in (original, exact)
+    collection.choose(ids[smaller], [ids[original], ids[exact]])
+    anew = collection.duplicates()
+    assert (anew.groups[0][0].path, anew.groups[0][0].kind, anew.groups[0][0].chosen) == (smaller, "keep", True)
+    assert removed(collection) == {original, exact}
+    assert {item.kind for item in anew.groups[0][1:]} == {"near"} or len(anew.groups) == 1
+    # What is said without seeking again is the same.
+    settled = collection.settled(found)
+    assert settled.groups[0][0].path == smaller
+    assert {item.path for item in settled.groups[0][1:]} == {original, exact}
+    assert {round(item.score, 6) for item in settled.groups[0]} == {round(item.score, 6) for item in anew.groups[0]}
+    # Two that were chosen are both kept.
+    collection.choose(ids[exact], [])
+    assert {item.path for group in collection.settled(found).groups for item in group[1:]} == {original}
+    assert removed(collection) == {original}
+    collection.choose(ids[original], [ids[smaller], ids[exact]])  # the last word counts
+    assert removed(collection) == {smaller, exact}
+    assert collection.settled(found).groups[0][0].path == original
+    assert collection.forget_kept([ids[original]]) == 1
+    assert collection.settled(found) == found == collection.duplicates()
+
+
+def test_decisions_show_in_what_was_found_before_them(pair: tuple[Collection, list[str]]) -> None:
+    collection, paths = pair
+    ids = [collection.image_id(path) for path in paths]
+    found = collection.duplicates()
+    assert collection.settled(found) == found
+    keep, *rest = found.groups[0]
+    collection.keep_both([keep.image, rest[0].image])
+    ((_, left),) = collection.settled(found).groups
+    assert left.path == rest[1].path
+    assert removed(collection) == {left.path}
+    collection.keep_both(ids)
+    assert collection.settled(found).groups == ()
+    assert collection.settled(found).kept_both == 3
+    assert collection.kept_together() == [tuple(sorted(ids))]
+    collection.forget_kept(ids)
+    assert collection.kept_together() == []
+    assert collection.settled(found) == found
+
+
+def test_what_has_gone_since_it_was_found_is_not_shown(pair: tuple[Collection, list[str]]) -> None:
+    collection, (original, smaller, exact) = pair
+    found = collection.duplicates()
+    (collection.root / smaller).unlink()
+    collection.update()
+    assert {item.path for group in collection.settled(found).groups for item in group} == {original, exact}
+    (collection.root / exact).unlink()
+    collection.update()
+    assert collection.settled(found).groups == ()
+
+
+def test_a_choice_ends_when_the_file_changes(pair: tuple[Collection, list[str]]) -> None:
+    collection, (original, smaller, exact) = pair
+    image = collection.image_id(smaller)
+    collection.choose(image, [collection.image_id(original), collection.image_id(exact)])
+    with (collection.root / smaller).open("ab") as file:
+        file.write(b" another file now")
+    collection.update()
+    assert smaller in removed(collection)
