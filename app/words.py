@@ -19,6 +19,16 @@ def count(images: Sized) -> str:
     return "1 picture" if len(images) == 1 else f"{len(images):,} pictures"
 
 
+def size(number: int) -> str:
+    """Bytes as `3.4 MB`."""
+    value = float(number)
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if value < 1000 or unit == "GB":
+            break
+        value /= 1000
+    return f"{value:,.0f} {unit}" if unit == "bytes" or value >= 100 else f"{value:.1f} {unit}"
+
+
 def sentence(text: str) -> str:
     """An error's text as a sentence of its own."""
     text = readable(text)

@@ -24,7 +24,7 @@ from indexer.calibration import Calibration
 from indexer.catalog import Catalog, now, to_bytes
 from indexer.classify import Classification, classify
 from indexer.drift import Drift
-from indexer.duplicates import Duplicates
+from indexer.duplicates import Duplicate, Duplicates
 from indexer.encoder import Encoder, EncoderMismatch
 from indexer.engines import LADDER
 from indexer.index import AmendedIndex, CollectionIndex
@@ -495,9 +495,9 @@ class Collection:
         """Remembers that an image is to be kept in place of these; see `indexer.decisions.choose`."""
         decisions.choose(self.catalog, image, over)
 
-    def kept_together(self) -> list[tuple[int, ...]]:
+    def kept_together(self) -> list[tuple[Duplicate, ...]]:
         """Images that are to be kept all, in groups; see `indexer.decisions.kept_together`."""
-        return decisions.kept_together(self.catalog)
+        return duplicates.described(self.catalog, decisions.kept_together(self.catalog))
 
     def forget_kept(self, images: Sequence[int] = ()) -> int:
         """Forgets such decisions; see `indexer.decisions.forget`."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from indexer.agreement import Looks
 from indexer.calibration import CROWD, FAR, IDENTICAL, neighbourhood
-from indexer.catalog import Catalog
+from indexer.catalog import Catalog, in_parts
 from indexer.decisions import Decided, decided, hashes_of
 from indexer.ladder import unit
 from indexer.vectors import CatalogVectors, VectorIndex, VectorSource
@@ -438,6 +438,21 @@ def _settled(
     return (first, *rest) if rest else ()
 
 
+def described(catalog: Catalog, groups: Sequence[Sequence[int]]) -> list[tuple[Duplicate, ...]]:
+    """Groups of images that are all to be kept, as those of `find` are told."""
+    query = "SELECT id, path, size, width, height, mtime_ns FROM images WHERE id IN ({})"
+    rows: dict[int, tuple[Any, ...]] = {}
+    for part in in_parts([image for group in groups for image in group]):
+        rows |= {row[0]: row[1:] for row in catalog.read(query.format(", ".join("?" * len(part))), part)}
+    return [
+        tuple(
+            Duplicate(image, os.fsdecode(path), "keep", 1.0, 0.0, *facts)
+            for image, (path, *facts) in ((image, rows[image]) for image in group)
+        )
+        for group in groups
+    ]
+
+
 def plan(found: Duplicates) -> str:
     """What to keep and what to remove, as CSV with the columns `PLAN`, a line a file."""
     text = io.StringIO(newline="")
@@ -449,3 +464,20 @@ def plan(found: Duplicates) -> str:
             action = ("keep", "") if item.kind == "keep" else ("remove", item.kind)
             rows.writerow((number, item.path, *action, f"{item.score:.4f}", false_matches, item.bytes))
     return text.getvalue()
+
+
+def why(group: Sequence[Duplicate]) -> str:
+    """By what the first of a group is the one to keep, as `most pixels`."""
+    keep, *rest = group
+    if keep.chosen:
+        return "chosen"
+    ways: tuple[tuple[str, Callable[[Duplicate], int]], ...] = (
+        ("most pixels", lambda item: item.width * item.height),
+        ("largest file", lambda item: item.bytes),
+        ("oldest", lambda item: item.mtime_ns),
+    )
+    for name, value in ways:
+        rest = [item for item in rest if value(item) == value(keep)]
+        if not rest:
+            return name
+    return "shortest path"

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from app.screens.duplicates import DuplicatesScreen
 from app.screens.find import Find
 from app.screens.map import MapScreen
 from app.screens.screen import Screen
 from app.screens.sort import Sort
 
-SCREENS: tuple[type[Screen], ...] = (Find, Sort, MapScreen)
+SCREENS: tuple[type[Screen], ...] = (Find, Sort, MapScreen, DuplicatesScreen)
 
 __all__ = ["SCREENS", "Screen"]

@@ -1,0 +1,290 @@
+"""The screen "Duplicates": groups side by side, which file to keep, and the plan to take away. Nothing is deleted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from app.screens.screen import Action, Screen
+from app.session import Payload, Session, number
+from app.tiles import tile
+from app.words import readable, size
+from indexer import Collection
+from indexer import duplicates as logic
+from indexer.decisions import version
+from indexer.duplicates import Duplicate, Duplicates
+from indexer.work import Report, Standing, Work
+from massl.errors import MasslError
+
+PAGE = 20  # groups
+FILES = 24  # of one group that are drawn
+MOST = 1_000  # files of one group that can be kept all by one click
+AT_ONCE = 20_000  # images, up to which they are compared as soon as someone looks
+PATIENCE = 0.8  # seconds that an answer waits for what is soon done
+STEPS = {
+    "neighbours": "Comparing each picture with those most like it",
+    "unrelated pairs": "Looking at how alike unrelated pictures are",
+    "pairs": "Looking at the most promising pairs",
+}
+KINDS = {"exact": "the same content", "near": "near copies"}
+FILTERS = {"open": "To decide", "decided": "Decided", "kept": "Kept all"}
+
+Group = tuple[Duplicate, ...]
+
+
+@dataclass
+class Deciding:
+    """What one session looks at, and what it decided."""
+
+    filter: str = "open"
+    shown: int = PAGE
+    steps: list[list[int]] = field(default_factory=list)  # images of the groups decided on, the latest last
+    downloading: bool = False
+
+
+class DuplicatesScreen(Screen):
+    """Exact and near duplicates. What was found is everybody's; what is looked at is each one's own."""
+
+    key = "duplicates"
+    title = "Duplicates"
+    scripts = ("elements", "board")
+
+    def __init__(self, collection: Collection, uploads: Path) -> None:
+        super().__init__(collection, uploads)
+        self._finding = Work(self._find_all)
+        self._settled: tuple[Duplicates, Any, Duplicates] | None = None
+
+    @property
+    def actions(self) -> Mapping[str, Action]:
+        return {
+            "find": self._find,
+            "stop": self._stop,
+            "look": self._look,
+            "choose": self._choose,
+            "both": self._both,
+            "forget": self._forget,
+            "undo": self._undo,
+            "filter": self._filter,
+            "more": self._more,
+            "csv": self._csv,
+        }
+
+    def draw(self, session: Session) -> dict[str, Any]:
+        deciding = session.of(Deciding)
+        total = len(self.collection)
+        standing = self._finding.standing(self._generation())
+        if standing.state == "idle" and standing.result is None and 1 < total <= AT_ONCE:
+            self._find(session, {})
+            standing = self._finding.standing(self._generation())
+        found = self._current(standing)
+        downloading, deciding.downloading = deciding.downloading, False
+        drawn: dict[str, Any] = {
+            "running": _running(standing),
+            "problem": _problem(standing),
+            "found": found is not None,
+            "stale": found is not None and not standing.current,
+            "empty": "",
+            "summary": [],
+            "groups": [],
+            "filters": [],
+            "more": False,
+            "undo": bool(deciding.steps),
+        }
+        if found is None:
+            if not drawn["running"]:
+                drawn["empty"] = (
+                    f"{total:,} pictures are compared with each other, which may take a few minutes. You can go on "
+                    "searching meanwhile."
+                    if total > 1
+                    else "There are too few pictures in this folder to be duplicates of each other."
+                )
+            return drawn
+        groups = {
+            "open": [group for group in found.groups if not group[0].chosen],
+            "decided": [group for group in found.groups if group[0].chosen],
+            "kept": self._kept_together(),
+        }
+        chosen = groups[deciding.filter]
+        drawn["summary"] = _summary(found)
+        drawn["filter"] = deciding.filter
+        drawn["filters"] = [{"key": key, "name": name, "count": len(groups[key])} for key, name in FILTERS.items()]
+        drawn["groups"] = [self._group(group, deciding.filter) for group in chosen[: deciding.shown]]
+        drawn["more"] = len(chosen) > deciding.shown
+        if not chosen:
+            drawn["empty"] = _nothing(found, deciding.filter)
+        if downloading:
+            drawn["download"] = {"name": "duplicates.csv", "type": "text/csv", "text": readable(logic.plan(found))}
+        return drawn
+
+    def reset(self, session: Session) -> None:
+        session.of(Deciding).shown = PAGE
+
+    # Finding ------------------------------------------------------------------------------------------------------
+
+    def _find_all(self, report: Report) -> Duplicates:
+        try:
+            return self.collection.duplicates(report=report)
+        finally:
+            self.collection.catalog.close()  # this thread's connection
+
+    def _find(self, session: Session, payload: Payload) -> None:
+        self._finding.begin(self._generation())
+        self._finding.wait(PATIENCE)
+
+    def _stop(self, session: Session, payload: Payload) -> None:
+        self._finding.stop()
+        self._finding.wait(PATIENCE)
+
+    def _look(self, session: Session, payload: Payload) -> None:
+        self._finding.wait(PATIENCE / 2)
+
+    def _generation(self) -> str:
+        return self.collection.catalog.meta()["generation"]
+
+    def _current(self, standing: Standing[Duplicates]) -> Duplicates | None:
+        """What was found, with the decisions since; kept until someone decides again or the images change."""
+        found = standing.result
+        if found is None:
+            return None
+        state = version(self.collection.catalog), self._generation()
+        if self._settled is None or self._settled[0] is not found or self._settled[1] != state:
+            self._settled = found, state, self.collection.settled(found)
+        return self._settled[2]
+
+    # Deciding -----------------------------------------------------------------------------------------------------
+
+    def _group_of(self, payload: Payload) -> tuple[int, Group]:
+        """The picture that an action is about, and its group."""
+        image = number(payload.get("image"))
+        found = self._current(self._finding.standing(self._generation()))
+        for group in found.groups if found else ():
+            if any(item.image == image for item in group):
+                return image, group
+        raise MasslError("This group has changed since; look at it afresh")
+
+    def _choose(self, session: Session, payload: Payload) -> str:
+        image, group = self._group_of(payload)
+        (item,) = (item for item in group if item.image == image)
+        self.collection.choose(image, [other.image for other in group if other.image != image])
+        self._remember(session, group)
+        others = "the other file is" if len(group) == 2 else f"the other {len(group) - 1:,} files are"
+        return f"Remembered: keep {readable(item.path)}; {others} in the plan to be removed"
+
+    def _both(self, session: Session, payload: Payload) -> str:
+        _, group = self._group_of(payload)
+        if len(group) > MOST:
+            raise MasslError(
+                f"This group has {len(group):,} files; at most {MOST:,} can be kept all by one click. Choose one of "
+                "them, or use massl dupes --keep"
+            )
+        self.collection.forget_kept([item.image for item in group])
+        self.collection.keep_both([item.image for item in group])
+        self._remember(session, group)
+        return f"Remembered: all {len(group):,} are kept, and not proposed again"
+
+    def _forget(self, session: Session, payload: Payload) -> str:
+        image = number(payload.get("image"))
+        groups = [tuple(item.image for item in group) for group in self._kept_together()]
+        images = next((group for group in groups if image in group), None)
+        if images is None:
+            images = tuple(item.image for item in self._group_of(payload)[1])
+        self.collection.forget_kept(images)
+        return "Forgotten: this group is to be decided again"
+
+    def _undo(self, session: Session, payload: Payload) -> str:
+        steps = session.of(Deciding).steps
+        if not steps:
+            raise MasslError("There is nothing to undo")
+        self.collection.forget_kept(steps.pop())
+        return "Undone: the group is to be decided again"
+
+    def _remember(self, session: Session, group: Group) -> None:
+        steps = session.of(Deciding).steps
+        steps[:] = [*steps[-99:], [item.image for item in group]]
+
+    def _kept_together(self) -> list[Group]:
+        return self.collection.kept_together()
+
+    # Looking ------------------------------------------------------------------------------------------------------
+
+    def _filter(self, session: Session, payload: Payload) -> None:
+        deciding = session.of(Deciding)
+        wanted = str(payload.get("filter"))
+        deciding.filter = wanted if wanted in FILTERS else "open"
+        deciding.shown = PAGE
+
+    def _more(self, session: Session, payload: Payload) -> None:
+        session.of(Deciding).shown += PAGE
+
+    def _csv(self, session: Session, payload: Payload) -> None:
+        if self._finding.standing(self._generation()).result is None:
+            raise MasslError("Look for duplicates first")
+        session.of(Deciding).downloading = True
+
+    def _group(self, group: Group, filter_: str) -> dict[str, Any]:
+        kept = filter_ == "kept"
+        kinds = {item.kind for item in group[1:]}
+        alike = " and ".join(KINDS[kind] for kind in ("exact", "near") if kind in kinds)
+        title = f"{len(group):,} files, all kept" if kept else f"{len(group):,} files: {alike}"
+        reason = logic.why(group)
+        files = [self._file(item, place, kept, reason) for place, item in enumerate(group[:FILES])]
+        return {
+            "key": f"{filter_}:{group[0].image}",
+            "image": group[0].image,
+            "title": title,
+            "kind": filter_,
+            "files": files,
+            "rest": len(group) - len(files),
+        }
+
+    def _file(self, item: Duplicate, place: int, kept: bool, reason: str) -> dict[str, Any]:
+        if kept:
+            role, note = "both", ""
+        elif place:
+            role = "copy"
+            note = "Same content" if item.kind == "exact" else f"{100 * item.score:.0f} % of the detail agrees"
+        else:
+            role = "chosen" if item.chosen else "suggested"
+            note = "You decided to keep it" if item.chosen else reason[:1].upper() + reason[1:]
+        return tile(item.image, item.path, None) | {
+            "role": role,
+            "note": note,
+            "pixels": f"{item.width:,} x {item.height:,}",
+            "bytes": size(item.bytes),
+            "date": datetime.fromtimestamp(item.mtime_ns / 1e9).strftime("%Y-%m-%d"),
+        }
+
+
+def _running(standing: Standing[Any]) -> dict[str, Any] | None:
+    if standing.state != "running":
+        return None
+    step = STEPS.get(standing.step, "Preparing the search")
+    return {"step": step, "done": standing.done, "total": standing.total}
+
+
+def _problem(standing: Standing[Any]) -> str:
+    if standing.state == "failed":
+        return f"Looking for duplicates ended early: {readable(standing.reason)}"
+    return "Stopped. Nothing was lost; looking again begins anew." if standing.state == "stopped" else ""
+
+
+def _summary(found: Duplicates) -> list[str]:
+    if not found.groups:
+        return [f"No duplicates among {found.images:,} pictures."]
+    groups = "1 group" if len(found.groups) == 1 else f"{len(found.groups):,} groups"
+    files = "1 file" if found.removable == 1 else f"{found.removable:,} files"
+    return [
+        f"{groups} among {found.images:,} pictures; {files} ({size(found.removable_bytes)}) need not be kept.",
+        "Nothing is ever deleted here: take the plan away as a table, and do with it as you like.",
+    ]
+
+
+def _nothing(found: Duplicates, filter_: str) -> str:
+    if filter_ == "open":
+        return "Every group is decided." if found.groups or found.kept_both else "No two pictures here are copies."
+    if filter_ == "decided":
+        return "Groups of which you chose the file to keep come here."
+    return "Groups that you keep whole come here, and are not proposed again."
