@@ -124,6 +124,24 @@ class Calibration:
             return "same"
         return "alike" if self.scores.values and expected < 1 else "weak"
 
+    def bounds(self, images: int) -> dict[str, float] | None:
+        """From which score on a result is called `same` and `alike`, by the score alone; None where nothing tells.
+
+        One that stands out from its query's neighbourhood may be so called below, one in a crowd not even above.
+        """
+        if not self.scores.values:
+            return None
+
+        def least(expected: float) -> float:
+            low, high = -1.0, IDENTICAL
+            for _ in range(30):
+                middle = (low + high) / 2
+                low, high = (middle, high) if self.scores.expected(middle, images) > expected else (low, middle)
+            return high
+
+        same = IDENTICAL if self.copies_from is None else max(self.copies_from, least(SAME))
+        return {"same": round(min(IDENTICAL, same), 4), "alike": round(least(1.0), 4)}
+
     def to_json(self) -> str:
         """As the catalog keeps it."""
         return json.dumps(asdict(self))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import secrets
@@ -19,14 +20,15 @@ import filelock
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer import arrivals, calibration, decisions, drift, duplicates, indexing, kinds, labels, query, thumbnails
+from indexer import arrivals, calibration, decisions, drift, duplicates, health, indexing, kinds, labels, query, thumbnails
 from indexer.calibration import Calibration
 from indexer.catalog import Catalog, now, to_bytes
 from indexer.classify import Classification, classify
 from indexer.drift import Drift
 from indexer.duplicates import Duplicate, Duplicates
-from indexer.encoder import Encoder, EncoderMismatch
+from indexer.encoder import Encoder, EncoderMismatch, builtin_encoder
 from indexer.engines import LADDER
+from indexer.health import Health
 from indexer.index import AmendedIndex, CollectionIndex
 from indexer.kinds import Kinds
 from indexer.labels import Label
@@ -213,6 +215,7 @@ class Collection:
                 self.root, self.catalog, lambda: self.encoder, report, self.exclude, self.max_pixels
             )
             arrivals.note(self.catalog)
+            self.catalog.set_meta({"checked": now()})
             meta = self.catalog.meta()
             generation = meta["generation"]
             if meta.get("calibrated_generation") != generation:
@@ -515,10 +518,35 @@ class Collection:
         known, _, measured = meta.get("drift", "").partition(" ")
         if known == generation:
             return Drift.from_json(measured)
-        found = drift.of_collection(self.catalog, self.encoder.metadata.get("whitened") == "True")
+        try:
+            whitened = self.encoder.metadata.get("whitened") == "True"
+        except MasslError:  # its copy is damaged: what it was trained on can't be told, all else can
+            return drift.of_collection(self.catalog, False)
+        found = drift.of_collection(self.catalog, whitened)
         with contextlib.suppress(MasslError):  # a read-only or full disk costs the measuring each time
             self.catalog.set_meta({"drift": f"{generation} {found.to_json()}"})
         return found
+
+    def health(self, report: Callable[[str, int, int], None] = lambda step, done, total: None) -> Health:
+        """What takes a moment to find out: drift, the encoder, the folder and the disk; see `indexer.health`.
+
+        Args:
+            report: told the step, and how much of it is done, of how much.
+        """
+        report("drift", 0, 0)
+        found = self.drift()
+        try:
+            training = health.training(self.encoder)
+        except MasslError:
+            training = None
+        since = health.behind(self.root, self.catalog, self.exclude, report)
+        report("disk", 0, 0)
+        query = "SELECT count(*) FROM images WHERE state = 'ready' AND embedding IS NULL"
+        ((waiting,),) = self.catalog.read(query)
+        images = len(self)
+        builtin = self.catalog.meta()["encoder_sha256"] == hashlib.sha256(builtin_encoder().read_bytes()).hexdigest()
+        advice = health.advise(self.root, self.folder, found, since, waiting, images, builtin)
+        return Health(found, training, since, self._bytes(), advice)
 
     # About --------------------------------------------------------------------------------------------------------
 
@@ -527,9 +555,12 @@ class Collection:
         return indexing.skipped_files(self.catalog)
 
     def info(self) -> dict[str, Any]:
-        """Counts, encoder and disk use, in plain values."""
+        """Counts, encoder, drift and disk use, in plain values."""
         meta = self.catalog.meta()
-        disk = sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
+        try:
+            training = asdict(health.training(self.encoder))
+        except MasslError:  # its copy is damaged: all else can be told
+            training = None
         return {
             "kind": "collection",
             "root": str(self.root),
@@ -537,14 +568,27 @@ class Collection:
             "indexed": len(self),
             "labels": len(self.labels()),
             "encoder": {"name": meta["encoder_name"], "sha256": meta["encoder_sha256"], "dim": int(meta["dim"])},
+            "training": training,
             "search": asdict(measured) if (measured := self.measured()) else None,
+            "scores": self.calibration().bounds(len(self)),
+            "drift": self._drift_in_brief(),
             "created": meta["created"],
             "updated": meta.get("updated"),
-            "bytes": disk,
+            "checked": meta.get("checked"),
+            "bytes": self._bytes(),
             "exclude": list(self.exclude),
             "max_megapixels": self.max_pixels / 1e6,
             "skipped": [{"path": item.path, "reason": item.reason} for item in self.skipped()],
         }
+
+    def _drift_in_brief(self) -> dict[str, Any]:
+        found = asdict(self.drift())
+        if found["newest"]:
+            found["newest"].pop("examples")
+        return found
+
+    def _bytes(self) -> int:
+        return sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
 
 
 def _several(given: str | Sequence[str]) -> tuple[str, ...]:

@@ -62,10 +62,11 @@ class Work(Generic[Result]):
                 return standing
             return Standing(result=standing.result)
 
-    def begin(self, key: Hashable) -> None:
-        """Does the work for this key, unless it is done or going on; what goes on for another key is finished first."""
+    def begin(self, key: Hashable, anew: bool = False) -> None:
+        """Does the work for this key, unless it is done (and not wanted `anew`), or other work goes on."""
         with self._lock:
-            if self._standing.state == "running" or (self._standing.state == "done" and self._key == key):
+            done = self._standing.state == "done" and self._key == key
+            if self._standing.state == "running" or (done and not anew):
                 return
             self._key = key
             self._stop = threading.Event()

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from app.screens.duplicates import DuplicatesScreen
 from app.screens.find import Find
+from app.screens.health import HealthScreen
 from app.screens.map import MapScreen
 from app.screens.screen import Screen
 from app.screens.sort import Sort
 
-SCREENS: tuple[type[Screen], ...] = (Find, Sort, MapScreen, DuplicatesScreen)
+SCREENS: tuple[type[Screen], ...] = (Find, Sort, MapScreen, DuplicatesScreen, HealthScreen)
 
 __all__ = ["SCREENS", "Screen"]

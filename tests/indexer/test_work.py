@@ -39,6 +39,9 @@ def test_it_is_done_once_a_key_however_many_ask() -> None:
     work.begin("b")
     work.wait(LONG)
     assert work.standing("b").result == 2
+    work.begin("b", anew=True)
+    work.wait(LONG)
+    assert work.standing("b").result == 3
 
 
 def test_it_tells_how_far_it_is_and_stops_when_told() -> None:

@@ -1,0 +1,249 @@
+"""The screen "Health": what the collection is made of, what was passed over, how far to trust it, what would help."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from app.screens.screen import Action, Screen
+from app.session import Payload, Session
+from app.tiles import tile
+from app.words import readable, size
+from indexer import Collection
+from indexer.calibration import IDENTICAL
+from indexer.drift import FOREIGN, KNOWN, Drift, Newest
+from indexer.health import Health, Training
+from indexer.work import Report, Standing, Work
+from massl.errors import MasslError
+
+SKIPPED = 100  # files that are listed at first, and more at a time
+PATIENCE = 1.0  # seconds that an answer waits for what is soon done
+STEPS = {"drift": "Comparing the pictures", "folder": "Looking through the folder", "disk": "Measuring the disk"}
+ENGINES = {
+    "exact": "every picture is compared",
+    "fast scan": "a fast scan, its best ranked again",
+    "cells": "the nearest cells of the collection are searched",
+}
+
+
+@dataclass
+class Looking:
+    """What one session looks at."""
+
+    shown: int = SKIPPED
+    downloading: bool = False
+
+
+class HealthScreen(Screen):
+    """Facts about the collection. What takes a moment is found out in the background, for everybody."""
+
+    key = "health"
+    title = "Health"
+    scripts = ("elements", "board")
+
+    def __init__(self, collection: Collection, uploads: Path) -> None:
+        super().__init__(collection, uploads)
+        self._examining = Work(self._examine)
+
+    @property
+    def actions(self) -> Mapping[str, Action]:
+        return {"again": self._again, "look": self._look, "more": self._more, "csv": self._csv}
+
+    def draw(self, session: Session) -> dict[str, Any]:
+        looking = session.of(Looking)
+        standing = self._examining.standing(self._state())
+        if standing.state == "idle":
+            self._again(session, {})
+            standing = self._examining.standing(self._state())
+        meta = self.collection.catalog.meta()
+        skipped = self.collection.skipped()
+        found = standing.result
+        total = len(self.collection)
+        reasons = Counter(item.reason for item in skipped)
+        downloading, looking.downloading = looking.downloading, False
+        drawn: dict[str, Any] = {
+            "running": _running(standing),
+            "problem": f"Something could not be found out: {readable(standing.reason)}" if standing.reason else "",
+            "cards": [
+                _pictures(total, len(skipped), self.collection.label_counts(), meta, found),
+                _encoder(meta, found.training if found else None),
+                _search(self.collection, total),
+            ],
+            "drift": [*_familiar(found.drift, found.training), *self._newest(found.drift)] if found else [],
+            "advice": [
+                {"why": advice.why, "commands": [readable(command) for command in advice.commands]}
+                for advice in (found.advice if found else ())
+            ],
+            "skipped": [
+                {"path": readable(item.path), "reason": readable(item.reason)} for item in skipped[: looking.shown]
+            ],
+            "reasons": [{"reason": readable(reason), "count": number} for reason, number in reasons.most_common()],
+            "more": len(skipped) > looking.shown,
+        }
+        if downloading:
+            rows = io.StringIO()
+            writer = csv.writer(rows, lineterminator="\n")
+            writer.writerow(["path", "reason"])
+            writer.writerows((item.path, item.reason) for item in skipped)
+            drawn["download"] = {"name": "skipped.csv", "type": "text/csv", "text": readable(rows.getvalue())}
+        return drawn
+
+    def reset(self, session: Session) -> None:
+        session.of(Looking).shown = SKIPPED
+
+    def _examine(self, report: Report) -> Health:
+        try:
+            return self.collection.health(report)
+        finally:
+            self.collection.catalog.close()  # this thread's connection
+
+    def _state(self) -> tuple[str, str | None]:
+        """What its findings are about: the images, and the last look at the folder."""
+        meta = self.collection.catalog.meta()
+        return meta["generation"], meta.get("checked")
+
+    def _again(self, session: Session, payload: Payload) -> None:
+        self._examining.begin(self._state(), anew=True)
+        self._examining.wait(PATIENCE)
+
+    def _look(self, session: Session, payload: Payload) -> None:
+        self._examining.wait(PATIENCE / 2)
+
+    def _more(self, session: Session, payload: Payload) -> None:
+        session.of(Looking).shown += 10 * SKIPPED
+
+    def _csv(self, session: Session, payload: Payload) -> None:
+        session.of(Looking).downloading = True
+
+    def _newest(self, drift: Drift) -> list[dict[str, Any]]:
+        if drift.newest is None:
+            return []
+        notable = drift.newest.at_least > 0
+        try:
+            paths = self.collection.paths_of(drift.newest.examples)
+        except MasslError:  # one of them has gone since
+            paths = []
+        examples = [tile(image, path, None) for image, path in zip(drift.newest.examples, paths, strict=False)]
+        lines = _told(drift.newest)
+        return [{"title": "Your newest pictures", "lines": lines, "examples": examples, "notable": notable}]
+
+
+def _running(standing: Standing[Any]) -> dict[str, Any] | None:
+    if standing.state != "running":
+        return None
+    return {"step": STEPS.get(standing.step, "Looking"), "done": standing.done, "total": standing.total}
+
+
+def _fact(name: str, value: str, hint: str = "") -> dict[str, str]:
+    return {"name": name, "value": readable(value), "hint": hint}
+
+
+def _pictures(
+    total: int, skipped: int, labels: dict[str, int], meta: dict[str, str], found: Health | None
+) -> dict[str, Any]:
+    facts = [
+        _fact("Pictures", f"{total:,}"),
+        _fact("Passed over", f"{skipped:,} files" if skipped != 1 else "1 file", "Listed below, with the reasons"),
+        _fact("Labelled", f"{sum(labels.values()):,} in {len(labels):,} classes"),
+        _fact("Last brought up to date", _moment(meta.get("checked") or meta.get("updated"))),
+    ]
+    if found:
+        since = found.behind
+        if since is None:
+            folder = "The folder can't be reached"
+        elif since:
+            folder = f"{since.new:,} new, {since.changed:,} changed, {since.gone:,} gone"
+        else:
+            folder = "Nothing"
+        facts.append(_fact("Changed in the folder since", folder, "Files, by their sizes and times"))
+        facts.append(_fact("Disk", size(found.bytes), "The index and the thumbnails; your pictures are not counted"))
+    return {"title": "Collection", "facts": facts, "figures": []}
+
+
+def _encoder(meta: dict[str, str], training: Training | None) -> dict[str, Any]:
+    facts = [_fact("Name", meta["encoder_name"], f"SHA-256 {meta['encoder_sha256']}")]
+    if training is None:
+        return {"title": "Encoder", "facts": facts, "figures": []}
+    if training.architecture:
+        millions = f", {training.parameters / 1e6:,.1f} million parameters" if training.parameters else ""
+        facts.append(_fact("Network", training.architecture + millions))
+    images = f" on {training.images:,} images" if training.images else ""
+    facts.append(
+        _fact("Trained", f"{training.method}{images}" if training.method else images or "not said in its file")
+    )
+    facts.append(_fact("Vector", f"{meta['dim']} numbers a picture"))
+    figures = [{"name": name, "value": f"{100 * share:.1f} %"} for name, share in sorted(training.figures.items())]
+    return {
+        "title": "Encoder",
+        "facts": facts,
+        "figures": figures,
+        "about": "Right by the nearest labelled neighbours, on sets it was not trained on; from its file",
+    }
+
+
+def _search(collection: Collection, total: int) -> dict[str, Any]:
+    measured = collection.measured()
+    facts = []
+    if measured:
+        facts.append(_fact("How", ENGINES.get(measured.engine, measured.engine)))
+        if measured.queries:
+            found = f"{100 * measured.recall:.1f} % of the ten nearest, by {measured.queries:,} of your own pictures"
+            facts.append(_fact("Finds", found, "Measured against comparing with every picture"))
+        else:
+            facts.append(_fact("Finds", "all of the nearest, always"))
+    bounds = collection.calibration().bounds(total)
+    if bounds:
+        same = (
+            "only what is practically identical"
+            if bounds["same"] >= IDENTICAL
+            else f"from a score of {bounds['same']:.2f}"
+        )
+        facts.append(_fact("Called the same", same))
+        facts.append(_fact("Called alike", f"from a score of {bounds['alike']:.2f}", "Where chance would bring one"))
+    else:
+        facts.append(_fact("Scores", "too few pictures to say what they mean"))
+    return {"title": "Search", "facts": facts, "figures": []}
+
+
+def _familiar(drift: Drift, training: Training | None) -> list[dict[str, Any]]:
+    title = "Your pictures and the encoder's training images"
+    if drift.mean_score is None:
+        lines = ["There are too few pictures to say how unlike they are."]
+        return [{"title": title, "lines": lines, "examples": []}]
+    if drift.familiar is None:
+        lines = ["The encoder's file doesn't say what it was trained on in a way that could be compared."]
+        return [{"title": title, "lines": lines, "examples": []}]
+    said = {
+        "known": "Your pictures are about as varied to the encoder as those it was trained on.",
+        "narrow": "Your pictures are more alike to the encoder than those it was trained on.",
+        "foreign": "Your pictures are far from what the encoder was trained on, or all of one kind: "
+        "most of what it can tell apart does not occur in them.",
+    }
+    lines = [
+        said[drift.familiar],
+        f"Two of them, taken at random, score {drift.mean_score:.2f}; two of its training images 0. Up to "
+        f"{KNOWN:.2f} counts as alike, from {FOREIGN:.2f} on as far.",
+    ]
+    meter = {"value": min(1.0, max(0.0, drift.mean_score)), "low": KNOWN, "high": FOREIGN}
+    return [{"title": title, "lines": lines, "examples": [], "meter": meter}]
+
+
+def _told(newest: Newest) -> list[str]:
+    came = f"{newest.images:,} pictures came on {_moment(newest.since)} or later, after {newest.older:,} others."
+    if not newest.at_least:
+        return [f"{came} They look like the rest, as far as can be told from so many."]
+    return [
+        f"{newest.unlike:,} new pictures look unlike the rest.",
+        f"{came} At least {newest.at_least:,} of them are unlike; pictures of one occasion also count as such.",
+    ]
+
+
+def _moment(text: str | None) -> str:
+    """A time of the catalog as people here write it."""
+    return datetime.fromisoformat(text).astimezone().strftime("%Y-%m-%d %H:%M") if text else "not known"
