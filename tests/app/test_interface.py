@@ -1,0 +1,45 @@
+"""The interface for programs, by the example that the documentation gives."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from indexer import Collection
+from tests.app.test_server import _left_over
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def test_the_documentation_s_example_runs(
+    site: str, photos: Path, unlabelled: Collection, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = (DOCS / "page.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    images = [image for image, _ in unlabelled.images()]
+    unlabelled.add_labels("one", images[:3], "test")
+    unlabelled.add_labels("two", images[-3:], "test")
+    before = _left_over()
+    names = {"address": site, "example": str(photos / "flag" / "brazil.jpg")}
+    exec(compile(block, "docs/page.md", "exec"), names)
+    found, classified = names["found"], names["sorted_"]
+    assert [result["rank"] for result in found["results"]] == [1, 2, 3, 4, 5]  # type: ignore[index]
+    assert capsys.readouterr().out.startswith("1 flag/brazil.jpg 1.0")
+    assert classified["labels"] == {"one": 3, "two": 3}  # type: ignore[index]
+    assert len(classified["predictions"]) == len(images)  # type: ignore[index]
+    assert _left_over() == before
+
+
+def test_a_program_is_told_what_is_wrong_in_a_sentence(site: str, unlabelled: Collection, tmp_path: Path) -> None:
+    from gradio_client import Client, handle_file
+    from gradio_client.exceptions import AppError
+
+    client = Client(site, download_files=False, verbose=False)
+    (tmp_path / "x.jpg").write_text("no picture")
+    with pytest.raises(AppError, match="This file can't be used as a picture: not an image"):
+        client.predict(handle_file(tmp_path / "x.jpg"), 5, api_name="/search")
+    with pytest.raises(AppError, match="labels of at least two classes are needed"):
+        client.predict(api_name="/classify")
+    assert set(client.view_api(return_format="dict")["named_endpoints"]) == {"/search", "/classify"}
