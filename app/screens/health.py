@@ -53,14 +53,17 @@ class HealthScreen(Screen):
 
     @property
     def actions(self) -> Mapping[str, Action]:
-        return {"again": self._again, "look": self._look, "more": self._more, "csv": self._csv}
+        return {
+            "start": self._start,
+            "again": self._again,
+            "look": self._look,
+            "more": self._more,
+            "csv": self._csv,
+        }
 
     def draw(self, session: Session) -> dict[str, Any]:
         looking = session.of(Looking)
         standing = self._examining.standing(self._state())
-        if standing.state == "idle":
-            self._again(session, {})
-            standing = self._examining.standing(self._state())
         meta = self.collection.catalog.meta()
         skipped = self.collection.skipped()
         found = standing.result
@@ -107,6 +110,11 @@ class HealthScreen(Screen):
         """What its findings are about: the images, and the last look at the folder."""
         meta = self.collection.catalog.meta()
         return meta["generation"], meta.get("checked")
+
+    def _start(self, session: Session, payload: Payload) -> None:
+        # Only when someone opens the screen: while a folder is being indexed, its state changes all the time.
+        self._examining.begin(self._state())
+        self._examining.wait(PATIENCE)
 
     def _again(self, session: Session, payload: Payload) -> None:
         self._examining.begin(self._state(), anew=True)
