@@ -15,7 +15,7 @@ from cli.options import EncoderFile, Images, IndexDir, Json, Quiet, Verbose
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from indexer import Collection, IndexReport
+    from indexer import Collection, Encoder, IndexReport
     from indexer.indexing import Progress
 
 Exclude = Annotated[
@@ -69,6 +69,8 @@ def command(
     from indexer import Collection, Encoder
 
     given = Encoder.load(encoder) if encoder else None
+    if given:
+        _compare(images, index_dir, given, quiet)
     collection = Collection.create(images, given, index_dir, rebuild)
     max_pixels = None if max_megapixels is None else round(max_megapixels * 1e6)
 
@@ -106,6 +108,28 @@ def command(
         say("Closed.", quiet)
     if strict and report.skipped:
         raise typer.Exit(1)
+
+
+def _compare(images: Path, index_dir: Path | None, given: Encoder, quiet: bool) -> None:
+    """Says what another encoder would change, on the images that are labelled; nothing where that can't be said."""
+    from cli.terminal import ProgressLine, say
+    from indexer import Collection
+    from massl.errors import MasslError
+
+    try:
+        collection = Collection.open(images, index_dir)
+        if collection.catalog.meta()["encoder_sha256"] == given.sha256:
+            return
+        with ProgressLine("Comparing both encoders on the labelled images", "images", quiet) as line:
+            found = collection.compare(given, line.update)
+    except MasslError:
+        return  # no collection yet, or no labels to compare by
+    say(
+        f"{found.images:,} labelled images, named by their nearest others: {found.other:.1%} right with {given.name}, "
+        f"{found.present:.1%} with the present {collection.encoder.name}; only the new one named {found.only_other:,} "
+        f"right, only the present one {found.only_present:,} (by chance alone: p = {found.chance:.2g})",
+        quiet,
+    )
 
 
 def _next(noticed: Iterator[None]) -> bool:

@@ -20,10 +20,24 @@ import filelock
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer import arrivals, calibration, decisions, drift, duplicates, health, indexing, kinds, labels, query, thumbnails
+from indexer import (
+    arrivals,
+    calibration,
+    comparing,
+    decisions,
+    drift,
+    duplicates,
+    health,
+    indexing,
+    kinds,
+    labels,
+    query,
+    thumbnails,
+)
 from indexer.calibration import Calibration
 from indexer.catalog import Catalog, now, to_bytes
 from indexer.classify import Classification, classify
+from indexer.comparing import Comparison
 from indexer.drift import Drift
 from indexer.duplicates import Duplicate, Duplicates
 from indexer.encoder import Encoder, EncoderMismatch, builtin_encoder
@@ -526,6 +540,10 @@ class Collection:
         with contextlib.suppress(MasslError):  # a read-only or full disk costs the measuring each time
             self.catalog.set_meta({"drift": f"{generation} {found.to_json()}"})
         return found
+
+    def compare(self, other: Encoder, report: Callable[[int, int], None] = lambda done, total: None) -> Comparison:
+        """Another encoder beside the collection's own, on its labelled images; see `indexer.comparing.compare`."""
+        return comparing.compare(self.root, self.catalog, self.encoder, other, report)
 
     def health(self, report: Callable[[str, int, int], None] = lambda step, done, total: None) -> Health:
         """What takes a moment to find out: drift, the encoder, the folder and the disk; see `indexer.health`.
