@@ -87,7 +87,7 @@ def _connect(blocks: gr.Blocks, tab: gr.Tab, session: gr.State, screen: Screen, 
         elem_id=f"massl-{screen.key}",
         server_functions=[_function(each) for each in screen.functions] or None,
     )
-    board.act(do, [session], [session, board], **quiet)
+    board.act(do, [session], [session, board], trigger_mode="multiple", **quiet)
     tab.select(show, [session], [session, board], **quiet)
     if opened:
         blocks.load(show, [session], [session, board], **quiet)

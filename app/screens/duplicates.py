@@ -96,8 +96,8 @@ class DuplicatesScreen(Screen):
         if found is None:
             if not drawn["running"]:
                 drawn["empty"] = (
-                    f"{total:,} pictures are compared with each other, which may take a few minutes. You can go on "
-                    "searching meanwhile."
+                    f"{total:,} pictures are to be compared with each other, which may take a few minutes. You can "
+                    "go on searching meanwhile."
                     if total > 1
                     else "There are too few pictures in this folder to be duplicates of each other."
                 )

@@ -2,19 +2,27 @@
 
 let asking = null; // the next look at work that goes on
 
-function progress(running) {
+const told = make("span", { role: "status" });
+const bar = make("progress", { max: 100 });
+const progress = make("div", { class: "progress" }, told, bar, button("Stop", () => act({ do: "stop" })));
+let headed = ""; // what the head shows
+
+function drawProgress(running) {
   const share = running.total ? Math.round((100 * running.done) / running.total) : null;
-  return make(
-    "div",
-    { class: "progress" },
-    make("span", { role: "status" }, share === null ? `${running.step} …` : `${running.step}: ${share} %`),
-    make("progress", { max: 100, value: share, "aria-label": running.step }),
-    button("Stop", () => act({ do: "stop" })),
-  );
+  told.textContent = share === null ? `${running.step} …` : `${running.step}: ${share} %`;
+  bar.setAttribute("aria-label", running.step);
+  if (share === null) bar.removeAttribute("value");
+  else bar.value = share;
 }
 
 function drawHead() {
   const running = value.running;
+  parts.told.textContent = value.message && value.message.kind === "done" ? value.message.text : "";
+  if (running) drawProgress(running);
+  // Left as it is where it shows the same: a button that is replaced while it is being pressed is not pressed.
+  const wanted = JSON.stringify([Boolean(running), value.summary, value.stale, value.problem, value.found, value.undo, value.filters, value.filter]);
+  if (wanted === headed) return;
+  headed = wanted;
   const words = make(
     "div",
     { class: "words" },
@@ -43,10 +51,9 @@ function drawHead() {
     }),
   );
   parts.head.replaceChildren(
-    make("div", { class: "ask" }, words, buttons, running ? progress(running) : null),
+    make("div", { class: "ask" }, words, buttons, running ? progress : null),
     filters.length ? make("div", { class: "orders", role: "group", "aria-label": "Which groups" }, filters) : "",
   );
-  parts.told.textContent = value.message && value.message.kind === "done" ? value.message.text : "";
 }
 
 function drawFile(file, group) {

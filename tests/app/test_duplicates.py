@@ -6,6 +6,7 @@ import csv
 import io
 import shutil
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -268,3 +269,31 @@ def test_a_person_decides_about_duplicates(tab: Any, undecided: Collection, tmp_
     tab.wait_for_selector("#massl-duplicates .file.suggested")
     tab.set_viewport_size({"width": 390, "height": 844})
     assert tab.evaluate("() => document.documentElement.scrollWidth") == 390
+
+
+class Endless(Collection):
+    """A collection in which looking for duplicates never ends by itself."""
+
+    def duplicates(self, *, report: Any, **options: Any) -> Duplicates:
+        """See `Collection.duplicates`."""
+        while True:
+            report("pairs", 30, 100)
+            time.sleep(0.02)
+
+
+def test_looking_can_be_stopped_in_the_page_while_its_progress_is_drawn(browser: Any, undecided: Collection) -> None:
+    with serve(Endless.open(undecided.root), "127.0.0.1", 0, None) as address:
+        context = browser.new_context()
+        tab = context.new_page()
+        tab.set_default_timeout(WAIT)
+        tab.goto(str(address))
+        tab.get_by_role("tab", name="Duplicates").click()
+        board = tab.locator("#massl-duplicates")
+        for _ in range(2):
+            tab.wait_for_function("() => document.querySelector('#massl-duplicates progress')?.value === 30")
+            board.get_by_role("button", name="Stop").click()
+            board.get_by_text("Stopped. Nothing was lost").wait_for()
+            board.get_by_role("button", name="Find duplicates").click()
+        board.get_by_role("button", name="Stop").click()
+        board.get_by_text("Stopped. Nothing was lost").wait_for()
+        context.close()
