@@ -10,7 +10,7 @@ import secrets
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -25,6 +25,7 @@ from indexer import (
     calibration,
     comparing,
     decisions,
+    deploy,
     drift,
     duplicates,
     health,
@@ -32,23 +33,31 @@ from indexer import (
     kinds,
     labels,
     query,
+    rejections,
+    suspects,
+    takeaway,
     thumbnails,
 )
 from indexer.calibration import Calibration
 from indexer.catalog import Catalog, now, to_bytes
-from indexer.classify import Classification, classify
+from indexer.choosing import choose
+from indexer.classify import Classification, Classifier, classify, examples, train
 from indexer.comparing import Comparison
 from indexer.drift import Drift
 from indexer.duplicates import Duplicate, Duplicates
 from indexer.encoder import Encoder, EncoderMismatch, builtin_encoder
 from indexer.engines import LADDER
+from indexer.groups import GROUPS, Group, find_groups
 from indexer.health import Health
 from indexer.index import AmendedIndex, CollectionIndex
 from indexer.kinds import Kinds
 from indexer.labels import Label
 from indexer.ladder import MARGIN, Ladder, Measured, nearest, unit
+from indexer.learning import LearningCurve, learning_curve
 from indexer.map import CollectionMap
 from indexer.query import Query, Result
+from indexer.queues import most_different
+from indexer.suspects import Suspect
 from indexer.vectors import CatalogVectors, Preparing
 from massl.errors import MasslError
 from massl.images import CATALOG, MAX_PIXELS, Skipped, check_folder, check_holds_images
@@ -70,6 +79,8 @@ class Collection:
         self._index = CollectionIndex(catalog, folder, engines)
         self.map = CollectionMap(catalog, folder)
         self.updating = False  # whether this process is bringing it up to date
+        self._vectors: tuple[object, NDArray[np.int64], NDArray[np.float32]] | None = None
+        self._classified: tuple[object, Classification] | None = None
 
     # Opening ------------------------------------------------------------------------------------------------------
 
@@ -398,11 +409,21 @@ class Collection:
         return thumbnails.make(self.root / os.fsdecode(row[0]), row[1].hex(), self.folder, self.max_pixels)
 
     def _load_vectors(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Ids int64 `[N]` and unit vectors float32 `[N, D]` of all searchable images, from the catalog."""
+        """Ids int64 `[N]` and unit vectors float32 `[N, D]` of all searchable images; kept until one changes."""
+        state, kept = self._vectors_state(), self._vectors
+        if kept is not None and kept[0] == state:
+            return kept[1:]
+        self._vectors = kept = None  # before more of them are read: never twice in memory
         blocks = list(CatalogVectors(self.catalog).blocks())
-        ids = np.concatenate([np.empty(0, np.int64), *(ids for ids, _ in blocks)])
+        ids = np.concatenate([np.empty(0, np.int64), *(own for own, _ in blocks)])
         dim = int(self.catalog.meta()["dim"])
-        return ids, np.concatenate([np.empty((0, dim), np.float32), *(unit(packed) for _, packed in blocks)])
+        vectors = np.empty((len(ids), dim), np.float32)
+        start = 0
+        for _, packed in blocks:
+            vectors[start : start + len(packed)] = unit(packed)
+            start += len(packed)
+        self._vectors = state, ids, vectors
+        return ids, vectors
 
     # Labels -------------------------------------------------------------------------------------------------------
 
@@ -413,6 +434,14 @@ class Collection:
             MasslError: an empty label, one of more than 100 characters or with control characters.
         """
         return labels.add(self.catalog, label, images, author)
+
+    def give_labels(self, wanted: Mapping[int, str], author: str) -> int:
+        """Gives each image its own label, all of them or none; returns how many.
+
+        Raises:
+            MasslError: as `add_labels`.
+        """
+        return labels.give(self.catalog, wanted, author)
 
     def remove_labels(self, images: Iterable[int]) -> int:
         """Takes the labels off images; returns how many had one."""
@@ -435,13 +464,119 @@ class Collection:
         return labels.of(self.catalog, images)
 
     def classify(self) -> Classification:
-        """Few-shot classification of every searchable image from the labels so far.
+        """Few-shot classification of every searchable image from the labels so far, less what was rejected.
+
+        Kept until a label, a rejection or a vector changes.
 
         Raises:
             MasslError: labels of fewer than two classes.
         """
+        given, rejected = labels.by_image(self.catalog), rejections.by_image(self.catalog)
+        state = (self._vectors_state(), given, rejected)
+        kept = self._classified
+        if kept is None or kept[0] != state:
+            ids, vectors = self._load_vectors()
+            kept = state, classify(ids, vectors, given, rejected)
+            self._classified = kept
+        return kept[1]
+
+    def _vectors_state(self) -> tuple[str, int]:
+        """Differs whenever a vector does, or which there are."""
+        if not self.catalog.notes_changes():
+            return self.catalog.meta().get("generation", ""), 0
+        last = next(self.catalog.read("SELECT seq FROM sqlite_sequence WHERE name = 'changes'"), (0,))[0]
+        return self.catalog.meta()["encoder_sha256"], last
+
+    def reject_labels(self, rejected: Mapping[int, str]) -> int:
+        """Remembers, image by image, a label that was proposed and is wrong; returns how many were not known yet.
+
+        Raises:
+            MasslError: one of the images is no longer in the collection.
+        """
+        return rejections.add(self.catalog, rejected)
+
+    def forget_rejected(self, rejected: Iterable[tuple[int, str]]) -> int:
+        """Forgets rejections, each an image and a label; returns how many there were."""
+        return rejections.remove(self.catalog, rejected)
+
+    def learning_curve(self, report: Callable[[int, int], None] = lambda done, total: None) -> LearningCurve:
+        """How the accuracy grew with the labels, and how many more would help; see `indexer.learning`.
+
+        Raises:
+            MasslError: labels of fewer than two classes.
+        """
+        _, vectors, targets, _ = self._examples()
+        return learning_curve(vectors, targets, choose(vectors, targets), report)
+
+    def suspects(self) -> list[Suspect]:
+        """Labels that are probably wrong, the most suspect first, without those that somebody confirmed.
+
+        Raises:
+            MasslError: labels of fewer than two classes.
+        """
+        ids, vectors, targets, classes = self._examples()
+        kept = suspects.confirmed(self.catalog)
+        found = suspects.suspects(ids, vectors, targets, classes, choose(vectors, targets))
+        return [suspect for suspect in found if (suspect.image, suspect.given) not in kept]
+
+    def confirm_labels(self, given: Iterable[tuple[int, str]]) -> None:
+        """Remembers that labels, each an image and its label, are right although they are suspect."""
+        suspects.confirm(self.catalog, given)
+
+    def forget_confirmed(self, given: Iterable[tuple[int, str]]) -> None:
+        """Takes that back."""
+        suspects.doubt_again(self.catalog, given)
+
+    def _examples(self) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.int64], tuple[str, ...]]:
+        """Ids `[n]`, vectors `[n, D]` and targets `[n]` of the labelled images, and the classes."""
+        given = labels.by_image(self.catalog)
+        ids, packed = CatalogVectors(self.catalog).of(np.array(sorted(given), np.int64))
+        rows, targets, classes = examples(ids, given)
+        return ids[rows], unit(packed)[rows], targets, classes
+
+    def different(self, count: int) -> list[int]:
+        """Unlabelled images that are unlike the labelled ones and each other; see `indexer.queues.most_different`."""
         ids, vectors = self._load_vectors()
-        return classify(ids, vectors, labels.by_image(self.catalog))
+        labelled = np.isin(ids, np.array(list(labels.by_image(self.catalog)), np.int64))
+        return [int(identity) for identity in ids[most_different(vectors, labelled, count)]]
+
+    def groups(self, count: int = GROUPS) -> list[Group]:
+        """Groups of like images that nobody has labelled, the closest first; see `indexer.groups`."""
+        ids, vectors = self._load_vectors()
+        free = ~np.isin(ids, np.array(list(labels.by_image(self.catalog)), np.int64))
+        return find_groups(ids[free], vectors[free], count)
+
+    def export_labels(self, kind: str, predictions: bool = False, sure: float = 0.0) -> str:
+        """The labels as the text of a file.
+
+        Args:
+            kind: one of `indexer.takeaway.FORMATS`.
+            predictions: with the predicted classes of images that nobody has labelled.
+            sure: the least probability of those.
+
+        Raises:
+            MasslError: no such format, nothing labelled, or, for predictions, labels of fewer than two classes.
+        """
+        guesses: list[tuple[int, str, float]] = []
+        if predictions:
+            result = self.classify()
+            guesses = [
+                (int(result.images[row]), result.classes[result.predicted[row]], float(result.probability[row]))
+                for row in np.flatnonzero(result.sure(sure) & ~result.labelled)
+            ]
+        return takeaway.write(kind, takeaway.rows(self.catalog, guesses), self.root.resolve().name)
+
+    def export_classifier(self, path: Path | str) -> Classifier:
+        """Writes the classifier, of one linear head, as an `.onnx` file that takes pictures; see `indexer.deploy`.
+
+        Raises:
+            MasslError: labels of fewer than two classes, or the file can't be written.
+        """
+        ids, vectors, targets, classes = self._examples()
+        given = {int(identity): classes[target] for identity, target in zip(ids, targets, strict=True)}
+        fitted = train(ids, vectors, given, linear=True)
+        deploy.write(fitted, self.encoder, Path(path))
+        return fitted
 
     def paths_of(self, images: Sequence[int]) -> list[str]:
         """Paths, relative to the root, of searchable images by id, in the order given.

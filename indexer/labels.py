@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from indexer.catalog import Catalog, in_parts, now
@@ -30,16 +30,31 @@ def add(catalog: Catalog, label: str, images: Iterable[int], author: str) -> int
         MasslError: an empty label, one of more than 100 characters or with control characters, or an image that the
             catalog doesn't hold.
     """
-    label = label.strip()
-    if not label or len(label) > MAX_LABEL or not label.isprintable():
-        raise MasslError(f"a label is 1 to {MAX_LABEL} printable characters, not {label[:20]!r} ({len(label)})")
-    rows = [(image, label, author, now()) for image in images]
+    return give(catalog, dict.fromkeys(images, label), author)
+
+
+def give(catalog: Catalog, wanted: Mapping[int, str], author: str) -> int:
+    """Gives each image its label, as `add`, all of them or none; returns how many.
+
+    Raises:
+        MasslError: as `add`.
+    """
+    for label in set(wanted.values()):
+        check(label)
+    rows = [(image, label.strip(), author, now()) for image, label in wanted.items()]
     with catalog.writing() as connection:
         try:
             connection.executemany("INSERT OR REPLACE INTO labels VALUES (?, ?, ?, ?)", rows)
         except sqlite3.IntegrityError:
             raise MasslError("one of these images is no longer in the collection; nothing was labelled") from None
     return len(rows)
+
+
+def check(label: str) -> None:
+    """Raises MasslError for an empty label, one of more than 100 characters or with control characters."""
+    label = label.strip()
+    if not label or len(label) > MAX_LABEL or not label.isprintable():
+        raise MasslError(f"a label is 1 to {MAX_LABEL} printable characters, not {label[:20]!r} ({len(label)})")
 
 
 def remove(catalog: Catalog, images: Iterable[int]) -> int:

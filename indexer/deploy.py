@@ -1,0 +1,113 @@
+"""The few-shot classifier as one `.onnx` file: the encoder's graph, then the head. It classifies pictures anywhere.
+
+Input `pixels`, uint8 `[N, S, S, 3]`, as the encoder's; outputs `probabilities`, float32 `[N, C]`, and `embedding`, as
+the encoder's. The labels stand in the metadata, as JSON under `massl.labels`, in the order of the probabilities.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from indexer.classify import Classifier
+from indexer.encoder import Encoder
+from indexer.heads import Linear
+from massl.errors import MasslError
+
+TOLERANCE = 1e-3  # of a probability: the encoder may compute in half precision
+
+
+def write(fitted: Classifier, encoder: Encoder, path: Path) -> None:
+    """Writes the file, whole or not at all, once ONNX Runtime agrees with the classifier.
+
+    Args:
+        fitted: with a linear head; see `indexer.classify.train`.
+        encoder: the collection's.
+        path: the file to write.
+
+    Raises:
+        MasslError: it can't be written, or the file doesn't do what the classifier does.
+    """
+    import onnx
+
+    model = onnx.load_model_from_string(encoder.path.read_bytes())
+    _append(model, fitted)
+    _describe(model, fitted, encoder)
+    onnx.checker.check_model(model)
+    data = model.SerializeToString()
+    _verify(data, fitted, encoder)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(data)
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise MasslError(f"{path} can't be written ({error.strerror or error}); choose another place") from None
+
+
+def _append(model: Any, fitted: Classifier) -> None:
+    from onnx import TensorProto, helper, numpy_helper
+
+    assert isinstance(fitted.head, Linear)
+    warmth, classes = fitted.choice.temperature, len(fitted.classes)
+    graph = model.graph
+    # Names that no exporter gives, so that none is taken.
+    weights, bias, keep, rest = (f"massl/head/{name}" for name in ("weights", "bias", "keep", "rest"))
+    for name, value in (
+        (weights, fitted.head.weights / warmth),
+        (bias, fitted.head.bias / warmth),
+        (keep, 1 - fitted.doubt),
+        (rest, fitted.doubt / classes),
+    ):
+        graph.initializer.append(numpy_helper.from_array(np.asarray(value, np.float32), name))
+    graph.node.extend(
+        [
+            helper.make_node("MatMul", ["embedding", weights], ["massl/head/product"]),
+            helper.make_node("Add", ["massl/head/product", bias], ["massl/head/logits"]),
+            helper.make_node("Softmax", ["massl/head/logits"], ["massl/head/shares"], axis=1),
+            helper.make_node("Mul", ["massl/head/shares", keep], ["massl/head/kept"]),
+            helper.make_node("Add", ["massl/head/kept", rest], ["probabilities"]),
+        ]
+    )
+    embedding = next(output for output in graph.output if output.name == "embedding")
+    batch = embedding.type.tensor_type.shape.dim[0].dim_param or "N"
+    outputs = [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, [batch, classes]), embedding]
+    del graph.output[:]
+    graph.output.extend(outputs)
+
+
+def _describe(model: Any, fitted: Classifier, encoder: Encoder) -> None:
+    from onnx import helper
+
+    facts = dict(encoder.metadata) | {
+        "kind": "classifier",
+        "labels": json.dumps(list(fitted.classes)),
+        "encoder_sha256": encoder.sha256,
+        "head": fitted.choice.candidate.method,
+    }
+    if fitted.choice.accuracy is not None and fitted.choice.interval is not None:
+        low, high = fitted.choice.interval
+        facts["estimated_accuracy"] = json.dumps(
+            {"accuracy": round(fitted.choice.accuracy, 4), "low": round(low, 4), "high": round(high, 4)}
+        )
+    helper.set_model_props(model, {f"massl.{key}": value for key, value in facts.items()})
+
+
+def _verify(data: bytes, fitted: Classifier, encoder: Encoder) -> None:
+    """Runs both on the same pictures, which need not be of anything."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    side = encoder.image_size
+    pixels = np.random.default_rng(0).integers(0, 256, (3, side, side, 3), np.uint8)
+    (told,) = session.run(["probabilities"], {"pixels": pixels})
+    wanted = fitted.probabilities(encoder.embed(pixels))
+    if not np.allclose(told, wanted, atol=TOLERANCE):
+        most = float(np.abs(told - wanted).max())
+        raise MasslError(f"the classifier's file differs from the classifier by {most:.3g}; it was not written")

@@ -1,0 +1,184 @@
+"""Classes from a few labels: the choice of a head, its probabilities, its estimate."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from indexer import Collection
+from indexer.choosing import MOST, choose, folds, held_out, sample, wilson
+from indexer.classify import NONE, classify, train
+from indexer.heads import LOGISTIC, NEIGHBOURS, PROTOTYPES, Candidate, Linear, candidates, softmax
+from massl.errors import MasslError
+from tests.indexer.kinds import kinds, labels_of
+
+
+def test_every_method_is_tried_and_the_best_chosen() -> None:
+    ids, vectors, targets = kinds(300, 3, seed=1)
+    result = classify(ids, vectors, labels_of(ids, targets, 20))
+    assert {item.method for item in result.compared} == {LOGISTIC, PROTOTYPES, NEIGHBOURS}
+    accuracies = [item.accuracy for item in result.compared]
+    assert accuracies == sorted(accuracies, reverse=True)
+    assert result.method == result.compared[0].method
+
+
+def test_neighbours_are_chosen_where_a_class_lies_in_two_places() -> None:
+    # Opposite corners are of one class: no linear head can tell them apart.
+    draw = np.random.default_rng(0)
+    corners = np.array([[1, 1], [-1, -1], [1, -1], [-1, 1]])
+    place = draw.integers(0, 4, 200)
+    points = corners[place] + 0.3 * draw.standard_normal((200, 2))
+    vectors = (points / np.linalg.norm(points, axis=1, keepdims=True)).astype(np.float32)
+    ids = np.arange(200)
+    result = classify(ids, vectors, labels_of(ids, place // 2, 30))
+    assert result.method == NEIGHBOURS
+    assert (result.predicted == place // 2).mean() > 0.95
+    fitted = train(ids, vectors, labels_of(ids, place // 2, 30), linear=True)
+    assert isinstance(fitted.head, Linear)
+
+
+@pytest.mark.parametrize("candidate", candidates(100), ids=str)
+def test_each_head_beats_chance_by_far_and_its_logits_are_shares(candidate: Candidate) -> None:
+    _, vectors, targets = kinds(300, 4, seed=2)
+    logits = candidate.fit(vectors[:100], targets[:100], 4).logits(vectors[100:])
+    assert logits.shape == (200, 4)
+    assert (logits.argmax(1) == targets[100:]).mean() > 0.7
+    assert np.allclose(softmax(logits).sum(1), 1)
+
+
+def test_the_nearest_class_mean_is_by_distance() -> None:
+    _, vectors, targets = kinds(60, 3, seed=3)
+    means = np.stack([vectors[targets == target].mean(0) for target in range(3)])
+    nearest = ((vectors[:, None] - means) ** 2).sum(2).argmin(1)
+    assert (Candidate(PROTOTYPES).fit(vectors, targets, 3).logits(vectors).argmax(1) == nearest).all()
+
+
+def test_no_image_is_named_by_a_head_that_saw_it() -> None:
+    # Labels at random: a head that saw an image would know its label, one that didn't can only guess.
+    _, vectors, _ = kinds(120, 1, seed=4)
+    targets = np.random.default_rng(0).integers(0, 4, 120)
+    logits = held_out(vectors, targets, Candidate(NEIGHBOURS, 3))
+    assert (logits.argmax(1) == targets).mean() < 0.5
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.integers(2, 9), min_size=2, max_size=5))
+def test_every_class_is_in_every_fit_and_every_image_is_held_out_once(sizes: list[int]) -> None:
+    targets = np.repeat(np.arange(len(sizes)), sizes)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        splits = folds(targets)
+    assert sorted(row for _, outside in splits for row in outside) == list(range(len(targets)))
+    assert all(set(targets[inside]) == set(range(len(sizes))) for inside, _ in splits)
+
+
+def test_the_estimate_and_its_interval_hold_on_images_never_labelled() -> None:
+    inside, told, seen = 0, [], []
+    for seed in range(20):
+        ids, vectors, targets = kinds(600, 4, seed=seed, spread=1.5)
+        result = classify(ids, vectors, labels_of(ids, targets, 8, seed))
+        right = float((result.predicted == targets)[~result.labelled].mean())
+        assert result.estimated_accuracy is not None
+        assert result.interval is not None
+        low, high = result.interval
+        assert low < result.estimated_accuracy < high
+        inside += low <= right <= high
+        told.append(result.estimated_accuracy)
+        seen.append(right)
+    assert inside >= 17  # of 20, nineteen on average
+    assert abs(np.mean(told) - np.mean(seen)) < 0.05  # neither flattered nor belittled
+    assert 0.5 < np.mean(seen) < 0.9
+
+
+def test_probabilities_are_as_often_right_as_they_say() -> None:
+    said, right = [], []
+    for seed in range(10):
+        ids, vectors, targets = kinds(600, 3, seed=seed, spread=1.5)
+        result = classify(ids, vectors, labels_of(ids, targets, 20, seed))
+        said.append(result.probability[~result.labelled])
+        right.append((result.predicted == targets)[~result.labelled])
+    shares, hits = np.concatenate(said), np.concatenate(right)
+    for low, high in ((0.4, 0.6), (0.6, 0.8), (0.8, 1.0)):
+        among = (shares >= low) & (shares < high)
+        assert abs(shares[among].mean() - hits[among].mean()) < 0.12
+
+
+def test_unsure_images_are_left_without_a_class_and_labelled_ones_keep_theirs() -> None:
+    ids, vectors, targets = kinds(300, 3, seed=5, spread=1.5)
+    result = classify(ids, vectors, labels_of(ids, targets, 5))
+    sure = result.sure(0.7)
+    assert sure[result.labelled].all()
+    assert (result.probability[sure] >= 0.7).all()
+    assert 15 < sure.sum() < 300
+    assert result.sure(0.0).all()
+
+
+def test_a_rejected_class_is_not_proposed_and_the_others_become_no_likelier() -> None:
+    ids, vectors, targets = kinds(200, 3, seed=6)
+    labels = labels_of(ids, targets, 5)
+    before = classify(ids, vectors, labels)
+    row = int(np.flatnonzero(~before.labelled)[0])
+    first = before.classes[before.predicted[row]]
+    after = classify(ids, vectors, labels, {int(ids[row]): frozenset({first, "no such class"})})
+    assert after.classes[after.predicted[row]] != first
+    assert after.probability[row] <= 1 - before.probability[row]
+    assert (np.delete(after.probability, row) == np.delete(before.probability, row)).all()
+    nothing = classify(ids, vectors, labels, {int(ids[row]): frozenset(before.classes), 10**9: frozenset({first})})
+    assert nothing.predicted[row] == NONE
+    assert not nothing.sure(0.0)[row]
+    # What somebody gave stands, whatever was rejected before.
+    own = int(np.flatnonzero(before.labelled)[0])
+    kept = classify(ids, vectors, labels, {int(ids[own]): frozenset({labels[int(ids[own])]})})
+    assert kept.classes[kept.predicted[own]] == labels[int(ids[own])]
+
+
+def test_six_right_of_six_is_no_certainty() -> None:
+    low, high = wilson(1.0, 6)
+    assert 0.5 < low < 0.7
+    assert high == pytest.approx(1.0)
+
+
+def test_many_labels_are_sampled_with_every_class_in() -> None:
+    targets = np.concatenate([np.zeros(3 * MOST, np.int64), np.ones(3, np.int64)])
+    rows = sample(targets, MOST)
+    assert len(rows) <= MOST + 2
+    assert (targets[rows] == 1).sum() >= 2
+    _, vectors, own = kinds(MOST + 500, 2, seed=7, dim=8)
+    assert choose(vectors, own).judged_on <= MOST + 1
+
+
+def test_a_collection_classifies_afresh_when_anything_changed(collection: Collection) -> None:
+    pictures = collection.images()
+    for kind in ("flag", "space"):
+        collection.add_labels(kind, [image for image, path in pictures if path.startswith(kind)][:3], "me")
+    first = collection.classify()
+    assert collection.classify() is first
+    image = int(first.images[~first.labelled][0])
+    row = int(np.flatnonzero(first.images == image)[0])
+    proposed = first.classes[first.predicted[row]]
+    assert collection.reject_labels({image: proposed}) == 1
+    assert collection.reject_labels({image: proposed}) == 0
+    second = collection.classify()
+    assert second.classes[second.predicted[row]] != proposed
+    assert Collection.open(collection.root).classify().predicted[row] == second.predicted[row]  # it is in the catalog
+    assert collection.forget_rejected([(image, proposed)]) == 1
+    assert collection.classify().predicted[row] == first.predicted[row]
+    (collection.root / pictures[0][1]).unlink()
+    collection.update()
+    assert len(collection.classify().images) == len(pictures) - 1
+    with pytest.raises(MasslError, match="no longer in the collection"):
+        collection.reject_labels({10**6: "flag"})
+
+
+def test_labels_of_several_classes_are_given_together_or_not_at_all(collection: Collection) -> None:
+    with pytest.raises(MasslError, match="1 to 100 printable characters"):
+        collection.give_labels({1: "fine", 2: "x" * 10_000}, "me")
+    with pytest.raises(MasslError, match="no longer in the collection"):
+        collection.give_labels({1: "fine", 10**6: "fine"}, "me")
+    assert collection.labels() == []
+    assert collection.give_labels({1: " fine ", 2: "<b>bold</b>"}, "me") == 2
+    assert collection.label_counts() == {"<b>bold</b>": 1, "fine": 1}
