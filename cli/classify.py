@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from cli.options import Images, IndexDir, Json, Quiet, Verbose
 
@@ -11,40 +13,73 @@ if TYPE_CHECKING:
     from indexer.classify import Classification
 
 
+Sure = Annotated[
+    float,
+    typer.Option(
+        "--sure",
+        min=0.0,
+        max=1.0,
+        help="The least probability of a prediction; less likely ones are left without a class.",
+        show_default=False,
+    ),
+]
+
+
 def command(
-    images: Images, index_dir: IndexDir = None, as_json: Json = False, quiet: Quiet = False, verbose: Verbose = False
+    images: Images,
+    sure: Sure = 0.0,
+    index_dir: IndexDir = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
 ) -> None:
     """Classify every image from the labels given so far.
 
-    Examples: massl classify ./photos · massl classify ./photos --json > predictions.json
+    Examples: massl classify ./photos · massl classify ./photos --sure 0.9 · massl classify ./photos --json > all.json
     """
     from cli.terminal import print_json, print_line, say
     from indexer import Collection
 
     collection = Collection.open(images, index_dir)
     result = collection.classify()
-    described = describe(collection, result)
+    described = describe(collection, result, sure)
     if as_json:
         print_json(described)
         return
     for row in described["predictions"]:
-        print_line(f"{row['label']}\t{row['probability']:.3f}\t{row['path']}")
+        print_line(f"{row['label'] or ''}\t{row['probability']:.3f}\t{row['path']}")
     counts = ", ".join(f"{label} {count}" for label, count in result.counts.items())
     say(f"from {sum(result.counts.values())} labels ({counts})", quiet)
-    if result.estimated_accuracy is None:
+    if described["unsure"]:
+        say(f"{described['unsure']} left without a class, as none is likely enough", quiet)
+    if result.estimated_accuracy is None or result.interval is None:
         say("no estimate of the accuracy: give every class at least two examples", quiet)
-    else:
-        say(f"estimated accuracy {result.estimated_accuracy:.0%}, by cross-validation on the labels", quiet)
+        return
+    low, high = result.interval
+    estimate = f"{result.estimated_accuracy:.0%} ({low:.0%} to {high:.0%})"
+    say(f"estimated accuracy {estimate}, by cross-validation on the labels", quiet)
+    others = ", ".join(f"{other.method} {other.accuracy:.0%}" for other in result.compared[1:])
+    say(f"by {result.method}, right on {result.compared[0].accuracy:.0%} of held-out labels ({others})", quiet)
 
 
-def describe(collection: Collection, result: Classification) -> dict[str, Any]:
-    """The JSON of a classification."""
-    rows = zip(collection.paths_of(result.images.tolist()), result.predicted, result.probability, strict=True)
+def describe(collection: Collection, result: Classification, sure: float = 0.0) -> dict[str, Any]:
+    """The JSON of a classification; predictions that are less likely than `sure` have no label."""
+    has = result.sure(sure)
+    rows = zip(collection.paths_of(result.images.tolist()), result.predicted, result.probability, has, strict=True)
     return {
         "labels": result.counts,
         "estimated_accuracy": result.estimated_accuracy,
+        "interval": list(result.interval) if result.interval else None,
+        "method": result.method,
+        "methods": [{"method": item.method, "accuracy": item.accuracy} for item in result.compared],
+        "sure": sure,
+        "unsure": int((~has).sum()),
         "predictions": [
-            {"path": path, "label": result.classes[label], "probability": round(float(probability), 4)}
-            for path, label, probability in rows
+            {
+                "path": path,
+                "label": result.classes[label] if enough else None,
+                "probability": round(float(probability), 4),
+            }
+            for path, label, probability, enough in rows
         ],
     }

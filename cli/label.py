@@ -1,16 +1,16 @@
-"""`massl label`: add, remove, list, import, export."""
+"""`massl label`: add, remove, list, import, export, check."""
 
 from __future__ import annotations
 
 import csv
 import getpass
-import io
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli.classify import Sure
 from cli.options import HELP_FLAGS, Images, IndexDir, Json, Quiet, Verbose
 
 if TYPE_CHECKING:
@@ -105,40 +105,118 @@ def import_labels(
     from massl.errors import MasslError
 
     collection = Collection.open(images, index_dir)
-    by_label: dict[str, list[int]] = {}
+    wanted: dict[int, str] = {}
     try:
         with file.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as rows:
             reader = csv.DictReader(rows)
             if not {"path", "label"} <= set(reader.fieldnames or ()):
                 raise MasslError(f"{file} needs a first line that names the columns path and label")
             for row in reader:
-                by_label.setdefault(row["label"] or "", []).append(find_image(collection, row["path"]))
+                image, label = find_image(collection, row["path"] or ""), (row["label"] or "").strip()
+                if wanted.setdefault(image, label) != label:
+                    raise MasslError(
+                        f"{file} gives {row['path']} two labels, {wanted[image][:40]!r} and {label[:40]!r}; "
+                        "nothing was imported: leave one of them"
+                    )
     except OSError as error:
         raise MasslError(f"{file}: {(error.strerror or str(error)).lower()}") from None
-    count = sum(collection.add_labels(label, found, _author()) for label, found in by_label.items())
+    count = collection.give_labels(wanted, _author())
     say(f"{count} labelled", quiet)
 
 
 @app.command()
 def export(
+    images: Images,
+    kind: Annotated[
+        str, typer.Option("--format", help="csv, imagefolder, coco, label-studio, or onnx: the classifier itself.")
+    ] = "csv",
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="A file to write; needed for onnx.", show_default=False)
+    ] = None,
+    predictions: Annotated[
+        bool, typer.Option("--predictions", help="With the predicted classes of all images that have no label.")
+    ] = False,
+    sure: Sure = 0.0,
+    index_dir: IndexDir = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Take the labels away: as CSV (path, label, author, at), or for another tool.
+
+    Examples: massl label export ./photos > labels.csv · massl label export ./photos --format coco --out labels.json ·
+    massl label export ./photos --format csv --predictions --sure 0.9 > all.csv · massl label export ./photos
+    --format onnx --out classifier.onnx
+    """
+    from cli.terminal import print_json, print_line, say
+    from indexer import Collection
+    from massl.errors import MasslError
+
+    collection = Collection.open(images, index_dir)
+    if as_json:
+        print_json({"labels": [vars(item) for item in collection.labels()]})
+        return
+    if kind == "onnx":
+        if out is None:
+            raise MasslError("an .onnx file is nothing to print; name one with --out classifier.onnx")
+        fitted = collection.export_classifier(out)
+        say(f"{out}: {', '.join(fitted.classes)}, by {fitted.choice.candidate.method}", quiet)
+        return
+    text = collection.export_labels(kind, predictions, sure)
+    if out is None:
+        print_line(text, end="")
+        return
+    try:
+        out.write_bytes(os.fsencode(text))
+    except OSError as error:
+        raise MasslError(f"{out} can't be written ({error.strerror or error}); choose another --out") from None
+    say(f"{out} written", quiet)
+
+
+@app.command()
+def check(
     images: Images, index_dir: IndexDir = None, as_json: Json = False, quiet: Quiet = False, verbose: Verbose = False
 ) -> None:
-    """Print the labels as CSV: path, label, author, at.
+    """List labels that are probably wrong, and say how many more would help.
 
-    Examples: massl label export ./photos > labels.csv
+    A line each: the label, how likely it is without itself, the class it looks like, how likely that is, the path.
+
+    Examples: massl label check ./photos · massl label check ./photos --json
     """
-    from cli.terminal import print_json, print_line
+    from dataclasses import asdict
+
+    from cli.terminal import print_json, print_line, say
     from indexer import Collection
 
-    labels = Collection.open(images, index_dir).labels()
+    collection = Collection.open(images, index_dir)
+    found = collection.suspects()
+    curve = collection.learning_curve()
+    paths = collection.paths_of([suspect.image for suspect in found])
     if as_json:
-        print_json({"labels": [vars(item) for item in labels]})
+        rows = []
+        for path, suspect in zip(paths, found, strict=True):
+            near = collection.paths_of([image for image, _ in suspect.neighbours])
+            rows.append(
+                {
+                    "path": path,
+                    "label": suspect.given,
+                    "probability": round(suspect.probability, 4),
+                    "looks_like": suspect.proposed,
+                    "looks_like_probability": round(suspect.proposed_probability, 4),
+                    "neighbours": [
+                        {"path": name, "score": round(score, 4)}
+                        for name, (_, score) in zip(near, suspect.neighbours, strict=True)
+                    ],
+                }
+            )
+        print_json({"suspects": rows, "learning_curve": asdict(curve)})
         return
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["path", "label", "author", "at"])
-    writer.writerows((item.path, item.label, item.author, item.at) for item in labels)
-    print_line(text.getvalue(), end="")
+    for path, suspect in zip(paths, found, strict=True):
+        print_line(
+            f"{suspect.given}\t{suspect.probability:.3f}\t{suspect.proposed}\t{suspect.proposed_probability:.3f}\t{path}"
+        )
+    say(f"{len(found)} labels look wrong" if found else "no label looks wrong", quiet)
+    say(curve.advice, quiet)
 
 
 def find_image(collection: Collection, path: str) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -73,7 +74,9 @@ def test_the_whole_path_through_json(massl, photos: Path) -> None:
     assert exported[0] == "path,label,author,at"
     assert len(exported) == 7
     classified = massl("classify", photos, "--json").json
-    assert set(classified) == {"schema", "labels", "estimated_accuracy", "predictions"}
+    assert set(classified) == {
+        "schema", "labels", "estimated_accuracy", "interval", "method", "methods", "sure", "unsure", "predictions",
+    }  # fmt: skip
     assert len(classified["predictions"]) == 24
     assert set(classified["predictions"][0]) == {"path", "label", "probability"}
 
@@ -91,6 +94,52 @@ def test_labels_travel_by_csv(massl, photos: Path, tmp_path: Path) -> None:
     assert massl("label", "list", photos).output == ""
     assert massl("label", "import", photos, tmp_path / "labels.csv").code == 0
     assert massl("label", "list", photos).output.splitlines() == [f"sweet, red\t{name}" for name in names]
+
+
+def test_contradictory_labels_are_named_and_nothing_is_imported(massl, photos: Path, tmp_path: Path) -> None:
+    massl("index", photos, "-q")
+    one, two = (f"fruit/{path.name}" for path in sorted(photos.glob("fruit/*"))[:2])
+    table = tmp_path / "labels.csv"
+    table.write_text(f"path,label\n{two},pear\n{one},apple\n{one},pear\n")
+    line = failed(massl("label", "import", photos, table))
+    assert f"gives {one} two labels, 'apple' and 'pear'; nothing was imported" in line
+    table.write_text(f"path,label\n{two},pear\n{one},{'x' * 10_000}\n")
+    assert "1 to 100 printable characters" in failed(massl("label", "import", photos, table))
+    assert massl("label", "list", photos).output == ""
+    table.write_text(f"path,label\n{one},apple\n{one},apple\n")
+    assert massl("label", "import", photos, table).code == 0
+
+
+def test_classes_are_chosen_told_abstained_from_and_taken_away(massl, photos: Path, tmp_path: Path) -> None:
+    massl("index", photos, "-q")
+    for kind in ("flag", "fruit"):
+        massl("label", "add", photos, kind, *(f"{kind}/{path.name}" for path in sorted(photos.glob(f"{kind}/*"))[:4]))
+    told = massl("classify", photos, "--json", "--sure", "0.8").json
+    low, high = told["interval"]
+    assert low < told["estimated_accuracy"] <= high
+    assert told["method"] == told["methods"][0]["method"]
+    assert len(told["methods"]) == 3
+    unsure = [row for row in told["predictions"] if row["label"] is None]
+    assert 0 < len(unsure) == told["unsure"] < 24
+    assert all((row["label"] is None) == (row["probability"] < 0.8) for row in told["predictions"])
+    plain = massl("classify", photos)
+    assert f"by {told['method']}" in plain.error
+    assert "nearest neighbours" in plain.error
+
+    coco = massl("label", "export", photos, "--format", "coco", "-o", tmp_path / "labels.json")
+    assert (coco.code, coco.output) == (0, "")
+    assert len(json.loads((tmp_path / "labels.json").read_text())["annotations"]) == 8
+    tasks = json.loads(massl("label", "export", photos, "--format", "label-studio", "--predictions").output)
+    assert len(tasks) == 24
+    assert massl("label", "export", photos, "--format", "onnx", "-o", tmp_path / "classifier.onnx").code == 0
+    assert (tmp_path / "classifier.onnx").stat().st_size > 1_000_000
+    assert "--out classifier.onnx" in failed(massl("label", "export", photos, "--format", "onnx"))
+    assert "choose one of csv" in failed(massl("label", "export", photos, "--format", "xml"))
+
+    checked = massl("label", "check", photos, "--json").json
+    assert checked["suspects"] == []
+    assert "Too few labels" in checked["learning_curve"]["advice"]
+    assert "no label looks wrong" in massl("label", "check", photos).error
 
 
 def test_examples_with_plus_and_minus(massl, photos: Path) -> None:
