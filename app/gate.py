@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -26,6 +27,8 @@ MAX_BODY = 4 << 20  # bytes of an event; a hundred thousand selected images fit
 THUMBNAIL_THREADS = 4
 
 _THUMBNAIL = re.compile(r"/thumbnail/(\d{1,18})")
+# Files made for one person to fetch, in the folder of uploads under a name that can't be guessed.
+_DOWNLOAD = re.compile(r"/download/([0-9a-f]{32})/(classifier\.onnx)")
 _API = "/gradio_api/"
 # Files by path, other people's pages, other people's recordings, Gradio's code editor: nothing the page needs.
 _CLOSED = ("file", "proxy", "stream", "deep_link", "process_recording", "custom_component", "vibe", "undo-vibe", "run-")
@@ -50,12 +53,14 @@ class Gate:
         collection: whose thumbnails are served.
         local: the page listens on this machine only, so that a request that names another host is a trick
             (DNS rebinding).
+        uploads: the folder that uploads arrive in, and that files lie in which were made for somebody to fetch.
     """
 
-    def __init__(self, app: ASGIApp, collection: Collection, local: bool) -> None:
+    def __init__(self, app: ASGIApp, collection: Collection, local: bool, uploads: Path) -> None:
         self._app = app
         self._collection = collection
         self._local = local
+        self._uploads = uploads
         self._threads: anyio.CapacityLimiter | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -95,6 +100,13 @@ class Gate:
                 inside = f"{_API}file={file}"
                 inner = {**scope, "path": inside, "raw_path": inside.encode()}
                 await self._app(inner, receive, send_with_headers)
+        elif wanted := _DOWNLOAD.fullmatch(path):
+            made = self._uploads.resolve() / wanted[1] / wanted[2]
+            if not made.is_file():
+                await refuse(404, "this file is gone; export it again")
+            else:
+                inside = f"{_API}file={made}"
+                await self._app({**scope, "path": inside, "raw_path": inside.encode()}, receive, send_with_headers)
         elif scope["method"] == "POST" and path.rstrip("/") not in _FORMS:
             body = await _read(receive)
             if body is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from app.session import Payload, Session, Step, images
@@ -14,6 +15,13 @@ AUTHOR = "page"
 _MOST_STEPS = 100  # that can be undone
 
 
+@dataclass
+class Keys:
+    """A session's classes in the order of their keys, which must not shift under its fingers: new ones come last."""
+
+    names: list[str] = field(default_factory=list)
+
+
 class Labelling:
     """The labelling actions on one collection. Holds no state of any session."""
 
@@ -23,18 +31,32 @@ class Labelling:
 
     def shown(self, session: Session) -> dict[str, Any]:
         """What the bar that labels shows."""
-        classes = self.collection.label_counts()
+        classes, keys = self.collection.label_counts(), session.of(Keys)
+        known = [name for name in keys.names if name in classes]
+        keys.names = [*known, *(name for name in classes if name not in known)]
         return {
-            "classes": [{"name": name, "count": number} for name, number in classes.items()],
+            "classes": [{"name": name, "count": classes[name]} for name in keys.names],
             "undo": session.steps[-1].text if session.steps else None,
         }
 
     def give(self, session: Session, wanted: Mapping[int, str], text: str) -> str:
         """Labels images, image to label, as one step called `text`; returns what was done as a sentence."""
         before = self._labels_of(list(wanted))
-        for name, ids in _grouped(wanted).items():
-            self.collection.add_labels(name, ids, AUTHOR)
+        self.collection.give_labels(wanted, AUTHOR)
         return self._remember(session, Step(text, before, dict(wanted)))
+
+    def reject(self, session: Session, wanted: Mapping[int, str], text: str) -> str:
+        """Remembers that images don't have the labels that were proposed for them, as one step called `text`."""
+        known = self.collection.rejected_labels()
+        new = {image: label for image, label in wanted.items() if label not in known.get(image, frozenset())}
+        self.collection.reject_labels(new)
+        return self._remember(session, Step(text, {}, {}, rejected=tuple(new.items())))
+
+    def confirm(self, session: Session, ids: list[int]) -> str:
+        """Remembers that images' labels are right although they looked wrong."""
+        kept = tuple((image, label[0]) for image, label in self._labels_of(ids).items() if label is not None)
+        self.collection.confirm_labels(kept)
+        return self._remember(session, Step(f"kept the label of {count(ids)}", {}, {}, confirmed=kept))
 
     def _label(self, session: Session, payload: Payload) -> str:
         name = str(payload.get("label") or "").strip()
@@ -59,6 +81,8 @@ class Labelling:
         self.collection.remove_labels([image for image in own if step.before[image] is None])
         for (name, author), ids in _grouped({image: step.before[image] for image in own}).items():
             self.collection.add_labels(name, ids, author)
+        self.collection.forget_rejected(step.rejected)
+        self.collection.forget_confirmed(step.confirmed)
         session.labelled += 1
         kept = len(step.before) - len(own)
         return f"Undone: {step.text}" + (f" ({kept} changed by others since, left as they are)" if kept else "")

@@ -140,18 +140,21 @@ def _endpoints(collection: Collection, uploads: Path) -> None:
             result = collection.classify()
         except MasslError as error:
             raise gr.Error(str(error), print_exception=False) from None
-        rows = zip(collection.paths_of(result.images.tolist()), result.predicted, result.probability, strict=True)
+        paths, has = collection.paths_of(result.images.tolist()), result.sure(0.0)
+        rows = zip(paths, result.predicted, result.probability, has, strict=True)
         return {
             "schema": 1,
             "labels": result.counts,
             "estimated_accuracy": result.estimated_accuracy,
+            "interval": list(result.interval) if result.interval else None,
+            "method": result.method,
             "predictions": [
                 {
                     "path": readable(path),
-                    "label": result.classes[int(label)],
+                    "label": result.classes[int(label)] if known else None,
                     "probability": round(float(probability), 4),
                 }
-                for path, label, probability in rows
+                for path, label, probability, known in rows
             ],
         }
 

@@ -103,7 +103,7 @@ def serve(
 
             blocks = page.build(collection, Path(uploads), updating)
             blocks.queue(default_concurrency_limit=AT_ONCE, max_size=WAITING, api_open=False)
-            gate = Middleware(Gate, collection=collection, local=is_loopback(host))
+            gate = Middleware(Gate, collection=collection, local=is_loopback(host), uploads=Path(uploads))
             try:
                 blocks.launch(
                     server_name=f"[{host}]" if ":" in host.strip("[]") and "[" not in host else host,

@@ -15,11 +15,16 @@ State = TypeVar("State")
 
 @dataclass(frozen=True)
 class Step:
-    """A labelling step that can be taken back: image to (label, author) before, None for no label, and after."""
+    """A labelling step that can be taken back: image to (label, author) before, None for no label, and after.
+
+    Also what was decided of labels, each an image and a label: proposals `rejected`, doubtful ones `confirmed`.
+    """
 
     text: str
     before: dict[int, tuple[str, str] | None]
     after: dict[int, str | None]
+    rejected: tuple[tuple[int, str], ...] = ()
+    confirmed: tuple[tuple[int, str], ...] = ()
 
 
 @dataclass

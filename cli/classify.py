@@ -19,7 +19,8 @@ Sure = Annotated[
         "--sure",
         min=0.0,
         max=1.0,
-        help="The least probability of a prediction; less likely ones are left without a class.",
+        help="The least probability of a prediction; less likely ones, and images unlike all labelled ones, are left "
+        "without a class.",
         show_default=False,
     ),
 ]
@@ -51,7 +52,13 @@ def command(
     counts = ", ".join(f"{label} {count}" for label, count in result.counts.items())
     say(f"from {sum(result.counts.values())} labels ({counts})", quiet)
     if described["unsure"]:
-        say(f"{described['unsure']} left without a class, as none is likely enough", quiet)
+        say(f"{described['unsure']} left without a class", quiet)
+    if described["unfamiliar"]:
+        say(
+            f"{described['unfamiliar']} of {len(result.images)} images are unlike all labelled ones: the estimate says "
+            "nothing of them, and --sure leaves them without a class",
+            quiet,
+        )
     if result.estimated_accuracy is None or result.interval is None:
         say("no estimate of the accuracy: give every class at least two examples", quiet)
         return
@@ -63,7 +70,7 @@ def command(
 
 
 def describe(collection: Collection, result: Classification, sure: float = 0.0) -> dict[str, Any]:
-    """The JSON of a classification; predictions that are less likely than `sure` have no label."""
+    """The JSON of a classification; predictions that are not `Classification.sure` have no label."""
     has = result.sure(sure)
     rows = zip(collection.paths_of(result.images.tolist()), result.predicted, result.probability, has, strict=True)
     return {
@@ -74,6 +81,7 @@ def describe(collection: Collection, result: Classification, sure: float = 0.0) 
         "methods": [{"method": item.method, "accuracy": item.accuracy} for item in result.compared],
         "sure": sure,
         "unsure": int((~has).sum()),
+        "unfamiliar": int((~result.familiar).sum()),
         "predictions": [
             {
                 "path": path,

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexer.choosing import Choice, Compared, choose
+from indexer.familiar import familiar
 from indexer.heads import Head, softmax
 from massl.errors import MasslError
 
@@ -32,6 +33,8 @@ class Classification:
         method: how the classes were told apart, one of those in `indexer.heads`.
         compared: each method's share of right predictions on held-out images, the chosen one first.
         labelled: bool `[N]`, whether somebody gave the label.
+        familiar: bool `[N]`, whether an image is like the labelled ones; the estimate is of such images only, and the
+            probabilities of the others mean little. See `indexer.familiar`.
     """
 
     classes: tuple[str, ...]
@@ -44,10 +47,15 @@ class Classification:
     method: str
     compared: tuple[Compared, ...]
     labelled: NDArray[np.bool_]
+    familiar: NDArray[np.bool_]
 
     def sure(self, least: float) -> NDArray[np.bool_]:
-        """Which images have a class, bool `[N]`: labelled, or predicted with at least this probability, 0 to 1."""
-        return self.labelled | ((self.predicted != NONE) & (self.probability >= least))
+        """Which images have a class, bool `[N]`: labelled, or predicted with at least this probability, 0 to 1.
+
+        Above 0, only where they are familiar, too.
+        """
+        enough = (self.probability >= least) & self.familiar if least > 0 else np.True_
+        return self.labelled | ((self.predicted != NONE) & enough)
 
 
 @dataclass(frozen=True)
@@ -121,7 +129,7 @@ def classify(
     choice = fitted.choice
     return Classification(
         classes, dict(counts), ids, predicted, probability, choice.accuracy, choice.interval, choice.candidate.method,
-        choice.compared, labelled,
+        choice.compared, labelled, familiar(vectors, rows),
     )  # fmt: skip
 
 

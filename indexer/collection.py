@@ -410,7 +410,7 @@ class Collection:
 
     def _load_vectors(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Ids int64 `[N]` and unit vectors float32 `[N, D]` of all searchable images; kept until one changes."""
-        state, kept = self._vectors_state(), self._vectors
+        state, kept = self.vectors_state(), self._vectors
         if kept is not None and kept[0] == state:
             return kept[1:]
         self._vectors = kept = None  # before more of them are read: never twice in memory
@@ -471,16 +471,20 @@ class Collection:
         Raises:
             MasslError: labels of fewer than two classes.
         """
-        given, rejected = labels.by_image(self.catalog), rejections.by_image(self.catalog)
-        state = (self._vectors_state(), given, rejected)
+        state = self.labelling_state()
         kept = self._classified
         if kept is None or kept[0] != state:
+            _, given, rejected = state
             ids, vectors = self._load_vectors()
             kept = state, classify(ids, vectors, given, rejected)
             self._classified = kept
         return kept[1]
 
-    def _vectors_state(self) -> tuple[str, int]:
+    def labelling_state(self) -> tuple[tuple[str, int], dict[int, str], dict[int, frozenset[str]]]:
+        """All that a classification follows from: it differs whenever a vector, a label or a rejection does."""
+        return self.vectors_state(), labels.by_image(self.catalog), rejections.by_image(self.catalog)
+
+    def vectors_state(self) -> tuple[str, int]:
         """Differs whenever a vector does, or which there are."""
         if not self.catalog.notes_changes():
             return self.catalog.meta().get("generation", ""), 0
@@ -498,6 +502,10 @@ class Collection:
     def forget_rejected(self, rejected: Iterable[tuple[int, str]]) -> int:
         """Forgets rejections, each an image and a label; returns how many there were."""
         return rejections.remove(self.catalog, rejected)
+
+    def rejected_labels(self) -> dict[int, frozenset[str]]:
+        """Image id to the labels that were rejected for it."""
+        return rejections.by_image(self.catalog)
 
     def learning_curve(self, report: Callable[[int, int], None] = lambda done, total: None) -> LearningCurve:
         """How the accuracy grew with the labels, and how many more would help; see `indexer.learning`.
@@ -522,6 +530,10 @@ class Collection:
     def confirm_labels(self, given: Iterable[tuple[int, str]]) -> None:
         """Remembers that labels, each an image and its label, are right although they are suspect."""
         suspects.confirm(self.catalog, given)
+
+    def confirmed_labels(self) -> set[tuple[int, str]]:
+        """Those labels."""
+        return suspects.confirmed(self.catalog)
 
     def forget_confirmed(self, given: Iterable[tuple[int, str]]) -> None:
         """Takes that back."""

@@ -106,7 +106,7 @@ def _advise(given: NDArray[np.float64], right: NDArray[np.float64]) -> tuple[int
     """How many more labels for another point, and the sentence, from labels `[S]` and right answers `[S, n]`."""
     count = right.shape[1]
     if count < ENOUGH:
-        return None, f"Too few labels to say what more of them would bring: there are {count}, {ENOUGH} are the least."
+        return None, f"Too few labels to say what more of them would bring: there are {count}, and {ENOUGH} are needed."
     errors = 1 - right.mean(1)
     if errors[-1] <= 2 * _POINT:
         return None, "Hardly any of the labelled pictures is named wrongly any more: more labels would bring little."

@@ -12,8 +12,8 @@ _TRIES = 3  # images weighed at each step
 
 
 def most_sure(result: Classification) -> NDArray[np.int64]:
-    """Rows of the unlabelled images that have a predicted class, the likeliest first."""
-    rows = np.flatnonzero(~result.labelled & (result.predicted != NONE))
+    """Rows of the unlabelled, familiar images that have a predicted class, the likeliest first."""
+    rows = np.flatnonzero(~result.labelled & (result.predicted != NONE) & result.familiar)
     return rows[np.argsort(-result.probability[rows], kind="stable")]
 
 

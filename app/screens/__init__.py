@@ -5,10 +5,10 @@ from __future__ import annotations
 from app.screens.duplicates import DuplicatesScreen
 from app.screens.find import Find
 from app.screens.health import HealthScreen
+from app.screens.label import Label
 from app.screens.map import MapScreen
 from app.screens.screen import Screen
-from app.screens.sort import Sort
 
-SCREENS: tuple[type[Screen], ...] = (Find, Sort, MapScreen, DuplicatesScreen, HealthScreen)
+SCREENS: tuple[type[Screen], ...] = (Find, Label, MapScreen, DuplicatesScreen, HealthScreen)
 
 __all__ = ["SCREENS", "Screen"]

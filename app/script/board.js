@@ -8,13 +8,22 @@ const drawing = []; // functions that draw a part of the screen from value
 let value = null;
 let downloaded = 0;
 let waiting = null;
+let answered = true;
+const toDo = []; // what was done before the last answer came: Gradio drops it, fast keys would be lost
 
 function act(what) {
+  if (!answered) {
+    toDo.push(what);
+    return;
+  }
+  answered = false;
   board.setAttribute("aria-busy", "true");
   clearTimeout(waiting);
   // An answer that never comes (the server was stopped) must not leave the page looking busy for ever.
   waiting = setTimeout(() => {
     board.removeAttribute("aria-busy");
+    answered = true;
+    toDo.length = 0;
     complain("No answer. Is massl still running? Reload the page to try again.");
   }, 120000);
   trigger("act", what);
@@ -44,15 +53,17 @@ function draw() {
     downloaded = value.turn;
     save(value.download);
   }
+  answered = true;
+  if (toDo.length) act(toDo.shift());
 }
 
 function save(download) {
-  const url = URL.createObjectURL(new Blob([download.text], { type: `${download.type};charset=utf-8` }));
+  const url = download.href || URL.createObjectURL(new Blob([download.text], { type: `${download.type};charset=utf-8` }));
   const link = make("a", { href: url, download: download.name });
   document.body.append(link);
   link.click();
   link.remove();
-  setTimeout(() => URL.revokeObjectURL(url), 10000);
+  if (!download.href) setTimeout(() => URL.revokeObjectURL(url), 10000);
 }
 
 function visible() {

@@ -1,6 +1,7 @@
 // The bar that labels the selected pictures, and its keys.
 
 let draft = ""; // the class name being typed, kept over redraws
+let answer = null; // on a screen that proposes classes: answers "accept" or "reject" to the proposals on show
 
 function label(name) {
   name = name.trim();
@@ -77,7 +78,8 @@ function drawBar() {
     make(
       "div",
       { class: "give" },
-      any && guessed ? button("Accept predictions", () => withChosen("accept"), { class: "main" }) : null,
+      any && guessed && answer ? button(["Accept ", make("kbd", {}, "A")], () => answer("accept"), { class: "main" }) : null,
+      any && guessed && answer ? button(["Reject ", make("kbd", {}, "R")], () => answer("reject")) : null,
       any ? input : null,
       any ? button("Label", () => label(input.value), { class: guessed ? "plain" : "main" }) : null,
       any && labelled ? button("Remove label", () => withChosen("unlabel")) : null,
@@ -95,7 +97,10 @@ function onKey(event) {
   } else if (/^[1-9]$/.test(event.key) && chosen.size && !event.ctrlKey && !event.metaKey && !event.altKey) {
     const entry = value.classes[Number(event.key) - 1];
     if (entry) label(entry.name);
-  }
+  } else if (answer && /^[aArR]$/.test(event.key) && !event.ctrlKey && !event.metaKey && !event.altKey) {
+    event.preventDefault();
+    answer(event.key.toLowerCase() === "a" ? "accept" : "reject");
+  } else if (answer && event.key === "Enter" && !event.target.closest("button, a, summary")) answer("accept");
 }
 
 document.addEventListener("keydown", onKey);

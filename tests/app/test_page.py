@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -63,7 +62,7 @@ def _select(board: Any, first: int, last: int) -> None:
         board.locator(".tick").nth(last).click(modifiers=["Shift"])
 
 
-def test_a_person_searches_labels_and_sorts(page: Any, photos: Path, unlabelled: Collection, tmp_path: Path) -> None:
+def test_a_person_searches_and_labels(page: Any, photos: Path, unlabelled: Collection) -> None:
     board = page.locator("#massl-find")
     assert board.locator(".tile").count() == 24  # never empty, before any question
     assert HOSTILE in _names(board)  # as text
@@ -119,33 +118,6 @@ def test_a_person_searches_labels_and_sorts(page: Any, photos: Path, unlabelled:
     assert sorted(given.values()) == ["flag"] * 3 + ["fruit"] * 4
     assert given["flag/argentina.jpg"] == "flag"
     assert {item.author for item in unlabelled.labels()} == {"page"}
-
-    # Everything sorted, with an estimate, predictions and probabilities.
-    page.get_by_role("tab", name="Sort into classes").click()
-    sorting = page.locator("#massl-sort")
-    sorting.get_by_role("button", name="Sort everything").click()
-    page.wait_for_selector("#massl-sort .tile")
-    assert "of your 7 labelled pictures" in sorting.locator(".words").inner_text()
-    assert sorting.locator("h2").all_inner_texts() == ["flag", "fruit"]
-    assert set(sorting.locator(".tile .score").all_inner_texts()) <= {f"{n} %" for n in range(50, 100)}
-    sorting.get_by_role("button", name="Least sure").click()
-    page.wait_for_selector("#massl-sort section[aria-label='Least sure']")
-    shares = [int(text.removesuffix(" %")) for text in sorting.locator(".tile .score").all_inner_texts()]
-    assert shares == sorted(shares)
-
-    # Predictions accepted become labels, and the sorting follows.
-    _select(sorting, 0, 1)
-    sorting.get_by_role("button", name="Accept predictions").click()
-    page.wait_for_function("() => document.querySelector('#massl-sort .words').innerText.includes('9 labelled')")
-    assert len(unlabelled.labels()) == 9
-
-    with page.expect_download() as waiting:
-        sorting.get_by_role("button", name="Download as CSV").click()
-    waiting.value.save_as(tmp_path / "predictions.csv")
-    rows = list(csv.DictReader((tmp_path / "predictions.csv").open(encoding="utf-8")))
-    assert len(rows) == len(unlabelled)
-    assert {row["label"] for row in rows} == {"flag", "fruit"}
-    assert {row["path"]: row["probability"] for row in rows}["flag/argentina.jpg"] == "1.0000"
 
 
 def test_a_query_that_is_no_picture_gets_a_sentence(page: Any, tmp_path: Path) -> None:
@@ -219,11 +191,6 @@ def test_pictures_are_reached_and_selected_from_the_keyboard(page: Any, unlabell
     board.locator(".bar input").fill("everything")
     page.keyboard.press("Enter")
     page.wait_for_function("() => document.querySelectorAll('#massl-find .badge').length === 24")
-    page.get_by_role("tab", name="Sort into classes").click()
-    page.wait_for_selector("#massl-sort .empty")
-    assert "at least two classes" in page.locator("#massl-sort .empty").inner_text()
-    assert page.locator("#massl-sort").get_by_role("button", name="Sort everything").is_disabled()
-    page.get_by_role("tab", name="Search and label").click()
     _settled(page, "find").locator(".picture").nth(0).focus()
     page.keyboard.press("Control+a")
     board.get_by_role("button", name="Remove label").click()

@@ -14,7 +14,6 @@ import httpx
 import pytest
 
 from app.screens.find import Find
-from app.screens.sort import Sort
 from app.server import check_address, serve
 from app.session import Session
 from app.words import readable
@@ -233,29 +232,6 @@ def test_whatever_a_browser_sends_the_answer_is_a_sentence(
     assert len(screen["sections"][0]["tiles"]) == 24
     assert unlabelled.labels() == []
     assert caplog.records == []  # foreseen, not merely survived
-
-
-def test_a_class_with_one_example_says_what_the_estimate_lacks(unlabelled: Collection, tmp_path: Path) -> None:
-    sort, session = Sort(unlabelled, tmp_path), Session()
-    images = [image for image, _ in unlabelled.images()]
-    unlabelled.add_labels("one", images[:1], "test")
-    unlabelled.add_labels("two", images[-3:], "test")
-    screen = sort.do(session, {"do": "classify"})
-    assert "at least two labelled pictures (so far only one: one)" in screen["summary"][0]
-
-
-def test_the_sorting_follows_labels_that_somebody_else_gave(unlabelled: Collection, tmp_path: Path) -> None:
-    sort, session = Sort(unlabelled, tmp_path), Session()
-    images = [image for image, _ in unlabelled.images()]
-    unlabelled.add_labels("one", images[:3], "test")
-    unlabelled.add_labels("two", images[-3:], "test")
-    sort.do(session, {"do": "classify"})
-    unlabelled.add_labels("three", images[10:12], "somebody else")
-    screen = sort.do(session, {"do": "start"})
-    assert [section["title"] for section in screen["sections"]] == ["one", "three", "two"]
-    assert not screen["behind"]
-    unlabelled.remove_labels(images[3:])
-    assert sort.do(session, {"do": "start"})["sections"] == []  # one class is none to sort by
 
 
 def test_names_that_are_no_utf8_can_be_shown() -> None:

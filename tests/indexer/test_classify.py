@@ -117,6 +117,21 @@ def test_unsure_images_are_left_without_a_class_and_labelled_ones_keep_theirs() 
     assert result.sure(0.0).all()
 
 
+def test_images_unlike_all_labelled_ones_are_left_without_a_class_however_sure_the_head() -> None:
+    ids, vectors, targets = kinds(600, 6, seed=9, spread=0.35)
+    some = targets < 3
+    labels = labels_of(ids[some], targets[some], 8)
+    result = classify(ids, vectors, labels)
+    assert result.estimated_accuracy is not None
+    assert result.estimated_accuracy > 0.9  # of the classes that there are
+    assert result.familiar[some & ~result.labelled].mean() > 0.8
+    assert result.familiar[~some].mean() < 0.05
+    assert (result.probability[~some] > 0.5).mean() > 0.3  # as sure as anything
+    assert result.sure(0.5)[~some].mean() < 0.05
+    assert result.sure(0.0).all()  # unless nobody asked to be sure
+    assert classify(ids, vectors, labels_of(ids, targets, 8)).familiar.mean() > 0.85
+
+
 def test_a_rejected_class_is_not_proposed_and_the_others_become_no_likelier() -> None:
     ids, vectors, targets = kinds(200, 3, seed=6)
     labels = labels_of(ids, targets, 5)

@@ -1,0 +1,495 @@
+"""The screen "Label": name a few pictures, have the rest proposed, say yes or no, take the labels away."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from app.jobs import Job, Jobs
+from app.labelling import Labelling
+from app.screens.screen import Action, Screen
+from app.session import Payload, Session, images, number
+from app.tiles import MOST, PAGE_SIZES, Tile, section, tile
+from app.words import count, readable
+from indexer import Collection
+from indexer.classify import NONE, Classification
+from indexer.groups import Group
+from indexer.learning import LearningCurve
+from indexer.queues import least_sure, most_sure
+from indexer.suspects import Suspect
+from massl.errors import MasslError
+
+PAGE = PAGE_SIZES[0]
+SECTION = 12  # tiles of a class at first
+SUSPECTS = 12  # labels to check at a time
+VIEWS = {
+    "groups": "Groups",
+    "different": "Most different",
+    "unsure": "Least sure",
+    "sure": "Most sure",
+    "class": "By class",
+    "check": "Labels to check",
+    "curve": "How good is it?",
+}
+SORTED = ("unsure", "sure", "class", "check", "curve")  # views that need two classes
+EXPORTS = {
+    "csv": ("labels.csv", "text/csv", "Labels as a table (CSV)"),
+    "csv+": ("predictions.csv", "text/csv", "Labels and predictions as a table (CSV)"),
+    "imagefolder": ("metadata.csv", "text/csv", "For ImageFolder (a manifest)"),
+    "coco": ("coco.json", "application/json", "COCO"),
+    "label-studio": ("label-studio.json", "application/json", "Label Studio, with predictions"),
+    "onnx": ("classifier.onnx", "application/octet-stream", "The classifier itself (ONNX)"),
+}
+DOUBT = "without a class"
+
+
+@dataclass
+class Work:
+    """What one session looks at.
+
+    Attributes:
+        view: one of `VIEWS`, None until somebody chose one: the one to go on with.
+        page: the pictures of a queue, which stay in place until each is answered.
+        passed: pictures of the queue that were left for later, or rejected.
+        sure: the least probability of a class, in percent.
+        opened: section to number of tiles, where not the first few.
+    """
+
+    view: str | None = None
+    page: list[int] = field(default_factory=list)
+    passed: set[int] = field(default_factory=set)
+    sure: int = 50
+    opened: dict[str, int] = field(default_factory=dict)
+    download: dict[str, str] | None = None
+
+
+class Label(Screen):
+    """Labels by hand, proposals for the rest, and how good these are."""
+
+    key = "label"
+    title = "Label"
+    scripts = ("elements", "board", "tiles", "rubber", "labels", "plot")
+
+    def __init__(self, collection: Collection, uploads: Path) -> None:
+        super().__init__(collection, uploads)
+        self._labelling = Labelling(collection)
+        self._jobs = Jobs()
+
+    @property
+    def actions(self) -> Mapping[str, Action]:
+        return {
+            "view": self._view,
+            "sure": self._sure,
+            "more": self._more,
+            "next": self._next,
+            "accept": self._accept,
+            "reject": self._reject,
+            "keep": self._keep,
+            "regroup": self._regroup,
+            "export": self._export,
+            **self._labelling.actions,
+        }
+
+    def draw(self, session: Session) -> dict[str, Any]:
+        work = session.of(Work)
+        shown = self._labelling.shown(session)
+        classes = {entry["name"]: int(entry["count"]) for entry in shown["classes"]}
+        total = len(self.collection)
+        job = result = None
+        if len(classes) >= 2:
+            job, last = self._jobs.get("classes", self.collection.labelling_state(), self._classify, patience=1.0)
+            result = cast("Classification | None", last.result if last else None)
+        advice = _advice(total, classes, result)
+        view = work.view or advice["view"]
+        if view in SORTED and len(classes) < 2:
+            view = "groups" if not classes else "different"
+        elif classes:
+            work.view = view  # what is best next may change with every label; what somebody works at stays
+        drawn = {
+            **shown,
+            "view": view,
+            "views": [
+                {"key": key, "name": name, "ready": bool(total) and (key not in SORTED or len(classes) >= 2)}
+                for key, name in VIEWS.items()
+            ],
+            "advice": {**advice, "name": VIEWS[advice["view"]], "here": advice["view"] == view},
+            "summary": _summary(result, max(1, work.sure) / 100) if result else [],
+            "methods": _methods(result) if result else "",
+            "sure": work.sure,
+            "sorted": result is not None,
+            "exports": [
+                {"key": key, "name": name}
+                for key, (_, _, name) in EXPORTS.items()
+                if len(classes) >= 2 or "+" not in key
+            ]
+            if classes
+            else [],
+            "sections": [],
+            "suspects": [],
+            "curve": None,
+            "pending": _pending("Sorting the pictures", job),
+            "empty": "" if total else "There are no pictures in this folder yet. Add some and run massl index.",
+        }
+        if total:
+            getattr(self, f"_draw_{view}")(session, result, drawn)
+        drawn["download"], work.download = work.download, None
+        return drawn
+
+    def reset(self, session: Session) -> None:
+        work = session.of(Work)
+        work.page, work.view = [], None
+        self._jobs.forget("groups")
+        self._jobs.forget("suspects")
+
+    # Views ------------------------------------------------------------------------------------------------------------
+
+    def _draw_groups(self, session: Session, result: Classification | None, drawn: dict[str, Any]) -> None:
+        job, last = self._jobs.get("groups", self.collection.vectors_state(), lambda report: self.collection.groups())
+        if job.running:
+            drawn["pending"] = _pending("Looking for pictures that are alike", job)
+        found = cast("list[Group]", last.result or [] if last else [])
+        every = [image for group in found for image in group.typical]
+        labels = self.collection.labels_of(every)
+        paths = dict(zip(every, self.collection.paths_of(every), strict=True))
+        for place, group in enumerate(found):
+            tiles = [tile(image, paths[image], _label(labels[image])) for image in group.typical]
+            if 2 * sum(entry["label"] is None for entry in tiles) > len(tiles):
+                note = f"{len(tiles)} of {group.size:,} that look alike"
+                drawn["sections"].append(section(f"group:{place}", f"Group {place + 1}", note, tiles, False))
+        if not drawn["sections"] and not drawn["pending"]:
+            drawn["empty"] = (
+                "Every group has its name. Look for new groups among the rest, or go on with what is proposed above."
+                if found
+                else "There are too few unlabelled pictures to make groups of."
+            )
+        drawn["regroup"] = bool(found) and not job.running
+
+    def _draw_different(self, session: Session, result: Classification | None, drawn: dict[str, Any]) -> None:
+        self._queue(session, result, drawn, "unlike what is labelled, and unlike each other")
+
+    def _draw_unsure(self, session: Session, result: Classification | None, drawn: dict[str, Any]) -> None:
+        self._queue(session, result, drawn, "where a label teaches most")
+
+    def _draw_sure(self, session: Session, result: Classification | None, drawn: dict[str, Any]) -> None:
+        self._queue(session, result, drawn, "select what is wrong and reject it, then accept the rest")
+
+    def _queue(self, session: Session, result: Classification | None, drawn: dict[str, Any], note: str) -> None:
+        work, view = session.of(Work), drawn["view"]
+        labels = self._present(work)
+        if all(labels[image] is not None for image in work.page):
+            work.page = self._fill(view, result, work)
+            labels = self._present(work)
+        tiles = self._tiles(work.page, labels, result)
+        left = (
+            int((~result.labelled).sum())
+            if result
+            else len(self.collection) - sum(entry["count"] for entry in drawn["classes"])
+        )
+        if tiles:
+            drawn["sections"] = [section(view, VIEWS[view], note, tiles, False)]
+            drawn["paging"] = {"accept": any("guess" in entry and not entry["label"] for entry in tiles), "left": left}
+        elif not drawn["pending"]:
+            drawn["empty"] = (
+                f"No proposal is {work.sure} % sure. Label some of the least sure, or lower the bar."
+                if left and view == "sure" and not work.passed
+                else "That was all of this queue. Choose another above, or begin it again."
+                if left
+                else "Every picture is labelled. Export takes the labels away."
+            )
+
+    def _fill(self, view: str, result: Classification | None, work: Work) -> list[int]:
+        """The next page of a queue."""
+        if view == "different":
+            ids = np.array(self.collection.different(PAGE + len(work.passed)), np.int64)
+        elif result is None:
+            return []
+        else:
+            rows = least_sure(result) if view == "unsure" else most_sure(result)
+            if view == "sure":
+                rows = rows[result.probability[rows] >= work.sure / 100]
+            ids = result.images[rows]
+        waiting = ids[~np.isin(ids, np.fromiter(work.passed, np.int64, len(work.passed)))]
+        return [int(image) for image in waiting[:PAGE]]
+
+    def _present(self, work: Work) -> dict[int, str | None]:
+        """The labels of the page's pictures; those that are no longer in the collection leave it."""
+        try:
+            found = self.collection.labels_of(work.page)
+        except MasslError:
+            work.page = []
+            return {}
+        return {image: _label(item) for image, item in found.items()}
+
+    def _tiles(self, ids: Sequence[int], labels: Mapping[int, str | None], result: Classification | None) -> list[Tile]:
+        rows = _rows(result, ids)
+        drawn = []
+        for image, path in zip(ids, self.collection.paths_of(ids), strict=True):
+            entry = tile(image, path, labels[image])
+            row = rows.get(image)
+            if result is not None and row is not None and not entry["label"]:
+                entry |= _guess(result, row)
+            drawn.append(entry)
+        return drawn
+
+    def _draw_class(self, session: Session, result: Classification | None, drawn: dict[str, Any]) -> None:
+        if result is None:
+            return
+        work = session.of(Work)
+        has = result.sure(max(1, work.sure) / 100)
+        groups: list[tuple[str, str, np.ndarray]] = []
+        for index, name in enumerate(result.classes):
+            rows = np.flatnonzero((result.predicted == index) & has)
+            # The predictions first, surest first; the examples they came from at the end.
+            groups.append((f"class:{name}", name, rows[np.lexsort((-result.probability[rows], result.labelled[rows]))]))
+        rows = np.flatnonzero(~has)
+        if len(rows):
+            groups.append(("none:", f"Not sure: {DOUBT}", rows[np.argsort(-result.probability[rows], kind="stable")]))
+        for key, name, rows in groups:
+            limit = work.opened.get(key, SECTION)
+            ids = [int(image) for image in result.images[rows[:limit]]]
+            found = self.collection.labels_of(ids)
+            tiles = self._tiles(ids, {image: _label(item) for image, item in found.items()}, result)
+            by_hand = int(result.labelled[rows].sum())
+            note = f"{len(rows) - by_hand:,} predicted, {by_hand:,} labelled" if key != "none:" else f"{len(rows):,}"
+            drawn["sections"].append(section(key, name, note, tiles, limit < min(len(rows), MOST)))
+
+    def _draw_check(self, session: Session, result: Classification | None, drawn: dict[str, Any]) -> None:
+        state = self.collection.labelling_state()
+        job, last = self._jobs.get("suspects", state, lambda report: self.collection.suspects())
+        if job.running:
+            drawn["pending"] = _pending("Checking the labels", job)
+        # What was answered since the check was made waits for no further answer.
+        kept = self.collection.confirmed_labels()
+        found = cast("list[Suspect]", last.result or [] if last else [])
+        now = self.collection.labels_of([suspect.image for suspect in found])
+        waiting = [
+            suspect
+            for suspect in found
+            if _label(now[suspect.image]) == suspect.given and (suspect.image, suspect.given) not in kept
+        ]
+        ids = [image for suspect in waiting for image in (suspect.image, *(near for near, _ in suspect.neighbours))]
+        paths = dict(zip(ids, self.collection.paths_of(ids), strict=True))
+        drawn["suspects"] = [
+            {
+                "tile": tile(suspect.image, paths[suspect.image], suspect.given),
+                "given": suspect.given,
+                "proposed": suspect.proposed,
+                "probability": _percent(suspect.probability),
+                "proposed_probability": _percent(suspect.proposed_probability),
+                "neighbours": [
+                    {**tile(near, paths[near], suspect.proposed), "score": f"{score:.2f}"}
+                    for near, score in suspect.neighbours
+                ],
+            }
+            for suspect in waiting[:SUSPECTS]
+        ]
+        drawn["waiting"] = len(waiting)
+        if not waiting and not drawn["pending"]:
+            drawn["empty"] = "No label looks wrong: each agrees with what the others would have called the picture."
+
+    def _draw_curve(self, session: Session, result: Classification | None, drawn: dict[str, Any]) -> None:
+        state = self.collection.labelling_state()
+        job, last = self._jobs.get("curve", state, self.collection.learning_curve)
+        if job.running:
+            drawn["pending"] = _pending("Measuring with fewer labels", job)
+        if last is not None and last.result is not None:
+            drawn["curve"] = asdict(cast(LearningCurve, last.result))
+
+    # Actions ----------------------------------------------------------------------------------------------------------
+
+    def _view(self, session: Session, payload: Payload) -> None:
+        work = session.of(Work)
+        view = str(payload.get("view"))
+        work.view = view if view in VIEWS else None
+        work.page, work.passed, work.opened = [], set(), {}
+
+    def _sure(self, session: Session, payload: Payload) -> None:
+        work = session.of(Work)
+        work.sure = min(99, number(payload.get("sure")))
+        if session.of(Work).view == "sure":
+            work.page = []
+
+    def _more(self, session: Session, payload: Payload) -> None:
+        work = session.of(Work)
+        key = str(payload.get("section"))[:200]
+        work.opened[key] = min(work.opened.get(key, SECTION) + 4 * SECTION, MOST)
+
+    def _next(self, session: Session, payload: Payload) -> None:
+        work = session.of(Work)
+        work.passed |= set(work.page)
+        work.page = []
+
+    def _accept(self, session: Session, payload: Payload) -> str:
+        seen = _seen(payload)
+        # Somebody's label stands, also one that was given since the page was drawn.
+        labels = self.collection.labels_of(list(seen))
+        wanted = {image: label for image, label in seen.items() if labels[image] is None}
+        if not wanted:
+            raise MasslError("These pictures are labelled already")
+        known = self.collection.label_counts()
+        if not set(wanted.values()) <= set(known):
+            raise MasslError("The classes have changed since; look at the proposals again")
+        return self._labelling.give(session, wanted, f"accepted {count(wanted)}")
+
+    def _reject(self, session: Session, payload: Payload) -> str:
+        seen = _seen(payload)
+        labels = self.collection.labels_of(list(seen))
+        wanted = {image: label for image, label in seen.items() if labels[image] is None}
+        if not wanted:
+            raise MasslError("Only what is proposed can be rejected: these pictures are labelled already")
+        work = session.of(Work)
+        work.passed |= set(wanted)
+        work.page = [image for image in work.page if image not in wanted]
+        return self._labelling.reject(session, wanted, f"rejected {count(wanted)}")
+
+    def _keep(self, session: Session, payload: Payload) -> str:
+        return self._labelling.confirm(session, images(payload))
+
+    def _regroup(self, session: Session, payload: Payload) -> None:
+        self._jobs.forget("groups")
+
+    def _export(self, session: Session, payload: Payload) -> str:
+        kind = str(payload.get("format"))
+        if kind not in EXPORTS:
+            raise MasslError("The page is older than the program; reload it")
+        work = session.of(Work)
+        name, mime, title = EXPORTS[kind]
+        if kind == "onnx":
+            # Too large for a message: fetched by a name that nobody can guess, and gone after some minutes.
+            folder = self.uploads / secrets.token_hex(16)
+            folder.mkdir()
+            self.collection.export_classifier(folder / name)
+            work.download = {"name": name, "href": f"download/{folder.name}/{name}"}
+        else:
+            predictions = kind in ("csv+", "label-studio") and len(self.collection.label_counts()) >= 2
+            text = self.collection.export_labels(kind.rstrip("+"), predictions, max(1, work.sure) / 100)
+            # As text, made into a file by the browser: nothing is written that would have to be cleared away.
+            work.download = {"name": name, "type": mime, "text": readable(text)}
+        return f"Exported {name}: {title}"
+
+    def _classify(self, report: object) -> Classification:
+        return self.collection.classify()
+
+
+def _seen(payload: Payload) -> dict[int, str]:
+    """The proposals that somebody looked at, image to label: what they answer, whatever has been proposed since."""
+    seen = payload.get("seen")
+    if not isinstance(seen, list) or len(seen) > MOST:
+        raise MasslError("The page sent something unexpected; reload it")
+    if not seen:
+        raise MasslError("Nothing is proposed here; name at least two classes first, or select pictures and name them")
+    found: dict[int, str] = {}
+    for entry in seen:
+        if not (isinstance(entry, list) and len(entry) == 2 and isinstance(entry[1], str)):
+            raise MasslError("The page sent something unexpected; reload it")
+        found[number(entry[0])] = entry[1]
+    return found
+
+
+def _rows(result: Classification | None, ids: Sequence[int]) -> dict[int, int]:
+    """The row of each image in the result; ids rise in it."""
+    if result is None or not len(result.images):
+        return {}
+    places = np.searchsorted(result.images, ids).clip(0, len(result.images) - 1)
+    return {image: int(row) for image, row in zip(ids, places, strict=True) if result.images[row] == image}
+
+
+def _guess(result: Classification, row: int) -> dict[str, str]:
+    if result.predicted[row] == NONE:
+        return {"hint": "Every class was rejected for it"}
+    return {"guess": result.classes[result.predicted[row]], "score": f"{_percent(float(result.probability[row]))} %"}
+
+
+def _label(item: Any) -> str | None:
+    return item.label if item else None
+
+
+def _percent(probability: float) -> int:
+    """Whole percent; never 100 for what is only likely, never 0 for what is only unlikely."""
+    return min(99, max(1, round(100 * probability)))
+
+
+def _pending(what: str, job: Job | None) -> dict[str, Any] | None:
+    return {"what": what, "done": job.done, "total": job.total} if job is not None and job.running else None
+
+
+def _advice(total: int, classes: Mapping[str, int], result: Classification | None) -> dict[str, str]:
+    """What to do next, why, and in which view."""
+    labelled = sum(classes.values())
+    strange = int((~result.familiar).sum()) if result is not None else 0
+    if not classes:
+        return {
+            "view": "groups",
+            "text": "Begin with a name",
+            "why": "These pictures look alike. Name a group, or select pictures and name those.",
+        }
+    if len(classes) == 1:
+        return {
+            "view": "groups",
+            "text": "Name a second class",
+            "why": f"So far every label is “{next(iter(classes))}”. With a second class the rest can be sorted.",
+        }
+    single = [name for name, number in classes.items() if number < 2]
+    if single:
+        return {
+            "view": "different",
+            "text": f"Give “{single[0]}” a second picture",
+            "why": "Only then can anybody tell how well the classes are told apart.",
+        }
+    if labelled >= total:
+        return {"view": "class", "text": "Everything is labelled", "why": "Export takes the labels away."}
+    if labelled < 5 * len(classes) or strange > total / 5:
+        return {
+            "view": "different",
+            "text": "Label what is most different",
+            "why": "Many pictures are unlike all that you labelled so far. Is there a class among them without a name?"
+            if strange > total / 5
+            else "Pictures unlike those that you labelled teach most while there are few labels.",
+        }
+    if result is not None and (result.estimated_accuracy or 0) >= 0.9 and result.interval and result.interval[0] >= 0.8:
+        return {
+            "view": "sure",
+            "text": "Accept what is most sure, page by page",
+            "why": "The proposals are mostly right: select those that aren't and reject them, accept the others.",
+        }
+    return {
+        "view": "unsure",
+        "text": "Label what is least sure",
+        "why": "That is where the classes touch, and where a label teaches most.",
+    }
+
+
+def _summary(result: Classification, sure: float) -> list[str]:
+    labelled = sum(result.counts.values())
+    lines = []
+    if result.estimated_accuracy is None or result.interval is None:
+        single = [name for name, number in sorted(result.counts.items()) if number < 2]
+        lines.append(
+            "How good are the proposals? That can't be said yet: give every class at least two labelled pictures "
+            f"(so far only one: {', '.join(single)})."
+        )
+    else:
+        likely, (low, high) = _percent(result.estimated_accuracy), (round(100 * share) for share in result.interval)
+        lines.append(
+            f"Of pictures like those that you labelled, about {likely} % are named rightly (very likely {low} to "
+            f"{high} %): each of these was hidden in turn and named from the others."
+        )
+    strange = int((~result.familiar).sum())
+    if strange:
+        lines.append(f"{strange:,} pictures are unlike all of those; nothing can be said of them.")
+    has = int((result.sure(sure) & ~result.labelled).sum())
+    left = len(result.images) - labelled - has
+    lines.append(f"{labelled:,} labelled by hand, {has:,} proposed, {left:,} {DOUBT} as yet.")
+    return lines
+
+
+def _methods(result: Classification) -> str:
+    if not result.compared:
+        return f"Told apart by {result.method}."
+    each = ", ".join(f"{item.method} {100 * item.accuracy:.0f} %" for item in result.compared)
+    return f"Told apart by {result.method}, which named most hidden pictures rightly ({each})."

@@ -1,0 +1,358 @@
+"""The screen "Label": what it answers to whatever a browser sends, and its story in a real browser."""
+
+from __future__ import annotations
+
+import csv
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from app.jobs import Jobs
+from app.screens.label import Label
+from app.session import Session
+from indexer import Collection
+from massl.errors import MasslError
+from tests.app.test_page import WAIT, _open
+
+
+@pytest.fixture
+def screen(unlabelled: Collection, tmp_path: Path) -> Label:
+    """The screen of a collection without labels and decisions."""
+    unlabelled.forget_rejected(
+        [(image, label) for image, names in unlabelled.rejected_labels().items() for label in names]
+    )
+    unlabelled.forget_confirmed(unlabelled.confirmed_labels())
+    return Label(unlabelled, tmp_path)
+
+
+def _label(collection: Collection, each: int, *kinds: str) -> None:
+    for kind in kinds:
+        own = [image for image, path in collection.images() if path.startswith(f"{kind}/")]
+        collection.add_labels(kind, own[:each], "test")
+
+
+def _tiles(drawn: dict[str, Any]) -> list[dict[str, Any]]:
+    return [tile for section in drawn["sections"] for tile in section["tiles"]]
+
+
+def _done(screen: Label, session: Session, payload: dict[str, Any] | None = None) -> dict[str, Any]:
+    """The screen once nothing goes on in the background."""
+    drawn = screen.do(session, payload or {"do": "start"})
+    message, download = drawn["message"], drawn["download"]
+    for _ in range(100):
+        if not drawn["pending"]:
+            break
+        drawn = screen.do(session, {"do": "start"})
+    return drawn | {"message": message, "download": download}
+
+
+# What to do next ------------------------------------------------------------------------------------------------------
+
+
+def test_at_every_point_it_says_what_to_do_next(screen: Label) -> None:
+    collection, session = screen.collection, Session()
+    drawn = _done(screen, session)
+    assert (drawn["view"], drawn["advice"]["text"], drawn["exports"]) == ("groups", "Begin with a name", [])
+    assert len(drawn["sections"]) >= 5
+    _label(collection, 5, "flag")  # five labels of one class only
+    drawn = _done(screen, session)
+    assert drawn["advice"]["text"] == "Name a second class"
+    assert drawn["view"] == "groups"
+    assert [view["ready"] for view in drawn["views"]] == [True, True, False, False, False, False, False]
+    _label(collection, 1, "fruit")
+    drawn = _done(screen, session)
+    assert drawn["advice"]["text"] == "Give “fruit” a second picture"
+    assert "so far only one: fruit" in drawn["summary"][0]
+    _label(collection, 3, "fruit")
+    assert _done(screen, session)["advice"]["view"] == "different"
+    assert drawn["view"] == "groups"  # what somebody works at stays
+    _label(collection, 9, "antique", "bug", "flag", "fruit", "painting", "space")
+    drawn = _done(screen, session)
+    assert drawn["advice"]["view"] in ("unsure", "sure")
+    assert "are named rightly (very likely" in drawn["summary"][0]
+    collection.add_labels(
+        "fruit", [image for image, _ in collection.images() if image not in _given(collection)], "test"
+    )
+    assert _done(screen, session)["advice"]["text"] == "Everything is labelled"
+
+
+def _given(collection: Collection) -> set[int]:
+    return {collection.image_id(item.path) for item in collection.labels()}
+
+
+def test_a_page_is_accepted_and_the_next_comes_and_all_is_undone(screen: Label) -> None:
+    collection, session = screen.collection, Session()
+    _label(collection, 4, "flag", "fruit", "space", "painting")
+    before = collection.labels()
+    page = _tiles(_done(screen, session, {"do": "view", "view": "unsure"}))
+    assert len(page) == 24
+    proposed = [[tile["id"], tile["guess"]] for tile in page]
+    collection.add_labels("by hand", [page[0]["id"]], "somebody else")  # since the page was drawn: stays
+    drawn = _done(screen, session, {"do": "accept", "seen": proposed})
+    assert drawn["message"]["text"] == "Accepted 23 pictures"
+    labels = collection.labels_of([image for image, _ in proposed])
+    assert labels[page[0]["id"]].label == "by hand"
+    assert all(labels[image].label == guess for image, guess in proposed[1:])
+    assert not {tile["id"] for tile in _tiles(drawn)} & {image for image, _ in proposed}
+    collection.remove_labels([page[0]["id"]])
+    assert "Undone: accepted 23" in screen.do(session, {"do": "undo"})["message"]["text"]
+    assert collection.labels() == before
+
+
+def test_rejected_proposals_leave_the_page_are_not_made_again_and_can_be_undone(screen: Label) -> None:
+    collection, session = screen.collection, Session()
+    _label(collection, 4, "flag", "fruit", "space")
+    page = _tiles(_done(screen, session, {"do": "view", "view": "unsure"}))
+    wrong = [[tile["id"], tile["guess"]] for tile in page[:3]]
+    drawn = _done(screen, session, {"do": "reject", "seen": wrong})
+    assert drawn["message"]["text"] == "Rejected 3 pictures"
+    assert len(_tiles(drawn)) == 21
+    again = {
+        tile["id"]: tile.get("guess") for tile in _tiles(_done(screen, Session(), {"do": "view", "view": "unsure"}))
+    }
+    assert all(again[image] != guess for image, guess in wrong)
+    assert _done(screen, session, {"do": "undo"})["message"]["text"] == "Undone: rejected 3 pictures"
+    assert collection.rejected_labels() == {}
+
+
+def test_a_queue_stays_in_place_until_it_is_answered_or_skipped(screen: Label) -> None:
+    collection, session = screen.collection, Session()
+    _label(collection, 4, "flag", "fruit")
+    for view in ("different", "unsure"):
+        page = [tile["id"] for tile in _tiles(_done(screen, session, {"do": "view", "view": view}))]
+        drawn = _done(screen, session, {"do": "label", "images": page[:5], "label": "fruit"})
+        assert [tile["id"] for tile in _tiles(drawn)] == page
+        assert [tile["label"] for tile in _tiles(drawn)][:6] == ["fruit"] * 5 + [None]
+        skipped = [tile["id"] for tile in _tiles(_done(screen, session, {"do": "next"}))]
+        assert skipped
+        assert not set(skipped) & set(page)
+        _done(screen, session, {"do": "undo"})
+
+
+def test_the_bar_of_doubt_leaves_pictures_without_a_class(screen: Label) -> None:
+    session = Session()
+    _label(screen.collection, 4, "flag", "fruit", "space")
+    _done(screen, session, {"do": "view", "view": "class"})
+    sizes = []
+    for sure in (1, 60, 99):
+        drawn = _done(screen, session, {"do": "sure", "sure": sure})
+        assert drawn["sure"] == sure
+        titles = {section["title"]: section["note"] for section in drawn["sections"]}
+        sizes.append(int(titles.get("Not sure: without a class", "0")))
+        assert set(titles) >= {"flag", "fruit", "space"}
+    assert sizes == sorted(sizes)
+    assert sizes[2] == len(screen.collection) - 12  # nobody is that sure after twelve labels
+
+
+def test_a_label_that_looks_wrong_is_shown_with_its_neighbours_and_is_kept_or_changed(screen: Label) -> None:
+    collection, session = screen.collection, Session()
+    _label(collection, 9, "flag", "space")
+    wrong = collection.image_id([item.path for item in collection.labels() if item.label == "flag"][4])
+    collection.add_labels("space", [wrong], "test")
+    drawn = _done(screen, session, {"do": "view", "view": "check"})
+    suspect = next(each for each in drawn["suspects"] if each["tile"]["id"] == wrong)
+    assert (suspect["given"], suspect["proposed"]) == ("space", "flag")
+    assert len(suspect["neighbours"]) == 4
+    assert all(near["path"].startswith("flag/") for near in suspect["neighbours"])
+    drawn = _done(screen, session, {"do": "keep", "images": [wrong]})
+    assert wrong not in [each["tile"]["id"] for each in drawn["suspects"]]
+    drawn = _done(screen, session, {"do": "undo"})
+    assert wrong in [each["tile"]["id"] for each in drawn["suspects"]]
+    drawn = _done(screen, session, {"do": "label", "images": [wrong], "label": "flag"})
+    assert wrong not in [each["tile"]["id"] for each in drawn["suspects"]]
+
+
+def test_keys_of_classes_do_not_shift_when_one_is_added(screen: Label) -> None:
+    session = Session()
+    _label(screen.collection, 2, "flag", "space")
+    assert [each["name"] for each in screen.do(session, {"do": "start"})["classes"]] == ["flag", "space"]
+    _label(screen.collection, 2, "bug", "fruit")
+    names = [each["name"] for each in screen.do(session, {"do": "start"})["classes"]]
+    assert names == ["flag", "space", "bug", "fruit"]
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        {"do": "nonsense"},
+        {"do": "accept"},
+        {"do": "accept", "seen": []},
+        {"do": "accept", "seen": [[1]]},
+        {"do": "accept", "seen": [["1", "flag"]]},
+        {"do": "accept", "seen": [[1, 2]]},
+        {"do": "accept", "seen": [[987654, "flag"]]},
+        {"do": "accept", "seen": [[1, "no such class"]]},
+        {"do": "reject", "seen": [[987654, "flag"]]},
+        {"do": "reject", "seen": "all"},
+        {"do": "keep", "images": [987654]},
+        {"do": "sure", "sure": "very"},
+        {"do": "export", "format": "../../etc/passwd"},
+        {"do": "export", "format": "onnx"},
+        {"do": "label", "images": [1], "label": "y" * 10_000},
+        {"do": "undo"},
+    ],
+)
+def test_whatever_a_browser_sends_the_answer_is_a_sentence(
+    screen: Label, payload: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    drawn = screen.do(Session(), payload)
+    assert drawn["message"]["kind"] == "error"
+    assert drawn["message"]["text"].endswith(".")
+    assert screen.collection.labels() == []
+    assert screen.collection.rejected_labels() == {}
+    assert caplog.records == []  # foreseen, not merely survived
+
+
+# In the background ----------------------------------------------------------------------------------------------------
+
+
+def test_work_in_the_background_is_done_once_and_again_when_its_state_changed() -> None:
+    jobs, done = Jobs(), []
+
+    def work(report: Any) -> int:
+        report(1, 2)
+        time.sleep(0.05)
+        done.append(True)
+        return len(done)
+
+    for _ in range(3):
+        job, last = jobs.get("x", {"a": 1}, work, patience=5)
+    assert (job.running, last.result, len(done)) == (False, 1, 1)
+    job, last = jobs.get("x", {"a": 2}, work, patience=0)
+    assert job.running
+    assert last.result == 1  # what there was, until there is more
+    job, last = jobs.get("x", {"a": 2}, work, patience=5)
+    assert (last.result, (last.done, last.total)) == (2, (1, 2))
+    jobs.forget("x")
+    assert jobs.get("x", {"a": 2}, work, patience=5)[1].result == 3
+
+
+@pytest.mark.parametrize(
+    ("error", "said"), [(MasslError("too few"), "too few"), (ValueError("secret"), "Something went")]
+)
+def test_work_that_fails_is_said_and_its_details_are_not(error: Exception, said: str) -> None:
+    def work(report: Any) -> None:
+        raise error
+
+    job, _ = Jobs().get("x", 1, work, patience=5)
+    assert job.error is not None
+    assert job.error.startswith(said)
+    assert not job.running
+
+
+# In a browser ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def page(browser: Any, site: str, screen: Label) -> Iterator[Any]:
+    """The screen in a browser; afterwards, that nothing failed in its script."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900}, accept_downloads=True)
+    tab, trouble, _ = _open(context, site)
+    tab.get_by_role("tab", name="Label", exact=True).click()
+    tab.wait_for_selector("#massl-label .naming")
+    yield tab
+    context.close()
+    assert trouble == []
+
+
+def _until(tab: Any, text: str, where: str = ".ask") -> None:
+    tab.wait_for_function(
+        "([where, text]) => document.querySelector(`#massl-label ${where}`)?.innerText.includes(text)",
+        arg=[where, text],
+        timeout=WAIT,
+    )
+
+
+def test_a_person_names_groups_accepts_rejects_and_takes_the_labels_away(
+    page: Any, screen: Label, tmp_path: Path
+) -> None:
+    board, collection = page.locator("#massl-label"), screen.collection
+    kinds = {image: path.split("/")[0] for image, path in collection.images()}
+    _until(page, "Begin with a name")
+
+    # Groups are named: what doesn't belong is left out by selecting what does.
+    named = 0
+    while named < 2:
+        group = board.locator("section").nth(0)
+        ids = [int(node.get_attribute("data-image")) for node in group.locator(".tile").all()]
+        most = max({kinds[image] for image in ids}, key=[kinds[image] for image in ids].count)
+        for place, image in enumerate(ids):
+            if kinds[image] == most:
+                group.locator(".tick").nth(place).click()
+        name = "<b>bold</b>" if not named else "two"  # markup stays text
+        group.locator(".naming input").fill(name)
+        group.locator(".naming input").press("Enter")
+        named += 1
+        page.wait_for_function(f"() => document.querySelectorAll('#massl-label .class').length === {named}")
+    assert board.locator(".class .name").all_inner_texts()[0] == "<b>bold</b>"
+    assert set(collection.label_counts()) == {"<b>bold</b>", "two"}
+    _until(page, "labelled by hand")
+
+    # A rectangle drawn around the first two pictures selects them, and a key names them.
+    board.get_by_role("button", name="Least sure").click()
+    page.wait_for_selector("#massl-label .paging")
+    first, second = (board.locator(".tile").nth(place).bounding_box() for place in (0, 1))
+    page.mouse.move(first["x"] + 30, first["y"] + first["height"] - 4)
+    page.mouse.down()
+    page.mouse.move(second["x"] + 40, second["y"] + 60, steps=4)
+    page.mouse.up()
+    assert board.locator(".tile.chosen").count() == 2
+    before = len(collection.labels())
+    page.keyboard.press("1")
+    page.wait_for_function("() => document.querySelectorAll('#massl-label .badge').length === 2")
+    assert len(collection.labels()) == before + 2
+
+    # One is rejected, the page accepted by a key, and both are taken back by Ctrl-Z.
+    board.locator(".picture").nth(4).click()
+    page.keyboard.press("r")
+    _until(page, "Rejected 1 picture", ".bar")
+    page.keyboard.press("a")
+    _until(page, "Accepted", ".bar")
+    accepted = len(collection.labels())
+    assert accepted == before + 23
+    page.keyboard.press("Control+z")
+    page.keyboard.press("Control+z")  # while the first is answered: not lost
+    _until(page, "Undone: rejected 1 picture", ".bar")
+    assert len(collection.labels()) == before + 2
+    assert collection.rejected_labels() == {}
+
+    board.get_by_role("button", name="How good is it?").click()
+    page.wait_for_selector("#massl-label .plot .dot")
+    assert "labels" in board.locator(".curve p").nth(0).inner_text()
+
+    board.locator(".menu summary").click()
+    with page.expect_download() as waiting:
+        board.get_by_role("button", name="Labels and predictions").click()
+    waiting.value.save_as(tmp_path / "all.csv")
+    rows = list(csv.DictReader((tmp_path / "all.csv").open(encoding="utf-8")))
+    assert before + 2 <= len(rows) <= len(collection)
+    assert {row["label"] for row in rows} == {"<b>bold</b>", "two"}
+    board.locator(".menu summary").click()
+    with page.expect_download() as waiting:
+        board.get_by_role("button", name="The classifier itself").click()
+    waiting.value.save_as(tmp_path / "classifier.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "classifier.onnx", providers=["CPUExecutionProvider"])
+    assert json.loads(session.get_modelmeta().custom_metadata_map["massl.labels"]) == ["<b>bold</b>", "two"]
+    side = collection.encoder.image_size
+    (shares,) = session.run(["probabilities"], {"pixels": np.zeros((1, side, side, 3), np.uint8)})
+    assert shares.sum() == pytest.approx(1, abs=1e-4)
+
+
+def test_the_screen_fits_a_phone(browser: Any, site: str, screen: Label) -> None:
+    _label(screen.collection, 4, "flag", "fruit", "space")
+    context = browser.new_context(viewport={"width": 390, "height": 844}, color_scheme="dark", has_touch=True)
+    tab, trouble, _ = _open(context, site)
+    tab.get_by_role("tab", name="Label", exact=True).click()
+    tab.wait_for_selector("#massl-label .tile")
+    for view in ("Groups", "By class", "How good is it?"):
+        tab.locator("#massl-label").get_by_role("button", name=view, exact=True).tap()
+        tab.wait_for_selector(f"#massl-label .order[aria-pressed='true']:text-is('{view}')")
+        assert tab.evaluate("() => document.documentElement.scrollWidth") == 390
+    context.close()
+    assert trouble == []
