@@ -87,6 +87,7 @@ def _connect(blocks: gr.Blocks, tab: gr.Tab, session: gr.State, screen: Screen, 
         elem_id=f"massl-{screen.key}",
         server_functions=[_function(each) for each in screen.functions] or None,
     )
+    # "multiple": by default Gradio drops what is done before the last answer is quite through, a fast key for example.
     board.act(do, [session], [session, board], trigger_mode="multiple", **quiet)
     tab.select(show, [session], [session, board], **quiet)
     if opened:

@@ -476,12 +476,11 @@ def _summary(result: Classification, sure: float) -> list[str]:
     else:
         likely, (low, high) = _percent(result.estimated_accuracy), (round(100 * share) for share in result.interval)
         lines.append(
-            f"Of pictures like those that you labelled, about {likely} % are named rightly (very likely {low} to "
-            f"{high} %): each of these was hidden in turn and named from the others."
+            f"About {likely} % right for pictures like those that you labelled (very likely {low} to {high} %)."
         )
     strange = int((~result.familiar).sum())
     if strange:
-        lines.append(f"{strange:,} pictures are unlike all of those; nothing can be said of them.")
+        lines.append(f"{strange:,} pictures are unlike all of those: nothing can be said of them.")
     has = int((result.sure(sure) & ~result.labelled).sum())
     left = len(result.images) - labelled - has
     lines.append(f"{labelled:,} labelled by hand, {has:,} proposed, {left:,} {DOUBT} as yet.")
@@ -492,4 +491,7 @@ def _methods(result: Classification) -> str:
     if not result.compared:
         return f"Told apart by {result.method}."
     each = ", ".join(f"{item.method} {100 * item.accuracy:.0f} %" for item in result.compared)
-    return f"Told apart by {result.method}, which named most hidden pictures rightly ({each})."
+    return (
+        "Each labelled picture was hidden in turn and named from the others. Told apart by "
+        f"{result.method}, which named most of them rightly ({each})."
+    )

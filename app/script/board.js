@@ -9,7 +9,7 @@ let value = null;
 let downloaded = 0;
 let waiting = null;
 let answered = true;
-const toDo = []; // what was done before the last answer came: Gradio drops it, fast keys would be lost
+const toDo = []; // what was done before the last answer came: one after the other, each on what the last one left
 
 function act(what) {
   if (!answered) {
@@ -54,7 +54,7 @@ function draw() {
     save(value.download);
   }
   answered = true;
-  if (toDo.length) act(toDo.shift());
+  if (toDo.length) setTimeout(() => toDo.length && answered && act(toDo.shift()));
 }
 
 function save(download) {

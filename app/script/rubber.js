@@ -61,7 +61,7 @@ function release() {
 board.addEventListener("pointerdown", (event) => {
   // Fingers scroll; only a mouse draws.
   if (event.pointerType !== "mouse" || event.button !== 0 || event.shiftKey) return;
-  if (!event.target.closest(".content") || event.target.closest("input, select, a, .plain, .main, .link, .tick")) return;
+  if (!event.target.closest(".content") || event.target.closest("input, select, a, button:not(.picture)")) return;
   drag = { x: event.clientX + window.scrollX, y: event.clientY + window.scrollY, drawn: false };
   window.addEventListener("pointermove", stretch);
   window.addEventListener("pointerup", release);

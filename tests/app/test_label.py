@@ -75,7 +75,7 @@ def test_at_every_point_it_says_what_to_do_next(screen: Label) -> None:
     _label(collection, 9, "antique", "bug", "flag", "fruit", "painting", "space")
     drawn = _done(screen, session)
     assert drawn["advice"]["view"] in ("unsure", "sure")
-    assert "are named rightly (very likely" in drawn["summary"][0]
+    assert "% right for pictures like those that you labelled (very likely" in drawn["summary"][0]
     collection.add_labels(
         "fruit", [image for image, _ in collection.images() if image not in _given(collection)], "test"
     )
