@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -106,7 +107,10 @@ class Gate:
                 await refuse(404, "this file is gone; export it again")
             else:
                 inside = f"{_API}file={made}"
-                await self._app({**scope, "path": inside, "raw_path": inside.encode()}, receive, send_with_headers)
+                try:
+                    await self._app({**scope, "path": inside, "raw_path": inside.encode()}, receive, send_with_headers)
+                finally:  # fetched once; exporting again makes another
+                    await anyio.to_thread.run_sync(lambda: shutil.rmtree(made.parent, ignore_errors=True))
         elif scope["method"] == "POST" and path.rstrip("/") not in _FORMS:
             body = await _read(receive)
             if body is None:

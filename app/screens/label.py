@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import secrets
+import shutil
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -45,6 +47,7 @@ EXPORTS = {
     "label-studio": ("label-studio.json", "application/json", "Label Studio, with predictions"),
     "onnx": ("classifier.onnx", "application/octet-stream", "The classifier itself (ONNX)"),
 }
+_FETCHED_WITHIN = 300  # seconds
 DOUBT = "without a class"
 
 
@@ -360,10 +363,18 @@ class Label(Screen):
         work = session.of(Work)
         name, mime, title = EXPORTS[kind]
         if kind == "onnx":
-            # Too large for a message: fetched by a name that nobody can guess, and gone after some minutes.
+            # Too large for a message: fetched by a name that nobody can guess, and gone then. What nobody fetched goes
+            # when another is made, and at the latest with the server.
+            for old in self.uploads.glob(f"*/{name}"):
+                if time.time() - old.stat().st_mtime > _FETCHED_WITHIN:
+                    shutil.rmtree(old.parent, ignore_errors=True)
             folder = self.uploads / secrets.token_hex(16)
             folder.mkdir()
-            self.collection.export_classifier(folder / name)
+            try:
+                self.collection.export_classifier(folder / name)
+            except MasslError:
+                folder.rmdir()
+                raise
             work.download = {"name": name, "href": f"download/{folder.name}/{name}"}
         else:
             predictions = kind in ("csv+", "label-studio") and len(self.collection.label_counts()) >= 2

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import onnxruntime
 import pytest
@@ -342,6 +344,21 @@ def test_a_person_names_groups_accepts_rejects_and_takes_the_labels_away(
     side = collection.encoder.image_size
     (shares,) = session.run(["probabilities"], {"pixels": np.zeros((1, side, side, 3), np.uint8)})
     assert shares.sum() == pytest.approx(1, abs=1e-4)
+
+
+def test_an_exported_classifier_has_a_name_that_cannot_be_guessed_and_old_ones_go(
+    site: str, collection: Collection, tmp_path: Path
+) -> None:
+    for name in ("0" * 32, "../../etc", "%2e%2e%2f%2e%2e%2fetc"):
+        assert httpx.get(f"{site}download/{name}/classifier.onnx").status_code in (403, 404)
+    assert httpx.get(f"{site}download/{'0' * 32}/catalog.sqlite").status_code in (403, 404)
+    screen = Label(collection, tmp_path)
+    _label(collection, 3, "flag", "fruit")
+    for _ in range(2):
+        href = screen.do(Session(), {"do": "export", "format": "onnx"})["download"]["href"]
+        folder = tmp_path / href.split("/")[1]
+        os.utime(folder / "classifier.onnx", (0, 0))
+    assert [path for path in tmp_path.iterdir() if path.is_dir()] == [folder]  # the older one is gone
 
 
 def test_the_screen_fits_a_phone(browser: Any, site: str, screen: Label) -> None:
