@@ -28,8 +28,8 @@ from numpy.typing import NDArray
 
 from indexer import Collection, Encoder
 from indexer.engines import CELL_CANDIDATES, CORES, LADDER
+from indexer.filters import Filter, among
 from indexer.ladder import AT, MARGIN, Ladder, nearest, unit
-from indexer.query import among
 from indexer.vectors import CatalogVectors
 
 EVERY = 100  # images a folder
@@ -160,7 +160,7 @@ def report(root: Path, vectors: NDArray[Any], queries: NDArray[np.float32], enco
     nearest(source.blocks(), queries[:1], AT)
     print(f"--exact from the catalog: {time.perf_counter() - began:.2f} s")
     began = time.perf_counter()
-    passing = among(collection.catalog, (), ("0001", "0002"))
+    passing = among(collection.catalog, Filter(folders=("0001", "0002")))
     print(f"two folders of {EVERY} found in {(time.perf_counter() - began) * 1e3:.1f} ms ({len(passing)} images)")
 
 

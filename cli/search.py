@@ -14,6 +14,8 @@ import typer.core
 from cli.options import Images, IndexDir, Json, Quiet, Verbose
 
 if TYPE_CHECKING:
+    from datetime import date
+
     from indexer import Result
 
 _MINUS = "\x00minus:"  # no file name holds a NUL
@@ -52,6 +54,14 @@ def command(
             "--under", metavar="FOLDER", help="Only below this folder, or one of several.", show_default=False
         ),
     ] = [],  # noqa: B006
+    since: Annotated[
+        str | None,
+        typer.Option("--since", metavar="DAY", help="Only files last changed on this day, YYYY-MM-DD, or later."),
+    ] = None,
+    until: Annotated[
+        str | None,
+        typer.Option("--until", metavar="DAY", help="Only files last changed on this day, YYYY-MM-DD, or earlier."),
+    ] = None,
     exact: Annotated[
         bool,
         typer.Option("--exact", help="Compare with every image, also where an engine is faster that may miss some."),
@@ -72,13 +82,14 @@ def command(
     from massl.errors import MasslError
 
     box = _crop(crop) if crop else None
+    days = _day(since), _day(until)
     collection = Collection.open(images, index_dir)
     examples = [_query(text, images, box if position == 0 else None) for position, text in enumerate(queries)]
     started = time.perf_counter()
     folders = [_folder(text, images) for text in under]
     with ProgressLine("Preparing the search:", "vectors", quiet) as line:
         collection.index(lambda step, done, total: line.update(done, total, step))
-    results = collection.search(examples, k, label=label, under=folders, exact=exact)
+    results = collection.search(examples, k, label=label, under=folders, since=days[0], until=days[1], exact=exact)
     described = describe(results, started)
     if as_json:
         print_json(described)
@@ -88,7 +99,9 @@ def command(
             print_line(result.path, "\0" if nul else "\n")
         return
     if not results:
-        raise MasslError("nothing to search: no image passes the filters" if label or under else "the index is empty")
+        raise MasslError(
+            "nothing to search: no image passes the filters" if label or under or any(days) else "the index is empty"
+        )
     for result in results:
         tag = f"  [{result.label}]" if result.label else ""
         print_line(f"{result.rank:>3}  {result.score:6.3f}  {result.match:<5}  {visible(result.path)}{tag}")
@@ -132,6 +145,16 @@ def _folder(text: str, root: Path) -> str:
         return text
     inside, outside = os.path.realpath(text), os.path.realpath(root)
     return os.path.relpath(inside, outside) if os.path.commonpath([inside, outside]) == outside else text
+
+
+def _day(text: str | None) -> date | None:
+    from indexer.filters import day
+    from massl.errors import MasslError
+
+    try:
+        return day(text) if text else None
+    except MasslError as error:
+        raise typer.BadParameter(str(error)) from None
 
 
 def _crop(text: str) -> tuple[int, int, int, int]:

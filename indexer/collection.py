@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from datetime import date
 from pathlib import Path
 from typing import Any, Literal
 
@@ -47,15 +48,18 @@ from indexer.drift import Drift
 from indexer.duplicates import Duplicate, Duplicates
 from indexer.encoder import Encoder, EncoderMismatch, builtin_encoder
 from indexer.engines import LADDER
+from indexer.facts import Facts, facts, image_of
+from indexer.filters import EVERYTHING, Filter, among, exists, in_order
 from indexer.groups import GROUPS, Group, find_groups
 from indexer.health import Health
+from indexer.heat import Heat, HeatMaps
 from indexer.index import AmendedIndex, CollectionIndex
 from indexer.kinds import Kinds
 from indexer.labels import Label
 from indexer.ladder import MARGIN, Ladder, Measured, nearest, unit
 from indexer.learning import LearningCurve, learning_curve
 from indexer.map import CollectionMap
-from indexer.query import Query, Result
+from indexer.query import Query, Ranking, Result
 from indexer.queues import most_different
 from indexer.suspects import Suspect
 from indexer.vectors import CatalogVectors, Preparing
@@ -81,6 +85,7 @@ class Collection:
         self.updating = False  # whether this process is bringing it up to date
         self._vectors: tuple[object, NDArray[np.int64], NDArray[np.float32]] | None = None
         self._classified: tuple[object, Classification] | None = None
+        self._heat = HeatMaps(catalog, root)
 
     # Opening ------------------------------------------------------------------------------------------------------
 
@@ -313,6 +318,8 @@ class Collection:
         *,
         label: str | Sequence[str] = (),
         under: str | Sequence[str] = (),
+        since: date | None = None,
+        until: date | None = None,
         exact: bool = False,
     ) -> list[Result]:
         """The `k` images most like the queries taken together, best first.
@@ -325,40 +332,89 @@ class Collection:
             k: how many results, at least 1.
             label: only images that carry this label, or one of these.
             under: only images below this folder, or one of these; relative to the root.
+            since: only images whose file was last modified on this day or later, in local time.
+            until: only those whose file was last modified on this day or earlier.
             exact: compare with every image, whatever it takes; else the collection's engine may miss a few.
 
         Raises:
-            MasslError: no positive query, an image that the collection doesn't hold, or a label or folder without any.
+            MasslError: no positive query, an image that the collection doesn't hold, or a label, a folder or a range
+                of dates without any.
         """
+        wanted = Filter(_several(label), _several(under), since, until)
+        return self.describe(self.rank(queries, max(1, k), wanted, exact=exact))
+
+    def rank(self, queries: Sequence[Query], k: int, wanted: Filter = EVERYTHING, *, exact: bool = False) -> Ranking:
+        """As `search`, but ids and scores alone, to be described a page at a time."""
         if not any(example.weight > 0 for example in queries):
             raise MasslError("give at least one example of what to look for")
-        target = query.embed(queries, self.catalog, lambda: self.encoder)
+        target = query.embed(queries, self.catalog, self.root, lambda: self.encoder)
+        # A part of an image is searched by to find others that hold the same: its own whole is then no answer either.
         own = np.array([example.image for example in queries if example.image is not None], np.int64)
-        passing = query.among(self.catalog, _several(label), _several(under))
+        passing = among(self.catalog, wanted)
         index = self.index()
-        wanted = max(k, calibration.FAR[1]) + len(own) + MARGIN
+        more = max(k, calibration.FAR[1]) + len(own) + MARGIN
         if exact and not index.exact:
             vectors = CatalogVectors(self.catalog)
             blocks = vectors.blocks() if passing is None else vectors.blocks_of(passing)
-            _, ids = nearest(blocks, target[None], wanted)
+            _, ids = nearest(blocks, target[None], more)
         else:
-            _, ids = index.search(target[None], wanted, passing)
-        about = query.about(self.catalog, ids[(ids >= 0) & ~np.isin(ids, own)], target)
+            _, ids = index.search(target[None], more, passing)
+        images, scores = query.ranked(self.catalog, ids[(ids >= 0) & ~np.isin(ids, own)], target)
         # What is usual for this query, among all images whatever the filter.
         if passing is None:
-            usual = np.array([[score for _, _, score, _ in about]], np.float32)
+            usual = scores[None]
         else:
             usual = index.search(target[None], calibration.FAR[1] + len(own))[0][:, len(own) :]
-        fitted = self.calibration()
         crowd = float(calibration.neighbourhood(usual)[0]) if usual.size else None
-        count = len(index)
-        return [
-            Result(
-                rank, image, path, score, fitted.match(score, count, crowd), fitted.false_matches(score, count, crowd),
-                own_label,
-            )
-            for rank, (image, path, score, own_label) in enumerate(about[: max(1, k)], 1)
-        ]  # fmt: skip
+        return Ranking(images[:k], scores[:k], self.calibration(), crowd, len(index))
+
+    def describe(self, ranking: Ranking, first: int = 0, last: int | None = None) -> list[Result]:
+        """Paths, labels and matches of a ranking's results, from place `first` (from 0) up to before `last`.
+
+        Images that have gone since are left out.
+        """
+        return query.described(self.catalog, ranking, first, last)
+
+    def heat(self, queries: Sequence[Query], image: int) -> Heat:
+        """Which parts of an image are like what was searched by; see `indexer.heat`.
+
+        Raises:
+            MasslError: the encoder has no patch tokens, or the image is gone or can't be read any more.
+        """
+        return self._heat.of(queries, image, self.encoder)
+
+    def labelled_like(self, image: int, k: int = 6) -> list[Result]:
+        """The `k` labelled images most like an image, best first; none where nothing is labelled."""
+        if not exists(self.catalog, Filter(labelled=True)):
+            return []
+        return self.describe(self.rank([Query(image=image)], k, Filter(labelled=True)))
+
+    def facts(self, image: int) -> Facts:
+        """What is known of an image.
+
+        Raises:
+            MasslError: it is no longer in the collection.
+        """
+        return facts(self.catalog, image)
+
+    def image_of(self, content: str) -> int:
+        """The id of an image by its content: the SHA-256 of the file in hexadecimal, or the first digits of it.
+
+        Raises:
+            MasslError: the collection doesn't hold it, or fewer than 12 digits.
+        """
+        return image_of(self.catalog, content)
+
+    def browse(
+        self, wanted: Filter = EVERYTHING, after: str = "", limit: int = 100
+    ) -> list[tuple[int, str, str | None]]:
+        """Id, path and label of images by path; see `indexer.filters.in_order`.
+
+        Raises:
+            MasslError: no image carries a label, or lies in a folder, that is filtered by.
+        """
+        wanted.check(self.catalog)
+        return in_order(self.catalog, wanted, after, limit)
 
     def calibration(self) -> Calibration:
         """What scores mean in this collection."""
@@ -401,12 +457,17 @@ class Collection:
         ((count,),) = self.catalog.read("SELECT count(*) FROM images WHERE state = 'ready'")
         return count
 
-    def thumbnail(self, image: int) -> Path | None:
-        """A WebP thumbnail without metadata, made when it is first asked for; None if the original can't be read."""
+    def thumbnail(self, image: int, side: int = thumbnails.SIDE) -> Path | None:
+        """A WebP thumbnail without metadata, made when it is first asked for; None if the original can't be read.
+
+        Args:
+            image: its id.
+            side: pixels of the longer side.
+        """
         row = next(self.catalog.read("SELECT path, hash FROM images WHERE id = ? AND state = 'ready'", [image]), None)
         if row is None:
             return None
-        return thumbnails.make(self.root / os.fsdecode(row[0]), row[1].hex(), self.folder, self.max_pixels)
+        return thumbnails.make(self.root / os.fsdecode(row[0]), row[1].hex(), self.folder, self.max_pixels, side)
 
     def _load_vectors(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Ids int64 `[N]` and unit vectors float32 `[N, D]` of all searchable images; kept until one changes."""

@@ -1,21 +1,19 @@
-"""What is searched by and what is found: example pictures, their one vector, the filters, the results."""
+"""What is searched by and what is found: example pictures, their one vector, the results in their order."""
 
 from __future__ import annotations
 
-import functools
 import os
-import posixpath
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from indexer.catalog import Catalog, in_parts, to_bytes
+from indexer.calibration import Calibration
+from indexer.catalog import Catalog, in_parts
 from indexer.encoder import Encoder
-from indexer.labels import counts as label_counts
 from indexer.ladder import unit
 from massl.errors import MasslError
 from massl.images import ImageError, decode, read_bytes
@@ -23,7 +21,10 @@ from massl.images import ImageError, decode, read_bytes
 
 @dataclass(frozen=True)
 class Query:
-    """One example to search by, wanted (weight 1) or unwanted (weight -1): a file's content or an image's id."""
+    """One example to search by, wanted (weight 1) or unwanted (weight -1): a file's content or an image's id.
+
+    `crop` is x, y, width, height in pixels of the upright image: only this part of it is searched by.
+    """
 
     data: bytes | None = None
     image: int | None = None
@@ -48,7 +49,7 @@ class Query:
         """Its pixels, cropped, decoded as the indexer would for an encoder that needs `shortest` pixels.
 
         Raises:
-            MasslError: it is no image, or the crop lies outside it.
+            MasslError: it is no image, it can't be read any more, or the crop lies outside it.
         """
         try:
             picture = decode(self.data or b"", None if self.crop else shortest).picture
@@ -82,28 +83,81 @@ class Result:
     label: str | None
 
 
-def embed(queries: Sequence[Query], catalog: Catalog, encoder: Callable[[], Encoder]) -> NDArray[np.float32]:
-    """The queries' weighted sum, float32 `[D]` of unit length. The encoder is asked for only if a file is among them.
+@dataclass(frozen=True, eq=False)
+class Ranking:
+    """Images in the order of their similarity to a query.
+
+    Attributes:
+        images: ids, int64 `[n]`.
+        scores: cosine similarities, float32 `[n]`, falling.
+        calibration: what scores mean in this collection.
+        crowd: the query's neighbourhood, see `indexer.calibration.neighbourhood`; None where there is nothing to tell.
+        among: how many images the collection holds.
+    """
+
+    images: NDArray[np.int64]
+    scores: NDArray[np.float32]
+    calibration: Calibration
+    crowd: float | None
+    among: int
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def match(self, score: float) -> str:
+        """`same`, `alike` or `weak`."""
+        return self.calibration.match(score, self.among, self.crowd)
+
+    def false_matches(self, score: float) -> float:
+        """How many images of the collection one would expect above a score if none had to do with the query."""
+        return self.calibration.false_matches(score, self.among, self.crowd)
+
+    def above(self, score: float) -> int:
+        """How many of the images score this or more."""
+        return int(np.searchsorted(-self.scores, -np.float32(score), side="right"))
+
+
+def with_content(query: Query, catalog: Catalog, root: Path) -> Query:
+    """The query with its file's content, where it is an image of the collection that was given by its id.
+
+    Raises:
+        MasslError: the catalog doesn't hold it, or the file can't be read any more.
+    """
+    if query.data is not None:
+        return query
+    (path,) = catalog.paths_of([query.image or 0])
+    return replace(Query.of_file(root / path, query.weight, query.crop), image=query.image, name=path)
+
+
+def stored(catalog: Catalog, image: int | None) -> NDArray[np.float32]:
+    """An image's embedding, float32 `[D]`, from the catalog.
+
+    Raises:
+        MasslError: the catalog doesn't hold it.
+    """
+    rows = catalog.read(
+        "SELECT embedding FROM images WHERE id = ? AND state = 'ready' AND embedding IS NOT NULL", [image]
+    )
+    for (embedding,) in rows:
+        return np.frombuffer(embedding, np.float16).astype(np.float32)
+    raise MasslError("that image is no longer in the collection; search again from another one")
+
+
+def embed(
+    queries: Sequence[Query], catalog: Catalog, root: Path, encoder: Callable[[], Encoder]
+) -> NDArray[np.float32]:
+    """The queries' weighted sum, float32 `[D]` of unit length. The encoder is asked for only if pixels are needed.
 
     Raises:
         MasslError: an image that the catalog doesn't hold, a file that is none, or a sum of nothing.
     """
     total = np.zeros(int(catalog.meta()["dim"]), np.float32)
     for query in queries:
-        if query.data is not None:
-            picture = query.picture(encoder().resize)
+        if query.data is not None or query.crop is not None:
+            picture = with_content(query, catalog, root).picture(encoder().resize)
             vector = encoder().embed(encoder().prepare(picture)[None])[0]
         else:
-            row = next(
-                catalog.read(
-                    "SELECT embedding FROM images WHERE id = ? AND state = 'ready' AND embedding IS NOT NULL",
-                    [query.image],
-                ),
-                None,
-            )
-            if row is None:
-                raise MasslError("that image is no longer in the collection; search again from another one")
-            vector = np.frombuffer(row[0], np.float16).astype(np.float32)
+            vector = stored(catalog, query.image)
         total += query.weight * vector
     length = float(np.linalg.norm(total))
     if length < 1e-6:
@@ -111,55 +165,38 @@ def embed(queries: Sequence[Query], catalog: Catalog, encoder: Callable[[], Enco
     return total / length
 
 
-def among(catalog: Catalog, labels: Sequence[str], folders: Sequence[str]) -> NDArray[np.int64] | None:
-    """Rising ids of the images with one of these labels, below one of these folders; None when there is no filter.
-
-    Raises:
-        MasslError: no image carries one of the labels, or lies below one of the folders.
-    """
-    passing: list[NDArray[np.int64]] = []
-    if labels:
-        passing.append(np.concatenate([_labelled(catalog, label) for label in labels]))
-    if folders:
-        passing.append(np.concatenate([_below(catalog, folder) for folder in folders]))
-    return functools.reduce(np.intersect1d, passing[1:], np.unique(passing[0])) if passing else None
-
-
-def _labelled(catalog: Catalog, label: str) -> NDArray[np.int64]:
-    query = "SELECT image FROM labels JOIN images ON images.id = image WHERE label = ? AND state = 'ready'"
-    ids = np.fromiter((image for (image,) in catalog.read(query, [label])), np.int64)
-    if not len(ids):
-        known = ", ".join(repr(name) for name in label_counts(catalog)) or "none"
-        raise MasslError(f"no image has the label {label!r}; the labels are: {known}")
-    return ids
-
-
-def _below(catalog: Catalog, folder: str) -> NDArray[np.int64]:
-    prefix = posixpath.normpath(folder.strip("/") or ".")
-    query = "SELECT id FROM images WHERE state = 'ready'"
-    if prefix == ".":
-        return np.fromiter((image for (image,) in catalog.read(query)), np.int64)
-    # Everything that begins with "prefix/": a range of bytes, so that the index on paths serves.
-    span = [to_bytes(prefix + "/"), to_bytes(prefix + "0")]  # "0" is the byte after "/"
-    ids = np.fromiter((image for (image,) in catalog.read(query + " AND path >= ? AND path < ?", span)), np.int64)
-    if not len(ids):
-        raise MasslError(f"no image lies below a folder {folder!r}; give one relative to the folder that was indexed")
-    return ids
-
-
-def about(
+def ranked(
     catalog: Catalog, ids: NDArray[np.int64], target: NDArray[np.float32]
-) -> list[tuple[int, str, float, str | None]]:
-    """Id, path, cosine similarity to `target` and human label of these images, as the catalog has them, best first."""
-    found: list[tuple[int, bytes, str | None, bytes]] = []
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Those of these ids that can be searched, with their cosine similarity to `target`, by the catalog; best first."""
+    found: list[tuple[int, bytes]] = []
     for part in in_parts(ids.tolist()):
         marks = ", ".join("?" * len(part))
         found += catalog.read(
-            "SELECT images.id, path, label, embedding FROM images LEFT JOIN labels ON labels.image = images.id "
-            f"WHERE state = 'ready' AND embedding IS NOT NULL AND images.id IN ({marks})",
+            f"SELECT id, embedding FROM images WHERE state = 'ready' AND embedding IS NOT NULL AND id IN ({marks})",
             part,
         )
-    packed = np.frombuffer(b"".join(row[3] for row in found), np.float16).reshape(len(found), len(target))
+    packed = np.frombuffer(b"".join(embedding for _, embedding in found), np.float16).reshape(len(found), len(target))
     scores = unit(packed) @ target
     order = np.argsort(-scores, kind="stable")
-    return [(found[row][0], os.fsdecode(found[row][1]), float(scores[row]), found[row][2]) for row in order]
+    return np.fromiter((image for image, _ in found), np.int64, len(found))[order], scores[order]
+
+
+def described(catalog: Catalog, ranking: Ranking, first: int = 0, last: int | None = None) -> list[Result]:
+    """The results from the place `first` (from 0) up to before `last`, without those that have gone since."""
+    images = ranking.images[first:last].tolist()
+    known: dict[int, tuple[str, str | None]] = {}
+    for part in in_parts(images):
+        marks = ", ".join("?" * len(part))
+        rows = catalog.read(
+            "SELECT images.id, path, label FROM images LEFT JOIN labels ON labels.image = images.id "
+            f"WHERE state = 'ready' AND images.id IN ({marks})",
+            part,
+        )
+        known |= {image: (os.fsdecode(path), label) for image, path, label in rows}
+    scores = ranking.scores[first:last].tolist()
+    return [
+        Result(rank, image, known[image][0], score, ranking.match(score), ranking.false_matches(score), known[image][1])
+        for rank, (image, score) in enumerate(zip(images, scores, strict=True), first + 1)
+        if image in known
+    ]

@@ -9,21 +9,22 @@ from pathlib import Path
 from massl.images import MAX_PIXELS, THUMBNAILS, ImageError, open_image
 
 SIDE = 256  # pixels of the longer side
+LARGE = 1024  # of one that is looked at by itself
 
 
-def make(original: Path, digest: str, folder: Path, max_pixels: int = MAX_PIXELS) -> Path | None:
+def make(original: Path, digest: str, folder: Path, max_pixels: int = MAX_PIXELS, side: int = SIDE) -> Path | None:
     """The thumbnail of a file, from the cache or made now: WebP, upright, sRGB, without any metadata.
 
     Named by the content's hash in hexadecimal, so that it is never stale. None if the original can't be read or
     nothing can be written.
     """
-    path = folder / THUMBNAILS / digest[:2] / f"{digest}.webp"
+    path = folder / THUMBNAILS / digest[:2] / (f"{digest}.webp" if side == SIDE else f"{digest}-{side}.webp")
     if path.exists():
         return path
     temporary = path.with_suffix(f".{os.getpid()}-{threading.get_ident()}.tmp")
     try:
-        picture = open_image(original, SIDE, max_pixels)
-        picture.thumbnail((SIDE, SIDE), reducing_gap=2.0)
+        picture = open_image(original, side, max_pixels)
+        picture.thumbnail((side, side), reducing_gap=2.0)
         path.parent.mkdir(parents=True, exist_ok=True)
         # A fresh picture of the pixels alone: nothing of the file's metadata can come along.
         clean = picture.copy()

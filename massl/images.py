@@ -337,12 +337,23 @@ def open_image(path: Path, shortest: int | None = None, max_pixels: int = MAX_PI
 
 def fit(picture: Image.Image, size: int, resize: int) -> Image.Image:
     """Shorter side to `resize` pixels (bicubic), then the `size` x `size` centre: what an encoder is given."""
-    scale = resize / min(picture.size)
-    width, height = (max(size, round(side * scale)) for side in picture.size)
+    (width, height), (left, top) = _fitted(picture, size, resize)
     if picture.size != (width, height):
         picture = picture.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=2.0)
-    left, top = (width - size) // 2, (height - size) // 2
     return picture.crop((left, top, left + size, top + size))
+
+
+def fitted_part(picture: Image.Image, size: int, resize: int) -> tuple[float, float, float, float]:
+    """What `fit` keeps of a picture: x, y, width and height as shares of its own width and height."""
+    (width, height), (left, top) = _fitted(picture, size, resize)
+    return left / width, top / height, size / width, size / height
+
+
+def _fitted(picture: Image.Image, size: int, resize: int) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Width and height before the centre is cut out, and the centre's left and upper edge."""
+    scale = resize / min(picture.size)
+    width, height = (max(size, round(side * scale)) for side in picture.size)
+    return (width, height), ((width - size) // 2, (height - size) // 2)
 
 
 def _to_srgb(image: Image.Image, profile: bytes | None, shortest: int | None) -> Image.Image:

@@ -165,6 +165,8 @@ def test_examples_with_plus_and_minus(massl, photos: Path) -> None:
 
 
 def test_filters_may_be_given_several_times_and_as_paths(massl, photos: Path) -> None:
+    for file in photos.glob("space/*"):
+        os.utime(file, (1_577_880_000, 1_577_880_000))  # noon of 2020-01-01, UTC
     massl("index", photos)
     query = sorted(photos.glob("flag/*"))[0]
     massl("label", "add", photos, "a", *sorted(photos.glob("flag/*"))[:2])
@@ -178,6 +180,9 @@ def test_filters_may_be_given_several_times_and_as_paths(massl, photos: Path) ->
     assert found("--label", "a", "--label", "b") == ["flag", "flag", "space"]
     assert found("--under", "space/", "--under", photos / "flag") == ["flag"] * 6 + ["space"] * 6
     assert found("--label", "a", "--label", "b", "--under", "space") == ["space"]
+    assert found("--until", "2020-01-02") == ["space"] * 6
+    assert found("--since", "2020-01-03", "--under", "space", "--under", "flag") == ["flag"] * 6
+    assert "the files are from 20" in failed(massl("search", photos, query, "--until", "2019-12-30"))
     assert "no image lies below a folder 'nowhere'" in failed(massl("search", photos, query, "--under", "nowhere"))
     assert "the labels are: 'a', 'b'" in failed(massl("search", photos, query, "--label", "c"))
 
@@ -242,6 +247,8 @@ def test_usage_errors_exit_with_2(massl, photos: Path) -> None:
     assert massl("index", photos, "--no-such-flag").code == 2
     massl("index", photos)
     assert massl("search", photos, sorted(photos.glob("flag/*"))[0], "--crop", "1,2,3").code == 2
+    wrong = massl("search", photos, sorted(photos.glob("flag/*"))[0], "--since", "last week")
+    assert (wrong.code, "YYYY-MM-DD" in wrong.error) == (2, True)
 
 
 def test_settings_come_from_flags_then_environment_then_file(massl, photos: Path) -> None:

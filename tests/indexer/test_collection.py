@@ -192,7 +192,7 @@ def test_scores_are_cosines_in_falling_order(collection: Collection) -> None:
     scores = [result.score for result in results]
     assert scores == sorted(scores, reverse=True)
     ids, vectors = collection._load_vectors()
-    target = queries.embed(examples, collection.catalog, lambda: collection.encoder)
+    target = queries.embed(examples, collection.catalog, collection.root, lambda: collection.encoder)
     exact = dict(zip(ids, vectors @ target, strict=True))
     np.testing.assert_allclose(scores, [exact[result.image] for result in results], atol=1e-5)
 
@@ -230,6 +230,32 @@ def test_a_crop_is_searched_by(collection: Collection) -> None:
     assert collection.root / whole.path == path
     with pytest.raises(MasslError, match="is not inside"):
         collection.search([Query.of_file(path, crop=(0, 0, width + 1, height))])
+
+
+def test_a_crop_of_an_image_of_the_collection_is_cut_from_its_file(collection: Collection) -> None:
+    path = sorted((collection.root / "painting").iterdir())[0]
+    box = (3, 4, 60, 50)
+    image = collection.image_id(f"painting/{path.name}")
+    by_image = collection.search([Query(image=image, crop=box)], 24)
+    by_file = collection.search([Query.of_file(path, crop=box)], 24)
+    assert [r.image for r in by_image] == [r.image for r in by_file if r.image != image]
+    assert by_image[0].score == pytest.approx(next(r.score for r in by_file if r.image != image), abs=1e-5)
+    path.unlink()
+    with pytest.raises(MasslError, match="can't be used as a query: there is no such file"):
+        collection.search([Query(image=image, crop=box)])
+
+
+def test_a_ranking_is_described_a_page_at_a_time(collection: Collection) -> None:
+    example = [Query.of_file(sorted((collection.root / "flag").iterdir())[0])]
+    whole = collection.search(example, 24)
+    ranking = collection.rank(example, 24)
+    assert [r for first in range(0, 24, 5) for r in collection.describe(ranking, first, first + 5)] == whole
+    assert ranking.above(whole[7].score) == 8
+    assert (ranking.above(2), ranking.above(-2)) == (0, 24)
+    gone = whole[3]
+    (collection.root / gone.path).unlink()
+    collection.update()
+    assert [r.rank for r in collection.describe(ranking, 0, 6)] == [1, 2, 3, 5, 6]
 
 
 def test_queries_that_can_not_work_say_why(collection: Collection, tmp_path: Path) -> None:

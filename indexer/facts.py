@@ -1,0 +1,74 @@
+"""What the catalog knows of one image."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from datetime import datetime
+
+from indexer.catalog import Catalog
+from indexer.filters import modified
+from massl.errors import MasslError
+
+_FEWEST_DIGITS = 12  # of a content's name: fewer might mean several
+
+
+@dataclass(frozen=True)
+class Facts:
+    """One image.
+
+    Attributes:
+        image: its id.
+        path: relative to the root.
+        content: SHA-256 of the file, in hexadecimal.
+        size: of the file, in bytes.
+        changed: when the file was last modified, in local time; None if that is not known.
+        width, height: in pixels, upright.
+        label, author: the label that somebody gave it, and who; None where nobody did.
+    """
+
+    image: int
+    path: str
+    content: str
+    size: int
+    changed: datetime | None
+    width: int
+    height: int
+    label: str | None
+    author: str | None
+
+
+def facts(catalog: Catalog, image: int) -> Facts:
+    """What is known of an image.
+
+    Raises:
+        MasslError: it is no longer in the collection.
+    """
+    rows = catalog.read(
+        "SELECT path, hash, size, mtime_ns, width, height, label, author FROM images "
+        "LEFT JOIN labels ON labels.image = images.id WHERE images.id = ? AND state = 'ready'",
+        [image],
+    )
+    for path, content, size, mtime_ns, width, height, label, author in rows:
+        changed = None if mtime_ns == -1 else modified(mtime_ns)
+        return Facts(image, os.fsdecode(path), content.hex(), size, changed, width, height, label, author)
+    raise MasslError("this picture is no longer in the collection; look at it afresh")
+
+
+def image_of(catalog: Catalog, content: str) -> int:
+    """The id of an image with this content: the first 12 or more hexadecimal digits of its SHA-256.
+
+    Of several copies, the first by path.
+
+    Raises:
+        MasslError: no image of the collection has it.
+    """
+    if re.fullmatch(rf"[0-9a-f]{{{_FEWEST_DIGITS},64}}", content):
+        span = [bytes.fromhex(content.ljust(64, digit)) for digit in "0f"]
+        rows = catalog.read(
+            "SELECT id FROM images WHERE hash BETWEEN ? AND ? AND state = 'ready' ORDER BY path LIMIT 1", span
+        )
+        for (image,) in rows:
+            return image
+    raise MasslError("the picture that this search began with is no longer in the collection")
