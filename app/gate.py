@@ -19,6 +19,7 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.server import is_loopback
+from indexer.thumbnails import LARGE, SIDE
 from massl.errors import MasslError
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 MAX_BODY = 4 << 20  # bytes of an event; a hundred thousand selected images fit
 THUMBNAIL_THREADS = 4
 
-_THUMBNAIL = re.compile(r"/thumbnail/(\d{1,18})")
+_THUMBNAIL = re.compile(r"/(thumbnail|preview)/(\d{1,18})")
 # Files made for one person to fetch, in the folder of uploads under a name that can't be guessed.
 _DOWNLOAD = re.compile(r"/download/([0-9a-f]{32})/(classifier\.onnx)")
 _API = "/gradio_api/"
@@ -92,7 +93,7 @@ class Gate:
         elif path.startswith(_API) and path.removeprefix(_API).startswith(_CLOSED):
             await refuse(403, "not served")
         elif wanted := _THUMBNAIL.fullmatch(path):
-            file = await self._thumbnail(int(wanted[1]))
+            file = await self._thumbnail(int(wanted[2]), LARGE if wanted[1] == "preview" else SIDE)
             if file is None:
                 await refuse(404, "no such picture, or it can't be read")
             else:
@@ -122,11 +123,11 @@ class Gate:
         else:
             await self._app(scope, receive, send_with_headers)
 
-    async def _thumbnail(self, image: int) -> str | None:
+    async def _thumbnail(self, image: int, side: int) -> str | None:
         if self._threads is None:  # belongs to the event loop, so it can't be made before there is one
             self._threads = anyio.CapacityLimiter(THUMBNAIL_THREADS)
         try:
-            file = await anyio.to_thread.run_sync(self._collection.thumbnail, image, limiter=self._threads)
+            file = await anyio.to_thread.run_sync(self._collection.thumbnail, image, side, limiter=self._threads)
         except MasslError:  # the collection itself has gone; what is asked for next says so
             return None
         return str(file.resolve()) if file else None

@@ -12,17 +12,27 @@ from PIL import Image
 
 from indexer import Query
 from massl.errors import MasslError
-from massl.images import ImageError, open_image
+from massl.images import ImageError, decode, read_bytes
 
-_PREVIEW = 192  # pixels of the longer side
+_PREVIEW = 512  # pixels of the longer side
+_LARGE = 768  # pixels of the shorter side
 
 
 @dataclass(frozen=True)
 class Upload:
-    """A picture somebody asks with, and a small copy of it as a `data:` address."""
+    """A picture somebody asks with, and a small copy of it as a `data:` address.
+
+    Attributes:
+        query: to search by the whole picture.
+        preview: the small copy.
+        large: a larger copy, as a file's content, to cut a part out of.
+        size: its width and height in pixels.
+    """
 
     query: Query
     preview: str
+    large: bytes
+    size: tuple[int, int]
 
 
 def take(path: object, folder: Path, shortest: int) -> Upload:
@@ -43,19 +53,29 @@ def take(path: object, folder: Path, shortest: int) -> Upload:
     if not file.is_relative_to(folder.resolve()) or not file.is_file():
         raise MasslError("The upload did not arrive; try again")
     try:
-        picture = open_image(file, shortest)
+        data = read_bytes(file)
+        picture = decode(data, shortest).picture
+        # Parts are cut out of more than the encoder needs of the whole.
+        large = decode(data, max(shortest, _LARGE)).picture
     except ImageError as error:
         raise MasslError(f"This file can't be used as a picture: {error}") from None
     finally:
         file.unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # another upload may lie beside it
             file.parent.rmdir()
-    # The session remembers the pixels the encoder needs, not the file: 50 MB a person would add up.
+    # The session remembers the pixels that searching needs, not the file: 50 MB a person would add up.
     picture.info.clear()
-    small = picture.copy()
+    large.info.clear()
+    large.thumbnail((2 * _LARGE, 2 * _LARGE), reducing_gap=2.0)
+    small = large.copy()
     small.thumbnail((_PREVIEW, _PREVIEW))
     preview = base64.b64encode(_encoded(small, "WEBP", quality=75)).decode()
-    return Upload(Query(_encoded(picture, "PNG", compress_level=1)), "data:image/webp;base64," + preview)
+    return Upload(
+        Query(_encoded(picture, "PNG", compress_level=1)),
+        "data:image/webp;base64," + preview,
+        _encoded(large, "JPEG", quality=92),
+        large.size,
+    )
 
 
 def _encoded(picture: Image.Image, format_: str, **options: int) -> bytes:

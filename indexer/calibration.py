@@ -10,6 +10,7 @@ a picture in a crowd of like ones is no copy of any (the thought behind Lowe's r
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import os
@@ -83,7 +84,12 @@ class Null:
             return float(images)
         if value >= self.values[0]:
             return images * self.shares[0] * float(np.exp((self.values[0] - value) / self.fall))
-        return images * float(np.exp(np.interp(value, self.values[::-1], np.log(self.shares[::-1]))))
+        return images * float(np.exp(np.interp(value, *self._rising)))
+
+    @functools.cached_property
+    def _rising(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """`values`, rising, and the logarithms of their `shares`."""
+        return np.array(self.values[::-1]), np.log(self.shares[::-1])
 
 
 @dataclass(frozen=True)

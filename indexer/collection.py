@@ -49,7 +49,7 @@ from indexer.duplicates import Duplicate, Duplicates
 from indexer.encoder import Encoder, EncoderMismatch, builtin_encoder
 from indexer.engines import LADDER
 from indexer.facts import Facts, facts, image_of
-from indexer.filters import EVERYTHING, Filter, among, exists, in_order
+from indexer.filters import EVERYTHING, Filter, Outline, among, dates, exists, folders, in_order
 from indexer.groups import GROUPS, Group, find_groups
 from indexer.health import Health
 from indexer.heat import Heat, HeatMaps
@@ -86,6 +86,7 @@ class Collection:
         self._vectors: tuple[object, NDArray[np.int64], NDArray[np.float32]] | None = None
         self._classified: tuple[object, Classification] | None = None
         self._heat = HeatMaps(catalog, root)
+        self._outline: tuple[str, Outline] | None = None
 
     # Opening ------------------------------------------------------------------------------------------------------
 
@@ -415,6 +416,20 @@ class Collection:
         """
         wanted.check(self.catalog)
         return in_order(self.catalog, wanted, after, limit)
+
+    def outline(self) -> Outline:
+        """The folders and days that can be filtered by; looked up once for each state of the collection."""
+        generation = self.generation
+        outline = self._outline
+        if outline is None or outline[0] != generation:
+            outline = generation, Outline(folders(self.catalog), *dates(self.catalog))
+            self._outline = outline
+        return outline[1]
+
+    @property
+    def generation(self) -> str:
+        """Another whenever images came, went or changed."""
+        return self.catalog.meta()["generation"]
 
     def calibration(self) -> Calibration:
         """What scores mean in this collection."""

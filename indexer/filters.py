@@ -139,6 +139,15 @@ def folders(catalog: Catalog) -> dict[str, int]:
     return found
 
 
+@dataclass(frozen=True)
+class Outline:
+    """What a collection can be filtered by: `folders` as by `folders`, the days `first` and `last` as by `dates`."""
+
+    folders: dict[str, int]
+    first: date | None
+    last: date | None
+
+
 def dates(catalog: Catalog) -> tuple[date | None, date | None]:
     """The days on which the oldest and the newest file were last modified."""
     ((first, last),) = catalog.read(

@@ -1,134 +1,387 @@
-"""The screen "Search and label": all pictures, or those most like the query."""
+"""The screen "Search": all pictures, or those most like some examples; and what is to be said of each."""
 
 from __future__ import annotations
 
+import logging
+import secrets
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from app.labelling import Labelling
+from app.question import MOST_EXAMPLES, NOTHING, Example, Part, Question, pixels, question
 from app.screens.screen import Action, Screen
 from app.session import Payload, Session, number
-from app.tiles import MOST, PAGE_SIZES, section, tile
-from app.uploads import take
-from app.words import no_pictures, readable
-from indexer import Collection, Query
+from app.tiles import MOST, Tile, section, tile
+from app.uploads import Upload, take
+from app.words import no_pictures, readable, sentence
+from indexer import Collection, Query, Result
+from indexer.facts import Facts
+from indexer.filters import count
+from indexer.query import Ranking
+from massl.errors import MasslError
 
-MOST_EXAMPLES = 16
 BANDS = {"same": "Same", "alike": "Alike", "weak": "Weak"}
+PAGE = 48  # tiles that are fetched at a time, as one scrolls
+MOST_UPLOADS = 24  # pictures of one's own that a session remembers
+NEIGHBOURS = 6
+_STEP = 0.01  # of the cut-off slider
+_MOST_FOLDERS = 300  # to choose from
 
 
 @dataclass
 class Finding:
-    """What one session looks for."""
+    """What one session looks for.
 
-    query: Query | None = None
-    further: tuple[Query, ...] = ()
-    asked: dict[str, str] | None = None  # what the query looks like: `name` and `src`
-    page: int = PAGE_SIZES[0]
-    shown: int = PAGE_SIZES[0]
+    Attributes:
+        question: what was asked last.
+        ranking: its answer; None where all pictures are looked at.
+        generation: of the collection, that `ranking` is an answer for.
+        reachable: how many pictures the browser may ask for.
+        shown: how many it has.
+        ends: for the pictures in order, number of them to the path of the last, at each page's end.
+        uploads: by token.
+        serial: counts questions, so that the browser sees whether an answer belongs to the one that it shows.
+    """
+
+    question: Question = NOTHING
+    ranking: Ranking | None = None
+    generation: str = ""
+    reachable: int = 0
+    shown: int = PAGE
+    ends: dict[int, str] = field(default_factory=dict)
+    uploads: OrderedDict[str, tuple[str, Upload]] = field(default_factory=OrderedDict)
+    serial: int = 0
 
 
 class Find(Screen):
-    """Search by a picture, and label what was found."""
+    """Search by pictures, and label what was found."""
 
     key = "find"
-    title = "Search and label"
-    scripts = ("elements", "board", "tiles", "labels")
+    title = "Search"
+    scripts = ("elements", "board", "tiles", "labels", "region", "details")
 
     def __init__(self, collection: Collection, uploads: Path) -> None:
         super().__init__(collection, uploads)
         self._labelling = Labelling(collection)
+        self._asides = {"more": self._more, "details": self._details, "why": self._why}
 
     @property
     def actions(self) -> Mapping[str, Action]:
         return {
+            "ask": self._ask,
             "upload": self._upload,
             "similar": self._similar,
             "browse": self._browse,
-            "size": self._size,
-            "more": self._more,
             **self._labelling.actions,
         }
 
+    def do(self, session: Session, payload: Payload) -> dict[str, Any]:
+        """As every screen does; but what leaves the screen as it is (the next page, details) is answered alone."""
+        name = str(payload.get("do"))
+        if name not in self._asides:
+            return super().do(session, payload)
+        try:
+            self._check_collection(session)
+            answer = self._asides[name](session, payload)
+        except MasslError as error:
+            answer = {"error": sentence(str(error))}
+        except Exception:  # the edge, as in Screen.do
+            logging.getLogger(__name__).exception("an answer of the page failed")
+            answer = {"error": "Something went wrong; the details are where massl runs. Try again."}
+        session.turn += 1
+        serial = session.of(Finding).serial
+        return {"screen": self.key, "turn": session.turn, "aside": name, "serial": serial, **answer, "message": None}
+
     def draw(self, session: Session) -> dict[str, Any]:
         finding = session.of(Finding)
+        asked, wanted = finding.question.examples, finding.question.wanted
         total = len(self.collection)
-        if finding.query is None:
-            labels = {item.path: item.label for item in self.collection.labels()}
-            tiles = [tile(image, path, labels.get(path)) for image, path in self.collection.images(finding.shown)]
-            title, note = "All pictures", f"{len(tiles):,} of {total:,}"
+        if finding.generation != self.collection.generation:
+            self._rank(finding)  # images came or went since
+        found = count(self.collection.catalog, wanted) if wanted else total
+        tiles = self._tiles(finding, 0, finding.shown)
+        reachable = min(found if finding.ranking is None else len(finding.ranking), MOST)
+        finding.reachable = reachable
+        which = f"{found:,} of {total:,} pictures" if wanted else f"{total:,} pictures"
+        if finding.ranking is None:
+            title, note = "Pictures by name" if wanted else "All pictures", which
+            if found > MOST:
+                note += f", of which the first {MOST:,} can be looked through; filter or search for others"
         else:
-            tiles = []
-            for found in self.collection.search([finding.query, *finding.further], finding.shown):
-                drawn = tile(found.image, found.path, found.label)
-                drawn |= {"score": f"{found.score:.2f}", "band": found.match, "bandName": BANDS[found.match]}
-                drawn["hint"] = _chance(found.false_matches)
-                tiles.append(drawn)
-            title, note = "Most alike first", f"{len(tiles):,} of {total:,}"
-        more = len(tiles) < min(total, MOST) and len(tiles) >= finding.shown
+            title, note = "Most alike first", which if reachable < MOST else f"the first {reachable:,} of {which}"
         return {
             **self._labelling.shown(session),
-            "asked": finding.asked,
-            "page": finding.page,
-            "pages": PAGE_SIZES,
-            "sections": [section("all", title, note, tiles, more)],
-            "empty": "" if total else no_pictures(self.collection),
+            "serial": finding.serial,
+            "asked": {"examples": [self._drawn(finding, example) for example in asked]} if asked else None,
+            "filters": {
+                "labels": list(wanted.labels),
+                "folders": list(wanted.folders),
+                "since": str(wanted.since or ""),
+                "until": str(wanted.until or ""),
+            },
+            "choices": self._choices(),
+            "levels": _levels(finding.ranking),
+            "sections": [section("all", title, note, tiles, finding.shown < reachable)],
+            "empty": ""
+            if tiles
+            else no_pictures(self.collection)
+            if not total
+            else "No picture passes these filters together. Take one of them off.",
         }
 
+    def reset(self, session: Session) -> None:
+        self._put(session.of(Finding), NOTHING)
+
     def search_with(self, session: Session, images: Sequence[int]) -> int:
-        """Makes images of the collection the session's question; returns how many of them were taken."""
+        """Makes images of the collection the session's question, for another screen; returns how many were taken."""
         taken = self.collection.typical(images, MOST_EXAMPLES)
-        (path,) = self.collection.paths_of(taken[:1])
-        more = f" and {len(taken) - 1} more" if len(taken) > 1 else ""
-        self._ask(session, Query(image=taken[0]), {"name": readable(path) + more, "src": f"thumbnail/{taken[0]}"})
-        session.of(Finding).further = tuple(Query(image=image) for image in taken[1:])
+        self._put(session.of(Finding), Question(tuple(Example(image=image) for image in taken)))
         return len(taken)
 
     def best(self, session: Session, count: int) -> tuple[np.ndarray, np.ndarray] | None:
         """Ids, int64, and similarities, float32, of what fits the session's question best; None if there is none."""
-        finding = session.of(Finding)
-        if finding.query is None:
-            return None
-        found = self.collection.search([finding.query, *finding.further], count)
-        return np.array([item.image for item in found], np.int64), np.array([item.score for item in found], np.float32)
+        ranking = session.of(Finding).ranking
+        return None if ranking is None else (ranking.images[:count], ranking.scores[:count])
 
-    def reset(self, session: Session) -> None:
+    # Asking -------------------------------------------------------------------------------------------------------
+
+    def _ask(self, session: Session, payload: Payload) -> None:
         finding = session.of(Finding)
-        finding.query, finding.asked = None, None
+        asked = question(payload, self.collection.image_of)
+        if any(example.upload and example.upload not in finding.uploads for example in asked.examples):
+            raise MasslError("A picture of your own is remembered only while the page is open; choose it again")
+        self._put(finding, asked)
 
     def _upload(self, session: Session, payload: Payload) -> None:
+        finding = session.of(Finding)
         upload = take(payload.get("path"), self.uploads, self.collection.encoder.resize)
-        name = str(payload.get("name") or "your picture")[:200]
-        self._ask(session, upload.query, {"name": name, "src": upload.preview})
+        token = secrets.token_urlsafe(9)
+        finding.uploads[token] = str(payload.get("name") or "your picture")[:200], upload
+        example = Example(upload=token, weight=-1.0 if payload.get("weight") == -1 else 1.0)
+        before = finding.question.examples if payload.get("add") else ()
+        self._put(finding, replace(finding.question, examples=(*before, example)))
+        used = {example.upload for example in finding.question.examples}
+        for old in [token for token in finding.uploads if token not in used][: len(finding.uploads) - MOST_UPLOADS]:
+            del finding.uploads[old]
 
     def _similar(self, session: Session, payload: Payload) -> None:
+        finding = session.of(Finding)
         image = number(payload.get("image"))
-        (path,) = self.collection.paths_of([image])
-        self._ask(session, Query(image=image), {"name": readable(path), "src": f"thumbnail/{image}"})
+        self.collection.paths_of([image])
+        self._put(finding, replace(finding.question, examples=(Example(image=image),)))
 
     def _browse(self, session: Session, payload: Payload) -> None:
-        self._ask(session, None, None)
+        self._put(session.of(Finding), NOTHING)
 
-    def _ask(self, session: Session, query: Query | None, asked: dict[str, str] | None) -> None:
+    def _put(self, finding: Finding, asked: Question) -> None:
+        """Makes something the session's question; if it has no answer, the one before stays."""
+        before = finding.question
+        finding.question = asked
+        try:
+            self._rank(finding)
+        except MasslError:
+            finding.question = before
+            raise
+        finding.shown, finding.ends = PAGE, {}
+        finding.serial += 1
+
+    def _rank(self, finding: Finding) -> None:
+        generation = self.collection.generation
+        asked = finding.question
+        if asked.examples:
+            queries = self._queries(finding)
+            finding.ranking = self.collection.rank(queries, MOST, asked.wanted)
+        else:
+            asked.wanted.check(self.collection.catalog)
+            finding.ranking = None
+        finding.generation, finding.ends = generation, {}
+
+    def _queries(self, finding: Finding) -> list[Query]:
+        return [self._query(finding, example) for example in finding.question.examples]
+
+    def _query(self, finding: Finding, example: Example) -> Query:
+        if example.upload is not None:
+            name, upload = finding.uploads[example.upload]
+            if example.part is None:
+                return replace(upload.query, weight=example.weight, name=name)
+            return Query(upload.large, None, example.weight, pixels(example.part, *upload.size), name)
+        if example.part is None:
+            return Query(image=example.image, weight=example.weight)
+        facts = self.collection.facts(example.image or 0)
+        crop = pixels(example.part, facts.width, facts.height)
+        return Query(image=example.image, weight=example.weight, crop=crop)
+
+    # Drawing ------------------------------------------------------------------------------------------------------
+
+    def _tiles(self, finding: Finding, first: int, last: int) -> list[Tile]:
+        """The pictures from place `first` up to before `last`."""
+        if finding.ranking is not None:
+            return [_found(result) for result in self.collection.describe(finding.ranking, first, last)]
+        after = finding.ends.get(first, "") if first else ""
+        rows = self.collection.browse(finding.question.wanted, after, last - first)
+        if rows:
+            finding.ends[first + len(rows)] = rows[-1][1]
+        return [tile(*row) for row in rows]
+
+    def _drawn(self, finding: Finding, example: Example) -> dict[str, Any]:
+        """An example as the browser shows it, and as it sends it back."""
+        shown: dict[str, Any] = {"weight": example.weight, "part": example.part}
+        if example.upload is not None:
+            name, upload = finding.uploads[example.upload]
+            return shown | {"upload": example.upload, "name": name, "src": upload.preview, "large": upload.preview}
+        facts = self.collection.facts(example.image or 0)
+        return shown | {
+            "image": facts.image,
+            "content": facts.content[:16],
+            "name": readable(facts.path),
+            "src": f"thumbnail/{facts.image}",
+            "large": f"preview/{facts.image}",
+        }
+
+    def _choices(self) -> dict[str, Any]:
+        outline = self.collection.outline()
+        folders, depth = outline.folders, 0
+        # Of very many folders, the upper ones.
+        while len(folders) > _MOST_FOLDERS:
+            depth = max(path.count("/") for path in folders) if not depth else depth - 1
+            folders = {path: images for path, images in outline.folders.items() if path.count("/") < depth}
+        return {
+            "folders": [{"path": path, "name": readable(path), "count": images} for path, images in folders.items()],
+            "first": str(outline.first or ""),
+            "last": str(outline.last or ""),
+        }
+
+    # Besides ------------------------------------------------------------------------------------------------------
+
+    def _more(self, session: Session, payload: Payload) -> dict[str, Any]:
         finding = session.of(Finding)
-        finding.query, finding.asked, finding.shown, finding.further = query, asked, finding.page, ()
+        first = number(payload.get("from"))
+        known = first in finding.ends if finding.ranking is None else first <= finding.shown
+        if payload.get("serial") != finding.serial or not known or first >= MOST:
+            return {"from": first, "tiles": [], "more": False, "serial": None}  # nobody's any more
+        tiles = self._tiles(finding, first, min(first + PAGE, MOST))
+        finding.shown = max(finding.shown, first + PAGE)
+        return {"from": first, "tiles": tiles, "more": first + PAGE < finding.reachable and len(tiles) > 0}
 
-    def _size(self, session: Session, payload: Payload) -> None:
+    def _details(self, session: Session, payload: Payload) -> dict[str, Any]:
         finding = session.of(Finding)
-        size = number(payload.get("size"))
-        finding.page = finding.shown = size if size in PAGE_SIZES else PAGE_SIZES[0]
+        facts = self.collection.facts(number(payload.get("image")))
+        answer = {
+            "image": facts.image,
+            "name": readable(facts.path),
+            "path": readable(str((self.collection.root / facts.path).absolute())),
+            "src": f"preview/{facts.image}",
+            "ratio": round(facts.width / facts.height, 4),
+            "facts": _facts(facts),
+            "label": facts.label,
+            "neighbours": [
+                tile(near.image, near.path, near.label) | {"score": f"{near.score:.2f}"}
+                for near in self.collection.labelled_like(facts.image, NEIGHBOURS)
+            ],
+            "why": finding.ranking is not None,
+        }
+        if finding.ranking is not None and len(at := np.flatnonzero(finding.ranking.images == facts.image)):
+            score = float(finding.ranking.scores[at[0]])
+            chance = _chance(finding.ranking.false_matches(score), int(at[0]) + 1)
+            answer["match"] = f"{BANDS[finding.ranking.match(score)]}, similarity {score:.2f}. {chance}."
+        return answer
 
-    def _more(self, session: Session, payload: Payload) -> None:
+    def _why(self, session: Session, payload: Payload) -> dict[str, Any]:
         finding = session.of(Finding)
-        finding.shown = min(finding.shown + finding.page, MOST)
+        image = number(payload.get("image"))
+        try:
+            heat = self.collection.heat(self._queries(finding), image)
+        except MasslError as error:
+            return {"image": image, "said": sentence(str(error))}
+        part: Part = heat.part
+        return {
+            "image": image,
+            "cosines": [[round(float(cosine), 3) for cosine in row] for row in heat.cosines],
+            "part": [round(share, 4) for share in part],
+            "said": _heat_words(heat.cosines, part),
+        }
 
 
-def _chance(false_matches: float) -> str:
-    """What a score means, in words."""
+def _found(result: Result) -> Tile:
+    return tile(result.image, result.path, result.label) | {
+        "score": f"{result.score:.2f}",
+        "value": round(result.score, 4),
+        "band": result.match,
+        "bandName": BANDS[result.match],
+        "chance": _chance_short(result.false_matches, result.rank),
+        "hint": _chance(result.false_matches, result.rank),
+    }
+
+
+def _levels(ranking: Ranking | None) -> list[dict[str, Any]]:
+    """For each place of the cut-off slider, from all to the best alone: score, pictures above it, and what to say."""
+    if ranking is None or not len(ranking):
+        return []
+    lowest, highest = float(ranking.scores[-1]), float(ranking.scores[0])
+    marks = np.arange(np.floor(lowest / _STEP) + 1, np.ceil(highest / _STEP)) * _STEP
+    return [
+        {
+            "score": round(float(mark), 2),
+            "above": (above := ranking.above(round(float(mark), 2))),
+            "chance": _among(ranking.false_matches(float(mark)), above),
+        }
+        for mark in marks
+    ]
+
+
+def _chance(false_matches: float, rank: int) -> str:
+    """What a score means, in words: of so many results that score as much, how many would be there by chance."""
     if false_matches < 0.1:
         return "Hardly a coincidence: an unrelated picture would almost never look this alike"
-    return f"About {max(1, round(false_matches)):,} unrelated pictures of this folder would look this alike by chance"
+    if false_matches >= rank:
+        return "No better than chance: as many unrelated pictures of this folder would look this alike"
+    few = max(1, round(false_matches))
+    return f"About {few:,} unrelated picture{'s' * (few > 1)} of this folder would look this alike by chance"
+
+
+def _chance_short(false_matches: float, rank: int) -> str:
+    if false_matches < 0.1:
+        return "hardly by chance"
+    return "as by chance" if false_matches >= rank else f"{max(1, round(false_matches)):,} by chance"
+
+
+def _among(false_matches: float, above: int) -> str:
+    if false_matches < 0.1:
+        return "hardly any of them by chance"
+    if false_matches >= above:
+        return "no more than chance would bring"
+    return f"about {max(1, round(false_matches)):,} of them by chance"
+
+
+def _heat_words(cosines: np.ndarray, part: Part) -> str:
+    rows, columns = cosines.shape
+    text = (
+        f"Red where the picture is most like what you searched with (similarity {cosines.max():.2f}), clear where it "
+        f"is least ({cosines.min():.2f}), in {rows} by {columns} parts."
+    )
+    return text if min(part[2], part[3]) > 0.99 else text + " Only the square in the frame was looked at."
+
+
+def _facts(facts: Facts) -> list[Sequence[str]]:
+    rows = [
+        ("Picture", f"{facts.width:,} by {facts.height:,} pixels"),
+        ("File", f"{_bytes(facts.size)}, {_when(facts.changed)}"),
+    ]
+    label = f"{facts.label} (by {facts.author})" if facts.label is not None else "none yet"
+    return [*rows, ("Label", label)]
+
+
+def _bytes(size: int) -> str:
+    if size < 1000:
+        return f"{size} bytes"
+    return f"{size / 1e3:,.0f} kB" if size < 1e6 else f"{size / 1e6:,.1f} MB"
+
+
+def _when(changed: datetime | None) -> str:
+    return f"last changed {changed:%Y-%m-%d %H:%M}" if changed else "date not known"

@@ -77,6 +77,7 @@ function update() {
     clearTimeout(waiting);
     return complain(props.value.message.text);
   }
+  if (props.value.aside) return besides(props.value);
   value = props.value;
   draw();
 }
@@ -88,6 +89,15 @@ function refresh() {
 }
 
 document.addEventListener("massl-indexed", refresh);
+
+// An answer that leaves the screen as it is: a further page, say. Whoever asks for one adds a function here, by its name.
+const asides = {};
+
+function besides(answer) {
+  if (answer.error) complain(answer.error);
+  const take = asides[answer.aside];
+  if (take) take(answer);
+}
 
 function start() {
   build();

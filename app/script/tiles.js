@@ -1,5 +1,6 @@
 // Grids of pictures: drawing and selecting them. A screen's own script says what a click on a picture does, openTile, and
-// whether clicking selects, clickSelects.
+// whether clicking selects, clickSelects. It may add buttons to a tile, tileTools, leave some out of sight, cutsOff,
+// and fetch further ones in its own way, fetchMore.
 
 const chosen = new Set(); // ids of the selected pictures
 let anchor = null; // where a range selection starts
@@ -7,7 +8,7 @@ let anchor = null; // where a range selection starts
 // Selecting ---------------------------------------------------------------------------------------------------------
 
 function pictures() {
-  return [...board.querySelectorAll(".picture")];
+  return [...board.querySelectorAll(".tile:not([hidden]) .picture")];
 }
 
 function choose(id, on) {
@@ -36,10 +37,14 @@ function clear() {
 }
 
 function chooseAll(section) {
-  const ids = section.tiles.map((tile) => tile.id);
+  const ids = section.tiles.filter((tile) => !outOfSight(tile)).map((tile) => tile.id);
   const every = ids.every((id) => chosen.has(id));
   for (const id of ids) choose(id, !every);
   mark();
+}
+
+function outOfSight(tile) {
+  return typeof cutsOff === "function" && cutsOff(tile);
 }
 
 // Shows the selection without drawing everything again.
@@ -60,19 +65,28 @@ const marking = []; // functions that follow the selection
 // Tiles are kept from one drawing to the next, so that pictures don't flicker.
 const kept = new Map();
 
+function showMore(section) {
+  if (typeof fetchMore === "function") fetchMore();
+  else act({ do: "more", section: section.key });
+}
+
+function nodeOf(section, tile) {
+  const key = `${section.key}\n${tile.id}`;
+  const wanted = JSON.stringify(tile);
+  let entry = kept.get(key);
+  if (!entry || entry.wanted !== wanted) {
+    entry = { wanted, node: drawTile(tile) };
+    kept.set(key, entry);
+  }
+  return entry.node;
+}
+
 function drawSections() {
   const used = new Set();
   const drawn = value.sections.map((section) => {
     const tiles = section.tiles.map((tile) => {
-      const key = `${section.key}\n${tile.id}`;
-      used.add(key);
-      const wanted = JSON.stringify(tile);
-      let entry = kept.get(key);
-      if (!entry || entry.wanted !== wanted) {
-        entry = { wanted, node: drawTile(tile) };
-        kept.set(key, entry);
-      }
-      return entry.node;
+      used.add(`${section.key}\n${tile.id}`);
+      return nodeOf(section, tile);
     });
     return make(
       "section",
@@ -87,7 +101,7 @@ function drawSections() {
       section.tiles.length
         ? make("ul", { class: "tiles" }, tiles)
         : make("p", { class: "nothing" }, "None."),
-      section.more ? button("Show more", () => act({ do: "more", section: section.key }), { class: "plain more" }) : null,
+      section.more ? button("Show more", () => showMore(section), { class: "plain more" }) : null,
     );
   });
   for (const key of kept.keys()) if (!used.has(key)) kept.delete(key);
@@ -136,9 +150,11 @@ function drawTile(tile) {
   return make(
     "li",
     { class: "tile", "data-image": tile.id },
-    make("div", { class: "frame" }, picture, tick, tile.label ? make("span", { class: "badge", title: `Labelled ${tile.label}` }, tile.label) : null),
+    make("div", { class: "frame" }, picture, tick, typeof tileTools === "function" ? tileTools(tile) : null, tile.label ? make("span", { class: "badge", title: `Labelled ${tile.label}` }, tile.label) : null),
     caption,
-    tile.bandName ? make("div", { class: `band ${tile.band}` }, tile.bandName) : null,
+    tile.bandName
+      ? make("div", { class: `band ${tile.band}`, title: tile.hint || "" }, [tile.bandName, tile.chance].filter(Boolean).join(" · "))
+      : null,
   );
 }
 

@@ -220,6 +220,24 @@ def test_two_sessions_share_labels_and_nothing_else(unlabelled: Collection, tmp_
         {"do": "similar", "image": 987654},
         {"do": "upload", "path": "/etc/passwd"},
         {"do": "upload", "path": None},
+        {"do": "ask", "examples": "all"},
+        {"do": "ask", "examples": [7]},
+        {"do": "ask", "examples": [{}]},
+        {"do": "ask", "examples": [{"image": 1}] * 17},
+        {"do": "ask", "examples": [{"image": 1, "part": [0, 0, 0, 0]}]},
+        {"do": "ask", "examples": [{"image": 1, "part": [0, 0, "a", 1]}]},
+        {"do": "ask", "examples": [{"image": 1, "part": [0, float("nan"), 1, 1]}]},
+        {"do": "ask", "examples": [{"image": 1, "weight": -1}]},
+        {"do": "ask", "examples": [{"upload": "../../etc/passwd"}]},
+        {"do": "ask", "examples": [{"content": "%"}]},
+        {"do": "ask", "examples": [{"content": "0" * 16}]},
+        {"do": "ask", "folders": ["nowhere"]},
+        {"do": "ask", "folders": ["\0"]},
+        {"do": "ask", "labels": ["y" * 5000]},
+        {"do": "ask", "labels": {}},
+        {"do": "ask", "since": "yesterday"},
+        {"do": "ask", "since": "2001-01-01", "until": "2000-01-01"},
+        {"do": "ask", "until": "1900-01-01"},
         {"do": "undo"},
     ],
 )
@@ -229,7 +247,7 @@ def test_whatever_a_browser_sends_the_answer_is_a_sentence(
     screen = Find(unlabelled, tmp_path).do(Session(), payload)
     assert screen["message"]["kind"] == "error"
     assert screen["message"]["text"].endswith(".")
-    assert len(screen["sections"][0]["tiles"]) == 24
+    assert len(screen["sections"][0]["tiles"]) == 48
     assert unlabelled.labels() == []
     assert caplog.records == []  # foreseen, not merely survived
 

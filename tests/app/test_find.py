@@ -1,0 +1,353 @@
+"""The screen "Search": its story in a real browser, and its answers without one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from app.screens.find import PAGE, Find
+from app.session import Session
+from indexer import Collection, Encoder, Query
+from tests.indexer.tiny import picture, write_encoder
+
+WAIT = 60_000  # milliseconds; a test that waits longer has failed
+OLD = 1_577_880_000  # noon of 2020-01-01, UTC
+
+
+@pytest.fixture
+def tab(browser: Any, site: str, unlabelled: Collection) -> Iterator[Any]:
+    """The page, opened; afterwards, that nothing left the machine, failed in its script or popped up."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    context.grant_permissions(["clipboard-read", "clipboard-write"])
+    tab = context.new_page()
+    tab.set_default_timeout(WAIT)
+    trouble: list[str] = []
+    hosts: set[str | None] = set()
+    tab.on("pageerror", lambda error: trouble.append(str(error)))
+    tab.on("dialog", lambda dialog: (trouble.append(dialog.message), dialog.dismiss()))
+    tab.on("console", lambda said: trouble.append(said.text) if "security policy" in said.text.lower() else None)
+    tab.on("request", lambda request: hosts.add(urlsplit(request.url).hostname))
+    tab.goto(site)
+    tab.wait_for_selector("#massl-find .tile")
+    yield tab
+    context.close()
+    assert trouble == []
+    assert hosts <= {"127.0.0.1", None, ""}
+
+
+def _paths(tab: Any) -> list[str]:
+    """The paths of the pictures that can be seen, in their order."""
+    tiles = tab.locator("#massl-find .tile:not([hidden]) .caption .name")
+    return [str(path) for path in tiles.evaluate_all("names => names.map(name => name.title)")]
+
+
+def _until(tab: Any, condition: str) -> None:
+    tab.wait_for_function(f"() => {condition}")
+
+
+def _asked(tab: Any) -> dict[str, list[str]]:
+    return parse_qs(urlsplit(tab.url).query)
+
+
+def _picture(tab: Any, path: str) -> Any:
+    return tab.locator(f"#massl-find .tile:has(.caption .name[title='{path}'])")
+
+
+def test_a_search_is_narrowed_shared_and_taken_back(
+    tab: Any, browser: Any, site: str, unlabelled: Collection, photos: Path
+) -> None:
+    # One picture clicked: the address says which, by its content.
+    _picture(tab, "flag/brazil.jpg").locator(".picture").click()
+    _until(tab, "document.querySelectorAll('.chip').length === 1")
+    brazil = unlabelled.facts(unlabelled.image_id("flag/brazil.jpg"))
+    _until(tab, f"document.querySelectorAll('#massl-find .tile').length === {len(unlabelled) - 1}")
+    assert _asked(tab) == {"like": [brazil.content[:16]]}
+    alone = _paths(tab)
+    assert alone == [r.path for r in unlabelled.search([Query(image=brazil.image)], 100)]
+
+    # Another one added by key, a third steered away from by its button.
+    first, second = alone[0], alone[-1]
+    _picture(tab, first).locator(".picture").focus()
+    tab.keyboard.press("+")
+    _until(tab, "document.querySelectorAll('.chip').length === 2")
+    _picture(tab, second).hover()
+    _picture(tab, second).locator(".tools button").nth(1).click()
+    _until(tab, "document.querySelectorAll('.chip.minus').length === 1")
+    queries = [
+        Query(image=brazil.image),
+        Query(image=unlabelled.image_id(first)),
+        Query(image=unlabelled.image_id(second), weight=-1.0),
+    ]
+    _until(tab, f"document.querySelectorAll('#massl-find .tile').length === {len(unlabelled) - 3}")
+    assert _paths(tab) == [r.path for r in unlabelled.search(queries, 100)]
+
+    # A folder; everything that is shown lies in it, and the address can be given to somebody else.
+    tab.get_by_label("Only this folder").select_option("flag")
+    _until(tab, "location.search.includes('under=flag')")
+    shown = _paths(tab)
+    assert {path.split("/")[0] for path in shown} == {"flag"}
+    assert len(_asked(tab)["like"]) == 2
+    assert len(_asked(tab)["unlike"]) == 1
+    context = browser.new_context()
+    other = context.new_page()
+    other.set_default_timeout(WAIT)
+    other.goto(tab.url)
+    other.wait_for_selector(".chip.minus")
+    assert _paths(other) == shown
+    assert other.get_by_label("Only this folder").input_value() == "flag"
+    context.close()
+
+    # A chip taken off, then back step by step, and forward again.
+    tab.get_by_role("button", name=f"Remove {second} from the search").click()
+    _until(tab, "document.querySelectorAll('.chip').length === 2")
+    tab.go_back()
+    _until(tab, "document.querySelectorAll('.chip').length === 3")
+    assert _paths(tab) == shown
+    tab.go_back()
+    _until(tab, f"document.querySelectorAll('#massl-find .tile').length === {len(unlabelled) - 3}")
+    for chips in (2, 1):
+        tab.go_back()
+        _until(tab, f"document.querySelectorAll('.chip').length === {chips}")
+    _until(tab, f"document.querySelectorAll('#massl-find .tile').length === {len(unlabelled) - 1}")
+    assert _paths(tab) == alone
+    tab.go_back()
+    _until(tab, "document.querySelectorAll('.chip').length === 0")
+    assert _asked(tab) == {}
+    tab.go_forward()
+    _until(tab, "document.querySelectorAll('.chip').length === 1")
+
+    # An address whose picture is gone is a sentence, and all pictures stay.
+    tab.goto(f"{site}?like=0123456789abcdef")
+    tab.wait_for_selector("#massl-find .message:not(:empty)")
+    assert "no longer in the collection" in tab.locator("#massl-find .message").inner_text()
+    assert len(_paths(tab)) >= PAGE
+
+
+def test_a_part_is_drawn_or_typed(tab: Any, unlabelled: Collection, photos: Path) -> None:
+    tab.locator("#massl-find input[type=file]").set_input_files(photos / "flag" / "brazil.jpg")
+    tab.wait_for_selector(".chip")
+    assert "can't be shared" in tab.locator("#massl-find .ask").inner_text()
+    assert _asked(tab) == {}
+    assert _paths(tab)[0] == "flag/brazil.jpg"
+    tab.locator(".chip").get_by_role("button", name="Search by a part").click()
+    stage = tab.locator(".region .stage")
+    _until(tab, "document.querySelector('.region .stage img').naturalWidth > 0")
+    around = stage.bounding_box()
+    tab.mouse.move(around["x"] + 0.25 * around["width"], around["y"] + 0.25 * around["height"])
+    tab.mouse.down()
+    tab.mouse.move(around["x"] + 0.75 * around["width"], around["y"] + 0.5 * around["height"], steps=3)
+    tab.mouse.up()
+    typed = [field.input_value() for field in tab.locator(".region input").all()]
+    assert [abs(int(text) - wanted) <= 1 for text, wanted in zip(typed, (25, 25, 50, 25), strict=True)] == [True] * 4
+    tab.get_by_role("button", name="Search by this part").click()
+    tab.wait_for_selector(".chip .box")
+    drawn = _paths(tab)
+
+    # The same of the collection's own copy, by the keyboard alone: exact to the pixel, and in the address.
+    _picture(tab, "flag/brazil.jpg").locator(".picture").focus()
+    tab.keyboard.press("i")
+    tab.get_by_role("button", name="Search by a part", exact=True).press("Enter")
+    for number in ("25", "25", "50", "25"):
+        tab.keyboard.type(number)
+        tab.keyboard.press("Tab")
+    tab.get_by_role("button", name="Search by this part").press("Enter")
+    _until(tab, "location.search.includes('like=')")
+    image = unlabelled.image_id("flag/brazil.jpg")
+    facts = unlabelled.facts(image)
+    assert _asked(tab) == {"like": [f"{facts.content[:16]}@0.25,0.25,0.5,0.25"]}
+    left, top = int(0.25 * facts.width), int(0.25 * facts.height)
+    box = (left, top, round(0.75 * facts.width) - left, round(0.5 * facts.height) - top)
+    expected = [r.path for r in unlabelled.search([Query(image=image, crop=box)], 100)]
+    assert _paths(tab)[:PAGE] == expected[:PAGE]
+    assert len(set(drawn[:12]) & {*expected[:12], "flag/brazil.jpg"}) >= 8  # the upload's part is nearly the same
+    tab.reload()
+    tab.wait_for_selector(".chip .box")
+    assert _paths(tab)[:PAGE] == expected[:PAGE]
+
+
+def test_the_cut_off_says_what_to_expect_and_selects_what_is_seen(tab: Any, unlabelled: Collection) -> None:
+    _picture(tab, "flag/brazil.jpg").locator(".picture").click()
+    _until(tab, f"document.querySelectorAll('#massl-find .tile').length === {len(unlabelled) - 1}")
+    slider = tab.get_by_label("Show only pictures at least this similar")
+    said = tab.locator("#massl-find .cut output")
+    assert "Everything is shown" in said.inner_text()
+    scores = [r.score for r in unlabelled.search([Query(image=unlabelled.image_id("flag/brazil.jpg"))], 100)]
+    slider.focus()
+    for _ in range(200):
+        tab.keyboard.press("ArrowRight")
+        if len(_paths(tab)) <= 9:
+            break
+    cut = float(said.inner_text().split("similarity of ")[1].split(" ")[0])
+    kept = sum(score >= cut for score in scores)
+    assert len(_paths(tab)) == kept
+    assert said.inner_text().startswith(f"{kept} picture")
+    assert "chance" in said.inner_text()
+    tab.get_by_role("button", name=f"Select all {kept}").click()
+    assert tab.locator("#massl-find .tile.chosen").count() == kept
+    _until(tab, "location.search.includes('cut=')")
+    assert _asked(tab)["cut"] == [f"{cut:.2f}"]
+    tab.reload()
+    tab.wait_for_selector("#massl-find .cut output")
+    _until(tab, f"document.querySelectorAll('#massl-find .tile:not([hidden])').length === {kept}")
+    slider.press("Home")
+    assert "Everything is shown" in said.inner_text()
+    assert len(_paths(tab)) > kept
+
+
+def test_details_say_where_what_and_why(tab: Any, unlabelled: Collection) -> None:
+    flags = [unlabelled.image_id(f"flag/{name}.jpg") for name in ("argentina", "brazil")]
+    unlabelled.add_labels("<b>banner</b>", flags, "somebody")
+    _picture(tab, "flag/brazil.jpg").locator(".picture").click()
+    tab.wait_for_selector(".chip")
+    path = _paths(tab)[0]
+    facts = unlabelled.facts(unlabelled.image_id(path))
+    _picture(tab, path).hover()
+    _picture(tab, path).get_by_role("button", name="About this picture").click()
+    dialog = tab.locator("dialog.details")
+    tab.wait_for_selector("dialog.details canvas")
+    said = dialog.inner_text()
+    assert f"{facts.width} by {facts.height} pixels" in said
+    assert "similarity 0." in said
+    assert "Red where the picture is most like" in said
+    assert dialog.locator(".neighbours .name").all_inner_texts() == ["<b>banner</b>"] * 2  # as text
+    dialog.get_by_role("button", name="Copy path").click()
+    _until(tab, "document.querySelector('dialog.details .path button').innerText === 'Copied'")
+    assert tab.evaluate("() => navigator.clipboard.readText()") == str(unlabelled.root / path)
+    # The overlay is as warm as the indexer says, on the part that the encoder saw.
+    heat = unlabelled.heat([Query(image=flags[1])], facts.image)
+    alphas = dialog.locator("canvas").evaluate(
+        "canvas => [...canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data]"
+        ".filter((_, at) => at % 4 === 3)"
+    )
+    assert alphas.index(max(alphas)) == heat.cosines.argmax()
+    assert min(alphas) == 0
+    sheet, canvas = dialog.locator(".sheet").bounding_box(), dialog.locator("canvas").bounding_box()
+    assert canvas["width"] == pytest.approx(heat.part[2] * sheet["width"], abs=1)
+    dialog.get_by_label("Why it was found").uncheck()
+    assert dialog.locator("canvas").count() == 0
+    # The next picture by the arrow key, and more like it.
+    tab.keyboard.press("Tab")
+    tab.keyboard.press("ArrowRight")
+    _until(tab, f"!document.querySelector('dialog.details h2').innerText.includes({path!r})")
+    following = dialog.locator("h2").inner_text()
+    dialog.get_by_role("button", name="More like this").click()
+    assert not dialog.is_visible()
+    _until(tab, f"document.querySelector('.chip .name').title === {following!r}")
+
+
+def test_dates_narrow_all_pictures_too(tab: Any, unlabelled: Collection) -> None:
+    tab.get_by_label("Until this day").fill("2001-01-01")
+    tab.wait_for_selector("#massl-find .message:not(:empty)")
+    assert "no image was last changed until 2001-01-01" in tab.locator("#massl-find .message").inner_text().lower()
+    last = unlabelled.outline().last
+    tab.get_by_label("From this day").fill(str(last))
+    _until(tab, f"location.search.includes('since={last}')")
+    tab.get_by_role("button", name="Clear filters").click()
+    _until(tab, "location.search === ''")
+
+
+# Without a browser -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Collection:
+    """130 pictures in three folders; every tenth is old. Its encoder has no patch tokens."""
+    root = tmp_path_factory.mktemp("many")
+    for number in range(130):
+        file = root / "abc"[number % 3] / f"{number:03}.bmp"
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(picture(number))
+        if number % 10 == 0:
+            os.utime(file, (OLD, OLD))
+    encoder = Encoder.load(write_encoder(tmp_path_factory.mktemp("encoder") / "tiny.onnx"), threads=1)
+    collection = Collection.create(root, encoder)
+    collection.update()
+    return collection
+
+
+@pytest.mark.parametrize("examples", [0, 1])
+@pytest.mark.parametrize("filters", [{}, {"folders": ["a", "b"]}, {"until": "2020-01-02"}, {"since": "2020-01-03"}])
+def test_pages_follow_each_other_without_gap_or_repetition(
+    many: Collection, tmp_path: Path, examples: int, filters: dict[str, Any]
+) -> None:
+    find, session = Find(many, tmp_path), Session()
+    image = many.images(1)[0][0]
+    screen = find.do(session, {"do": "ask", "examples": [{"image": image}] * examples, **filters})
+    tiles, more = screen["sections"][0]["tiles"], screen["sections"][0]["more"]
+    pages = 1
+    while more:
+        answer = find.do(session, {"do": "more", "from": len(tiles), "serial": screen["serial"]})
+        again = find.do(session, {"do": "more", "from": len(tiles), "serial": screen["serial"]})
+        assert again["tiles"] == answer["tiles"]  # asked twice, as after an answer that was lost
+        tiles, more = tiles + answer["tiles"], answer["more"]
+        pages += 1
+    assert pages == -(-len(tiles) // PAGE)
+    old = {path for path in (path for _, path in many.images()) if int(Path(path).stem) % 10 == 0}
+    expected = {
+        path
+        for _, path in many.images()
+        if ("folders" not in filters or path[0] in "ab")
+        and ("until" not in filters or path in old)
+        and ("since" not in filters or path not in old)
+    } - ({many.images(1)[0][1]} if examples else set())
+    assert {tile["path"] for tile in tiles} == expected
+    assert len(tiles) == len(expected)
+    # Drawn anew, as after a label was given, it is all there still.
+    assert [tile["id"] for tile in find.do(session, {"do": "start"})["sections"][0]["tiles"]] == [
+        t["id"] for t in tiles
+    ]
+
+
+def test_an_answer_to_an_earlier_question_brings_nothing(many: Collection, tmp_path: Path) -> None:
+    find, session = Find(many, tmp_path), Session()
+    first = find.do(session, {"do": "ask", "examples": []})
+    find.do(session, {"do": "similar", "image": many.images(1)[0][0]})
+    late = find.do(session, {"do": "more", "from": PAGE, "serial": first["serial"]})
+    assert (late["tiles"], late["serial"]) == ([], None)  # so that it is not taken for the end of the new one's
+    for payload in ({"do": "more"}, {"do": "details", "image": 10**6}, {"do": "details", "image": "x"}):
+        assert find.do(session, payload)["error"].endswith(".")
+
+
+def test_an_encoder_that_can_t_say_why_says_so(many: Collection, tmp_path: Path) -> None:
+    find, session = Find(many, tmp_path), Session()
+    first, second = (image for image, _ in many.images(2))
+    find.do(session, {"do": "similar", "image": first})
+    answer = find.do(session, {"do": "why", "image": second})
+    assert "cosines" not in answer
+    assert answer["said"].startswith("The encoder tiny describes pictures only as a whole, not part by part")
+
+
+def test_a_collection_that_grows_is_searched_as_it_is_now(many: Collection, tmp_path: Path) -> None:
+    find, session = Find(many, tmp_path), Session()
+    image = many.images(1)[0][0]
+    find.do(session, {"do": "similar", "image": image})
+    twin = many.root / "twin.bmp"
+    twin.write_bytes(picture(0) + b" ")
+    many.update()
+    tiles = find.do(session, {"do": "start"})["sections"][0]["tiles"]
+    assert tiles[0]["path"] == "twin.bmp"
+    twin.unlink()
+    many.update()
+    assert "twin.bmp" not in {tile["path"] for tile in find.do(session, {"do": "start"})["sections"][0]["tiles"]}
+
+
+def test_own_pictures_are_forgotten_in_the_end_but_not_those_in_use(
+    many: Collection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.screens.find.MOST_UPLOADS", 3)
+    find, session = Find(many, tmp_path), Session()
+    for number in range(5):
+        (tmp_path / "u").mkdir(exist_ok=True)
+        (tmp_path / "u" / "x").write_bytes(picture(number, "PNG"))
+        screen = find.do(session, {"do": "upload", "path": str(tmp_path / "u" / "x"), "name": "x", "add": number == 1})
+        if number == 0:
+            first = screen["asked"]["examples"]
+    assert screen["asked"]["examples"][0]["upload"] != first[0]["upload"]
+    gone = find.do(session, {"do": "ask", "examples": first})
+    assert "choose it again" in gone["message"]["text"]
+    assert gone["asked"] == screen["asked"]  # what was there stays
