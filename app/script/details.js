@@ -1,6 +1,6 @@
 // One picture looked at: what is known of it, labelled ones like it, and why it was found.
 
-const details = make("dialog", { class: "details", "aria-label": "About this picture" });
+const details = make("dialog", { class: "details", tabindex: "-1", "aria-label": "About this picture" });
 let looked = null; // the tile that is looked at
 let heated = null; // the answer that says why it was found
 let warm = true; // whether that is shown
@@ -20,7 +20,7 @@ function openDetails(tile) {
 
 // The picture before or after it in the grid, by the arrow keys.
 function step(event) {
-  if (!/^Arrow(Left|Right)$/.test(event.key) || /^(INPUT|TEXTAREA)$/.test(event.target.tagName)) return;
+  if (!/^Arrow(Left|Right)$/.test(event.key) || event.target.matches("input[type=text]")) return;
   const tiles = value.sections.flatMap((section) => section.tiles).filter((tile) => !outOfSight(tile));
   const at = tiles.findIndex((tile) => tile.id === looked.id);
   const next = tiles[at + (event.key === "ArrowLeft" ? -1 : 1)];
@@ -100,6 +100,8 @@ function drawDetails(answer) {
     make("button", { type: "button", class: "close", "aria-label": "Close", onclick: () => details.close() }, "×"),
   );
   drawWhy();
+  // What had the focus may be gone: without one in the dialog its keys would do nothing.
+  if (details.open && !details.contains(document.activeElement)) details.focus();
 }
 
 function drawWhy() {
@@ -113,6 +115,7 @@ function drawWhy() {
     onchange: (event) => {
       warm = event.target.checked;
       drawWhy();
+      details.querySelector(".why input").focus();
     },
   });
   why.replaceChildren(
