@@ -192,7 +192,7 @@ def many_people(url: str, pictures: list[Path], people: int, seconds: float) -> 
     start, stop = threading.Barrier(people + 1), threading.Event()
 
     def person(number: int) -> None:
-        client = Client(url, verbose=False)
+        client = Client(url, verbose=False, download_files=False)  # paths in the answer are no files to fetch
         start.wait()
         turn = number
         while not stop.is_set():
