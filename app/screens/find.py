@@ -136,7 +136,11 @@ class Find(Screen):
         }
 
     def reset(self, session: Session) -> None:
-        self._put(session.of(Finding), NOTHING)
+        # Nothing is looked up: the collection itself may be gone.
+        finding = session.of(Finding)
+        finding.question, finding.ranking, finding.generation = NOTHING, None, ""
+        finding.shown, finding.ends = PAGE, {}
+        finding.serial += 1
 
     def search_with(self, session: Session, images: Sequence[int]) -> int:
         """Makes images of the collection the session's question, for another screen; returns how many were taken."""
