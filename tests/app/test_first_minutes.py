@@ -126,7 +126,7 @@ def test_results_show_from_the_first_batch_and_an_interrupted_index_goes_on(
     tab = _tab(browser, again.until(r"http://\S+"))
     tab.wait_for_function("() => document.querySelector('.massl-progress').innerText.startsWith('Up to date: 600 pic')")
     assert f"({IMAGES - kept} added)" in tab.locator(".massl-progress").inner_text()
-    tab.wait_for_function("() => /of 600\\b/.test(document.querySelector('#massl-find').innerText)")  # by itself
+    tab.wait_for_function("() => /\\b600 pictures/.test(document.querySelector('#massl-find').innerText)")  # by itself
     tab.locator(".massl-progress").get_by_role("button", name="Close").click()
     assert tab.locator(".massl-progress").inner_text() == ""
     tab.close()
