@@ -44,7 +44,7 @@ def guarded(photos: Path, collection: Collection, site: str) -> Iterator[tuple[s
         photos.parent / "secret.txt",
         collection.folder / "secret.txt",
         collection.folder / "thumbnails-old" / "secret.txt",
-        Path(tempfile.gettempdir()) / f"{CANARY}-secret.txt",
+        Path(tempfile.gettempdir()) / f"{secrets.token_hex(8)}-secret.txt",
         Path(os.environ["GRADIO_TEMP_DIR"]) / "somebody" / "secret.txt",
     ]
     for path in hidden:
