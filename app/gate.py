@@ -32,8 +32,8 @@ _THUMBNAIL = re.compile(r"/(thumbnail|preview)/(\d{1,18})")
 # Files made for one person to fetch, in the folder of uploads under a name that can't be guessed.
 _DOWNLOAD = re.compile(r"/download/([0-9a-f]{32})/(classifier\.onnx)")
 _API = "/gradio_api/"
-# Files by path, other people's pages, other people's recordings, Gradio's code editor, a second form of the endpoints that
-# fails on names it doesn't know: nothing the page needs.
+# Files by path, other people's pages, other people's recordings, Gradio's code editor, a second form of the endpoints
+# that fails on names it doesn't know: nothing the page needs.
 _CLOSED = ("file", "proxy", "stream", "deep_link", "process_recording", "custom_component", "vibe", "undo-vibe", "run-")
 _CLOSED += ("call/v2",)
 _FORMS = (f"{_API}upload", "/login")  # bodies that are no JSON; Gradio limits their size itself
