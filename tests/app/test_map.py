@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import math
 import time
 from collections.abc import Iterator
@@ -217,6 +218,16 @@ def test_the_legend_shows_a_folder_alone_and_pictures_can_be_shown(page: Any) ->
     deadline = time.monotonic() + WAIT / 1000
     while canvas.screenshot() == alone:  # until the first picture is there
         assert time.monotonic() < deadline
+
+
+def test_its_buttons_can_be_read_and_lie_beside_each_other(page: Any) -> None:
+    """Every screen has its own style sheet, and all of them are in the page: one must not reach into another."""
+    boxes = [button.bounding_box() for button in page.locator("#massl-map .tool").all()]
+    assert len(boxes) >= 5
+    assert all(box["width"] >= 30 and box["height"] >= 30 for box in boxes)
+    for one, other in itertools.combinations(boxes, 2):
+        beside = one["x"] + one["width"] <= other["x"] + 2 or other["x"] + other["width"] <= one["x"] + 2
+        assert beside or one["y"] + one["height"] <= other["y"] or other["y"] + other["height"] <= one["y"]
 
 
 def test_it_fits_a_phone(browser: Any, site: str, unlabelled: Collection) -> None:
