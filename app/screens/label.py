@@ -491,7 +491,8 @@ def _summary(result: Classification, sure: float) -> list[str]:
         )
     strange = int((~result.familiar).sum())
     if strange:
-        lines.append(f"{strange:,} pictures are unlike all of those: nothing can be said of them.")
+        many = "1 picture is" if strange == 1 else f"{strange:,} pictures are"
+        lines.append(f"{many} unlike all of those: nothing can be said of {'it' if strange == 1 else 'them'}.")
     has = int((result.sure(sure) & ~result.labelled).sum())
     left = len(result.images) - labelled - has
     lines.append(f"{labelled:,} labelled by hand, {has:,} proposed, {left:,} {DOUBT} as yet.")
