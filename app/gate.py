@@ -34,8 +34,8 @@ _DOWNLOAD = re.compile(r"/download/([0-9a-f]{32})/(classifier\.onnx)")
 _API = "/gradio_api/"
 # Files by path, other people's pages, other people's recordings, Gradio's code editor, a second form of the endpoints
 # that fails on names it doesn't know: nothing the page needs.
-_CLOSED = ("file", "proxy", "stream", "deep_link", "process_recording", "custom_component", "vibe", "undo-vibe", "run-")
-_CLOSED += ("call/v2",)
+_CLOSED: tuple[str, ...] = ("file", "proxy", "stream", "deep_link", "process_recording", "custom_component")
+_CLOSED += ("vibe", "undo-vibe", "run-", "call/v2")
 _FORMS = (f"{_API}upload", "/login")  # bodies that are no JSON; Gradio limits their size itself
 _HEADERS = {
     # The browser's own guarantee that nothing is loaded from, or sent to, another machine.

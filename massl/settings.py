@@ -124,7 +124,7 @@ PRESETS: Mapping[str, Preset] = types.MappingProxyType({
     "cpu": Preset(
         "a small convolutional network on small views: for two CPU cores",
         None,
-        24_000,
+        120_000,
         {"backbone": "resnet10t", "image_size": 64, "local_size": 32, "local_views": 4, "head_width": 1024,
          "head_norm": True, "projection_norm": True, "drop_path": 0.0, "learning_rate": 4e-3,
          "global_scale": (0.25, 1.0), "local_scale": (0.1, 0.4), "colour_change": 0.4, "teacher_temperature": 0.04},
