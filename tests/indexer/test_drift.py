@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from indexer import Collection, Encoder, arrivals, drift
+from indexer.indexing import Progress
 from tests.indexer.tiny import picture
 from tests.indexer.vectors import clustered
 
@@ -144,8 +145,9 @@ def test_a_first_run_that_was_cut_short_and_went_on_brought_everything_at_once(
     write(tmp_path, range(80))
     collection = Collection.create(tmp_path, tiny_encoder)
 
-    def stop(progress: object) -> None:
-        raise KeyboardInterrupt
+    def stop(progress: Progress) -> None:
+        if progress.stage == "embed" and progress.done:
+            raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         collection.update(stop)
