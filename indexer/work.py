@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar
 
@@ -51,10 +51,10 @@ class Work(Generic[Result]):
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
-        self._key: Hashable = None
+        self._key: object = None
         self._standing: Standing[Result] = Standing()
 
-    def standing(self, key: Hashable) -> Standing[Result]:
+    def standing(self, key: object) -> Standing[Result]:
         """How far it is for this key."""
         with self._lock:
             standing = self._standing
@@ -62,7 +62,7 @@ class Work(Generic[Result]):
                 return standing
             return Standing(result=standing.result)
 
-    def begin(self, key: Hashable, anew: bool = False) -> None:
+    def begin(self, key: object, anew: bool = False) -> None:
         """Does the work for this key, unless it is done (and not wanted `anew`), or other work goes on."""
         with self._lock:
             done = self._standing.state == "done" and self._key == key
@@ -77,6 +77,12 @@ class Work(Generic[Result]):
     def stop(self) -> None:
         """Ends work that goes on at its next report."""
         self._stop.set()
+
+    def forget(self) -> None:
+        """Has it done anew when it is next begun; what was found stays to be shown until then."""
+        with self._lock:
+            if self._standing.state != "running":
+                self._standing = Standing(result=self._standing.result)
 
     def wait(self, seconds: float) -> None:
         """Waits for what goes on, but no longer than this: what is done at once need not be asked for again."""

@@ -7,12 +7,12 @@ import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
-from app.jobs import Job, Jobs
 from app.labelling import Labelling
 from app.screens.screen import Action, Screen
 from app.session import Payload, Session, images, number
@@ -20,10 +20,8 @@ from app.tiles import MOST, PAGE_SIZES, Tile, section, tile
 from app.words import count, readable
 from indexer import Collection
 from indexer.classify import NONE, Classification
-from indexer.groups import Group
-from indexer.learning import LearningCurve
 from indexer.queues import least_sure, most_sure
-from indexer.suspects import Suspect
+from indexer.work import Result, Standing, Work
 from massl.errors import MasslError
 
 PAGE = PAGE_SIZES[0]
@@ -48,11 +46,12 @@ EXPORTS = {
     "onnx": ("classifier.onnx", "application/octet-stream", "The classifier itself (ONNX)"),
 }
 _FETCHED_WITHIN = 300  # seconds
+PATIENCE = 0.5  # seconds: what is done by then looks as if it were done at once
 DOUBT = "without a class"
 
 
 @dataclass
-class Work:
+class Desk:
     """What one session looks at.
 
     Attributes:
@@ -81,7 +80,10 @@ class Label(Screen):
     def __init__(self, collection: Collection, uploads: Path) -> None:
         super().__init__(collection, uploads)
         self._labelling = Labelling(collection)
-        self._jobs = Jobs()
+        self._sorting = Work(lambda report: self.collection.classify())
+        self._grouping = Work(lambda report: self.collection.groups())
+        self._checking = Work(lambda report: self.collection.suspects())
+        self._measuring = Work(lambda report: self.collection.learning_curve(partial(report, "measuring")))
 
     @property
     def actions(self) -> Mapping[str, Action]:
@@ -99,14 +101,14 @@ class Label(Screen):
         }
 
     def draw(self, session: Session) -> dict[str, Any]:
-        work = session.of(Work)
+        work = session.of(Desk)
         shown = self._labelling.shown(session)
         classes = {entry["name"]: int(entry["count"]) for entry in shown["classes"]}
         total = len(self.collection)
-        job = result = None
+        sorting = Standing[Classification]()
         if len(classes) >= 2:
-            job, last = self._jobs.get("classes", self.collection.labelling_state(), self._classify, patience=1.0)
-            result = cast("Classification | None", last.result if last else None)
+            sorting = _asked(self._sorting, self.collection.labelling_state(), 2 * PATIENCE)
+        result = sorting.result
         advice = _advice(total, classes, result)
         view = work.view or advice["view"]
         if view in SORTED and len(classes) < 2:
@@ -135,27 +137,28 @@ class Label(Screen):
             "sections": [],
             "suspects": [],
             "curve": None,
-            "pending": _pending("Sorting the pictures", job),
+            "running": None,
+            "problem": "",
             "empty": "" if total else "There are no pictures in this folder yet. Add some and run massl index.",
         }
+        _tell("Sorting the pictures", sorting, drawn)
         if total:
             getattr(self, f"_draw_{view}")(session, result, drawn)
         drawn["download"], work.download = work.download, None
         return drawn
 
     def reset(self, session: Session) -> None:
-        work = session.of(Work)
+        work = session.of(Desk)
         work.page, work.view = [], None
-        self._jobs.forget("groups")
-        self._jobs.forget("suspects")
+        self._grouping.forget()
+        self._checking.forget()
 
     # Views ------------------------------------------------------------------------------------------------------------
 
     def _draw_groups(self, session: Session, result: Classification | None, drawn: dict[str, Any]) -> None:
-        job, last = self._jobs.get("groups", self.collection.vectors_state(), lambda report: self.collection.groups())
-        if job.running:
-            drawn["pending"] = _pending("Looking for pictures that are alike", job)
-        found = cast("list[Group]", last.result or [] if last else [])
+        grouping = _asked(self._grouping, self.collection.vectors_state())
+        _tell("Looking for pictures that are alike", grouping, drawn)
+        found = grouping.result or []
         every = [image for group in found for image in group.typical]
         labels = self.collection.labels_of(every)
         paths = dict(zip(every, self.collection.paths_of(every), strict=True))
@@ -164,13 +167,13 @@ class Label(Screen):
             if 2 * sum(entry["label"] is None for entry in tiles) > len(tiles):
                 note = f"{len(tiles)} of {group.size:,} that look alike"
                 drawn["sections"].append(section(f"group:{place}", f"Group {place + 1}", note, tiles, False))
-        if not drawn["sections"] and not drawn["pending"]:
+        if not drawn["sections"] and not drawn["running"]:
             drawn["empty"] = (
                 "Every group has its name. Look for new groups among the rest, or go on with what is proposed above."
                 if found
                 else "There are too few unlabelled pictures to make groups of."
             )
-        drawn["regroup"] = bool(found) and not job.running
+        drawn["regroup"] = bool(found) and grouping.state != "running"
 
     def _draw_different(self, session: Session, result: Classification | None, drawn: dict[str, Any]) -> None:
         self._queue(session, result, drawn, "unlike what is labelled, and unlike each other")
@@ -182,7 +185,7 @@ class Label(Screen):
         self._queue(session, result, drawn, "select what is wrong and reject it, then accept the rest")
 
     def _queue(self, session: Session, result: Classification | None, drawn: dict[str, Any], note: str) -> None:
-        work, view = session.of(Work), drawn["view"]
+        work, view = session.of(Desk), drawn["view"]
         labels = self._present(work)
         if all(labels[image] is not None for image in work.page):
             work.page = self._fill(view, result, work)
@@ -196,7 +199,7 @@ class Label(Screen):
         if tiles:
             drawn["sections"] = [section(view, VIEWS[view], note, tiles, False)]
             drawn["paging"] = {"accept": any("guess" in entry and not entry["label"] for entry in tiles), "left": left}
-        elif not drawn["pending"]:
+        elif not drawn["running"]:
             drawn["empty"] = (
                 f"No proposal is {work.sure} % sure. Label some of the least sure, or lower the bar."
                 if left and view == "sure" and not work.passed
@@ -205,7 +208,7 @@ class Label(Screen):
                 else "Every picture is labelled. Export takes the labels away."
             )
 
-    def _fill(self, view: str, result: Classification | None, work: Work) -> list[int]:
+    def _fill(self, view: str, result: Classification | None, work: Desk) -> list[int]:
         """The next page of a queue."""
         if view == "different":
             ids = np.array(self.collection.different(PAGE + len(work.passed)), np.int64)
@@ -219,7 +222,7 @@ class Label(Screen):
         waiting = ids[~np.isin(ids, np.fromiter(work.passed, np.int64, len(work.passed)))]
         return [int(image) for image in waiting[:PAGE]]
 
-    def _present(self, work: Work) -> dict[int, str | None]:
+    def _present(self, work: Desk) -> dict[int, str | None]:
         """The labels of the page's pictures; those that are no longer in the collection leave it."""
         try:
             found = self.collection.labels_of(work.page)
@@ -242,7 +245,7 @@ class Label(Screen):
     def _draw_class(self, session: Session, result: Classification | None, drawn: dict[str, Any]) -> None:
         if result is None:
             return
-        work = session.of(Work)
+        work = session.of(Desk)
         has = result.sure(max(1, work.sure) / 100)
         groups: list[tuple[str, str, np.ndarray]] = []
         for index, name in enumerate(result.classes):
@@ -262,13 +265,11 @@ class Label(Screen):
             drawn["sections"].append(section(key, name, note, tiles, limit < min(len(rows), MOST)))
 
     def _draw_check(self, session: Session, result: Classification | None, drawn: dict[str, Any]) -> None:
-        state = self.collection.labelling_state()
-        job, last = self._jobs.get("suspects", state, lambda report: self.collection.suspects())
-        if job.running:
-            drawn["pending"] = _pending("Checking the labels", job)
+        checking = _asked(self._checking, self.collection.labelling_state())
+        _tell("Checking the labels", checking, drawn)
         # What was answered since the check was made waits for no further answer.
         kept = self.collection.confirmed_labels()
-        found = cast("list[Suspect]", last.result or [] if last else [])
+        found = checking.result or []
         now = self.collection.labels_of([suspect.image for suspect in found])
         waiting = [
             suspect
@@ -292,38 +293,36 @@ class Label(Screen):
             for suspect in waiting[:SUSPECTS]
         ]
         drawn["waiting"] = len(waiting)
-        if not waiting and not drawn["pending"]:
+        if not waiting and not drawn["running"]:
             drawn["empty"] = "No label looks wrong: each agrees with what the others would have called the picture."
 
     def _draw_curve(self, session: Session, result: Classification | None, drawn: dict[str, Any]) -> None:
-        state = self.collection.labelling_state()
-        job, last = self._jobs.get("curve", state, self.collection.learning_curve)
-        if job.running:
-            drawn["pending"] = _pending("Measuring with fewer labels", job)
-        if last is not None and last.result is not None:
-            drawn["curve"] = asdict(cast(LearningCurve, last.result))
+        measuring = _asked(self._measuring, self.collection.labelling_state())
+        _tell("Measuring with fewer labels", measuring, drawn)
+        if measuring.result is not None:
+            drawn["curve"] = asdict(measuring.result)
 
     # Actions ----------------------------------------------------------------------------------------------------------
 
     def _view(self, session: Session, payload: Payload) -> None:
-        work = session.of(Work)
+        work = session.of(Desk)
         view = str(payload.get("view"))
         work.view = view if view in VIEWS else None
         work.page, work.passed, work.opened = [], set(), {}
 
     def _sure(self, session: Session, payload: Payload) -> None:
-        work = session.of(Work)
+        work = session.of(Desk)
         work.sure = min(99, number(payload.get("sure")))
-        if session.of(Work).view == "sure":
+        if session.of(Desk).view == "sure":
             work.page = []
 
     def _more(self, session: Session, payload: Payload) -> None:
-        work = session.of(Work)
+        work = session.of(Desk)
         key = str(payload.get("section"))[:200]
         work.opened[key] = min(work.opened.get(key, SECTION) + 4 * SECTION, MOST)
 
     def _next(self, session: Session, payload: Payload) -> None:
-        work = session.of(Work)
+        work = session.of(Desk)
         work.passed |= set(work.page)
         work.page = []
 
@@ -345,7 +344,7 @@ class Label(Screen):
         wanted = {image: label for image, label in seen.items() if labels[image] is None}
         if not wanted:
             raise MasslError("Only what is proposed can be rejected: these pictures are labelled already")
-        work = session.of(Work)
+        work = session.of(Desk)
         work.passed |= set(wanted)
         work.page = [image for image in work.page if image not in wanted]
         return self._labelling.reject(session, wanted, f"rejected {count(wanted)}")
@@ -354,13 +353,13 @@ class Label(Screen):
         return self._labelling.confirm(session, images(payload))
 
     def _regroup(self, session: Session, payload: Payload) -> None:
-        self._jobs.forget("groups")
+        self._grouping.forget()
 
     def _export(self, session: Session, payload: Payload) -> str:
         kind = str(payload.get("format"))
         if kind not in EXPORTS:
             raise MasslError("The page is older than the program; reload it")
-        work = session.of(Work)
+        work = session.of(Desk)
         name, mime, title = EXPORTS[kind]
         if kind == "onnx":
             # Too large for a message: fetched by a name that nobody can guess, and gone then. What nobody fetched goes
@@ -382,9 +381,6 @@ class Label(Screen):
             # As text, made into a file by the browser: nothing is written that would have to be cleared away.
             work.download = {"name": name, "type": mime, "text": readable(text)}
         return f"Exported {name}: {title}"
-
-    def _classify(self, report: object) -> Classification:
-        return self.collection.classify()
 
 
 def _seen(payload: Payload) -> dict[int, str]:
@@ -425,8 +421,20 @@ def _percent(probability: float) -> int:
     return min(99, max(1, round(100 * probability)))
 
 
-def _pending(what: str, job: Job | None) -> dict[str, Any] | None:
-    return {"what": what, "done": job.done, "total": job.total} if job is not None and job.running else None
+def _asked(work: Work[Result], key: object, patience: float = PATIENCE) -> Standing[Result]:
+    """How far it is, begun if it wasn't; what failed for this key isn't tried again at every look."""
+    if work.standing(key).state != "failed":
+        work.begin(key)
+        work.wait(patience)
+    return work.standing(key)
+
+
+def _tell(what: str, standing: Standing[Any], drawn: dict[str, Any]) -> None:
+    """Has the screen tell how far work is, or why it came to nothing."""
+    if standing.state == "running":
+        drawn["running"] = {"what": what, "done": standing.done, "total": standing.total}
+    elif standing.state == "failed":
+        drawn["problem"] = f"{what} failed: {readable(standing.reason)}"
 
 
 def _advice(total: int, classes: Mapping[str, int], result: Classification | None) -> dict[str, str]:

@@ -69,7 +69,7 @@ class Screen(ABC):
         try:
             self._check_collection(session)
             action = self.actions.get(str(payload.get("do")))
-            if action is None and payload.get("do") != "start":
+            if action is None and payload.get("do") not in ("start", "look"):
                 raise MasslError("The page is older than the program; reload it")
             said = action(session, payload) if action else None
             message = {"kind": "done", "text": said} if said else None

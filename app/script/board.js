@@ -8,6 +8,7 @@ const drawing = []; // functions that draw a part of the screen from value
 let value = null;
 let downloaded = 0;
 let waiting = null;
+let looking = null;
 let answered = true;
 const toDo = []; // what was done before the last answer came: one after the other, each on what the last one left
 
@@ -68,6 +69,16 @@ function save(download) {
 
 function visible() {
   return board.isConnected && board.offsetParent !== null;
+}
+
+// While work goes on somewhere, look again from time to time: only on the screen that is in sight.
+function lookAgain() {
+  clearTimeout(looking);
+  if (!value.running) return;
+  looking = setTimeout(() => {
+    if (visible() && answered) trigger("act", { do: "look" });
+    else lookAgain();
+  }, 700);
 }
 
 function update() {

@@ -1,7 +1,5 @@
 // The screen "Duplicates": groups of files side by side, and what is decided about them.
 
-let asking = null; // the next look at work that goes on
-
 const told = make("span", { role: "status" });
 const bar = make("progress", { max: 100 });
 const progress = make("div", { class: "progress" }, told, bar, button("Stop", () => act({ do: "stop" })));
@@ -113,16 +111,6 @@ function drawGroups() {
 function drawDone() {
   const done = value.message && value.message.kind === "done" ? value.message.text : "";
   parts.foot.replaceChildren(...(done ? [make("p", { class: "done" }, done)] : []));
-}
-
-// While work goes on somewhere, look again from time to time: only on the screen that is in sight.
-function lookAgain() {
-  clearTimeout(asking);
-  if (!value.running) return;
-  asking = setTimeout(() => {
-    if (visible()) trigger("act", { do: "look" });
-    else lookAgain();
-  }, 700);
 }
 
 drawing.push(drawHead, drawGroups, drawDone, lookAgain);

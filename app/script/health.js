@@ -1,8 +1,6 @@
 // The screen "Health": facts, what was passed over, and which command would help. There is nothing to press that would
 // change anything: commands are there to be copied.
 
-let asking = null; // the next look at work that goes on
-
 function drawHead() {
   const running = value.running;
   parts.head.replaceChildren(
@@ -93,16 +91,6 @@ function drawMain() {
     ),
     drawSkipped() || "",
   );
-}
-
-// While work goes on, look again from time to time: only on the screen that is in sight.
-function lookAgain() {
-  clearTimeout(asking);
-  if (!value.running) return;
-  asking = setTimeout(() => {
-    if (visible()) trigger("act", { do: "look" });
-    else lookAgain();
-  }, 700);
 }
 
 drawing.push(drawHead, drawMain, lookAgain);

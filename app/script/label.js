@@ -1,7 +1,6 @@
 // The screen "Label".
 
 const clickSelects = true;
-let asking = null;
 
 // The proposals on show, or of the selected pictures: they are answered as they were seen.
 answer = (what) => {
@@ -54,7 +53,8 @@ function drawHead() {
       make("div", { class: "orders", role: "group", "aria-label": "What to look at" }, views),
       value.sorted && (value.view === "sure" || value.view === "class") ? drawBarOfDoubt() : null,
     ),
-    value.pending ? drawPending() : "",
+    value.running ? drawRunning() : "",
+    value.problem ? make("p", { class: "note", role: "status" }, value.problem) : "",
   );
 }
 
@@ -85,8 +85,8 @@ function drawBarOfDoubt() {
   return make("label", { class: "doubt" }, make("span", {}, "Leave without a class what is less sure than"), slider, said);
 }
 
-function drawPending() {
-  const { what, done, total } = value.pending;
+function drawRunning() {
+  const { what, done, total } = value.running;
   return make(
     "div",
     { class: "pending", role: "status" },
@@ -220,15 +220,5 @@ function drawCurve() {
   );
 }
 
-// Work that goes on in the background is asked after, while somebody looks.
-function ask() {
-  clearTimeout(asking);
-  if (!value.pending) return;
-  asking = setTimeout(() => {
-    if (visible() && answered) act({ do: "start" });
-    else ask();
-  }, 700);
-}
-
 drawing.unshift(drawHead);
-drawing.push(drawMain, ask);
+drawing.push(drawMain, lookAgain);

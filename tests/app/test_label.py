@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import os
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,6 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from app.jobs import Jobs
 from app.screens.label import Label
 from app.session import Session
 from indexer import Collection
@@ -48,7 +46,7 @@ def _done(screen: Label, session: Session, payload: dict[str, Any] | None = None
     drawn = screen.do(session, payload or {"do": "start"})
     message, download = drawn["message"], drawn["download"]
     for _ in range(100):
-        if not drawn["pending"]:
+        if not drawn["running"]:
             break
         drawn = screen.do(session, {"do": "start"})
     return drawn | {"message": message, "download": download}
@@ -214,38 +212,23 @@ def test_whatever_a_browser_sends_the_answer_is_a_sentence(
 # In the background ----------------------------------------------------------------------------------------------------
 
 
-def test_work_in_the_background_is_done_once_and_again_when_its_state_changed() -> None:
-    jobs, done = Jobs(), []
+def test_what_fails_in_the_background_is_said_once_and_not_tried_again_at_every_look(
+    screen: Label, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = []
 
-    def work(report: Any) -> int:
-        report(1, 2)
-        time.sleep(0.05)
-        done.append(True)
-        return len(done)
+    def fail() -> None:
+        tried.append(True)
+        raise MasslError("the disk is full")
 
+    monkeypatch.setattr(screen.collection, "groups", fail)
+    session = Session()
     for _ in range(3):
-        job, last = jobs.get("x", {"a": 1}, work, patience=5)
-    assert (job.running, last.result, len(done)) == (False, 1, 1)
-    job, last = jobs.get("x", {"a": 2}, work, patience=0)
-    assert job.running
-    assert last.result == 1  # what there was, until there is more
-    job, last = jobs.get("x", {"a": 2}, work, patience=5)
-    assert (last.result, (last.done, last.total)) == (2, (1, 2))
-    jobs.forget("x")
-    assert jobs.get("x", {"a": 2}, work, patience=5)[1].result == 3
-
-
-@pytest.mark.parametrize(
-    ("error", "said"), [(MasslError("too few"), "too few"), (ValueError("secret"), "Something went")]
-)
-def test_work_that_fails_is_said_and_its_details_are_not(error: Exception, said: str) -> None:
-    def work(report: Any) -> None:
-        raise error
-
-    job, _ = Jobs().get("x", 1, work, patience=5)
-    assert job.error is not None
-    assert job.error.startswith(said)
-    assert not job.running
+        drawn = _done(screen, session, {"do": "view", "view": "groups"})
+        assert drawn["problem"] == "Looking for pictures that are alike failed: the disk is full"
+    assert len(tried) == 1
+    screen.do(session, {"do": "regroup"})  # only when somebody asks
+    assert len(tried) == 2
 
 
 # In a browser ---------------------------------------------------------------------------------------------------------

@@ -42,6 +42,11 @@ def test_it_is_done_once_a_key_however_many_ask() -> None:
     work.begin("b", anew=True)
     work.wait(LONG)
     assert work.standing("b").result == 3
+    work.forget()
+    assert (work.standing("b").state, work.standing("b").result) == ("idle", 3)
+    work.begin("b")
+    work.wait(LONG)
+    assert work.standing("b").result == 4
 
 
 def test_it_tells_how_far_it_is_and_stops_when_told() -> None:
