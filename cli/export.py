@@ -35,6 +35,9 @@ def command(
     whiten: Annotated[
         Path | None, typer.Option("--whiten", metavar="IMAGES", help="Whiten the embeddings by these images.")
     ] = None,
+    strength: Annotated[
+        float, typer.Option("--whiten-strength", min=0, max=1, help="1 whitens in full, which few labels suffer from.")
+    ] = 0.5,
     evaluation: Annotated[
         Path | None, typer.Option("--evaluation", help="JSON of figures by data set, to keep in the file.")
     ] = None,
@@ -62,6 +65,7 @@ def command(
         name=name,
         stages=stages,
         whiten=find_source(whiten)[0] if whiten else None,
+        strength=strength,
         evaluation=_figures(evaluation),
     )
     if as_json:

@@ -756,10 +756,10 @@ class Collection:
         if known == generation:
             return Drift.from_json(measured)
         try:
-            whitened = self.encoder.metadata.get("whitened") == "True"
+            whitening = self.encoder.whitening
         except MasslError:  # its copy is damaged: what it was trained on can't be told, all else can
-            return drift.of_collection(self.catalog, False)
-        found = drift.of_collection(self.catalog, whitened)
+            return drift.of_collection(self.catalog, 0.0)
+        found = drift.of_collection(self.catalog, whitening)
         with contextlib.suppress(MasslError):  # a read-only or full disk costs the measuring each time
             self.catalog.set_meta({"drift": f"{generation} {found.to_json()}"})
         return found

@@ -26,8 +26,10 @@ from indexer.vectors import CatalogVectors
 
 FEWEST = 8  # images on either side, under which nothing is said
 SAMPLE = 4_096  # images that a measure is taken on
-KNOWN = 0.06  # mean score of two images, up to which a collection is as varied as what the encoder learnt from,
-FOREIGN = 0.25  # and from which it is far from it; see docs/page.md for those of real sets
+# Mean scores of two images: up to the first a collection is as varied as what the encoder learnt from, from the second
+# on it is far from it. See docs/page.md for those of real sets.
+BOUNDS = (0.06, 0.25)
+BY_HALF = (0.15, 0.45)  # of an encoder that is whitened by half: a few components weigh more there
 # Of the lower bound. As judgements of one fold depend on each other it is nearer 0.01: 3 of 360 random splits of real
 # sets raised one.
 FALSE_ALARM = 0.001
@@ -64,6 +66,7 @@ class Drift:
         images: how many the measure was taken on.
         mean_score: of two images of the collection taken at random; None under `FEWEST` images.
         familiar: `known`, `narrow` or `foreign`; None where the encoder's file doesn't say what it learnt from.
+        bounds: mean scores between which it is `narrow`.
         newest: None where all images came at once, or too few later.
     """
 
@@ -71,6 +74,7 @@ class Drift:
     mean_score: float | None
     familiar: str | None
     newest: Newest | None
+    bounds: tuple[float, float] = BOUNDS
 
     def to_json(self) -> str:
         """As the catalog keeps it."""
@@ -83,15 +87,15 @@ class Drift:
         newest = values.pop("newest")
         if newest:
             newest = Newest(**newest | {"examples": tuple(newest["examples"])})
-        return cls(**values, newest=newest)
+        return cls(**values | {"newest": newest, "bounds": tuple(values.get("bounds", BOUNDS))})
 
 
-def of_collection(catalog: Catalog, whitened: bool) -> Drift:
+def of_collection(catalog: Catalog, whitening: float) -> Drift:
     """Measures a collection.
 
     Args:
         catalog: its catalog.
-        whitened: whether its encoder's embeddings are whitened on the images that it was trained on.
+        whitening: how strongly its encoder's embeddings are whitened on the images that it was trained on, 0 to 1.
     """
     vectors = CatalogVectors(catalog)
     ids, packed = vectors.sample(SAMPLE)
@@ -110,7 +114,9 @@ def of_collection(catalog: Catalog, whitened: bool) -> Drift:
             int(found.at_least * count),
             tuple(int(image) for image in chosen[found.order[:EXAMPLES]]) if int(found.at_least * count) else (),
         )
-    return Drift(len(ids), score, _familiar(score) if whitened and score is not None else None, newest)
+    bounds = BY_HALF if 0 < whitening <= 0.75 else BOUNDS
+    familiar = _familiar(score, bounds) if whitening and score is not None else None
+    return Drift(len(ids), score, familiar, newest, bounds)
 
 
 def mean_score(vectors: NDArray[np.float32]) -> float:
@@ -120,10 +126,10 @@ def mean_score(vectors: NDArray[np.float32]) -> float:
     return round(float((total @ total - count) / (count * (count - 1))), 4)
 
 
-def _familiar(score: float) -> str:
-    if score >= FOREIGN:
+def _familiar(score: float, bounds: tuple[float, float]) -> str:
+    if score >= bounds[1]:
         return "foreign"
-    return "narrow" if score > KNOWN else "known"
+    return "narrow" if score > bounds[0] else "known"
 
 
 @dataclass(frozen=True)

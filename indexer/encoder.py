@@ -116,6 +116,15 @@ class Encoder:
         return any(output.name == "patches" for output in self.session.get_outputs())
 
     @property
+    def whitening(self) -> float:
+        """How strongly its embeddings are whitened on its training images, from 0 to 1; see `massl.whitening`."""
+        told = self.metadata.get("whitening", "")
+        try:
+            return min(1.0, max(0.0, float(told)))
+        except ValueError:
+            return float(self.metadata.get("whitened") == "True")  # a file from before it could be less than full
+
+    @property
     def device(self) -> str:
         """Where it runs, as `cpu` or `cuda`."""
         return str(self.session.get_providers()[0]).removesuffix("ExecutionProvider").lower()

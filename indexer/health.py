@@ -37,7 +37,6 @@ class Training:
     Attributes:
         architecture, method: names.
         parameters, images: how many.
-        whitened: its embeddings have no mean over its training images, so that it tells how unlike others are.
         figures: data set to share of right nearest neighbours, 0 to 1.
     """
 
@@ -45,7 +44,6 @@ class Training:
     method: str | None
     parameters: int | None
     images: int | None
-    whitened: bool
     figures: dict[str, float]
 
 
@@ -94,7 +92,6 @@ def training(encoder: Encoder) -> Training:
         facts.get("training_method"),
         _whole(facts.get("parameters")),
         _whole(facts.get("training_images")),
-        facts.get("whitened") == "True",
         figures,
     )
 

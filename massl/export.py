@@ -26,7 +26,7 @@ from massl import weights
 from massl.deployed import WHITENED, Deployed, has_stages, whitened_stages
 from massl.errors import MasslError
 from massl.sources import Source as Images
-from massl.whitening import fit_whitening
+from massl.whitening import STRENGTH, fit_whitening
 
 FORMAT = 1
 # Largest difference between torch and ONNX Runtime, per value of a unit vector, by precision. int8 is judged by
@@ -62,6 +62,7 @@ def export(
     stages: bool = False,
     whiten: Images | None = None,
     dim: int | None = None,
+    strength: float = STRENGTH,
     evaluation: Mapping[str, object] | None = None,
 ) -> dict[str, Any]:
     """Writes an encoder and holds it to torch before it takes its place.
@@ -77,6 +78,7 @@ def export(
         stages: embed by all stages of a convolutional network; see `Deployed`.
         whiten: images to fit a whitening to, those of the training best; see `massl.whitening`.
         dim: components that whitening keeps; a third as many as images, at most 384, if left out.
+        strength: of the whitening, 0 to 1; see `massl.whitening.STRENGTH`.
         evaluation: figures with the names of their data sets, kept in the metadata.
 
     Returns:
@@ -93,7 +95,7 @@ def export(
     if whiten is not None:
         kept = dim or max(1, min(WHITENED, len(whiten) // 3))
         with torch.no_grad():
-            fitted = fit_whitening(lambda pixels: deployed(pixels)[0], whiten, found.image_size, size, kept)
+            fitted = fit_whitening(lambda pixels: deployed(pixels)[0], whiten, found.image_size, size, kept, strength)
         deployed = Deployed(found, stages, fitted).eval()
     model = _to_onnx(deployed, found.image_size)
     if precision == "fp16":
@@ -115,7 +117,7 @@ def export(
         "parameters": sum(parameter.numel() for parameter in found.backbone.parameters()),
         "precision": precision,
         "pooling": "all stages" if stages else "last",
-        "whitened": whiten is not None,
+        "whitening": 0.0 if whiten is None else strength,
         "creator": f"massl {massl.__version__}",
         **found.facts,
         **({"evaluation": json.dumps(evaluation)} if evaluation else {}),

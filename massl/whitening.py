@@ -1,9 +1,11 @@
-"""Whitening: the linear map after which a collection's features have no common direction and equal spread.
+"""Whitening: the linear map after which a collection's features have no common direction, and a more equal spread.
 
 Features of a network that was trained for a short while point mostly the same way, so that their cosines say little.
 Subtracting their mean and scaling their principal components to equal variance undoes that; it is fitted without
 labels, and folded into the exported network. Source: Jégou and Chum, "Negative evidences and co-occurrences in image
-retrieval: the benefit of PCA and whitening", ECCV 2012.
+retrieval: the benefit of PCA and whitening", ECCV 2012. Whitened in full, a component in which images of one kind
+differ weighs as much as one that tells kinds apart. Nearest neighbours survive that, class means of a few images don't
+(docs/small.md): so it is done by half unless told otherwise.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from massl.images import ImageError, decode, fit
 from massl.sources import Source
 
 SAMPLE = 4096  # images that it is fitted to
+STRENGTH = 0.5  # of the scaling: 0 leaves the components' variances as they are, 1 makes them equal
 SHRINKAGE = 1e-2  # of the mean variance, added to each: directions that hold only noise must not be blown up
 
 
@@ -32,7 +35,9 @@ class Whitening(NamedTuple):
     matrix: Tensor
 
 
-def fit_whitening(features: Callable[[Tensor], Tensor], images: Source, size: int, resize: int, dim: int) -> Whitening:
+def fit_whitening(
+    features: Callable[[Tensor], Tensor], images: Source, size: int, resize: int, dim: int, strength: float = STRENGTH
+) -> Whitening:
     """Fits a whitening to a sample of images.
 
     Args:
@@ -41,6 +46,7 @@ def fit_whitening(features: Callable[[Tensor], Tensor], images: Source, size: in
         size: S, in pixels.
         resize: shorter side before the centre is cut out, in pixels.
         dim: D, the components kept, at most d.
+        strength: 0 to 1, of the scaling; see `STRENGTH`.
 
     Raises:
         MasslError: fewer readable images than twice the components that are to be kept.
@@ -60,13 +66,13 @@ def fit_whitening(features: Callable[[Tensor], Tensor], images: Source, size: in
     count = sum(len(part) for part in rows)
     if count < 2 * dim:
         raise MasslError(f"{count} images can be read of {images.where}; whitening to {dim} components takes {2 * dim}")
-    return whitening_of(torch.cat(rows), dim)
+    return whitening_of(torch.cat(rows), dim, strength)
 
 
-def whitening_of(features: Tensor, dim: int) -> Whitening:
-    """The whitening of features `[N, d]` to `dim` components, at most d."""
+def whitening_of(features: Tensor, dim: int, strength: float = STRENGTH) -> Whitening:
+    """The whitening of features `[N, d]` to `dim` components, at most d; for `strength` see `STRENGTH`."""
     found = functional.normalize(features, dim=1).double()
     mean = found.mean(0)
     variance, directions = torch.linalg.eigh((found - mean).T.cov())
     variance, directions = variance.flip(0)[:dim], directions.flip(1)[:, :dim]
-    return Whitening(mean.float(), (directions / (variance + SHRINKAGE * variance.mean()).sqrt()).float())
+    return Whitening(mean.float(), (directions / (variance + SHRINKAGE * variance.mean()) ** (strength / 2)).float())

@@ -17,7 +17,7 @@ from app.tiles import tile
 from app.words import readable, size
 from indexer import Collection
 from indexer.calibration import IDENTICAL
-from indexer.drift import FOREIGN, KNOWN, Drift, Newest
+from indexer.drift import Drift, Newest
 from indexer.health import Health, Training
 from indexer.work import Report, Standing, Work
 from massl.errors import MasslError
@@ -233,12 +233,13 @@ def _familiar(drift: Drift, training: Training | None) -> list[dict[str, Any]]:
         "foreign": "Your pictures are far from what the encoder was trained on, or all of one kind: "
         "most of what it can tell apart does not occur in them.",
     }
+    low, high = drift.bounds
     lines = [
         said[drift.familiar],
         f"Two of them, taken at random, score {drift.mean_score:.2f}; two of its training images 0. Up to "
-        f"{KNOWN:.2f} counts as alike, from {FOREIGN:.2f} on as far.",
+        f"{low:.2f} counts as alike, from {high:.2f} on as far.",
     ]
-    meter = {"value": min(1.0, max(0.0, drift.mean_score)), "low": KNOWN, "high": FOREIGN}
+    meter = {"value": min(1.0, max(0.0, drift.mean_score)), "low": low, "high": high}
     return [{"title": title, "lines": lines, "examples": [], "meter": meter}]
 
 

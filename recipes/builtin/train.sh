@@ -14,7 +14,7 @@ massl train "$pool" --preset cpu --out "$run" --name massl-builtin-1 \
     --set checkpoint_every=100 --set log_every=20
 
 # Judged first in full precision, so that the figures can stand in the file that is shipped.
-massl export "$run" --image-size 96 --stages --whiten "$pool" --name massl-builtin-1 --out "$run/judged.onnx"
+massl export "$run" --image-size 96 --stages --whiten "$pool" --whiten-strength 1 --name massl-builtin-1 --out "$run/judged.onnx"
 python "$here/evaluate.py" "$sets" "$run/evaluation.json" "$run/judged.onnx" | tee "$run/evaluation.md"
-massl export "$run" --image-size 96 --stages --whiten "$pool" --name massl-builtin-1 --precision fp16 --evaluation "$run/evaluation.json" \
+massl export "$run" --image-size 96 --stages --whiten "$pool" --whiten-strength 1 --name massl-builtin-1 --precision fp16 --evaluation "$run/evaluation.json" \
     --out "$here/../../indexer/builtin/encoder.onnx"

@@ -20,6 +20,7 @@ from massl.export import export, export_run
 from massl.images import open_image
 from massl.learner import Learner
 from massl.sources import find_source
+from massl.whitening import whitening_of
 from tests.massl.conftest import small_settings
 
 
@@ -91,7 +92,7 @@ def test_whitening_by_all_stages_evens_out_the_embeddings(tmp_path: Path, pictur
     export(str(run), tmp_path / "plain.onnx")
     export(str(run), tmp_path / "white.onnx", stages=True, whiten=find_source(pictures)[0], dim=32)
     plain, white = Encoder.load(tmp_path / "plain.onnx"), Encoder.load(tmp_path / "white.onnx")
-    assert (white.dim, white.metadata["pooling"], white.metadata["whitened"]) == (32, "all stages", "True")
+    assert (white.dim, white.metadata["pooling"], white.whitening) == (32, "all stages", 0.5)
     pixels = np.stack([plain.prepare(open_image(file)) for file in sorted(pictures.glob("*/*.jpg"))])
 
     def alike(encoder: Encoder) -> float:
@@ -106,15 +107,15 @@ def test_whitening_by_all_stages_evens_out_the_embeddings(tmp_path: Path, pictur
 def test_a_runs_encoder_is_whitened_on_its_own_images_where_there_are_enough(tmp_path: Path, pictures: Path) -> None:
     run = untrained(tmp_path / "run", "resnet18", 16, 64)
     many = Encoder.load(export_run(run, "mine", find_source(pictures)[0]))  # 194 pictures
-    assert (many.dim, many.metadata["pooling"], many.metadata["whitened"]) == (64, "all stages", "True")
+    assert (many.dim, many.metadata["pooling"], many.whitening) == (64, "all stages", 0.5)
     few = Encoder.load(export_run(run, "mine", find_source(pictures / "flag")[0]))
-    assert (few.dim, few.metadata["pooling"], few.metadata["whitened"]) == (512, "last", "False")
+    assert (few.dim, few.metadata["pooling"], few.whitening) == (512, "last", 0)
     names = [str(file) for file in sorted(pictures.rglob("*.jpg"))]
     (tmp_path / "all.txt").write_text("\n".join(names))
     listed = Encoder.load(export_run(run, "mine", find_source(tmp_path / "all.txt")[0]))
-    assert (listed.dim, listed.metadata["whitened"]) == (64, "True")  # a list is as good as a folder
+    assert (listed.dim, listed.whitening) == (64, 0.5)  # a list is as good as a folder
     vit = untrained(tmp_path / "vit", "vit_tiny_patch16_224", 16, 32)
-    assert Encoder.load(export_run(vit, "mine", find_source(pictures)[0])).metadata["whitened"] == "False"
+    assert Encoder.load(export_run(vit, "mine", find_source(pictures)[0])).whitening == 0
 
 
 def test_whitening_needs_enough_images(tmp_path: Path, pictures: Path) -> None:
@@ -161,3 +162,16 @@ def test_a_timm_network_says_when_it_can_not_be_fetched(tmp_path: Path, monkeypa
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(MasslError, match=r"could not be fetched \(is this machine online\?\)"):
         export("timm:vit_tiny_patch16_224.augreg_in21k", tmp_path / "e.onnx")
+
+
+@pytest.mark.parametrize("strength", [0.0, 0.5, 1.0])
+def test_whitening_evens_the_components_out_as_far_as_told(strength: float) -> None:
+    spread = torch.tensor([8.0, 4.0, 2.0, 1.0])
+    # A large first number makes all of one length: so normalising leaves the spread as it is.
+    noise = torch.randn((20_000, 4), generator=torch.Generator().manual_seed(0)) * spread
+    features = torch.cat([torch.full((len(noise), 1), 1e4), noise], 1)
+    mean, matrix = whitening_of(features, 4, strength)
+    found = (torch.nn.functional.normalize(features, dim=1) - mean).double() @ matrix.double()
+    wanted = spread ** (1 - strength)
+    # What keeps noise from being blown up, a hundredth of the mean variance, shows in the least component most.
+    torch.testing.assert_close((found.std(0) / found.std(0)[0]).float(), wanted / wanted[0], rtol=0.1, atol=0)
