@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
+from app.screens import SCREENS
 from app.server import serve
 from indexer import Collection
 
 HOSTILE = "<img src=x onerror=alert(1)>.jpg"
 FOLDER = "photos ${alert(2)} {{x}} <img src=x onerror=alert(3)>"
 PER_KIND = 9
+WAIT = 60_000  # milliseconds; a test that waits longer has failed
+DESKTOP: dict[str, Any] = {"viewport": {"width": 1280, "height": 900}, "accept_downloads": True}
+PHONE: dict[str, Any] = {"viewport": {"width": 390, "height": 844}, "color_scheme": "dark", "has_touch": True}
 PICTURES = Path(__file__).parents[2] / "cli" / "pictures"
 FLAGS = [
     "--no-sandbox",  # the tests may run as root, in a container
@@ -84,6 +90,67 @@ def browser() -> Iterator[Any]:
             _without_browser(str(error).splitlines()[0])
         yield started
         started.close()
+
+
+Visit = Callable[..., AbstractContextManager[Any]]
+
+
+@pytest.fixture(scope="session")
+def visit(browser: Any) -> Visit:
+    """Opens a page as a person does, in a browser context of its own, which takes the options.
+
+    Used as `with visit(address, "Map") as tab`. The screen has had its answer when it begins. When it ends, nothing has
+    left the machine, failed in a script, been complained of in the console or popped up.
+    """
+
+    @contextmanager
+    def visited(address: str, screen: str = "Search", **options: Any) -> Iterator[Any]:
+        context = browser.new_context(**(options or DESKTOP))
+        trouble: list[str] = []
+        hosts: set[str | None] = set()
+        tab = context.new_page()
+        tab.set_default_timeout(WAIT)
+        tab.on("pageerror", lambda error: None if _harmless(str(error)) else trouble.append(str(error)))
+        tab.on("dialog", lambda dialog: (trouble.append(dialog.message), dialog.dismiss()))
+        tab.on("console", lambda said: trouble.append(said.text) if _complaint(said) else None)
+        tab.on("request", lambda request: hosts.add(_host(request.url)))
+        try:
+            tab.goto(address)
+            answered(tab, "Search")
+            if screen != "Search":
+                show(tab, screen)
+            yield tab
+        finally:
+            context.close()
+        assert trouble == []
+        assert hosts <= {"127.0.0.1", None}
+
+    return visited
+
+
+def show(tab: Any, screen: str) -> None:
+    """Clicks on the tab of a screen and waits until it is drawn."""
+    tab.get_by_role("tab", name=screen, exact=True).click()
+    answered(tab, screen)
+
+
+def answered(tab: Any, screen: str) -> None:
+    """Waits until a screen has had its first answer and none is outstanding."""
+    (key,) = (kind.key for kind in SCREENS if kind.title == screen)
+    tab.wait_for_selector(f"#massl-{key} .massl-board:not([aria-busy]) > :is(.head, .content):not(:empty)")
+
+
+def _complaint(said: Any) -> bool:
+    return said.type == "error" and not _harmless(said.text)
+
+
+def _harmless(text: str) -> bool:
+    """Whether it says no more than that a test stopped massl, or left the page, while an answer was under way."""
+    return any(words in text for words in ("net::ERR_CONNECTION", "AbortError", "Connection errored out"))
+
+
+def _host(url: str) -> str | None:
+    return None if url.startswith(("data:", "blob:")) else urlsplit(url).hostname
 
 
 def _without_browser(reason: str) -> None:

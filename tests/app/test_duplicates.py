@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 
@@ -20,10 +19,8 @@ from app.session import Session
 from indexer import Collection
 from indexer.duplicates import Duplicates
 from indexer.work import Work
-from tests.app.conftest import HOSTILE
+from tests.app.conftest import HOSTILE, Visit, show
 from tests.indexer.copies import copy_of
-
-WAIT = 20_000  # milliseconds; a test that waits longer has failed
 
 
 @pytest.fixture(scope="module")
@@ -210,23 +207,10 @@ def test_whatever_a_browser_sends_nothing_is_decided(
 
 
 @pytest.fixture
-def tab(browser: Any, undecided: Collection) -> Iterator[Any]:
+def tab(visit: Visit, undecided: Collection) -> Iterator[Any]:
     """The screen, opened."""
-    trouble: list[str] = []
-    requests: list[str] = []
-    with serve(undecided, "127.0.0.1", 0, None) as address:
-        context = browser.new_context(viewport={"width": 1280, "height": 900}, accept_downloads=True)
-        tab = context.new_page()
-        tab.set_default_timeout(WAIT)
-        tab.on("pageerror", lambda error: trouble.append(str(error)))
-        tab.on("dialog", lambda dialog: (trouble.append(dialog.message), dialog.dismiss()))
-        tab.on("request", lambda request: requests.append(request.url))
-        tab.goto(str(address))
-        tab.get_by_role("tab", name="Duplicates").click()
+    with serve(undecided, "127.0.0.1", 0, None) as address, visit(str(address), "Duplicates") as tab:
         yield tab
-        context.close()
-    assert trouble == []
-    assert {urlsplit(url).hostname for url in requests if not url.startswith(("data:", "blob:"))} == {"127.0.0.1"}
 
 
 def test_a_person_decides_about_duplicates(tab: Any, undecided: Collection, tmp_path: Path) -> None:
@@ -261,7 +245,7 @@ def test_a_person_decides_about_duplicates(tab: Any, undecided: Collection, tmp_
     assert contents(undecided) == before
 
     tab.reload()
-    tab.get_by_role("tab", name="Duplicates").click()
+    show(tab, "Duplicates")
     tab.wait_for_selector("#massl-duplicates .empty")
     board.get_by_role("button", name="Kept all 1").click()
     board.get_by_role("button", name="Decide again").click()
@@ -281,13 +265,9 @@ class Endless(Collection):
             time.sleep(0.02)
 
 
-def test_looking_can_be_stopped_in_the_page_while_its_progress_is_drawn(browser: Any, undecided: Collection) -> None:
-    with serve(Endless.open(undecided.root), "127.0.0.1", 0, None) as address:
-        context = browser.new_context()
-        tab = context.new_page()
-        tab.set_default_timeout(WAIT)
-        tab.goto(str(address))
-        tab.get_by_role("tab", name="Duplicates").click()
+def test_looking_can_be_stopped_in_the_page_while_its_progress_is_drawn(visit: Visit, undecided: Collection) -> None:
+    endless = Endless.open(undecided.root)
+    with serve(endless, "127.0.0.1", 0, None) as address, visit(str(address), "Duplicates") as tab:
         board = tab.locator("#massl-duplicates")
         for _ in range(2):
             tab.wait_for_function("() => document.querySelector('#massl-duplicates progress')?.value === 30")
@@ -296,4 +276,3 @@ def test_looking_can_be_stopped_in_the_page_while_its_progress_is_drawn(browser:
             board.get_by_role("button", name="Find duplicates").click()
         board.get_by_role("button", name="Stop").click()
         board.get_by_text("Stopped. Nothing was lost").wait_for()
-        context.close()

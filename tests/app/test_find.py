@@ -13,31 +13,17 @@ import pytest
 from app.screens.find import PAGE, Find
 from app.session import Session
 from indexer import Collection, Encoder, Query
+from tests.app.conftest import DESKTOP, Visit
 from tests.indexer.tiny import picture, write_encoder
 
-WAIT = 60_000  # milliseconds; a test that waits longer has failed
 OLD = 1_577_880_000  # noon of 2020-01-01, UTC
 
 
 @pytest.fixture
-def tab(browser: Any, site: str, unlabelled: Collection) -> Iterator[Any]:
-    """The page, opened; afterwards, that nothing left the machine, failed in its script or popped up."""
-    context = browser.new_context(viewport={"width": 1280, "height": 900})
-    context.grant_permissions(["clipboard-read", "clipboard-write"])
-    tab = context.new_page()
-    tab.set_default_timeout(WAIT)
-    trouble: list[str] = []
-    hosts: set[str | None] = set()
-    tab.on("pageerror", lambda error: trouble.append(str(error)))
-    tab.on("dialog", lambda dialog: (trouble.append(dialog.message), dialog.dismiss()))
-    tab.on("console", lambda said: trouble.append(said.text) if "security policy" in said.text.lower() else None)
-    tab.on("request", lambda request: hosts.add(urlsplit(request.url).hostname))
-    tab.goto(site)
-    tab.wait_for_selector("#massl-find .tile")
-    yield tab
-    context.close()
-    assert trouble == []
-    assert hosts <= {"127.0.0.1", None, ""}
+def tab(visit: Visit, site: str, unlabelled: Collection) -> Iterator[Any]:
+    """The page, opened."""
+    with visit(site, **DESKTOP, permissions=["clipboard-read", "clipboard-write"]) as tab:
+        yield tab
 
 
 def _paths(tab: Any) -> list[str]:
@@ -59,7 +45,7 @@ def _picture(tab: Any, path: str) -> Any:
 
 
 def test_a_search_is_narrowed_shared_and_taken_back(
-    tab: Any, browser: Any, site: str, unlabelled: Collection, photos: Path
+    tab: Any, visit: Visit, site: str, unlabelled: Collection, photos: Path
 ) -> None:
     # One picture clicked: the address says which, by its content.
     _picture(tab, "flag/brazil.jpg").locator(".picture").click()
@@ -93,14 +79,10 @@ def test_a_search_is_narrowed_shared_and_taken_back(
     assert {path.split("/")[0] for path in shown} == {"flag"}
     assert len(_asked(tab)["like"]) == 2
     assert len(_asked(tab)["unlike"]) == 1
-    context = browser.new_context()
-    other = context.new_page()
-    other.set_default_timeout(WAIT)
-    other.goto(tab.url)
-    other.wait_for_selector(".chip.minus")
-    assert _paths(other) == shown
-    assert other.get_by_label("Only this folder").input_value() == "flag"
-    context.close()
+    with visit(tab.url) as other:
+        other.wait_for_selector(".chip.minus")
+        assert _paths(other) == shown
+        assert other.get_by_label("Only this folder").input_value() == "flag"
 
     # A chip taken off, then back step by step, and forward again.
     tab.get_by_role("button", name=f"Remove {second} from the search").click()

@@ -12,7 +12,6 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import filelock
 import numpy as np
@@ -27,9 +26,9 @@ from app.session import Session
 from indexer import Collection, Encoder
 from indexer.background import BackgroundUpdate, Update
 from indexer.indexing import IndexReport
+from tests.app.conftest import Visit
 from tests.indexer.tiny import write_encoder
 
-WAIT = 60_000  # milliseconds; a test that waits longer has failed
 IMAGES = 600
 
 
@@ -89,47 +88,38 @@ def started() -> Iterator[list[Massl]]:
             each.process.wait()
 
 
-def _tab(browser: Any, address: str) -> Any:
-    tab = browser.new_page()
-    tab.set_default_timeout(WAIT)
-    tab.goto(address)
-    tab.wait_for_selector("#massl-find .massl-board")
-    return tab
-
-
 def test_results_show_from_the_first_batch_and_an_interrupted_index_goes_on(
-    many: Path, browser: Any, started: list[Massl]
+    many: Path, visit: Visit, started: list[Massl]
 ) -> None:
     running = Massl(many.parent, "serve", many, "--port", 0)
     started.append(running)
     if hasattr(os, "sched_setaffinity"):  # one core, so that there is time to look on a fast machine too
         os.sched_setaffinity(running.process.pid, {min(os.sched_getaffinity(0))})
-    tab = _tab(browser, running.until(r"http://\S+"))
-    tab.wait_for_selector("#massl-find .tile")
-    strip = tab.locator(".massl-progress")
-    tab.wait_for_function("() => /Indexed .* of 600 new/.test(document.querySelector('.massl-progress').innerText)")
-    assert "can be searched" in strip.inner_text()
-    # What is there can be searched already.
-    tab.locator("#massl-find .picture").first.click()
-    tab.wait_for_selector("#massl-find .score")
-    assert running.end(signal.SIGINT) == 0
+    with visit(running.until(r"http://\S+")) as tab:
+        tab.wait_for_selector("#massl-find .tile")
+        strip = tab.locator(".massl-progress")
+        tab.wait_for_function("() => /Indexed .* of 600 new/.test(document.querySelector('.massl-progress').innerText)")
+        assert "can be searched" in strip.inner_text()
+        # What is there can be searched already.
+        tab.locator("#massl-find .picture").first.click()
+        tab.wait_for_selector("#massl-find .score")
+        assert running.end(signal.SIGINT) == 0
     assert "Run it again to go on" in running.said()
     assert list(running.temporary.glob("massl-*")) == []
     collection = Collection.open(many)
     kept = len(collection)
     assert 0 < kept < IMAGES
     assert kept % 32 == 0
-    tab.close()
 
     again = Massl(many.parent, "serve", many, "--port", 0)
     started.append(again)
-    tab = _tab(browser, again.until(r"http://\S+"))
-    tab.wait_for_function("() => document.querySelector('.massl-progress').innerText.startsWith('Up to date: 600 pic')")
-    assert f"({IMAGES - kept} added)" in tab.locator(".massl-progress").inner_text()
-    tab.wait_for_function("() => /\\b600 pictures/.test(document.querySelector('#massl-find').innerText)")  # by itself
-    tab.locator(".massl-progress").get_by_role("button", name="Close").click()
-    assert tab.locator(".massl-progress").inner_text() == ""
-    tab.close()
+    with visit(again.until(r"http://\S+")) as tab:
+        strip = tab.locator(".massl-progress")
+        strip.get_by_text("Up to date: 600 pictures").wait_for()
+        assert f"({IMAGES - kept} added)" in strip.inner_text()
+        tab.locator("#massl-find").get_by_text(re.compile(r"\b600 pictures")).first.wait_for()  # by itself
+        strip.get_by_role("button", name="Close").click()
+        assert strip.inner_text() == ""
     assert f"{IMAGES} images indexed ({IMAGES - kept} added, {kept} unchanged)" in again.said()
     assert again.end(signal.SIGTERM) == 0
     assert list(again.temporary.glob("massl-*")) == []
@@ -142,7 +132,7 @@ def tiny(photos: Path, tmp_path: Path) -> Collection:
     return Collection.create(tmp_path / "flags", Encoder.load(write_encoder(tmp_path / "tiny.onnx"), threads=1))
 
 
-def test_a_second_indexer_is_a_sentence_in_the_page_and_its_pictures_appear(tiny: Collection, browser: Any) -> None:
+def test_a_second_indexer_is_a_sentence_in_the_page_and_its_pictures_appear(tiny: Collection, visit: Visit) -> None:
     updating = BackgroundUpdate(tiny)
     with serve(tiny, "127.0.0.1", 0, None, updating) as address:
         assert updating.wait(60)
@@ -150,8 +140,8 @@ def test_a_second_indexer_is_a_sentence_in_the_page_and_its_pictures_appear(tiny
     with (
         filelock.FileLock(tiny.folder / "lock") as lock,
         serve(tiny, "127.0.0.1", 0, None, updating) as address,
+        visit(str(address)) as tab,
     ):
-        tab = _tab(browser, str(address))
         tab.wait_for_function("() => document.querySelector('.massl-progress').innerText.includes('being indexed by')")
         assert "What is indexed so far is shown" in tab.locator(".massl-progress").inner_text()
         assert tab.locator("#massl-find .tile").count() == len(tiny)
@@ -160,16 +150,14 @@ def test_a_second_indexer_is_a_sentence_in_the_page_and_its_pictures_appear(tiny
         lock.release()
         tab.wait_for_function("() => document.querySelector('.massl-progress').innerText.includes('1 added')")
         tab.wait_for_function("() => document.querySelector('#massl-find').innerText.includes('a new one.jpg')")
-        tab.close()
 
 
 def test_the_collection_deleted_or_indexed_anew_while_the_page_is_open_is_a_sentence(
-    tiny: Collection, browser: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tiny: Collection, visit: Visit, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     tiny.update()
     count = len(tiny)
-    with serve(tiny, "127.0.0.1", 0, None) as address:
-        tab = _tab(browser, str(address))
+    with serve(tiny, "127.0.0.1", 0, None) as address, visit(str(address)) as tab:
         tab.wait_for_selector("#massl-find .tile")
         while tiny.folder.exists():  # thumbnails are still being written into it
             shutil.rmtree(tiny.folder, ignore_errors=True)
@@ -190,7 +178,6 @@ def test_the_collection_deleted_or_indexed_anew_while_the_page_is_open_is_a_sent
         tab.wait_for_function("() => document.querySelector('#massl-find .message').innerText.includes('indexed anew')")
         tab.locator("#massl-find .picture").first.click()
         tab.wait_for_selector("#massl-find .score")
-        tab.close()
     assert [record for record in caplog.records if record.levelname in ("ERROR", "CRITICAL")] == []
 
 

@@ -9,7 +9,6 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 
@@ -17,8 +16,8 @@ from app.screens.health import HealthScreen
 from app.server import serve
 from app.session import Session
 from indexer import Collection
+from tests.app.conftest import Visit, show
 
-WAIT = 20_000  # milliseconds; a test that waits longer has failed
 BROKEN = "<img src=x onerror=alert(1)> broken.jpg"
 
 
@@ -85,28 +84,16 @@ def test_a_command_is_shown_while_it_would_help(grown: Collection) -> None:
 
 
 @pytest.fixture
-def tab(browser: Any, grown: Collection) -> Iterator[Any]:
+def tab(visit: Visit, grown: Collection) -> Iterator[Any]:
     """The page, opened."""
-    trouble: list[str] = []
-    requests: list[str] = []
-    with serve(grown, "127.0.0.1", 0, None) as address:
-        context = browser.new_context(viewport={"width": 1280, "height": 900}, accept_downloads=True)
-        tab = context.new_page()
-        tab.set_default_timeout(WAIT)
-        tab.on("pageerror", lambda error: trouble.append(str(error)))
-        tab.on("dialog", lambda dialog: (trouble.append(dialog.message), dialog.dismiss()))
-        tab.on("request", lambda request: requests.append(request.url))
-        tab.goto(str(address))
+    with serve(grown, "127.0.0.1", 0, None) as address, visit(str(address)) as tab:
         yield tab
-        context.close()
-    assert trouble == []
-    assert {urlsplit(url).hostname for url in requests if not url.startswith(("data:", "blob:"))} == {"127.0.0.1"}
 
 
 def test_a_person_looks_after_the_collection(tab: Any, grown: Collection, tmp_path: Path) -> None:
     new = grown.root / "new.jpg"
     shutil.copy(next(grown.root.glob("fruit/*.jpg")), new)
-    tab.get_by_role("tab", name="Health").click()
+    show(tab, "Health")
     board = tab.locator("#massl-health")
     tab.wait_for_selector("#massl-health .advice code")
     command = board.locator(".advice code").inner_text()

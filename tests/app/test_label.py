@@ -18,7 +18,7 @@ from app.screens.label import Label
 from app.session import Session
 from indexer import Collection
 from massl.errors import MasslError
-from tests.app.test_page import WAIT, _open
+from tests.app.conftest import PHONE, Visit
 
 
 @pytest.fixture
@@ -235,22 +235,17 @@ def test_what_fails_in_the_background_is_said_once_and_not_tried_again_at_every_
 
 
 @pytest.fixture
-def page(browser: Any, site: str, screen: Label) -> Iterator[Any]:
-    """The screen in a browser; afterwards, that nothing failed in its script."""
-    context = browser.new_context(viewport={"width": 1280, "height": 900}, accept_downloads=True)
-    tab, trouble, _ = _open(context, site)
-    tab.get_by_role("tab", name="Label", exact=True).click()
-    tab.wait_for_selector("#massl-label .naming")
-    yield tab
-    context.close()
-    assert trouble == []
+def page(visit: Visit, site: str, screen: Label) -> Iterator[Any]:
+    """The screen in a browser."""
+    with visit(site, "Label") as tab:
+        tab.wait_for_selector("#massl-label .naming")
+        yield tab
 
 
 def _until(tab: Any, text: str, where: str = ".ask") -> None:
     tab.wait_for_function(
         "([where, text]) => document.querySelector(`#massl-label ${where}`)?.innerText.includes(text)",
         arg=[where, text],
-        timeout=WAIT,
     )
 
 
@@ -344,15 +339,11 @@ def test_an_exported_classifier_has_a_name_that_cannot_be_guessed_and_old_ones_g
     assert [path for path in tmp_path.iterdir() if path.is_dir()] == [folder]  # the older one is gone
 
 
-def test_the_screen_fits_a_phone(browser: Any, site: str, screen: Label) -> None:
+def test_the_screen_fits_a_phone(visit: Visit, site: str, screen: Label) -> None:
     _label(screen.collection, 4, "flag", "fruit", "space")
-    context = browser.new_context(viewport={"width": 390, "height": 844}, color_scheme="dark", has_touch=True)
-    tab, trouble, _ = _open(context, site)
-    tab.get_by_role("tab", name="Label", exact=True).click()
-    tab.wait_for_selector("#massl-label .tile")
-    for view in ("Groups", "By class", "How good is it?"):
-        tab.locator("#massl-label").get_by_role("button", name=view, exact=True).tap()
-        tab.wait_for_selector(f"#massl-label .order[aria-pressed='true']:text-is('{view}')")
-        assert tab.evaluate("() => document.documentElement.scrollWidth") == 390
-    context.close()
-    assert trouble == []
+    with visit(site, "Label", **PHONE) as tab:
+        tab.wait_for_selector("#massl-label .tile")
+        for view in ("Groups", "By class", "How good is it?"):
+            tab.locator("#massl-label").get_by_role("button", name=view, exact=True).tap()
+            tab.wait_for_selector(f"#massl-label .order[aria-pressed='true']:text-is('{view}')")
+            assert tab.evaluate("() => document.documentElement.scrollWidth") == 390

@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
@@ -19,9 +18,9 @@ from app.server import serve
 from app.session import Session
 from indexer import Collection, Encoder
 from massl.errors import MasslError
+from tests.app.conftest import PHONE, WAIT, Visit, show
 from tests.indexer.tiny import write_encoder
 
-WAIT = 60_000  # milliseconds; a test that waits longer has failed
 READY = "#massl-map .massl-board[data-version]:not([data-version=''])"
 BETTER = "() => document.querySelector('#massl-map .about .note').innerText.includes('like ones together')"
 
@@ -43,29 +42,11 @@ def site(collection: Collection) -> Iterator[str]:
 
 
 @pytest.fixture
-def page(browser: Any, site: str, unlabelled: Collection) -> Iterator[Any]:
-    """The map, opened; afterwards, that nothing left the machine or failed in its script."""
-    context = browser.new_context(viewport={"width": 1280, "height": 1000}, reduced_motion="reduce")
-    tab, trouble, requests = _open(context, site)
-    yield tab
-    context.close()
-    assert trouble == []
-    assert {urlsplit(url).hostname for url in requests if not url.startswith(("data:", "blob:"))} == {"127.0.0.1"}
-
-
-def _open(context: Any, site: str) -> tuple[Any, list[str], list[str]]:
-    tab = context.new_page()
-    tab.set_default_timeout(WAIT)
-    trouble: list[str] = []
-    requests: list[str] = []
-    tab.on("pageerror", lambda error: trouble.append(str(error)))
-    tab.on("console", lambda said: trouble.append(said.text) if said.type == "error" else None)
-    tab.on("request", lambda request: requests.append(request.url))
-    tab.goto(site)
-    tab.wait_for_selector("#massl-find .tile")
-    tab.get_by_role("tab", name="Map").click()
-    tab.wait_for_selector(READY)
-    return tab, trouble, requests
+def page(visit: Visit, site: str, unlabelled: Collection) -> Iterator[Any]:
+    """The map, opened."""
+    with visit(site, "Map", viewport={"width": 1280, "height": 1000}, reduced_motion="reduce") as tab:
+        tab.wait_for_selector(READY)
+        yield tab
 
 
 def _places(tab: Any, collection: Collection) -> dict[int, tuple[float, float]]:
@@ -155,8 +136,8 @@ def test_a_person_looks_around_draws_a_lasso_labels_and_searches(page: Any, unla
 
     # A key names what is selected, as elsewhere.
     unlabelled.add_labels("first", [max(places)], "test")
-    page.get_by_role("tab", name="Search").click()
-    page.get_by_role("tab", name="Map").click()
+    show(page, "Search")
+    show(page, "Map")
     page.wait_for_function("() => document.querySelector('#massl-map .legend').innerText.includes('first')")
     _lasso(page, *places[nearest], 60)
     page.wait_for_selector("#massl-map .picked h2")
@@ -230,15 +211,13 @@ def test_its_buttons_can_be_read_and_lie_beside_each_other(page: Any) -> None:
         assert beside or one["y"] + one["height"] <= other["y"] or other["y"] + other["height"] <= one["y"]
 
 
-def test_it_fits_a_phone(browser: Any, site: str, unlabelled: Collection) -> None:
-    context = browser.new_context(viewport={"width": 390, "height": 844}, color_scheme="dark", has_touch=True)
-    tab, trouble, _ = _open(context, site)
-    assert tab.evaluate("() => document.documentElement.scrollWidth") == 390
-    tab.get_by_role("button", name="Select all in view").tap()
-    tab.wait_for_selector("#massl-map .picked h2")
-    assert tab.evaluate("() => document.documentElement.scrollWidth") == 390
-    context.close()
-    assert trouble == []
+def test_it_fits_a_phone(visit: Visit, site: str, unlabelled: Collection) -> None:
+    with visit(site, "Map", **PHONE) as tab:
+        tab.wait_for_selector(READY)
+        assert tab.evaluate("() => document.documentElement.scrollWidth") == 390
+        tab.get_by_role("button", name="Select all in view").tap()
+        tab.wait_for_selector("#massl-map .picked h2")
+        assert tab.evaluate("() => document.documentElement.scrollWidth") == 390
 
 
 def test_points_go_to_the_browser_once_and_packed(unlabelled: Collection, tmp_path: Path) -> None:

@@ -5,40 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 
 from indexer import Collection
-
-WAIT = 20_000  # milliseconds; a test that waits longer has failed
-HOSTILE = "<img src=x onerror=alert(1)>.jpg"
+from tests.app.conftest import HOSTILE, PHONE, Visit, answered
 
 
 @pytest.fixture
-def page(browser: Any, site: str, unlabelled: Collection) -> Iterator[Any]:
-    """The page, opened; afterwards, that nothing left the machine, failed in its script or popped up."""
-    context = browser.new_context(viewport={"width": 1280, "height": 900}, accept_downloads=True)
-    tab, trouble, requests = _open(context, site)
-    yield tab
-    context.close()
-    assert trouble == []
-    hosts = {urlsplit(url).hostname for url in requests if not url.startswith(("data:", "blob:"))}
-    assert hosts == {"127.0.0.1"}
-
-
-def _open(context: Any, site: str) -> tuple[Any, list[str], list[str]]:
-    tab = context.new_page()
-    tab.set_default_timeout(WAIT)
-    trouble: list[str] = []
-    requests: list[str] = []
-    tab.on("pageerror", lambda error: trouble.append(str(error)))
-    tab.on("dialog", lambda dialog: (trouble.append(dialog.message), dialog.dismiss()))
-    tab.on("console", lambda said: trouble.append(said.text) if "security policy" in said.text.lower() else None)
-    tab.on("request", lambda request: requests.append(request.url))
-    tab.goto(site)
-    tab.wait_for_selector("#massl-find .tile")
-    return tab, trouble, requests
+def page(visit: Visit, site: str, unlabelled: Collection) -> Iterator[Any]:
+    """The page, opened."""
+    with visit(site) as tab:
+        yield tab
 
 
 def _names(board: Any) -> list[str]:
@@ -48,12 +26,6 @@ def _names(board: Any) -> list[str]:
 def _all_fetched(tab: Any, collection: Collection) -> None:
     """Waits until further pages have come, as they do by themselves."""
     tab.wait_for_function(f"() => document.querySelectorAll('#massl-find .tile').length === {len(collection)}")
-
-
-def _settled(tab: Any, screen: str) -> Any:
-    """The board of a screen once its last action has been answered."""
-    tab.wait_for_selector(f"#massl-{screen} .massl-board:not([aria-busy])")
-    return tab.locator(f"#massl-{screen}")
 
 
 def _ask(tab: Any, file: Path) -> Any:
@@ -153,34 +125,28 @@ def test_a_picture_can_be_dropped_and_pasted(page: Any, photos: Path) -> None:
 
 
 def test_two_people_don_t_see_each_other_s_search(
-    page: Any, browser: Any, site: str, photos: Path, unlabelled: Collection
+    page: Any, visit: Visit, site: str, photos: Path, unlabelled: Collection
 ) -> None:
-    context = browser.new_context()
-    other, trouble, _ = _open(context, site)
-    _all_fetched(other, unlabelled)
-    before = _names(other.locator("#massl-find"))
-    _ask(page, photos / "flag" / "brazil.jpg")
-    page.wait_for_selector("#massl-find .score")
-    other.locator("#massl-find select").select_option("space")
-    other.wait_for_function("() => document.querySelectorAll('#massl-find .tile').length === 9")
-    assert set(_names(other.locator("#massl-find"))) < set(before)
-    assert other.locator(".score").count() == 0
-    _all_fetched(page, unlabelled)
-    assert other.get_by_role("button", name="Undo").count() == 0
-    context.close()
-    assert trouble == []
+    with visit(site) as other:
+        _all_fetched(other, unlabelled)
+        before = _names(other.locator("#massl-find"))
+        _ask(page, photos / "flag" / "brazil.jpg")
+        page.wait_for_selector("#massl-find .score")
+        other.locator("#massl-find select").select_option("space")
+        other.wait_for_function("() => document.querySelectorAll('#massl-find .tile').length === 9")
+        assert set(_names(other.locator("#massl-find"))) < set(before)
+        assert other.locator(".score").count() == 0
+        _all_fetched(page, unlabelled)
+        assert other.get_by_role("button", name="Undo").count() == 0
 
 
-def test_the_page_fits_a_phone(browser: Any, site: str, unlabelled: Collection) -> None:
-    context = browser.new_context(viewport={"width": 390, "height": 844}, color_scheme="dark", has_touch=True)
-    tab, trouble, _ = _open(context, site)
-    tab.locator("#massl-find .tick").nth(0).tap()
-    tab.wait_for_selector("#massl-find .tile.chosen")
-    assert tab.evaluate("() => document.documentElement.scrollWidth") == 390
-    box = tab.locator("#massl-find .bar").bounding_box()
-    assert box["y"] + box["height"] <= 845  # the bar that labels is in sight without scrolling
-    context.close()
-    assert trouble == []
+def test_the_page_fits_a_phone(visit: Visit, site: str, unlabelled: Collection) -> None:
+    with visit(site, **PHONE) as tab:
+        tab.locator("#massl-find .tick").nth(0).tap()
+        tab.wait_for_selector("#massl-find .tile.chosen")
+        assert tab.evaluate("() => document.documentElement.scrollWidth") == 390
+        box = tab.locator("#massl-find .bar").bounding_box()
+        assert box["y"] + box["height"] <= 845  # the bar that labels is in sight without scrolling
 
 
 def test_pictures_are_reached_and_selected_from_the_keyboard(page: Any, unlabelled: Collection) -> None:
@@ -197,7 +163,8 @@ def test_pictures_are_reached_and_selected_from_the_keyboard(page: Any, unlabell
     board.locator(".bar input").fill("everything")
     page.keyboard.press("Enter")
     page.wait_for_function(f"() => document.querySelectorAll('#massl-find .badge').length === {len(unlabelled)}")
-    _settled(page, "find").locator(".picture").nth(0).focus()
+    answered(page, "Search")
+    board.locator(".picture").nth(0).focus()
     page.keyboard.press("Control+a")
     board.get_by_role("button", name="Remove label").click()
     page.wait_for_function("() => document.querySelectorAll('#massl-find .badge').length === 0")
