@@ -86,6 +86,7 @@ class Find(Screen):
         name = str(payload.get("do"))
         if name not in self._asides:
             return super().do(session, payload)
+        serial = session.of(Finding).serial  # of before: another question may be asked while this is answered
         try:
             self._check_collection(session)
             answer = self._asides[name](session, payload)
@@ -95,7 +96,6 @@ class Find(Screen):
             logging.getLogger(__name__).exception("an answer of the page failed")
             answer = {"error": "Something went wrong; the details are where massl runs. Try again."}
         session.turn += 1
-        serial = session.of(Finding).serial
         return {"screen": self.key, "turn": session.turn, "aside": name, "serial": serial, **answer, "message": None}
 
     def draw(self, session: Session) -> dict[str, Any]:
@@ -105,7 +105,8 @@ class Find(Screen):
         if finding.generation != self.collection.generation:
             self._rank(finding)  # images came or went since
         found = count(self.collection.catalog, wanted) if wanted else total
-        tiles = self._tiles(finding, 0, finding.shown)
+        shown = finding.shown  # once: the next page may be fetched while this is drawn
+        tiles = self._tiles(finding, 0, shown)
         reachable = min(found if finding.ranking is None else len(finding.ranking), MOST)
         finding.reachable = reachable
         which = f"{found:,} of {total:,} pictures" if wanted else f"{total:,} pictures"
@@ -127,7 +128,7 @@ class Find(Screen):
             },
             "choices": self._choices(),
             "levels": _levels(finding.ranking),
-            "sections": [section("all", title, note, tiles, finding.shown < reachable)],
+            "sections": [section("all", title, note, tiles, shown < reachable)],
             "empty": ""
             if tiles
             else no_pictures(self.collection)
@@ -266,10 +267,13 @@ class Find(Screen):
     def _more(self, session: Session, payload: Payload) -> dict[str, Any]:
         finding = session.of(Finding)
         first = number(payload.get("from"))
+        nobodys = {"from": first, "tiles": [], "more": False, "serial": None}
         known = first in finding.ends if finding.ranking is None else first <= finding.shown
         if payload.get("serial") != finding.serial or not known or first >= MOST:
-            return {"from": first, "tiles": [], "more": False, "serial": None}  # nobody's any more
+            return nobodys
         tiles = self._tiles(finding, first, min(first + PAGE, MOST))
+        if payload.get("serial") != finding.serial:
+            return nobodys  # any more: something else was asked meanwhile
         finding.shown = max(finding.shown, first + PAGE)
         return {"from": first, "tiles": tiles, "more": first + PAGE < finding.reachable and len(tiles) > 0}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -294,6 +294,36 @@ def test_an_answer_to_an_earlier_question_brings_nothing(many: Collection, tmp_p
     assert (late["tiles"], late["serial"]) == ([], None)  # so that it is not taken for the end of the new one's
     for payload in ({"do": "more"}, {"do": "details", "image": 10**6}, {"do": "details", "image": "x"}):
         assert find.do(session, payload)["error"].endswith(".")
+
+
+class Busy(Collection):
+    """A collection that something happens to while it is asked."""
+
+    meanwhile: Callable[[], Any] | None = None
+
+    def describe(self, *asked: Any) -> Any:
+        """See `Collection.describe`."""
+        found = super().describe(*asked)
+        happens, self.meanwhile = self.meanwhile, None
+        if happens:
+            happens()
+        return found
+
+
+def test_a_page_and_a_new_question_at_the_same_time_don_t_mix(many: Collection, tmp_path: Path) -> None:
+    busy = Busy.open(many.root)
+    find, session = Find(busy, tmp_path), Session()
+    first, second = (image for image, _ in many.images(2))
+    serial = find.do(session, {"do": "similar", "image": first})["serial"]
+    busy.meanwhile = lambda: find.do(session, {"do": "similar", "image": second})
+    late = find.do(session, {"do": "more", "from": PAGE, "serial": serial})
+    assert (late["tiles"], late["serial"]) == ([], None)
+
+    # And while the screen is drawn, a page that is fetched changes nothing of what is drawn.
+    serial = find.do(session, {"do": "start"})["serial"]
+    busy.meanwhile = lambda: find.do(session, {"do": "more", "from": PAGE, "serial": serial})
+    drawn = find.do(session, {"do": "start"})["sections"][0]
+    assert (len(drawn["tiles"]), drawn["more"]) == (PAGE, True)
 
 
 def test_an_encoder_that_can_t_say_why_says_so(many: Collection, tmp_path: Path) -> None:
