@@ -35,7 +35,7 @@ const meter = make("progress", { max: "1", class: "hidden", "aria-label": "How f
 plane.canvas.setAttribute("aria-label", "Map of the pictures. Arrow keys move it, plus and minus zoom, 0 shows all, Space selects the picture in the middle.");
 
 function tool(text, title, onclick, attributes) {
-  return button(text, onclick, { title, class: "tool", ...attributes });
+  return button(text, onclick, { title, class: "plain tool", ...attributes });
 }
 
 const hand = tool("Move", "Drag to move the map, click to select a picture", () => useLasso(false), { "aria-pressed": "true" });
