@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import logging
 from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
@@ -13,9 +12,10 @@ import gradio as gr
 
 from app.progress import Progress
 from app.screens import SCREENS, Screen
+from app.screens.screen import said_of
 from app.session import Session
 from app.uploads import take
-from app.words import readable, sentence
+from app.words import readable
 from indexer import Collection
 from indexer.background import BackgroundUpdate
 from massl.errors import MasslError
@@ -100,11 +100,8 @@ def _function(answer: Callable[[Any], dict[str, Any]]) -> Callable[[Any], dict[s
     def call(data: Any = None) -> dict[str, Any]:
         try:
             return answer(data)
-        except MasslError as error:
-            return {"error": sentence(str(error))}
-        except Exception:  # the edge, as in Screen.do
-            logging.getLogger(__name__).exception("an answer of the page failed")
-            return {"error": "Something went wrong; the details are where massl runs. Try again."}
+        except Exception as error:  # the edge, as in Screen.do
+            return {"error": said_of(error)}
 
     call.__name__ = answer.__name__
     return call

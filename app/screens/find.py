@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import secrets
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -15,7 +14,7 @@ import numpy as np
 
 from app.labelling import Labelling
 from app.question import MOST_EXAMPLES, NOTHING, Example, Part, Question, pixels, question
-from app.screens.screen import Action, Screen
+from app.screens.screen import Action, Screen, said_of
 from app.session import Payload, Session, number
 from app.tiles import MOST, Tile, section, tile
 from app.uploads import Upload, take
@@ -90,11 +89,8 @@ class Find(Screen):
         try:
             self._check_collection(session)
             answer = self._asides[name](session, payload)
-        except MasslError as error:
-            answer = {"error": sentence(str(error))}
-        except Exception:  # the edge, as in Screen.do
-            logging.getLogger(__name__).exception("an answer of the page failed")
-            answer = {"error": "Something went wrong; the details are where massl runs. Try again."}
+        except Exception as error:  # the edge, as in Screen.do
+            answer = {"error": said_of(error)}
         session.turn += 1
         return {"screen": self.key, "turn": session.turn, "aside": name, "serial": serial, **answer, "message": None}
 

@@ -16,6 +16,14 @@ from massl.errors import MasslError
 Action = Callable[[Session, Payload], str | None]
 
 
+def said_of(error: Exception) -> str:
+    """What the browser is told of an error; of one that nobody foresaw, whoever runs the server sees the details."""
+    if isinstance(error, MasslError):
+        return sentence(str(error))
+    logging.getLogger(__name__).error("an answer of the page failed", exc_info=error)
+    return "Something went wrong; the details are where massl runs. Try again."
+
+
 class Screen(ABC):
     """One tab of the page. Holds no state of any session: that is the `Session` passed in.
 
@@ -73,11 +81,8 @@ class Screen(ABC):
                 raise MasslError("The page is older than the program; reload it")
             said = action(session, payload) if action else None
             message = {"kind": "done", "text": said} if said else None
-        except MasslError as error:
-            message = {"kind": "error", "text": sentence(str(error))}
-        except Exception:  # the edge: whoever runs the server sees the details, the browser a sentence
-            logging.getLogger(__name__).exception("an action of the page failed")
-            message = {"kind": "error", "text": "Something went wrong; the details are where massl runs. Try again."}
+        except Exception as error:
+            message = {"kind": "error", "text": said_of(error)}
         try:
             drawn = self.draw(session)
         except MasslError as error:
