@@ -19,8 +19,13 @@ def pictures() -> Path:
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
     """A folder of 24 real pictures, 6 of each of 4 kinds, to do with as a test likes."""
+    return copy_photos(tmp_path / "photos")
+
+
+def copy_photos(folder: Path) -> Path:
+    """Makes what `photos` is; every copy of it has the same dates."""
     for kind in ("flag", "fruit", "space", "painting"):
-        (tmp_path / "photos" / kind).mkdir(parents=True)
+        (folder / kind).mkdir(parents=True)
         for picture in sorted((PICTURES / kind).glob("*.jpg"))[:6]:
-            shutil.copy(picture, tmp_path / "photos" / kind)
-    return tmp_path / "photos"
+            shutil.copy2(picture, folder / kind)
+    return folder
