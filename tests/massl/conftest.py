@@ -15,7 +15,7 @@ SMALL = {
     "image_size": "32", "local_size": "16", "local_views": "2", "batch": "4", "memory": "32", "block": "8",
     "head_width": "32", "steps": "8", "log_every": "1", "checkpoint_every": "4", "workers": "0",
 }  # fmt: skip
-SMALL_VIT = {"backbone": "vit_tiny_patch16_224", **SMALL}
+SMALL_VIT = {"backbone": "test_vit", **SMALL}
 
 
 def small_settings(images: int = 24, **overrides: str) -> Settings:

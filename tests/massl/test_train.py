@@ -82,7 +82,7 @@ def test_the_teacher_follows_and_the_memory_holds_its_second_view(photos: Path, 
     assert 0 < float((student - teacher).abs().max()) < float((student - first["teacher"][name]).abs().max())
 
 
-@pytest.mark.parametrize(("backbone", "augment"), [("vit_tiny_patch16_224", "loader"), ("resnet18", "device")])
+@pytest.mark.parametrize(("backbone", "augment"), [("test_vit", "loader"), ("resnet18", "device")])
 def test_a_run_that_was_stopped_goes_on_to_the_same_numbers(
     photos: Path, tmp_path: Path, backbone: str, augment: str
 ) -> None:
@@ -289,7 +289,7 @@ def test_a_run_begins_with_the_weights_of_another(source: str, backbone: str, ph
 
 def test_weights_for_another_network_are_refused(run: Path) -> None:
     begins = read_initial(str(run)).begins
-    with pytest.raises(MasslError, match="of --init are for backbone=vit_tiny_patch16_224, not resnet18"):
+    with pytest.raises(MasslError, match="of --init are for backbone=test_vit, not resnet18"):
         plan("cpu", 100, {"backbone": "resnet18"}, begins=begins)
     settings = plan("cpu", 100, begins=begins)[0]
     assert (settings.image_size, settings.local_size) == (32, 16)
