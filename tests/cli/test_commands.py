@@ -86,8 +86,8 @@ def test_the_whole_path_through_json(massl, photos: Path) -> None:
     assert massl("info", photos, "--json").json["labels"] == 6
 
 
+@pytest.mark.usefixtures("indexed")
 def test_labels_travel_by_csv(massl, photos: Path, tmp_path: Path) -> None:
-    massl("index", photos)
     names = [f"fruit/{path.name}" for path in sorted(photos.glob("fruit/*"))[:2]]
     massl("label", "add", photos, "sweet, red", *names)
     (tmp_path / "labels.csv").write_text(massl("label", "export", photos).output)
@@ -97,8 +97,8 @@ def test_labels_travel_by_csv(massl, photos: Path, tmp_path: Path) -> None:
     assert massl("label", "list", photos).output.splitlines() == [f"sweet, red\t{name}" for name in names]
 
 
+@pytest.mark.usefixtures("indexed")
 def test_contradictory_labels_are_named_and_nothing_is_imported(massl, photos: Path, tmp_path: Path) -> None:
-    massl("index", photos, "-q")
     one, two = (f"fruit/{path.name}" for path in sorted(photos.glob("fruit/*"))[:2])
     table = tmp_path / "labels.csv"
     table.write_text(f"path,label\n{two},pear\n{one},apple\n{one},pear\n")
@@ -111,8 +111,8 @@ def test_contradictory_labels_are_named_and_nothing_is_imported(massl, photos: P
     assert massl("label", "import", photos, table).code == 0
 
 
+@pytest.mark.usefixtures("indexed")
 def test_classes_are_chosen_told_abstained_from_and_taken_away(massl, photos: Path, tmp_path: Path) -> None:
-    massl("index", photos, "-q")
     for kind in ("flag", "fruit"):
         massl("label", "add", photos, kind, *(f"{kind}/{path.name}" for path in sorted(photos.glob(f"{kind}/*"))[:4]))
     told = massl("classify", photos, "--json", "--sure", "0.8").json
@@ -143,8 +143,8 @@ def test_classes_are_chosen_told_abstained_from_and_taken_away(massl, photos: Pa
     assert "no label looks wrong" in massl("label", "check", photos).error
 
 
+@pytest.mark.usefixtures("indexed")
 def test_examples_with_plus_and_minus(massl, photos: Path) -> None:
-    massl("index", photos)
     flag, space = (sorted(photos.glob(f"{kind}/*"))[0] for kind in ("flag", "space"))
     here = photos.parent / "here"
     shutil.copy(flag, here / "more.jpg")
@@ -241,11 +241,11 @@ def test_an_encoder_is_measured_on_labelled_images(massl, photos: Path, tmp_path
     assert "at least two classes" in failed(massl("eval", "knn", photos / "flag"))
 
 
+@pytest.mark.usefixtures("indexed")
 def test_usage_errors_exit_with_2(massl, photos: Path) -> None:
     assert massl("frobnicate").code == 2
     assert massl("index").code == 2
     assert massl("index", photos, "--no-such-flag").code == 2
-    massl("index", photos)
     assert massl("search", photos, sorted(photos.glob("flag/*"))[0], "--crop", "1,2,3").code == 2
     wrong = massl("search", photos, sorted(photos.glob("flag/*"))[0], "--since", "last week")
     assert (wrong.code, "YYYY-MM-DD" in wrong.error) == (2, True)
@@ -304,6 +304,7 @@ def test_encoders_that_do_not_fit_get_one_line(massl, photos: Path, tmp_path: Pa
     assert "no such encoder" in failed(massl("index", photos, "--encoder", tmp_path / "nowhere.onnx"))
 
 
+@pytest.mark.usefixtures("indexed")
 def test_another_encoder_exits_with_4_and_rebuilds_when_told(massl, photos: Path, tmp_path: Path) -> None:
     import onnx
 
@@ -312,7 +313,6 @@ def test_another_encoder_exits_with_4_and_rebuilds_when_told(massl, photos: Path
     model = onnx.load(builtin_encoder())
     next(prop for prop in model.metadata_props if prop.key == "massl.name").value = "other"
     onnx.save(model, tmp_path / "other.onnx")
-    massl("index", photos, "-q")
     line = failed(massl("index", photos, "--encoder", tmp_path / "other.onnx"), code=4)
     assert "--rebuild" in line
     rebuilt = massl("index", photos, "--encoder", tmp_path / "other.onnx", "--rebuild", "--json").json
@@ -353,8 +353,8 @@ def test_bad_files_are_skipped_listed_and_stop_nothing(massl, photos: Path) -> N
     assert massl("index", photos, "--strict").code == 1
 
 
+@pytest.mark.usefixtures("indexed")
 def test_output_that_nobody_reads_is_no_error(massl, photos: Path) -> None:
-    massl("index", photos, "-q")
     command = [sys.executable, "-c", "from cli import main; main()", "info", str(photos)]
     closed = subprocess.run(["sh", "-c", '"$@" >&-', "sh", *command], stderr=subprocess.PIPE, text=True)
     assert (closed.returncode, closed.stderr) == (0, "")
