@@ -82,7 +82,7 @@ def test_the_teacher_follows_and_the_memory_holds_its_second_view(photos: Path, 
     assert 0 < float((student - teacher).abs().max()) < float((student - first["teacher"][name]).abs().max())
 
 
-@pytest.mark.parametrize(("backbone", "augment"), [("test_vit", "loader"), ("resnet18", "device")])
+@pytest.mark.parametrize(("backbone", "augment"), [("test_vit", "loader"), ("test_resnet", "device")])
 def test_a_run_that_was_stopped_goes_on_to_the_same_numbers(
     photos: Path, tmp_path: Path, backbone: str, augment: str
 ) -> None:
