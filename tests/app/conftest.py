@@ -144,9 +144,12 @@ def _complaint(said: Any) -> bool:
     return said.type == "error" and not _harmless(said.text)
 
 
+# What a browser says of answers that were under way when a test stopped massl or left the page.
+_CUT_OFF = ("net::ERR_", "status of 503", "AbortError", "Failed to fetch", "Connection errored out")
+
+
 def _harmless(text: str) -> bool:
-    """Whether it says no more than that a test stopped massl, or left the page, while an answer was under way."""
-    return any(words in text for words in ("net::ERR_CONNECTION", "AbortError", "Connection errored out"))
+    return any(words in text for words in _CUT_OFF)
 
 
 def _host(url: str) -> str | None:
