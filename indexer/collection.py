@@ -38,12 +38,13 @@ from indexer import (
     suspects,
     takeaway,
     thumbnails,
+    trained,
 )
 from indexer.calibration import Calibration
 from indexer.catalog import Catalog, now, to_bytes
 from indexer.choosing import choose
 from indexer.classify import Classification, Classifier, classify, examples, train
-from indexer.comparing import Comparison
+from indexer.comparing import Beside, Comparison
 from indexer.drift import Drift
 from indexer.duplicates import Duplicate, Duplicates
 from indexer.encoder import Encoder, EncoderMismatch, builtin_encoder
@@ -62,6 +63,7 @@ from indexer.map import CollectionMap
 from indexer.query import Query, Ranking, Result
 from indexer.queues import most_different
 from indexer.suspects import Suspect
+from indexer.trained import Trained
 from indexer.vectors import CatalogVectors, Preparing
 from massl.errors import MasslError
 from massl.images import CATALOG, MAX_PIXELS, Skipped, check_folder, check_holds_images
@@ -766,13 +768,41 @@ class Collection:
 
     def compare(self, other: Encoder, report: Callable[[int, int], None] = lambda done, total: None) -> Comparison:
         """Another encoder beside the collection's own, on its labelled images; see `indexer.comparing.compare`."""
-        return comparing.compare(self.root, self.catalog, self.encoder, other, report)
+        return comparing.compare(self.root, self.catalog, other, report)
 
-    def health(self, report: Callable[[str, int, int], None] = lambda step, done, total: None) -> Health:
+    def beside(
+        self, other: Trained, report: Callable[[str, int, int], None] = lambda step, done, total: None
+    ) -> Beside:
+        """A trained encoder beside the collection's own; see `indexer.comparing.beside`.
+
+        Raises:
+            MasslError: its file isn't what it was any more, or none of the images can be read.
+        """
+        report("encoder", 0, 0)
+        encoder = Encoder.load(other.path)
+        if encoder.sha256 != other.sha256:
+            raise MasslError(f"{other.path} has changed since it was found; look again")
+        return comparing.beside(self.root, self.catalog, encoder, report)
+
+    def comparing_state(self) -> tuple[object, ...]:
+        """Differs whenever what `compare` and `beside` say might: by a vector, a label or the encoder."""
+        meta = self.catalog.meta()
+        return meta["encoder_sha256"], self.vectors_state(), labels.state(self.catalog)
+
+    def trained(self, here: Path) -> tuple[Trained, ...]:
+        """Encoders other than its own that somebody who works in the folder `here` trained; see `indexer.trained`."""
+        return trained.find(trained.places(here, self.root), self.root, self.catalog.meta()["encoder_sha256"])
+
+    def health(
+        self,
+        report: Callable[[str, int, int], None] = lambda step, done, total: None,
+        here: Path | None = None,
+    ) -> Health:
         """What takes a moment to find out: drift, the encoder, the folder and the disk; see `indexer.health`.
 
         Args:
             report: told the step, and how much of it is done, of how much.
+            here: where somebody works, and may have trained an encoder; it is not looked for if left out.
         """
         report("drift", 0, 0)
         found = self.drift()
@@ -786,8 +816,11 @@ class Collection:
         ((waiting,),) = self.catalog.read(query)
         images = len(self)
         builtin = self.catalog.meta()["encoder_sha256"] == hashlib.sha256(builtin_encoder().read_bytes()).hexdigest()
-        advice = health.advise(self.root, self.folder, found, since, waiting, images, builtin)
-        return Health(found, training, since, self._bytes(), advice)
+        report("trained", 0, 0)
+        others = self.trained(here) if here else ()
+        on_these = any(other.on_these for other in others)
+        advice = health.advise(self.root, self.folder, found, since, waiting, images, builtin, on_these)
+        return Health(found, training, since, self._bytes(), advice, others)
 
     # About --------------------------------------------------------------------------------------------------------
 

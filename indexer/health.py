@@ -7,12 +7,16 @@ import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from indexer.catalog import Catalog, to_bytes
 from indexer.changes import Row
 from indexer.drift import Drift
 from indexer.encoder import Encoder
 from massl.images import Skipped, walk
+
+if TYPE_CHECKING:
+    from indexer.trained import Trained
 
 FEW_TO_TRAIN = 1_000  # images; training on fewer has not been measured (docs/small.md)
 _EVERY = 1_000  # files between two reports
@@ -65,6 +69,7 @@ class Health:
         behind: what happened in the folder since; None if it isn't there.
         bytes: of the collection's folder.
         advice: what would help; often nothing.
+        trained: other encoders that somebody trained, the newest first.
     """
 
     drift: Drift
@@ -72,6 +77,7 @@ class Health:
     behind: Behind | None
     bytes: int
     advice: tuple[Advice, ...]
+    trained: tuple[Trained, ...] = ()
 
 
 def training(encoder: Encoder) -> Training:
@@ -117,6 +123,20 @@ def behind(
     return Behind(new, changed, sum(row.state == "ready" for row in rows.values()))
 
 
+def index_command(root: Path, folder: Path, encoder: Path | None = None) -> str:
+    """The command that brings a collection up to date, or gives it another encoder.
+
+    Args:
+        root: where its images are.
+        folder: where its index is.
+        encoder: the file of the other encoder.
+    """
+    command = f"massl index {shlex.quote(str(root))}"
+    if folder != root / ".massl":
+        command += f" --index-dir {shlex.quote(str(folder))}"
+    return command if encoder is None else f"{command} --encoder {shlex.quote(str(encoder))} --rebuild"
+
+
 def advise(
     root: Path,
     folder: Path,
@@ -125,6 +145,7 @@ def advise(
     waiting: int,
     images: int,
     builtin: bool,
+    trained: bool = False,
 ) -> tuple[Advice, ...]:
     """What would help a collection.
 
@@ -136,21 +157,19 @@ def advise(
         waiting: images that have no embedding yet.
         images: how many it has.
         builtin: its encoder is the built-in one.
+        trained: somebody trained another one on these images already.
     """
     where = shlex.quote(str(root))
-    index = f"massl index {where}"
-    if folder != root / ".massl":
-        index += f" --index-dir {shlex.quote(str(folder))}"
     found = []
     if since or waiting:
         parts = [(since.new, "new"), (since.changed, "changed"), (since.gone, "gone")] if since else []
         parts.append((waiting, "not embedded yet"))
         listed = ", ".join(f"{count:,} {what}" for count, what in parts if count)
-        found.append(Advice(f"The index is behind its folder: {listed}", (index,)))
-    if images < FEW_TO_TRAIN:
+        found.append(Advice(f"The index is behind its folder: {listed}", (index_command(root, folder),)))
+    if images < FEW_TO_TRAIN or trained:
         return tuple(found)
     name = root.resolve().name or "images"
-    then = f"{index} --encoder {shlex.quote(f'runs/{name}/encoder.onnx')} --rebuild"
+    then = index_command(root, folder, Path("runs", name, "encoder.onnx"))
     if drift.familiar in ("narrow", "foreign"):
         why = (
             "An encoder that is trained on these very images may tell them apart better. It did on one of the four "

@@ -50,6 +50,11 @@ def give(catalog: Catalog, wanted: Mapping[int, str], author: str) -> int:
     return len(rows)
 
 
+def state(catalog: Catalog) -> tuple[tuple[str, int, str], ...]:
+    """Each label, on how many images it is, and when it was last given: differs when labels do."""
+    return tuple(catalog.read("SELECT label, count(*), max(at) FROM labels GROUP BY label ORDER BY label"))
+
+
 def check(label: str) -> None:
     """Raises MasslError for an empty label, one of more than 100 characters or with control characters."""
     label = label.strip()

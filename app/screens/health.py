@@ -11,20 +11,35 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from app.progress import duration
 from app.screens.screen import Action, Screen
-from app.session import Payload, Session
+from app.session import Payload, Session, number
 from app.tiles import tile
 from app.words import readable, size
 from indexer import Collection
+from indexer import trained as runs
 from indexer.calibration import IDENTICAL
+from indexer.comparing import EXAMPLES, FEWEST_SEEN, NEIGHBOURS, Beside, Change, Comparison
 from indexer.drift import Drift, Newest
-from indexer.health import Health, Training
+from indexer.health import Health, Training, index_command
+from indexer.trained import Trained
 from indexer.work import Report, Standing, Work
 from massl.errors import MasslError
 
 SKIPPED = 100  # files that are listed at first, and more at a time
 PATIENCE = 1.0  # seconds that an answer waits for what is soon done
-STEPS = {"drift": "Comparing the pictures", "folder": "Looking through the folder", "disk": "Measuring the disk"}
+STEPS = {
+    "drift": "Comparing the pictures",
+    "folder": "Looking through the folder",
+    "disk": "Measuring the disk",
+    "trained": "Looking for encoders that you trained",
+}
+COMPARING = {
+    "encoder": "Opening the encoder",
+    "labels": "Looking at labelled pictures with it",
+    "pictures": "Looking at other pictures with it",
+}
+CHANCE = 0.05  # how often chance alone may bring a difference that is called one
 ENGINES = {
     "exact": "every picture is compared",
     "fast scan": "a fast scan, its best ranked again",
@@ -49,7 +64,9 @@ class HealthScreen(Screen):
 
     def __init__(self, collection: Collection, uploads: Path) -> None:
         super().__init__(collection, uploads)
+        self._here = Path.cwd()  # where `massl serve` was started, and probably `massl train` too
         self._examining = Work(self._examine)
+        self._comparing: dict[str, Work[Beside]] = {}  # by the other encoder's SHA-256
 
     @property
     def actions(self) -> Mapping[str, Action]:
@@ -59,6 +76,8 @@ class HealthScreen(Screen):
             "look": self._look,
             "more": self._more,
             "csv": self._csv,
+            "compare": self._compare,
+            "stop": self._stop,
         }
 
     def draw(self, session: Session) -> dict[str, Any]:
@@ -71,7 +90,8 @@ class HealthScreen(Screen):
         reasons = Counter(item.reason for item in skipped)
         downloading, looking.downloading = looking.downloading, False
         drawn: dict[str, Any] = {
-            "running": _running(standing),
+            "running": _running(standing, STEPS),
+            "waiting": any(work.standing(None).state == "running" for work in self._comparing.values()),
             "problem": f"Something could not be found out: {readable(standing.reason)}" if standing.reason else "",
             "cards": [
                 _pictures(total, len(skipped), self.collection.label_counts(), meta, found),
@@ -83,6 +103,7 @@ class HealthScreen(Screen):
                 {"why": advice.why, "commands": [readable(command) for command in advice.commands]}
                 for advice in (found.advice if found else ())
             ],
+            "trained": [self._other(place, other) for place, other in enumerate(found.trained if found else ())],
             "skipped": [
                 {"path": readable(item.path), "reason": readable(item.reason)} for item in skipped[: looking.shown]
             ],
@@ -102,14 +123,15 @@ class HealthScreen(Screen):
 
     def _examine(self, report: Report) -> Health:
         try:
-            return self.collection.health(report)
+            return self.collection.health(report, self._here)
         finally:
             self.collection.catalog.close()  # this thread's connection
 
-    def _state(self) -> tuple[str, str | None]:
-        """What its findings are about: the images, and the last look at the folder."""
+    def _state(self) -> tuple[object, ...]:
+        """What its findings are about: the images, the last look at the folder, and the runs that there are."""
         meta = self.collection.catalog.meta()
-        return meta["generation"], meta.get("checked")
+        lying = runs.state(runs.places(self._here, self.collection.root))
+        return meta["generation"], meta["encoder_sha256"], meta.get("checked"), lying
 
     def _start(self, session: Session, payload: Payload) -> None:
         # Only when someone opens the screen: while a folder is being indexed, its state changes all the time.
@@ -129,6 +151,79 @@ class HealthScreen(Screen):
     def _csv(self, session: Session, payload: Payload) -> None:
         session.of(Looking).downloading = True
 
+    # Other encoders ------------------------------------------------------------------------------------------------
+
+    def _found(self) -> tuple[Trained, ...]:
+        found = self._examining.standing(self._state()).result
+        return found.trained if found else ()
+
+    def _work(self, other: Trained) -> Work[Beside]:
+        def do(report: Report) -> Beside:
+            try:
+                return self.collection.beside(other, report)
+            finally:
+                self.collection.catalog.close()  # this thread's connection
+
+        return self._comparing.setdefault(other.sha256, Work(do))
+
+    def _compare(self, session: Session, payload: Payload) -> None:
+        place, found = number(payload.get("place")), self._found()
+        # The browser names a place in the list, never a file, and the encoder that it saw there.
+        if place >= len(found) or found[place].sha256 != payload.get("encoder"):
+            raise MasslError("The list of encoders has changed since; look at it afresh")
+        known = {other.sha256 for other in found}
+        for gone in [sha256 for sha256 in self._comparing if sha256 not in known]:
+            self._comparing.pop(gone).stop()
+        if any(work.standing(None).state == "running" for work in self._comparing.values()):
+            raise MasslError("An encoder is being compared already; wait for it, or stop it")
+        work = self._work(found[place])
+        work.begin(self.collection.comparing_state(), anew=True)
+        work.wait(PATIENCE)
+
+    def _stop(self, session: Session, payload: Payload) -> None:
+        for work in list(self._comparing.values()):
+            work.stop()
+            work.wait(PATIENCE)
+
+    def _other(self, place: int, other: Trained) -> dict[str, Any]:
+        """An encoder that somebody trained, beside the collection's own."""
+        work = self._comparing.get(other.sha256)
+        standing: Standing[Beside] = work.standing(self.collection.comparing_state()) if work else Standing()
+        result = standing.result
+        lines: list[str] = []
+        if result:
+            if not standing.current and standing.state != "running":
+                lines.append("Measured before the labels or the pictures changed; compare again.")
+            lines += _said(result, self.collection.catalog.meta()["encoder_name"], other.name)
+        if standing.reason:
+            lines.insert(0, f"They could not be compared: {readable(standing.reason)}.")
+        file = other.path.relative_to(self._here) if other.path.is_relative_to(self._here) else other.path
+        return {
+            "place": place,
+            "encoder": other.sha256,
+            "name": readable(other.name),
+            "facts": _trained(other),
+            "running": _running(standing, COMPARING),
+            "compared": result is not None,
+            "lines": [readable(line) for line in lines],
+            "bars": _bars(result.comparison, self.collection.catalog.meta()["encoder_name"], other.name)
+            if result and result.comparison
+            else [],
+            "sights": self._sights(result.change) if result and result.change else [],
+            "command": readable(index_command(self.collection.root, self.collection.folder, file)),
+        }
+
+    def _sights(self, change: Change) -> list[dict[str, Any]]:
+        """Pictures with those that are most like them, to either encoder; none where one has gone since."""
+        drawn = []
+        for sight in change.examples:
+            ids = dict.fromkeys([sight.image, *sight.present, *sight.other])
+            tiles = {row[0]: tile(*row) for row in self.collection.described([*ids])}
+            if len(tiles) == len(ids):
+                present, other = ([tiles[image] for image in images] for images in (sight.present, sight.other))
+                drawn.append({"picture": tiles[sight.image], "present": present, "other": other})
+        return drawn
+
     def _newest(self, drift: Drift) -> list[dict[str, Any]]:
         if drift.newest is None:
             return []
@@ -142,10 +237,68 @@ class HealthScreen(Screen):
         return [{"title": "Your newest pictures", "lines": lines, "examples": examples, "notable": notable}]
 
 
-def _running(standing: Standing[Any]) -> dict[str, Any] | None:
+def _running(standing: Standing[Any], steps: Mapping[str, str]) -> dict[str, Any] | None:
     if standing.state != "running":
         return None
-    return {"step": STEPS.get(standing.step, "Looking"), "done": standing.done, "total": standing.total}
+    return {"step": steps.get(standing.step, "Looking"), "done": standing.done, "total": standing.total}
+
+
+def _trained(other: Trained) -> list[dict[str, str]]:
+    """What the run and its file say, without having looked at anything."""
+    images = f"{other.training.images:,} pictures" if other.training.images else "pictures"
+    on = "this folder" if other.on_these else other.folder or "a folder that it doesn't name"
+    facts = [_fact("Trained", f"{other.written:%Y-%m-%d %H:%M}", f"{other.path}, SHA-256 {other.sha256}")]
+    facts.append(_fact("On", f"{images} of {on}"))
+    if other.epochs is not None and other.seconds is not None:
+        facts.append(_fact("For", f"{other.epochs:,.0f} passes over them, {duration(other.seconds)}"))
+    if other.training.architecture:
+        facts.append(_fact("Network", other.training.architecture))
+    if other.right is not None:
+        facts.append(
+            _fact("While training", f"{100 * other.right:.1f} % right on {other.labels}", "By nearest labelled")
+        )
+    return facts
+
+
+def _bars(found: Comparison, present: str, other: str) -> list[dict[str, Any]]:
+    shares = ((f"{present}, in use", found.present), (other, found.other))
+    return [{"name": readable(name), "share": share, "text": f"{100 * share:.1f} %"} for name, share in shares]
+
+
+def _said(found: Beside, present: str, other: str) -> list[str]:
+    """What a comparison comes to, in sentences; the first is the answer."""
+    comparison, change = found.comparison, found.change
+    lines = []
+    if comparison is None:
+        lines.append(
+            "Which one is better can't be said without labels: label two pictures or more of each of two classes on "
+            "the screen Label (some dozens say more), and compare again."
+        )
+    else:
+        on = f"{comparison.images:,} labelled pictures in {comparison.classes:,} classes"
+        if comparison.chance >= CHANCE:
+            lines.append(f"No difference between the two can be told by {on}.")
+        else:
+            winner = other if comparison.other > comparison.present else present
+            lines.append(f"{winner} tells your classes apart better, by {on}.")
+        lines.append(
+            "The share of them whose label is found by the nearest others. "
+            f"{other} alone found it {comparison.only_other:,} times, {present} alone {comparison.only_present:,} "
+            f"times; were both equally good, chance would bring a difference like this in "
+            f"{_percent(comparison.chance)} of all cases."
+        )
+    if change is None:
+        lines.append(f"There are too few pictures (fewer than {FEWEST_SEEN}) to show what a search would find.")
+    else:
+        lines.append(
+            f"A search would change: of the {NEIGHBOURS} pictures most like one, {100 * change.same:.0f} % stay, among "
+            f"{change.images:,} of yours drawn by chance. Look at {EXAMPLES} of them:"
+        )
+    return lines
+
+
+def _percent(share: float) -> str:
+    return "less than 0.1 %" if share < 0.001 else f"{100 * share:.1f} %"
 
 
 def _fact(name: str, value: str, hint: str = "") -> dict[str, str]:

@@ -74,7 +74,7 @@ function visible() {
 // While work goes on somewhere, look again from time to time: only on the screen that is in sight.
 function lookAgain() {
   clearTimeout(looking);
-  if (!value.running) return;
+  if (!value.running && !value.waiting) return;
   looking = setTimeout(() => {
     if (visible() && answered) trigger("act", { do: "look" });
     else lookAgain();

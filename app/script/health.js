@@ -1,5 +1,20 @@
-// The screen "Health": facts, what was passed over, and which command would help. There is nothing to press that would
-// change anything: commands are there to be copied.
+// The screen "Health": facts, what was passed over, encoders that were trained, and which command would help. There is
+// nothing to press that would change anything: commands are there to be copied.
+
+const told = make("span", { role: "status" });
+const far = make("progress", { max: "1" });
+const progress = make("div", { class: "progress" }, told, far, button("Stop", () => act({ do: "stop" }))); // one at a time
+let drawn = ""; // what the main part shows
+
+function drawProgress() {
+  for (const { running } of value.trained) {
+    if (!running) continue;
+    told.textContent = `${running.step} …`;
+    far.setAttribute("aria-label", running.step);
+    if (running.total) far.value = running.done / running.total;
+    else far.removeAttribute("value");
+  }
+}
 
 function drawHead() {
   const running = value.running;
@@ -51,6 +66,42 @@ function finding(entry) {
   );
 }
 
+// An encoder that somebody trained. Comparing only looks; what would change something is a command to be copied.
+function other(entry) {
+  const tiles = (some) =>
+    some.map((tile) => {
+      const image = make("img", { src: tile.src, alt: tile.path, title: tile.label ? `${tile.path} (${tile.label})` : tile.path, loading: "lazy", decoding: "async" });
+      image.addEventListener("error", () => image.remove());
+      return make("li", {}, image);
+    });
+  const row = (name, some) => make("div", { class: "row" }, make("span", { class: "note" }, name), make("ul", { class: "examples", "aria-label": name }, tiles(some)));
+  const bars = entry.bars.map((bar) =>
+    make("div", { class: "measure" }, make("span", {}, bar.name), make("progress", { max: "1", value: String(bar.share), "aria-label": bar.name }), make("strong", {}, bar.text)),
+  );
+  return make(
+    "section",
+    { class: "card wide other", "aria-label": `An encoder that you trained: ${entry.name}` },
+    make("h2", {}, `An encoder that you trained: ${entry.name}`),
+    make("dl", {}, entry.facts.flatMap((fact) => [make("dt", {}, fact.name), make("dd", { title: fact.hint || null }, fact.value)])),
+    entry.running
+      ? progress
+      : value.waiting
+        ? null
+        : button(entry.compared ? "Compare again" : "Compare on my pictures", () => act({ do: "compare", place: entry.place, encoder: entry.encoder }), {
+            class: entry.compared ? "plain" : "main",
+            "aria-label": `${entry.compared ? "Compare again" : "Compare on my pictures"}: ${entry.name}`,
+          }),
+    entry.lines.length ? make("p", { class: "said" }, entry.lines[0]) : null,
+    bars.length ? make("div", { class: "measures" }, bars) : null,
+    entry.lines.slice(1).map((line) => make("p", { class: "note" }, line)),
+    entry.sights.map((sight) =>
+      make("div", { class: "sight" }, row("Most like", [sight.picture]), make("div", { class: "both" }, row("With the encoder in use", sight.present), row(`With ${entry.name}`, sight.other))),
+    ),
+    make("p", { class: "note" }, "To search and label with it from now on (every picture is embedded anew; labels stay):"),
+    make("code", { tabindex: "0", title: "Click to select, then copy into a terminal" }, entry.command),
+  );
+}
+
 function advice(entry) {
   return make(
     "section",
@@ -80,11 +131,19 @@ function drawSkipped() {
 }
 
 function drawMain() {
+  drawProgress();
+  // Left as it is where it shows the same: a button that is replaced while it is being pressed is not pressed, and what
+  // was selected to be copied is not copied.
+  const others = value.trained.map((entry) => ({ ...entry, running: Boolean(entry.running) }));
+  const wanted = JSON.stringify([value.advice, value.drift, value.cards, value.skipped, value.more, value.waiting, others]);
+  if (wanted === drawn) return;
+  drawn = wanted;
   parts.main.replaceChildren(
     make(
       "div",
       { class: "cards" },
       value.advice.map(advice),
+      value.trained.map(other),
       value.drift.filter((entry) => entry.notable).map(finding),
       value.cards.map(card),
       value.drift.filter((entry) => !entry.notable).map(finding),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import shlex
 import shutil
 from collections.abc import Iterator
@@ -17,7 +18,9 @@ from app.server import serve
 from app.session import Session
 from indexer import Collection
 from tests.app.conftest import Visit, show
+from tests.indexer.tiny import write_encoder
 
+MARKUP = "<img src=x onerror=alert(2)>"
 BROKEN = "<img src=x onerror=alert(1)> broken.jpg"
 
 
@@ -84,6 +87,80 @@ def test_a_command_is_shown_while_it_would_help(grown: Collection) -> None:
 
 
 @pytest.fixture
+def workplace(grown: Collection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder in which somebody trained an encoder (that knows nothing), and starts the page."""
+    folder = tmp_path / "runs" / MARKUP
+    folder.mkdir(parents=True)
+    write_encoder(folder / "encoder.onnx", name=MARKUP)
+    (folder / "config.toml").write_text(
+        f"[run]\nimages = 80\nroot = {json.dumps(str(grown.root))}\nlabels = 'sorted'\n"
+    )
+    (folder / "metrics.jsonl").write_text('{"epoch": 30.0, "seconds": 125.0, "knn_top1": 0.5}\n')
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def compared(screen: HealthScreen, session: Session, **asked: Any) -> dict[str, Any]:
+    drawn = screen.do(session, {"do": "compare", **asked})
+    for work in screen._comparing.values():
+        work.wait(60)
+    return screen.do(session, {"do": "look"}) if drawn["message"] is None else drawn
+
+
+def test_an_encoder_that_was_trained_is_shown_beside_the_one_in_use(grown: Collection, workplace: Path) -> None:
+    screen, session = HealthScreen(grown, Path()), Session()
+    (other,) = settled(screen, session)["trained"]
+    told = {fact["name"]: fact["value"] for fact in other["facts"]}
+    assert other["name"] == MARKUP
+    assert told["On"].endswith("of this folder")
+    assert told["For"] == "30 passes over them, about 2 minutes"
+    assert told["While training"] == "50.0 % right on sorted"
+    encoder = str(Path("runs") / MARKUP / "encoder.onnx")
+    assert shlex.split(other["command"]) == ["massl", "index", str(grown.root), "--encoder", encoder, "--rebuild"]
+    assert (other["compared"], other["lines"]) == (False, [])  # only when somebody asks
+    asked = {"place": other["place"], "encoder": other["encoder"]}
+    (seen,) = compared(screen, session, **asked)["trained"]
+    assert seen["lines"][0].startswith("Which one is better can't be said without labels")
+    assert "A search would change" in seen["lines"][1]
+    assert [len(sight["other"]) for sight in seen["sights"]] == [5] * 4
+    for kind in ("fruit", "painting", "flag"):
+        grown.add_labels(kind, [image for image, path in grown.images() if path.startswith(kind)], "me")
+    try:
+        (stale,) = screen.do(session, {"do": "look"})["trained"]
+        assert stale["lines"][0].startswith("Measured before the labels or the pictures changed")
+        (seen,) = compared(screen, session, **asked)["trained"]
+        assert seen["lines"][0].startswith("massl-builtin-1 tells your classes apart better")
+        present, new = seen["bars"]
+        assert (present["name"], new["name"]) == ("massl-builtin-1, in use", MARKUP)
+        assert present["share"] > new["share"] + 0.2
+    finally:
+        grown.remove_labels([image for image, _ in grown.images()])
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {},
+        {"place": 0},
+        {"place": 0, "encoder": "another"},
+        {"place": 1},
+        {"place": 2**70},
+        {"place": -1},
+        {"place": True},
+        {"place": "0"},
+        {"place": "../../../etc/passwd"},
+        {"place": 0, "encoder": "/etc/passwd", "path": "/etc/passwd"},
+    ],
+)
+def test_a_browser_can_name_no_file_to_compare(grown: Collection, workplace: Path, asked: dict[str, Any]) -> None:
+    screen, session = HealthScreen(grown, Path()), Session()
+    settled(screen, session)
+    drawn = compared(screen, session, **asked)
+    assert drawn["message"]["kind"] == "error"
+    assert screen._comparing == {}
+
+
+@pytest.fixture
 def tab(visit: Visit, grown: Collection) -> Iterator[Any]:
     """The page, opened."""
     with serve(grown, "127.0.0.1", 0, None) as address, visit(str(address)) as tab:
@@ -115,3 +192,23 @@ def test_a_person_looks_after_the_collection(tab: Any, grown: Collection, tmp_pa
     tab.wait_for_selector("#massl-health .advice", state="detached")
     tab.set_viewport_size({"width": 390, "height": 844})
     assert tab.evaluate("() => document.documentElement.scrollWidth") == 390
+
+
+def test_a_person_looks_at_a_new_encoder_before_switching(workplace: Path, tab: Any, grown: Collection) -> None:
+    before = grown.catalog.meta()
+    show(tab, "Health")
+    card = tab.locator("#massl-health .other")
+    assert MARKUP in card.locator("h2").inner_text()  # as text
+    card.get_by_role("button", name="Compare on my pictures").click()
+    card.locator(".sight").first.wait_for()
+    assert "can't be said without labels" in card.inner_text()
+    tab.wait_for_function(
+        "() => { const all = [...document.querySelectorAll('#massl-health .sight img')];"
+        " all.forEach((image) => (image.loading = 'eager'));"
+        " return all.length === 44 && all.every((image) => image.naturalWidth > 0); }"
+    )
+    card.locator("code").click()
+    assert shlex.split(tab.evaluate("() => getSelection().toString()"))[:2] == ["massl", "index"]
+    tab.set_viewport_size({"width": 390, "height": 844})
+    assert tab.evaluate("() => document.documentElement.scrollWidth") == 390
+    assert grown.catalog.meta() == before

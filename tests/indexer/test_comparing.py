@@ -29,7 +29,7 @@ def test_a_better_encoder_is_seen_to_be_better(labelled: Collection, encoder: En
     assert found.other > found.present
     assert found.only_other - found.only_present == round(20 * (found.other - found.present))
     assert 0 < found.chance < 1
-    assert told[-1] == (40, 40)
+    assert told[-1] == (20, 20)
     assert labelled.catalog.meta() == before  # nothing was changed
 
 

@@ -60,9 +60,17 @@ def test_an_encoder_may_say_anything_of_itself(tiny_encoder: Encoder, text: str)
     assert (told.images, told.parameters, told.figures) == (None, None, {})
 
 
-def advised(drift: Drift, images: int, *, builtin: bool = True, since: Behind = NOTHING, waiting: int = 0) -> list[str]:
+def advised(
+    drift: Drift,
+    images: int,
+    *,
+    builtin: bool = True,
+    since: Behind = NOTHING,
+    waiting: int = 0,
+    trained: bool = False,
+) -> list[str]:
     root = Path("my photos")
-    found = health.advise(root, root / ".massl", drift, since, waiting, images, builtin)
+    found = health.advise(root, root / ".massl", drift, since, waiting, images, builtin, trained)
     return [command for advice in found for command in advice.commands]
 
 
@@ -73,6 +81,7 @@ def test_commands_are_advised_only_where_they_would_help() -> None:
     assert advised(foreign, 999) == []  # what training on so few brings was not measured
     assert advised(FINE, 50, waiting=3) == ["massl index 'my photos'"]
     then = "massl index 'my photos' --encoder 'runs/my photos/encoder.onnx' --rebuild"
+    assert advised(foreign, 5_000, trained=True) == []  # somebody did already: that encoder is shown instead
     for drift in (narrow, foreign):
         assert advised(drift, 5_000) == ["massl train 'my photos' --init builtin", then]
         assert advised(drift, 5_000, builtin=False) == ["massl train 'my photos'", then]
