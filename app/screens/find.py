@@ -30,7 +30,7 @@ PAGE = 48  # tiles that are fetched at a time, as one scrolls
 MOST_UPLOADS = 24  # pictures of one's own that a session remembers
 NEIGHBOURS = 6
 _STEP = 0.01  # of the cut-off slider
-_MOST_FOLDERS = 300  # to choose from
+_MOST_FOLDERS = 600  # to choose from
 
 
 @dataclass

@@ -4,6 +4,7 @@
 const MAX_UPLOAD = 50 * 1024 * 1024; // as in server.py
 const AHEAD = "1500px"; // further pictures are fetched so long before they come into sight
 const OWN = ["like", "unlike", "label", "under", "since", "until", "cut"]; // in the address
+const LONG = 12; // entries of a filter, from which on one types to find some
 const clickSelects = false;
 let cut = null; // the score below which nothing is shown
 let serial = null; // of the question that is shown
@@ -155,18 +156,80 @@ function drawChip(example, at) {
   );
 }
 
+let closed = null; // the filter that the keyboard is at, which is about to be drawn anew
+const choosers = {}; // by filter: kept while somebody chooses in it, whatever else is drawn anew
+
+// Several of some: a list of boxes to tick, asked for when it is closed. `names` is what they are called, one and many.
+function chooser(names, key, entries) {
+  const current = value.filters[key];
+  const gone = current.filter((each) => !entries.some((entry) => entry.value === each));
+  const all = [...gone.map((each) => ({ value: each, text: each })), ...entries];
+  const shows = JSON.stringify([current, all]);
+  const before = choosers[key];
+  if (before && (before.node.open || before.shows === shows)) return before.node;
+  const wanted = new Set(current);
+  const list = make("ul", {});
+  const search = make("input", { type: "search", placeholder: `Find among ${all.length.toLocaleString("en")}`, "aria-label": `Find among the ${names[1]}`, oninput: narrow });
+  const close = () => {
+    node.open = false;
+    closed = key;
+    node.querySelector("summary").focus();
+  };
+  const said = current.length === 1 ? current[0] : current.length ? `${current.length} ${names[1]}` : `All ${names[1]}`;
+  const node = make(
+    "details",
+    { class: current.length ? "choice set" : "choice", ontoggle: toggled },
+    make("summary", { title: current.join(", ") || null, "aria-label": `Only these ${names[1]}: ${said}` }, make("span", {}, said)),
+    make(
+      "div",
+      { class: "panel", role: "group", "aria-label": `Only these ${names[1]}` },
+      all.length > LONG ? search : null,
+      list,
+      make(
+        "div",
+        { class: "buttons" },
+        button(`All ${names[1]}`, () => {
+          wanted.clear();
+          close();
+        }),
+        button("Show", close, { class: "main" }),
+      ),
+    ),
+  );
+  function toggled() {
+    if (node.open) {
+      for (const other of Object.values(choosers)) if (other.node !== node) other.node.open = false;
+      // Those that are chosen first: among hundreds they would not be found again.
+      const order = [...all.filter((entry) => wanted.has(entry.value)), ...all.filter((entry) => !wanted.has(entry.value))];
+      list.replaceChildren(...order.map(box));
+    } else if (wanted.size !== current.length || current.some((each) => !wanted.has(each))) {
+      ask(examples(), { [key]: [...wanted] });
+    }
+  }
+  function box(entry) {
+    const tick = make("input", { type: "checkbox", checked: wanted.has(entry.value), onchange: () => wanted[tick.checked ? "add" : "delete"](entry.value) });
+    return make("li", {}, make("label", {}, tick, make("span", {}, entry.text)));
+  }
+  function narrow() {
+    const sought = search.value.trim().toLowerCase();
+    for (const item of list.children) item.hidden = !item.textContent.toLowerCase().includes(sought);
+  }
+  node.addEventListener("keydown", (event) => {
+    if (event.key === "Enter" && event.target.tagName === "INPUT") close();
+    if (event.key !== "Escape" || !node.open) return;
+    event.stopPropagation();
+    close();
+  });
+  choosers[key] = { shows, node };
+  return node;
+}
+
+document.addEventListener("pointerdown", (event) => {
+  for (const { node } of Object.values(choosers)) if (node.open && !node.contains(event.target)) node.open = false;
+});
+
 function drawFilters() {
   const { filters, choices } = value;
-  const choose = (name, all, key, entries) => {
-    const current = filters[key][0] || "";
-    if (current && !entries.some((entry) => entry.value === current)) entries = [{ value: current, text: current }, ...entries];
-    return make(
-      "select",
-      { "aria-label": name, class: current ? "set" : "", onchange: (event) => ask(examples(), { [key]: event.target.value ? [event.target.value] : [] }) },
-      make("option", { value: "" }, all),
-      entries.map((entry) => make("option", { value: entry.value, selected: entry.value === current }, entry.text)),
-    );
-  };
   const date = (name, key) =>
     make(
       "label",
@@ -186,17 +249,15 @@ function drawFilters() {
     "div",
     { class: "filters", role: "group", "aria-label": "Filters" },
     choices.folders.length
-      ? choose(
-          "Only this folder",
-          "All folders",
+      ? chooser(
+          ["folder", "folders"],
           "folders",
           choices.folders.map((entry) => ({ value: entry.path, text: `${entry.name} (${entry.count})` })),
         )
       : null,
     value.classes.length
-      ? choose(
-          "Only this label",
-          "All labels",
+      ? chooser(
+          ["label", "labels"],
           "labels",
           value.classes.map((entry) => ({ value: entry.name, text: `${entry.name} (${entry.count})` })),
         )
@@ -370,6 +431,8 @@ drawing.unshift(() => {
 });
 drawing.push(drawHead);
 drawing.push(() => {
+  if (closed && choosers[closed] && document.activeElement === document.body) choosers[closed].node.querySelector("summary").focus();
+  closed = null;
   applyCut();
   watchEnd();
   if (!arrived) {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from app.screens.find import PAGE, Find
+from app.server import serve
 from app.session import Session
 from indexer import Collection, Encoder, Query
 from tests.app.conftest import DESKTOP, Visit
@@ -73,7 +75,7 @@ def test_a_search_is_narrowed_shared_and_taken_back(
     assert _paths(tab) == [r.path for r in unlabelled.search(queries, 100)]
 
     # A folder; everything that is shown lies in it, and the address can be given to somebody else.
-    tab.get_by_label("Only this folder").select_option("flag")
+    _only(tab, "folders", "flag")
     _until(tab, "location.search.includes('under=flag')")
     shown = _paths(tab)
     assert {path.split("/")[0] for path in shown} == {"flag"}
@@ -82,7 +84,7 @@ def test_a_search_is_narrowed_shared_and_taken_back(
     with visit(tab.url) as other:
         other.wait_for_selector(".chip.minus")
         assert _paths(other) == shown
-        assert other.get_by_label("Only this folder").input_value() == "flag"
+        assert other.get_by_label("Only these folders: flag").is_visible()
 
     # A chip taken off, then back step by step, and forward again.
     tab.get_by_role("button", name=f"Remove {second} from the search").click()
@@ -254,6 +256,85 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Collection:
 
 
 @pytest.mark.parametrize("examples", [0, 1])
+def _only(tab: Any, kind: str, *names: str) -> None:
+    """Ticks these in a filter, and closes it."""
+    tab.locator(f"summary[aria-label^='Only these {kind}']").click()
+    for name in names:
+        tab.get_by_role("checkbox", name=re.compile(rf"^{re.escape(name)} \(")).check()
+    tab.locator("details[open]").get_by_role("button", name="Show", exact=True).click()
+
+
+def test_several_folders_and_labels_are_searched_at_once(tab: Any, visit: Visit, unlabelled: Collection) -> None:
+    of = {
+        kind: [i for i, path in unlabelled.images() if path.startswith(f"{kind}/")] for kind in ("flag", "space", "bug")
+    }
+    unlabelled.add_labels("odd", [ids[0] for ids in of.values()], "me")
+    unlabelled.add_labels("even", [ids[1] for ids in of.values()], "me")
+    unlabelled.add_labels("other", [ids[2] for ids in of.values()], "me")
+    tab.reload()
+    _only(tab, "folders", "flag", "space")
+    _until(tab, "location.search === '?under=flag&under=space'")
+    assert {path.split("/")[0] for path in _paths(tab)} == {"flag", "space"}
+    _only(tab, "labels", "odd", "even")
+    _until(tab, "new URLSearchParams(location.search).getAll('label').length === 2")
+    four = sorted(dict(unlabelled.images())[ids[place]] for ids in (of["flag"], of["space"]) for place in (0, 1))
+    assert sorted(_paths(tab)) == four
+    assert tab.get_by_label("Only these folders: 2 folders").is_visible()
+
+    # The search is inside the filters, and the address carries them to somebody else.
+    tab.locator("#massl-find .tile .picture").first.click()
+    tab.wait_for_selector("#massl-find .score")
+    shown = _paths(tab)
+    assert len(shown) == 3
+    assert set(shown) < set(four)
+    with visit(tab.url) as other:
+        other.wait_for_selector("#massl-find .score")
+        assert _paths(other) == shown
+
+        # By the keyboard alone: one is taken off, Escape closes, and the focus is still at the filter.
+        other.get_by_label("Only these folders: 2 folders").focus()
+        other.keyboard.press("Enter")
+        other.wait_for_selector("details[open] input:checked")
+        assert other.locator("details[open] input:checked").count() == 2
+        other.keyboard.press("Tab")
+        other.keyboard.press("Space")
+        other.keyboard.press("Escape")
+        _until(other, "location.search.split('under=').length === 2")
+        _until(other, "document.activeElement.matches('.choice summary')")
+
+    # What was chosen is given up from within, or all at once; a click beside it closes.
+    tab.get_by_label("Only these labels: 2 labels").click()
+    tab.locator("details[open]").get_by_role("button", name="All labels").click()
+    _until(tab, "!location.search.includes('label=')")
+    tab.get_by_label("Only these folders: 2 folders").click()
+    tab.locator("h1").click()
+    _until(tab, "!document.querySelector('details[open]')")
+    tab.get_by_role("button", name="Clear filters").click()
+    _until(tab, "!location.search.includes('under=')")
+
+
+def test_among_five_hundred_folders_one_types_to_find_some(visit: Visit, tmp_path: Path) -> None:
+    for number in range(500):
+        (tmp_path / "many" / f"year {number:03}").mkdir(parents=True)
+        (tmp_path / "many" / f"year {number:03}" / "a.bmp").write_bytes(picture(number))
+    made = Collection.create(tmp_path / "many", Encoder.load(write_encoder(tmp_path / "tiny.onnx")))
+    made.update()
+    size = {"width": 390, "height": 800}
+    with serve(made, "127.0.0.1", 0, None) as address, visit(str(address), viewport=size) as tab:
+        tab.get_by_label("Only these folders: All folders").click()
+        assert tab.locator("details[open] li").count() == 500
+        tab.get_by_label("Find among the folders").fill("YEAR 49")
+        assert tab.locator("details[open] li:visible").count() == 10
+        box = tab.locator("details[open] .panel").bounding_box()
+        assert box["x"] >= 0
+        assert box["x"] + box["width"] <= 390
+        for name in ("year 491", "year 499"):
+            tab.get_by_role("checkbox", name=f"{name} (1)").check()
+        tab.keyboard.press("Escape")
+        _until(tab, "document.querySelectorAll('#massl-find .tile').length === 2")
+        assert _paths(tab) == ["year 491/a.bmp", "year 499/a.bmp"]
+
+
 @pytest.mark.parametrize("filters", [{}, {"folders": ["a", "b"]}, {"until": "2020-01-02"}, {"since": "2020-01-03"}])
 def test_pages_follow_each_other_without_gap_or_repetition(
     many: Collection, tmp_path: Path, examples: int, filters: dict[str, Any]
