@@ -114,7 +114,8 @@ def _coco(labelled: Sequence[Row], folder: str) -> str:
             "category_id": numbers[row.label],
             "bbox": [0, 0, row.width, row.height],
             "area": row.width * row.height,
-            "segmentation": [],
+            # Its outline, as a reader that makes masks expects one.
+            "segmentation": [[0, 0, row.width, 0, row.width, row.height, 0, row.height]],
             "iscrowd": 0,
         }
         if row.probability is not None:
@@ -148,9 +149,10 @@ def _label_studio(labelled: Sequence[Row], folder: str) -> str:
             "value": {"choices": [row.label]},
         }
         place = quote(f"{folder}/{row.path}", errors="surrogateescape")
-        task: dict[str, object] = {"data": {"image": f"/data/local-files/?d={place}"}}
+        # Numbered, as Label Studio's own exports are: its converter takes nothing else.
+        task: dict[str, object] = {"id": number, "data": {"image": f"/data/local-files/?d={place}"}}
         if row.probability is None:
-            task["annotations"] = [{"result": [choice]}]
+            task["annotations"] = [{"id": number, "result": [choice]}]
         else:
             task["predictions"] = [{"model_version": PREDICTED, "score": round(row.probability, 4), "result": [choice]}]
         tasks.append(task)

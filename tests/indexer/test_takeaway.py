@@ -53,6 +53,10 @@ def test_coco_has_sizes_categories_and_one_annotation_an_image(labelled: Collect
         with Image.open(labelled.root / image["file_name"]) as picture:
             assert picture.size == (image["width"], image["height"])
         assert annotation["bbox"] == [0, 0, image["width"], image["height"]]
+        (outline,) = annotation["segmentation"]
+        assert set(zip(outline[::2], outline[1::2], strict=True)) == {
+            (x, y) for x in (0, image["width"]) for y in (0, image["height"])
+        }
         assert ("score" in annotation) == (image["file_name"] not in by_hand)
         if image["file_name"] in by_hand:
             assert kinds[annotation["category_id"]] == by_hand[image["file_name"]]
@@ -70,6 +74,7 @@ def test_label_studio_tasks_find_their_images_and_keep_people_and_predictions_ap
         (path,) = parse_qs(address.query)["d"]
         assert (labelled.root.parent / path).exists()
         assert ("annotations" in task) != ("predictions" in task)
+        assert task["id"] == task.get("annotations", [task])[0]["id"]  # Label Studio's converter wants both numbered
         (answer,) = task.get("annotations") or task["predictions"]
         (result,) = answer["result"]
         assert (result["type"], result["from_name"], result["to_name"]) == ("choices", "choice", "image")
