@@ -171,3 +171,20 @@ def test_pictures_are_reached_and_selected_from_the_keyboard(page: Any, unlabell
     board.get_by_role("button", name="Remove label").click()
     page.wait_for_function("() => document.querySelectorAll('#massl-find .badge').length === 0")
     assert unlabelled.labels() == []
+
+
+@pytest.mark.parametrize("width", [390, 320])
+def test_on_a_phone_every_screen_has_its_tab_in_sight(page: Any, width: int) -> None:
+    page.set_viewport_size({"width": width, "height": 800})
+    page.wait_for_function("() => document.querySelectorAll('.massl-tabs [role=tab]').length === 5")
+    tabs = page.get_by_role("tab")
+    for place in range(5):
+        box = tabs.nth(place).bounding_box()
+        assert box["x"] >= 0
+        assert box["x"] + box["width"] <= width
+        assert tabs.nth(place).evaluate("tab => tab.scrollWidth <= tab.clientWidth")  # its name in full
+    assert page.get_by_role("button", name="More tabs").count() == 0
+    page.get_by_role("tab", name="Health").focus()
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#massl-health .card")
+    assert page.evaluate("() => document.documentElement.scrollWidth") == width
