@@ -38,6 +38,7 @@ def add(
     label: Name,
     paths: Paths,
     index_dir: IndexDir = None,
+    as_json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
@@ -45,28 +46,39 @@ def add(
 
     Examples: massl label add ./photos cat a.jpg pets/b.jpg
     """
-    from cli.terminal import say
+    from cli.terminal import print_json, say
     from indexer import Collection
 
     collection = Collection.open(images, index_dir)
     count = collection.add_labels(label, [find_image(collection, path) for path in paths], _author())
+    if as_json:
+        print_json({"labelled": count})
+        return
     say(f"{count} labelled {label!r}", quiet)
 
 
 @app.command()
 def remove(
-    images: Images, paths: Paths, index_dir: IndexDir = None, quiet: Quiet = False, verbose: Verbose = False
+    images: Images,
+    paths: Paths,
+    index_dir: IndexDir = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
 ) -> None:
     """Take the labels off images.
 
     Examples: massl label remove ./photos a.jpg
     """
-    from cli.terminal import say
+    from cli.terminal import print_json, say
     from indexer import Collection
 
     collection = Collection.open(images, index_dir)
     count = collection.remove_labels([find_image(collection, path) for path in paths])
-    say(f"{count} labels removed", quiet)
+    if as_json:
+        print_json({"removed": count})
+        return
+    say("1 label removed" if count == 1 else f"{count} labels removed", quiet)
 
 
 @app.command("list")
@@ -93,6 +105,7 @@ def import_labels(
     images: Images,
     file: Annotated[Path, typer.Argument(metavar="CSV", help="A CSV file with the columns path and label.")],
     index_dir: IndexDir = None,
+    as_json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
@@ -100,7 +113,7 @@ def import_labels(
 
     Examples: massl label import ./photos labels.csv
     """
-    from cli.terminal import say
+    from cli.terminal import print_json, say
     from indexer import Collection
     from massl.errors import MasslError
 
@@ -121,6 +134,9 @@ def import_labels(
     except OSError as error:
         raise MasslError(f"{file}: {(error.strerror or str(error)).lower()}") from None
     count = collection.give_labels(wanted, _author())
+    if as_json:
+        print_json({"labelled": count})
+        return
     say(f"{count} labelled", quiet)
 
 
@@ -215,7 +231,8 @@ def check(
         print_line(
             f"{suspect.given}\t{suspect.probability:.3f}\t{suspect.proposed}\t{suspect.proposed_probability:.3f}\t{path}"
         )
-    say(f"{len(found)} labels look wrong" if found else "no label looks wrong", quiet)
+    wrong = "1 label looks wrong" if len(found) == 1 else f"{len(found):,} labels look wrong"
+    say(wrong if found else "no label looks wrong", quiet)
     say(curve.advice, quiet)
 
 

@@ -17,7 +17,7 @@ FORBIDDEN = {
     "app": ("torch", "cli"),
     "app.server": ("torch", "cli"),
     "app.page": ("torch", "cli"),
-    "cli": ("torch", "timm", "gradio", "faiss", "onnxruntime", "sklearn", "numpy", "PIL"),
+    "cli.commands": ("torch", "timm", "gradio", "faiss", "onnxruntime", "sklearn", "numpy", "PIL"),
 }
 
 

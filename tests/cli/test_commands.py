@@ -219,7 +219,7 @@ def test_help_shows_examples_first_for_every_command(massl) -> None:
 
 
 def test_every_command_and_variable_is_documented() -> None:
-    from cli.main import app
+    from cli.commands import app
 
     documented = (Path(__file__).parents[2] / "docs" / "commands.md").read_text()
     names = [info.name for info in (*app.registered_commands, *app.registered_groups)]
@@ -375,6 +375,44 @@ def test_ctrl_c_says_that_what_was_done_is_kept(photos: Path) -> None:
     assert running.returncode == 130
     assert "interrupted; what was finished is kept" in error
     assert "Traceback" not in error
+
+
+@pytest.mark.parametrize("module", ["typer", "rich", "cli.commands", "cli.label"])
+def test_ctrl_c_while_the_command_is_being_loaded_is_no_traceback(module: str) -> None:
+    press = (
+        "import signal, sys\n"
+        "class Press:\n"
+        "    def find_spec(self, name, *rest):\n"
+        f"        if name == {module!r}: signal.raise_signal(signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Press())\n"
+        "from cli import main\n"
+        "main(['--help'])"
+    )
+    done = subprocess.run([sys.executable, "-c", press], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (130, "")
+    assert re.fullmatch("massl: interrupted.*\n", done.stderr)
+
+
+def test_every_labelling_command_prints_json(massl, photos: Path, tmp_path: Path) -> None:
+    massl("index", photos, "-q")
+    flags, space = ([f"{kind}/{path.name}" for path in sorted((photos / kind).iterdir())] for kind in ("flag", "space"))
+    assert massl("label", "add", photos, "flag", *flags, "--json").json == {"schema": 1, "labelled": 6}
+    table = tmp_path / "labels.csv"
+    table.write_text("path,label\n" + "".join(f"{path},space\n" for path in space))
+    assert massl("label", "import", photos, table, "--json").json == {"schema": 1, "labelled": 6}
+    assert massl("label", "remove", photos, flags[0], "--json").json == {"schema": 1, "removed": 1}
+    assert len(massl("label", "list", photos, "--json").json["labels"]) == 11
+    assert massl("label", "remove", photos, flags[1]).error == "1 label removed\n"
+    for command in ("list", "export", "check"):
+        assert massl("label", command, photos, "--json").json["schema"] == 1
+
+
+def test_one_wrong_label_is_spoken_of_as_one(massl, photos: Path) -> None:
+    massl("index", photos, "-q")
+    for kind in ("flag", "space"):
+        massl("label", "add", photos, kind, *(f"{kind}/{path.name}" for path in sorted((photos / kind).iterdir())))
+    massl("label", "add", photos, "flag", f"space/{min(path.name for path in (photos / 'space').iterdir())}")
+    assert massl("label", "check", photos).error.startswith("1 label looks wrong\n")
 
 
 def test_doctor_finds_this_installation_sound(massl) -> None:
