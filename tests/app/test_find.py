@@ -255,7 +255,6 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Collection:
     return collection
 
 
-@pytest.mark.parametrize("examples", [0, 1])
 def _only(tab: Any, kind: str, *names: str) -> None:
     """Ticks these in a filter, and closes it."""
     tab.locator(f"summary[aria-label^='Only these {kind}']").click()
@@ -335,6 +334,7 @@ def test_among_five_hundred_folders_one_types_to_find_some(visit: Visit, tmp_pat
         assert _paths(tab) == ["year 491/a.bmp", "year 499/a.bmp"]
 
 
+@pytest.mark.parametrize("examples", [0, 1])
 @pytest.mark.parametrize("filters", [{}, {"folders": ["a", "b"]}, {"until": "2020-01-02"}, {"since": "2020-01-03"}])
 def test_pages_follow_each_other_without_gap_or_repetition(
     many: Collection, tmp_path: Path, examples: int, filters: dict[str, Any]
