@@ -152,7 +152,7 @@ def nearest(
     """The `k` vectors most similar to each query, exactly, from a stream of all; see `VectorIndex.search`.
 
     Args:
-        blocks: see `VectorSource.blocks`.
+        blocks: see `VectorSource.blocks`; ids rise within each.
         queries: float32 `[Q, D]`, of unit length.
         k: how many; -inf and -1 stand for those that there are not.
         done: told after each block how many vectors were seen.
@@ -164,7 +164,8 @@ def nearest(
     for ids, packed in blocks:
         fresh = queries @ unit(packed).T
         if own is not None:
-            fresh[own[:, None] == ids] = -np.inf
+            there = np.flatnonzero(np.isin(own, ids))
+            fresh[there, np.searchsorted(ids, own[there])] = -np.inf
         # After the first blocks hardly any vector is among the best of any query: only those are sorted.
         columns = np.flatnonzero((fresh > scores.min(1, keepdims=True)).any(0))
         scores = np.concatenate([scores, fresh[:, columns]], 1)
