@@ -39,10 +39,10 @@ class Labelling:
             "undo": session.steps[-1].text if session.steps else None,
         }
 
-    def give(self, session: Session, wanted: Mapping[int, str], text: str) -> str:
+    def give(self, session: Session, wanted: Mapping[int, str], text: str, author: str = AUTHOR) -> str:
         """Labels images, image to label, as one step called `text`; returns what was done as a sentence."""
         before = self._labels_of(list(wanted))
-        self.collection.give_labels(wanted, AUTHOR)
+        self.collection.give_labels(wanted, author)
         return self._remember(session, Step(text, before, dict(wanted)))
 
     def reject(self, session: Session, wanted: Mapping[int, str], text: str) -> str:

@@ -139,12 +139,16 @@ def _endpoints(collection: Collection, uploads: Path) -> None:
         except MasslError as error:
             raise gr.Error(str(error), print_exception=False) from None
         paths, has = collection.paths_of(result.images.tolist()), result.sure(0.0)
+        expected = result.expected()
         rows = zip(paths, result.predicted, result.probability, has, strict=True)
         return {
             "schema": 1,
             "labels": result.counts,
             "estimated_accuracy": result.estimated_accuracy,
             "interval": list(result.interval) if result.interval else None,
+            "expected_accuracy": expected.accuracy if expected else None,
+            "expected_interval": list(expected.interval) if expected else None,
+            "expected_of": expected.images if expected else 0,
             "method": result.method,
             "predictions": [
                 {

@@ -62,9 +62,16 @@ def command(
     if result.estimated_accuracy is None or result.interval is None:
         say("no estimate of the accuracy: give every class at least two examples", quiet)
         return
+    if expected := result.expected(sure):
+        low, high = expected.interval
+        say(
+            f"about {expected.accuracy:.0%} (very likely {low:.0%} to {high:.0%}) of the {expected.images} predictions "
+            f"for {'images like the labelled ones' if not sure else f'which it is at least {sure:.0%} sure'} are right",
+            quiet,
+        )
     low, high = result.interval
     estimate = f"{result.estimated_accuracy:.0%} ({low:.0%} to {high:.0%})"
-    say(f"estimated accuracy {estimate}, by cross-validation on the labels", quiet)
+    say(f"on your own labelled images, each hidden in turn: {estimate}, by cross-validation", quiet)
     others = ", ".join(f"{other.method} {other.accuracy:.0%}" for other in result.compared[1:])
     say(f"by {result.method}, right on {result.compared[0].accuracy:.0%} of held-out labels ({others})", quiet)
 
@@ -73,10 +80,14 @@ def describe(collection: Collection, result: Classification, sure: float = 0.0) 
     """The JSON of a classification; predictions that are not `Classification.sure` have no label."""
     has = result.sure(sure)
     rows = zip(collection.paths_of(result.images.tolist()), result.predicted, result.probability, has, strict=True)
+    expected = result.expected(sure)
     return {
         "labels": result.counts,
         "estimated_accuracy": result.estimated_accuracy,
         "interval": list(result.interval) if result.interval else None,
+        "expected_accuracy": expected.accuracy if expected else None,
+        "expected_interval": list(expected.interval) if expected else None,
+        "expected_of": expected.images if expected else 0,
         "method": result.method,
         "methods": [{"method": item.method, "accuracy": item.accuracy} for item in result.compared],
         "sure": sure,

@@ -64,11 +64,11 @@ def command(
         classified = collection.classify()
         truth = [path.split("/")[0] for path in collection.paths_of(classified.images.tolist())]
         right = sum(classified.classes[label] == name for label, name in zip(classified.predicted, truth, strict=True))
-        given = sum(classified.counts.values())
+        given, expected = sum(classified.counts.values()), classified.expected()
         say(
             f"Classified all from {EXAMPLES} labels a class: {(right - given) / (len(truth) - given):.0%} of the "
             f"{len(truth) - given} unlabelled pictures right (estimated beforehand: "
-            f"{classified.estimated_accuracy or 0:.0%})",
+            f"{expected.accuracy if expected else 0:.0%})",
             quiet,
         )
         if headless:

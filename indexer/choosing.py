@@ -2,6 +2,12 @@
 
 Every labelled image is held out once and named by heads that were fitted without it. The same held-out predictions
 choose the head, calibrate its probabilities and estimate its accuracy.
+
+Whoever labels takes what is easy: groups of like images, of which each is named by its neighbours, and proposals that
+were right anyhow. What was only agreed to is therefore not judged by at all (see `indexer.classify.train`), and the
+probabilities are calibrated on two ways of hiding: images one by one, and whole clusters of like ones at once, as in
+cross-validation of spatial data (Roberts et al., "Cross-validation strategies for data with temporal, spatial,
+hierarchical, or phylogenetic structure", 2017).
 """
 
 from __future__ import annotations
@@ -17,6 +23,8 @@ from indexer.heads import Candidate, candidates, softmax
 
 MOST = 4_000  # labelled images that the choice is made on; more of them don't change it, and it would take minutes
 FOLDS = 5
+CLUSTER = 6  # like images that are hidden together, about: a group on the page has eight
+_CLUSTERS = 250  # at most, as k-means into more of them takes long
 _DRAWS = 500
 
 
@@ -34,15 +42,17 @@ class Choice:
 
     Attributes:
         candidate: method and setting.
-        temperature: the divisor of its logits that calibrates them (Guo et al., 2017).
+        temperature: the divisor of its logits that calibrates them (Guo et al., 2017), on both ways of hiding alike.
+        temperatures: the same by each way of hiding: images one by one, and whole clusters.
         compared: each method at its best, the chosen one first; empty where nothing could be held out.
         accuracy: estimated share of right predictions, less what having chosen flatters it by; None likewise.
         interval: the 95 % interval of the accuracy; None likewise.
-        judged_on: how many labelled images were held out, 0 or up to `MOST`.
+        judged_on: how many held-out images all of this rests on, 0 or up to `MOST`.
     """
 
     candidate: Candidate
     temperature: float
+    temperatures: tuple[float, float]
     compared: tuple[Compared, ...]
     accuracy: float | None
     interval: tuple[float, float] | None
@@ -62,16 +72,15 @@ def choose(features: NDArray[np.float32], targets: NDArray[np.integer], linear: 
     """
     tried = candidates(len(targets), linear)
     if np.bincount(targets).min() < 2:
-        return Choice(Candidate(tried[1].method, tried[1].setting), 1.0, (), None, None, 0)
+        return untried(len(targets), linear)
     rows = sample(targets, MOST)
     features, targets = features[rows], targets[rows]
     results = []
     for candidate in tried:
         logits = held_out(features, targets, candidate)
         warmth = temperature(logits, targets)
-        shares = softmax(logits / warmth)
-        surprise = -np.log(shares[np.arange(len(targets)), targets] + 1e-12).mean()
-        results.append((logits.argmax(1) == targets, surprise, warmth))
+        surprise = _surprise(logits / warmth, targets) / len(targets)
+        results.append((logits.argmax(1) == targets, surprise, warmth, logits))
     right = np.stack([result[0] for result in results])
     methods = list(dict.fromkeys(candidate.method for candidate in tried))
     order = sorted(
@@ -82,14 +91,26 @@ def choose(features: NDArray[np.float32], targets: NDArray[np.integer], linear: 
     for place in order:
         compared.setdefault(tried[place].method, float(right[place].mean()))
     accuracy = _unflattered(right[order])
+    _, _, alone, logits = results[order[0]]
+    apart, hidden = _clusters_held_out(features, targets, tried[order[0]])
+    apart, others = apart[hidden], targets[hidden]
+    together = temperature(apart, others) if len(others) else alone
+    both, twice = np.concatenate([logits, apart]), np.concatenate([targets, others])
     return Choice(
         tried[order[0]],
-        results[order[0]][2],
+        # Each image was hidden twice, and is one piece of evidence.
+        temperature(both, twice, len(targets) / len(twice)),
+        (alone, together),
         tuple(Compared(*item) for item in compared.items()),
         accuracy,
         wilson(accuracy, len(targets)),
         len(targets),
     )
+
+
+def untried(examples: int, linear: bool = False) -> Choice:
+    """What to use where nothing can be held out, as a class has but one example."""
+    return Choice(candidates(examples, linear)[1], 1.0, (1.0, 1.0), (), None, None, 0)
 
 
 def held_out(
@@ -129,8 +150,8 @@ def sample(targets: NDArray[np.integer], most: int) -> NDArray[np.int64]:
     return np.sort(np.concatenate(parts))
 
 
-def temperature(logits: NDArray[np.float64], targets: NDArray[np.integer]) -> float:
-    """The divisor of the logits `[n, C]` under which the held-out labels `[n]` are likeliest.
+def temperature(logits: NDArray[np.float64], targets: NDArray[np.integer], weight: float = 1.0) -> float:
+    """The divisor of the logits `[n, C]` under which the held-out labels `[n]`, each of this weight, are likeliest.
 
     With a prior around 1 (half a unit of its logarithm): a few labels that all happen to come out right would
     otherwise ask for certainty.
@@ -138,14 +159,12 @@ def temperature(logits: NDArray[np.float64], targets: NDArray[np.integer]) -> fl
     from scipy.optimize import minimize_scalar
 
     def surprise(log_temperature: float) -> float:
-        shares = softmax(logits / np.exp(log_temperature))
-        likelihood = np.log(shares[np.arange(len(targets)), targets] + 1e-12).sum()
-        return float(log_temperature**2 / (2 * 0.5**2) - likelihood)
+        return log_temperature**2 / (2 * 0.5**2) + weight * _surprise(logits / np.exp(log_temperature), targets)
 
     return float(np.exp(minimize_scalar(surprise, bounds=(-3.0, 3.0), method="bounded").x))
 
 
-def wilson(share: float, count: int) -> tuple[float, float]:
+def wilson(share: float, count: float) -> tuple[float, float]:
     """The 95 % interval of a share that was seen among `count` (Wilson, "Probable Inference", 1927).
 
     Unlike the usual plus-or-minus it says something of 6 right out of 6: from 0.61 to 1.
@@ -154,6 +173,42 @@ def wilson(share: float, count: int) -> tuple[float, float]:
     middle = (share + z * z / (2 * count)) / (1 + z * z / count)
     reach = z / (1 + z * z / count) * np.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
     return max(0.0, float(middle - reach)), min(1.0, float(middle + reach))
+
+
+def _surprise(logits: NDArray[np.float64], targets: NDArray[np.integer]) -> float:
+    """Minus the logarithm of the likelihood of all labels."""
+    return float(-np.log(softmax(logits)[np.arange(len(targets)), targets] + 1e-12).sum())
+
+
+def _clusters_held_out(
+    features: NDArray[np.float32], targets: NDArray[np.integer], candidate: Candidate
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Logits `[n, C]` from heads that saw none of the images like it either, and which images could be so held out.
+
+    The images of a class that all fall into one fold can't: no head would know the class.
+    """
+    from sklearn.cluster import KMeans
+
+    classes, count = int(targets.max()) + 1, min(_CLUSTERS, max(2, len(targets) // CLUSTER))
+    with warnings.catch_warnings():
+        # Of copies there are fewer clusters than asked for, which does no harm.
+        warnings.filterwarnings("ignore", message="Number of distinct clusters")
+        members = KMeans(count, n_init=1, random_state=0).fit_predict(features)
+    sizes = np.zeros((count, classes), np.int64)
+    np.add.at(sizes, (members, targets), 1)
+    # The largest first, each into the fold that has fewest of its classes.
+    fold, load = np.zeros(count, np.int64), np.zeros((min(FOLDS, count), classes))
+    for cluster in np.argsort(-sizes.sum(1), kind="stable"):
+        fold[cluster] = np.lexsort((load.sum(1), load @ sizes[cluster]))[0]
+        load[fold[cluster]] += sizes[cluster]
+    logits, hidden = np.zeros((len(targets), classes)), np.zeros(len(targets), np.bool_)
+    for number in range(len(load)):
+        out = fold[members] == number
+        out &= np.bincount(targets[~out], minlength=classes)[targets] > 0
+        if out.any():
+            head = candidate.fit(features[~out], targets[~out], classes)
+            logits[out], hidden[out] = head.logits(features[out]), True
+    return logits, hidden
 
 
 def _unflattered(right: NDArray[np.bool_]) -> float:

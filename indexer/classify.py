@@ -3,18 +3,34 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.choosing import Choice, Compared, choose
+from indexer.choosing import Choice, Compared, choose, untried, wilson
 from indexer.familiar import familiar
 from indexer.heads import Head, softmax
 from massl.errors import MasslError
 
 NONE = -1  # in place of a class
+_WORTH = 4  # labels as they come, in groups of like images, that tell as much as one drawn at random
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """What to expect of proposals.
+
+    Attributes:
+        images: how many proposals it is about.
+        accuracy: the share of them that is right: the mean of their probabilities.
+        interval: where it very likely lies. See `Classification.expected`.
+    """
+
+    images: int
+    accuracy: float
+    interval: tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -27,10 +43,13 @@ class Classification:
         images: int64 `[N]` ids.
         predicted: int `[N]`, an index into `classes`, or `NONE` where somebody rejected every class.
         probability: float `[N]`, of the predicted class, calibrated where an estimate could be made.
+        bounds: float `[N, 2]`, the probability as it would be calibrated by hiding whole clusters of like examples, and
+            by hiding examples one by one: pessimistic and optimistic, mostly.
         estimated_accuracy: share of right predictions to expect of images like the labelled ones, from labelled images
-            that were held out in turn; None where a class has a single example, as nothing can be held out then.
+            that were held out in turn; None where a class has a single example, as nothing can be held out then. X
         interval: the 95 % interval of the estimate; None likewise.
         method: how the classes were told apart, one of those in `indexer.heads`.
+        judged_on: how many labels that somebody gave, not merely agreed to, the estimates rest on.
         compared: each method's share of right predictions on held-out images, the chosen one first.
         labelled: bool `[N]`, whether somebody gave the label.
         familiar: bool `[N]`, whether an image is like the labelled ones; the estimate is of such images only, and the
@@ -42,9 +61,11 @@ class Classification:
     images: NDArray[np.int64]
     predicted: NDArray[np.integer]
     probability: NDArray[np.float64]
+    bounds: NDArray[np.float64]
     estimated_accuracy: float | None
     interval: tuple[float, float] | None
     method: str
+    judged_on: int
     compared: tuple[Compared, ...]
     labelled: NDArray[np.bool_]
     familiar: NDArray[np.bool_]
@@ -56,6 +77,21 @@ class Classification:
         """
         enough = (self.probability >= least) & self.familiar if least > 0 else np.True_
         return self.labelled | ((self.predicted != NONE) & enough)
+
+    def expected(self, least: float = 0.0) -> Expectation | None:
+        """How many of the proposals with at least this probability are right; None where that can't be said.
+
+        Of unlabelled, familiar images only. The interval goes from the lower end of Wilson's for the pessimistic
+        probabilities, labels being worth a quarter of as many drawn at random, to the upper end of that for the
+        optimistic ones. What that comes to is measured in docs/labelling.md.
+        """
+        about = self.sure(least) & self.familiar & ~self.labelled
+        if self.estimated_accuracy is None or not about.any():
+            return None
+        accuracy = float(self.probability[about].mean())
+        means = [accuracy, *self.bounds[about].mean(0).tolist()]
+        low, high = wilson(min(means), self.judged_on / _WORTH)[0], wilson(max(means), self.judged_on)[1]
+        return Expectation(int(about.sum()), accuracy, (low, high))
 
 
 @dataclass(frozen=True)
@@ -69,12 +105,19 @@ class Classifier:
 
     def probabilities(self, vectors: NDArray[np.float32]) -> NDArray[np.float64]:
         """Unit vectors `[N, D]` to probabilities `[N, C]`."""
-        shares = softmax(self.head.logits(vectors) / self.choice.temperature)
-        return (1 - self.doubt) * shares + self.doubt / len(self.classes)
+        return self.shares(self.head.logits(vectors), self.choice.temperature)
+
+    def shares(self, logits: NDArray[np.float64], temperature: float) -> NDArray[np.float64]:
+        """Logits `[N, C]` to probabilities, by this temperature."""
+        return (1 - self.doubt) * softmax(logits / temperature) + self.doubt / len(self.classes)
 
 
 def train(
-    ids: NDArray[np.int64], vectors: NDArray[np.float32], labels: Mapping[int, str], linear: bool = False
+    ids: NDArray[np.int64],
+    vectors: NDArray[np.float32],
+    labels: Mapping[int, str],
+    linear: bool = False,
+    accepted: Set[int] = frozenset(),
 ) -> Classifier:
     """Fits the head that does best by cross-validation to the labelled embeddings.
 
@@ -83,12 +126,16 @@ def train(
         vectors: float32 `[N, D]`, rows of unit length.
         labels: id to label, for some of `ids`.
         linear: choose among linear heads only.
+        accepted: ids whose label was proposed and agreed to: learnt from, but no evidence of how good proposals are.
 
     Raises:
         MasslError: labels of fewer than two classes.
     """
     rows, targets, classes = examples(ids, labels)
-    choice = choose(vectors[rows], targets, linear)
+    # What was agreed to was proposed by a head that knew the others: whoever hides one of these must hide that, too.
+    given = ~np.isin(ids[rows], np.fromiter(accepted, np.int64, len(accepted)))
+    missing = np.bincount(targets[given], minlength=len(classes)).min() == 0
+    choice = untried(len(rows), linear) if missing else choose(vectors[rows[given]], targets[given], linear)
     head = choice.candidate.fit(vectors[rows], targets, len(classes))
     # No surer than so few examples can make anyone: after n of them, one more that is wrong is not ruled out
     # (Laplace's rule of succession).
@@ -100,6 +147,7 @@ def classify(
     vectors: NDArray[np.float32],
     labels: Mapping[int, str],
     rejected: Mapping[int, frozenset[str]] | None = None,
+    accepted: Set[int] = frozenset(),
 ) -> Classification:
     """Predicts a class for every image. Labelled images keep their own label, with probability 1.
 
@@ -109,27 +157,31 @@ def classify(
         labels: id to label, for some of `ids`.
         rejected: id to classes that somebody said it is not: they are not proposed for it. The remaining classes
             become no likelier by that, as the image may well be of none.
+        accepted: as of `train`.
 
     Raises:
         MasslError: labels of fewer than two classes.
     """
-    fitted = train(ids, vectors, labels)
+    fitted = train(ids, vectors, labels, accepted=accepted)
     rows, targets, classes = examples(ids, labels)
-    shares = fitted.probabilities(vectors)
+    choice, logits = fitted.choice, fitted.head.logits(vectors)
+    shares = fitted.shares(logits, choice.temperature)
     place = {identity: row for row, identity in enumerate(ids.tolist())} if rejected else {}
     for image, names in (rejected or {}).items():
         if image in place:
             shares[place[image], [classes.index(name) for name in names if name in classes]] = 0
     predicted, probability = shares.argmax(1), shares.max(1)
     predicted[probability == 0] = NONE
-    predicted[rows], probability[rows] = targets, 1.0
+    each = np.arange(len(ids))
+    one_by_one, clusters = (fitted.shares(logits, warmth)[each, predicted] for warmth in choice.temperatures)
+    bounds = np.stack([clusters, one_by_one], 1)
+    predicted[rows], probability[rows], bounds[rows] = targets, 1.0, 1.0
     labelled = np.zeros(len(ids), np.bool_)
     labelled[rows] = True
     counts = Counter(classes[target] for target in targets)
-    choice = fitted.choice
     return Classification(
-        classes, dict(counts), ids, predicted, probability, choice.accuracy, choice.interval, choice.candidate.method,
-        choice.compared, labelled, familiar(vectors, rows),
+        classes, dict(counts), ids, predicted, probability, bounds, choice.accuracy, choice.interval,
+        choice.candidate.method, choice.judged_on, choice.compared, labelled, familiar(vectors, rows),
     )  # fmt: skip
 
 

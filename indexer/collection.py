@@ -68,6 +68,9 @@ from indexer.vectors import CatalogVectors, Preparing
 from massl.errors import MasslError
 from massl.images import CATALOG, MAX_PIXELS, Skipped, check_folder, check_holds_images
 
+# Vectors, labels, rejected labels, and which labels were merely agreed to.
+LabellingState = tuple[tuple[str, int], dict[int, str], dict[int, frozenset[str]], frozenset[int]]
+
 
 class CollectionBusy(MasslError):
     """Another process is indexing the collection."""
@@ -552,15 +555,20 @@ class Collection:
         state = self.labelling_state()
         kept = self._classified
         if kept is None or kept[0] != state:
-            _, given, rejected = state
+            _, given, rejected, accepted = state
             ids, vectors = self._load_vectors()
-            kept = state, classify(ids, vectors, given, rejected)
+            kept = state, classify(ids, vectors, given, rejected, accepted)
             self._classified = kept
         return kept[1]
 
-    def labelling_state(self) -> tuple[tuple[str, int], dict[int, str], dict[int, frozenset[str]]]:
+    def labelling_state(self) -> LabellingState:
         """All that a classification follows from: it differs whenever a vector, a label or a rejection does."""
-        return self.vectors_state(), labels.by_image(self.catalog), rejections.by_image(self.catalog)
+        return (
+            self.vectors_state(),
+            labels.by_image(self.catalog),
+            rejections.by_image(self.catalog),
+            labels.accepted(self.catalog),
+        )
 
     def vectors_state(self) -> tuple[str, int]:
         """Differs whenever a vector does, or which there are."""
@@ -664,7 +672,7 @@ class Collection:
         """
         ids, vectors, targets, classes = self._examples()
         given = {int(identity): classes[target] for identity, target in zip(ids, targets, strict=True)}
-        fitted = train(ids, vectors, given, linear=True)
+        fitted = train(ids, vectors, given, linear=True, accepted=labels.accepted(self.catalog))
         deploy.write(fitted, self.encoder, Path(path))
         return fitted
 

@@ -11,6 +11,7 @@ from indexer.catalog import Catalog, in_parts, now
 from massl.errors import MasslError
 
 MAX_LABEL = 100  # characters
+ACCEPTED = "page (accepted)"  # author of what was proposed and agreed to: who agrees has not chosen the image
 
 
 @dataclass(frozen=True)
@@ -106,3 +107,8 @@ def of(catalog: Catalog, images: Sequence[int]) -> dict[int, Label | None]:
 def by_image(catalog: Catalog) -> dict[int, str]:
     """Image id to label, for searchable images."""
     return dict(catalog.read("SELECT image, label FROM labels JOIN images ON images.id = image WHERE state = 'ready'"))
+
+
+def accepted(catalog: Catalog) -> frozenset[int]:
+    """The images whose label was proposed and agreed to."""
+    return frozenset(image for (image,) in catalog.read("SELECT image FROM labels WHERE author = ?", [ACCEPTED]))

@@ -67,7 +67,7 @@ def suspects(
     """
     if np.bincount(targets, minlength=len(classes)).min() < 2:
         return []
-    shares = softmax(held_out(features, targets, choice.candidate) / choice.temperature)
+    shares = softmax(held_out(features, targets, choice.candidate) / choice.temperatures[0])
     rows = np.arange(len(targets))
     usual = np.array([shares[targets == target, target].mean() for target in range(len(classes))])
     confident = np.where(shares >= usual, shares, -1.0)

@@ -20,6 +20,7 @@ from app.tiles import MOST, PAGE_SIZES, Tile, section, tile
 from app.words import count, readable
 from indexer import Collection
 from indexer.classify import NONE, Classification
+from indexer.labels import ACCEPTED
 from indexer.queues import least_sure, most_sure
 from indexer.work import Result, Standing, Work
 from massl.errors import MasslError
@@ -48,6 +49,7 @@ EXPORTS = {
 _FETCHED_WITHIN = 300  # seconds
 PATIENCE = 0.5  # seconds: what is done by then looks as if it were done at once
 DOUBT = "without a class"
+_HALF = 0.5  # probability from which a proposal is rather right than wrong
 
 
 @dataclass
@@ -336,7 +338,7 @@ class Label(Screen):
         known = self.collection.label_counts()
         if not set(wanted.values()) <= set(known):
             raise MasslError("The classes have changed since; look at the proposals again")
-        return self._labelling.give(session, wanted, f"accepted {count(wanted)}")
+        return self._labelling.give(session, wanted, f"accepted {count(wanted)}", ACCEPTED)
 
     def _reject(self, session: Session, payload: Payload) -> str:
         seen = _seen(payload)
@@ -470,7 +472,8 @@ def _advice(total: int, classes: Mapping[str, int], result: Classification | Non
             if strange > total / 5
             else "Pictures unlike those that you labelled teach most while there are few labels.",
         }
-    if result is not None and (result.estimated_accuracy or 0) >= 0.9 and result.interval and result.interval[0] >= 0.8:
+    expected = result.expected(_HALF) if result is not None else None
+    if expected and expected.accuracy >= 0.9 and result and result.interval and result.interval[0] >= 0.8:
         return {
             "view": "sure",
             "text": "Accept what is most sure, page by page",
@@ -490,13 +493,17 @@ def _summary(result: Classification, sure: float) -> list[str]:
         single = [name for name, number in sorted(result.counts.items()) if number < 2]
         lines.append(
             "How good are the proposals? That can't be said yet: give every class at least two labelled pictures "
-            f"(so far only one: {', '.join(single)})."
+            + (f"(so far only one: {', '.join(single)})." if single else "by hand, not by accepting proposals.")
         )
     else:
-        likely, (low, high) = _percent(result.estimated_accuracy), (round(100 * share) for share in result.interval)
-        lines.append(
-            f"About {likely} % right for pictures like those that you labelled (very likely {low} to {high} %)."
-        )
+        if expected := result.expected(sure):
+            likely, (low, high) = _percent(expected.accuracy), (round(100 * share) for share in expected.interval)
+            about = f"About {likely} % of the {expected.images:,} proposals should be right"
+            if expected.images == 1:
+                about = f"The one proposal should be right, by about {likely} %"
+            lines.append(f"{about} (very likely {low} to {high} %).")
+        hidden, (low, high) = _percent(result.estimated_accuracy), (round(100 * share) for share in result.interval)
+        lines.append(f"Of your own labelled pictures, each hidden in turn, {hidden} % ({low} to {high} %).")
     strange = int((~result.familiar).sum())
     if strange:
         many = "1 picture is" if strange == 1 else f"{strange:,} pictures are"

@@ -17,6 +17,7 @@ import pytest
 from app.screens.label import Label
 from app.session import Session
 from indexer import Collection
+from indexer.labels import ACCEPTED
 from massl.errors import MasslError
 from tests.app.conftest import PHONE, Visit
 
@@ -72,10 +73,12 @@ def test_at_every_point_it_says_what_to_do_next(screen: Label) -> None:
     _label(collection, 3, "fruit")
     assert _done(screen, session)["advice"]["view"] == "different"
     assert drawn["view"] == "groups"  # what somebody works at stays
-    _label(collection, 9, "antique", "bug", "flag", "fruit", "painting", "space")
+    _label(collection, 7, "antique", "bug", "flag", "fruit", "painting", "space")
     drawn = _done(screen, session)
     assert drawn["advice"]["view"] in ("unsure", "sure")
-    assert "% right for pictures like those that you labelled (very likely" in drawn["summary"][0]
+    drawn = _done(screen, session, {"do": "sure", "sure": 1})
+    assert "proposals should be right (very likely" in drawn["summary"][0]
+    assert drawn["summary"][1].startswith("Of your own labelled pictures, each hidden in turn, ")
     collection.add_labels(
         "fruit", [image for image, _ in collection.images() if image not in _given(collection)], "test"
     )
@@ -97,10 +100,12 @@ def test_a_page_is_accepted_and_the_next_comes_and_all_is_undone(screen: Label) 
     drawn = _done(screen, session, {"do": "accept", "seen": proposed})
     assert drawn["message"]["text"] == "Accepted 23 pictures"
     labels = collection.labels_of([image for image, _ in proposed])
+    assert {labels[image].author for image, _ in proposed[1:]} == {ACCEPTED}  # nobody chose these
     assert labels[page[0]["id"]].label == "by hand"
     assert all(labels[image].label == guess for image, guess in proposed[1:])
     assert not {tile["id"] for tile in _tiles(drawn)} & {image for image, _ in proposed}
     collection.remove_labels([page[0]["id"]])
+    assert collection.classify().judged_on == 16  # the labels by hand, whatever was accepted
     assert "Undone: accepted 23" in screen.do(session, {"do": "undo"})["message"]["text"]
     assert collection.labels() == before
 

@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from indexer import Collection
 from indexer.choosing import MOST, choose, folds, held_out, sample, wilson
 from indexer.classify import NONE, classify, train
+from indexer.groups import find_groups
 from indexer.heads import LOGISTIC, NEIGHBOURS, PROTOTYPES, Candidate, Linear, candidates, softmax
+from indexer.queues import most_different, most_sure
 from massl.errors import MasslError
 from tests.indexer.kinds import kinds, labels_of
 
@@ -197,3 +199,68 @@ def test_labels_of_several_classes_are_given_together_or_not_at_all(collection: 
     assert collection.labels() == []
     assert collection.give_labels({1: " fine ", 2: "<b>bold</b>"}, "me") == 2
     assert collection.label_counts() == {"<b>bold</b>": 1, "fine": 1}
+
+
+def _by_the_page(seed: int) -> tuple[list[float], list[float], bool]:
+    """What was said beforehand, of one's own pictures and of the proposals, each less the truth, of pictures labelled
+    as the page suggests: the middles of groups, by what most of them show, then what is most different; and whether the
+    truth lay in the interval.
+    """
+    ids, vectors, targets = kinds(600, 4, seed=seed, spread=1.3)
+    labels: dict[int, str] = {}
+    place = {int(image): row for row, image in enumerate(ids)}
+    for group in find_groups(ids, vectors):
+        rows = [place[image] for image in group.typical]
+        most = int(np.bincount(targets[rows]).argmax())
+        labels |= {int(ids[row]): "abcd"[most] for row in rows if targets[row] == most}
+    for row in most_different(vectors, np.isin(ids, list(labels)), 24):
+        labels[int(ids[row])] = "abcd"[targets[row]]
+    result = classify(ids, vectors, labels)
+    names = np.array(["abcd".index(name) for name in result.classes])
+    about = result.familiar & ~result.labelled
+    right = float((names[result.predicted] == targets)[about].mean())
+    expected = result.expected()
+    assert expected is not None
+    assert result.estimated_accuracy is not None
+    assert expected.images == about.sum()
+    low, high = expected.interval
+    assert low < expected.accuracy < high
+    return [result.estimated_accuracy - right], [expected.accuracy - right], low <= right <= high
+
+
+def test_what_is_said_of_proposals_is_less_flattered_by_easy_labels_than_what_is_said_of_these() -> None:
+    own, proposals, inside = zip(*(_by_the_page(seed) for seed in range(8)), strict=True)
+    assert np.mean(own) > 0.05  # groups are easy: cross-validation over them promises too much
+    assert abs(np.mean(proposals)) < np.mean(own) / 2
+    assert sum(inside) >= 7
+
+
+def test_labels_that_were_only_agreed_to_are_no_evidence_and_yet_are_learnt_from() -> None:
+    ids, vectors, targets = kinds(600, 3, seed=3, spread=1.5)
+    labels = labels_of(ids, targets, 12)
+    before = classify(ids, vectors, labels)
+    easy = most_sure(before)[:60]
+    agreed = {int(ids[row]): before.classes[before.predicted[row]] for row in easy}
+    counted = classify(ids, vectors, labels | agreed)
+    after = classify(ids, vectors, labels | agreed, accepted=set(agreed))
+    assert (after.judged_on, counted.judged_on) == (36, 96)
+    assert counted.estimated_accuracy is not None
+    assert after.estimated_accuracy is not None
+    assert before.estimated_accuracy is not None
+    assert counted.estimated_accuracy > before.estimated_accuracy + 0.1  # "94 %" became "97 %" by agreeing
+    assert after.estimated_accuracy == before.estimated_accuracy
+    assert sum(after.counts.values()) == 96
+    assert after.labelled[easy].all()
+    nobody = classify(ids, vectors, labels, accepted=set(labels))
+    assert (nobody.estimated_accuracy, nobody.expected()) == (None, None)
+
+
+def test_the_surer_the_proposals_the_more_of_them_are_expected_to_be_right() -> None:
+    ids, vectors, targets = kinds(600, 3, seed=5, spread=1.5)
+    result = classify(ids, vectors, labels_of(ids, targets, 15))
+    every, sure = result.expected(), result.expected(0.8)
+    assert every is not None
+    assert sure is not None
+    assert sure.accuracy > every.accuracy
+    assert sure.images == (result.sure(0.8) & ~result.labelled).sum() < every.images
+    assert result.expected(1.0) is None
