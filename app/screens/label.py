@@ -15,7 +15,7 @@ import numpy as np
 
 from app.labelling import Labelling
 from app.screens.screen import Action, Screen
-from app.session import Payload, Session, images, number
+from app.session import Payload, Session, Step, images, number
 from app.tiles import MOST, PAGE_SIZES, Tile, section, tile
 from app.words import count, readable
 from indexer import Collection
@@ -37,6 +37,7 @@ VIEWS = {
     "check": "Labels to check",
     "curve": "How good is it?",
 }
+QUEUES = ("different", "unsure", "sure")  # views of a page that is answered
 SORTED = ("unsure", "sure", "class", "check", "curve")  # views that need two classes
 EXPORTS = {
     "csv": ("labels.csv", "text/csv", "Labels as a table (CSV)"),
@@ -62,6 +63,7 @@ class Desk:
         passed: pictures of the queue that were left for later, or rejected.
         sure: the least probability of a class, in percent.
         opened: section to number of tiles, where not the first few.
+        answered: steps that can be undone, each with the view and page that it answered, and what was passed then.
     """
 
     view: str | None = None
@@ -69,6 +71,7 @@ class Desk:
     passed: set[int] = field(default_factory=set)
     sure: int = 50
     opened: dict[str, int] = field(default_factory=dict)
+    answered: list[tuple[Step, str, list[int], set[int]]] = field(default_factory=list)
     download: dict[str, str] | None = None
 
 
@@ -94,12 +97,14 @@ class Label(Screen):
             "sure": self._sure,
             "more": self._more,
             "next": self._next,
-            "accept": self._accept,
-            "reject": self._reject,
+            "accept": partial(self._answer, self._accept),
+            "reject": partial(self._answer, self._reject),
             "keep": self._keep,
             "regroup": self._regroup,
             "export": self._export,
             **self._labelling.actions,
+            "label": partial(self._answer, self._labelling.actions["label"]),
+            "undo": self._undo,
         }
 
     def draw(self, session: Session) -> dict[str, Any]:
@@ -327,6 +332,26 @@ class Label(Screen):
         work = session.of(Desk)
         work.passed |= set(work.page)
         work.page = []
+
+    def _answer(self, action: Action, session: Session, payload: Payload) -> str | None:
+        """An action on the page of a queue, which is to come back when the action is undone."""
+        work = session.of(Desk)
+        view, page, passed = work.view, list(work.page), set(work.passed)
+        said = action(session, payload)
+        if view in QUEUES:
+            work.answered.append((session.steps[-1], view, page, passed))
+        return said
+
+    def _undo(self, session: Session, payload: Payload) -> str | None:
+        work = session.of(Desk)
+        last = session.steps[-1] if session.steps else None
+        said = self._labelling.actions["undo"](session, payload)
+        for step, view, page, passed in work.answered:
+            if step is last:
+                work.view, work.page, work.passed = view, page, passed
+        # Other screens undo steps as well, and the oldest can't be undone any more.
+        work.answered = [entry for entry in work.answered if any(entry[0] is step for step in session.steps)]
+        return said
 
     def _accept(self, session: Session, payload: Payload) -> str:
         seen = _seen(payload)

@@ -106,8 +106,27 @@ def test_a_page_is_accepted_and_the_next_comes_and_all_is_undone(screen: Label) 
     assert not {tile["id"] for tile in _tiles(drawn)} & {image for image, _ in proposed}
     collection.remove_labels([page[0]["id"]])
     assert collection.classify().judged_on == 16  # the labels by hand, whatever was accepted
-    assert "Undone: accepted 23" in screen.do(session, {"do": "undo"})["message"]["text"]
+    drawn = _done(screen, session, {"do": "undo"})
+    assert "Undone: accepted 23" in drawn["message"]["text"]
     assert collection.labels() == before
+    # The page comes back: what is accepted next must be what was looked at.
+    assert [tile["id"] for tile in _tiles(drawn)] == [image for image, _ in proposed]
+
+
+def test_undoing_brings_back_the_page_whatever_was_looked_at_since(screen: Label) -> None:
+    session = Session()
+    _label(screen.collection, 4, "flag", "fruit", "space", "painting")
+    page = _tiles(_done(screen, session, {"do": "view", "view": "unsure"}))
+    _done(screen, session, {"do": "reject", "seen": [[page[0]["id"], page[0]["guess"]]]})
+    _done(screen, session, {"do": "accept", "seen": [[tile["id"], tile["guess"]] for tile in page[1:]]})
+    _done(screen, session, {"do": "next"})
+    _done(screen, session, {"do": "view", "view": "class"})
+    drawn = _done(screen, session, {"do": "undo"})
+    assert drawn["view"] == "unsure"
+    assert [tile["id"] for tile in _tiles(drawn)] == [tile["id"] for tile in page[1:]]
+    assert not any(tile["label"] for tile in _tiles(drawn))
+    drawn = _done(screen, session, {"do": "undo"})  # the rejected one is on its page again, where it was
+    assert [(tile["id"], tile["guess"]) for tile in _tiles(drawn)] == [(tile["id"], tile["guess"]) for tile in page]
 
 
 def test_rejected_proposals_leave_the_page_are_not_made_again_and_can_be_undone(screen: Label) -> None:
