@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +14,7 @@ from massl.errors import MasslError
 
 AUTHOR = "page"
 _MOST_STEPS = 100  # that can be undone
+_MOST_NAMED = 3  # labels that are named when others take their place
 
 
 @dataclass
@@ -61,7 +63,9 @@ class Labelling:
     def _label(self, session: Session, payload: Payload) -> str:
         name = str(payload.get("label") or "").strip()
         chosen = images(payload)
-        return self.give(session, dict.fromkeys(chosen, name), f"labelled {count(chosen)} “{name}”")
+        before = Counter(had[0] for had in self._labels_of(chosen).values() if had and had[0] != name)
+        said = self.give(session, dict.fromkeys(chosen, name), f"labelled {count(chosen)} “{name}”")
+        return f"{said}, {_replaced(before, len(chosen))}" if before else said
 
     def _unlabel(self, session: Session, payload: Payload) -> str:
         before = self._labels_of(images(payload))
@@ -95,6 +99,16 @@ class Labelling:
     def _labels_of(self, ids: list[int]) -> dict[int, tuple[str, str] | None]:
         found = self.collection.labels_of(ids)
         return {image: (item.label, item.author) if item else None for image, item in found.items()}
+
+
+def _replaced(before: Counter[str], images: int) -> str:
+    """Which labels gave way, the commonest first: as `of which 34 “cardboard” before`."""
+    shown = [f"{number:,} “{label}”" for label, number in before.most_common(_MOST_NAMED)]
+    if rest := before.total() - sum(number for _, number in before.most_common(_MOST_NAMED)):
+        shown.append(f"{rest:,} something else")
+    if images == 1:
+        return f"which was “{next(iter(before))}”"
+    return f"of which {', '.join(shown)} before; Undo brings {'that' if before.total() == 1 else 'those'} back"
 
 
 def _grouped(labels: Mapping[int, Any]) -> dict[Any, list[int]]:

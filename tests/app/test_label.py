@@ -192,6 +192,25 @@ def test_a_label_that_looks_wrong_is_shown_with_its_neighbours_and_is_kept_or_ch
     assert wrong not in [each["tile"]["id"] for each in drawn["suspects"]]
 
 
+def test_labels_that_give_way_to_another_are_told(screen: Label) -> None:
+    session = Session()
+    _label(screen.collection, 4, "flag", "fruit")
+    known = [screen.collection.image_id(item.path) for item in screen.collection.labels()]
+    free = [image for image, _ in screen.collection.images() if image not in known]
+
+    def said(images: list[int], label: str) -> str:
+        return str(screen.do(session, {"do": "label", "images": images, "label": label})["message"]["text"])
+
+    assert said(free[:2], "space") == "Labelled 2 pictures “space”"
+    mixed = said([*known, *free[:3]], "space")
+    assert mixed == "Labelled 11 pictures “space”, of which 4 “flag”, 4 “fruit” before; Undo brings those back"
+    assert said(free[:1], "<b>") == "Labelled 1 picture “<b>”, which was “space”"
+    assert said(free[:1], "<b>") == "Labelled 1 picture “<b>”"  # nothing gave way
+    for _ in range(3):
+        screen.do(session, {"do": "undo"})
+    assert screen.collection.label_counts() == {"flag": 4, "fruit": 4, "space": 2}
+
+
 def test_keys_of_classes_do_not_shift_when_one_is_added(screen: Label) -> None:
     session = Session()
     _label(screen.collection, 2, "flag", "space")
