@@ -77,7 +77,10 @@ class Labelling:
 
     def _undo(self, session: Session, payload: Payload) -> str:
         if not session.steps:
-            raise MasslError("There is nothing to undo")
+            raise MasslError(
+                "There is nothing to undo: steps can be taken back until the page is reloaded. Labels can still be "
+                "changed: select the pictures and label them anew, or remove their label"
+            )
         step = session.steps.pop()
         now = self._labels_of(list(step.before))
         # Only what still is as this step left it: somebody else may have labelled the same pictures since.

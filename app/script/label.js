@@ -104,7 +104,6 @@ function drawNaming(section) {
   };
   const field = make("input", {
     type: "text",
-    maxlength: "100",
     list: "massl-classes",
     placeholder: "Name of this class",
     "aria-label": `Name for ${section.title}`,
@@ -112,7 +111,8 @@ function drawNaming(section) {
     spellcheck: "false",
   });
   const name = () => {
-    if (!field.value.trim()) return field.focus();
+    if (!field.value.trim()) complain("Type a name for the class first.");
+    if (!field.value.trim() || tooLong(field.value.trim())) return field.focus({ preventScroll: true });
     act({ do: "label", images: meant(), label: field.value });
     clear();
   };

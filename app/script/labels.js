@@ -1,12 +1,21 @@
 // The bar that labels the selected pictures, and its keys.
 
+const MAX_LABEL = 100; // characters
 let draft = ""; // the class name being typed, kept over redraws
 let answer = null; // on a screen that proposes classes: answers "accept" or "reject" to the proposals on show
 
+// Said, not cut: what is left of a name that was cut is another name.
+function tooLong(name) {
+  const long = [...name].length > MAX_LABEL;
+  if (long) complain(`That name has ${[...name].length.toLocaleString()} characters, and a class can have ${MAX_LABEL}. Nothing was labelled.`);
+  return long;
+}
+
 function label(name) {
   name = name.trim();
-  if (!name) return;
+  if (!name) return complain("Type a name for the class first.");
   if (!chosen.size) return complain("Select some pictures first: the circle in a picture's corner, or Space.");
+  if (tooLong(name)) return;
   draft = "";
   act({ do: "label", images: [...chosen], label: name });
   clear();
@@ -28,7 +37,6 @@ function drawBar() {
   const typing = typed && document.activeElement === typed;
   const input = make("input", {
     type: "text",
-    maxlength: "100",
     placeholder: "Name of a class",
     "aria-label": "Name of a class for the selected pictures",
     autocomplete: "off",
@@ -91,7 +99,7 @@ function drawBar() {
 function onKey(event) {
   if (!visible() || !value || /^(INPUT|TEXTAREA|SELECT)$/.test(event.target.tagName)) return;
   if (event.key === "Escape" && chosen.size) clear();
-  else if (event.key === "z" && (event.ctrlKey || event.metaKey) && !event.shiftKey && value.undo) {
+  else if (event.key === "z" && (event.ctrlKey || event.metaKey) && !event.shiftKey) {
     event.preventDefault();
     act({ do: "undo" });
   } else if (/^[1-9]$/.test(event.key) && chosen.size && !event.ctrlKey && !event.metaKey && !event.altKey) {

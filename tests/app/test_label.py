@@ -19,7 +19,7 @@ from app.session import Session
 from indexer import Collection
 from indexer.labels import ACCEPTED
 from massl.errors import MasslError
-from tests.app.conftest import PHONE, Visit
+from tests.app.conftest import PHONE, Visit, show
 
 
 @pytest.fixture
@@ -292,6 +292,18 @@ def _until(tab: Any, text: str, where: str = ".ask") -> None:
     )
 
 
+def test_ctrl_z_after_a_reload_says_that_there_is_nothing_to_undo(page: Any, screen: Label) -> None:
+    page.locator("#massl-label section .tick").nth(0).click()
+    page.locator("#massl-label .bar input").fill("flower")
+    page.keyboard.press("Enter")
+    _until(page, "Labelled 1 picture", ".bar")
+    page.reload()
+    show(page, "Label")
+    page.keyboard.press("Control+z")
+    _until(page, "There is nothing to undo: steps can be taken back until the page is reloaded.", ".message.error")
+    assert screen.collection.label_counts() == {"flower": 1}
+
+
 def test_a_person_names_groups_accepts_rejects_and_takes_the_labels_away(
     page: Any, screen: Label, tmp_path: Path
 ) -> None:
@@ -316,6 +328,16 @@ def test_a_person_names_groups_accepts_rejects_and_takes_the_labels_away(
     assert board.locator(".class .name").all_inner_texts()[0] == "<b>bold</b>"
     assert set(collection.label_counts()) == {"<b>bold</b>", "two"}
     _until(page, "labelled by hand")
+
+    # A name that is none, or too long, is said to be so, and what was typed stays.
+    naming = board.locator(".naming").nth(0)
+    for typed, told in (("   ", "Type a name"), ("n" * 10_000, "10,000 characters")):
+        naming.locator("input").fill(typed)
+        naming.locator("button").click()
+        assert told in board.locator(".message.error").inner_text()
+        assert naming.locator("input").input_value() == typed
+    assert set(collection.label_counts()) == {"<b>bold</b>", "two"}
+    naming.locator("input").fill("")
 
     # A rectangle drawn around the first two pictures selects them, and a key names them.
     board.get_by_role("button", name="Least sure").click()
