@@ -40,11 +40,11 @@ VIEWS = {
 QUEUES = ("different", "unsure", "sure")  # views of a page that is answered
 SORTED = ("unsure", "sure", "class", "check", "curve")  # views that need two classes
 EXPORTS = {
-    "csv": ("labels.csv", "text/csv", "Labels as a table (CSV)"),
-    "csv+": ("predictions.csv", "text/csv", "Labels and predictions as a table (CSV)"),
-    "imagefolder": ("metadata.csv", "text/csv", "For ImageFolder (a manifest)"),
-    "coco": ("coco.json", "application/json", "COCO"),
-    "label-studio": ("label-studio.json", "application/json", "Label Studio, with predictions"),
+    "csv+": ("predictions.csv", "text/csv", "Labels and proposals as a table (CSV)"),
+    "csv": ("labels.csv", "text/csv", "Only the labels as a table (CSV)"),
+    "imagefolder": ("metadata.csv", "text/csv", "Only the labels, for ImageFolder (a manifest)"),
+    "coco": ("coco.json", "application/json", "Only the labels, as COCO"),
+    "label-studio": ("label-studio.json", "application/json", "Labels and proposals, for Label Studio"),
     "onnx": ("classifier.onnx", "application/octet-stream", "The classifier itself (ONNX)"),
 }
 _FETCHED_WITHIN = 300  # seconds
@@ -135,9 +135,8 @@ class Label(Screen):
             "sure": work.sure,
             "sorted": result is not None,
             "exports": [
-                {"key": key, "name": name}
+                {"key": key, "name": name, "ready": len(classes) >= 2 or key not in ("csv+", "onnx")}
                 for key, (_, _, name) in EXPORTS.items()
-                if len(classes) >= 2 or "+" not in key
             ]
             if classes
             else [],
@@ -388,6 +387,7 @@ class Label(Screen):
             raise MasslError("The page is older than the program; reload it")
         work = session.of(Desk)
         name, mime, title = EXPORTS[kind]
+        holds = ""
         if kind == "onnx":
             # Too large for a message: fetched by a name that nobody can guess, and gone then. What nobody fetched goes
             # when another is made, and at the latest with the server.
@@ -404,10 +404,14 @@ class Label(Screen):
             work.download = {"name": name, "href": f"download/{folder.name}/{name}"}
         else:
             predictions = kind in ("csv+", "label-studio") and len(self.collection.label_counts()) >= 2
+            result = self.collection.classify() if predictions else None
             text = self.collection.export_labels(kind.rstrip("+"), predictions, max(1, work.sure) / 100)
+            if result is not None:
+                number = int(result.sure(max(1, work.sure) / 100).sum()) - sum(result.counts.values())
+                holds = f", {number:,} proposed at least {max(1, work.sure)} % sure"
             # As text, made into a file by the browser: nothing is written that would have to be cleared away.
             work.download = {"name": name, "type": mime, "text": readable(text)}
-        return f"Exported {name}: {title}"
+        return f"Exported {name}: {title}{holds}"
 
 
 def _seen(payload: Payload) -> dict[int, str]:

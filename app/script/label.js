@@ -66,7 +66,13 @@ function drawExports(open) {
     make(
       "div",
       { class: "choices" },
-      value.exports.map((entry) => button(entry.name, () => act({ do: "export", format: entry.key }), { class: "choice" })),
+      value.exports.map((entry) => 
+        button(entry.name, () => act({ do: "export", format: entry.key }), {
+          class: "choice",
+          disabled: !entry.ready,
+          title: entry.ready ? "" : "Needs labels of two classes",
+        }),
+      ),
     ),
   );
 }

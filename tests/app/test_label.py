@@ -192,6 +192,27 @@ def test_a_label_that_looks_wrong_is_shown_with_its_neighbours_and_is_kept_or_ch
     assert wrong not in [each["tile"]["id"] for each in drawn["suspects"]]
 
 
+def test_the_table_of_labels_and_proposals_is_offered_first_and_says_how_many_it_holds(screen: Label) -> None:
+    session = Session()
+    _label(screen.collection, 4, "flag")
+    offered = _done(screen, session)["exports"]
+    assert [entry["name"] for entry in offered][:2] == [
+        "Labels and proposals as a table (CSV)",
+        "Only the labels as a table (CSV)",
+    ]
+    assert [entry["ready"] for entry in offered] == [False, True, True, True, True, False]  # with one class only
+    _label(screen.collection, 4, "fruit", "space")
+    assert all(entry["ready"] for entry in _done(screen, session)["exports"])
+    _done(screen, session, {"do": "sure", "sure": 60})
+    drawn = _done(screen, session, {"do": "export", "format": "csv+"})
+    rows = list(csv.DictReader(drawn["download"]["text"].splitlines()))
+    proposed = [float(row["probability"]) for row in rows if row["author"] == "massl"]
+    assert drawn["message"]["text"].endswith(f", {len(proposed)} proposed at least 60 % sure")
+    assert proposed
+    assert min(proposed) >= 0.6
+    assert len(rows) == len(proposed) + 12
+
+
 def test_labels_that_give_way_to_another_are_told(screen: Label) -> None:
     session = Session()
     _label(screen.collection, 4, "flag", "fruit")
@@ -373,7 +394,7 @@ def test_a_person_names_groups_accepts_rejects_and_takes_the_labels_away(
 
     board.locator(".menu summary").click()
     with page.expect_download() as waiting:
-        board.get_by_role("button", name="Labels and predictions").click()
+        board.get_by_role("button", name="Labels and proposals as a table").click()
     waiting.value.save_as(tmp_path / "all.csv")
     rows = list(csv.DictReader((tmp_path / "all.csv").open(encoding="utf-8")))
     assert before + 2 <= len(rows) <= len(collection)
