@@ -39,7 +39,8 @@ LOWEST = 0.75  # agreement under which nothing is called a duplicate, however un
 ENOUGH = 20  # looks at unrelated neighbours, under which they tell nothing,
 UNKNOWN = 0.9  # and the agreement that is asked for then
 FALSE = 0.02  # of the near pairs, how many may be expected to be false
-PLAN = ("group", "path", "action", "kind", "score", "expected_false_matches", "bytes")
+PLAN = ("group", "path", "action", "kind", "score", "expected_false_matches", "bytes", "decided", "reason")
+LOOK = 0.85  # agreement under which the plan asks to look before a near duplicate is removed
 
 
 @dataclass(frozen=True)
@@ -454,15 +455,24 @@ def described(catalog: Catalog, groups: Sequence[Sequence[int]]) -> list[tuple[D
 
 
 def plan(found: Duplicates) -> str:
-    """What to keep and what to remove, as CSV with the columns `PLAN`, a line a file."""
+    """What to keep and what to remove, as CSV with the columns `PLAN`, a line a file.
+
+    `decided` says of each group whether somebody chose what to keep, `yes`, or it is merely suggested, `no`; `reason`,
+    by what that file is the one to keep, and of the others whether their content is the same.
+    """
     text = io.StringIO(newline="")
     rows = csv.writer(text, lineterminator="\n")
     rows.writerow(PLAN)
     for number, group in enumerate(found.groups, 1):
+        decided, reason = "yes" if group[0].chosen else "no", why(group)
         for item in group:
+            if item.kind == "exact":
+                reason = "same content"
+            elif item.kind == "near":
+                reason = "near copy" if item.score >= LOOK else "near copy, please look"
             false_matches = "" if item.false_matches is None else f"{item.false_matches:.3g}"
             action = ("keep", "") if item.kind == "keep" else ("remove", item.kind)
-            rows.writerow((number, item.path, *action, f"{item.score:.4f}", false_matches, item.bytes))
+            rows.writerow((number, item.path, *action, f"{item.score:.4f}", false_matches, item.bytes, decided, reason))
     return text.getvalue()
 
 

@@ -89,6 +89,15 @@ def test_groups_are_decided_remembered_and_taken_away_as_a_plan(undecided: Colle
     drawn = screen.do(session, {"do": "filter", "filter": "decided"})
     assert files(drawn) == [{copy["path"]: "chosen", near["files"][0]["path"]: "copy"}]
 
+    # The plan tells what somebody decided from what is merely suggested.
+    rows = list(csv.DictReader(io.StringIO(screen.do(session, {"do": "csv"})["download"]["text"])))
+    told = {row["path"]: (row["action"], row["decided"], row["reason"]) for row in rows}
+    assert told[copy["path"]] == ("keep", "yes", "chosen")
+    assert told[near["files"][0]["path"]][:2] == ("remove", "yes")
+    assert told[exact["files"][0]["path"]][:2] == ("keep", "no")
+    assert told[exact["files"][0]["path"]][2] == exact["files"][0]["note"].lower()
+    assert told[exact["files"][1]["path"]] == ("remove", "no", "same content")
+
     screen.do(session, {"do": "filter", "filter": "open"})
     drawn = screen.do(session, {"do": "both", "image": exact["image"]})
     assert (drawn["groups"], drawn["empty"]) == ([], "Every group is decided.")

@@ -40,7 +40,9 @@ def test_duplicates_are_listed_planned_and_left_alone(massl, indexed: tuple[Path
         (item["kind"], item["path"]) for item in group[1:]
     } == {("near", smaller), ("exact", HOSTILE)}
     rows = list(csv.DictReader(plan.open(newline="")))
-    assert list(rows[0]) == ["group", "path", "action", "kind", "score", "expected_false_matches", "bytes"]
+    assert list(rows[0]) == [
+        "group", "path", "action", "kind", "score", "expected_false_matches", "bytes", "decided", "reason",
+    ]  # fmt: skip
     assert [row["action"] for row in rows] == ["keep", "remove", "remove"]
     assert {row["path"] for row in rows} == {original, smaller, HOSTILE}
     assert all(int(row["bytes"]) == (photos / row["path"]).stat().st_size for row in rows)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import os
 import shutil
 import tracemalloc
@@ -13,7 +15,7 @@ import pytest
 from indexer import Collection, Encoder, duplicates
 from indexer.agreement import Looks
 from indexer.decisions import Decided
-from indexer.duplicates import Duplicates, _Candidates, _File
+from indexer.duplicates import Duplicate, Duplicates, _Candidates, _File, plan
 from indexer.engines import Exact
 from massl.errors import MasslError
 from tests.indexer.copies import EDITS, copy_of
@@ -318,3 +320,13 @@ def test_a_choice_ends_when_the_file_changes(pair: tuple[Collection, list[str]])
         file.write(b" another file now")
     collection.update()
     assert smaller in removed(collection)
+
+
+def test_the_plan_asks_to_look_at_near_duplicates_that_agree_less() -> None:
+    def file(image: int, kind: str, score: float) -> Duplicate:
+        return Duplicate(image, f"{image}.jpg", kind, score, None, 10 - image, 4, 4, image)
+
+    group = (file(1, "keep", 1.0), file(2, "exact", 1.0), file(3, "near", 0.97), file(4, "near", 0.8))
+    rows = list(csv.DictReader(io.StringIO(plan(Duplicates((group,), 4, 3, 0.75, 0)))))
+    assert [row["reason"] for row in rows] == ["largest file", "same content", "near copy", "near copy, please look"]
+    assert {row["decided"] for row in rows} == {"no"}
