@@ -25,7 +25,7 @@ from indexer.filters import count
 from indexer.query import Ranking
 from massl.errors import MasslError
 
-BANDS = {"same": "Same", "alike": "Alike", "weak": "Weak"}
+BANDS = {"same": "Same", "alike": "Alike", "weak": "Loose"}
 PAGE = 48  # tiles that are fetched at a time, as one scrolls
 MOST_UPLOADS = 24  # pictures of one's own that a session remembers
 NEIGHBOURS = 6
@@ -344,7 +344,10 @@ def _chance(false_matches: float, rank: int) -> str:
     if false_matches < 0.1:
         return "Hardly a coincidence: an unrelated picture would almost never look this alike"
     if false_matches >= rank:
-        return "No better than chance: as many unrelated pictures of this folder would look this alike"
+        return (
+            "As alike as much in this folder is: it may well show something of the same kind, but nothing says that it "
+            "is the same picture or thing"
+        )
     few = max(1, round(false_matches))
     return f"About {few:,} unrelated picture{'s' * (few > 1)} of this folder would look this alike by chance"
 
@@ -352,14 +355,14 @@ def _chance(false_matches: float, rank: int) -> str:
 def _chance_short(false_matches: float, rank: int) -> str:
     if false_matches < 0.1:
         return "hardly by chance"
-    return "as by chance" if false_matches >= rank else f"{max(1, round(false_matches)):,} by chance"
+    return "common here" if false_matches >= rank else f"{max(1, round(false_matches)):,} by chance"
 
 
 def _among(false_matches: float, above: int) -> str:
     if false_matches < 0.1:
         return "hardly any of them by chance"
     if false_matches >= above:
-        return "no more than chance would bring"
+        return "that much likeness is common in this folder"
     return f"about {max(1, round(false_matches)):,} of them by chance"
 
 

@@ -11,7 +11,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from app.screens.find import PAGE, Find
+from app.screens.find import BANDS, PAGE, Find, _among, _chance, _chance_short
 from app.server import serve
 from app.session import Session
 from indexer import Collection, Encoder, Query
@@ -445,3 +445,12 @@ def test_own_pictures_are_forgotten_in_the_end_but_not_those_in_use(
     gone = find.do(session, {"do": "ask", "examples": first})
     assert "choose it again" in gone["message"]["text"]
     assert gone["asked"] == screen["asked"]  # what was there stays
+
+
+def test_a_picture_of_the_same_kind_is_not_called_as_good_as_nothing() -> None:
+    # Other red roses score as much as many pictures of the folder do: that is no copy, and yet what was looked for.
+    told = [BANDS["weak"], _chance_short(8.0, 3), _chance(8.0, 3), _among(8.0, 3)]
+    assert not any(word in " ".join(told).lower() for word in ("chance", "weak", "unrelated"))
+    assert "same kind" in _chance(8.0, 3)
+    assert _chance_short(0.01, 1) == "hardly by chance"
+    assert _among(2.0, 10) == "about 2 of them by chance"
