@@ -22,12 +22,15 @@ from indexer import Collection
 from indexer.classify import NONE, Classification
 from indexer.labels import ACCEPTED
 from indexer.queues import least_sure, most_sure
+from indexer.suspects import Suspect
 from indexer.work import Result, Standing, Work
 from massl.errors import MasslError
 
 PAGE = PAGE_SIZES[0]
 SECTION = 12  # tiles of a class at first
 SUSPECTS = 12  # labels to check at a time
+ENOUGH = 20  # labels from which they are checked without being asked,
+MANY = 2_000  # and to which: more of them take long
 VIEWS = {
     "groups": "Groups",
     "different": "Most different",
@@ -116,7 +119,7 @@ class Label(Screen):
         if len(classes) >= 2:
             sorting = _asked(self._sorting, self.collection.labelling_state(), 2 * PATIENCE)
         result = sorting.result
-        advice = _advice(total, classes, result)
+        advice = _advice(total, classes, result, self._waiting(result))
         view = work.view or advice["view"]
         if view in SORTED and len(classes) < 2:
             view = "groups" if not classes else "different"
@@ -158,6 +161,26 @@ class Label(Screen):
         work.page, work.view = [], None
         self._grouping.forget()
         self._checking.forget()
+
+    def _waiting(self, result: Classification | None) -> int:
+        """How many labels look wrong and wait for somebody to look at them, as far as that is known by now."""
+        if result is None or not ENOUGH <= sum(result.counts.values()) <= MANY:
+            return 0
+        # Begun, and not waited for: it takes as long as the sorting did.
+        return len(self._suspects(_asked(self._checking, self.collection.labelling_state(), 0)))
+
+    def _suspects(self, checking: Standing[list[Suspect]]) -> list[Suspect]:
+        # What was answered since the check was made waits for no further answer.
+        found, kept = checking.result or [], self.collection.confirmed_labels()
+        try:
+            now = self.collection.labels_of([suspect.image for suspect in found])
+        except MasslError:  # one of them has left the collection since
+            return []
+        return [
+            suspect
+            for suspect in found
+            if _label(now[suspect.image]) == suspect.given and (suspect.image, suspect.given) not in kept
+        ]
 
     # Views ------------------------------------------------------------------------------------------------------------
 
@@ -273,15 +296,7 @@ class Label(Screen):
     def _draw_check(self, session: Session, result: Classification | None, drawn: dict[str, Any]) -> None:
         checking = _asked(self._checking, self.collection.labelling_state())
         _tell("Checking the labels", checking, drawn)
-        # What was answered since the check was made waits for no further answer.
-        kept = self.collection.confirmed_labels()
-        found = checking.result or []
-        now = self.collection.labels_of([suspect.image for suspect in found])
-        waiting = [
-            suspect
-            for suspect in found
-            if _label(now[suspect.image]) == suspect.given and (suspect.image, suspect.given) not in kept
-        ]
+        waiting = self._suspects(checking)
         ids = [image for suspect in waiting for image in (suspect.image, *(near for near, _ in suspect.neighbours))]
         paths = dict(zip(ids, self.collection.paths_of(ids), strict=True))
         drawn["suspects"] = [
@@ -468,8 +483,8 @@ def _tell(what: str, standing: Standing[Any], drawn: dict[str, Any]) -> None:
         drawn["problem"] = f"{what} failed: {readable(standing.reason)}"
 
 
-def _advice(total: int, classes: Mapping[str, int], result: Classification | None) -> dict[str, str]:
-    """What to do next, why, and in which view."""
+def _advice(total: int, classes: Mapping[str, int], result: Classification | None, doubtful: int) -> dict[str, str]:
+    """What to do next, why, and in which view; `doubtful` labels look wrong."""
     labelled = sum(classes.values())
     strange = int((~result.familiar).sum()) if result is not None else 0
     if not classes:
@@ -490,6 +505,12 @@ def _advice(total: int, classes: Mapping[str, int], result: Classification | Non
             "view": "different",
             "text": f"Give “{single[0]}” a second picture",
             "why": "Only then can anybody tell how well the classes are told apart.",
+        }
+    if doubtful:
+        return {
+            "view": "check",
+            "text": "Check 1 label that looks wrong" if doubtful == 1 else f"Check {doubtful:,} labels that look wrong",
+            "why": "The others would have named these pictures differently. One wrong label misleads many proposals.",
         }
     if labelled >= total:
         return {"view": "class", "text": "Everything is labelled", "why": "Export takes the labels away."}

@@ -75,13 +75,14 @@ def test_at_every_point_it_says_what_to_do_next(screen: Label) -> None:
     assert drawn["view"] == "groups"  # what somebody works at stays
     _label(collection, 7, "antique", "bug", "flag", "fruit", "painting", "space")
     drawn = _done(screen, session)
-    assert drawn["advice"]["view"] in ("unsure", "sure")
+    assert drawn["advice"]["view"] in ("unsure", "sure", "check")
     drawn = _done(screen, session, {"do": "sure", "sure": 1})
     assert "proposals should be right (very likely" in drawn["summary"][0]
     assert drawn["summary"][1].startswith("Of your own labelled pictures, each hidden in turn, ")
     collection.add_labels(
         "fruit", [image for image, _ in collection.images() if image not in _given(collection)], "test"
     )
+    collection.confirm_labels((suspect.image, suspect.given) for suspect in collection.suspects())  # all this fruit
     assert _done(screen, session)["advice"]["text"] == "Everything is labelled"
 
 
@@ -230,6 +231,22 @@ def test_labels_that_give_way_to_another_are_told(screen: Label) -> None:
     for _ in range(3):
         screen.do(session, {"do": "undo"})
     assert screen.collection.label_counts() == {"flag": 4, "fruit": 4, "space": 2}
+
+
+def test_the_panel_points_to_labels_that_look_wrong_until_they_are_answered(screen: Label) -> None:
+    collection, session = screen.collection, Session()
+    _label(collection, 9, "flag", "space", "fruit")
+    wrong = collection.image_id([item.path for item in collection.labels() if item.label == "flag"][4])
+    _done(screen, session)
+    collection.add_labels("space", [wrong], "test")
+    _done(screen, session, {"do": "view", "view": "check"})
+    drawn = _done(screen, session)
+    doubtful = [suspect["tile"]["id"] for suspect in drawn["suspects"]]
+    assert wrong in doubtful
+    assert drawn["advice"]["view"] == "check"
+    assert drawn["advice"]["text"].startswith(f"Check {len(doubtful)} label")
+    assert _done(screen, session, {"do": "keep", "images": doubtful})["advice"]["view"] != "check"
+    assert _done(screen, session, {"do": "undo"})["advice"]["view"] == "check"
 
 
 def test_keys_of_classes_do_not_shift_when_one_is_added(screen: Label) -> None:
