@@ -119,7 +119,8 @@ class Label(Screen):
         if len(classes) >= 2:
             sorting = _asked(self._sorting, self.collection.labelling_state(), 2 * PATIENCE)
         result = sorting.result
-        advice = _advice(total, classes, result, self._waiting(result))
+        checking = self._checked(result)
+        advice = _advice(total, classes, result, len(self._suspects(checking)))
         view = work.view or advice["view"]
         if view in SORTED and len(classes) < 2:
             view = "groups" if not classes else "different"
@@ -147,6 +148,7 @@ class Label(Screen):
             "suspects": [],
             "curve": None,
             "running": None,
+            "waiting": checking.state == "running",  # not told, but looked at again
             "problem": "",
             "empty": "" if total else "There are no pictures in this folder yet. Add some and run massl index.",
         }
@@ -162,14 +164,14 @@ class Label(Screen):
         self._grouping.forget()
         self._checking.forget()
 
-    def _waiting(self, result: Classification | None) -> int:
-        """How many labels look wrong and wait for somebody to look at them, as far as that is known by now."""
+    def _checked(self, result: Classification | None) -> Standing[list[Suspect]]:
+        """The check of the labels, begun once there are enough, and not waited for: it takes as long as the sorting."""
         if result is None or not ENOUGH <= sum(result.counts.values()) <= MANY:
-            return 0
-        # Begun, and not waited for: it takes as long as the sorting did.
-        return len(self._suspects(_asked(self._checking, self.collection.labelling_state(), 0)))
+            return Standing()
+        return _asked(self._checking, self.collection.labelling_state(), 0)
 
     def _suspects(self, checking: Standing[list[Suspect]]) -> list[Suspect]:
+        """The labels that look wrong and wait for somebody to look at them, as far as that is known by now."""
         # What was answered since the check was made waits for no further answer.
         found, kept = checking.result or [], self.collection.confirmed_labels()
         try:
@@ -313,7 +315,6 @@ class Label(Screen):
             }
             for suspect in waiting[:SUSPECTS]
         ]
-        drawn["waiting"] = len(waiting)
         if not waiting and not drawn["running"]:
             drawn["empty"] = "No label looks wrong: each agrees with what the others would have called the picture."
 
