@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import threading
 from pathlib import Path
 
-from massl.images import MAX_PIXELS, THUMBNAILS, ImageError, open_image
+from massl.images import MAX_PIXELS, THUMBNAILS, ImageError, decode, read_bytes
 
 SIDE = 256  # pixels of the longer side
 LARGE = 1024  # of one that is looked at by itself
@@ -15,15 +16,18 @@ LARGE = 1024  # of one that is looked at by itself
 def make(original: Path, digest: str, folder: Path, max_pixels: int = MAX_PIXELS, side: int = SIDE) -> Path | None:
     """The thumbnail of a file, from the cache or made now: WebP, upright, sRGB, without any metadata.
 
-    Named by the content's hash in hexadecimal, so that it is never stale. None if the original can't be read or
-    nothing can be written.
+    Named by the content's SHA-256 in hexadecimal, so that it is never stale. None if the original can't be read, is no
+    longer of that content (changed, or another that took its name), or nothing can be written.
     """
     path = folder / THUMBNAILS / digest[:2] / (f"{digest}.webp" if side == SIDE else f"{digest}-{side}.webp")
     if path.exists():
         return path
     temporary = path.with_suffix(f".{os.getpid()}-{threading.get_ident()}.tmp")
     try:
-        picture = open_image(original, side, max_pixels)
+        content = read_bytes(original)
+        if hashlib.sha256(content).hexdigest() != digest:
+            return None
+        picture = decode(content, side, max_pixels).picture
         picture.thumbnail((side, side), reducing_gap=2.0)
         path.parent.mkdir(parents=True, exist_ok=True)
         # A fresh picture of the pixels alone: nothing of the file's metadata can come along.

@@ -348,6 +348,24 @@ def test_thumbnails_carry_no_metadata(collection: Collection) -> None:
         assert not image.getexif()
 
 
+def test_a_thumbnail_is_never_made_of_another_picture_that_took_the_file_s_name(collection: Collection) -> None:
+    root = collection.root
+    Image.new("RGB", (64, 64), "red").save(root / "red.png")
+    Image.new("RGB", (64, 64), "blue").save(root / "blue.png")
+    collection.update()
+    image = collection.image_id("red.png")
+    (root / "red.png").rename(root / "moved.png")
+    shutil.copy(root / "blue.png", root / "red.png")
+    assert collection.thumbnail(image) is None  # what the index knows lies elsewhere now
+    assert collection.thumbnail(image, 1024) is None
+    collection.update()
+    thumbnail = collection.thumbnail(collection.image_id("moved.png"))
+    assert thumbnail is not None
+    with Image.open(thumbnail) as picture:
+        red, _, blue = picture.convert("RGB").getpixel((32, 32))
+    assert red > 200 > 50 > blue
+
+
 # Labels ---------------------------------------------------------------------------------------------------------------
 
 
