@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from app.session import Payload, Session, Step, images
@@ -17,13 +16,6 @@ _MOST_STEPS = 100  # that can be undone
 _MOST_NAMED = 3  # labels that are named when others take their place
 
 
-@dataclass
-class Keys:
-    """A session's classes in the order of their keys, which must not shift under its fingers: new ones come last."""
-
-    names: list[str] = field(default_factory=list)
-
-
 class Labelling:
     """The labelling actions on one collection. Holds no state of any session."""
 
@@ -33,11 +25,10 @@ class Labelling:
 
     def shown(self, session: Session) -> dict[str, Any]:
         """What the bar that labels shows."""
-        classes, keys = self.collection.label_counts(), session.of(Keys)
-        known = [name for name in keys.names if name in classes]
-        keys.names = [*known, *(name for name in classes if name not in known)]
+        counts = self.collection.label_counts()
         return {
-            "classes": [{"name": name, "count": classes[name]} for name in keys.names],
+            # In an order that stays: their keys must not shift under anybody's fingers.
+            "classes": [{"name": name, "count": counts[name]} for name in self.collection.classes() if name in counts],
             "undo": session.steps[-1].text if session.steps else None,
         }
 

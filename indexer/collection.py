@@ -536,6 +536,10 @@ class Collection:
         """How many searchable images carry each label, by label."""
         return labels.counts(self.catalog)
 
+    def classes(self) -> list[str]:
+        """The classes in use, in the order in which they were first named: the same for everybody."""
+        return labels.classes(self.catalog)
+
     def labels_of(self, images: Sequence[int]) -> dict[int, Label | None]:
         """The label of each of these images, or None.
 

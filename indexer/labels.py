@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from indexer.catalog import Catalog, in_parts, now
@@ -44,16 +45,32 @@ def give(catalog: Catalog, wanted: Mapping[int, str], author: str) -> int:
         check(label)
     rows = [(image, label.strip(), author, now()) for image, label in wanted.items()]
     with catalog.writing() as connection:
+        before = _noted_classes(connection.execute)
         try:
             connection.executemany("INSERT OR REPLACE INTO labels VALUES (?, ?, ?, ?)", rows)
         except sqlite3.IntegrityError:
             raise MasslError("one of these images is no longer in the collection; nothing was labelled") from None
+        _note_classes(connection, before, [label for _, label, _, _ in rows])
     return len(rows)
 
 
 def state(catalog: Catalog) -> tuple[tuple[str, int, str], ...]:
     """Each label, on how many images it is, and when it was last given: differs when labels do."""
     return tuple(catalog.read("SELECT label, count(*), max(at) FROM labels GROUP BY label ORDER BY label"))
+
+
+def _note_classes(connection: sqlite3.Connection, before: Iterable[str], given: Iterable[str]) -> None:
+    """Remembers in which order classes came; one that has lost all its labels ends when others are given."""
+    used = {name for (name,) in connection.execute("SELECT DISTINCT label FROM labels")}
+    order = json.dumps([name for name in dict.fromkeys([*before, *given]) if name in used])
+    connection.execute("INSERT OR REPLACE INTO meta VALUES ('classes', ?)", [order])
+
+
+def _noted_classes(read: Callable[[str], Iterable[tuple[str]]]) -> list[str]:
+    """In the order in which they came; of a catalog from before that was remembered, by the time of their labels."""
+    for (noted,) in read("SELECT value FROM meta WHERE key = 'classes'"):
+        return json.loads(noted)
+    return [name for (name,) in read("SELECT label FROM labels GROUP BY label ORDER BY min(at), label")]
 
 
 def check(label: str) -> None:
@@ -86,6 +103,12 @@ def counts(catalog: Catalog) -> dict[str, int]:
             "WHERE state = 'ready' GROUP BY label ORDER BY label"
         )
     )
+
+
+def classes(catalog: Catalog) -> list[str]:
+    """The classes of searchable images, in the order in which they were first named: the same for everybody."""
+    used = counts(catalog)
+    return [name for name in dict.fromkeys([*_noted_classes(catalog.read), *used]) if name in used]
 
 
 def of(catalog: Catalog, images: Sequence[int]) -> dict[int, Label | None]:

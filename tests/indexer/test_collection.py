@@ -417,6 +417,28 @@ def test_a_label_replaces_the_one_before_and_can_be_taken_off(collection: Collec
     assert [label.label for label in collection.labels()] == ["a"]
 
 
+def test_classes_keep_the_order_in_which_they_came(collection: Collection) -> None:
+    for name, image in (("zebra", 1), ("cat", 2), ("aardvark", 3)):
+        collection.add_labels(name, [image], "me")
+    collection.add_labels("cat", [1, 4], "me")  # zebra has no picture left
+    assert collection.classes() == ["cat", "aardvark"]
+    collection.add_labels("zebra", [5], "me")
+    collection.remove_labels([2, 1, 4])
+    collection.add_labels("cat", [1], "me")  # taken back
+    assert Collection.open(collection.root).classes() == ["cat", "aardvark", "zebra"]
+
+
+def test_classes_from_before_their_order_was_kept_come_by_the_time_of_their_first_label(collection: Collection) -> None:
+    collection.add_labels("zebra", [1], "me")
+    collection.add_labels("cat", [2], "me")
+    with collection.catalog.writing() as connection:
+        connection.execute("DELETE FROM meta WHERE key = 'classes'")
+        connection.execute("UPDATE labels SET at = '2024-01-01T00:00:00+00:00' WHERE image = 1")
+    assert collection.classes() == ["zebra", "cat"]
+    collection.add_labels("ant", [3], "me")
+    assert collection.classes() == ["zebra", "cat", "ant"]
+
+
 @pytest.mark.parametrize("label", ["", "  ", "x" * 101, "two\nlines", "nul\x00"])
 def test_labels_that_can_not_be_used_are_refused(collection: Collection, label: str) -> None:
     with pytest.raises(MasslError, match="a label is 1 to 100 printable characters"):
