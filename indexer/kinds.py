@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexer.catalog import Catalog
-from indexer.labels import by_image
+from indexer.labels import by_image, classes
 
 OTHERS, NONE = 254, 255  # of a kind beyond those that have a name; of none
 
@@ -21,7 +21,7 @@ class Kinds:
     """Which kind each image is of.
 
     Attributes:
-        names: of the kinds, the most frequent first.
+        names: of the kinds, the most frequent first, or each in the place that is its own.
         counts: how many images each has.
         others: kinds beyond those, and how many images they have together.
         of: uint8 `[N]`, a place in `names`, or `OTHERS`, or `NONE`.
@@ -33,27 +33,40 @@ class Kinds:
     of: NDArray[np.uint8]
 
     @classmethod
-    def count(cls, kinds: Sequence[str | None], most: int) -> Kinds:
-        """From each image's kind, or None; at most `most` of them keep their name."""
+    def count(cls, kinds: Sequence[str | None], most: int, order: Sequence[str] = ()) -> Kinds:
+        """From each image's kind, or None; the `most` most frequent keep their name.
+
+        Where there is an `order`, the place of a kind in it is its place in `names`, whatever the counts; those beyond
+        `most` take the places of those that are too rare for a name.
+        """
         counted = Counter(kind for kind in kinds if kind is not None)
         ranked = sorted(counted, key=lambda kind: (-counted[kind], kind))
         if len(ranked) == most + 1:  # a single other one is no shorter
             most += 1
-        place = {kind: min(rank, OTHERS) if rank < most else OTHERS for rank, kind in enumerate(ranked)}
+        named = _placed(ranked[:most], order) if order else ranked[:most]
+        place = dict.fromkeys(ranked, OTHERS) | {kind: min(at, OTHERS) for at, kind in enumerate(named)}
         of = np.fromiter((NONE if kind is None else place[kind] for kind in kinds), np.uint8, len(kinds))
         rest = ranked[most:]
         return cls(
-            tuple(ranked[:most]),
-            tuple(counted[kind] for kind in ranked[:most]),
+            tuple(named),
+            tuple(counted[kind] for kind in named),
             (len(rest), sum(counted[kind] for kind in rest)),
             of,
         )
 
 
+def _placed(named: Sequence[str], order: Sequence[str]) -> list[str]:
+    """`named`, each in its place of `order`; what is left of them in the places that are left, in that order too."""
+    places: list[str | None] = [kind if kind in named else None for kind in order[: len(named)]]
+    places += [None] * (len(named) - len(places))
+    rest = iter(kind for kind in dict.fromkeys([*order, *named]) if kind in named and kind not in places)
+    return [next(rest) if kind is None else kind for kind in places]
+
+
 def by_label(catalog: Catalog, ids: NDArray[np.int64], most: int) -> Kinds:
-    """Kinds of these images by the label that somebody gave them."""
+    """Kinds of these images by the label that somebody gave them, in the order in which classes came."""
     labels = by_image(catalog)
-    return Kinds.count([labels.get(image) for image in ids.tolist()], most)
+    return Kinds.count([labels.get(image) for image in ids.tolist()], most, classes(catalog))
 
 
 def by_folder(catalog: Catalog, ids: NDArray[np.int64], most: int) -> Kinds:

@@ -56,6 +56,32 @@ def test_labels_are_kinds_and_unlabelled_images_are_of_none(tmp_path: Path) -> N
     assert (found.names, found.counts, found.of.tolist()) == (("cat",), (2,), [NONE, 0, 0])
 
 
+def test_a_class_keeps_its_place_and_so_its_colour_whatever_is_labelled(tmp_path: Path) -> None:
+    catalog, ids = catalog_of(tmp_path, [f"{number}.jpg" for number in range(9)])
+    labels.add(catalog, "zebra", [1], "test")
+    labels.add(catalog, "cat", [2, 3, 4], "test")
+    before = kinds.by_label(catalog, ids, 9)
+    labels.add(catalog, "zebra", [4, 5, 6, 7], "test")
+    labels.add(catalog, "ant", [8, 9], "test")
+    after = kinds.by_label(catalog, ids, 9)
+    assert (before.names, before.counts) == (("zebra", "cat"), (1, 3))
+    assert (after.names, after.counts) == (("zebra", "cat", "ant"), (5, 2, 2))
+
+
+@given(st.lists(st.sampled_from("abcdef")), st.permutations("abcdef"), st.integers(1, 6))
+def test_with_an_order_the_same_kinds_have_names_and_early_ones_their_own_place(
+    given: list, order: list, most: int
+) -> None:
+    plain, placed = Kinds.count(given, most), Kinds.count(given, most, [kind for kind in order if kind in given])
+    assert sorted(zip(plain.names, plain.counts, strict=True)) == sorted(zip(placed.names, placed.counts, strict=True))
+    assert plain.others == placed.others
+    assert [placed.names[of] if of != OTHERS else None for of in placed.of] == [
+        plain.names[of] if of != OTHERS else None for of in plain.of
+    ]
+    for place, kind in enumerate([kind for kind in order if kind in given][: len(placed.names)]):
+        assert kind not in placed.names or placed.names[place] == kind
+
+
 def test_typical_ones_are_nearest_to_the_middle() -> None:
     vectors = np.array([[1, 0], [0.8, 0.6], [0, 1]], np.float32)
     assert kinds.typical(vectors, 2).tolist() == [1, 0]
