@@ -10,7 +10,7 @@ from indexer.background import BackgroundUpdate, Update
 
 
 class Progress:
-    """What the strip's script asks for, again and again, as long as there is something to wait for.
+    """What the strip's script asks for: often while there is something to wait for, and from time to time always.
 
     Args:
         collection: what is looked at.
@@ -22,14 +22,18 @@ class Progress:
         self._updating = updating
 
     def progress(self, data: object) -> dict[str, Any]:
-        """In plain values: `text` (empty: nothing to say), `kind` (`running`, `done`, `error`), `share`, `indexed`."""
-        if self._updating is None:
-            return {"text": "", "kind": "done", "share": None, "indexed": 0}
-        state = self._updating.state()
+        """In plain values: `text` (empty: nothing to say), `kind` (`running`, `done`, `error`), `share`, `indexed`,
+        `generation` (another whenever pictures came, went or changed, whoever did that).
+        """
+        state = self._updating.state() if self._updating else None
+        indexed, generation = len(self._collection), self._collection.generation
+        now = {"indexed": indexed, "generation": generation}
+        if state is None:
+            return {"text": "", "kind": "done", "share": None, **now}
         kind = "running" if state.running else "error" if state.stage == "failed" else "done"
-        indexed = len(self._collection)
         share = state.done / state.total if state.total else None
-        return {"text": describe(state, indexed), "kind": kind, "share": share, "indexed": indexed}
+        old = state.stage == "done" and state.generation != generation  # indexed again since, from a terminal say
+        return {"text": "" if old else describe(state, indexed), "kind": kind, "share": share, **now}
 
 
 def describe(state: Update, indexed: int) -> str:
@@ -78,4 +82,4 @@ def _summary(report: IndexReport) -> str:
         return ""
     skipped = len(report.skipped)
     left_out = f" {skipped:,} file{'s' if skipped > 1 else ''} could not be read." if skipped else ""
-    return f"Up to date: {report.indexed:,} pictures ({', '.join(parts)}).{left_out}"
+    return f"Indexing is done: {report.indexed:,} pictures ({', '.join(parts)}).{left_out}"

@@ -33,6 +33,7 @@ class Update:
         seconds: since the stage began.
         begun_at: `done` when it began.
         report: what was done, once it is.
+        generation: of the collection when it was; another one since means that the report is no longer how things are.
         message: why it failed, or who is at it, as a sentence.
     """
 
@@ -42,6 +43,7 @@ class Update:
     seconds: float = 0.0
     begun_at: int = 0
     report: IndexReport | None = None
+    generation: str = ""
     message: str = ""
 
     @property
@@ -106,7 +108,7 @@ class BackgroundUpdate:
             while True:
                 try:
                     report = self._collection.update(self._embedded, self._preparing)
-                    return self._say(Update("done", report=report))
+                    return self._say(Update("done", report=report, generation=self._collection.generation))
                 except CollectionBusy as error:
                     self._say(Update("busy", message=str(error)))
                     if self._stop.wait(AGAIN):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -118,7 +119,7 @@ def test_results_show_from_the_first_batch_and_an_interrupted_index_goes_on(
     started.append(again)
     with visit(again.until(r"http://\S+")) as tab:
         strip = tab.locator(".massl-progress")
-        strip.get_by_text("Up to date: 600 pictures").wait_for()
+        strip.get_by_text("Indexing is done: 600 pictures").wait_for()
         assert f"({IMAGES - kept} added)" in strip.inner_text()
         tab.locator("#massl-find").get_by_text(re.compile(r"\b600 pictures")).first.wait_for()  # by itself
         strip.get_by_role("button", name="Close").click()
@@ -153,6 +154,28 @@ def test_a_second_indexer_is_a_sentence_in_the_page_and_its_pictures_appear(tiny
         lock.release()
         tab.wait_for_function("() => document.querySelector('.massl-progress').innerText.includes('1 added')")
         tab.wait_for_function("() => document.querySelector('#massl-find').innerText.includes('a new one.jpg')")
+
+
+def test_the_page_notices_what_happens_in_a_terminal_without_a_click(tiny: Collection, visit: Visit) -> None:
+    updating = BackgroundUpdate(tiny)
+    with contextlib.ExitStack() as serving:
+        address = serving.enter_context(serve(tiny, "127.0.0.1", 0, None, updating))
+        assert updating.wait(60)
+        with visit(str(address)) as tab:
+            strip = tab.locator(".massl-progress")
+            strip.get_by_text("Indexing is done: 9 pictures (9 added).").wait_for()
+            extra = next(iter(tiny.root.rglob("*.jpg")))
+            Image.open(extra).rotate(90).save(tiny.root / "a new one.jpg")
+            tiny.update()  # massl index
+            tab.evaluate(LOOKED_AT_AGAIN)
+            tab.wait_for_function("() => document.querySelector('#massl-find').innerText.includes('a new one.jpg')")
+            assert strip.inner_text() == ""  # nine pictures are no longer all
+            serving.close()  # massl serve is stopped
+            tab.evaluate(LOOKED_AT_AGAIN)
+            strip.get_by_text("Is massl still running?").wait_for()
+
+
+LOOKED_AT_AGAIN = "() => document.dispatchEvent(new Event('visibilitychange'))"  # instead of waiting ten seconds
 
 
 def test_the_collection_deleted_or_indexed_anew_while_the_page_is_open_is_a_sentence(
@@ -243,7 +266,7 @@ def test_where_there_is_nothing_to_show_it_says_what_to_do(tmp_path: Path) -> No
         ),
         (Update("preparing", 5, 9), "Preparing a fast search: 5 of 9."),
         (Update("done", report=IndexReport(indexed=9, unchanged=9)), ""),
-        (Update("done", report=IndexReport(indexed=9, added=2)), "Up to date: 9 pictures (2 added)."),
+        (Update("done", report=IndexReport(indexed=9, added=2)), "Indexing is done: 9 pictures (2 added)."),
         (Update("failed", message="the disk is full"), "The disk is full."),
     ],
 )
