@@ -274,6 +274,14 @@ function cutsOff(tile) {
   return cut !== null && tile.value !== undefined && tile.value < cut;
 }
 
+function levelOfCut() {
+  return cut === null ? undefined : value.levels.findLast((level) => level.score <= cut + 1e-6);
+}
+
+function countOf(number) {
+  return number === 1 ? "1 picture" : `${number.toLocaleString("en")} pictures`;
+}
+
 function drawCut() {
   if (!value.levels.length) return "";
   const told = make("output", { class: "calm", for: "massl-cut" });
@@ -288,9 +296,8 @@ function drawCut() {
   const tell = () => {
     const level = value.levels[Number(slider.value) - 1];
     cut = level ? level.score : null;
-    const count = (number) => (number === 1 ? "1 picture" : `${number.toLocaleString("en")} pictures`);
     told.textContent = level
-      ? `${count(level.above)} with a similarity of ${level.score.toFixed(2)} or more; ${level.chance}`
+      ? `${countOf(level.above)} with a similarity of ${level.score.toFixed(2)} or more; ${level.chance}`
       : "Everything is shown, the least alike last";
     slider.setAttribute("aria-valuetext", told.textContent);
   };
@@ -299,7 +306,7 @@ function drawCut() {
     applyCut();
   });
   slider.addEventListener("change", () => remember(false));
-  slider.value = cut === null ? 0 : value.levels.findLastIndex((level) => level.score <= cut + 1e-6) + 1;
+  slider.value = value.levels.indexOf(levelOfCut()) + 1;
   tell();
   return make("div", { class: "cut" }, make("label", { for: "massl-cut" }, "Cut-off"), slider, told);
 }
@@ -313,6 +320,9 @@ function applyCut() {
     if (all) all.textContent = `Select all ${seen.length}`;
     const more = parts.main.querySelector(".more");
     if (more) more.hidden = seen.length < section.tiles.length;
+    const note = parts.main.querySelector("header .note");
+    const level = levelOfCut();
+    if (note) note.textContent = level ? `${countOf(level.above)} above the cut-off` : section.note;
     for (const tile of section.tiles) if (cutsOff(tile)) chosen.delete(tile.id);
   }
   mark();

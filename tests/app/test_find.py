@@ -15,7 +15,7 @@ from app.screens.find import BANDS, PAGE, Find, _among, _chance, _chance_short
 from app.server import serve
 from app.session import Session
 from indexer import Collection, Encoder, Query
-from tests.app.conftest import DESKTOP, Visit
+from tests.app.conftest import DESKTOP, PHONE, Visit
 from tests.indexer.tiny import picture, write_encoder
 
 OLD = 1_577_880_000  # noon of 2020-01-01, UTC
@@ -171,6 +171,8 @@ def test_the_cut_off_says_what_to_expect_and_selects_what_is_seen(tab: Any, unla
     assert len(_paths(tab)) == kept
     assert said.inner_text().startswith(f"{kept} picture")
     assert "chance" in said.inner_text()
+    note = tab.locator("#massl-find .content header .note")
+    assert note.inner_text() == f"{kept} pictures above the cut-off"
     tab.get_by_role("button", name=f"Select all {kept}").click()
     assert tab.locator("#massl-find .tile.chosen").count() == kept
     _until(tab, "location.search.includes('cut=')")
@@ -181,6 +183,21 @@ def test_the_cut_off_says_what_to_expect_and_selects_what_is_seen(tab: Any, unla
     slider.press("Home")
     assert "Everything is shown" in said.inner_text()
     assert len(_paths(tab)) > kept
+    assert note.inner_text() == f"{len(unlabelled)} pictures"
+
+
+def test_no_further_pages_are_offered_below_the_cut_off(visit: Visit, site: str, unlabelled: Collection) -> None:
+    with visit(site, **PHONE) as tab:  # narrow: the end of the first page is far below
+        _picture(tab, "flag/brazil.jpg").locator(".picture").click()
+        tab.wait_for_selector("#massl-find .score")
+        more = tab.get_by_role("button", name="Show more")
+        assert more.is_visible()
+        tab.get_by_label("Show only pictures at least this similar").press("End")
+        assert len(_paths(tab)) < 5
+        assert not more.is_visible()
+        assert tab.locator("#massl-find .tile").count() == PAGE  # none were fetched to be hidden at once
+        tab.get_by_label("Show only pictures at least this similar").press("Home")
+        more.wait_for()
 
 
 def test_details_say_where_what_and_why(tab: Any, unlabelled: Collection) -> None:
