@@ -49,7 +49,7 @@ from indexer.drift import Drift
 from indexer.duplicates import Duplicate, Duplicates
 from indexer.encoder import Encoder, EncoderMismatch, builtin_encoder
 from indexer.engines import LADDER
-from indexer.facts import Facts, facts, image_of
+from indexer.facts import Facts, facts, file_state, image_of
 from indexer.filters import EVERYTHING, Filter, Outline, among, dates, exists, folders, in_order
 from indexer.groups import GROUPS, Group, find_groups
 from indexer.health import Health
@@ -402,6 +402,14 @@ class Collection:
             MasslError: it is no longer in the collection.
         """
         return facts(self.catalog, image)
+
+    def file_state(self, image: int) -> Literal["there", "gone", "changed"]:
+        """Whether an image's file still lies where it was indexed, and as it was.
+
+        Raises:
+            MasslError: the image is no longer in the collection.
+        """
+        return file_state(self.catalog, self.root, image)
 
     def image_of(self, content: str) -> int:
         """The id of an image by its content: the SHA-256 of the file in hexadecimal, or the first digits of it.

@@ -6,6 +6,8 @@ import os
 import re
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
+from typing import Literal
 
 from indexer.catalog import Catalog
 from indexer.filters import modified
@@ -54,6 +56,21 @@ def facts(catalog: Catalog, image: int) -> Facts:
         changed = None if mtime_ns == -1 else modified(mtime_ns)
         return Facts(image, os.fsdecode(path), content.hex(), size, changed, width, height, label, author)
     raise MasslError("this picture is no longer in the collection; look at it afresh")
+
+
+def file_state(catalog: Catalog, root: Path, image: int) -> Literal["there", "gone", "changed"]:
+    """Whether an image's file still lies below the root as it was indexed, by its size and time.
+
+    Raises:
+        MasslError: the image is no longer in the collection.
+    """
+    (path,) = catalog.paths_of([image])
+    try:
+        found = (root / path).stat()
+    except OSError:
+        return "gone"
+    ((size, mtime_ns),) = catalog.read("SELECT size, mtime_ns FROM images WHERE id = ?", [image])
+    return "there" if found.st_size == size and mtime_ns in (-1, found.st_mtime_ns) else "changed"
 
 
 def image_of(catalog: Catalog, content: str) -> int:

@@ -31,6 +31,11 @@ MOST_UPLOADS = 24  # pictures of one's own that a session remembers
 NEIGHBOURS = 6
 _STEP = 0.01  # of the cut-off slider
 _MOST_FOLDERS = 600  # to choose from
+_TROUBLE = {
+    "there": "",
+    "gone": "Its file is gone: deleted, moved, or on a disk that isn't there. massl index takes note of it.",
+    "changed": "Its file has changed since it was indexed: what is shown is how it was. massl index takes note of it.",
+}
 
 
 @dataclass
@@ -283,6 +288,7 @@ class Find(Screen):
             "src": f"preview/{facts.image}",
             "ratio": round(facts.width / facts.height, 4),
             "facts": _facts(facts),
+            "trouble": _TROUBLE[self.collection.file_state(facts.image)],
             "label": facts.label,
             "neighbours": [
                 tile(near.image, near.path, near.label) | {"score": f"{near.score:.2f}"}

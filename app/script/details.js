@@ -36,6 +36,7 @@ function drawDetails(answer) {
   const sheet = make("div", { class: "sheet" }, image);
   const picture = make("div", { class: "look" }, sheet);
   fitWhenLoaded(image, sheet, 64);
+  image.addEventListener("error", () => image.remove()); // the small one stays, and the words beside it say why
   // The small one stands in until the large one is there.
   if (answer.src !== looked.src) sheet.style.background = `center / contain no-repeat url("${looked.src}")`;
   if (answer.ratio) fitSheet(sheet, answer.ratio, 64);
@@ -59,6 +60,7 @@ function drawDetails(answer) {
         "div",
         { class: "right" },
         make("h2", {}, answer.name),
+        answer.trouble ? make("p", { class: "trouble", role: "alert" }, answer.trouble) : null,
         answer.match ? make("p", { class: "calm" }, answer.match) : null,
         answer.path ? make("div", { class: "path" }, path, copy) : null,
         make(

@@ -18,6 +18,10 @@ function openRegion(picture, use) {
   const frame = make("div", { class: "box", hidden: true });
   const image = make("img", { src: picture.large, alt: `The picture ${picture.name}`, draggable: "false" });
   const stage = make("div", { class: "stage" }, image, frame);
+  image.addEventListener("error", () => {
+    stage.replaceWith(make("p", { class: "trouble", role: "alert" }, "This picture can't be shown: its file is gone, or has changed since it was indexed."));
+    for (const each of [...fields, search]) each.disabled = true;
+  });
   fitWhenLoaded(image, stage, 56);
   const names = ["From the left", "From the top", "Width", "Height"];
   const fields = names.map((name, at) =>

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from app.screens.find import BANDS, PAGE, Find, _among, _chance, _chance_short
 from app.server import serve
 from app.session import Session
 from indexer import Collection, Encoder, Query
-from tests.app.conftest import DESKTOP, PHONE, Visit
+from tests.app.conftest import DESKTOP, PHONE, Visit, answered
 from tests.indexer.tiny import picture, write_encoder
 
 OLD = 1_577_880_000  # noon of 2020-01-01, UTC
@@ -240,6 +241,33 @@ def test_details_say_where_what_and_why(tab: Any, unlabelled: Collection) -> Non
     dialog.get_by_role("button", name="More like this").click()
     assert not dialog.is_visible()
     _until(tab, f"document.querySelector('.chip .name').title === {following!r}")
+
+
+def test_a_picture_whose_file_is_gone_or_was_changed_says_so(browser: Any, photos: Path, tmp_path: Path) -> None:
+    root = tmp_path / "flags"
+    shutil.copytree(photos / "flag", root)
+    collection = Collection.create(root, Encoder.load(write_encoder(tmp_path / "tiny.onnx"), threads=1))
+    collection.update()
+    # Not by visit(): the browser's own complaint of a picture that can't be had is what this is about.
+    with serve(collection, "127.0.0.1", 0, None) as address, browser.new_page(**DESKTOP) as tab:
+        tab.goto(str(address))
+        answered(tab, "Search")
+        _until(tab, "[...document.querySelectorAll('#massl-find .tile img')].every(image => image.naturalWidth)")
+        (root / "brazil.jpg").unlink()
+        (root / "argentina.jpg").write_bytes((root / "canada.jpg").read_bytes())
+        dialog = tab.locator("dialog.details")
+        for name, said in (("brazil.jpg", "Its file is gone"), ("argentina.jpg", "Its file has changed")):
+            _picture(tab, name).locator(".picture").press("i")
+            dialog.get_by_text(said).wait_for()
+            _until(tab, "!document.querySelector('dialog.details .look img')")  # no broken one over the small one
+            dialog.get_by_role("button", name="Search by a part").click()
+            region = tab.get_by_role("dialog", name="Search by a part of the picture")
+            region.get_by_text("This picture can't be shown").wait_for()
+            assert region.get_by_label("Width, in percent").is_disabled()
+            region.get_by_role("button", name="Cancel").click()
+        _picture(tab, "canada.jpg").locator(".picture").press("i")
+        dialog.get_by_role("heading", name="canada.jpg").wait_for()
+        assert dialog.locator(".trouble").count() == 0
 
 
 def test_dates_narrow_all_pictures_too(tab: Any, unlabelled: Collection) -> None:
