@@ -50,6 +50,7 @@ class Finding:
         shown: how many it has.
         ends: for the pictures in order, number of them to the path of the last, at each page's end.
         uploads: by token.
+        note: what is to be said of the examples.
         serial: counts questions, so that the browser sees whether an answer belongs to the one that it shows.
     """
 
@@ -60,6 +61,7 @@ class Finding:
     shown: int = PAGE
     ends: dict[int, str] = field(default_factory=dict)
     uploads: OrderedDict[str, tuple[str, Upload]] = field(default_factory=OrderedDict)
+    note: str = ""
     serial: int = 0
 
 
@@ -120,7 +122,9 @@ class Find(Screen):
         return {
             **self._labelling.shown(session),
             "serial": finding.serial,
-            "asked": {"examples": [self._drawn(finding, example) for example in asked]} if asked else None,
+            "asked": {"examples": [self._drawn(finding, example) for example in asked], "note": finding.note}
+            if asked
+            else None,
             "filters": {
                 "labels": list(wanted.labels),
                 "folders": list(wanted.folders),
@@ -147,7 +151,10 @@ class Find(Screen):
     def search_with(self, session: Session, images: Sequence[int]) -> int:
         """Makes images of the collection the session's question, for another screen; returns how many were taken."""
         taken = self.collection.typical(images, MOST_EXAMPLES)
-        self._put(session.of(Finding), Question(tuple(Example(image=image) for image in taken)))
+        finding = session.of(Finding)
+        self._put(finding, Question(tuple(Example(image=image) for image in taken)))
+        if len(taken) < len(images):
+            finding.note = f"The {len(taken)} most typical of {len(images):,} pictures stand for all of them."
         return len(taken)
 
     def best(self, session: Session, count: int) -> tuple[np.ndarray, np.ndarray] | None:
@@ -194,7 +201,7 @@ class Find(Screen):
         except MasslError:
             finding.question = before
             raise
-        finding.shown, finding.ends = PAGE, {}
+        finding.shown, finding.ends, finding.note = PAGE, {}, ""
         finding.serial += 1
 
     def _rank(self, finding: Finding) -> None:

@@ -71,6 +71,11 @@ function visible() {
   return board.isConnected && board.offsetParent !== null;
 }
 
+function openScreen(title) {
+  const tab = [...document.querySelectorAll(".massl-tabs button[role=tab]")].find((each) => each.textContent.trim() === title);
+  if (tab && tab.getAttribute("aria-selected") !== "true") setTimeout(() => tab.click(), 0);
+}
+
 // While work goes on somewhere, look again from time to time: only on the screen that is in sight.
 function lookAgain() {
   clearTimeout(looking);

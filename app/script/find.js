@@ -3,6 +3,7 @@
 
 const MAX_UPLOAD = 50 * 1024 * 1024; // as in server.py
 const AHEAD = "1500px"; // further pictures are fetched so long before they come into sight
+const FEW = 4; // examples that have room for their names
 const OWN = ["like", "unlike", "label", "under", "since", "until", "cut"]; // in the address
 const LONG = 12; // entries of a filter, from which on one types to find some
 const clickSelects = false;
@@ -112,7 +113,8 @@ function drawAsk() {
       "div",
       { class: "words" },
       make("strong", {}, value.asked.examples.length > 1 ? "Pictures like these" : "Pictures like this one"),
-      make("ul", { class: "chips" }, value.asked.examples.map(drawChip)),
+      make("ul", { class: value.asked.examples.length > FEW ? "chips many" : "chips" }, value.asked.examples.map(drawChip)),
+      value.asked.note ? make("span", {}, value.asked.note) : null,
       own ? make("span", {}, "This search begins with a picture of your own: its address can't be shared.") : null,
     ),
     make(
@@ -130,7 +132,7 @@ function drawChip(example, at) {
   const others = () => examples().filter((_, other) => other !== at);
   const replace = (changes) => ask(examples().map((other, place) => (place === at ? { ...other, ...changes } : other)));
   const wanted = example.weight > 0;
-  const look = make("div", { class: "look" }, make("img", { class: "asked", src: example.src, alt: `Searched with: ${example.name}` }));
+  const look = make("div", { class: "look", title: example.name }, make("img", { class: "asked", src: example.src, alt: `Searched with: ${example.name}` }));
   const sheet = make("span", { class: "sheet" });
   if (example.part) {
     const frame = make("span", { class: "box" });
@@ -421,6 +423,7 @@ function read() {
 
 function remember(fresh) {
   const state = { ...history.state, massl: { examples: examples(), ...value.filters, cut } };
+  if (fresh) delete state.screen; // the one before it may have been left on another screen
   if (fresh) history.pushState(state, "", written());
   else history.replaceState(state, "", written());
 }
@@ -432,7 +435,10 @@ function goTo({ cut: wanted, ...question }) {
 }
 
 addEventListener("popstate", (event) => {
-  if (board.isConnected) goTo((event.state && event.state.massl) || read());
+  if (!board.isConnected) return;
+  const state = event.state || {};
+  goTo(state.massl || read());
+  openScreen(state.screen || "Search");
 });
 
 // Before anything is drawn: a new question begins without a cut-off, and has an address of its own.

@@ -309,8 +309,9 @@ function tell() {
 
 drawing.push(() => {
   if (value.go) {
-    const tab = [...document.querySelectorAll(".massl-tabs button[role=tab]")].find((each) => each.textContent.trim() === value.go);
-    if (tab) setTimeout(() => tab.click(), 0);
+    // The browser's Back leads here again, and not to what the screen Search showed before.
+    history.replaceState({ ...history.state, screen: "Map" }, "");
+    openScreen(value.go);
   }
   if (!stage.isConnected) parts.main.replaceChildren(make("div", { class: "about" }, note, meter), tools, legend, stage, list);
   for (const each of [tools, legend, stage]) each.classList.toggle("hidden", Boolean(value.empty));

@@ -156,6 +156,20 @@ def test_a_person_looks_around_draws_a_lasso_labels_and_searches(page: Any, unla
     page.wait_for_function("() => document.querySelector('#massl-map .legend').innerText.includes('best matches')")
 
 
+def test_back_leads_from_a_search_to_the_map_that_it_began_on(page: Any, unlabelled: Collection) -> None:
+    page.get_by_role("button", name="Select all in view").click()
+    page.get_by_role("button", name="Search with these").click()
+    page.wait_for_selector("#massl-find .score")
+    assert f"The 16 most typical of {len(unlabelled)} pictures" in page.locator("#massl-find .ask").inner_text()
+    page.go_back()
+    page.locator("canvas.plane").wait_for()
+    page.go_forward()
+    page.locator("#massl-find .score").first.wait_for()
+    page.locator("#massl-find .chip").first.get_by_role("button", name="Remove").click()
+    page.wait_for_function("() => document.querySelectorAll('#massl-find .chip').length === 15")
+    assert "most typical" not in page.locator("#massl-find .ask").inner_text()
+
+
 def test_it_can_be_moved_zoomed_and_selected_from_by_keys_and_buttons(page: Any, unlabelled: Collection) -> None:
     canvas = page.locator("canvas.plane")
     canvas.focus()
