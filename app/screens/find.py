@@ -382,7 +382,7 @@ def _among(false_matches: float, above: int) -> str:
 def _heat_words(cosines: np.ndarray, part: Part) -> str:
     rows, columns = cosines.shape
     text = (
-        f"Red where the picture is most like what you searched with (similarity {cosines.max():.2f}), clear where it "
+        f"Bright where the picture is most like what you searched with (similarity {cosines.max():.2f}), dark where it "
         f"is least ({cosines.min():.2f}), in {rows} by {columns} parts."
     )
     return text if min(part[2], part[3]) > 0.99 else text + " Only the square in the frame was looked at."

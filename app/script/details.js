@@ -4,6 +4,7 @@ const details = make("dialog", { class: "details", tabindex: "-1", "aria-label":
 let looked = null; // the tile that is looked at
 let heated = null; // the answer that says why it was found
 let warm = true; // whether that is shown
+const DIM = 225; // of 255: how dark the part that is least alike becomes; a colour would be lost on a picture of that colour
 
 function openDetails(tile) {
   looked = tile;
@@ -127,11 +128,11 @@ function drawWhy() {
   if (!heated.cosines || !warm) return;
   const rows = heated.cosines;
   const all = rows.flat();
-  const lowest = Math.min(...all);
-  const span = Math.max(Math.max(...all) - lowest, 0.15); // a picture that is alike all over shall look so
+  const highest = Math.max(...all);
+  const span = Math.max(highest - Math.min(...all), 0.15); // a picture that is alike all over shall look so
   const canvas = make("canvas", { width: rows[0].length, height: rows.length, "aria-hidden": "true" });
   const pixels = canvas.getContext("2d").createImageData(rows[0].length, rows.length);
-  all.forEach((cosine, at) => pixels.data.set([255, 48, 0, 200 * ((cosine - lowest) / span) ** 1.3], 4 * at));
+  all.forEach((cosine, at) => pixels.data.set([2, 6, 23, DIM * ((highest - cosine) / span) ** 0.8], 4 * at));
   canvas.getContext("2d").putImageData(pixels, 0, 0);
   ["left", "top", "width", "height"].forEach((side, at) => (canvas.style[side] = `${100 * heated.part[at]}%`));
   sheet.append(canvas);

@@ -215,19 +215,19 @@ def test_details_say_where_what_and_why(tab: Any, unlabelled: Collection) -> Non
     said = dialog.inner_text()
     assert f"{facts.width} by {facts.height} pixels" in said
     assert "similarity 0." in said
-    assert "Red where the picture is most like" in said
+    assert "Bright where the picture is most like" in said
     assert dialog.locator(".neighbours .name").all_inner_texts() == ["<b>banner</b>"] * 2  # as text
     dialog.get_by_role("button", name="Copy path").click()
     _until(tab, "document.querySelector('dialog.details .path button').innerText === 'Copied'")
     assert tab.evaluate("() => navigator.clipboard.readText()") == str(unlabelled.root / path)
-    # The overlay is as warm as the indexer says, on the part that the encoder saw.
+    # The overlay is as clear as the indexer says, on the part that the encoder saw.
     heat = unlabelled.heat([Query(image=flags[1])], facts.image)
     alphas = dialog.locator("canvas").evaluate(
         "canvas => [...canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data]"
         ".filter((_, at) => at % 4 === 3)"
     )
-    assert alphas.index(max(alphas)) == heat.cosines.argmax()
-    assert min(alphas) == 0
+    assert alphas.index(0) == heat.cosines.argmax()
+    assert alphas.index(max(alphas)) == heat.cosines.argmin()
     sheet, canvas = dialog.locator(".sheet").bounding_box(), dialog.locator("canvas").bounding_box()
     assert canvas["width"] == pytest.approx(heat.part[2] * sheet["width"], abs=1)
     dialog.get_by_label("Why it was found").uncheck()
