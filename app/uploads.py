@@ -35,7 +35,7 @@ class Upload:
     size: tuple[int, int]
 
 
-def take(path: object, folder: Path, shortest: int) -> Upload:
+def take(path: object, folder: Path, shortest: int, name: str = "This file") -> Upload:
     """Reads an uploaded picture and deletes the file.
 
     Args:
@@ -43,6 +43,7 @@ def take(path: object, folder: Path, shortest: int) -> Upload:
         folder: the only place where uploads lie.
         shortest: pixels of the shorter side that the encoder needs. The same decoding as indexing uses, so that a
             picture of the collection finds itself with a score of 1.
+        name: what an error calls it.
 
     Raises:
         MasslError: it is no upload, or no picture that can be read.
@@ -58,7 +59,7 @@ def take(path: object, folder: Path, shortest: int) -> Upload:
         # Parts are cut out of more than the encoder needs of the whole.
         large = decode(data, max(shortest, _LARGE)).picture
     except ImageError as error:
-        raise MasslError(f"This file can't be used as a picture: {error}") from None
+        raise MasslError(f"{name} can't be used as a picture: {error}") from None
     finally:
         file.unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # another upload may lie beside it

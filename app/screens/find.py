@@ -173,9 +173,10 @@ class Find(Screen):
 
     def _upload(self, session: Session, payload: Payload) -> None:
         finding = session.of(Finding)
-        upload = take(payload.get("path"), self.uploads, self.collection.encoder.resize)
+        name = str(payload.get("name") or "your picture")[:200]
+        upload = take(payload.get("path"), self.uploads, self.collection.encoder.resize, f"“{name}”")
         token = secrets.token_urlsafe(9)
-        finding.uploads[token] = str(payload.get("name") or "your picture")[:200], upload
+        finding.uploads[token] = name, upload
         example = Example(upload=token, weight=-1.0 if payload.get("weight") == -1 else 1.0)
         before = finding.question.examples if payload.get("add") else ()
         self._put(finding, replace(finding.question, examples=(*before, example)))

@@ -99,7 +99,7 @@ def test_a_query_that_is_no_picture_gets_a_sentence(page: Any, tmp_path: Path) -
     board = _ask(page, tmp_path / "text.jpg")
     page.wait_for_selector("#massl-find .message:not(:empty)")
     message = board.locator(".message").inner_text()
-    assert message == "This file can't be used as a picture: not an image, or of a format that is not supported."
+    assert message == "“text.jpg” can't be used as a picture: not an image, or of a format that is not supported."
     assert HOSTILE in _names(board)  # what was there stays
     (tmp_path / "empty.png").touch()
     _ask(page, tmp_path / "empty.png")
