@@ -249,9 +249,6 @@ def test_the_panel_points_to_labels_that_look_wrong_until_they_are_answered(scre
     assert _done(screen, session, {"do": "undo"})["advice"]["view"] == "check"
 
 
-def test_keys_of_classes_do_not_shift_when_one_is_added(screen: Label) -> None:
-
-
 def test_keys_of_classes_are_the_same_for_everybody_and_do_not_shift_when_one_is_added(screen: Label) -> None:
     session = Session()
     _label(screen.collection, 2, "flag", "space")
