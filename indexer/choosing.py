@@ -24,6 +24,8 @@ from indexer.heads import Candidate, candidates, softmax
 MOST = 4_000  # labelled images that the choice is made on; more of them don't change it, and it would take minutes
 FOLDS = 5
 CLUSTER = 6  # like images that are hidden together, about: a group on the page has eight
+MOST_DOUBT = 2.0  # times the temperature by hiding images one by one: clusters of a few labels can ask for one at which
+# every class is as likely as the next
 _CLUSTERS = 250  # at most, as k-means into more of them takes long
 _DRAWS = 500
 
@@ -42,7 +44,8 @@ class Choice:
 
     Attributes:
         candidate: method and setting.
-        temperature: the divisor of its logits that calibrates them (Guo et al., 2017), on both ways of hiding alike.
+        temperature: the divisor of its logits that calibrates them (Guo et al., 2017), on both ways of hiding alike,
+            at most `MOST_DOUBT` times that of the first.
         temperatures: the same by each way of hiding: images one by one, and whole clusters.
         compared: each method at its best, the chosen one first; empty where nothing could be held out.
         accuracy: estimated share of right predictions, less what having chosen flatters it by; None likewise.
@@ -96,10 +99,11 @@ def choose(features: NDArray[np.float32], targets: NDArray[np.integer], linear: 
     apart, others = apart[hidden], targets[hidden]
     together = temperature(apart, others) if len(others) else alone
     both, twice = np.concatenate([logits, apart]), np.concatenate([targets, others])
+    # Each image was hidden twice, and is one piece of evidence.
+    joint = temperature(both, twice, len(targets) / len(twice))
     return Choice(
         tried[order[0]],
-        # Each image was hidden twice, and is one piece of evidence.
-        temperature(both, twice, len(targets) / len(twice)),
+        min(joint, MOST_DOUBT * alone),
         (alone, together),
         tuple(Compared(*item) for item in compared.items()),
         accuracy,

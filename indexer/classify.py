@@ -46,7 +46,7 @@ class Classification:
         bounds: float `[N, 2]`, the probability as it would be calibrated by hiding whole clusters of like examples, and
             by hiding examples one by one: pessimistic and optimistic, mostly.
         estimated_accuracy: share of right predictions to expect of images like the labelled ones, from labelled images
-            that were held out in turn; None where a class has a single example, as nothing can be held out then. X
+            that were held out in turn; None where a class has a single example, as nothing can be held out then.
         interval: the 95 % interval of the estimate; None likewise.
         method: how the classes were told apart, one of those in `indexer.heads`.
         judged_on: how many labels that somebody gave, not merely agreed to, the estimates rest on.

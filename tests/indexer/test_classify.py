@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -264,3 +266,21 @@ def test_the_surer_the_proposals_the_more_of_them_are_expected_to_be_right() -> 
     assert sure.accuracy > every.accuracy
     assert sure.images == (result.sure(0.8) & ~result.labelled).sum() < every.images
     assert result.expected(1.0) is None
+
+
+def test_a_few_labels_drawn_at_random_are_not_doubted_away(pictures: Path, tmp_path: Path) -> None:
+    """Hidden in clusters, five of a class are named no better than by guessing; nothing would be proposed at all."""
+    shutil.copytree(pictures, tmp_path / "photos")
+    collection = Collection.create(tmp_path / "photos")
+    collection.update()
+    kinds_of = {image: path.split("/")[0] for image, path in collection.images()}
+    ids, vectors = collection._load_vectors()
+    for seed in range(4, 8):
+        draw = np.random.default_rng(seed)
+        labels = {
+            int(image): kind
+            for kind in dict.fromkeys(kinds_of.values())
+            for image in draw.choice([image for image, other in kinds_of.items() if other == kind], 5, replace=False)
+        }
+        result = classify(ids, vectors, labels)
+        assert (result.probability[~result.labelled] >= 0.5).mean() > 0.3
