@@ -145,7 +145,7 @@ def _complaint(said: Any) -> bool:
 
 
 # What a browser says of answers that were under way when a test stopped massl or left the page.
-_CUT_OFF = ("net::ERR_", "status of 503", "AbortError", "Failed to fetch", "Connection errored out")
+_CUT_OFF = ("net::ERR_", "status of 503", "AbortError", "Failed to fetch", "network error", "Connection errored out")
 
 
 def _harmless(text: str) -> bool:
