@@ -163,6 +163,7 @@ def test_back_leads_from_a_search_to_the_map_that_it_began_on(page: Any, unlabel
     assert f"The 16 most typical of {len(unlabelled)} pictures" in page.locator("#massl-find .ask").inner_text()
     page.go_back()
     page.locator("canvas.plane").wait_for()
+    page.wait_for_selector("#massl-find .massl-board:not([aria-busy])", state="attached")
     page.go_forward()
     page.locator("#massl-find .score").first.wait_for()
     page.locator("#massl-find .chip").first.get_by_role("button", name="Remove").click()
