@@ -12,18 +12,19 @@ import io
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from PIL import Image
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page, ViewportSize, sync_playwright
 
 from app.server import serve
 from indexer import Collection
 
 OUT = Path(__file__).parent / "screens"
 PICTURES = Path(__file__).parents[1] / "cli" / "pictures"
+THEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 LABELLED = 5  # of each kind
-SIZE = {"width": 1240, "height": 800}
+SIZE: ViewportSize = {"width": 1240, "height": 800}
 PATIENCE = 60_000  # milliseconds
 
 
@@ -91,8 +92,8 @@ def main() -> None:
         path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
         with serve(collection, "127.0.0.1", 0, None) as address, sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-            for theme in ("light", "dark"):
-                context = browser.new_context(viewport=SIZE, color_scheme=theme)  # type: ignore[arg-type]
+            for theme in THEMES:
+                context = browser.new_context(viewport=SIZE, color_scheme=theme)
                 page = context.new_page()
                 page.set_default_timeout(PATIENCE)
                 page.goto(str(address))
