@@ -30,6 +30,7 @@ ENOUGH = 0.97  # wholes that agree this well are not searched for parts
 KEPT = 4_096  # sketches in memory, about 10 KB each
 FLAT = 2.0  # standard deviation in grey levels under which a picture has no detail to go by
 
+_NEAR = (0, -1, 1)  # half coarse pixels, looked at around a place found in the coarse
 _MEAN = ImageFilter.BoxBlur(BLUR)
 _TURNS = (
     Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.ROTATE_90, Image.Transpose.ROTATE_180,
@@ -136,8 +137,10 @@ def _as_part(part: Sketch, whole: Sketch) -> float:
     detail = _detail(part.fine)
     height = width * scale * part.fine.height / part.fine.width
     box = np.array([left * scale, top * scale, width * scale, height])
-    best = _at(detail, whole.fine, box)
-    # The place is known to a coarse pixel and the size to a step of SCALES: go downhill from there, in halved steps.
+    # The place is known to a coarse pixel and the size to a step of SCALES, too far off at times for the fine detail to
+    # show the way: go downhill from the best of some places near it, in halved steps.
+    near = [box + scale / 2 * np.array([x, y, w, w * height / box[2]]) for w in _NEAR for x in _NEAR for y in _NEAR]
+    best, box = max(((_at(detail, whole.fine, start), start) for start in near), key=lambda found: found[0])
     step = 2.0
     while step > 0.2:
         moves = step * np.array(
