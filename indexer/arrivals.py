@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.catalog import Catalog, now
+from indexer.catalog import READY, Catalog, now
 
 ENOUGH = 20  # images; runs that brought fewer are looked at together with those before
 REMEMBERED = 200  # runs; earlier ones count as one
@@ -40,7 +40,7 @@ def note(catalog: Catalog) -> None:
 
 def latest(catalog: Catalog) -> Arrivals:
     """The images of the latest run that brought any, or of as many as brought `ENOUGH`; never those of the first."""
-    rows = catalog.read("SELECT id FROM images WHERE state = 'ready' AND embedding IS NOT NULL ORDER BY id")
+    rows = catalog.read(f"SELECT id FROM images WHERE {READY} AND embedding IS NOT NULL ORDER BY id")
     ids = np.fromiter((identity for (identity,) in rows), np.int64)
     found = Arrivals(None, ids[:0], ids)
     runs = _runs(catalog)

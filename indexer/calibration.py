@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from indexer.agreement import Looks
-from indexer.catalog import Catalog
+from indexer.catalog import READY, Catalog
 from indexer.encoder import Encoder
 from indexer.ladder import unit
 from massl.images import ImageError, open_image
@@ -182,7 +182,7 @@ def of_collection(root: Path, catalog: Catalog, encoder: Encoder) -> Calibration
     """
     rows = list(
         catalog.read(
-            "SELECT hash, min(path), embedding FROM images WHERE state = 'ready' AND embedding IS NOT NULL "
+            f"SELECT hash, min(path), embedding FROM images WHERE {READY} AND embedding IS NOT NULL "
             "GROUP BY hash ORDER BY hash LIMIT ?",
             [BACKGROUND],
         )

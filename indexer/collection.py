@@ -41,7 +41,7 @@ from indexer import (
     trained,
 )
 from indexer.calibration import Calibration
-from indexer.catalog import Catalog, now, to_bytes
+from indexer.catalog import READY, Catalog, now, to_bytes
 from indexer.choosing import choose
 from indexer.classify import Classification, Classifier, classify, examples, train
 from indexer.comparing import Beside, Comparison
@@ -492,7 +492,7 @@ class Collection:
             image: its id.
             side: pixels of the longer side.
         """
-        row = next(self.catalog.read("SELECT path, hash FROM images WHERE id = ? AND state = 'ready'", [image]), None)
+        row = next(self.catalog.read(f"SELECT path, hash FROM images WHERE id = ? AND {READY}", [image]), None)
         if row is None:
             return None
         return thumbnails.make(self.root / os.fsdecode(row[0]), row[1].hex(), self.folder, self.max_pixels, side)
@@ -707,7 +707,7 @@ class Collection:
         marks = ", ".join("?" * len(images))
         rows = self.catalog.read(
             "SELECT images.id, path, label FROM images LEFT JOIN labels ON labels.image = images.id "
-            f"WHERE state = 'ready' AND images.id IN ({marks})",
+            f"WHERE {READY} AND images.id IN ({marks})",
             images,
         )
         found = {image: (image, os.fsdecode(path), label) for image, path, label in rows}
@@ -832,7 +832,7 @@ class Collection:
             training = None
         since = health.behind(self.root, self.catalog, self.exclude, report)
         report("disk", 0, 0)
-        query = "SELECT count(*) FROM images WHERE state = 'ready' AND embedding IS NULL"
+        query = f"SELECT count(*) FROM images WHERE {READY} AND embedding IS NULL"
         ((waiting,),) = self.catalog.read(query)
         images = len(self)
         builtin = self.catalog.meta()["encoder_sha256"] == hashlib.sha256(builtin_encoder().read_bytes()).hexdigest()

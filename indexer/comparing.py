@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.catalog import Catalog
+from indexer.catalog import READY, Catalog
 from indexer.encoder import Encoder
 from indexer.labelled import embed_paths
 from indexer.ladder import unit
@@ -181,7 +181,7 @@ def _labelled(catalog: Catalog, most: int) -> list[tuple[int, str, str]]:
     """Rising id, path and label of at most `most` images to compare by; none where they are too few."""
     rows = catalog.read(
         "SELECT images.id, path, label FROM labels JOIN images ON images.id = labels.image "
-        "WHERE state = 'ready' AND embedding IS NOT NULL ORDER BY hash, path"
+        f"WHERE {READY} AND embedding IS NOT NULL ORDER BY hash, path"
     )
     labelled = [(image, os.fsdecode(path), label) for image, path, label in rows]
     if len(labelled) > most:

@@ -10,7 +10,7 @@ import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from indexer.catalog import Catalog, in_parts, now
+from indexer.catalog import READY, Catalog, in_parts, now
 from massl.errors import MasslError
 
 DISTINCT = "distinct"  # of two images that are to be kept both
@@ -131,7 +131,7 @@ def hashes_of(catalog: Catalog, images: Iterable[int]) -> dict[int, bytes]:
     found: dict[int, bytes] = {}
     for part in in_parts(list(images)):
         marks = ", ".join("?" * len(part))
-        found |= dict(catalog.read(f"SELECT id, hash FROM images WHERE state = 'ready' AND id IN ({marks})", part))
+        found |= dict(catalog.read(f"SELECT id, hash FROM images WHERE {READY} AND id IN ({marks})", part))
     return found
 
 

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from indexer.agreement import Looks
 from indexer.calibration import CROWD, FAR, IDENTICAL, neighbourhood
-from indexer.catalog import Catalog, in_parts
+from indexer.catalog import READY, Catalog, in_parts
 from indexer.decisions import Decided, decided, hashes_of
 from indexer.ladder import unit
 from indexer.vectors import CatalogVectors, VectorIndex, VectorSource
@@ -376,10 +376,7 @@ def _groups(
 def _by_content(catalog: Catalog, under: str | None) -> dict[bytes, list[_File]]:
     """Every searchable file by its content's hash, the one to keep first."""
     found: dict[bytes, list[_File]] = {}
-    query = (
-        "SELECT id, path, hash, size, width, height, mtime_ns FROM images "
-        "WHERE state = 'ready' AND embedding IS NOT NULL"
-    )
+    query = f"SELECT id, path, hash, size, width, height, mtime_ns FROM images WHERE {READY} AND embedding IS NOT NULL"
     values: list[bytes] = []
     prefix = (under or "").strip("/").removeprefix("./")
     if prefix not in ("", "."):

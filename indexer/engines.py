@@ -197,7 +197,8 @@ def _padded_dim(dim: int) -> int:
 
 def _padded(vectors: NDArray[np.float32], dim: int) -> NDArray[np.float32]:
     """Zeros after each vector, which no inner product notices: codes take their numbers in fours."""
-    return np.ascontiguousarray(np.pad(vectors, ((0, 0), (0, dim - vectors.shape[1]))))
+    missing = dim - vectors.shape[1]
+    return np.ascontiguousarray(np.pad(vectors, ((0, 0), (0, missing))) if missing else vectors)
 
 
 def _codes(dim: int, cells: int) -> str:

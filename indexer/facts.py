@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
-from indexer.catalog import Catalog
+from indexer.catalog import READY, Catalog
 from indexer.filters import modified
 from massl.errors import MasslError
 
@@ -49,7 +49,7 @@ def facts(catalog: Catalog, image: int) -> Facts:
     """
     rows = catalog.read(
         "SELECT path, hash, size, mtime_ns, width, height, label, author FROM images "
-        "LEFT JOIN labels ON labels.image = images.id WHERE images.id = ? AND state = 'ready'",
+        f"LEFT JOIN labels ON labels.image = images.id WHERE images.id = ? AND {READY}",
         [image],
     )
     for path, content, size, mtime_ns, width, height, label, author in rows:
@@ -83,9 +83,7 @@ def image_of(catalog: Catalog, content: str) -> int:
     """
     if re.fullmatch(rf"[0-9a-f]{{{_FEWEST_DIGITS},64}}", content):
         span = [bytes.fromhex(content.ljust(64, digit)) for digit in "0f"]
-        rows = catalog.read(
-            "SELECT id FROM images WHERE hash BETWEEN ? AND ? AND state = 'ready' ORDER BY path LIMIT 1", span
-        )
+        rows = catalog.read(f"SELECT id FROM images WHERE hash BETWEEN ? AND ? AND {READY} ORDER BY path LIMIT 1", span)
         for (image,) in rows:
             return image
     raise MasslError("the picture that this search began with is no longer in the collection")

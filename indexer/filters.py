@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.catalog import Catalog, to_bytes
+from indexer.catalog import READY, Catalog, to_bytes
 from indexer.labels import counts as label_counts
 from massl.errors import MasslError
 
@@ -66,7 +66,7 @@ class Filter:
 
     def where(self) -> tuple[str, list[Any]]:
         """The condition on `images` as SQL, and its values."""
-        terms, values = ["state = 'ready'"], list[Any]()
+        terms, values = [READY], list[Any]()
         if self.labels:
             marks = ", ".join("?" * len(self.labels))
             terms.append(f"images.id IN (SELECT image FROM labels WHERE label IN ({marks}))")

@@ -8,7 +8,7 @@ import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from indexer.catalog import Catalog, in_parts, now
+from indexer.catalog import READY, Catalog, in_parts, now
 from massl.errors import MasslError
 
 MAX_LABEL = 100  # characters
@@ -89,8 +89,7 @@ def remove(catalog: Catalog, images: Iterable[int]) -> int:
 def every(catalog: Catalog) -> list[Label]:
     """Every label on a searchable image, by path."""
     rows = catalog.read(
-        "SELECT path, label, author, at FROM labels JOIN images ON images.id = image "
-        "WHERE state = 'ready' ORDER BY path"
+        f"SELECT path, label, author, at FROM labels JOIN images ON images.id = image WHERE {READY} ORDER BY path"
     )
     return [Label(os.fsdecode(path), *rest) for path, *rest in rows]
 
@@ -100,7 +99,7 @@ def counts(catalog: Catalog) -> dict[str, int]:
     return dict(
         catalog.read(
             "SELECT label, count(*) FROM labels JOIN images ON images.id = image "
-            "WHERE state = 'ready' GROUP BY label ORDER BY label"
+            f"WHERE {READY} GROUP BY label ORDER BY label"
         )
     )
 
@@ -129,7 +128,7 @@ def of(catalog: Catalog, images: Sequence[int]) -> dict[int, Label | None]:
 
 def by_image(catalog: Catalog) -> dict[int, str]:
     """Image id to label, for searchable images."""
-    return dict(catalog.read("SELECT image, label FROM labels JOIN images ON images.id = image WHERE state = 'ready'"))
+    return dict(catalog.read(f"SELECT image, label FROM labels JOIN images ON images.id = image WHERE {READY}"))
 
 
 def accepted(catalog: Catalog) -> frozenset[int]:

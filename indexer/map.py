@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexer import layout
-from indexer.catalog import Catalog
+from indexer.catalog import READY, Catalog
 from indexer.vectors import CatalogVectors
 from massl.errors import MasslError
 
@@ -78,7 +78,7 @@ class _Content:
     def of(cls, catalog: Catalog) -> _Content:
         with catalog.snapshot():
             rows = catalog.read(
-                "SELECT id, substr(hash, 1, 8) FROM images WHERE state = 'ready' AND embedding IS NOT NULL ORDER BY id"
+                f"SELECT id, substr(hash, 1, 8) FROM images WHERE {READY} AND embedding IS NOT NULL ORDER BY id"
             )
             pairs = list(rows)
             encoder = catalog.meta()["encoder_sha256"]

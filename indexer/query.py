@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from indexer.calibration import Calibration
-from indexer.catalog import Catalog, in_parts
+from indexer.catalog import READY, Catalog, in_parts
 from indexer.encoder import Encoder
 from indexer.ladder import unit
 from massl.errors import MasslError
@@ -135,9 +135,7 @@ def stored(catalog: Catalog, image: int | None) -> NDArray[np.float32]:
     Raises:
         MasslError: the catalog doesn't hold it.
     """
-    rows = catalog.read(
-        "SELECT embedding FROM images WHERE id = ? AND state = 'ready' AND embedding IS NOT NULL", [image]
-    )
+    rows = catalog.read(f"SELECT embedding FROM images WHERE id = ? AND {READY} AND embedding IS NOT NULL", [image])
     for (embedding,) in rows:
         return np.frombuffer(embedding, np.float16).astype(np.float32)
     raise MasslError("that image is no longer in the collection; search again from another one")
@@ -173,7 +171,7 @@ def ranked(
     for part in in_parts(ids.tolist()):
         marks = ", ".join("?" * len(part))
         found += catalog.read(
-            f"SELECT id, embedding FROM images WHERE state = 'ready' AND embedding IS NOT NULL AND id IN ({marks})",
+            f"SELECT id, embedding FROM images WHERE {READY} AND embedding IS NOT NULL AND id IN ({marks})",
             part,
         )
     packed = np.frombuffer(b"".join(embedding for _, embedding in found), np.float16).reshape(len(found), len(target))
@@ -190,7 +188,7 @@ def described(catalog: Catalog, ranking: Ranking, first: int = 0, last: int | No
         marks = ", ".join("?" * len(part))
         rows = catalog.read(
             "SELECT images.id, path, label FROM images LEFT JOIN labels ON labels.image = images.id "
-            f"WHERE state = 'ready' AND images.id IN ({marks})",
+            f"WHERE {READY} AND images.id IN ({marks})",
             part,
         )
         known |= {image: (os.fsdecode(path), label) for image, path, label in rows}

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from urllib.parse import quote
 
-from indexer.catalog import Catalog, in_parts
+from indexer.catalog import READY, Catalog, in_parts
 from massl.errors import MasslError
 
 PREDICTED = "massl"  # the author of a label that nobody gave
@@ -41,10 +41,7 @@ class Row:
 
 def rows(catalog: Catalog, predictions: Iterable[tuple[int, str, float]] = ()) -> list[Row]:
     """Every labelled image, and those of `predictions` (id, label, probability) that have none, by path."""
-    query = (
-        "SELECT path, label, author, at, width, height FROM labels JOIN images ON images.id = image "
-        "WHERE state = 'ready'"
-    )
+    query = f"SELECT path, label, author, at, width, height FROM labels JOIN images ON images.id = image WHERE {READY}"
     found = {
         os.fsdecode(path): Row(os.fsdecode(path), label, author, at, None, width or 0, height or 0)
         for path, label, author, at, width, height in catalog.read(query)
@@ -52,7 +49,7 @@ def rows(catalog: Catalog, predictions: Iterable[tuple[int, str, float]] = ()) -
     guesses = {image: (label, probability) for image, label, probability in predictions}
     for part in in_parts(list(guesses)):
         marks = ", ".join("?" * len(part))
-        query = f"SELECT id, path, width, height FROM images WHERE state = 'ready' AND id IN ({marks})"
+        query = f"SELECT id, path, width, height FROM images WHERE {READY} AND id IN ({marks})"
         for image, path, width, height in catalog.read(query, part):
             label, probability = guesses[image]
             name = os.fsdecode(path)

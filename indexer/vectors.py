@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.catalog import Catalog
+from indexer.catalog import READY, Catalog
 
 BLOCK = 32_768  # vectors in memory at a time while an index is built
 
@@ -155,4 +155,4 @@ class CatalogVectors:
         return ids, packed.reshape(len(rows), self.dim)
 
 
-_SEARCHABLE = "state = 'ready' AND embedding IS NOT NULL"
+_SEARCHABLE = f"{READY} AND embedding IS NOT NULL"

@@ -320,7 +320,7 @@ def assert_same_answers(one: Collection, other: Collection, probe: bytes) -> Non
     assert one.skipped() == other.skipped()
     vectors, scores = [], []
     for collection in (one, other):
-        read = collection.catalog.read("SELECT embedding FROM images WHERE state = 'ready' ORDER BY path")
+        read = collection.catalog.read("SELECT embedding FROM images WHERE +state = 'ready' ORDER BY path")
         vectors.append(np.frombuffer(b"".join(row[0] for row in read), np.float16).astype(np.float32))
         found = collection.search([Query(data=probe)], 10_000)
         scores.append([result.score for result in sorted(found, key=lambda result: result.path)])

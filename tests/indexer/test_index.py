@@ -42,7 +42,7 @@ def add(catalog: Catalog, rows: range) -> None:
 
 def check(catalog: Catalog, index: CollectionIndex, queries: int = 20, share: float = 0.98) -> None:
     """The index finds what the catalog holds now, and nothing else."""
-    rows = list(catalog.read("SELECT id, embedding FROM images WHERE state = 'ready' AND embedding IS NOT NULL"))
+    rows = list(catalog.read("SELECT id, embedding FROM images WHERE +state = 'ready' AND embedding IS NOT NULL"))
     ids = np.array([row[0] for row in rows])
     vectors = np.stack([np.frombuffer(row[1], np.float16) for row in rows]).astype(np.float32)
     current = index.get(quiet)
