@@ -96,6 +96,20 @@ def test_an_encoder_that_was_not_whitened_says_nothing_of_what_it_learnt_from(
     assert collection.drift().familiar is None
 
 
+def test_an_encoder_whitened_by_half_is_held_to_bounds_of_its_own(
+    by_kind: dict[str, list[Path]], encoder: Encoder, tmp_path: Path
+) -> None:
+    add(tmp_path / "photos", by_kind["flag"] + by_kind["space"])
+    collection = Collection.create(tmp_path / "photos", encoder)
+    collection.update()
+    in_full, by_half = (drift.of_collection(collection.catalog, strength) for strength in (1.0, 0.5))
+    assert in_full.mean_score is not None
+    assert in_full.mean_score == by_half.mean_score
+    assert 0.06 < in_full.mean_score < 0.15
+    assert (in_full.familiar, by_half.familiar) == ("narrow", "known")
+    assert by_half.bounds > in_full.bounds
+
+
 def test_a_few_images_are_too_few_to_say_anything(tmp_path: Path, tiny_encoder: Encoder) -> None:
     for number in range(drift.FEWEST - 1):
         (tmp_path / f"{number}.bmp").write_bytes(picture(number))

@@ -9,7 +9,9 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from cli.commands import app
 from indexer import Encoder
 from indexer.encoder import builtin_encoder
 from massl import checkpoint, weights
@@ -20,7 +22,7 @@ from massl.export import export, export_run
 from massl.images import open_image
 from massl.learner import Learner
 from massl.sources import find_source
-from massl.whitening import whitening_of
+from massl.whitening import STRENGTH, whitening_of
 from tests.massl.conftest import small_settings
 
 
@@ -124,6 +126,14 @@ def test_a_runs_encoder_is_whitened_on_its_own_images_where_there_are_enough(tmp
     assert (listed.dim, listed.whitening) == (64, 0.5)  # a list is as good as a folder
     vit = untrained(tmp_path / "vit", "vit_tiny_patch16_224", 16, 32)
     assert Encoder.load(export_run(vit, "mine", find_source(pictures)[0])).whitening == 0
+
+
+def test_the_command_whitens_by_half_unless_told_otherwise(tmp_path: Path, pictures: Path) -> None:
+    run, file = untrained(tmp_path / "run", "resnet18", 16, 64), tmp_path / "e.onnx"
+    for flags, strength in (((), STRENGTH), (("--whiten-strength", "1"), 1)):
+        told = ["export", str(run), "-o", str(file), "--stages", "--whiten", str(pictures), *flags]
+        assert CliRunner().invoke(app, told).exit_code == 0
+        assert Encoder.load(file).whitening == strength
 
 
 def test_whitening_needs_enough_images(tmp_path: Path, pictures: Path) -> None:
