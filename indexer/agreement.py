@@ -9,8 +9,9 @@ place.
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
+from indexer.ahead import ahead
 from massl.images import ImageError, open_image
+from massl.limits import PixelBudget
 
 FINE = 96  # pixels of a sketch's longer side
 COARSE = 32  # of the one in which the place is searched
@@ -68,12 +71,15 @@ def agreement(one: Sketch, other: Sketch) -> float:
 
 
 class Looks:
-    """Looks at the pixels of pairs of images, remembered by content so that none is taken twice.
+    """Looks at the pixels of pairs of images, remembered by content so that none is taken twice. Threads may share it.
 
     Args:
         paths: the image files.
         names: the hash of each one's content, in hexadecimal.
         known: what was seen before, by content; added to. What of it was asked for is in `used`.
+
+    Attributes:
+        budget: of pixels that are decoded at a time.
     """
 
     def __init__(self, paths: Sequence[Path], names: Sequence[str], known: dict[str, float]) -> None:
@@ -82,11 +88,17 @@ class Looks:
         self.known = known
         self.used: dict[str, float] = {}
         self._sketches: OrderedDict[int, Sketch | None] = OrderedDict()
+        self._turn = threading.Lock()  # for whoever touches the sketches
+        self.budget = PixelBudget.of_this_machine()
 
     def agreement(self, one: int, other: int) -> float:
         """Of two images by their positions; 0 where a file can't be read any more."""
         key = "-".join(sorted((self.names[one][:16], self.names[other][:16])))
         return self.remember(key, lambda: self._look(one, other))
+
+    def agreements(self, pairs: Sequence[tuple[int, int]]) -> Generator[float, None, None]:
+        """As `agreement`, of one pair after the other: looked at in threads, a few pairs ahead."""
+        return ahead(lambda pair: self.agreement(*pair), pairs)
 
     def remember(self, key: str, find: Callable[[], float]) -> float:
         """What is known under a key, else what `find` finds."""
@@ -100,15 +112,19 @@ class Looks:
         return agreement(first, second) if first and second else 0.0
 
     def _sketch(self, position: int) -> Sketch | None:
-        if position not in self._sketches:
-            try:
-                self._sketches[position] = Sketch.of(open_image(self.paths[position], FINE))
-            except ImageError:
-                self._sketches[position] = None  # changed since it was embedded
+        with self._turn:
+            if position in self._sketches:
+                self._sketches.move_to_end(position)
+                return self._sketches[position]
+        try:
+            sketch = Sketch.of(open_image(self.paths[position], FINE, budget=self.budget))
+        except ImageError:
+            sketch = None  # changed since it was embedded
+        with self._turn:
+            self._sketches[position] = sketch
             if len(self._sketches) > KEPT:
                 self._sketches.popitem(last=False)
-        self._sketches.move_to_end(position)
-        return self._sketches[position]
+        return sketch
 
 
 def _as_wholes(one: Sketch, other: Sketch) -> float:

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from indexer.agreement import Looks
+from indexer.ahead import ahead
 from indexer.catalog import READY, Catalog
 from indexer.encoder import Encoder
 from indexer.ladder import unit
@@ -234,7 +235,9 @@ def _unrelated(
         coincide: the agreement from which pixels are those of copies.
         looks: what to look with.
     """
-    from sklearn.isotonic import IsotonicRegression  # takes a second to import, which no search should wait for
+    from scipy.optimize import (
+        isotonic_regression,  # takes a third of a second to import, which no search should wait for
+    )
 
     flat = values.ravel()
     unrelated = np.ones(flat.size)
@@ -242,10 +245,11 @@ def _unrelated(
     places = places[np.lexsort((places, -flat[places]))][: 8 * len(values)]
     if np.isfinite(coincide) and len(places):
         ranks = _spread(len(places), LOOKS)
-        copies = [looks.agreement(*divmod(int(places[rank]), values.shape[1])) >= coincide for rank in ranks]
+        pairs = [divmod(int(places[rank]), values.shape[1]) for rank in ranks]
+        copies = np.array([agreement >= coincide for agreement in looks.agreements(pairs)], float)
         # Copies get rarer as values fall: what was seen at some ranks holds in between, single surprises smoothed out.
-        rarer = IsotonicRegression(increasing=False, out_of_bounds="clip")
-        unrelated[places] = 1 - rarer.fit(ranks, np.array(copies, float)).predict(np.arange(len(places)))
+        rarer = isotonic_regression(copies, increasing=False).x
+        unrelated[places] = 1 - np.interp(np.arange(len(places)), ranks, rarer)
     order = np.flatnonzero(np.isfinite(flat))
     order = order[np.argsort(-flat[order], kind="stable")]
     return flat[order].astype(np.float64), unrelated[order]
@@ -262,26 +266,30 @@ def _spread(count: int, wanted: int) -> NDArray[np.int64]:
 def _far_agreement(similar: NDArray[np.float32], looks: Looks) -> float:
     """What the pixels of alike, but unrelated images agree at most, but for a tenth of them."""
     rows, count = similar.shape
-    found = []
+    pairs = []
     for row in range(min(FAR_LOOKS, rows)):
         rank = min(FAR[0] + row % (FAR[1] - FAR[0] + 1), count - 1)
-        found.append(looks.agreement(row, int(np.argpartition(-similar[row], rank - 1)[rank - 1])))
-    return float(np.quantile(found, 0.9))
+        pairs.append((row, int(np.argpartition(-similar[row], rank - 1)[rank - 1])))
+    return float(np.quantile(list(looks.agreements(pairs)), 0.9))
 
 
 def _copies_from(vectors: NDArray[np.float32], looks: Looks, encoder: Encoder) -> float | None:
-    scores = []
-    for row in range(min(COPIES, len(vectors))):
+    def copy_of(row: int) -> NDArray[np.uint8] | None:
+        try:
+            picture = open_image(looks.paths[row], encoder.resize, budget=looks.budget)
+        except ImageError:
+            return None  # changed since it was embedded
+        return encoder.prepare(_edited(picture, random.Random(looks.names[row])))
 
-        def score(row: int = row) -> float:
-            draw = random.Random(looks.names[row])
-            try:
-                picture = _edited(open_image(looks.paths[row], encoder.resize), draw)
-            except ImageError:
-                return -1.0  # changed since it was embedded
-            return float(encoder.embed(encoder.prepare(picture)[None])[0] @ vectors[row])
+    keys = [name[:16] for name in looks.names[: min(COPIES, len(vectors))]]
+    unseen = [row for row, key in enumerate(keys) if key not in looks.known]
+    copies = dict(zip(unseen, ahead(copy_of, unseen), strict=True))
 
-        scores.append(looks.remember(looks.names[row][:16], score))
+    def score(row: int) -> float:
+        pixels = copies[row]
+        return -1.0 if pixels is None else float(encoder.embed(pixels[None])[0] @ vectors[row])
+
+    scores = [looks.remember(key, functools.partial(score, row)) for row, key in enumerate(keys)]
     found = [value for value in scores if value > -1.0]
     return round(float(np.quantile(found, 0.05)), 5) if len(found) >= FEWEST else None
 

@@ -15,6 +15,7 @@ import csv
 import io
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -274,13 +275,14 @@ def _look(
     """The agreement of candidates, until hardly any is a duplicate any more."""
     seen: dict[tuple[int, int], float] = {}
     hits: list[bool] = []
-    for pair in candidates:
-        seen[pair] = looks.agreement(*pair)
-        hits.append(seen[pair] >= lowest)
-        if len(hits) % 50 == 0:
-            report("pairs", len(hits), len(candidates))
-        if len(hits) >= FEWEST_LOOKS and sum(hits[-IDLE:]) < YIELD * IDLE:
-            break
+    with closing(looks.agreements(candidates)) as agreements:
+        for pair, agreement in zip(candidates, agreements, strict=False):
+            seen[pair] = agreement
+            hits.append(agreement >= lowest)
+            if len(hits) % 50 == 0:
+                report("pairs", len(hits), len(candidates))
+            if len(hits) >= FEWEST_LOOKS and sum(hits[-IDLE:]) < YIELD * IDLE:
+                break
     report("pairs", len(hits), len(hits))
     return seen
 
@@ -288,8 +290,8 @@ def _look(
 def _chance(looks: Looks, far: list[tuple[int, int]], report: Callable[[str, int, int], None]) -> NDArray[np.float64]:
     """The rising agreement of unrelated neighbours."""
     found = np.empty(len(far))
-    for place, pair in enumerate(far):
-        found[place] = looks.agreement(*pair)
+    for place, agreement in enumerate(looks.agreements(far)):
+        found[place] = agreement
         if place % 50 == 0:
             report("unrelated pairs", place, len(far))
     return np.sort(found)

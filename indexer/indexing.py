@@ -6,9 +6,7 @@ import hashlib
 import os
 import sqlite3
 import time
-from collections import deque
-from collections.abc import Callable, Collection, Generator, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -19,6 +17,7 @@ import numpy as np
 import PIL
 from numpy.typing import NDArray
 
+from indexer.ahead import ahead
 from indexer.catalog import Catalog, to_bytes
 from indexer.changes import Changes, Row, Todo, compare
 from indexer.encoder import Encoder
@@ -32,7 +31,6 @@ _EVERY = 500  # files that are walked by between two reports
 _PART = 30_000  # values that SQLite takes in one statement everywhere
 
 Item = TypeVar("Item")
-Outcome = TypeVar("Outcome")
 
 
 @dataclass(frozen=True)
@@ -173,23 +171,22 @@ def _scan(
             del rows[row.path]
     taken = {to_bytes(item.path) for item in passed_over}
     hashes = _hashes(catalog, [row.id for row, _ in touched] + [row.id for row in rows.values()])
-    with ThreadPoolExecutor(_workers(), "compare") as pool:
 
-        def hash_of(files: Sequence[ImageFile]) -> list[bytes | None]:
-            found = []
-            for digest in _ahead(pool, lambda file: _hash(root / file.path), files, 4 * _workers()):
-                found.append(digest)
-                report(Progress(len(found), len(files), files[len(found) - 1].path, "compare"))
-            return found
+    def hash_of(files: Sequence[ImageFile]) -> list[bytes | None]:
+        found = []
+        for digest in ahead(lambda file: _hash(root / file.path), files):
+            found.append(digest)
+            report(Progress(len(found), len(files), files[len(found) - 1].path, "compare"))
+        return found
 
-        changes = compare(
-            [(row._replace(hash=hashes[row.id]), item) for row, item in touched],
-            new,
-            [row._replace(hash=hashes[row.id]) for row in rows.values()],
-            taken,
-            lambda wanted: _known_hashes(catalog, wanted),
-            hash_of,
-        )
+    changes = compare(
+        [(row._replace(hash=hashes[row.id]), item) for row, item in touched],
+        new,
+        [row._replace(hash=hashes[row.id]) for row in rows.values()],
+        taken,
+        lambda wanted: _known_hashes(catalog, wanted),
+        hash_of,
+    )
     result.unchanged += sum(row.state == "ready" and row.id not in unembedded for row, _ in changes.kept)
     result.added += sum(row.state == "gone" and row.id not in unembedded for row, _ in changes.kept)
     result.moved = sum(row.state == "ready" for row, _ in changes.moved)
@@ -285,30 +282,9 @@ def batches(
     def load(file: ImageFile) -> Loaded:
         return _load(root, file, encoder, max_pixels, budget, is_embedded)
 
-    with ThreadPoolExecutor(_workers(), "decode") as pool, closing(_ahead(pool, load, files, 4 * size)) as loaded:
+    with closing(ahead(load, files, 4 * size)) as loaded:
         while batch := list(islice(loaded, size)):
             yield batch
-
-
-def _ahead(
-    pool: ThreadPoolExecutor, function: Callable[[Item], Outcome], items: Sequence[Item], ahead: int
-) -> Generator[Outcome, None, None]:
-    """As `map`, by threads, in order, with never more than `ahead` results waiting."""
-    pending: deque[Future[Outcome]] = deque()
-    remaining = iter(items)
-    try:
-        while True:
-            pending.extend(pool.submit(function, item) for item in islice(remaining, ahead - len(pending)))
-            if not pending:
-                return
-            yield pending.popleft().result()
-    finally:
-        for future in pending:
-            future.cancel()
-
-
-def _workers() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _hash(path: Path) -> bytes | None:

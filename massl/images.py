@@ -330,9 +330,11 @@ def _develop(
         return Decoded(*raw.develop(data, shortest, admit))
 
 
-def open_image(path: Path, shortest: int | None = None, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def open_image(
+    path: Path, shortest: int | None = None, max_pixels: int = MAX_PIXELS, budget: PixelBudget | None = None
+) -> Image.Image:
     """`decode` on a file's content."""
-    return decode(read_bytes(path), shortest, max_pixels).picture
+    return decode(read_bytes(path), shortest, max_pixels, budget).picture
 
 
 def fit(picture: Image.Image, size: int, resize: int) -> Image.Image:
