@@ -295,10 +295,10 @@ def plan(
         raise MasslError(f"batch must be above 0, not {batch}")
     each = images // batch
     if epochs is None and (epochs := PRESETS[preset].epochs) is None:
-        seen = PRESETS[preset].seen
+        seen = PRESETS[preset].seen // (4 if begins else 1)
         epochs = max(1, min(200, round(seen / images)))
         why = f"{epochs} epochs of {each} steps: about {seen:,} images seen, from 1 to 200 epochs"
-        choose("steps", epochs * each, why)
+        choose("steps", epochs * each, why + (", a quarter of what it takes from scratch" if begins else ""))
     choose("steps", epochs * each, f"{epochs} epochs of {each} steps")
     steps: int = current("steps")
     half = 2 ** int(math.log2(max(2, images / 2)))

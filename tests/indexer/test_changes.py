@@ -315,7 +315,7 @@ def scratch() -> Iterator[Path]:
 
 def assert_same_answers(one: Collection, other: Collection, probe: bytes) -> None:
     """Both say the same of every file, and find the same."""
-    rows = "SELECT path, hash, width, height FROM images WHERE state = 'ready' ORDER BY path"
+    rows = "SELECT path, hash, width, height FROM images WHERE +state = 'ready' ORDER BY path"
     assert list(one.catalog.read(rows)) == list(other.catalog.read(rows))
     assert one.skipped() == other.skipped()
     vectors, scores = [], []

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from massl.settings import PRESETS, Settings, plan
+from massl.settings import PRESETS, Begins, Settings, plan
 
 SIZES = st.integers(2, 3_000_000)
 
@@ -31,6 +31,16 @@ def test_a_run_on_a_cpu_takes_about_as_long_for_any_collection(images: int) -> N
     assert seen <= 1.5 * max(PRESETS["cpu"].seen, images)
     if 1000 <= images <= 100_000:
         assert seen >= PRESETS["cpu"].seen / 1.5
+
+
+@given(images=st.integers(1_000, 30_000))
+def test_what_begins_with_weights_learns_more_slowly_and_for_a_shorter_time(images: int) -> None:
+    scratch, _ = plan("cpu", images)
+    begun, table = plan("cpu", images, begins=Begins("resnet18", None, False, 96))
+    assert begun.learning_rate == scratch.learning_rate / 4
+    assert 0.6 * scratch.steps / 4 <= begun.steps <= 1.5 * scratch.steps / 4
+    assert (begun.backbone, begun.image_size, begun.local_size) == ("resnet18", 96, 48)
+    assert {choice.name: choice.why for choice in table}["steps"].endswith("a quarter of what it takes from scratch")
 
 
 @given(one=SIZES, other=SIZES)
