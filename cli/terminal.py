@@ -48,6 +48,7 @@ class ProgressLine:
         self.quiet = quiet
         self._started = self._last = time.monotonic()
         self._first: int | None = None
+        self._note = ""
         self._bar: Progress | None = None
         self._task: Any = None
 
@@ -73,10 +74,10 @@ class ProgressLine:
         return self
 
     def update(self, done: int, total: int, note: str = "") -> None:
-        """Shows `done` of `total`; `note` stands in for the rate."""
+        """Shows `done` of `total`; `note` says what is done and stands in for the rate, which begins anew with it."""
         now = time.monotonic()
-        if self._first is None:
-            self._first = done
+        if self._first is None or note != self._note:
+            self._first, self._note, self._started = done, note, now
         rate = (done - self._first) / (now - self._started) if now > self._started else 0.0
         note = note or (f"{rate:,.0f} {self.unit}/s" if rate >= 10 else f"{rate:.1f} {self.unit}/s")
         if self._bar:

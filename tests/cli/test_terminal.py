@@ -1,0 +1,22 @@
+"""Lines of progress where there is no terminal."""
+
+from __future__ import annotations
+
+import itertools
+import re
+
+import pytest
+
+from cli import terminal
+
+
+def test_the_time_left_is_that_of_the_step_that_is_at_work(monkeypatch, capsys: pytest.CaptureFixture[str]) -> None:
+    seconds = itertools.count()
+    monkeypatch.setattr(terminal, "PLAIN_EVERY", 0)
+    monkeypatch.setattr(terminal.time, "monotonic", lambda: next(seconds))
+    with terminal.ProgressLine("comparing", "images", quiet=False) as line:
+        for step, total in (("neighbours", 1000), ("pairs", 200)):
+            for done in range(0, total, 100):
+                line.update(done, total, step)
+    told = [int(left.replace(",", "")) for left in re.findall(r", (\S+) s left", capsys.readouterr().err)]
+    assert told == [*range(9, 0, -1), 1]
