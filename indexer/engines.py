@@ -52,21 +52,27 @@ class FaissIndex:
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """See `VectorIndex.search`."""
         queries = np.ascontiguousarray(queries, np.float32)
-        rows = None if among is None else np.searchsorted(self.ids, among[self.holds(among)])
-        count = len(self) if rows is None else len(rows)
+        passing = None if among is None else self._passing(among)
+        count = len(self) if passing is None else int(passing.sum())
         k = min(k, count)
         if k <= 0:
             return np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
         # A setting of the calling thread's, not of the process.
         faiss.omp_set_num_threads(1 if len(queries) < MANY else CORES)
-        passing, selector = None, None
-        if rows is not None:
-            passing = np.zeros(len(self), bool)
-            passing[rows] = True
-            passing = np.packbits(passing, bitorder="little")  # FAISS keeps a pointer to it
-            selector = faiss.IDSelectorBitmap(passing)
+        bits, selector = None, None
+        if passing is not None:
+            bits = np.packbits(passing, bitorder="little")  # FAISS keeps a pointer to it
+            selector = faiss.IDSelectorBitmap(bits)
         scores, found = self._nearest(queries, k, selector, count)
         return scores, np.where(found >= 0, self.ids[found], -1)
+
+    def _passing(self, among: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which rows are of these ids, bool `[N]`."""
+        last = int(self.ids[-1]) if len(self) else -1
+        # By a table of all ids: of a million, looking each up by bisection took fifteen times as long as the search.
+        table = np.zeros(last + 1, bool)
+        table[among[: np.searchsorted(among, last, "right")]] = True
+        return table[self.ids]
 
     def _nearest(
         self, queries: NDArray[np.float32], k: int, selector: Any, count: int

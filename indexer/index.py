@@ -93,7 +93,9 @@ class AmendedIndex:
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """What the index finds, less what is outdated."""
         if among is not None:
-            return self._base.search(queries, k, np.setdiff1d(among, self._outdated, assume_unique=True))
+            if len(self._outdated):
+                among = np.setdiff1d(among, self._outdated, assume_unique=True)
+            return self._base.search(queries, k, among)
         more = min(len(self._outdated), 16)
         while True:
             scores, ids = self._base.search(queries, k + more)
