@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """What a search takes, beside bare FAISS on the same vectors, in one run.
 
-    benchmarks/search.py VECTORS.npy [COUNT…] [--queries QUERIES.npy] [--folder FOLDER]
+    benchmarks/search.py VECTORS.npy [COUNT…] [--queries QUERIES.npy] [--folder FOLDER] [--engines NAME…]
 
 VECTORS: float16 or float32 [N, D], embeddings of unit length; QUERIES: 200 others or more, the first of VECTORS if left
 out. For each COUNT a collection is made of the first so many, through the library, in FOLDER (kept, to time `massl
-search` from cold; its images are names alone). Times are medians of single queries, of the processor time of one
+search` from cold; its images are names alone). Measured are the engines that a collection of that size tries, or those
+named: to see where each begins to pay. Times are medians of single queries, of the processor time of one
 thread, as wall time says little on a shared machine; wall time is the fastest quarter's.
 """
 
@@ -76,6 +77,7 @@ def main() -> None:
     parser.add_argument("counts", nargs="*", type=float)
     parser.add_argument("--queries")
     parser.add_argument("--folder")
+    parser.add_argument("--engines", nargs="+", choices=[engine.name for _, engine in LADDER.steps])
     given = parser.parse_args()
     everything = np.load(given.vectors, mmap_mode="r")
     queries = unit(np.load(given.queries)[:200]) if given.queries else None
@@ -85,10 +87,12 @@ def main() -> None:
     faiss.omp_set_num_threads(1)
     with tempfile.TemporaryDirectory() as temporary:
         for count in map(int, given.counts or [len(base)]):
-            report(Path(given.folder or temporary) / str(count), base[:count], queries, encoder)
+            report(Path(given.folder or temporary) / str(count), base[:count], queries, encoder, given.engines)
 
 
-def report(root: Path, vectors: NDArray[Any], queries: NDArray[np.float32], encoder: Encoder) -> None:
+def report(
+    root: Path, vectors: NDArray[Any], queries: NDArray[np.float32], encoder: Encoder, names: list[str] | None
+) -> None:
     count, dim = vectors.shape
     collection = make(root, np.asarray(vectors, np.float16), encoder)
     source = CatalogVectors(collection.catalog)
@@ -113,7 +117,7 @@ def report(root: Path, vectors: NDArray[Any], queries: NDArray[np.float32], enco
 
     chosen = [step for step in LADDER.steps if step[0] <= count][-1][1]
     for _, engine in LADDER.steps:
-        if engine.name == "cells" and engine is not chosen:
+        if engine.name not in (names or [engine.name for least, engine in LADDER.steps if least <= count]):
             continue
         own = Ladder(((0, LADDER.steps[0][1]), (0, engine)) if not engine.exact else ((0, engine),))
         began, begun = time.perf_counter(), time.process_time()
