@@ -12,6 +12,7 @@ from massl import weights
 from massl.whitening import Whitening
 
 WHITENED = 384  # components kept by whitening, unless told otherwise
+EVEN = 0.01  # of a mean: deviations below count as none
 FEW_TO_WHITEN = 96  # images below which a run's encoder is left as it is
 
 
@@ -20,8 +21,8 @@ class Deployed(nn.Module):
 
     Args:
         source: the backbone and what it expects.
-        stages: embed by all four stages of a convolutional network, averaged over the image and scaled to unit length
-            each, instead of by the last alone: the earlier ones know of colour and texture.
+        stages: embed by all four stages of a convolutional network instead of by the last alone, see `all_stages`: the
+            earlier ones know of colour and texture.
         whitening: applied to embedding and patch tokens.
     """
 
@@ -43,8 +44,14 @@ class Deployed(nn.Module):
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """uint8 `[N, S, S, 3]` to float32 `[N, D]` and `[N, h, w, D]`, each vector of unit length."""
         images = ((pixels.float() - self.mean) / self.std).permute(0, 3, 1, 2)
-        embedding, patches = all_stages(self.backbone, images) if self.stages else self._last(images)
-        return self._whitened(embedding), self._whitened(patches)
+        if not self.stages:
+            embedding, patches = (functional.normalize(features, dim=-1) for features in self._last(images))
+            return self._whitened(embedding), self._whitened(patches)
+        means, deviations, parts = all_stages(self.backbone, images)
+        # A place has no deviation of its own: it is taken to be what it is on average, and so says nothing.
+        usual = self.centre[means.shape[1] :] if self.whitens else torch.zeros_like(deviations[0])
+        patches = torch.cat([parts, usual.expand(*parts.shape[:3], -1)], -1)
+        return self._whitened(torch.cat([means, deviations], 1)), self._whitened(patches)
 
     def _last(self, images: Tensor) -> tuple[Tensor, Tensor]:
         features = self.backbone.forward_features(images)
@@ -56,22 +63,37 @@ class Deployed(nn.Module):
         return embedding, features if channels_last else features.permute(0, 2, 3, 1)
 
     def _whitened(self, features: Tensor) -> Tensor:
-        unit = functional.normalize(features, dim=-1)
-        return functional.normalize((unit - self.centre) @ self.matrix, dim=-1) if self.whitens else unit
+        """To unit length, of features of unit length where they are whitened."""
+        return functional.normalize((features - self.centre) @ self.matrix if self.whitens else features, dim=-1)
 
 
-def all_stages(backbone: Any, images: Tensor) -> tuple[Tensor, Tensor]:
+def all_stages(backbone: Any, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """What a convolutional network's four stages say of normalised images `[N, 3, S, S]`.
 
+    Of each stage the mean over the image, which tells what there is, and the standard deviation, which tells how evenly
+    (statistics pooling, as in Snyder et al., "X-vectors", ICASSP 2018, section 2.1; for images Lyu et al., "SRM",
+    ICCV 2019, section 3.1). Each of the eight is scaled to the same length, so that side by side they have length one.
+
     Returns:
-        `[N, d]`, each stage averaged over the image and scaled to unit length, side by side, the last stage last; and
-        the same of every position of the last stage, `[N, h, w, d]`.
+        the means, `[N, d]`, the last stage's last; the deviations, likewise; and the means of every position of the
+        last stage, `[N, h, w, d]`.
     """
-    maps = backbone.forward_intermediates(images, indices=[1, 2, 3, 4], intermediates_only=True)
+    maps = [
+        stage.float() for stage in backbone.forward_intermediates(images, indices=[1, 2, 3, 4], intermediates_only=True)
+    ]
     side = maps[-1].shape[-1]
-    whole = [functional.normalize(stage.mean((2, 3)), dim=1) for stage in maps]
-    parts = [functional.normalize(functional.avg_pool2d(stage, stage.shape[-1] // side), dim=1) for stage in maps]
-    return torch.cat(whole, 1), torch.cat(parts, 1).permute(0, 2, 3, 1)
+    centred = [stage - stage.mean((2, 3), keepdim=True) for stage in maps]
+    means = [stage.mean((2, 3)) for stage in maps]
+    # What is as good as even counts as even: the last digits of a deviation that is next to nothing are noise.
+    least = [(EVEN * mean).square() + 1e-12 for mean in means]
+    deviations = [(stage.square().mean((2, 3)) + even).sqrt() for stage, even in zip(centred, least, strict=True)]
+    parts = [functional.avg_pool2d(stage, stage.shape[-1] // side) for stage in maps]
+    share = (2 * len(maps)) ** -0.5
+
+    def joined(stages: list[Tensor]) -> Tensor:
+        return torch.cat([share * functional.normalize(stage, dim=1) for stage in stages], 1)
+
+    return joined(means), joined(deviations), joined(parts).permute(0, 2, 3, 1)
 
 
 def has_stages(backbone: nn.Module) -> bool:

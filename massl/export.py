@@ -116,7 +116,7 @@ def export(
         "interpolation": "bicubic",
         "parameters": sum(parameter.numel() for parameter in found.backbone.parameters()),
         "precision": precision,
-        "pooling": "all stages" if stages else "last",
+        "pooling": "all stages, means and deviations" if stages else "last",
         "whitening": 0.0 if whiten is None else strength,
         "creator": f"massl {massl.__version__}",
         **found.facts,

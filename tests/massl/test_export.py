@@ -102,7 +102,7 @@ def test_whitening_by_all_stages_evens_out_the_embeddings(tmp_path: Path, pictur
     export(str(run), tmp_path / "plain.onnx")
     export(str(run), tmp_path / "white.onnx", stages=True, whiten=find_source(pictures)[0], dim=32)
     plain, white = Encoder.load(tmp_path / "plain.onnx"), Encoder.load(tmp_path / "white.onnx")
-    assert (white.dim, white.metadata["pooling"], white.whitening) == (32, "all stages", 0.5)
+    assert (white.dim, white.metadata["pooling"], white.whitening) == (32, "all stages, means and deviations", 0.5)
     pixels = np.stack([plain.prepare(open_image(file)) for file in sorted(pictures.glob("*/*.jpg"))])
 
     def alike(encoder: Encoder) -> float:
@@ -114,10 +114,31 @@ def test_whitening_by_all_stages_evens_out_the_embeddings(tmp_path: Path, pictur
     assert white.embed_patches(pixels[:2]).shape == (2, 2, 2, 32)
 
 
+@pytest.mark.parametrize("whitened", [False, True])
+def test_stages_say_what_there_is_and_how_evenly(tmp_path: Path, pictures: Path, whitened: bool) -> None:
+    run = untrained(tmp_path / "run", "resnet18", 16, 64)
+    images = find_source(pictures)[0]
+    export(
+        str(run), tmp_path / "e.onnx", stages=True, whiten=images if whitened else None, dim=64 if whitened else None
+    )
+    encoder = Encoder.load(tmp_path / "e.onnx")
+    assert encoder.dim == (64 if whitened else 2 * (64 + 128 + 256 + 512))
+    pixels = real_pixels(encoder, pictures)
+    embeddings, patches = encoder.embed(pixels), encoder.embed_patches(pixels)
+    assert patches.shape == (4, 2, 2, encoder.dim)
+    np.testing.assert_allclose(np.linalg.norm(patches, axis=-1), 1, atol=1e-4)
+    # A picture's places are more like it than like the others.
+    alike = np.einsum("nd,mhwd->nmhw", embeddings, patches).mean((2, 3))
+    assert (alike.argmax(0) == np.arange(4)).all()
+    if not whitened:
+        shares = [np.linalg.norm(part, axis=1) for part in np.split(embeddings, np.cumsum([64, 128, 256, 512] * 2), 1)]
+        np.testing.assert_allclose(shares[:8], 8**-0.5, atol=1e-4)
+
+
 def test_a_runs_encoder_is_whitened_on_its_own_images_where_there_are_enough(tmp_path: Path, pictures: Path) -> None:
     run = untrained(tmp_path / "run", "resnet18", 16, 64)
     many = Encoder.load(export_run(run, "mine", find_source(pictures)[0]))  # 194 pictures
-    assert (many.dim, many.metadata["pooling"], many.whitening) == (64, "all stages", 0.5)
+    assert (many.dim, many.metadata["pooling"], many.whitening) == (64, "all stages, means and deviations", 0.5)
     few = Encoder.load(export_run(run, "mine", find_source(pictures / "flag")[0]))
     assert (few.dim, few.metadata["pooling"], few.whitening) == (512, "last", 0)
     names = [str(file) for file in sorted(pictures.rglob("*.jpg"))]
