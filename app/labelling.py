@@ -21,7 +21,7 @@ class Labelling:
 
     def __init__(self, collection: Collection) -> None:
         self.collection = collection
-        self.actions = {"label": self._label, "unlabel": self._unlabel, "undo": self._undo}
+        self.actions = {"label": self.label, "unlabel": self._unlabel, "undo": self._undo}
 
     def shown(self, session: Session) -> dict[str, Any]:
         """What the bar that labels shows."""
@@ -51,11 +51,12 @@ class Labelling:
         self.collection.confirm_labels(kept)
         return self._remember(session, Step(f"kept the label of {count(ids)}", {}, {}, confirmed=kept))
 
-    def _label(self, session: Session, payload: Payload) -> str:
+    def label(self, session: Session, payload: Payload, author: str = AUTHOR) -> str:
+        """Labels the pictures of `payload` by its `label`, as one step; returns what was done as a sentence."""
         name = str(payload.get("label") or "").strip()
         chosen = images(payload)
         before = Counter(had[0] for had in self._labels_of(chosen).values() if had and had[0] != name)
-        said = self.give(session, dict.fromkeys(chosen, name), f"labelled {count(chosen)} “{name}”")
+        said = self.give(session, dict.fromkeys(chosen, name), f"labelled {count(chosen)} “{name}”", author)
         return f"{said}, {_replaced(before, len(chosen))}" if before else said
 
     def _unlabel(self, session: Session, payload: Payload) -> str:

@@ -23,6 +23,7 @@ from indexer.heads import Candidate, candidates, softmax
 
 MOST = 4_000  # labelled images that the choice is made on; more of them don't change it, and it would take minutes
 FOLDS = 5
+ENOUGH_DRAWN = 20  # labels of images drawn by chance: about a page of them
 CLUSTER = 6  # like images that are hidden together, about: a group on the page has eight
 MOST_DOUBT = 2.0  # times the temperature by hiding images one by one: clusters of a few labels can ask for one at which
 # every class is as likely as the next
@@ -50,7 +51,8 @@ class Choice:
         compared: each method at its best, the chosen one first; empty where nothing could be held out.
         accuracy: estimated share of right predictions, less what having chosen flatters it by; None likewise.
         interval: the 95 % interval of the accuracy; None likewise.
-        judged_on: how many held-out images all of this rests on, 0 or up to `MOST`.
+        judged_on: how many held-out images accuracy and temperatures rest on, 0 or up to `MOST`.
+        drawn: whether chance has drawn these from the unlabelled ones.
     """
 
     candidate: Candidate
@@ -60,9 +62,15 @@ class Choice:
     accuracy: float | None
     interval: tuple[float, float] | None
     judged_on: int
+    drawn: bool = False
 
 
-def choose(features: NDArray[np.float32], targets: NDArray[np.integer], linear: bool = False) -> Choice:
+def choose(
+    features: NDArray[np.float32],
+    targets: NDArray[np.integer],
+    linear: bool = False,
+    drawn: NDArray[np.bool_] | None = None,
+) -> Choice:
     """Chooses the head with the most right predictions on held-out images.
 
     Of equals it takes regression before class means before neighbours, as that is also how finely their probabilities
@@ -72,6 +80,9 @@ def choose(features: NDArray[np.float32], targets: NDArray[np.integer], linear: 
         features: the labelled images' unit vectors, `[n, D]`.
         targets: their classes, `[n]`, each of 0 to C - 1 at least once, C at least 2.
         linear: choose among linear heads only.
+        drawn: bool `[n]`, which of them chance has drawn from the unlabelled ones. From `ENOUGH_DRAWN` on accuracy and
+            temperature rest on these alone: they are like the images that proposals are made for, the others like
+            what somebody chose to label.
     """
     tried = candidates(len(targets), linear)
     if np.bincount(targets).min() < 2:
@@ -93,8 +104,22 @@ def choose(features: NDArray[np.float32], targets: NDArray[np.integer], linear: 
     compared: dict[str, float] = {}
     for place in order:
         compared.setdefault(tried[place].method, float(right[place].mean()))
-    accuracy = _unflattered(right[order])
     _, _, alone, logits = results[order[0]]
+    fair = np.zeros(len(rows), np.bool_) if drawn is None else drawn[rows]
+    if fair.sum() >= ENOUGH_DRAWN:
+        accuracy, count = _unflattered(right[order][:, fair]), int(fair.sum())
+        warmth = temperature(logits[fair], targets[fair])
+        return Choice(
+            tried[order[0]],
+            warmth,
+            (warmth, warmth),
+            tuple(Compared(*item) for item in compared.items()),
+            accuracy,
+            wilson(accuracy, count),
+            count,
+            drawn=True,
+        )
+    accuracy = _unflattered(right[order])
     apart, hidden = _clusters_held_out(features, targets, tried[order[0]])
     apart, others = apart[hidden], targets[hidden]
     together = temperature(apart, others) if len(others) else alone

@@ -50,6 +50,8 @@ class Classification:
         interval: the 95 % interval of the estimate; None likewise.
         method: how the classes were told apart, one of those in `indexer.heads`.
         judged_on: how many labels that somebody gave, not merely agreed to, the estimates rest on.
+        drawn: whether these were drawn by chance: then the estimate is of all familiar images, not of those like the
+            labelled ones.
         compared: each method's share of right predictions on held-out images, the chosen one first.
         labelled: bool `[N]`, whether somebody gave the label.
         familiar: bool `[N]`, whether an image is like the labelled ones; the estimate is of such images only, and the
@@ -66,6 +68,7 @@ class Classification:
     interval: tuple[float, float] | None
     method: str
     judged_on: int
+    drawn: bool
     compared: tuple[Compared, ...]
     labelled: NDArray[np.bool_]
     familiar: NDArray[np.bool_]
@@ -82,15 +85,16 @@ class Classification:
         """How many of the proposals with at least this probability are right; None where that can't be said.
 
         Of unlabelled, familiar images only. The interval goes from the lower end of Wilson's for the pessimistic
-        probabilities, labels being worth a quarter of as many drawn at random, to the upper end of that for the
-        optimistic ones. What that comes to is measured in docs/labelling.md.
+        probabilities to the upper end of that for the optimistic ones; at the lower end labels that chance has not
+        drawn are worth a quarter as many. What that comes to is measured in docs/labelling.md.
         """
         about = self.sure(least) & self.familiar & ~self.labelled
         if self.estimated_accuracy is None or not about.any():
             return None
         accuracy = float(self.probability[about].mean())
         means = [accuracy, *self.bounds[about].mean(0).tolist()]
-        low, high = wilson(min(means), self.judged_on / _WORTH)[0], wilson(max(means), self.judged_on)[1]
+        worth = 1 if self.drawn else _WORTH
+        low, high = wilson(min(means), self.judged_on / worth)[0], wilson(max(means), self.judged_on)[1]
         return Expectation(int(about.sum()), accuracy, (low, high))
 
 
@@ -118,6 +122,7 @@ def train(
     labels: Mapping[int, str],
     linear: bool = False,
     accepted: Set[int] = frozenset(),
+    drawn: Set[int] = frozenset(),
 ) -> Classifier:
     """Fits the head that does best by cross-validation to the labelled embeddings.
 
@@ -127,6 +132,7 @@ def train(
         labels: id to label, for some of `ids`.
         linear: choose among linear heads only.
         accepted: ids whose label was proposed and agreed to: learnt from, but no evidence of how good proposals are.
+        drawn: ids that chance has drawn from those without a label, to be labelled one and all: the best evidence.
 
     Raises:
         MasslError: labels of fewer than two classes.
@@ -134,8 +140,11 @@ def train(
     rows, targets, classes = examples(ids, labels)
     # What was agreed to was proposed by a head that knew the others: whoever hides one of these must hide that, too.
     given = ~np.isin(ids[rows], np.fromiter(accepted, np.int64, len(accepted)))
+    fair = np.isin(ids[rows], np.fromiter(drawn, np.int64, len(drawn)))
     missing = np.bincount(targets[given], minlength=len(classes)).min() == 0
-    choice = untried(len(rows), linear) if missing else choose(vectors[rows[given]], targets[given], linear)
+    choice = (
+        untried(len(rows), linear) if missing else choose(vectors[rows[given]], targets[given], linear, fair[given])
+    )
     head = choice.candidate.fit(vectors[rows], targets, len(classes))
     # No surer than so few examples can make anyone: after n of them, one more that is wrong is not ruled out
     # (Laplace's rule of succession).
@@ -148,6 +157,7 @@ def classify(
     labels: Mapping[int, str],
     rejected: Mapping[int, frozenset[str]] | None = None,
     accepted: Set[int] = frozenset(),
+    drawn: Set[int] = frozenset(),
 ) -> Classification:
     """Predicts a class for every image. Labelled images keep their own label, with probability 1.
 
@@ -158,11 +168,12 @@ def classify(
         rejected: id to classes that somebody said it is not: they are not proposed for it. The remaining classes
             become no likelier by that, as the image may well be of none.
         accepted: as of `train`.
+        drawn: as of `train`.
 
     Raises:
         MasslError: labels of fewer than two classes.
     """
-    fitted = train(ids, vectors, labels, accepted=accepted)
+    fitted = train(ids, vectors, labels, accepted=accepted, drawn=drawn)
     rows, targets, classes = examples(ids, labels)
     choice, logits = fitted.choice, fitted.head.logits(vectors)
     shares = fitted.shares(logits, choice.temperature)
@@ -181,7 +192,7 @@ def classify(
     counts = Counter(classes[target] for target in targets)
     return Classification(
         classes, dict(counts), ids, predicted, probability, bounds, choice.accuracy, choice.interval,
-        choice.candidate.method, choice.judged_on, choice.compared, labelled, familiar(vectors, rows),
+        choice.candidate.method, choice.judged_on, choice.drawn, choice.compared, labelled, familiar(vectors, rows),
     )  # fmt: skip
 
 

@@ -68,8 +68,8 @@ from indexer.vectors import CatalogVectors, Preparing
 from massl.errors import MasslError
 from massl.images import CATALOG, MAX_PIXELS, Skipped, check_folder, check_holds_images
 
-# Vectors, labels, rejected labels, and which labels were merely agreed to.
-LabellingState = tuple[tuple[str, int], dict[int, str], dict[int, frozenset[str]], frozenset[int]]
+# Vectors, labels, rejected labels, which labels were merely agreed to, and which images chance has drawn.
+LabellingState = tuple[tuple[str, int], dict[int, str], dict[int, frozenset[str]], frozenset[int], frozenset[int]]
 
 
 class CollectionBusy(MasslError):
@@ -567,9 +567,9 @@ class Collection:
         state = self.labelling_state()
         kept = self._classified
         if kept is None or kept[0] != state:
-            _, given, rejected, accepted = state
+            _, given, rejected, accepted, drawn = state
             ids, vectors = self._load_vectors()
-            kept = state, classify(ids, vectors, given, rejected, accepted)
+            kept = state, classify(ids, vectors, given, rejected, accepted, drawn)
             self._classified = kept
         return kept[1]
 
@@ -579,7 +579,8 @@ class Collection:
             self.vectors_state(),
             labels.by_image(self.catalog),
             rejections.by_image(self.catalog),
-            labels.accepted(self.catalog),
+            labels.by_author(self.catalog, labels.ACCEPTED),
+            labels.by_author(self.catalog, labels.DRAWN),
         )
 
     def vectors_state(self) -> tuple[str, int]:
@@ -684,7 +685,8 @@ class Collection:
         """
         ids, vectors, targets, classes = self._examples()
         given = {int(identity): classes[target] for identity, target in zip(ids, targets, strict=True)}
-        fitted = train(ids, vectors, given, linear=True, accepted=labels.accepted(self.catalog))
+        accepted, drawn = (labels.by_author(self.catalog, author) for author in (labels.ACCEPTED, labels.DRAWN))
+        fitted = train(ids, vectors, given, linear=True, accepted=accepted, drawn=drawn)
         deploy.write(fitted, self.encoder, Path(path))
         return fitted
 

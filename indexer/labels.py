@@ -13,6 +13,7 @@ from massl.errors import MasslError
 
 MAX_LABEL = 100  # characters
 ACCEPTED = "page (accepted)"  # author of what was proposed and agreed to: who agrees has not chosen the image
+DRAWN = "page (drawn)"  # author of labels of images that chance has chosen, a whole page of them
 
 
 @dataclass(frozen=True)
@@ -131,6 +132,6 @@ def by_image(catalog: Catalog) -> dict[int, str]:
     return dict(catalog.read(f"SELECT image, label FROM labels JOIN images ON images.id = image WHERE {READY}"))
 
 
-def accepted(catalog: Catalog) -> frozenset[int]:
-    """The images whose label was proposed and agreed to."""
-    return frozenset(image for (image,) in catalog.read("SELECT image FROM labels WHERE author = ?", [ACCEPTED]))
+def by_author(catalog: Catalog, author: str) -> frozenset[int]:
+    """The images whose label is of this author, as `ACCEPTED` or `DRAWN`."""
+    return frozenset(image for (image,) in catalog.read("SELECT image FROM labels WHERE author = ?", [author]))

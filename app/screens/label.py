@@ -13,14 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from app.labelling import Labelling
+from app.labelling import AUTHOR, Labelling
 from app.screens.screen import Action, Screen
 from app.session import Payload, Session, Step, images, number
 from app.tiles import MOST, PAGE_SIZES, Tile, section, tile
 from app.words import count, readable
 from indexer import Collection
 from indexer.classify import NONE, Classification
-from indexer.labels import ACCEPTED
+from indexer.labels import ACCEPTED, DRAWN
 from indexer.queues import least_sure, most_sure
 from indexer.suspects import Suspect
 from indexer.work import Result, Standing, Work
@@ -36,12 +36,13 @@ VIEWS = {
     "different": "Most different",
     "unsure": "Least sure",
     "sure": "Most sure",
+    "drawn": "Drawn by chance",
     "class": "By class",
     "check": "Labels to check",
     "curve": "How good is it?",
 }
-QUEUES = ("different", "unsure", "sure")  # views of a page that is answered
-SORTED = ("unsure", "sure", "class", "check", "curve")  # views that need two classes
+QUEUES = ("different", "unsure", "sure", "drawn")  # views of a page that is answered
+SORTED = ("unsure", "sure", "drawn", "class", "check", "curve")  # views that need two classes
 EXPORTS = {
     "csv+": ("predictions.csv", "text/csv", "Labels and proposals as a table (CSV)"),
     "csv": ("labels.csv", "text/csv", "Only the labels as a table (CSV)"),
@@ -106,7 +107,7 @@ class Label(Screen):
             "regroup": self._regroup,
             "export": self._export,
             **self._labelling.actions,
-            "label": partial(self._answer, self._labelling.actions["label"]),
+            "label": partial(self._answer, self._label),
             "undo": self._undo,
         }
 
@@ -215,6 +216,10 @@ class Label(Screen):
     def _draw_sure(self, session: Session, result: Classification | None, drawn: dict[str, Any]) -> None:
         self._queue(session, result, drawn, "select what is wrong and reject it, then accept the rest")
 
+    def _draw_drawn(self, session: Session, result: Classification | None, drawn: dict[str, Any]) -> None:
+        note = "say of every one whether its proposal is right, or what is: only so it is known how good the others are"
+        self._queue(session, result, drawn, note)
+
     def _queue(self, session: Session, result: Classification | None, drawn: dict[str, Any], note: str) -> None:
         work, view = session.of(Desk), drawn["view"]
         labels = self._present(work)
@@ -245,6 +250,8 @@ class Label(Screen):
             ids = np.array(self.collection.different(PAGE + len(work.passed)), np.int64)
         elif result is None:
             return []
+        elif view == "drawn":
+            ids = np.random.default_rng().permutation(result.images[~result.labelled])
         else:
             rows = least_sure(result) if view == "unsure" else most_sure(result)
             if view == "sure":
@@ -368,6 +375,12 @@ class Label(Screen):
         work.answered = [entry for entry in work.answered if any(entry[0] is step for step in session.steps)]
         return said
 
+    def _label(self, session: Session, payload: Payload) -> str:
+        work = session.of(Desk)
+        chosen = images(payload)
+        by_chance = work.view == "drawn" and set(chosen) <= set(work.page)
+        return self._labelling.label(session, payload, DRAWN if by_chance else AUTHOR)
+
     def _accept(self, session: Session, payload: Payload) -> str:
         seen = _seen(payload)
         # Somebody's label stands, also one that was given since the page was drawn.
@@ -378,7 +391,8 @@ class Label(Screen):
         known = self.collection.label_counts()
         if not set(wanted.values()) <= set(known):
             raise MasslError("The classes have changed since; look at the proposals again")
-        return self._labelling.give(session, wanted, f"accepted {count(wanted)}", ACCEPTED)
+        author = DRAWN if session.of(Desk).view == "drawn" else ACCEPTED
+        return self._labelling.give(session, wanted, f"accepted {count(wanted)}", author)
 
     def _reject(self, session: Session, payload: Payload) -> str:
         seen = _seen(payload)
@@ -387,6 +401,8 @@ class Label(Screen):
         if not wanted:
             raise MasslError("Only what is proposed can be rejected: these pictures are labelled already")
         work = session.of(Desk)
+        if work.view == "drawn":
+            raise MasslError("Say what these pictures are: without the wrong ones a page drawn by chance would flatter")
         work.passed |= set(wanted)
         work.page = [image for image in work.page if image not in wanted]
         return self._labelling.reject(session, wanted, f"rejected {count(wanted)}")
@@ -525,6 +541,12 @@ def _advice(total: int, classes: Mapping[str, int], result: Classification | Non
         }
     expected = result.expected(_HALF) if result is not None else None
     if expected and expected.accuracy >= 0.9 and result and result.interval and result.interval[0] >= 0.8:
+        if not result.drawn:
+            return {
+                "view": "drawn",
+                "text": "See whether that holds: label a page drawn by chance",
+                "why": "The proposals look right, judged by pictures that you chose. Chance chooses without favour.",
+            }
         return {
             "view": "sure",
             "text": "Accept what is most sure, page by page",
@@ -554,7 +576,8 @@ def _summary(result: Classification, sure: float) -> list[str]:
                 about = f"The one proposal should be right, by about {likely} %"
             lines.append(f"{about} (very likely {low} to {high} %).")
         hidden, (low, high) = _percent(result.estimated_accuracy), (round(100 * share) for share in result.interval)
-        lines.append(f"Of your own labelled pictures, each hidden in turn, {hidden} % ({low} to {high} %).")
+        which = f"{result.judged_on:,} pictures that chance has drawn" if result.drawn else "your own labelled pictures"
+        lines.append(f"Of {which}, each hidden in turn, {hidden} % ({low} to {high} %).")
     strange = int((~result.familiar).sum())
     if strange:
         many = "1 picture is" if strange == 1 else f"{strange:,} pictures are"

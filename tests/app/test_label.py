@@ -17,7 +17,7 @@ import pytest
 from app.screens.label import Label
 from app.session import Session
 from indexer import Collection
-from indexer.labels import ACCEPTED
+from indexer.labels import ACCEPTED, DRAWN
 from massl.errors import MasslError
 from tests.app.conftest import PHONE, Visit, show
 
@@ -65,7 +65,7 @@ def test_at_every_point_it_says_what_to_do_next(screen: Label) -> None:
     drawn = _done(screen, session)
     assert drawn["advice"]["text"] == "Name a second class"
     assert drawn["view"] == "groups"
-    assert [view["ready"] for view in drawn["views"]] == [True, True, False, False, False, False, False]
+    assert [view["ready"] for view in drawn["views"]] == [True, True, *[False] * 6]
     _label(collection, 1, "fruit")
     drawn = _done(screen, session)
     assert drawn["advice"]["text"] == "Give “fruit” a second picture"
@@ -112,6 +112,30 @@ def test_a_page_is_accepted_and_the_next_comes_and_all_is_undone(screen: Label) 
     assert collection.labels() == before
     # The page comes back: what is accepted next must be what was looked at.
     assert [tile["id"] for tile in _tiles(drawn)] == [image for image, _ in proposed]
+
+
+def test_a_page_drawn_by_chance_is_labelled_whole_and_tells_how_good_the_proposals_are(screen: Label) -> None:
+    collection, session = screen.collection, Session()
+    _label(collection, 4, "flag", "fruit", "space", "painting")
+    drawn = _done(screen, session, {"do": "view", "view": "drawn"})
+    page = _tiles(drawn)
+    assert len(page) == 24
+    other = _tiles(_done(screen, Session(), {"do": "view", "view": "drawn"}))
+    assert {tile["id"] for tile in page} != {tile["id"] for tile in other}
+    first, *rest = page
+    refused = _done(screen, session, {"do": "reject", "seen": [[first["id"], first["guess"]]]})
+    assert "would flatter" in refused["message"]["text"]
+    elsewhere = next(tile["id"] for tile in other if tile["id"] not in {tile["id"] for tile in page})
+    _done(screen, session, {"do": "label", "label": "flag", "images": [elsewhere]})
+    _done(screen, session, {"do": "label", "label": "flag", "images": [first["id"]]})
+    drawn = _done(screen, session, {"do": "accept", "seen": [[tile["id"], tile["guess"]] for tile in rest]})
+    authors = {image: label.author for image, label in collection.labels_of([first["id"], elsewhere]).items() if label}
+    assert authors == {first["id"]: DRAWN, elsewhere: "page"}  # chosen by hand, not by chance
+    result = collection.classify()
+    assert (result.drawn, result.judged_on) == (True, 24)
+    assert any(
+        line.startswith("Of 24 pictures that chance has drawn, each hidden in turn, ") for line in drawn["summary"]
+    )
 
 
 def test_undoing_brings_back_the_page_whatever_was_looked_at_since(screen: Label) -> None:

@@ -203,10 +203,10 @@ def test_labels_of_several_classes_are_given_together_or_not_at_all(collection: 
     assert collection.label_counts() == {"<b>bold</b>": 1, "fine": 1}
 
 
-def _by_the_page(seed: int) -> tuple[list[float], list[float], bool]:
+def _by_the_page(seed: int, drawn: int = 0) -> tuple[list[float], list[float], bool]:
     """What was said beforehand, of one's own pictures and of the proposals, each less the truth, of pictures labelled
     as the page suggests: the middles of groups, by what most of them show, then what is most different; and whether the
-    truth lay in the interval.
+    truth lay in the interval. At the end so many more as chance draws.
     """
     ids, vectors, targets = kinds(600, 4, seed=seed, spread=1.3)
     labels: dict[int, str] = {}
@@ -217,7 +217,9 @@ def _by_the_page(seed: int) -> tuple[list[float], list[float], bool]:
         labels |= {int(ids[row]): "abcd"[most] for row in rows if targets[row] == most}
     for row in most_different(vectors, np.isin(ids, list(labels)), 24):
         labels[int(ids[row])] = "abcd"[targets[row]]
-    result = classify(ids, vectors, labels)
+    free = np.flatnonzero(~np.isin(ids, list(labels)))
+    page = {int(ids[row]): "abcd"[targets[row]] for row in np.random.default_rng(seed).choice(free, drawn, False)}
+    result = classify(ids, vectors, labels | page, drawn=set(page))
     names = np.array(["abcd".index(name) for name in result.classes])
     about = result.familiar & ~result.labelled
     right = float((names[result.predicted] == targets)[about].mean())
@@ -235,6 +237,21 @@ def test_what_is_said_of_proposals_is_less_flattered_by_easy_labels_than_what_is
     assert np.mean(own) > 0.05  # groups are easy: cross-validation over them promises too much
     assert abs(np.mean(proposals)) < np.mean(own) / 2
     assert sum(inside) >= 7
+
+
+def test_labels_that_chance_has_drawn_tell_how_good_the_others_are() -> None:
+    own, proposals, inside = zip(*(_by_the_page(seed, drawn=48) for seed in range(8)), strict=True)
+    assert abs(np.mean(own)) < 0.03  # 48 of them leave 0.07 either way in a single run
+    assert abs(np.mean(proposals)) < 0.03
+    assert sum(inside) >= 7
+
+
+def test_a_few_that_chance_has_drawn_are_too_few_to_go_by() -> None:
+    ids, vectors, targets = kinds(600, 3, seed=3, spread=1.5)
+    labels = labels_of(ids, targets, 12)
+    few, enough = (classify(ids, vectors, labels, drawn=set(list(labels)[:count])) for count in (19, 20))
+    assert (few.drawn, few.judged_on) == (False, 36)
+    assert (enough.drawn, enough.judged_on) == (True, 20)
 
 
 def test_labels_that_were_only_agreed_to_are_no_evidence_and_yet_are_learnt_from() -> None:
