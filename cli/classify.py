@@ -71,7 +71,8 @@ def command(
         )
     low, high = result.interval
     estimate = f"{result.estimated_accuracy:.0%} ({low:.0%} to {high:.0%})"
-    say(f"on your own labelled images, each hidden in turn: {estimate}, by cross-validation", quiet)
+    which = f"{result.judged_on} images that chance has drawn" if result.drawn else "your own labelled images"
+    say(f"on {which}, each hidden in turn: {estimate}, by cross-validation", quiet)
     others = ", ".join(f"{other.method} {other.accuracy:.0%}" for other in result.compared[1:])
     say(f"by {result.method}, right on {result.compared[0].accuracy:.0%} of held-out labels ({others})", quiet)
 
