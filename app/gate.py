@@ -96,14 +96,15 @@ class Gate:
             await refuse(403, "not served")
         elif wanted := _THUMBNAIL.fullmatch(path):
             file = await self._thumbnail(int(wanted[2]), LARGE if wanted[1] == "preview" else SIDE)
-            if file is None:
+            # Handed to Gradio's own route, which asks for the login where there is one.
+            inside = f"{_API}file={file}"
+            answer = await self._unless_deleted(file, {**scope, "path": inside, "raw_path": inside.encode()}, receive)
+            if answer is None:
                 await refuse(404, "no such picture, or it can't be read")
             else:
-                # Handed to Gradio's own route, which asks for the login where there is one.
                 cache = True
-                inside = f"{_API}file={file}"
-                inner = {**scope, "path": inside, "raw_path": inside.encode()}
-                await self._app(inner, receive, send_with_headers)
+                for message in answer:
+                    await send_with_headers(message)
         elif wanted := _DOWNLOAD.fullmatch(path):
             made = self._uploads.resolve() / wanted[1] / wanted[2]
             if not made.is_file():
@@ -124,6 +125,21 @@ class Gate:
                 await self._app(scope, _replay(body, receive), send_with_headers)
         else:
             await self._app(scope, receive, send_with_headers)
+
+    async def _unless_deleted(self, file: str | None, scope: Scope, receive: Receive) -> list[Message] | None:
+        """The whole of an answer that consists of this file; None if there is none, or no longer when it was read."""
+        answer: list[Message] = []
+
+        async def keep(message: Message) -> None:
+            answer.append(message)
+
+        try:
+            if file:
+                await self._app(scope, receive, keep)
+        except (OSError, RuntimeError):  # Starlette's, according to how far it had got
+            if Path(file or "").is_file():
+                raise
+        return answer if file and Path(file).is_file() else None
 
     async def _thumbnail(self, image: int, side: int) -> str | None:
         if self._threads is None:  # belongs to the event loop, so it can't be made before there is one

@@ -109,6 +109,23 @@ def test_only_thumbnails_are_served(site: str, collection: Collection, photos: P
     assert httpx.get(f"{site}thumbnail/{'9' * 18}", **BROWSER).status_code == 404
 
 
+def test_a_thumbnail_that_is_deleted_before_it_is_sent_is_not_there(
+    collection: Collection, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = collection.thumbnail
+
+    def made_and_deleted(image: int, side: int) -> Path | None:
+        if file := made(image, side):
+            file.unlink()
+        return file
+
+    monkeypatch.setattr(collection, "thumbnail", made_and_deleted)
+    with serve(collection, "127.0.0.1", 0, None) as address:
+        answer = httpx.get(f"{address}thumbnail/{collection.image_id('flag/brazil.jpg')}", **BROWSER)
+    assert answer.status_code == 404
+    assert [record for record in caplog.records if record.levelname in ("ERROR", "CRITICAL")] == []
+
+
 def test_a_page_on_this_machine_answers_to_this_machine_s_names_only(site: str) -> None:
     assert httpx.get(site, headers={"Host": "evil.example"}, **BROWSER).status_code == 403
     assert httpx.get(site, headers={"Host": "127.0.0.1.evil.example:80"}, **BROWSER).status_code == 403
