@@ -14,9 +14,25 @@ IndexDir = Annotated[
     Path | None,
     typer.Option("--index-dir", envvar="MASSL_INDEX_DIR", help="Where the index lies, if not in IMAGES/.massl."),
 ]
+
+
+def _file(encoder: Path | None) -> Path | None:
+    """`builtin`, as `massl train --init` and `massl eval` know it, is a file of the package."""
+    if encoder != Path("builtin"):
+        return encoder
+    from indexer.encoder import builtin_encoder
+
+    return builtin_encoder()
+
+
 EncoderFile = Annotated[
     Path | None,
-    typer.Option("--encoder", envvar="MASSL_ENCODER", help="An encoder.onnx; the built-in one if left out."),
+    typer.Option(
+        "--encoder",
+        envvar="MASSL_ENCODER",
+        callback=_file,
+        help="An encoder.onnx, or `builtin`, which a new index takes if left out.",
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no summary.")]

@@ -320,7 +320,7 @@ def test_another_encoder_exits_with_4_and_rebuilds_when_told(massl, photos: Path
     assert massl("index", photos, "--json").json["encoder"]["name"] == "other"
     for kind in ("flag", "fruit"):
         massl("label", "add", photos, kind, *sorted((photos / kind).glob("*.jpg"))[:3])
-    told = massl("index", photos, "--encoder", builtin_encoder())  # what would change is said on what is labelled
+    told = massl("index", photos, "--encoder", "builtin")  # what would change is said on what is labelled
     assert told.code == 4
     assert "6 labelled images, named by their nearest others" in told.error
 
