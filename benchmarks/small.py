@@ -131,7 +131,7 @@ def run(root: Path, out: Path, seed: int, measurements: int, workers: int, init:
     precision = fast_precision(torch.device("cpu"))
     s, _ = plan("cpu", len(split.bank), None, None, precision, workers, initial and initial.begins)
     every = math.ceil(s.steps / measurements)
-    squares = split.pixels(s.image_size)
+    squares = split.pixels(s.encoder_size)
     path = out / f"{root.name}.jsonl"
     with path.open("w", encoding="utf-8") as file, tempfile.TemporaryDirectory() as folder:
 
@@ -155,10 +155,12 @@ def run(root: Path, out: Path, seed: int, measurements: int, workers: int, init:
             }
         )
         torch.manual_seed(s.seed)  # the very weights that the run begins with
-        first = build_backbone(s.backbone, s.image_size, s.patch_size, dynamic=False).eval()
+        first = build_backbone(s.backbone, s.encoder_size, s.patch_size, dynamic=False).eval()
         if initial:
             first.load_state_dict(initial.backbone)
-        write({"step": 0, "seconds": 0.0} | judge(split, squares, weights.Source(first, s.backbone, s.image_size, {})))
+        write(
+            {"step": 0, "seconds": 0.0} | judge(split, squares, weights.Source(first, s.backbone, s.encoder_size, {}))
+        )
         seconds, done = 0.0, 0
         while done < s.steps:
             done = min(done + every, s.steps)
@@ -166,7 +168,7 @@ def run(root: Path, out: Path, seed: int, measurements: int, workers: int, init:
             started = time.monotonic()
             _train_until(done, split, Path(folder), s, metrics, initial)
             seconds += time.monotonic() - started
-            measured = judge(split, squares, weights.read(folder, s.image_size))
+            measured = judge(split, squares, weights.read(folder))
             write({"step": done, "seconds": round(seconds, 1)} | measured | metrics)
     return path
 

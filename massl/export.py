@@ -72,7 +72,7 @@ def export(
         out: the file to write, replaced only when all went well.
         precision: `fp32`; `fp16` (weights stored in half precision, computed in single: half the size, same speed);
             `int8` (matrix products in 8 bits: a quarter of the size, about twice as fast on a CPU).
-        image_size: side of the input in pixels; that of training if left out.
+        image_size: side of the input in pixels; the run's `export_size`, else that of training, if left out.
         resize: shorter side before the centre is cut out, in pixels.
         name: what the encoder calls itself; the file's name if left out.
         stages: embed by all stages of a convolutional network; see `Deployed`.

@@ -33,6 +33,7 @@ class Settings:
     # Views
     image_size: int = 224  # side of a global view, pixels
     local_size: int = 96  # side of a local view, pixels
+    export_size: int = 0  # side of what the encoder takes once it is exported, pixels; 0: image_size
     local_views: int = 10  # [N]
     global_scale: tuple[float, float] = (0.32, 1.0)  # share of the picture's area that a view shows
     local_scale: tuple[float, float] = (0.05, 0.32)
@@ -84,7 +85,8 @@ class Settings:
         for name in positive:
             if getattr(self, name) <= 0:
                 raise MasslError(f"{name} must be above 0, not {getattr(self, name)}")
-        for name in ("local_views", "temperature_warmup", "warmup", "workers", "learning_rate_end", "weight_decay"):
+        at_least_zero = ("local_views", "export_size", "temperature_warmup", "warmup", "workers", "learning_rate_end")
+        for name in (*at_least_zero, "weight_decay"):
             if getattr(self, name) < 0:
                 raise MasslError(f"{name} must not be negative, but is {getattr(self, name)}")
         if not 0 <= self.colour_change <= 1:
@@ -102,9 +104,14 @@ class Settings:
             raise MasslError(f"augment must be loader or device, not {self.augment!r}")
         if self.precision not in ("bf16", "fp16", "fp32"):
             raise MasslError(f"precision must be bf16, fp16 or fp32, not {self.precision!r}")
-        for name in ("image_size", "local_size"):
+        for name in ("image_size", "local_size", "export_size"):
             if self.backbone.startswith(PATCHED) and getattr(self, name) % self.patch_size:
                 raise MasslError(f"{name} ({getattr(self, name)}) must be a multiple of patch_size ({self.patch_size})")
+
+    @property
+    def encoder_size(self) -> int:
+        """Side of what the encoder takes once it is exported, in pixels."""
+        return self.export_size or self.image_size
 
 
 @dataclass(frozen=True)
@@ -196,6 +203,7 @@ class Begins:
     patch_size: int | None
     mean_pooled: bool
     image_size: int
+    export_size: int
 
     @property
     def settled(self) -> dict[str, object]:
@@ -267,7 +275,13 @@ def plan(
             raise MasslError(f"the weights of --init are for {name}={value}, not {given[name]}; leave one of them out")
         chosen[name] = Choice(name, value, "of the weights that it begins with")
     if begins and "image_size" not in given:
-        chosen["image_size"] = Choice("image_size", begins.image_size, "that of the weights that it begins with")
+        why = "what the weights that it begins with were trained at"
+        chosen["image_size"] = Choice("image_size", begins.image_size, why)
+        # Smaller views at a quarter of the work, larger pictures for the encoder: Touvron et al., "Fixing the
+        # train-test resolution discrepancy", NeurIPS 2019, as views show parts of a picture enlarged.
+        if begins.export_size != begins.image_size:
+            why = "what the encoder that it begins with takes"
+            choose("export_size", begins.export_size, why)
         if "local_size" not in given:
             chosen["local_size"] = Choice("local_size", begins.image_size // 2, "half of image_size")
     if begins and "learning_rate" not in given:

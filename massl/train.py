@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.nn.functional import interpolate
 from torch.utils.data import DataLoader
 
 import massl
@@ -132,10 +133,12 @@ def train(
         best = state["best"]
     check_readable(source)
     exported = whitened_stages(learner.teacher.backbone, len(source))
-    probe = Probe.prepare(source, s.image_size, labelled, exported)
+    probe = Probe.prepare(source, s.encoder_size, labelled, exported)
     if initial and initial.folded:
+        examples = normalise(probe.pixels[-EXAMPLES:].to(device))
+        shown = interpolate(examples, s.image_size, mode="bilinear", antialias=True)
         for network in (learner.student, learner.teacher):
-            spread_normalisation(network.backbone, normalise(probe.pixels[-EXAMPLES:].to(device)))
+            spread_normalisation(network.backbone, shown)
 
     if leads and not resume:
         _make(out)

@@ -44,13 +44,14 @@ class Initial:
     architecture: str  # timm's name
     patch_size: int | None  # pixels; None: not a vision transformer
     image_size: int  # pixels a side, for which its position embeddings are made
+    export_size: int  # pixels a side, what an encoder of them takes; differs where it was trained on smaller views
     mean_pooled: bool = False  # embeds by the mean of its patch tokens; see `build_backbone`
     folded: bool = False  # batch normalisations were folded into convolutions; see `spread_normalisation`
 
     @property
     def begins(self) -> Begins:
         """What `massl.settings.plan` has to know of them."""
-        return Begins(self.architecture, self.patch_size, self.mean_pooled, self.image_size)
+        return Begins(self.architecture, self.patch_size, self.mean_pooled, self.image_size, self.export_size)
 
 
 def read_initial(source: str) -> Initial:
@@ -68,7 +69,7 @@ def read_initial(source: str) -> Initial:
         patches = getattr(found.backbone, "patch_embed", None)
         side = patches.patch_size[0] if found.architecture.startswith(PATCHED) and patches else None
         name = found.architecture.split(".")[0]
-        return Initial(found.backbone.state_dict(), None, name, side, found.image_size)
+        return Initial(found.backbone.state_dict(), None, name, side, found.image_size, found.image_size)
     if source.endswith(".onnx"):
         return _initial_from_onnx(Path(source))
     path, state = _read_checkpoint(source)
@@ -90,7 +91,7 @@ def read(source: str, image_size: int | None = None) -> Source:
     path, state = _read_checkpoint(source)
     ours = "settings" in state
     found = _initial_from_ours(state) if ours else _initial_from_authors(path, state)
-    size = image_size or found.image_size
+    size = image_size or found.export_size
     backbone = build_backbone(
         found.architecture, size, found.patch_size, dynamic=False, mean_pooled=found.mean_pooled
     ).eval()
@@ -100,6 +101,7 @@ def read(source: str, image_size: int | None = None) -> Source:
         facts = {"training_method": "MaSSL (the authors' checkpoint)", "training_epochs": state.get("epoch", "unknown")}
         return Source(backbone, architecture, size, facts, resize=round(size / 0.875))
     facts = {
+        "training_size": found.image_size,
         "training_images": state["images"],
         "training_epochs": round(state["images_seen"] / state["images"], 2),
         "training_images_seen": state["images_seen"],
@@ -153,7 +155,7 @@ def _initial_from_ours(state: Mapping[str, Any]) -> Initial:
     s = Settings(**state["settings"])
     side = s.patch_size if s.backbone.startswith(PATCHED) else None
     backbone, head = (_below(state["teacher"], part) for part in ("backbone.", "head."))
-    return Initial(backbone, head, s.backbone, side, s.image_size, s.mean_pooled)
+    return Initial(backbone, head, s.backbone, side, s.image_size, s.encoder_size, s.mean_pooled)
 
 
 def _initial_from_authors(path: Path, state: Mapping[str, Any]) -> Initial:
@@ -174,7 +176,8 @@ def _initial_from_authors(path: Path, state: Mapping[str, Any]) -> Initial:
     backbone.pop("masked_embed", None)  # their mask token, of no use here
     architecture = f"vit_{names[width]}_patch16_224"
     mean_pooled = "fc_norm.weight" in backbone
-    return Initial(backbone, _below(teacher, "head."), architecture, side, side * math.isqrt(tokens), mean_pooled)
+    size = side * math.isqrt(tokens)
+    return Initial(backbone, _below(teacher, "head."), architecture, side, size, size, mean_pooled)
 
 
 def _initial_from_onnx(path: Path) -> Initial:
@@ -189,6 +192,7 @@ def _initial_from_onnx(path: Path) -> Initial:
         told = {entry.key: entry.value for entry in model.metadata_props}
         architecture, _, patch = told["massl.architecture"].partition(", patch ")
         size, side = int(told["massl.image_size"]), int(patch) if patch else None
+        trained_at = int(told.get("massl.training_size", size))
     except FileNotFoundError:
         raise MasslError(f"{path}: there is no such file") from None
     except Exception as error:  # protobuf's reader has an exception class of its own
@@ -221,7 +225,7 @@ def _initial_from_onnx(path: Path) -> Initial:
             "in fp32 or fp16 do; start from the run or the checkpoint that it was exported from"
         )
     tensors = {name: stored[name] for name in wanted}
-    return Initial(tensors, None, architecture, side, size, mean_pooled, folded=bool(convolution))
+    return Initial(tensors, None, architecture, side, trained_at, size, mean_pooled, folded=bool(convolution))
 
 
 @torch.no_grad()

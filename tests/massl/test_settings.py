@@ -36,11 +36,19 @@ def test_a_run_on_a_cpu_takes_about_as_long_for_any_collection(images: int) -> N
 @given(images=st.integers(1_000, 30_000))
 def test_what_begins_with_weights_learns_more_slowly_and_for_a_shorter_time(images: int) -> None:
     scratch, _ = plan("cpu", images)
-    begun, table = plan("cpu", images, begins=Begins("resnet18", None, False, 96))
+    begun, table = plan("cpu", images, begins=Begins("resnet18", None, False, 96, 96))
     assert begun.learning_rate == scratch.learning_rate / 4
     assert 0.6 * scratch.steps / 4 <= begun.steps <= 1.5 * scratch.steps / 4
-    assert (begun.backbone, begun.image_size, begun.local_size) == ("resnet18", 96, 48)
+    assert (begun.backbone, begun.image_size, begun.local_size, begun.encoder_size) == ("resnet18", 96, 48, 96)
     assert {choice.name: choice.why for choice in table}["steps"].endswith("a quarter of what it takes from scratch")
+
+
+def test_weights_trained_on_smaller_views_than_they_are_used_on_are_trained_and_used_like_that_again() -> None:
+    begins = Begins("resnet18", None, False, 64, 128)
+    begun, _ = plan("cpu", 2_000, begins=begins)
+    assert (begun.image_size, begun.local_size, begun.export_size, begun.encoder_size) == (64, 32, 128, 128)
+    own, _ = plan("cpu", 2_000, {"image_size": "96"}, begins=begins)
+    assert (own.image_size, own.export_size, own.encoder_size) == (96, 0, 96)
 
 
 @given(one=SIZES, other=SIZES)
