@@ -24,7 +24,10 @@ from massl.deployed import all_stages
 from massl.errors import MasslError
 from massl.export import export
 from massl.network import Head, build_backbone, build_pair
+from massl.sources import find_source
+from massl.train import train
 from massl.views import normalise
+from tests.massl.conftest import small_settings
 from tests.massl.test_export import real_pixels
 from tests.massl.test_golden import THEIRS
 
@@ -118,7 +121,8 @@ def test_a_training_can_begin_with_a_run_of_ours(run: Path) -> None:
 def test_a_training_can_begin_with_the_built_in_encoder(pictures: Path) -> None:
     """What comes back out of the file computes what the file computes, whitening and all."""
     found = weights.read_initial(str(BUILTIN))
-    assert (found.architecture, found.patch_size, found.image_size, found.head) == ("resnet18", None, 96, None)
+    assert (found.architecture, found.patch_size, found.head) == ("resnet18", None, None)
+    assert (found.image_size, found.export_size) == (64, 96)
     backbone = build_backbone("resnet18", 96).eval()
     backbone.load_state_dict(found.backbone)
     pixels = torch.from_numpy(real_pixels(Encoder.load(BUILTIN), pictures))
@@ -129,8 +133,8 @@ def test_a_training_can_begin_with_the_built_in_encoder(pictures: Path) -> None:
     session = onnxruntime.InferenceSession(str(BUILTIN), providers=["CPUExecutionProvider"])
     (wanted,) = session.run(["embedding"], {"pixels": pixels.numpy()})
     with torch.no_grad():
-        means, _, _ = all_stages(backbone, images)  # the file is from before deviations
-        got = functional.normalize((functional.normalize(means) - centre) @ matrix)
+        means, deviations, _ = all_stages(backbone, images)
+        got = functional.normalize((torch.cat([means, deviations], 1) - centre) @ matrix)
         np.testing.assert_allclose(got.numpy(), wanted, atol=1e-4)
 
         before = backbone(images)
@@ -143,6 +147,21 @@ def test_a_training_can_begin_with_the_built_in_encoder(pictures: Path) -> None:
         # On a batch like those that the statistics are of, training computes what evaluation does.
         trained = backbone.train()(images)
         assert float(functional.cosine_similarity(trained, before).min()) > 0.999
+
+
+def test_an_encoder_of_larger_pictures_tells_how_large_the_views_were(tmp_path: Path, pictures: Path) -> None:
+    images, _ = find_source(pictures / "flag")
+    sizes = {"image_size": "32", "local_size": "16", "export_size": "64"}
+    run = tmp_path / "run"
+    train(images, run, small_settings(len(images), backbone="resnet10t", steps="2", **sizes))
+    export(str(run), tmp_path / "e.onnx")
+    assert Encoder.load(tmp_path / "e.onnx").image_size == 64
+    for source in (run, tmp_path / "e.onnx"):
+        begins = weights.read_initial(str(source)).begins
+        assert (begins.image_size, begins.export_size) == (32, 64)
+    export(str(run), tmp_path / "e.onnx", image_size=48)
+    begins = weights.read_initial(str(tmp_path / "e.onnx")).begins
+    assert (begins.image_size, begins.export_size) == (32, 48)
 
 
 def test_encoders_that_do_not_name_their_weights_are_refused(run: Path, tmp_path: Path) -> None:
