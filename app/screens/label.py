@@ -120,7 +120,7 @@ class Label(Screen):
         if len(classes) >= 2:
             sorting = _asked(self._sorting, self.collection.labelling_state(), 2 * PATIENCE)
         result = sorting.result
-        checking = self._checked(result)
+        checking = self._checked(result, PATIENCE if work.view == "check" else 0)
         advice = _advice(total, classes, result, len(self._suspects(checking)))
         view = work.view or advice["view"]
         if view in SORTED and len(classes) < 2:
@@ -165,11 +165,11 @@ class Label(Screen):
         self._grouping.forget()
         self._checking.forget()
 
-    def _checked(self, result: Classification | None) -> Standing[list[Suspect]]:
-        """The check of the labels, begun once there are enough, and not waited for: it takes as long as the sorting."""
+    def _checked(self, result: Classification | None, patience: float) -> Standing[list[Suspect]]:
+        """The check of the labels, begun once there are enough. It takes as long as the sorting."""
         if result is None or not ENOUGH <= sum(result.counts.values()) <= MANY:
             return Standing()
-        return _asked(self._checking, self.collection.labelling_state(), 0)
+        return _asked(self._checking, self.collection.labelling_state(), patience)
 
     def _suspects(self, checking: Standing[list[Suspect]]) -> list[Suspect]:
         """The labels that look wrong and wait for somebody to look at them, as far as that is known by now."""

@@ -366,7 +366,7 @@ def test_among_five_hundred_folders_one_types_to_find_some(visit: Visit, tmp_pat
     size = {"width": 390, "height": 800}
     with serve(made, "127.0.0.1", 0, None) as address, visit(str(address), viewport=size) as tab:
         tab.get_by_label("Only these folders: All folders").click()
-        assert tab.locator("details[open] li").count() == 500
+        _until(tab, "document.querySelectorAll('details[open] li').length === 500")
         tab.get_by_label("Find among the folders").fill("YEAR 49")
         assert tab.locator("details[open] li:visible").count() == 10
         box = tab.locator("details[open] .panel").bounding_box()
