@@ -91,6 +91,7 @@ def training(encoder: Encoder) -> Training:
     for name, values in sets.items() if isinstance(sets, dict) else ():
         # Ours stands under the encoder's own name, beside what it was compared with.
         figure = values.get(encoder.name) if isinstance(values, dict) else values
+        figure = figure.get("knn") if isinstance(figure, dict) else figure
         if isinstance(figure, float) and 0 <= figure <= 1:
             figures[str(name)] = figure
     return Training(
