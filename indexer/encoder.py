@@ -11,7 +11,7 @@ import importlib.resources
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import onnxruntime
@@ -30,6 +30,23 @@ class EncoderMismatch(MasslError):
     """A collection was embedded by another encoder than the one given."""
 
     exit_code = 4
+
+
+class Embeds(Protocol):
+    """What reading and embedding files asks of an encoder, for the attributes of which see `Encoder`.
+
+    So that a yardstick which is no ONNX file sees the same decoded pictures through the same code.
+    """
+
+    @property
+    def resize(self) -> int: ...
+
+    @property
+    def device(self) -> str: ...
+
+    def prepare(self, picture: Image.Image, /) -> NDArray[np.uint8]: ...
+
+    def embed(self, pixels: NDArray[np.uint8], /) -> NDArray[np.float32]: ...
 
 
 def builtin_encoder() -> Path:

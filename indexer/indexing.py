@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from indexer.ahead import ahead
 from indexer.catalog import Catalog, to_bytes
 from indexer.changes import Changes, Row, Todo, compare
-from indexer.encoder import Encoder
+from indexer.encoder import Embeds, Encoder
 from massl import raw
 from massl.images import MAX_PIXELS, ImageError, ImageFile, Skipped, TooLarge, decode, read_bytes, walk
 from massl.limits import PixelBudget
@@ -263,7 +263,7 @@ def _embed(
 def batches(
     root: Path,
     files: Sequence[ImageFile],
-    encoder: Encoder,
+    encoder: Embeds,
     max_pixels: int = MAX_PIXELS,
     is_embedded: Callable[[bytes], bool] = lambda digest: False,
 ) -> Iterator[list[Loaded]]:
@@ -297,7 +297,7 @@ def _hash(path: Path) -> bytes | None:
 def _load(
     root: Path,
     file: ImageFile,
-    encoder: Encoder,
+    encoder: Embeds,
     max_pixels: int,
     budget: PixelBudget,
     is_embedded: Callable[[bytes], bool],

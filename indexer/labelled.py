@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.encoder import Encoder
+from indexer.encoder import Embeds
 from indexer.indexing import batches
 from massl.errors import MasslError
 from massl.images import ImageFile, Skipped, check_folder, walk
@@ -265,7 +265,7 @@ def read_table(path: Path) -> Table:
     )
 
 
-def embed(files: LabelledFiles, encoder: Encoder, report: Report) -> Embedded:
+def embed(files: LabelledFiles, encoder: Embeds, report: Report) -> Embedded:
     """Embeds labelled images. Those that can't be read are passed over, and listed with the reason.
 
     Raises:
@@ -278,7 +278,7 @@ def embed(files: LabelledFiles, encoder: Encoder, report: Report) -> Embedded:
 
 
 def embed_paths(
-    root: Path, paths: Sequence[str], encoder: Encoder, report: Report
+    root: Path, paths: Sequence[str], encoder: Embeds, report: Report
 ) -> tuple[NDArray[np.float32], list[int], tuple[Skipped, ...]]:
     """Embeds image files: float32 `[n, D]`, which of `paths` the rows are, and the files that could not be read."""
     vectors: list[NDArray[np.float32]] = []
@@ -299,7 +299,7 @@ def embed_paths(
     return np.concatenate(vectors), rows, tuple(skipped)
 
 
-def embed_folder(root: Path, encoder: Encoder, report: Report) -> Embedded:
+def embed_folder(root: Path, encoder: Embeds, report: Report) -> Embedded:
     """Embeds every image below `root`, a folder with a subfolder a class: `read_labelled` and `embed`."""
     return embed(read_labelled(root), encoder, report)
 

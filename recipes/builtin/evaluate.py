@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from indexer import Encoder
+from indexer.encoder import Embeds
 from indexer.labelled import LabelledFiles, embed, read_labelled
 from massl.evaluation import knn_top1
 from massl.evaluation.fewshot import few_shot
@@ -86,9 +87,9 @@ def sample(files: LabelledFiles) -> LabelledFiles:
     )
 
 
-def measure(files: LabelledFiles, how: object) -> dict[str, float]:
+def measure(files: LabelledFiles, how: Embeds) -> dict[str, float]:
     """Shares by the names of `KINDS`; no five-shot where a class has fewer than six images."""
-    table = embed(files, how, lambda done, total: None)  # type: ignore[arg-type]
+    table = embed(files, how, lambda done, total: None)
     vectors, labels = table.vectors, table.labels
     k = NEIGHBOURS.get(files.name, USUAL)
     found = {"knn": knn_top1(vectors, labels, vectors, labels, k, leave_one_out=True)}
@@ -111,7 +112,8 @@ def table(figures: dict[str, dict[str, dict[str, float]]], kind: str) -> str:
 
 def main(sets: str, out: str, *encoder_files: str) -> None:
     encoders = [Encoder.load(file) for file in encoder_files]
-    judged = {"16 x 16 pixels": Pixels(), "colours": Colours()} | {encoder.name: encoder for encoder in encoders}
+    judged: dict[str, Embeds] = {"16 x 16 pixels": Pixels(), "colours": Colours()}
+    judged |= {encoder.name: encoder for encoder in encoders}
     kept = Path(out)
     figures = json.loads(kept.read_text("utf-8")) if kept.exists() else {}
     for folder in sorted(path for path in Path(sets).iterdir() if path.is_dir()):
