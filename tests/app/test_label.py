@@ -202,7 +202,7 @@ def test_the_bar_of_doubt_leaves_pictures_without_a_class(screen: Label) -> None
 def test_a_label_that_looks_wrong_is_shown_with_its_neighbours_and_is_kept_or_changed(screen: Label) -> None:
     collection, session = screen.collection, Session()
     _label(collection, 9, "flag", "space")
-    wrong = collection.image_id([item.path for item in collection.labels() if item.label == "flag"][4])
+    wrong = collection.image_id([item.path for item in collection.labels() if item.label == "flag"][7])
     collection.add_labels("space", [wrong], "test")
     drawn = _done(screen, session, {"do": "view", "view": "check"})
     suspect = next(each for each in drawn["suspects"] if each["tile"]["id"] == wrong)
@@ -260,7 +260,7 @@ def test_labels_that_give_way_to_another_are_told(screen: Label) -> None:
 def test_the_panel_points_to_labels_that_look_wrong_until_they_are_answered(screen: Label) -> None:
     collection, session = screen.collection, Session()
     _label(collection, 9, "flag", "space", "fruit")
-    wrong = collection.image_id([item.path for item in collection.labels() if item.label == "flag"][4])
+    wrong = collection.image_id([item.path for item in collection.labels() if item.label == "flag"][7])
     _done(screen, session)
     collection.add_labels("space", [wrong], "test")
     _done(screen, session, {"do": "view", "view": "check"})

@@ -409,9 +409,9 @@ def test_every_labelling_command_prints_json(massl, photos: Path, tmp_path: Path
 
 def test_one_wrong_label_is_spoken_of_as_one(massl, photos: Path) -> None:
     massl("index", photos, "-q")
-    for kind in ("flag", "space"):
+    for kind in ("flag", "fruit"):
         massl("label", "add", photos, kind, *(f"{kind}/{path.name}" for path in sorted((photos / kind).iterdir())))
-    massl("label", "add", photos, "flag", f"space/{sorted(path.name for path in (photos / 'space').iterdir())[2]}")
+    massl("label", "add", photos, "flag", f"fruit/{sorted(path.name for path in (photos / 'fruit').iterdir())[1]}")
     assert massl("label", "check", photos).error.startswith("1 label looks wrong\n")
 
 
