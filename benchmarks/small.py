@@ -114,11 +114,11 @@ def judge(split: Split, squares: tuple[Pixels, Pixels], source: weights.Source) 
     bank, query = (embed(last, half) for half in squares)
     mean = query.mean(0, dtype=np.float64)
     found = {"last_layer": split.knn(bank, query), "rankme": rankme(query), "spread": float(1 - mean @ mean)}
-    if dim := whitened_stages(source.backbone, len(split.bank)):
+    if dim := whitened_stages(source.backbone, len(split.bank), source.moments):
         plain = Deployed(source, stages=True).eval()
         size, images = source.image_size, Files(split.root, split.root, split.bank)
         with torch.no_grad():
-            whitening = fit_whitening(lambda pixels: plain(pixels)[0], images, size, size, dim)
+            whitening = fit_whitening(lambda pixels: plain(pixels)[0], images, size, size, dim, before=source.moments)
         bank, query = (embed(Deployed(source, True, whitening).eval(), half) for half in squares)
     return found | {"as_exported": split.knn(bank, query), "five_shot": split.five_shot(bank, query)}
 
@@ -158,9 +158,9 @@ def run(root: Path, out: Path, seed: int, measurements: int, workers: int, init:
         first = build_backbone(s.backbone, s.encoder_size, s.patch_size, dynamic=False).eval()
         if initial:
             first.load_state_dict(initial.backbone)
-        write(
-            {"step": 0, "seconds": 0.0} | judge(split, squares, weights.Source(first, s.backbone, s.encoder_size, {}))
-        )
+        moments = initial.moments if initial else None
+        source = weights.Source(first, s.backbone, s.encoder_size, {}, moments=moments)
+        write({"step": 0, "seconds": 0.0} | judge(split, squares, source))
         seconds, done = 0.0, 0
         while done < s.steps:
             done = min(done + every, s.steps)

@@ -38,6 +38,12 @@ def command(
     strength: Annotated[
         float, typer.Option("--whiten-strength", min=0, max=1, help="1 whitens in full, which few labels suffer from.")
     ] = 0.5,
+    own: Annotated[
+        float,
+        typer.Option(
+            "--whiten-own", min=0, max=1, help="Share of IMAGES in it, if the run began with an encoder; else 1."
+        ),
+    ] = 0.5,
     evaluation: Annotated[
         Path | None, typer.Option("--evaluation", help="JSON of figures by data set, to keep in the file.")
     ] = None,
@@ -66,6 +72,7 @@ def command(
         stages=stages,
         whiten=find_source(whiten)[0] if whiten else None,
         strength=strength,
+        own=own,
         evaluation=_figures(evaluation),
     )
     if as_json:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from massl import weights
-from massl.whitening import Whitening
+from massl.whitening import Moments, Whitening
 
 WHITENED = 384  # components kept by whitening, unless told otherwise
 EVEN = 0.01  # of a mean: deviations below count as none
@@ -101,10 +101,19 @@ def has_stages(backbone: nn.Module) -> bool:
     return hasattr(backbone, "layer4")
 
 
-def whitened_stages(backbone: nn.Module, images: int) -> int:
+def components(images: int, before: Moments | None = None) -> int:
+    """How many components whitening keeps unless told otherwise.
+
+    A third as many as images, and at least as many as `before` has; at most `WHITENED`.
+    """
+    return min(WHITENED, max(1, images // 3, before.factor.shape[1] if before else 0))
+
+
+def whitened_stages(backbone: nn.Module, images: int, before: Moments | None = None) -> int:
     """By how many components of its whitened stages a network embeds that was trained on so many images.
 
-    A third as many as images, at most `WHITENED`. 0: by its last layer alone, as it has no stages, or there are too few
-    images to whiten on. A small network's stages say more than its last layer alone (docs/small.md).
+    0: by its last layer alone, as it has no stages, or there are too few images to whiten on, and no features of others
+    `before`. A small network's stages say more than its last layer alone (docs/small.md).
     """
-    return min(WHITENED, images // 3) if has_stages(backbone) and images >= FEW_TO_WHITEN else 0
+    enough = before is not None or images >= FEW_TO_WHITEN
+    return components(images, before) if has_stages(backbone) and enough else 0

@@ -23,10 +23,10 @@ from torch.nn import functional
 
 import massl
 from massl import weights
-from massl.deployed import WHITENED, Deployed, has_stages, whitened_stages
+from massl.deployed import Deployed, components, has_stages, whitened_stages
 from massl.errors import MasslError
 from massl.sources import Source as Images
-from massl.whitening import STRENGTH, fit_whitening
+from massl.whitening import OWN, STRENGTH, fit_whitening
 
 FORMAT = 1
 # Largest difference between torch and ONNX Runtime, per value of a unit vector, by precision. int8 is judged by
@@ -44,7 +44,8 @@ def export_run(folder: Path, name: str, images: Images) -> Path:
         images: those that the run was trained on.
     """
     path = folder / "encoder.onnx"
-    if dim := whitened_stages(weights.read(str(folder)).backbone, len(images)):
+    found = weights.read(str(folder))
+    if dim := whitened_stages(found.backbone, len(images), found.moments):
         export(str(folder), path, name=name, stages=True, whiten=images, dim=dim)
     else:
         export(str(folder), path, name=name)
@@ -63,6 +64,7 @@ def export(
     whiten: Images | None = None,
     dim: int | None = None,
     strength: float = STRENGTH,
+    own: float = OWN,
     evaluation: Mapping[str, object] | None = None,
 ) -> dict[str, Any]:
     """Writes an encoder and holds it to torch before it takes its place.
@@ -77,8 +79,9 @@ def export(
         name: what the encoder calls itself; the file's name if left out.
         stages: embed by all stages of a convolutional network; see `Deployed`.
         whiten: images to fit a whitening to, those of the training best; see `massl.whitening`.
-        dim: components that whitening keeps; a third as many as images, at most 384, if left out.
+        dim: components that whitening keeps; as `massl.deployed.components` says if left out.
         strength: of the whitening, 0 to 1; see `massl.whitening.STRENGTH`.
+        own: the share of `whiten` in the whitening of all stages of a run that began with an encoder.
         evaluation: figures with the names of their data sets, kept in the metadata.
 
     Returns:
@@ -93,9 +96,12 @@ def export(
         raise MasslError(f"{found.architecture} has no four stages to embed by; leave --stages out")
     deployed = Deployed(found, stages).eval()
     if whiten is not None:
-        kept = dim or max(1, min(WHITENED, len(whiten) // 3))
+        before = found.moments if stages and own < 1 else None
+        kept = dim or components(len(whiten), before)
         with torch.no_grad():
-            fitted = fit_whitening(lambda pixels: deployed(pixels)[0], whiten, found.image_size, size, kept, strength)
+            fitted = fit_whitening(
+                lambda pixels: deployed(pixels)[0], whiten, found.image_size, size, kept, strength, before, own
+            )
         deployed = Deployed(found, stages, fitted).eval()
     model = _to_onnx(deployed, found.image_size)
     if precision == "fp16":
@@ -116,7 +122,7 @@ def export(
         "interpolation": "bicubic",
         "parameters": sum(parameter.numel() for parameter in found.backbone.parameters()),
         "precision": precision,
-        "pooling": "all stages, means and deviations" if stages else "last",
+        "pooling": weights.ALL_STAGES if stages else "last",
         "whitening": 0.0 if whiten is None else strength,
         "creator": f"massl {massl.__version__}",
         **found.facts,

@@ -16,7 +16,7 @@ from massl.errors import MasslError
 from massl.evaluation import knn_top1, rankme
 from massl.images import ImageError, decode, find_images, fit
 from massl.sources import Files, Source
-from massl.whitening import whitening_of
+from massl.whitening import Moments, whitening_of
 
 IMAGES = 512  # unlabelled images that rank and spread are measured on
 LABELLED = 2000  # labelled images at most, half of which are looked up among the other half
@@ -28,7 +28,8 @@ class Probe:
     """Images, decoded once: uint8 `[N, 3, S, S]`, and the labels int64 `[N]` of the first of them (or none).
 
     `bank` and `asked` index the labelled ones: neighbours of the second are looked for among the first. `dim` is the
-    number of components by which the run's encoder will embed, see `massl.deployed.whitened_stages`, or 0.
+    number of components by which the run's encoder will embed, see `massl.deployed.whitened_stages`, or 0; `before` is
+    what it will be whitened for beside its own images, see `massl.whitening.fit_whitening`.
     """
 
     pixels: Tensor
@@ -36,9 +37,12 @@ class Probe:
     bank: np.ndarray
     asked: np.ndarray
     dim: int = 0
+    before: Moments | None = None
 
     @classmethod
-    def prepare(cls, source: Source, size: int, labelled: Path | None = None, dim: int = 0) -> Probe:
+    def prepare(
+        cls, source: Source, size: int, labelled: Path | None = None, dim: int = 0, before: Moments | None = None
+    ) -> Probe:
         """Draws and decodes the images, always the same ones.
 
         Args:
@@ -46,6 +50,7 @@ class Probe:
             size: side in pixels of what the network is given.
             labelled: a folder with a subfolder a class, to measure k-NN on.
             dim: components of whitened stages that the run's encoder will embed by; 0: by its last layer.
+            before: as of `massl.whitening.fit_whitening`.
 
         Raises:
             MasslError: `labelled` is no folder, or has fewer than two classes of two readable images each.
@@ -72,7 +77,7 @@ class Probe:
                 break
             if (picture := _decode(source, index, size)) is not None:
                 pixels.append(picture)
-        return cls(torch.stack(pixels), np.array(labels, np.int64), *halves, dim)
+        return cls(torch.stack(pixels), np.array(labels, np.int64), *halves, dim, before)
 
     def measure(self, backbone: nn.Module, device: torch.device, precision: torch.dtype) -> dict[str, float]:
         """`rankme` and `spread` of the unlabelled images, and `knn_top1` of the labelled ones.
@@ -102,7 +107,8 @@ class Probe:
         measured = {"rankme": rankme(rest), "spread": spread(rest)}
         if stages:
             features = nn.functional.normalize(torch.cat(stages), dim=1)
-            whitening = whitening_of(features, min(self.dim, len(features) // 3))
+            dim = self.dim if self.before else min(self.dim, len(features) // 3)
+            whitening = whitening_of(features, dim, before=self.before)
             exported = nn.functional.normalize((features - whitening.mean) @ whitening.matrix, dim=1)
             measured |= {"knn_top1": self._knn(exported), "knn_last": self._knn(z)}
         elif count:

@@ -33,6 +33,7 @@ from massl.sources import Source, check_readable, check_same
 from massl.tracking import finite_or_none, track
 from massl.views import EndlessBatches, Views, collate, on_device
 from massl.weights import Initial, spread_normalisation
+from massl.whitening import Moments
 
 FORMAT = 2  # of checkpoints
 EXAMPLES = 256  # images that folded batch normalisations find their statistics on
@@ -121,6 +122,7 @@ def train(
     start = images_seen = 0
     earlier_seconds = 0.0
     best: dict[str, Any] = {}
+    moments = initial.moments if initial else None
     warnings: list[str] = []
     if resume:
         state, damaged = checkpoint.latest_sound(out / "checkpoints")
@@ -131,9 +133,10 @@ def train(
         learner.load_state_dict(state)
         start, images_seen, earlier_seconds = state["step"], state["images_seen"], state["seconds"]
         best = state["best"]
+        moments = Moments(*state["moments"]) if state.get("moments") else None
     check_readable(source)
-    exported = whitened_stages(learner.teacher.backbone, len(source))
-    probe = Probe.prepare(source, s.encoder_size, labelled, exported)
+    exported = whitened_stages(learner.teacher.backbone, len(source), moments)
+    probe = Probe.prepare(source, s.encoder_size, labelled, exported, moments)
     if initial and initial.folded:
         examples = normalise(probe.pixels[-EXAMPLES:].to(device))
         shown = interpolate(examples, s.image_size, mode="bilinear", antialias=True)
@@ -158,6 +161,7 @@ def train(
             "images_seen": images_seen,
             "seconds": earlier_seconds + time.monotonic() - started,
             "best": best,
+            "moments": moments and tuple(moments),
         }
         checkpoint.save(out / "checkpoints", step, state, s.keep_checkpoints, improved)
 

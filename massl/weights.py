@@ -20,6 +20,9 @@ from massl import checkpoint
 from massl.errors import MasslError
 from massl.network import build_backbone, resize_positions
 from massl.settings import PATCHED, Begins, Settings
+from massl.whitening import Moments, Whitening, moments_of
+
+ALL_STAGES = "all stages, means and deviations"  # how an encoder's metadata calls `massl.deployed.all_stages`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +36,7 @@ class Source:
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
     resize: int | None = None  # pixels of the shorter side; None: the image size
+    moments: Moments | None = None  # see `Initial`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +51,7 @@ class Initial:
     export_size: int  # pixels a side, what an encoder of them takes; differs where it was trained on smaller views
     mean_pooled: bool = False  # embeds by the mean of its patch tokens; see `build_backbone`
     folded: bool = False  # batch normalisations were folded into convolutions; see `spread_normalisation`
+    moments: Moments | None = None  # of all stages on what the encoder was whitened for that all this began with
 
     @property
     def begins(self) -> Begins:
@@ -108,7 +113,7 @@ def read(source: str, image_size: int | None = None) -> Source:
         "training_seconds": round(state["seconds"]),
         "training_method": "MaSSL",
     }
-    return Source(backbone, architecture, size, facts)
+    return Source(backbone, architecture, size, facts, moments=found.moments)
 
 
 def load_backbone(backbone: Any, state: Mapping[str, Tensor], source: str) -> None:
@@ -155,7 +160,8 @@ def _initial_from_ours(state: Mapping[str, Any]) -> Initial:
     s = Settings(**state["settings"])
     side = s.patch_size if s.backbone.startswith(PATCHED) else None
     backbone, head = (_below(state["teacher"], part) for part in ("backbone.", "head."))
-    return Initial(backbone, head, s.backbone, side, s.image_size, s.encoder_size, s.mean_pooled)
+    moments = Moments(*state["moments"]) if state.get("moments") else None
+    return Initial(backbone, head, s.backbone, side, s.image_size, s.encoder_size, s.mean_pooled, moments=moments)
 
 
 def _initial_from_authors(path: Path, state: Mapping[str, Any]) -> Initial:
@@ -193,17 +199,20 @@ def _initial_from_onnx(path: Path) -> Initial:
         architecture, _, patch = told["massl.architecture"].partition(", patch ")
         size, side = int(told["massl.image_size"]), int(patch) if patch else None
         trained_at = int(told.get("massl.training_size", size))
+        strength = float(told.get("massl.whitening", 0))
     except FileNotFoundError:
         raise MasslError(f"{path}: there is no such file") from None
     except Exception as error:  # protobuf's reader has an exception class of its own
         raise MasslError(f"{path} is damaged or was not written by massl export: {error}") from None
-    stored: dict[str, Tensor] = {}
+    everything: dict[str, Tensor] = {}
     for tensor in model.graph.initializer:
-        if tensor.name.startswith("backbone."):
-            values = numpy_helper.to_array(tensor)
-            if values.dtype in (np.float16, np.float32):
-                name = tensor.name.removeprefix("backbone.").removesuffix(".half")
-                stored[name] = torch.from_numpy(values.astype(np.float32))
+        values = numpy_helper.to_array(tensor)
+        if values.dtype in (np.float16, np.float32):
+            everything[tensor.name.removesuffix(".half")] = torch.from_numpy(values.astype(np.float32))
+    stored = _below(everything, "backbone.")
+    moments = None
+    if told.get("massl.pooling") == ALL_STAGES and strength > 0 and {"centre", "matrix"} <= everything.keys():
+        moments = moments_of(Whitening(everything["centre"], everything["matrix"]), strength)
     mean_pooled = "fc_norm.weight" in stored
     backbone = build_backbone(architecture, size, side, dynamic=False, mean_pooled=mean_pooled)
     convolution = ""
@@ -225,7 +234,8 @@ def _initial_from_onnx(path: Path) -> Initial:
             "in fp32 or fp16 do; start from the run or the checkpoint that it was exported from"
         )
     tensors = {name: stored[name] for name in wanted}
-    return Initial(tensors, None, architecture, side, trained_at, size, mean_pooled, folded=bool(convolution))
+    folded = bool(convolution)
+    return Initial(tensors, None, architecture, side, trained_at, size, mean_pooled, folded, moments)
 
 
 @torch.no_grad()

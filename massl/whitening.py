@@ -6,6 +6,10 @@ labels, and folded into the exported network. Source: Jégou and Chum, "Negative
 retrieval: the benefit of PCA and whitening", ECCV 2012. Whitened in full, a component in which images of one kind
 differ weighs as much as one that tells kinds apart. Nearest neighbours survive that, class means of a few images don't
 (docs/small.md): so it is done by half unless told otherwise.
+
+A thousand images of one kind say how they differ among themselves, in fewer directions than features have. A run that
+begins with an encoder has another source, what that encoder was whitened for: so components and their scales are those
+of a mixture of both. The mean stays that of its own images: two of them score 0 on average (`indexer.drift`).
 """
 
 from __future__ import annotations
@@ -26,6 +30,7 @@ from massl.sources import Source
 SAMPLE = 4096  # images that it is fitted to
 STRENGTH = 0.5  # of the scaling: 0 leaves the components' variances as they are, 1 makes them equal
 SHRINKAGE = 1e-2  # of the mean variance, added to each: directions that hold only noise must not be blown up
+OWN = 0.5  # share of a run's own images in its whitening where it began with an encoder (docs/small.md)
 
 
 class Whitening(NamedTuple):
@@ -35,8 +40,22 @@ class Whitening(NamedTuple):
     matrix: Tensor
 
 
+class Moments(NamedTuple):
+    """Mean and covariance of features of unit length: float32 `[d]`, and `[d, r]` times its own transpose."""
+
+    mean: Tensor
+    factor: Tensor
+
+
 def fit_whitening(
-    features: Callable[[Tensor], Tensor], images: Source, size: int, resize: int, dim: int, strength: float = STRENGTH
+    features: Callable[[Tensor], Tensor],
+    images: Source,
+    size: int,
+    resize: int,
+    dim: int,
+    strength: float = STRENGTH,
+    before: Moments | None = None,
+    own: float = OWN,
 ) -> Whitening:
     """Fits a whitening to a sample of images.
 
@@ -47,9 +66,11 @@ def fit_whitening(
         resize: shorter side before the centre is cut out, in pixels.
         dim: D, the components kept, at most d.
         strength: 0 to 1, of the scaling; see `STRENGTH`.
+        before: of the features of other images, to scale as for a mixture with them.
+        own: the share of `images` in that mixture.
 
     Raises:
-        MasslError: fewer readable images than twice the components that are to be kept.
+        MasslError: fewer readable images than twice the components that are to be kept; two do for a mixture.
     """
     rows: list[Tensor] = []
     batch: list[np.ndarray] = []
@@ -64,15 +85,28 @@ def fit_whitening(
     if batch:
         rows.append(features(torch.from_numpy(np.stack(batch))))
     count = sum(len(part) for part in rows)
-    if count < 2 * dim:
-        raise MasslError(f"{count} images can be read of {images.where}; whitening to {dim} components takes {2 * dim}")
-    return whitening_of(torch.cat(rows), dim, strength)
+    least = 2 if before else 2 * dim
+    if count < least:
+        raise MasslError(f"{count} images can be read of {images.where}; whitening to {dim} components takes {least}")
+    return whitening_of(torch.cat(rows), dim, strength, before, own)
 
 
-def whitening_of(features: Tensor, dim: int, strength: float = STRENGTH) -> Whitening:
-    """The whitening of features `[N, d]` to `dim` components, at most d; for `strength` see `STRENGTH`."""
+def whitening_of(
+    features: Tensor, dim: int, strength: float = STRENGTH, before: Moments | None = None, own: float = OWN
+) -> Whitening:
+    """The whitening of features `[N, d]` to `dim` components, at most d; for the rest see `fit_whitening`."""
     found = functional.normalize(features, dim=1).double()
     mean = found.mean(0)
-    variance, directions = torch.linalg.eigh((found - mean).T.cov())
+    covariance = (found - mean).T.cov()
+    if before:
+        apart, factor = mean - before.mean, before.factor.double()
+        covariance = own * covariance + (1 - own) * factor @ factor.T + own * (1 - own) * apart.outer(apart)
+    variance, directions = torch.linalg.eigh(covariance)
     variance, directions = variance.flip(0)[:dim], directions.flip(1)[:, :dim]
     return Whitening(mean.float(), (directions / (variance + SHRINKAGE * variance.mean()) ** (strength / 2)).float())
+
+
+def moments_of(whitening: Whitening, strength: float) -> Moments:
+    """The moments that a whitening of that `strength`, above 0, was made of, as far as its components reach."""
+    lengths = whitening.matrix.norm(dim=0)  # (variance)^(-strength / 2), as the directions are of unit length
+    return Moments(whitening.mean, whitening.matrix * lengths ** (-1 - 1 / strength))

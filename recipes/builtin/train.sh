@@ -19,7 +19,7 @@ massl train "$pool" --preset cpu --out "$run" --name massl-builtin-2 "${begin[@]
     --set checkpoint_every=100 --set log_every=20
 
 # Judged first in full precision, so that the figures can stand in the file that is shipped.
-export=(massl export "$run" --stages --whiten "$pool" --whiten-strength 0.75 --name massl-builtin-2)
+export=(massl export "$run" --stages --whiten "$pool" --whiten-strength 0.75 --whiten-own 1 --name massl-builtin-2)
 "${export[@]}" --out "$run/judged.onnx"
 python "$here/evaluate.py" "$sets" "$run/evaluation.json" "$run/judged.onnx" | tee "$run/evaluation.md"
 "${export[@]}" --precision fp16 --evaluation "$run/evaluation.json" --out "$here/../../indexer/builtin/encoder.onnx"

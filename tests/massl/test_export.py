@@ -23,8 +23,10 @@ from massl.errors import MasslError
 from massl.export import export, export_run
 from massl.images import open_image
 from massl.learner import Learner
+from massl.settings import plan
 from massl.sources import find_source
-from massl.whitening import STRENGTH, whitening_of
+from massl.train import Interrupted, train
+from massl.whitening import OWN, SHRINKAGE, STRENGTH, moments_of, whitening_of
 from tests.massl.conftest import small_settings
 
 
@@ -156,7 +158,8 @@ def test_the_command_whitens_by_half_unless_told_otherwise(tmp_path: Path, pictu
     told = ["export", str(run), "-o", str(file), "--stages", "--whiten", str(pictures), "--whiten-strength", "1"]
     assert CliRunner().invoke(app, told).exit_code == 0
     assert Encoder.load(file).whitening == 1
-    assert inspect.signature(command).parameters["strength"].default == STRENGTH
+    defaults = inspect.signature(command).parameters
+    assert (defaults["strength"].default, defaults["own"].default) == (STRENGTH, OWN)
 
 
 def test_whitening_needs_enough_images(tmp_path: Path, pictures: Path) -> None:
@@ -216,3 +219,54 @@ def test_whitening_evens_the_components_out_as_far_as_told(strength: float) -> N
     wanted = spread ** (1 - strength)
     # What keeps noise from being blown up, a hundredth of the mean variance, shows in the least component most.
     torch.testing.assert_close((found.std(0) / found.std(0)[0]).float(), wanted / wanted[0], rtol=0.1, atol=0)
+
+
+def test_moments_come_back_out_of_a_whitening_and_mix_as_if_all_features_were_at_hand() -> None:
+    draw = torch.Generator().manual_seed(0)
+    basis = torch.randn((6, 6), generator=draw)
+    few = torch.randn((300, 6), generator=draw) @ basis
+    many = torch.randn((900, 6), generator=draw) @ basis.roll(1, 0) + 2
+    few, many = (torch.nn.functional.normalize(part, dim=1) for part in (few, many))
+    before = moments_of(whitening_of(many, 6, 0.75), 0.75)
+    covariance = many.T.cov()
+    shrunk = covariance + SHRINKAGE * covariance.diagonal().mean() * torch.eye(6)
+    torch.testing.assert_close(before.mean, many.mean(0))
+    torch.testing.assert_close(before.factor @ before.factor.T, shrunk, atol=1e-4, rtol=1e-3)
+    mixed = whitening_of(few, 6, before=before, own=0.25)
+    wanted = whitening_of(torch.cat([few, many]), 6)
+    torch.testing.assert_close(mixed.mean, few.mean(0))
+    for one, other in zip(mixed.matrix.T, wanted.matrix.T, strict=True):  # each but for its sign, and the shrinkage
+        assert float(torch.nn.functional.cosine_similarity(one, other, dim=0).abs()) > 0.99
+        assert abs(float(one.norm() / other.norm()) - 1) < 0.05
+    torch.testing.assert_close(whitening_of(few, 6, before=before, own=1), whitening_of(few, 6))
+
+
+def test_a_run_that_began_with_an_encoder_is_whitened_for_a_mixture_with_what_that_was_whitened_for(
+    tmp_path: Path, pictures: Path
+) -> None:
+    images, _ = find_source(pictures / "flag")  # 30, too few to be whitened on alone
+    initial = weights.read_initial(str(builtin_encoder()))
+    settings = plan("cpu", len(images), {"steps": "2", "batch": "4", "warmup": "1"}, None, "fp32", 0, initial.begins)[0]
+    run, stops = tmp_path / "run", iter([True])
+    with pytest.raises(Interrupted):
+        train(images, run, settings, initial=initial, stop=lambda: next(stops))
+    train(images, run, settings, resume=True)  # which is told nothing of the encoder
+    mixed = Encoder.load(export_run(run, "mine", images))
+    builtin = Encoder.load(builtin_encoder())
+    assert (mixed.dim, mixed.metadata["pooling"], mixed.whitening) == (384, builtin.metadata["pooling"], 0.5)
+    again = weights.read_initial(str(run))
+    for one, other in zip(again.moments or (), initial.moments or (), strict=True):
+        assert torch.equal(one, other)
+
+    found = weights.read(str(run))
+    pixels = torch.from_numpy(
+        np.stack([mixed.prepare(open_image(file, 96)) for file in (pictures / "flag").glob("*.jpg")])
+    )
+    with torch.no_grad():
+        whitening = whitening_of(Deployed(found, stages=True).eval()(pixels)[0], 384, before=initial.moments)
+        wanted = Deployed(found, True, whitening).eval()(pixels)[0].numpy()
+    # Scores, as components of like variance may be turned among themselves.
+    alike, wanted = (rows @ rows.T for rows in (mixed.embed(pixels.numpy()), wanted))
+    np.testing.assert_allclose(alike, wanted, atol=1e-4)
+    with pytest.raises(MasslError, match=r"30 images can be read .* takes 64"):
+        export(str(run), tmp_path / "own.onnx", stages=True, whiten=images, dim=32, own=1)
