@@ -102,7 +102,7 @@ def test_smaller_files_point_the_same_way(
 
 
 def test_whitening_by_all_stages_evens_out_the_embeddings(tmp_path: Path, pictures: Path) -> None:
-    run = untrained(tmp_path / "run", "resnet18", 16, 64)
+    run = untrained(tmp_path / "run", "resnet10t", 16, 64)
     export(str(run), tmp_path / "plain.onnx")
     export(str(run), tmp_path / "white.onnx", stages=True, whiten=find_source(pictures)[0], dim=32)
     plain, white = Encoder.load(tmp_path / "plain.onnx"), Encoder.load(tmp_path / "white.onnx")
@@ -120,7 +120,7 @@ def test_whitening_by_all_stages_evens_out_the_embeddings(tmp_path: Path, pictur
 
 @pytest.mark.parametrize("whitened", [False, True])
 def test_stages_say_what_there_is_and_how_evenly(tmp_path: Path, pictures: Path, whitened: bool) -> None:
-    run = untrained(tmp_path / "run", "resnet18", 16, 64)
+    run = untrained(tmp_path / "run", "resnet10t", 16, 64)
     images = find_source(pictures)[0]
     export(
         str(run), tmp_path / "e.onnx", stages=True, whiten=images if whitened else None, dim=64 if whitened else None
@@ -140,7 +140,7 @@ def test_stages_say_what_there_is_and_how_evenly(tmp_path: Path, pictures: Path,
 
 
 def test_a_runs_encoder_is_whitened_on_its_own_images_where_there_are_enough(tmp_path: Path, pictures: Path) -> None:
-    run = untrained(tmp_path / "run", "resnet18", 16, 64)
+    run = untrained(tmp_path / "run", "resnet10t", 16, 64)
     many = Encoder.load(export_run(run, "mine", find_source(pictures)[0]))  # 194 pictures
     assert (many.dim, many.metadata["pooling"], many.whitening) == (64, "all stages, means and deviations", 0.5)
     few = Encoder.load(export_run(run, "mine", find_source(pictures / "flag")[0]))
@@ -154,7 +154,7 @@ def test_a_runs_encoder_is_whitened_on_its_own_images_where_there_are_enough(tmp
 
 
 def test_the_command_whitens_by_half_unless_told_otherwise(tmp_path: Path, pictures: Path) -> None:
-    run, file = untrained(tmp_path / "run", "resnet18", 16, 64), tmp_path / "e.onnx"
+    run, file = untrained(tmp_path / "run", "resnet10t", 16, 64), tmp_path / "e.onnx"
     told = ["export", str(run), "-o", str(file), "--stages", "--whiten", str(pictures), "--whiten-strength", "1"]
     assert CliRunner().invoke(app, told).exit_code == 0
     assert Encoder.load(file).whitening == 1
@@ -163,7 +163,7 @@ def test_the_command_whitens_by_half_unless_told_otherwise(tmp_path: Path, pictu
 
 
 def test_whitening_needs_enough_images(tmp_path: Path, pictures: Path) -> None:
-    run = untrained(tmp_path / "run", "resnet18", 16, 64)
+    run = untrained(tmp_path / "run", "resnet10t", 16, 64)
     with pytest.raises(MasslError, match=r"30 images can be read .* takes 64"):
         export(str(run), tmp_path / "e.onnx", whiten=find_source(pictures / "flag")[0], dim=32)
     with pytest.raises(MasslError, match="has no four stages"):
