@@ -8,9 +8,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from indexer.encoder import builtin_encoder
+from massl.images import decode, find_images
+from massl.sources import find_source
 
 ROOT = Path(__file__).parents[1]
 RECIPE = ROOT / "recipes" / "builtin"
@@ -40,3 +44,23 @@ def test_encoders_are_judged_beside_pixels_and_colours_and_measured_once(tmp_pat
     figures["clip art"]["colours"]["knn"] = 0.25  # what was measured already is taken as it stands
     out.write_text(json.dumps(figures), "utf-8")
     assert "25.0%" in evaluate(tmp_path / "sets", out)
+
+
+def test_a_packed_pool_holds_every_image_once_and_can_be_trained_on(tmp_path: Path) -> None:
+    pool, shards = ROOT / "cli" / "pictures", tmp_path / "shards"
+    command = [sys.executable, str(RECIPE / "pack.py"), str(pool), str(shards), "48", "20000"]
+    count = len(find_images(pool)[0])
+    assert subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout == f"{count} images\n"
+    files = sorted(shards.iterdir())
+    assert len(files) > 5
+    assert all(file.stat().st_size > 20_000 for file in files[:-1])
+    images, _ = find_source(shards)
+    packed = [decode(images.read(number)).picture for number in range(len(images))]
+    assert len(packed) == count
+    assert {min(picture.size) for picture in packed} == {48}
+
+    def colours(pictures: list[Image.Image]) -> np.ndarray:
+        return np.sort([np.asarray(picture).mean() for picture in pictures])
+
+    whole = [decode((pool / path).read_bytes()).picture for path in find_images(pool)[0]]
+    np.testing.assert_allclose(colours(packed), colours(whole), atol=2)
