@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from cli.options import Json, Quiet, Verbose
+from cli.options import Json, Quiet, Verbose, or_builtin
 
 
 class Precision(StrEnum):
@@ -21,7 +21,9 @@ class Precision(StrEnum):
 
 
 def command(
-    source: Annotated[str, typer.Argument(metavar="SOURCE", help="A run, a checkpoint, or timm:NAME.")],
+    source: Annotated[
+        str, typer.Argument(metavar="SOURCE", help="A run, a checkpoint, an encoder.onnx, builtin, or timm:NAME.")
+    ],
     out: Annotated[Path, typer.Option("--out", "-o", help="The file to write.")] = Path("encoder.onnx"),
     precision: Annotated[Precision, typer.Option("--precision", help="Of the weights.")] = Precision.fp32,
     image_size: Annotated[
@@ -53,7 +55,8 @@ def command(
 ) -> None:
     """Write an encoder as one self-describing ONNX file.
 
-    Examples: massl export runs/photos -o photos.onnx · massl export timm:vit_small_patch16_224.dino --precision int8
+    Examples: massl export runs/photos -o photos.onnx · massl export builtin --stages --whiten ./photos -o photos.onnx ·
+    massl export timm:vit_small_patch16_224.dino --precision int8
     """
     from cli.terminal import print_json, say
     from massl.errors import MasslError
@@ -64,7 +67,7 @@ def command(
     except ImportError as error:
         raise MasslError(f"exporting needs more packages ({error.name}); run: pip install 'massl[train]'") from None
     written = export(
-        source,
+        or_builtin(source),
         out,
         precision=precision.value,
         image_size=image_size,

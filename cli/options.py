@@ -16,13 +16,17 @@ IndexDir = Annotated[
 ]
 
 
-def _file(encoder: Path | None) -> Path | None:
-    """`builtin`, as `massl train --init` and `massl eval` know it, is a file of the package."""
-    if encoder != Path("builtin"):
-        return encoder
+def or_builtin(source: str) -> str:
+    """What the user named; `builtin` is a file of the package."""
+    if source != "builtin":
+        return source
     from indexer.encoder import builtin_encoder
 
-    return builtin_encoder()
+    return str(builtin_encoder())
+
+
+def _file(encoder: Path | None) -> Path | None:
+    return encoder and Path(or_builtin(str(encoder)))
 
 
 EncoderFile = Annotated[

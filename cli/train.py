@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.options import Json, Quiet, Verbose
+from cli.options import Json, Quiet, Verbose, or_builtin
 
 if TYPE_CHECKING:
     from massl.settings import Choice
@@ -176,11 +176,7 @@ def command(
 def _weights(source: str) -> Any:
     from massl.weights import read_initial
 
-    if source == "builtin":
-        from indexer.encoder import builtin_encoder
-
-        source = str(builtin_encoder())
-    return read_initial(source)
+    return read_initial(or_builtin(source))
 
 
 def _on_signal(seen: list[int], number: int) -> None:

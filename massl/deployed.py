@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -13,6 +14,8 @@ from massl.whitening import Moments, Whitening
 
 WHITENED = 384  # components kept by whitening, unless told otherwise
 EVEN = 0.01  # of a mean: deviations below count as none
+CELLS = 4  # a side, of the grid over which a stage's layout is told
+LAID_OUT = 3  # stages whose layout is told; the last one's few positions are too coarse for it
 FEW_TO_WHITEN = 96  # images below which a run's encoder is left as it is
 
 
@@ -47,11 +50,12 @@ class Deployed(nn.Module):
         if not self.stages:
             embedding, patches = (functional.normalize(features, dim=-1) for features in self._last(images))
             return self._whitened(embedding), self._whitened(patches)
-        means, deviations, parts = all_stages(self.backbone, images)
-        # A place has no deviation of its own: it is taken to be what it is on average, and so says nothing.
-        usual = self.centre[means.shape[1] :] if self.whitens else torch.zeros_like(deviations[0])
+        features, parts = all_stages(self.backbone, images)
+        # A place has no deviation or layout of its own: it is taken to be what it is on average, and so says nothing.
+        told = parts.shape[-1]
+        usual = self.centre[told:] if self.whitens else torch.zeros_like(features[0, told:])
         patches = torch.cat([parts, usual.expand(*parts.shape[:3], -1)], -1)
-        return self._whitened(torch.cat([means, deviations], 1)), self._whitened(patches)
+        return self._whitened(features), self._whitened(patches)
 
     def _last(self, images: Tensor) -> tuple[Tensor, Tensor]:
         features = self.backbone.forward_features(images)
@@ -67,16 +71,17 @@ class Deployed(nn.Module):
         return functional.normalize((features - self.centre) @ self.matrix if self.whitens else features, dim=-1)
 
 
-def all_stages(backbone: Any, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def all_stages(backbone: Any, images: Tensor) -> tuple[Tensor, Tensor]:
     """What a convolutional network's four stages say of normalised images `[N, 3, S, S]`.
 
     Of each stage the mean over the image, which tells what there is, and the standard deviation, which tells how evenly
     (statistics pooling, as in Snyder et al., "X-vectors", ICASSP 2018, section 2.1; for images Lyu et al., "SRM",
-    ICCV 2019, section 3.1). Each of the eight is scaled to the same length, so that side by side they have length one.
+    ICCV 2019, section 3.1). Of the first three also the layout, which tells where: see `layout`. Each of the eleven is
+    scaled to the same length, so that side by side they have length one.
 
     Returns:
-        the means, `[N, d]`, the last stage's last; the deviations, likewise; and the means of every position of the
-        last stage, `[N, h, w, d]`.
+        the features, `[N, d]`: the means, the last stage's last, then the deviations and the layouts likewise; and for
+        every position of the last stage what takes the place of the means there, `[N, h, w, m]`.
     """
     maps = [
         stage.float() for stage in backbone.forward_intermediates(images, indices=[1, 2, 3, 4], intermediates_only=True)
@@ -87,13 +92,34 @@ def all_stages(backbone: Any, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     # What is as good as even counts as even: the last digits of a deviation that is next to nothing are noise.
     least = [(EVEN * mean).square() + 1e-12 for mean in means]
     deviations = [(stage.square().mean((2, 3)) + even).sqrt() for stage, even in zip(centred, least, strict=True)]
+    layouts = [layout(stage) for stage in maps[:LAID_OUT]]
     parts = [functional.avg_pool2d(stage, stage.shape[-1] // side) for stage in maps]
-    share = (2 * len(maps)) ** -0.5
+    share = (len(means) + len(deviations) + len(layouts)) ** -0.5
 
-    def joined(stages: list[Tensor]) -> Tensor:
-        return torch.cat([share * functional.normalize(stage, dim=1) for stage in stages], 1)
+    def joined(blocks: list[Tensor]) -> Tensor:
+        return torch.cat([share * functional.normalize(block, dim=1) for block in blocks], 1)
 
-    return joined(means), joined(deviations), joined(parts).permute(0, 2, 3, 1)
+    return joined([*means, *deviations, *layouts]), joined(parts).permute(0, 2, 3, 1)
+
+
+def layout(stage: Tensor) -> Tensor:
+    """A map `[N, C, H, W]` over a grid of `CELLS` by `CELLS`, folded at its upright middle: `[N, C · cells]`.
+
+    The means of cells (a spatial pyramid's level, Lazebnik et al., CVPR 2006, section 3). A cell on the left and its
+    counterpart on the right count as one, so that a mirrored picture has the same layout.
+    """
+    down, across = (_cells(length).to(stage) for length in stage.shape[2:])
+    half = (CELLS + 1) // 2
+    folded = (across[:half] + across.flip(0)[:half]) / 2
+    return (down @ stage @ folded.T).flatten(1)
+
+
+def _cells(length: int) -> Tensor:
+    """The share that each of `length` positions has in the mean of each cell, `[CELLS, length]`."""
+    edges = np.linspace(0, length, CELLS + 1)
+    position = np.arange(length)
+    overlap = np.minimum(edges[1:, None], position + 1) - np.maximum(edges[:-1, None], position)
+    return torch.tensor((overlap.clip(0) * CELLS / length).tolist())
 
 
 def has_stages(backbone: nn.Module) -> bool:

@@ -99,7 +99,7 @@ class Probe:
                 images = normalise(self.pixels[start : start + BATCH].to(device))
                 rows.append(backbone(images).float().cpu())
                 if self.dim and len(self.labels):
-                    stages.append(torch.cat(all_stages(backbone, images)[:2], 1).cpu())
+                    stages.append(all_stages(backbone, images)[0].cpu())
         backbone.train(training)
         z = nn.functional.normalize(torch.cat(rows), dim=1)
         count = len(self.labels)

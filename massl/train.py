@@ -35,7 +35,7 @@ from massl.views import EndlessBatches, Views, collate, on_device
 from massl.weights import Initial, spread_normalisation
 from massl.whitening import Moments
 
-FORMAT = 2  # of checkpoints
+FORMAT = 3  # of checkpoints
 EXAMPLES = 256  # images that folded batch normalisations find their statistics on
 BAD_STEPS = 5  # non-finite losses in a row after which a run ends
 BAD_HALF_STEPS = 25  # with fp16, whose gradient scale is found by overflowing

@@ -22,7 +22,9 @@ from massl.network import build_backbone, resize_positions
 from massl.settings import PATCHED, Begins, Settings
 from massl.whitening import Moments, Whitening, moments_of
 
-ALL_STAGES = "all stages, means and deviations"  # how an encoder's metadata calls `massl.deployed.all_stages`
+ALL_STAGES = "all stages: means, deviations, layouts"  # how an encoder's metadata calls `massl.deployed.all_stages`
+# How `massl.export` calls weights that it stores in fewer bits: the name, and this.
+HALF, EIGHT_BITS, SCALE = ".half", ".int8", ".int8.scale"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +39,9 @@ class Source:
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
     resize: int | None = None  # pixels of the shorter side; None: the image size
     moments: Moments | None = None  # see `Initial`
+    stages: bool = False  # of an encoder file: whether it embeds by all stages
+    whitening: Whitening | None = None  # of an encoder file: what its embeddings are whitened by
+    strength: float = 0.0  # of that whitening, also where the file is an earlier version's and can't be read so
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +69,7 @@ def read_initial(source: str) -> Initial:
 
     Args:
         source: a run's folder, a checkpoint of ours or the authors', an `.onnx` of a network of convolutions that
-            `massl export` wrote in fp32 or fp16, or `timm:NAME`.
+            `massl export` wrote, or `timm:NAME`.
 
     Raises:
         MasslError: missing, damaged, of a kind that isn't known, or not to be had offline.
@@ -76,16 +81,16 @@ def read_initial(source: str) -> Initial:
         name = found.architecture.split(".")[0]
         return Initial(found.backbone.state_dict(), None, name, side, found.image_size, found.image_size)
     if source.endswith(".onnx"):
-        return _initial_from_onnx(Path(source))
+        return _initial_from_onnx(Path(source), *_read_onnx(Path(source)))
     path, state = _read_checkpoint(source)
     return _initial_from_ours(state) if "settings" in state else _initial_from_authors(path, state)
 
 
 def read(source: str, image_size: int | None = None) -> Source:
-    """Loads the teacher's backbone from a run's folder, a checkpoint file, or `timm:NAME`.
+    """Loads the teacher's backbone from a run's folder, a checkpoint file, an encoder file, or `timm:NAME`.
 
     Args:
-        source: what to load.
+        source: what to load; see `read_initial`.
         image_size: side of the input in pixels; position embeddings are interpolated to it.
 
     Raises:
@@ -93,6 +98,8 @@ def read(source: str, image_size: int | None = None) -> Source:
     """
     if source.startswith("timm:"):
         return _from_timm(source.removeprefix("timm:"), image_size)
+    if source.endswith(".onnx"):
+        return _source_from_onnx(Path(source), image_size)
     path, state = _read_checkpoint(source)
     ours = "settings" in state
     found = _initial_from_ours(state) if ours else _initial_from_authors(path, state)
@@ -186,33 +193,80 @@ def _initial_from_authors(path: Path, state: Mapping[str, Any]) -> Initial:
     return Initial(backbone, _below(teacher, "head."), architecture, side, size, size, mean_pooled)
 
 
-def _initial_from_onnx(path: Path) -> Initial:
-    """The weights of an encoder of convolutions that `massl export` wrote in fp32 or fp16.
+def _source_from_onnx(path: Path, image_size: int | None) -> Source:
+    """An encoder file's network, to be put out otherwise: for other images, of another size, in another precision."""
+    told, tensors = _read_onnx(path)
+    found = _initial_from_onnx(path, told, tensors)
+    size = image_size or found.export_size
+    backbone = build_backbone(
+        found.architecture, size, found.patch_size, dynamic=False, mean_pooled=found.mean_pooled
+    ).eval()
+    load_backbone(backbone, found.backbone, str(path))
+    facts = {name.removeprefix("massl."): value for name, value in told.items() if name.startswith("massl.training_")}
+    facts["source"] = told.get("massl.source") or told.get("massl.name", path.stem)
+    resize = round(int(told.get("massl.resize", size)) * size / found.export_size)
+    pooling = told.get("massl.pooling", "last")
+    known = pooling in ("last", ALL_STAGES) and {"centre", "matrix"} <= tensors.keys()
+    return Source(
+        backbone,
+        told["massl.architecture"],
+        size,
+        facts,
+        resize=resize,
+        moments=found.moments,
+        stages=pooling != "last",
+        whitening=Whitening(tensors["centre"], tensors["matrix"]) if known else None,
+        strength=float(told.get("massl.whitening", 0)),
+    )
+
+
+def _read_onnx(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """What an encoder file tells, and its weights by name in float32, however they are stored."""
+    tensors: dict[str, Tensor] = {}
+    try:
+        model = onnx.load(path)
+        told = {entry.key: entry.value for entry in model.metadata_props}
+        stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+        for name, values in stored.items():
+            if name.endswith(EIGHT_BITS):
+                plain = name.removesuffix(EIGHT_BITS)
+                tensors[plain] = torch.from_numpy(values.astype(np.float32) * stored[plain + SCALE])
+            elif values.dtype in (np.float16, np.float32) and not name.endswith(SCALE):
+                tensors[name.removesuffix(HALF)] = torch.from_numpy(values.astype(np.float32))
+        for node in model.graph.node:
+            # A folded bias is called after its weights, unless several are alike (all zero, say) and are stored once.
+            if node.op_type == "Conv" and node.input[1] in tensors:
+                bias = tensors[node.input[2]] if len(node.input) > 2 else torch.zeros(len(tensors[node.input[1]]))
+                tensors.setdefault(f"{node.input[1]}_bias", bias)
+    except FileNotFoundError:
+        raise MasslError(f"{path}: there is no such file") from None
+    except Exception as error:  # protobuf's reader has an exception class of its own
+        raise _not_ours(path, error) from None
+    return told, tensors
+
+
+def _not_ours(path: Path, error: Exception) -> MasslError:
+    return MasslError(f"{path} is damaged or was not written by massl export: {error}")
+
+
+def _initial_from_onnx(path: Path, told: Mapping[str, str], tensors: Mapping[str, Tensor]) -> Initial:
+    """The weights of an encoder of convolutions that `massl export` wrote.
 
     The exporter folds each batch normalisation into the convolution before it. What comes back computes the same, by a
     normalisation that leaves its input's scale and adds the bias; before it is trained on, `spread_normalisation` has
     to find statistics for it.
     """
     try:
-        model = onnx.load(path)
-        told = {entry.key: entry.value for entry in model.metadata_props}
         architecture, _, patch = told["massl.architecture"].partition(", patch ")
         size, side = int(told["massl.image_size"]), int(patch) if patch else None
         trained_at = int(told.get("massl.training_size", size))
         strength = float(told.get("massl.whitening", 0))
-    except FileNotFoundError:
-        raise MasslError(f"{path}: there is no such file") from None
-    except Exception as error:  # protobuf's reader has an exception class of its own
-        raise MasslError(f"{path} is damaged or was not written by massl export: {error}") from None
-    everything: dict[str, Tensor] = {}
-    for tensor in model.graph.initializer:
-        values = numpy_helper.to_array(tensor)
-        if values.dtype in (np.float16, np.float32):
-            everything[tensor.name.removesuffix(".half")] = torch.from_numpy(values.astype(np.float32))
-    stored = _below(everything, "backbone.")
+    except (KeyError, ValueError) as error:
+        raise _not_ours(path, error) from None
+    stored = _below(tensors, "backbone.")
     moments = None
-    if told.get("massl.pooling") == ALL_STAGES and strength > 0 and {"centre", "matrix"} <= everything.keys():
-        moments = moments_of(Whitening(everything["centre"], everything["matrix"]), strength)
+    if told.get("massl.pooling") == ALL_STAGES and strength > 0 and {"centre", "matrix"} <= tensors.keys():
+        moments = moments_of(Whitening(tensors["centre"], tensors["matrix"]), strength)
     mean_pooled = "fc_norm.weight" in stored
     backbone = build_backbone(architecture, size, side, dynamic=False, mean_pooled=mean_pooled)
     convolution = ""
@@ -231,11 +285,11 @@ def _initial_from_onnx(path: Path) -> Initial:
     if missing:
         raise MasslError(
             f"{path} does not hold all weights by their names ({missing[0]} is missing): only encoders of convolutions "
-            "in fp32 or fp16 do; start from the run or the checkpoint that it was exported from"
+            "do; start from the run or the checkpoint that it was exported from"
         )
-    tensors = {name: stored[name] for name in wanted}
+    backbone_state = {name: stored[name] for name in wanted}
     folded = bool(convolution)
-    return Initial(tensors, None, architecture, side, trained_at, size, mean_pooled, folded, moments)
+    return Initial(backbone_state, None, architecture, side, trained_at, size, mean_pooled, folded, moments)
 
 
 @torch.no_grad()

@@ -10,6 +10,9 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.nn import functional
 from typer.testing import CliRunner
 
 from cli.commands import app
@@ -17,7 +20,7 @@ from cli.export import command
 from indexer import Encoder
 from indexer.encoder import builtin_encoder
 from massl import checkpoint, weights
-from massl.deployed import Deployed
+from massl.deployed import CELLS, Deployed, layout
 from massl.distributed import World
 from massl.errors import MasslError
 from massl.export import export, export_run
@@ -26,6 +29,7 @@ from massl.learner import Learner
 from massl.settings import plan
 from massl.sources import find_source
 from massl.train import Interrupted, train
+from massl.weights import ALL_STAGES
 from massl.whitening import OWN, SHRINKAGE, STRENGTH, moments_of, whitening_of
 from tests.massl.conftest import small_settings
 
@@ -106,7 +110,7 @@ def test_whitening_by_all_stages_evens_out_the_embeddings(tmp_path: Path, pictur
     export(str(run), tmp_path / "plain.onnx")
     export(str(run), tmp_path / "white.onnx", stages=True, whiten=find_source(pictures)[0], dim=32)
     plain, white = Encoder.load(tmp_path / "plain.onnx"), Encoder.load(tmp_path / "white.onnx")
-    assert (white.dim, white.metadata["pooling"], white.whitening) == (32, "all stages, means and deviations", 0.5)
+    assert (white.dim, white.metadata["pooling"], white.whitening) == (32, ALL_STAGES, 0.5)
     pixels = np.stack([plain.prepare(open_image(file)) for file in sorted(pictures.glob("*/*.jpg"))])
 
     def alike(encoder: Encoder) -> float:
@@ -126,7 +130,9 @@ def test_stages_say_what_there_is_and_how_evenly(tmp_path: Path, pictures: Path,
         str(run), tmp_path / "e.onnx", stages=True, whiten=images if whitened else None, dim=64 if whitened else None
     )
     encoder = Encoder.load(tmp_path / "e.onnx")
-    assert encoder.dim == (64 if whitened else 2 * (64 + 128 + 256 + 512))
+    wide = [64, 128, 256, 512]
+    laid_out = [CELLS * CELLS // 2 * channels for channels in wide[:3]]
+    assert encoder.dim == (64 if whitened else 2 * sum(wide) + sum(laid_out))
     pixels = real_pixels(encoder, pictures)
     embeddings, patches = encoder.embed(pixels), encoder.embed_patches(pixels)
     assert patches.shape == (4, 2, 2, encoder.dim)
@@ -135,14 +141,79 @@ def test_stages_say_what_there_is_and_how_evenly(tmp_path: Path, pictures: Path,
     alike = np.einsum("nd,mhwd->nmhw", embeddings, patches).mean((2, 3))
     assert (alike.argmax(0) == np.arange(4)).all()
     if not whitened:
-        shares = [np.linalg.norm(part, axis=1) for part in np.split(embeddings, np.cumsum([64, 128, 256, 512] * 2), 1)]
-        np.testing.assert_allclose(shares[:8], 8**-0.5, atol=1e-4)
+        blocks = np.split(embeddings, np.cumsum([*wide, *wide, *laid_out])[:-1], 1)
+        np.testing.assert_allclose([np.linalg.norm(block, axis=1) for block in blocks], 11**-0.5, atol=1e-4)
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 2**32 - 1))
+def test_a_layout_tells_where_and_is_the_mirror_images_too(height: int, width: int, seed: int) -> None:
+    stage = torch.rand((2, 3, height, width), generator=torch.Generator().manual_seed(seed))
+    told = layout(stage)
+    assert told.shape == (2, 3 * CELLS * CELLS // 2)
+    torch.testing.assert_close(told, layout(stage.flip(3)), atol=1e-5, rtol=0)
+    grid = told.unflatten(1, (3, CELLS, CELLS // 2))
+    torch.testing.assert_close(grid.mean((2, 3)), stage.mean((2, 3)), atol=1e-5, rtol=0)  # every position counts alike
+    if height % CELLS == 0 and width % CELLS == 0:
+        cells = functional.avg_pool2d(stage, (height // CELLS, width // CELLS))
+        left, right = cells[..., : CELLS // 2], cells.flip(3)[..., : CELLS // 2]
+        torch.testing.assert_close(grid, (left + right) / 2, atol=1e-5, rtol=0)
+
+
+def test_an_encoder_file_can_be_put_out_again(tmp_path: Path, pictures: Path) -> None:
+    """Smaller, the same embeddings; whitened on other images, other ones."""
+    images = find_source(pictures)[0]
+    first = tmp_path / "first.onnx"
+    export(
+        str(untrained(tmp_path / "run", "resnet10t", 16, 64)), first, stages=True, whiten=images, dim=48, strength=0.75
+    )
+    one = Encoder.load(first)
+    pixels = real_pixels(one, pictures)
+    wanted = one.embed(pixels)
+    for precision, share in (("fp32", 1.01), ("fp16", 0.52), ("int8", 0.32)):
+        written = export(str(first), tmp_path / "again.onnx", precision=precision)
+        again = Encoder.load(tmp_path / "again.onnx")
+        assert written["bytes"] < share * first.stat().st_size
+        assert ((again.embed(pixels) * wanted).sum(1) > 0.999).all()
+        kept = ("pooling", "whitening", "training_images", "architecture", "resize")
+        assert [again.metadata[key] for key in kept] == [one.metadata[key] for key in kept]
+        assert again.metadata["source"] == "first"
+
+    told = ["export", str(tmp_path / "again.onnx"), "-o", str(tmp_path / "flags.onnx")]
+    assert CliRunner().invoke(app, [*told, "--whiten", str(pictures / "flag")]).exit_code == 0
+    flags = Encoder.load(tmp_path / "flags.onnx")
+    assert (flags.dim, flags.whitening) == (48, 0.5)
+    mixed = flags.embed(np.stack([flags.prepare(open_image(file)) for file in sorted(pictures.glob("flag/*.jpg"))]))
+    assert abs(float((mixed @ mixed.T).mean())) < 0.1  # of its own images two have nothing in common
+
+
+def test_the_built_in_encoder_can_be_put_out_for_other_images(tmp_path: Path, pictures: Path) -> None:
+    told = ["export", "builtin", "--whiten", str(pictures), "-o", str(tmp_path / "mine.onnx"), "--name", "mine"]
+    assert CliRunner().invoke(app, told).exit_code == 0
+    mine = Encoder.load(tmp_path / "mine.onnx")
+    assert (mine.name, mine.image_size, mine.metadata["pooling"]) == ("mine", 96, ALL_STAGES)
+    shipped = Encoder.load(builtin_encoder())
+    assert mine.metadata["source"] == shipped.metadata.get("source", shipped.name)
+
+
+def test_an_encoder_of_an_earlier_version_is_not_put_out_as_something_else(tmp_path: Path, pictures: Path) -> None:
+    images = find_source(pictures)[0]
+    file = tmp_path / "e.onnx"
+    export(str(untrained(tmp_path / "run", "resnet10t", 16, 64)), file, stages=True, whiten=images, dim=48)
+    model = onnx.load(file)
+    for entry in model.metadata_props:
+        if entry.key == "massl.pooling":
+            entry.value = "all stages, means and deviations"
+    onnx.save(model, file)
+    with pytest.raises(MasslError, match="earlier version of massl did; give --whiten IMAGES"):
+        export(str(file), tmp_path / "again.onnx")
+    export(str(file), tmp_path / "again.onnx", whiten=images, dim=48)
+    assert Encoder.load(tmp_path / "again.onnx").metadata["pooling"] == ALL_STAGES
 
 
 def test_a_runs_encoder_is_whitened_on_its_own_images_where_there_are_enough(tmp_path: Path, pictures: Path) -> None:
     run = untrained(tmp_path / "run", "resnet10t", 16, 64)
     many = Encoder.load(export_run(run, "mine", find_source(pictures)[0]))  # 194 pictures
-    assert (many.dim, many.metadata["pooling"], many.whitening) == (64, "all stages, means and deviations", 0.5)
+    assert (many.dim, many.metadata["pooling"], many.whitening) == (64, ALL_STAGES, 0.5)
     few = Encoder.load(export_run(run, "mine", find_source(pictures / "flag")[0]))
     assert (few.dim, few.metadata["pooling"], few.whitening) == (512, "last", 0)
     names = [str(file) for file in sorted(pictures.rglob("*.jpg"))]

@@ -28,7 +28,7 @@ from massl.sources import find_source
 from massl.train import train
 from massl.views import normalise
 from tests.massl.conftest import small_settings
-from tests.massl.test_export import real_pixels
+from tests.massl.test_export import real_pixels, untrained
 from tests.massl.test_golden import THEIRS
 
 BUILTIN = Path(__file__).parents[2] / "indexer" / "builtin" / "encoder.onnx"
@@ -133,8 +133,8 @@ def test_a_training_can_begin_with_the_built_in_encoder(pictures: Path) -> None:
     session = onnxruntime.InferenceSession(str(BUILTIN), providers=["CPUExecutionProvider"])
     (wanted,) = session.run(["embedding"], {"pixels": pixels.numpy()})
     with torch.no_grad():
-        means, deviations, _ = all_stages(backbone, images)
-        got = functional.normalize((torch.cat([means, deviations], 1) - centre) @ matrix)
+        features, _ = all_stages(backbone, images)
+        got = functional.normalize((features - centre) @ matrix)
         np.testing.assert_allclose(got.numpy(), wanted, atol=1e-4)
 
         before = backbone(images)
@@ -162,6 +162,19 @@ def test_an_encoder_of_larger_pictures_tells_how_large_the_views_were(tmp_path: 
     export(str(run), tmp_path / "e.onnx", image_size=48)
     begins = weights.read_initial(str(tmp_path / "e.onnx")).begins
     assert (begins.image_size, begins.export_size) == (32, 48)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_a_training_can_begin_with_an_encoder_of_any_precision(tmp_path: Path, precision: str) -> None:
+    run = untrained(tmp_path / "run", "resnet10t", 16, 32)
+    export(str(run), tmp_path / "e.onnx", precision=precision)
+    wanted = weights.read(str(run)).backbone
+    found = weights.read_initial(str(tmp_path / "e.onnx"))
+    backbone = build_backbone(found.architecture, 32, dynamic=False).eval()
+    backbone.load_state_dict(found.backbone)
+    images = torch.randn(4, 3, 32, 32)
+    with torch.no_grad():
+        assert float(functional.cosine_similarity(backbone(images), wanted(images)).min()) > 0.9995
 
 
 def test_encoders_that_do_not_name_their_weights_are_refused(run: Path, tmp_path: Path) -> None:
