@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cli.interrupts import interrupt
 from cli.options import EncoderFile, Images, IndexDir, Json, Quiet, Verbose
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from indexer import Collection, Encoder, IndexReport
     from indexer.indexing import Progress
@@ -92,20 +93,27 @@ def command(
         from indexer.watching import watch as changes
 
         # Whoever stops a service sends SIGTERM: end as on Ctrl-C.
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, interrupt)
         say(f"Watching {images}. Ctrl-C ends it.", quiet)
-        noticed = changes(collection.root, collection.folder, lambda reason: say(reason, quiet))
-        while _next(noticed):
-            try:
-                latest = update(collection, quiet=True)
-            except CollectionBusy as error:
-                say(str(error), quiet)
-                continue
-            changed = latest.added or latest.changed or latest.moved or latest.removed
-            if changed or latest.skipped != report.skipped:
-                report = latest
-                tell(report)
-        say("Closed.", quiet)
+        updating = False
+        try:
+            for _ in changes(collection.root, collection.folder, lambda reason: say(reason, quiet)):
+                updating = True
+                try:
+                    latest = update(collection, quiet=True)
+                except CollectionBusy as error:
+                    updating = False
+                    say(str(error), quiet)
+                    continue
+                updating = False
+                changed = latest.added or latest.changed or latest.moved or latest.removed
+                if changed or latest.skipped != report.skipped:
+                    report = latest
+                    tell(report)
+        except KeyboardInterrupt:
+            if updating:
+                raise
+            say("Closed.", quiet)  # it is how a watch ends
     if strict and report.skipped:
         raise typer.Exit(1)
 
@@ -130,15 +138,6 @@ def _compare(images: Path, index_dir: Path | None, given: Encoder, quiet: bool) 
         f"right, only the present one {found.only_present:,} (by chance alone: p = {found.chance:.2g})",
         quiet,
     )
-
-
-def _next(noticed: Iterator[None]) -> bool:
-    """Waits for the next change; False on Ctrl-C, which is how a watch ends."""
-    try:
-        next(noticed)
-    except KeyboardInterrupt:
-        return False
-    return True
 
 
 def _write_skipped(file: Path, report: IndexReport) -> None:

@@ -167,3 +167,25 @@ def test_an_index_of_a_newer_version_is_left_alone(massl, folder: Path, encoder_
     before = (folder / ".massl" / "catalog.sqlite").read_bytes()
     assert "was written by a newer version of massl (format 99); update massl" in failed(massl("index", folder))
     assert (folder / ".massl" / "catalog.sqlite").read_bytes() == before
+
+
+def test_ctrl_c_ends_a_watch_while_it_tells_too(folder: Path, encoder_file: Path) -> None:
+    (folder.parent / "new.bmp").write_bytes(picture(99))
+    press = (
+        "import os, signal, sys\n"
+        "from cli import main, terminal\n"
+        "show, told = terminal.print_json, []\n"
+        "def tell(rows):\n"
+        "    show(rows)\n"
+        "    told.append(rows)\n"
+        "    if len(told) == 2: signal.raise_signal(signal.SIGINT)\n"
+        "    os.rename(new, os.path.join(sys.argv[2], 'new.bmp'))\n"
+        "terminal.print_json = tell\n"
+        "new = sys.argv.pop(1)\n"
+        "main()\n"
+    )
+    command = [sys.executable, "-c", press, str(folder.parent / "new.bmp"), "index", str(folder)]
+    flags = ["--encoder", str(encoder_file), "--watch", "--json"]
+    ended = subprocess.run([*command, *flags], capture_output=True, text=True, timeout=300)
+    assert [json.loads(line)["added"] for line in ended.stdout.splitlines()] == [40, 1]
+    assert (ended.returncode, ended.stderr.splitlines()[-1]) == (0, "Closed.")
