@@ -206,7 +206,8 @@ class Catalog:
         try:
             yield read
         finally:
-            connection.close()
+            with turn:  # SQLite crashes where a connection goes while a thread reads
+                connection.close()
 
     def meta(self) -> dict[str, str]:
         """All of the collection's own facts: encoder, schema, cache."""

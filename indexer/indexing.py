@@ -6,7 +6,7 @@ import hashlib
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -254,10 +254,12 @@ def _embed(
     query = "SELECT 1 FROM images WHERE hash = ? AND embedding IS NOT NULL LIMIT 1"
     with catalog.reading_from_threads() as read:
         files = [item.file for item in todo]
-        for batch in batches(root, files, own, max_pixels, lambda digest: bool(read(query, [digest]))):
-            _commit(catalog, own, list(zip(islice(remaining, len(batch)), batch, strict=True)), result)
-            done += len(batch)
-            report(Progress(done, len(todo), batch[-1].file.path))
+        loaded = batches(root, files, own, max_pixels, lambda digest: bool(read(query, [digest])))
+        with closing(loaded):  # its threads end before what they read from does
+            for batch in loaded:
+                _commit(catalog, own, list(zip(islice(remaining, len(batch)), batch, strict=True)), result)
+                done += len(batch)
+                report(Progress(done, len(todo), batch[-1].file.path))
 
 
 def batches(
@@ -266,7 +268,7 @@ def batches(
     encoder: Embeds,
     max_pixels: int = MAX_PIXELS,
     is_embedded: Callable[[bytes], bool] = lambda digest: False,
-) -> Iterator[list[Loaded]]:
+) -> Generator[list[Loaded], None, None]:
     """Reads files in threads, ahead of the encoder but never by more than four batches.
 
     Args:

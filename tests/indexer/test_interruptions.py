@@ -225,3 +225,25 @@ def test_indexed_anew_with_another_encoder_while_it_is_open_it_takes_that_one(
     assert looking.search(query, 20) == other.search(query, 20)
     assert looking.search(query, 1)[0].path == first
     assert len(looking.map.get(improve=False).ids) == 200
+
+
+def test_leaving_while_a_thread_reads_waits_for_it(tmp_path: Path) -> None:
+    # What Ctrl-C did while pictures were being read: the connection went under the thread's feet, a segmentation fault.
+    leave = (
+        "import sys, threading, time\n"
+        "from pathlib import Path\n"
+        "from indexer.catalog import Catalog\n"
+        "catalog = Catalog.create(Path(sys.argv[1]) / 'catalog.sqlite', {})\n"
+        "numbers = 'SELECT 1 UNION ALL SELECT x + 1 FROM c WHERE x < 3000000'\n"
+        "count = f'WITH RECURSIVE c(x) AS ({numbers}) SELECT max(x) FROM c'\n"
+        "found = []\n"
+        "with catalog.reading_from_threads() as read:\n"
+        "    thread = threading.Thread(target=lambda: found.extend(read(count, ())))\n"
+        "    thread.start()\n"
+        "    time.sleep(0.05)\n"
+        "    assert not found\n"
+        "thread.join()\n"
+        "print(found)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", leave, tmp_path], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "[(3000000,)]\n", "")
