@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli.interrupts import interrupt
 from cli.options import EncoderFile, Images, IndexDir, Quiet, Verbose
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def end_cleanly() -> None:
     for name in ("SIGTERM", "SIGHUP"):
         which = getattr(signal, name, None)
         if which is not None and signal.getsignal(which) != signal.SIG_IGN:  # nohup wants to go on
-            signal.signal(which, signal.default_int_handler)
+            signal.signal(which, interrupt)
 
 
 def open_page(
