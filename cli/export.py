@@ -25,14 +25,18 @@ def command(
         str, typer.Argument(metavar="SOURCE", help="A run, a checkpoint, an encoder.onnx, builtin, or timm:NAME.")
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="The file to write.")] = Path("encoder.onnx"),
-    precision: Annotated[Precision, typer.Option("--precision", help="Of the weights.")] = Precision.fp32,
+    precision: Annotated[
+        Precision | None,
+        typer.Option("--precision", help="Of the weights; an encoder file's own, else fp32, if left out."),
+    ] = None,
     image_size: Annotated[
         int | None,
         typer.Option("--image-size", min=16, help="Side of the input in pixels; that of training if left out."),
     ] = None,
     name: Annotated[str | None, typer.Option("--name", help="What the encoder calls itself.")] = None,
     stages: Annotated[
-        bool, typer.Option("--stages", help="Embed by all stages of a convolutional network, not the last alone.")
+        bool,
+        typer.Option("--stages", help="Embed by all stages of a convolutional network, as runs do unasked."),
     ] = False,
     whiten: Annotated[
         Path | None, typer.Option("--whiten", metavar="IMAGES", help="Whiten the embeddings by these images.")
@@ -55,7 +59,7 @@ def command(
 ) -> None:
     """Write an encoder as one self-describing ONNX file.
 
-    Examples: massl export runs/photos -o photos.onnx · massl export builtin --stages --whiten ./photos -o photos.onnx ·
+    Examples: massl export runs/photos --precision int8 · massl export builtin --whiten ./photos -o photos.onnx ·
     massl export timm:vit_small_patch16_224.dino --precision int8
     """
     from cli.terminal import print_json, say
@@ -69,7 +73,7 @@ def command(
     written = export(
         or_builtin(source),
         out,
-        precision=precision.value,
+        precision=precision and precision.value,
         image_size=image_size,
         name=name,
         stages=stages,
@@ -77,6 +81,7 @@ def command(
         strength=strength,
         own=own,
         evaluation=_figures(evaluation),
+        tell=lambda step: say(f"{step} …", quiet),
     )
     if as_json:
         print_json(written)

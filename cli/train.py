@@ -89,13 +89,14 @@ def command(
 
     try:
         from massl import distributed
-        from massl.train import fast_precision, train
+        from massl.train import Interrupted, fast_precision, train
     except ImportError as error:
         raise MasslError(f"training needs more packages ({error.name}); run: pip install 'massl[train]'") from None
     if devices > 1 and "WORLD_SIZE" not in os.environ:
         raise typer.Exit(distributed.launch(sys.argv[1:], devices))
 
     from massl.export import export_run
+    from massl.run import check_new
     from massl.settings import concerns, plan, read_settings
     from massl.sources import doubts, find_source
 
@@ -114,6 +115,7 @@ def command(
         say(f"Going on with {folder} on {world.device}", quiet)
     else:
         folder = Path(world.share(str(out or _new_folder(images))))
+        check_new(folder)
         preset = preset or ("cpu" if world.device.type == "cpu" else "gpu")
         workers = min(8, max(1, (os.cpu_count() or 1) // world.size))
         begins = initial and initial.begins
@@ -154,7 +156,11 @@ def command(
         world.leave()
     if world.rank > 0:
         return
-    encoder = export_run(folder, name or folder.name, source)
+    try:
+        encoder = export_run(folder, name or folder.name, source)
+    except KeyboardInterrupt:
+        again = f"massl export {folder} --out {folder / 'encoder.onnx'}"
+        raise Interrupted(f"interrupted; what was learnt is kept, its encoder is still to be made: {again}") from None
     if as_json:
         print_json({"run": str(folder), "encoder": str(encoder), **summary})
     say(f"Trained in {time.monotonic() - started:.0f} s: {encoder}", quiet)
@@ -170,7 +176,7 @@ def command(
                 f"massl export {folder / 'checkpoints' / 'best.pt'}{as_here} --out {encoder}",
                 quiet,
             )
-    say(f"Use it: massl index {images if images.is_dir() else 'IMAGES'} --encoder {encoder}", quiet)
+    say(f"Use it: massl index {images if images.is_dir() else 'IMAGES'} --encoder {encoder} --rebuild", quiet)
 
 
 def _weights(source: str) -> Any:

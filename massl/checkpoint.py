@@ -93,8 +93,8 @@ def load(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise MasslError(f"{path}: there is no such file") from None
     except Exception as error:  # on damaged data torch's reader raises nearly anything: RuntimeError, IndexError…
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise MasslError(f"{path} is damaged or no checkpoint: {first[:160]}") from error
+        # Whose words advise to load it with nothing checked.
+        raise MasslError(f"{path} is damaged or no checkpoint of tensors and plain values alone") from error
     if not isinstance(state, dict):
         raise MasslError(f"{path} is no checkpoint: it holds a {type(state).__name__}")
     return state

@@ -9,7 +9,7 @@ import logging
 import os
 import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +25,11 @@ import massl
 from massl import weights
 from massl.deployed import Deployed, components, has_stages, whitened_stages
 from massl.errors import MasslError
+from massl.run import describe_run
 from massl.sources import Source as Images
+from massl.sources import find_source
 from massl.weights import EIGHT_BITS, HALF, SCALE
-from massl.whitening import OWN, STRENGTH, fit_whitening
+from massl.whitening import OWN, SAMPLE, STRENGTH, fit_whitening
 
 FORMAT = 1
 # Largest difference between torch and ONNX Runtime, per value of a unit vector, by precision. int8 is judged by
@@ -46,18 +48,34 @@ def export_run(folder: Path, name: str, images: Images) -> Path:
     """
     path = folder / "encoder.onnx"
     found = weights.read(str(folder))
-    if dim := whitened_stages(found.backbone, len(images), found.moments):
-        export(str(folder), path, name=name, stages=True, whiten=images, dim=dim)
-    else:
-        export(str(folder), path, name=name)
+    whitens = bool(whitened_stages(found.backbone, len(images), found.moments))
+    export(str(folder), path, name=name, stages=whitens, whiten=images if whitens else None)
     return path
+
+
+def _images_of(run: Path, source: weights.Source) -> Images | None:
+    """Those that a run's embeddings are whitened on, or None where it embeds by its last layer alone.
+
+    Raises:
+        MasslError: they are no longer where they were.
+    """
+    about = describe_run(run)
+    if not whitened_stages(source.backbone, about["images"], source.moments):
+        return None
+    try:
+        return find_source(Path(about["root"]))[0]
+    except MasslError as error:
+        raise MasslError(
+            f"{run} embeds as the images that it learnt from let it, and those can't be had ({error}); give them, or "
+            "others of their kind, as massl export --whiten IMAGES"
+        ) from None
 
 
 def export(
     source: str,
     out: Path,
     *,
-    precision: str = "fp32",
+    precision: str | None = None,
     image_size: int | None = None,
     resize: int | None = None,
     name: str | None = None,
@@ -67,15 +85,18 @@ def export(
     strength: float = STRENGTH,
     own: float = OWN,
     evaluation: Mapping[str, object] | None = None,
+    tell: Callable[[str], None] = lambda step: None,
 ) -> dict[str, Any]:
     """Writes an encoder and holds it to torch before it takes its place.
 
     Args:
-        source: a run's folder, a checkpoint, an encoder file, or `timm:NAME`; see `massl.weights.read`.
+        source: a run's folder, whose embeddings are as `export_run` makes them, a checkpoint, an encoder file, or
+            `timm:NAME`; see `massl.weights.read`.
         out: the file to write, replaced only when all went well.
         precision: `fp32`; `fp16` (weights stored in half precision, computed in single: half the size, same speed);
             `int8` (a quarter of the size: of transformers matrix products in 8 bits, about twice as fast on a CPU; of
-            convolutional networks the weights alone, computed in single, the same speed).
+            convolutional networks the weights alone, computed in single, the same speed). An encoder file's own, else
+            `fp32`, if left out.
         image_size: side of the input in pixels; the run's `export_size`, else that of training, if left out.
         resize: shorter side before the centre is cut out, in pixels.
         name: what the encoder calls itself; the file's name if left out.
@@ -85,6 +106,7 @@ def export(
         strength: of the whitening, 0 to 1; see `massl.whitening.STRENGTH`.
         own: the share of `whiten` in the whitening of all stages of a run that began with an encoder.
         evaluation: figures with the names of their data sets, kept in the metadata.
+        tell: called with what it is about to do where that takes time.
 
     Returns:
         What was written: name, bytes, dim, image size, and the largest difference from torch.
@@ -96,6 +118,10 @@ def export(
     size = resize or found.resize or found.image_size
     if stages and not has_stages(found.backbone):
         raise MasslError(f"{found.architecture} has no four stages to embed by; leave --stages out")
+    precision = precision or str(found.facts.get("precision", "fp32"))
+    if (Path(source) / "config.toml").is_file() and has_stages(found.backbone) and not stages:
+        whiten = whiten or _images_of(Path(source), found)
+        stages = whiten is not None
     stages = stages or found.stages
     if whiten is None and found.strength and not found.whitening:
         raise MasslError(f"{source} embeds as an earlier version of massl did; give --whiten IMAGES to embed anew")
@@ -106,6 +132,7 @@ def export(
     else:
         plain = Deployed(found, stages).eval()
         before = found.moments if stages and own < 1 else None
+        tell(f"whitening on {min(len(whiten), SAMPLE):,} images")
         kept = dim or components(len(whiten), before)
         with torch.no_grad():
             fitted = fit_whitening(
@@ -123,9 +150,12 @@ def export(
     difference = _compare(deployed, model, found.image_size, precision)
     nothing = torch.zeros((1, found.image_size, found.image_size, 3), dtype=torch.uint8)
     put_out = int(deployed(nothing)[0].shape[1])
+    name = name or out.stem
+    told = dict(found.facts)
+    if told.get("name", name) != name:
+        told["source"] = told["name"]
     facts = {
         "format": FORMAT,
-        "name": name or out.stem,
         "architecture": found.architecture,
         "dim": put_out,
         "image_size": found.image_size,
@@ -133,11 +163,12 @@ def export(
         "crop": "center",
         "interpolation": "bicubic",
         "parameters": sum(parameter.numel() for parameter in found.backbone.parameters()),
-        "precision": precision,
         "pooling": weights.ALL_STAGES if stages else "last",
         "whitening": strength,
         "creator": f"massl {massl.__version__}",
-        **found.facts,
+        **told,
+        "name": name,
+        "precision": precision,
         **({"evaluation": json.dumps(evaluation)} if evaluation else {}),
     }
     helper.set_model_props(model, {f"massl.{key}": str(value) for key, value in facts.items()})

@@ -10,6 +10,12 @@ from typing import Any
 from massl.errors import MasslError
 
 
+def check_new(folder: Path) -> None:
+    """Raises a `MasslError` if a folder holds a run already."""
+    if (folder / "config.toml").exists():
+        raise MasslError(f"{folder} already holds a run; go on with it by --resume {folder}, or choose another --out")
+
+
 def describe_run(folder: Path) -> dict[str, Any]:
     """Settings, progress and last metrics of a run, in plain values.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import shlex
 import signal
 import time
@@ -26,7 +27,7 @@ from massl.evaluation import rankme
 from massl.learner import ACTIVATIONS, Learner
 from massl.monitor import Monitor
 from massl.probe import Probe
-from massl.run import describe_run
+from massl.run import check_new, describe_run
 from massl.schedules import Rates
 from massl.settings import Settings, read_settings, write_toml
 from massl.sources import Source, check_readable, check_same
@@ -113,7 +114,7 @@ def train(
         labelled = labelled or (Path(earlier["labels"]) if earlier.get("labels") else None)
         tracker = tracker or earlier.get("tracker", "")
     elif world.share((out / "config.toml").exists()):
-        raise MasslError(f"{out} already holds a run; go on with it by --resume {out}, or choose another --out")
+        check_new(out)
     s = settings
     if s.batch % world.size:
         raise MasslError(f"batch ({s.batch}) must be a multiple of the {world.size} devices that share it")
@@ -145,8 +146,9 @@ def train(
 
     if leads and not resume:
         _make(out)
-        about = {"massl": massl.__version__, "torch": torch.__version__, "images": len(source), "root": source.where}
-        about |= {"labels": str(labelled or ""), "tracker": tracker, "devices": world.size}
+        about = {"massl": massl.__version__, "torch": torch.__version__, "images": len(source)}
+        about |= {"root": os.path.abspath(source.where), "labels": str(labelled or "")}
+        about |= {"tracker": tracker, "devices": world.size}
         write_toml(out / "config.toml", {"run": about, "settings": dataclasses.asdict(s)})
     started = time.monotonic()
 
@@ -236,7 +238,9 @@ def train(
                 save(done, improved)
             if stopping and not ends:
                 again = f"massl train {shlex.quote(source.where)} --resume {out}"
-                raise Interrupted(f"stopped at step {done}; go on with: {again}")
+                raise Interrupted(
+                    f"stopped at step {done}; go on with: {again}; or use it as it is: massl export {out}"
+                )
             fetch_start = time.monotonic()
     return {
         "steps": s.steps,

@@ -203,7 +203,9 @@ def _source_from_onnx(path: Path, image_size: int | None) -> Source:
     ).eval()
     load_backbone(backbone, found.backbone, str(path))
     facts = {name.removeprefix("massl."): value for name, value in told.items() if name.startswith("massl.training_")}
-    facts["source"] = told.get("massl.source") or told.get("massl.name", path.stem)
+    facts |= {"name": told.get("massl.name", path.stem), "precision": told.get("massl.precision", "fp32")}
+    if "massl.source" in told:
+        facts["source"] = told["massl.source"]
     resize = round(int(told.get("massl.resize", size)) * size / found.export_size)
     pooling = told.get("massl.pooling", "last")
     known = pooling in ("last", ALL_STAGES) and {"centre", "matrix"} <= tensors.keys()

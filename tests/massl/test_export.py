@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -122,6 +123,27 @@ def test_whitening_by_all_stages_evens_out_the_embeddings(tmp_path: Path, pictur
     assert white.embed_patches(pixels[:2]).shape == (2, 2, 2, 32)
 
 
+def test_a_run_is_put_out_as_it_puts_itself_out(tmp_path: Path, pictures: Path) -> None:
+    images = shutil.copytree(pictures, tmp_path / "images")
+    source, _ = find_source(images)
+    settings = small_settings(len(source), backbone="resnet10t", image_size="64", local_size="32", steps="2")
+    with pytest.raises(Interrupted, match=f"or use it as it is: massl export {tmp_path / 'run'}"):
+        train(source, tmp_path / "run", settings, stop=lambda: True)
+    told: list[str] = []
+    export(str(tmp_path / "run"), tmp_path / "stopped.onnx", tell=told.append)
+    own = Encoder.load(export_run(tmp_path / "run", "run", source))
+    stopped = Encoder.load(tmp_path / "stopped.onnx")
+    assert told == [f"whitening on {len(source)} images"]
+    assert (stopped.dim, stopped.metadata["pooling"], stopped.whitening) == (own.dim, ALL_STAGES, 0.5)
+    pixels = real_pixels(own, pictures)
+    np.testing.assert_allclose(stopped.embed(pixels), own.embed(pixels), atol=1e-6)
+    images.rename(tmp_path / "moved")
+    with pytest.raises(MasslError, match=r"there is no such file or folder.*give them, or others of their kind"):
+        export(str(tmp_path / "run"), tmp_path / "stopped.onnx")
+    export(str(tmp_path / "run"), tmp_path / "moved.onnx", whiten=find_source(tmp_path / "moved")[0])
+    np.testing.assert_allclose(Encoder.load(tmp_path / "moved.onnx").embed(pixels), own.embed(pixels), atol=1e-6)
+
+
 @pytest.mark.parametrize("whitened", [False, True])
 def test_stages_say_what_there_is_and_how_evenly(tmp_path: Path, pictures: Path, whitened: bool) -> None:
     run = untrained(tmp_path / "run", "resnet10t", 16, 64)
@@ -177,6 +199,9 @@ def test_an_encoder_file_can_be_put_out_again(tmp_path: Path, pictures: Path) ->
         kept = ("pooling", "whitening", "training_images", "architecture", "resize")
         assert [again.metadata[key] for key in kept] == [one.metadata[key] for key in kept]
         assert again.metadata["source"] == "first"
+    export(str(tmp_path / "again.onnx"), tmp_path / "third.onnx")
+    third = Encoder.load(tmp_path / "third.onnx")
+    assert (third.metadata["source"], third.metadata["precision"]) == ("again", "int8")
 
     told = ["export", str(tmp_path / "again.onnx"), "-o", str(tmp_path / "flags.onnx")]
     assert CliRunner().invoke(app, [*told, "--whiten", str(pictures / "flag")]).exit_code == 0
@@ -192,7 +217,7 @@ def test_the_built_in_encoder_can_be_put_out_for_other_images(tmp_path: Path, pi
     mine = Encoder.load(tmp_path / "mine.onnx")
     assert (mine.name, mine.image_size, mine.metadata["pooling"]) == ("mine", 96, ALL_STAGES)
     shipped = Encoder.load(builtin_encoder())
-    assert mine.metadata["source"] == shipped.metadata.get("source", shipped.name)
+    assert (mine.metadata["source"], mine.metadata["precision"]) == (shipped.name, "int8")
 
 
 def test_an_encoder_of_an_earlier_version_is_not_put_out_as_something_else(tmp_path: Path, pictures: Path) -> None:
