@@ -84,7 +84,8 @@ def main(arguments: list[str] | None = None) -> None:
     except typer.Abort:
         _fail("interrupted", 130)
     except KeyboardInterrupt:
-        _fail("interrupted; what was finished is kept, run it again to go on", 130)
+        kept = "; what was finished is kept, run it again to go on" if arguments[:1] == ["index"] else ""
+        _fail(f"interrupted{kept}", 130)
     except _ShownByTyper as error:
         error.show()
         sys.exit(error.exit_code)

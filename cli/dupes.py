@@ -48,7 +48,7 @@ def command(
     Examples: massl dupes ./photos · massl dupes ./photos --plan plan.csv · massl dupes ./photos --keep a.jpg b.jpg
     """
     from cli.label import find_image
-    from cli.terminal import ProgressLine, print_json, print_line, say
+    from cli.terminal import ProgressLine, print_json, say
     from indexer import Collection
 
     if keep and forget:
@@ -70,22 +70,13 @@ def command(
             threshold=threshold,
             report=lambda step, done, total: line.update(done, total, step),
         )
+    if as_json:
+        print_json(describe(found))
+    else:
+        _show(found, quiet)
     if plan:
         _write(plan, found)
         say(f"the plan is in {plan}; nothing was deleted", quiet)
-    if as_json:
-        print_json(describe(found))
-        return
-    for number, group in enumerate(found.groups, 1):
-        for item in group:
-            score = f"{item.score:.3f}" if item.kind == "near" else ""
-            size = f"{item.width} x {item.height}"
-            print_line(f"{number:>4}  {item.kind:<5}  {score:<5}  {size:>13}  {item.bytes:>12,}  {shown(item.path)}")
-    say(
-        f"{len(found.groups):,} groups with {found.removable:,} duplicates ({found.removable_bytes / 1e6:,.1f} MB) "
-        f"among {found.images:,} images" + (f"; {found.kept_both:,} pairs are kept both" if found.kept_both else ""),
-        quiet,
-    )
 
 
 def describe(found: Duplicates) -> dict[str, Any]:
@@ -119,6 +110,21 @@ def shown(path: str) -> str:
     """A file's name for people: what would move the cursor, colour the line or end it is written out."""
     return "".join(
         letter if letter.isprintable() else letter.encode("unicode_escape", "surrogatepass").decode() for letter in path
+    )
+
+
+def _show(found: Duplicates, quiet: bool) -> None:
+    from cli.terminal import print_line, say
+
+    for number, group in enumerate(found.groups, 1):
+        for item in group:
+            score = f"{item.score:.3f}" if item.kind == "near" else ""
+            size = f"{item.width} x {item.height}"
+            print_line(f"{number:>4}  {item.kind:<5}  {score:<5}  {size:>13}  {item.bytes:>12,}  {shown(item.path)}")
+    say(
+        f"{len(found.groups):,} groups with {found.removable:,} duplicates ({found.removable_bytes / 1e6:,.1f} MB) "
+        f"among {found.images:,} images" + (f"; {found.kept_both:,} pairs are kept both" if found.kept_both else ""),
+        quiet,
     )
 
 

@@ -147,8 +147,6 @@ def command(
             results += _of_data(task, path, judges, choices, ground_truth, edited, min_images, quiet)
 
     told = [figures(task.value, result.measured.metrics) for result in results]
-    if report:
-        write_report(report, task.value, results, told)
     if as_json:
         print_json(_described(task, results))
     else:
@@ -156,6 +154,7 @@ def command(
     for line in dict.fromkeys(_remarks(result) for result in results):
         say(line, quiet)
     if report:
+        write_report(report, task.value, results, told)
         say(f"report: {report}", quiet)
 
 

@@ -133,9 +133,13 @@ def _compare(images: Path, index_dir: Path | None, given: Encoder, quiet: bool) 
     except MasslError:
         return  # no collection yet, or no labels to compare by
     say(
-        f"{found.images:,} labelled images, named by their nearest others: {found.other:.1%} right with {given.name}, "
-        f"{found.present:.1%} with the present {collection.encoder.name}; only the new one named {found.only_other:,} "
-        f"right, only the present one {found.only_present:,} (by chance alone: p = {found.chance:.2g})",
+        f"{found.images:,} labelled images, named by their nearest others: {found.present:.1%} right with the present "
+        f"{collection.encoder.name}, {found.other:.1%} with {given.name}: "
+        + (
+            "no difference that can be told from chance"
+            if found.chance > 0.05
+            else f"chance alone would bring so large a difference in {found.chance:.2g} of all cases"
+        ),
         quiet,
     )
 
@@ -202,6 +206,9 @@ def summary(report: IndexReport) -> str:
         for name in ("added", "changed", "moved", "removed", "unchanged")
         if (count := getattr(report, name))
     ]
+    again = report.embedded - report.added - report.changed
+    if report.unchanged and again > 0:
+        parts[-1] += f", {again:,} of them embedded anew"
     speed = f", {report.images_per_second:,.0f} images/s" if report.embedded else ""
     skipped = f"; {len(report.skipped):,} skipped" if report.skipped else ""
     what = f" ({', '.join(parts)})" if parts else ""

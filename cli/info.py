@@ -7,11 +7,11 @@ from typing import Annotated, Any
 
 import typer
 
-from cli.options import IndexDir, Json, Quiet, Verbose
+from cli.options import IndexDir, Json, Quiet, Verbose, or_builtin
 
 
 def command(
-    thing: Annotated[Path, typer.Argument(metavar="THING", help="An encoder, an indexed folder, or a run.")],
+    thing: Annotated[Path, typer.Argument(metavar="THING", help="An encoder, `builtin`, an indexed folder, or a run.")],
     index_dir: IndexDir = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -19,7 +19,7 @@ def command(
 ) -> None:
     """Say what an encoder, a collection or a run is.
 
-    Examples: massl info encoder.onnx · massl info ./photos · massl info runs/photos
+    Examples: massl info builtin · massl info encoder.onnx · massl info ./photos · massl info runs/photos
     """
     from cli.terminal import print_json, print_line
 
@@ -53,6 +53,7 @@ def _describe(thing: Path, index_dir: Path | None) -> dict[str, Any]:
         from indexer import Collection
 
         return Collection.open(thing, index_dir).info()
+    thing = Path(or_builtin(str(thing)))
     if not thing.exists():
         raise MasslError(f"{thing}: there is no such file or folder")
     from indexer import Encoder

@@ -192,7 +192,7 @@ class Collection:
             raise EncoderMismatch(
                 f"{self.root} was indexed with the encoder {meta['encoder_name']} ({meta['encoder_sha256'][:12]}), "
                 f"not with {encoder.name} ({encoder.sha256[:12]}); to embed it anew, keeping its labels, run: "
-                f"massl index {self.root} --encoder {encoder.path} --rebuild"
+                f"massl index {self.root} --encoder {encoder.called} --rebuild"
             )
 
     @property
@@ -464,6 +464,8 @@ class Collection:
         """
         row = next(self.catalog.read("SELECT id, state, reason FROM images WHERE path = ?", [to_bytes(path)]), None)
         if row is None or row[1] == "gone":
+            if not os.path.lexists(self.root / path):
+                raise MasslError(f"{self.root / path}: there is no such image; paths are relative to {self.root}")
             raise MasslError(f"{path} is not in the index of {self.root}; run: massl index {self.root}")
         if row[1] == "skipped":
             raise MasslError(f"{path} could not be indexed: {row[2]}")

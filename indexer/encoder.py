@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.resources
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,6 +127,11 @@ class Encoder:
         if not np.allclose(lengths, 1, atol=1e-2):
             raise MasslError(f"{path} doesn't fit the encoder contract: its embeddings are not of unit length; {_HOW}")
         return encoder
+
+    @property
+    def called(self) -> str:
+        """What a command takes it by."""
+        return "builtin" if self.path == builtin_encoder() else shlex.quote(str(self.path))
 
     @property
     def has_patches(self) -> bool:

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.conftest import Ran
+from tests.indexer.tiny import write_encoder
 
 COMMANDS = (
     "train",
@@ -292,7 +293,7 @@ def test_bad_paths_get_one_line(massl, photos: Path, tmp_path: Path) -> None:
     assert "run: massl index" in failed(massl("search", photos, sorted(photos.glob("flag/*"))[0]))
     massl("index", photos, "-q")
     assert "can't be used as a query" in failed(massl("search", photos, tmp_path / "no.jpg"))
-    assert "is not in the index" in failed(massl("label", "add", photos, "x", "nowhere.jpg"))
+    assert "nowhere.jpg: there is no such image" in failed(massl("label", "add", photos, "x", "nowhere.jpg"))
     assert "at least two classes" in failed(massl("classify", photos))
     assert "there is no such file" in failed(massl("info", tmp_path / "nowhere"))
 
@@ -358,6 +359,31 @@ def test_output_that_nobody_reads_is_no_error(massl, photos: Path) -> None:
     command = [sys.executable, "-c", "from cli import main; main()", "info", str(photos)]
     closed = subprocess.run(["sh", "-c", '"$@" >&-', "sh", *command], stderr=subprocess.PIPE, text=True)
     assert (closed.returncode, closed.stderr) == (0, "")
+
+
+def test_the_built_in_encoder_is_known_by_its_name(massl, photos: Path, tmp_path: Path) -> None:
+    told = massl("info", "builtin", "--json").json
+    assert (told["kind"], told["metadata"]["name"]) == ("encoder", told["name"])
+    write_encoder(tmp_path / "other.onnx")
+    massl("index", photos, "--encoder", tmp_path / "other.onnx")
+    refused = massl("index", photos, "--encoder", "builtin")
+    assert refused.code == 4
+    assert refused.error.endswith(f"massl index {photos} --encoder builtin --rebuild\n")
+    assert "of them embedded anew)" in massl("index", photos, "--encoder", "builtin", "--rebuild").error
+
+
+def test_only_what_is_kept_is_called_kept() -> None:
+    press = (
+        "import signal, sys\n"
+        "class Press:\n"
+        "    def find_spec(self, name, *rest):\n"
+        "        if name == 'indexer.labelled': signal.raise_signal(signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Press())\n"
+        "from cli import main\n"
+        "main(['eval', 'knn', 'anything'])"
+    )
+    done = subprocess.run([sys.executable, "-c", press], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (130, "massl: interrupted\n")
 
 
 @pytest.fixture

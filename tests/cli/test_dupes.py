@@ -72,10 +72,19 @@ def test_wrong_use_says_what_to_do(massl, photos: Path, tmp_path: Path) -> None:
     assert massl("dupes", photos, "--threshold", "7").code == 2
     for arguments, reason in (
         (("--keep",), "at least two"),
-        (("--keep", "nowhere.jpg", "x.jpg"), "not in the index"),
+        (("--keep", "nowhere.jpg", "x.jpg"), "there is no such image"),
         (("--exact-only", "--plan", tmp_path / "nowhere" / "plan.csv"), "can't be written"),
     ):
         ran = massl("dupes", photos, *arguments)
         assert ran.code == 1
         assert reason in ran.error
         assert len(ran.error.splitlines()) <= 2
+
+
+@pytest.mark.parametrize("flags", [[], ["--json"]])
+def test_a_plan_that_can_not_be_written_costs_no_answer(massl, indexed: tuple[Path, list[str]], flags) -> None:
+    photos, (original, _) = indexed
+    ran = massl("dupes", photos, "--plan", photos / "nowhere" / "plan.csv", *flags)
+    assert ran.code == 1
+    assert "plan.csv can't be written" in ran.error
+    assert original in ran.output
