@@ -30,7 +30,8 @@ def tab(visit: Visit, site: str, unlabelled: Collection) -> Iterator[Any]:
 
 
 def _paths(tab: Any) -> list[str]:
-    """The paths of the pictures that can be seen, in their order."""
+    """The paths of the pictures that can be seen, in their order, once the last answer is there."""
+    tab.wait_for_selector("#massl-find .massl-board:not([aria-busy])")
     tiles = tab.locator("#massl-find .tile:not([hidden]) .caption .name")
     return [str(path) for path in tiles.evaluate_all("names => names.map(name => name.title)")]
 
@@ -331,7 +332,8 @@ def test_several_folders_and_labels_are_searched_at_once(tab: Any, visit: Visit,
     shown = _paths(tab)
     assert len(shown) == 3
     assert set(shown) < set(four)
-    with visit(tab.url) as other:
+    _until(tab, "new URLSearchParams(location.search).has('like')")
+    with visit(tab.evaluate("location.href")) as other:  # Playwright's own word on it comes a little later
         other.wait_for_selector("#massl-find .score")
         assert _paths(other) == shown
 
