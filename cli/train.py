@@ -115,7 +115,8 @@ def command(
         say(f"Going on with {folder} on {world.device}", quiet)
     else:
         folder = Path(world.share(str(out or _new_folder(images))))
-        check_new(folder)
+        if world.share((folder / "config.toml").exists()):  # one rank looks: another may have begun
+            check_new(folder)
         preset = preset or ("cpu" if world.device.type == "cpu" else "gpu")
         workers = min(8, max(1, (os.cpu_count() or 1) // world.size))
         begins = initial and initial.begins
