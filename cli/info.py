@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,19 +28,119 @@ def command(
     if as_json:
         print_json(described)
         return
-    for key, value in described.items():
-        if key == "skipped":
-            print_line(f"skipped: {len(value):,} files")
-            for item in value:
-                print_line(f"  {item['path']!r}: {item['reason']}")
-        elif isinstance(value, list):
-            print_line(f"{key}: {', '.join(map(repr, value)) or 'nothing'}")
-        elif isinstance(value, dict):
-            print_line(f"{key}:")
-            for name, inner in value.items():
-                print_line(f"  {name}: {inner}")
-        else:
-            print_line(f"{key}: {value}")
+    told = {"encoder": _encoder, "collection": _collection, "run": _run}[described["kind"]](described)
+    width = max(len(name) for name, _ in told) + 2
+    for name, value in told:
+        print_line(f"{name:{width}}{value}".rstrip())
+
+
+def _encoder(told: dict[str, Any]) -> list[tuple[str, str]]:
+    facts = told["metadata"]
+    whitened = f", whitened at {facts['whitening']}" if facts.get("whitening", "0.0") != "0.0" else ""
+    lines = [
+        ("encoder", told["name"]),
+        (
+            "file",
+            f"{told['path']}, {_size(told['bytes'])}" + (f", {facts['precision']}" if "precision" in facts else ""),
+        ),
+        ("takes", f"pictures of {told['image_size']} x {told['image_size']} pixels"),
+        ("gives", f"{told['dim']} numbers a picture" + (", and for places in it" if told["patches"] else "")),
+        *_training(told["training"]),
+    ]
+    if "pooling" in facts:
+        lines.append(("embeds by", facts["pooling"].replace("last", "the last layer") + whitened))
+    if "source" in facts:
+        lines.append(("made of", facts["source"]))
+    return [*lines, ("SHA-256", told["sha256"])]
+
+
+def _training(told: dict[str, Any] | None) -> list[tuple[str, str]]:
+    lines = []
+    if told and told["architecture"]:
+        parameters = f", {told['parameters'] / 1e6:,.1f} million parameters" if told["parameters"] else ""
+        lines.append(("network", told["architecture"] + parameters))
+    if told and told["method"]:
+        images = f" on {told['images']:,} images" if told["images"] else ""
+        time = f" in {_time(told['seconds'])}" if told["seconds"] else ""
+        lines.append(("trained", f"by {told['method']}{images}{time}"))
+    if told and told["figures"]:
+        shares = (f"{name} {100 * share:.1f} %" for name, share in told["figures"].items())
+        lines.append(("k-NN top-1", ", ".join(shares)))
+    return lines
+
+
+def _collection(told: dict[str, Any]) -> list[tuple[str, str]]:
+    from cli.terminal import visible
+
+    encoder, search, scores, drift = told["encoder"], told["search"], told["scores"], told["drift"]
+    lines = [
+        ("collection", told["root"]),
+        ("index", f"{told['folder']}, {_size(told['bytes'])}"),
+        ("images", f"{told['indexed']:,}, {told['labels']:,} of them labelled"),
+        ("brought up to date", _moment(told["checked"] or told["updated"]) + f"; made {_moment(told['created'])}"),
+        ("encoder", f"{encoder['name']}, {encoder['dim']} numbers a picture"),
+        *_training(told["training"]),
+    ]
+    if search:
+        by = f" of the ten nearest, by {search['queries']:,} pictures" if search["queries"] else " of the nearest"
+        lines.append(("search", f"{search['engine']}, finds {100 * search['recall']:.1f} %{by}"))
+    if scores:
+        lines.append(("scores", f"the same from {scores['same']:.2f} on, alike from {scores['alike']:.2f} on"))
+    if drift["familiar"]:
+        low, high = drift["bounds"]
+        lines.append(
+            (
+                "to the encoder",
+                f"{drift['familiar']}: two images score {drift['mean_score']:.2f}, where two of its training images "
+                f"score 0 (known up to {low}, foreign from {high} on)",
+            )
+        )
+    if newest := drift["newest"]:
+        came = f"{newest['images']:,} of {_moment(newest['since'])} or later"
+        lines.append(("newest", f"{came}, {newest['unlike']:,} of them unlike the {newest['older']:,} others"))
+    lines += [
+        ("limit", f"{told['max_megapixels']:,.0f} megapixels a picture"),
+        ("excluded", ", ".join(map(repr, told["exclude"])) or "nothing"),
+        ("skipped", f"{len(told['skipped']):,} file{'s' if len(told['skipped']) != 1 else ''}"),
+    ]
+    return lines + [("", f"{visible(item['path'])}: {item['reason']}") for item in told["skipped"]]
+
+
+def _run(told: dict[str, Any]) -> list[tuple[str, str]]:
+    settings, last = told["settings"], told["last"]
+    lines = [("run", told["path"])]
+    if "images" in told:
+        lines.append(("images", f"{told['images']:,} of {told.get('root') or 'a place that is not known'}"))
+    if last:
+        ended = last["step"] >= settings["steps"]
+        left = "" if ended else f", {_time(last['seconds_left'])} left at that pace"
+        lines += [
+            ("progress", f"step {last['step']:,} of {settings['steps']:,}, {last['epoch']:.1f} epochs"),
+            ("pace", f"{last['images_per_second']:.1f} images/s, {_time(last['seconds'])} so far{left}"),
+            ("loss", "not finite" if last["loss"] is None else f"{last['loss']:.3f}"),
+        ]
+    else:
+        lines.append(("progress", "no step finished"))
+    lines += [
+        ("checkpoints", str(told["checkpoints"])),
+        ("encoder", told["encoder"] or "none yet; massl export makes one of the last checkpoint"),
+    ]
+    settled = [f"{name} = {value}" for name, value in settings.items()]
+    return lines + [("settings" if row == 0 else "", text) for row, text in enumerate(settled)]
+
+
+def _size(count: int) -> str:
+    from rich.filesize import decimal
+
+    return decimal(count)
+
+
+def _time(seconds: float) -> str:
+    return str(timedelta(seconds=round(seconds)))
+
+
+def _moment(text: str | None) -> str:
+    return datetime.fromisoformat(text).astimezone().strftime("%Y-%m-%d %H:%M") if text else "never"
 
 
 def _describe(thing: Path, index_dir: Path | None) -> dict[str, Any]:
@@ -56,7 +157,9 @@ def _describe(thing: Path, index_dir: Path | None) -> dict[str, Any]:
     thing = Path(or_builtin(str(thing)))
     if not thing.exists():
         raise MasslError(f"{thing}: there is no such file or folder")
-    from indexer import Encoder
+    from dataclasses import asdict
+
+    from indexer import Encoder, health
 
     encoder = Encoder.load(thing)
     return {
@@ -68,5 +171,6 @@ def _describe(thing: Path, index_dir: Path | None) -> dict[str, Any]:
         "image_size": encoder.image_size,
         "patches": encoder.has_patches,
         "bytes": thing.stat().st_size,
+        "training": asdict(health.training(encoder)),
         "metadata": dict(encoder.metadata),
     }

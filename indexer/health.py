@@ -41,6 +41,7 @@ class Training:
     Attributes:
         architecture, method: names.
         parameters, images: how many.
+        seconds: that it took.
         figures: data set to share of right nearest neighbours, 0 to 1.
     """
 
@@ -48,6 +49,7 @@ class Training:
     method: str | None
     parameters: int | None
     images: int | None
+    seconds: int | None
     figures: dict[str, float]
 
 
@@ -99,6 +101,7 @@ def training(encoder: Encoder) -> Training:
         facts.get("training_method"),
         _whole(facts.get("parameters")),
         _whole(facts.get("training_images")),
+        _whole(facts.get("training_seconds")),
         figures,
     )
 

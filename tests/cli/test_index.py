@@ -52,8 +52,9 @@ def test_skipped_files_are_written_to_a_csv_and_listed(massl, folder: Path, enco
         "empty.png": "empty file",
     }
     listed = massl("info", folder).output
-    assert "skipped: 2 files" in listed
-    assert "  'empty.png': empty file" in listed
+    assert "\nskipped             2 files\n" in listed
+    assert "\n                    empty.png: empty file\n" in listed
+    assert 'caf\\xe9 "x",\\n.jpg: not an image' in listed  # one line, and nothing that a terminal would obey
     assert "can't be written" in failed(massl("index", folder, "-q", "--skipped", tmp_path / "no" / "skipped.csv"))
 
 
@@ -64,7 +65,7 @@ def test_patterns_and_limits_are_flags_variables_and_remembered(massl, folder: P
 
     assert index("--encoder", encoder_file, "--exclude", "3", "--exclude", "0/*.bmp") == (20, 0)
     assert index() == (20, 0)
-    assert "exclude: '3', '0/*.bmp'" in massl("info", folder).output
+    assert "\nexcluded            '3', '0/*.bmp'\n" in massl("info", folder).output
     assert index("--exclude", "") == (40, 0)
     (folder / "new.bmp").write_bytes(picture(99))
     assert index("--max-megapixels", "0.00006") == (40, 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,9 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from typer.testing import CliRunner
 
+from cli.commands import app
 from indexer import Encoder
 from massl import checkpoint, learner
 from massl import train as training
@@ -59,6 +62,24 @@ def test_a_run_leaves_everything_behind(run: Path) -> None:
     state = checkpoint.load(run / "checkpoints" / "step-00000008.pt")
     assert state["images_seen"] == 32
     assert int(state["memory"]["written"]) == 32
+
+
+def test_a_run_is_told_as_far_as_it_came(run: Path, tmp_path: Path) -> None:
+    lines = CliRunner().invoke(app, ["info", str(run)]).output
+    assert "progress     step 8 of 8, 1.1 epochs\n" in lines
+    assert " left at that pace" not in lines
+    assert "encoder      none yet; massl export makes one" in lines
+    assert "settings     backbone = test_vit\n             patch_size = 16\n" in lines
+    shutil.copy(run / "config.toml", tmp_path)
+    (tmp_path / "encoder.onnx").touch()
+    lines = CliRunner().invoke(app, ["info", str(tmp_path)]).output
+    assert "progress     no step finished\n" in lines
+    assert f"encoder      {tmp_path / 'encoder.onnx'}\n" in lines
+    rows = [json.loads(row) for row in (run / "metrics.jsonl").read_text().splitlines()]
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(rows[4] | {"loss": None}))
+    lines = CliRunner().invoke(app, ["info", str(tmp_path)]).output
+    assert "loss         not finite\n" in lines
+    assert " left at that pace\n" in lines
 
 
 def test_the_teacher_follows_and_the_memory_holds_its_second_view(photos: Path, tmp_path: Path, monkeypatch) -> None:
