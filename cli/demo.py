@@ -98,7 +98,8 @@ def _pictures(folder: Path | None) -> Iterator[Path]:
             try:
                 shutil.copytree(bundled, folder, dirs_exist_ok=True)
             except OSError as error:
-                raise MasslError(f"{folder} can't be written: {error}") from None
+                why = error.strerror or error.args[0][0][2]  # of several files, of the first
+                raise MasslError(f"{folder} can't be written ({why}); give --dir another folder") from None
         yield folder
 
 

@@ -115,6 +115,7 @@ def import_labels(
     """
     from cli.terminal import print_json, say
     from indexer import Collection
+    from indexer.labels import check as check_label
     from massl.errors import MasslError
 
     collection = Collection.open(images, index_dir)
@@ -125,10 +126,15 @@ def import_labels(
             if not {"path", "label"} <= set(reader.fieldnames or ()):
                 raise MasslError(f"{file} needs a first line that names the columns path and label")
             for row in reader:
-                image, label = find_image(collection, row["path"] or ""), (row["label"] or "").strip()
+                at = f"{file}, line {reader.line_num}"
+                try:
+                    image, label = find_image(collection, row["path"] or ""), (row["label"] or "").strip()
+                    check_label(label)
+                except MasslError as error:
+                    raise MasslError(f"{at}: {error}; nothing was imported") from None
                 if wanted.setdefault(image, label) != label:
                     raise MasslError(
-                        f"{file} gives {row['path']} two labels, {wanted[image][:40]!r} and {label[:40]!r}; "
+                        f"{at} gives {row['path']} another label, {label[:40]!r} after {wanted[image][:40]!r}; "
                         "nothing was imported: leave one of them"
                     )
     except OSError as error:

@@ -6,7 +6,6 @@ import os
 import re
 import signal
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -135,7 +134,6 @@ def command(
     interrupted: list[int] = []
     before = signal.signal(signal.SIGINT, lambda number, frame: _on_signal(interrupted, number))
     signal.signal(signal.SIGTERM, lambda number, frame: _on_signal(interrupted, number))
-    started = time.monotonic()
     try:
         with ProgressLine("Training", "steps", quiet) as line:
 
@@ -164,7 +162,7 @@ def command(
         raise Interrupted(f"interrupted; what was learnt is kept, its encoder is still to be made: {again}") from None
     if as_json:
         print_json({"run": str(folder), "encoder": str(encoder), **summary})
-    say(f"Trained in {time.monotonic() - started:.0f} s: {encoder}", quiet)
+    say(f"Trained in {summary['seconds']:.0f} s: {encoder}", quiet)
     for item in summary["skipped"][:5]:
         say(f"  skipped {item['path']!r}: {item['reason']}", quiet)
     best, last = summary["best"], summary["metrics"]

@@ -303,6 +303,6 @@ def now() -> str:
 
 
 def _cannot_write(folder: Path, detail: str) -> MasslError:
-    return MasslError(
-        f"{folder} can't be written ({detail}); free some space, or put the index elsewhere with --index-dir"
-    )
+    # Of what the system says and of SQLite's own words.
+    help_ = "" if "read" in detail.lower() or "permi" in detail.lower() else "free some space, or "
+    return MasslError(f"{folder} can't be written ({detail}); {help_}put the index elsewhere with --index-dir")

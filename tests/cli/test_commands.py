@@ -106,9 +106,13 @@ def test_contradictory_labels_are_named_and_nothing_is_imported(massl, photos: P
     table = tmp_path / "labels.csv"
     table.write_text(f"path,label\n{two},pear\n{one},apple\n{one},pear\n")
     line = failed(massl("label", "import", photos, table))
-    assert f"gives {one} two labels, 'apple' and 'pear'; nothing was imported" in line
-    table.write_text(f"path,label\n{two},pear\n{one},{'x' * 10_000}\n")
-    assert "1 to 100 printable characters" in failed(massl("label", "import", photos, table))
+    assert f"line 4 gives {one} another label, 'pear' after 'apple'; nothing was imported" in line
+    for row, said in ((f"{one},{'x' * 10_000}", "1 to 100 printable"), ("nowhere.jpg,pear", "nowhere.jpg")):
+        table.write_text(f"path,label\n{two},pear\n{row}\n")
+        line = failed(massl("label", "import", photos, table))
+        assert f"{table}, line 3: " in line
+        assert said in line
+        assert line.rstrip().endswith("; nothing was imported")
     assert massl("label", "list", photos).output == ""
     table.write_text(f"path,label\n{one},apple\n{one},apple\n")
     assert massl("label", "import", photos, table).code == 0

@@ -303,7 +303,10 @@ def test_an_index_elsewhere_belongs_to_one_folder(photos: Path, encoder: Encoder
 
 
 def test_a_disk_error_is_not_called_damage(collection: Collection) -> None:
-    assert "can't be written" in str(collection.catalog._trouble("database or disk is full"))
+    assert "; free some space, or put the index elsewhere" in str(
+        collection.catalog._trouble("database or disk is full")
+    )
+    assert "; put the index elsewhere" in str(collection.catalog._trouble("attempt to write a readonly database"))
     assert "is damaged" in str(collection.catalog._trouble("database disk image is malformed"))
 
 
