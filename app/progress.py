@@ -58,7 +58,7 @@ def describe(state: Update, indexed: int) -> str:
 
 def _pace(state: Update) -> str:
     rate, left = state.per_second, state.seconds_left
-    if not rate or left is None:
+    if not rate or not left:
         return ""
     speed = f"{rate:,.0f}" if rate >= 10 else f"{rate:.1f}"
     return f", {speed} a second, {duration(left)} left"

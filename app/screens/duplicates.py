@@ -91,6 +91,7 @@ class DuplicatesScreen(Screen):
             "groups": [],
             "filters": [],
             "more": False,
+            "plan": bool(found and found.groups),
             "undo": bool(deciding.steps),
         }
         if found is None:

@@ -40,7 +40,7 @@ function drawHead() {
         ? null
         : button(value.found ? "Look again" : "Find duplicates", () => act({ do: "find" }), { class: "main" }),
     value.undo ? button("Undo", () => act({ do: "undo" }), { title: "Take the last decision back" }) : null,
-    value.found ? button("Download the plan as CSV", () => act({ do: "csv" })) : null,
+    value.plan ? button("Download the plan as CSV", () => act({ do: "csv" })) : null,
   );
   const filters = value.filters.map((filter) =>
     button(`${filter.name} ${filter.count.toLocaleString("en")}`, () => act({ do: "filter", filter: filter.key }), {

@@ -319,7 +319,7 @@ function applyCut() {
     for (const tile of section.tiles) nodeOf(section, tile).hidden = cutsOff(tile);
     const seen = section.tiles.filter((tile) => !cutsOff(tile));
     const all = parts.main.querySelector("header .link");
-    if (all) all.textContent = `Select all ${seen.length}`;
+    if (all) all.textContent = `Select all ${seen.length} shown`;
     const more = parts.main.querySelector(".more");
     if (more) more.hidden = seen.length < section.tiles.length;
     const note = parts.main.querySelector("header .note");

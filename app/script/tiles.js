@@ -96,7 +96,7 @@ function drawSections() {
         {},
         make("h2", {}, section.title),
         make("span", { class: "note" }, section.note),
-        section.tiles.length ? button(`Select all ${section.tiles.length}`, () => chooseAll(section), { class: "link" }) : null,
+        section.tiles.length ? button(`Select all ${section.tiles.length} shown`, () => chooseAll(section), { class: "link" }) : null,
       ),
       section.tiles.length
         ? make("ul", { class: "tiles" }, tiles)
