@@ -26,7 +26,14 @@ def or_builtin(source: str) -> str:
 
 
 def _file(encoder: Path | None) -> Path | None:
-    return encoder and Path(or_builtin(str(encoder)))
+    """The file that is meant: a run's folder stands for the encoder that it wrote."""
+    from massl.errors import MasslError
+
+    if encoder is None or not (encoder / "config.toml").is_file():
+        return encoder and Path(or_builtin(str(encoder)))
+    if not (encoder / "encoder.onnx").is_file():
+        raise MasslError(f"{encoder} has no encoder.onnx; make one: massl export {encoder} -o {encoder}/encoder.onnx")
+    return encoder / "encoder.onnx"
 
 
 EncoderFile = Annotated[
@@ -35,7 +42,7 @@ EncoderFile = Annotated[
         "--encoder",
         envvar="MASSL_ENCODER",
         callback=_file,
-        help="An encoder.onnx, or `builtin`, which a new index takes if left out.",
+        help="An encoder.onnx, a run that wrote one, or `builtin`, which a new index takes if left out.",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")]

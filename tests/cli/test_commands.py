@@ -381,6 +381,16 @@ def test_the_built_in_encoder_is_known_by_its_name(massl, photos: Path, tmp_path
     assert "of them embedded anew)" in massl("index", photos, "--encoder", "builtin", "--rebuild").error
 
 
+def test_a_run_stands_for_the_encoder_that_it_wrote(massl, photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.toml").touch()
+    line = failed(massl("index", photos, "--encoder", tmp_path / "run"))
+    assert f"has no encoder.onnx; make one: massl export {tmp_path / 'run'} -o " in line
+    write_encoder(tmp_path / "run" / "encoder.onnx", "mine")
+    assert massl("index", photos, "--encoder", tmp_path / "run").code == 0
+    assert massl("info", photos, "--json").json["encoder"]["name"] == "mine"
+
+
 def test_only_what_is_kept_is_called_kept() -> None:
     press = (
         "import signal, sys\n"
