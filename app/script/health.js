@@ -38,12 +38,10 @@ function card(entry) {
     make("dt", {}, fact.name),
     make("dd", { title: fact.hint || null }, fact.value),
   ]);
-  const figures = entry.figures.length
-    ? [
-        make("p", { class: "note" }, entry.about),
-        make("table", {}, make("tbody", {}, entry.figures.map((row) => make("tr", {}, make("th", { scope: "row" }, row.name), make("td", {}, row.value))))),
-      ]
-    : [];
+  const rows = entry.figures.map((row) => make("tr", {}, make("th", { scope: "row" }, row.name), make("td", {}, row.value)));
+  const figures = rows.length
+    ? make("details", {}, make("summary", { class: "note" }, entry.about), make("table", {}, make("tbody", {}, rows)))
+    : null;
   return make("section", { class: "card", "aria-label": entry.title }, make("h2", {}, entry.title), make("dl", {}, facts), figures);
 }
 
