@@ -42,14 +42,21 @@ def command(
         Path | None, typer.Option("--whiten", metavar="IMAGES", help="Whiten the embeddings by these images.")
     ] = None,
     strength: Annotated[
-        float, typer.Option("--whiten-strength", min=0, max=1, help="1 whitens in full, which few labels suffer from.")
-    ] = 0.5,
+        float | None,
+        typer.Option(
+            "--whiten-strength",
+            min=0,
+            max=1,
+            help="1 whitens in full, which few labels suffer from; if left out 0.75 where the run began with an "
+            "encoder, else 0.5.",
+        ),
+    ] = None,
     own: Annotated[
         float,
         typer.Option(
             "--whiten-own", min=0, max=1, help="Share of IMAGES in it, if the run began with an encoder; else 1."
         ),
-    ] = 0.5,
+    ] = 0.15,
     evaluation: Annotated[
         Path | None, typer.Option("--evaluation", help="JSON of figures by data set, to keep in the file.")
     ] = None,

@@ -782,10 +782,11 @@ class Collection:
         if known == generation:
             return Drift.from_json(measured)
         try:
-            whitening = self.encoder.whitening
+            encoder = self.encoder
+            whitening, mean = encoder.whitening, encoder.mean_embedding
         except MasslError:  # its copy is damaged: what it was trained on can't be told, all else can
             return drift.of_collection(self.catalog, 0.0)
-        found = drift.of_collection(self.catalog, whitening)
+        found = drift.of_collection(self.catalog, whitening, mean)
         with contextlib.suppress(MasslError):  # a read-only or full disk costs the measuring each time
             self.catalog.set_meta({"drift": f"{generation} {found.to_json()}"})
         return found

@@ -1,10 +1,11 @@
 """How unlike images are: those of a collection what its encoder learnt from, and the newest ones the older ones.
 
-What the encoder's file tells of its training images is what whitening made of them (`massl.whitening`): about their
-mean the embeddings point every way alike, so that two of them score 0 on average. What two images of a collection score
-is therefore a distance from the training images, the squared length of the mean embedding (the mean resultant length of
-Mardia and Jupp, "Directional statistics", 2000, chapter 9). A collection may score high because it is of another kind
-or because it is of one kind only: the encoder has few of its directions for what tells its images apart, either way.
+What the encoder's file tells of its training images is what whitening made of them (`massl.whitening`): seen from their
+mean the embeddings point every way alike, so that two of them score 0 on average. What two images of a collection
+score, seen from there, is therefore a distance from the training images, the squared length of the mean embedding (the
+mean resultant length of Mardia and Jupp, "Directional statistics", 2000, chapter 9). A collection may score high
+because it is of another kind or because it is of one kind only: the encoder has few of its directions for what tells
+its images apart, either way.
 
 The newest images are told from the older ones by a classifier (Lopez-Paz and Oquab, "Revisiting classifier two-sample
 tests", ICLR 2017) that judges images which it has not seen. Nearest neighbours alone would not do: in a collection of
@@ -64,7 +65,8 @@ class Drift:
 
     Attributes:
         images: how many the measure was taken on.
-        mean_score: of two images of the collection taken at random; None under `FEWEST` images.
+        mean_score: of two images of the collection taken at random, seen from the mean of the encoder's training
+            images; None under `FEWEST` images.
         familiar: `known`, `narrow` or `foreign`; None where the encoder's file doesn't say what it learnt from.
         bounds: mean scores between which it is `narrow`.
         newest: None where all images came at once, or too few later.
@@ -90,16 +92,17 @@ class Drift:
         return cls(**values | {"newest": newest, "bounds": tuple(values.get("bounds", BOUNDS))})
 
 
-def of_collection(catalog: Catalog, whitening: float) -> Drift:
+def of_collection(catalog: Catalog, whitening: float, mean: NDArray[np.float32] | float = 0.0) -> Drift:
     """Measures a collection.
 
     Args:
         catalog: its catalog.
         whitening: how strongly its encoder's embeddings are whitened on the images that it was trained on, 0 to 1.
+        mean: of these images' embeddings, float32 `[D]`.
     """
     vectors = CatalogVectors(catalog)
     ids, packed = vectors.sample(SAMPLE)
-    score = mean_score(unit(packed)) if len(ids) >= FEWEST else None
+    score = mean_score(unit(packed), mean) if len(ids) >= FEWEST else None
     came = arrivals.latest(catalog)
     newest = None
     if came.since and min(len(came.newest), len(came.older)) >= FEWEST:
@@ -119,8 +122,10 @@ def of_collection(catalog: Catalog, whitening: float) -> Drift:
     return Drift(len(ids), score, familiar, newest, bounds)
 
 
-def mean_score(vectors: NDArray[np.float32]) -> float:
-    """The mean cosine of two different rows of float32 `[N, D]`, of unit length, N at least 2."""
+def mean_score(vectors: NDArray[np.float32], mean: NDArray[np.float32] | float = 0.0) -> float:
+    """The mean cosine of two different rows of float32 `[N, D]`, of unit length, seen from `mean`; N at least 2."""
+    vectors = vectors - mean
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True).clip(1e-6)
     count = len(vectors)
     total = vectors.sum(0, dtype=np.float64)
     return round(float((total @ total - count) / (count * (count - 1))), 4)

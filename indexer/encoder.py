@@ -6,6 +6,7 @@ of unit length; optionally a second output `patches`, float32 `[N, h, w, D]`; ev
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import importlib.resources
 import shlex
@@ -146,6 +147,24 @@ class Encoder:
             return min(1.0, max(0.0, float(told)))
         except ValueError:
             return float(self.metadata.get("whitened") == "True")  # a file from before it could be less than full
+
+    @property
+    def mean_embedding(self) -> NDArray[np.float32]:
+        """Mean of its training images' embeddings, float32 `[D]`; zeros where they are taken about their own mean.
+
+        Raises:
+            MasslError: what the file tells of it can't be read.
+        """
+        told = self.metadata.get("mean_embedding")
+        if told is None:
+            return np.zeros(self.dim, np.float32)
+        try:
+            mean = np.frombuffer(base64.b64decode(told, validate=True), "<f2").astype(np.float32)
+        except ValueError:
+            mean = np.zeros(0, np.float32)
+        if mean.shape != (self.dim,) or not np.isfinite(mean).all():
+            raise MasslError(f"{self.path}: its massl.mean_embedding is damaged; export it again")
+        return mean
 
     @property
     def device(self) -> str:

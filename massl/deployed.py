@@ -41,7 +41,7 @@ class Deployed(nn.Module):
         self.whitens = whitening is not None
         self.register_buffer("mean", 255.0 * torch.tensor(source.mean))
         self.register_buffer("std", 255.0 * torch.tensor(source.std))
-        self.register_buffer("centre", whitening.mean if whitening else torch.zeros(0))
+        self.register_buffer("centre", whitening.centre if whitening else torch.zeros(0))
         self.register_buffer("matrix", whitening.matrix if whitening else torch.zeros(0))
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import io
 import json
@@ -29,7 +30,7 @@ from massl.run import describe_run
 from massl.sources import Source as Images
 from massl.sources import find_source
 from massl.weights import EIGHT_BITS, HALF, SCALE
-from massl.whitening import OWN, SAMPLE, STRENGTH, fit_whitening
+from massl.whitening import OWN, SAMPLE, fit_whitening, usual_strength
 
 FORMAT = 1
 # Largest difference between torch and ONNX Runtime, per value of a unit vector, by precision. int8 is judged by
@@ -82,7 +83,7 @@ def export(
     stages: bool = False,
     whiten: Images | None = None,
     dim: int | None = None,
-    strength: float = STRENGTH,
+    strength: float | None = None,
     own: float = OWN,
     evaluation: Mapping[str, object] | None = None,
     tell: Callable[[str], None] = lambda step: None,
@@ -103,7 +104,7 @@ def export(
         stages: embed by all stages of a convolutional network; see `Deployed`.
         whiten: images to fit a whitening to, those of the training best; see `massl.whitening`.
         dim: components that whitening keeps; as `massl.deployed.components` says if left out.
-        strength: of the whitening, 0 to 1; see `massl.whitening.STRENGTH`.
+        strength: of the whitening, 0 to 1; as `massl.whitening.usual_strength` says if left out.
         own: the share of `whiten` in the whitening of all stages of a run that began with an encoder.
         evaluation: figures with the names of their data sets, kept in the metadata.
         tell: called with what it is about to do where that takes time.
@@ -125,20 +126,19 @@ def export(
     stages = stages or found.stages
     if whiten is None and found.strength and not found.whitening:
         raise MasslError(f"{source} embeds as an earlier version of massl did; give --whiten IMAGES to embed anew")
-    if whiten is None and found.whitening:
-        deployed, strength = Deployed(found, stages, found.whitening).eval(), found.strength
-    elif whiten is None:
-        deployed, strength = Deployed(found, stages).eval(), 0.0
+    if whiten is None:
+        whitening, strength = found.whitening, found.strength if found.whitening else 0.0
     else:
         plain = Deployed(found, stages).eval()
         before = found.moments if stages and own < 1 else None
         tell(f"whitening on {min(len(whiten), SAMPLE):,} images")
         kept = dim or components(len(whiten), before)
+        strength = usual_strength(before, own) if strength is None else strength
         with torch.no_grad():
-            fitted = fit_whitening(
+            whitening = fit_whitening(
                 lambda pixels: plain(pixels)[0], whiten, found.image_size, size, kept, strength, before, own
             )
-        deployed = Deployed(found, stages, fitted).eval()
+    deployed = Deployed(found, stages, whitening).eval()
     model = _to_onnx(deployed, found.image_size)
     if precision == "fp16":
         _store_in_half(model)
@@ -171,6 +171,9 @@ def export(
         "precision": precision,
         **({"evaluation": json.dumps(evaluation)} if evaluation else {}),
     }
+    if whitening and whitening.mean_embedding is not None:
+        stored = whitening.mean_embedding.numpy().astype("<f2").tobytes()
+        facts["mean_embedding"] = base64.b64encode(stored).decode("ascii")
     helper.set_model_props(model, {f"massl.{key}": str(value) for key, value in facts.items()})
     data = model.SerializeToString()
     try:

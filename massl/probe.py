@@ -109,7 +109,7 @@ class Probe:
             features = nn.functional.normalize(torch.cat(stages), dim=1)
             dim = self.dim if self.before else min(self.dim, len(features) // 3)
             whitening = whitening_of(features, dim, before=self.before)
-            exported = nn.functional.normalize((features - whitening.mean) @ whitening.matrix, dim=1)
+            exported = nn.functional.normalize((features - whitening.centre) @ whitening.matrix, dim=1)
             measured |= {"knn_top1": self._knn(exported), "knn_last": self._knn(z)}
         elif count:
             measured["knn_top1"] = self._knn(z)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import base64
 import dataclasses
 import math
 from collections.abc import Mapping
@@ -208,7 +209,14 @@ def _source_from_onnx(path: Path, image_size: int | None) -> Source:
         facts["source"] = told["massl.source"]
     resize = round(int(told.get("massl.resize", size)) * size / found.export_size)
     pooling = told.get("massl.pooling", "last")
-    known = pooling in ("last", ALL_STAGES) and {"centre", "matrix"} <= tensors.keys()
+    whitening = None
+    if pooling in ("last", ALL_STAGES) and {"centre", "matrix"} <= tensors.keys():
+        try:
+            packed = base64.b64decode(told.get("massl.mean_embedding", ""))
+            mean_embedding = torch.from_numpy(np.frombuffer(packed, "<f2").astype(np.float32)) if packed else None
+        except ValueError as error:
+            raise _not_ours(path, error) from None
+        whitening = Whitening(tensors["centre"], tensors["matrix"], mean_embedding)
     return Source(
         backbone,
         told["massl.architecture"],
@@ -217,7 +225,7 @@ def _source_from_onnx(path: Path, image_size: int | None) -> Source:
         resize=resize,
         moments=found.moments,
         stages=pooling != "last",
-        whitening=Whitening(tensors["centre"], tensors["matrix"]) if known else None,
+        whitening=whitening,
         strength=float(told.get("massl.whitening", 0)),
     )
 

@@ -389,7 +389,8 @@ def _familiar(drift: Drift, training: Training | None) -> list[dict[str, Any]]:
     low, high = drift.bounds
     lines = [
         said[drift.familiar],
-        f"Two of them, taken at random, score {drift.mean_score:.2f}; two of its training images 0. Up to "
+        f"Seen from the middle of its training images, two of yours score {drift.mean_score:.2f} on average, two of "
+        f"those 0. Up to "
         f"{low:.2f} counts as alike, from {high:.2f} on as far.",
     ]
     meter = {"value": min(1.0, max(0.0, drift.mean_score)), "low": low, "high": high}

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import base64
 import shutil
+import tempfile
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from onnx import helper
 
 from indexer import Collection, Encoder, arrivals, drift
 from indexer.indexing import Progress
+from massl.images import open_image
 from tests.indexer.tiny import picture
 from tests.indexer.vectors import clustered
 
@@ -108,6 +113,32 @@ def test_an_encoder_whitened_by_half_is_held_to_bounds_of_its_own(
     assert 0.06 < in_full.mean_score < 0.15
     assert (in_full.familiar, by_half.familiar) == ("narrow", "known")
     assert by_half.bounds > in_full.bounds
+
+
+def test_a_collection_is_seen_from_where_the_training_images_lie(
+    by_kind: dict[str, list[Path]], encoder: Encoder, tmp_path: Path
+) -> None:
+    flags = [encoder.prepare(open_image(file, encoder.resize)) for file in by_kind["flag"]]
+    mean = base64.b64encode(encoder.embed(flags).mean(0).astype("<f2")).decode("ascii")
+
+    def found(kind: str, told: dict[str, str]) -> drift.Drift:
+        model = onnx.load(encoder.path)
+        helper.set_model_props(model, {f"massl.{key}": value for key, value in {**encoder.metadata, **told}.items()})
+        onnx.save(model, tmp_path / "of-flags.onnx")
+        root = Path(tempfile.mkdtemp(dir=tmp_path))
+        add(root, by_kind[kind])
+        collection = Collection.create(root, Encoder.load(tmp_path / "of-flags.onnx"))
+        collection.update()
+        return collection.drift()
+
+    for kind, nearer in (("flag", True), ("space", False)):
+        usual, seen = found(kind, {}).mean_score, found(kind, {"mean_embedding": mean}).mean_score
+        assert usual is not None
+        assert seen is not None
+        assert (seen < usual - 0.05) if nearer else (seen > usual + 0.05)
+        assert (abs(seen) < 0.05) == nearer
+    for damaged in ("no base64", mean[:-8], ""):
+        assert found("flag", {"mean_embedding": damaged}).familiar is None
 
 
 def test_a_few_images_are_too_few_to_say_anything(tmp_path: Path, tiny_encoder: Encoder) -> None:

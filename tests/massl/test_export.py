@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 from cli.commands import app
 from cli.export import command
 from indexer import Encoder
+from indexer.drift import mean_score
 from indexer.encoder import builtin_encoder
 from massl import checkpoint, weights
 from massl.deployed import CELLS, Deployed, layout
@@ -31,7 +32,7 @@ from massl.settings import plan
 from massl.sources import find_source
 from massl.train import Interrupted, train
 from massl.weights import ALL_STAGES
-from massl.whitening import OWN, SHRINKAGE, STRENGTH, moments_of, whitening_of
+from massl.whitening import MIXED, OWN, SHRINKAGE, moments_of, whitening_of
 from tests.massl.conftest import small_settings
 
 
@@ -255,7 +256,7 @@ def test_the_command_whitens_by_half_unless_told_otherwise(tmp_path: Path, pictu
     assert CliRunner().invoke(app, told).exit_code == 0
     assert Encoder.load(file).whitening == 1
     defaults = inspect.signature(command).parameters
-    assert (defaults["strength"].default, defaults["own"].default) == (STRENGTH, OWN)
+    assert (defaults["strength"].default, defaults["own"].default) == (None, OWN)
 
 
 def test_whitening_needs_enough_images(tmp_path: Path, pictures: Path) -> None:
@@ -310,14 +311,14 @@ def test_whitening_evens_the_components_out_as_far_as_told(strength: float) -> N
     # A large first number makes all of one length: so normalising leaves the spread as it is.
     noise = torch.randn((20_000, 4), generator=torch.Generator().manual_seed(0)) * spread
     features = torch.cat([torch.full((len(noise), 1), 1e4), noise], 1)
-    mean, matrix = whitening_of(features, 4, strength)
+    mean, matrix, _ = whitening_of(features, 4, strength)
     found = (torch.nn.functional.normalize(features, dim=1) - mean).double() @ matrix.double()
     wanted = spread ** (1 - strength)
     # What keeps noise from being blown up, a hundredth of the mean variance, shows in the least component most.
     torch.testing.assert_close((found.std(0) / found.std(0)[0]).float(), wanted / wanted[0], rtol=0.1, atol=0)
 
 
-def test_moments_come_back_out_of_a_whitening_and_mix_as_if_all_features_were_at_hand() -> None:
+def test_moments_come_back_out_of_a_whitening_and_mix_with_those_of_other_features() -> None:
     draw = torch.Generator().manual_seed(0)
     basis = torch.randn((6, 6), generator=draw)
     few = torch.randn((300, 6), generator=draw) @ basis
@@ -329,12 +330,16 @@ def test_moments_come_back_out_of_a_whitening_and_mix_as_if_all_features_were_at
     torch.testing.assert_close(before.mean, many.mean(0))
     torch.testing.assert_close(before.factor @ before.factor.T, shrunk, atol=1e-4, rtol=1e-3)
     mixed = whitening_of(few, 6, before=before, own=0.25)
-    wanted = whitening_of(torch.cat([few, many]), 6)
-    torch.testing.assert_close(mixed.mean, few.mean(0))
-    for one, other in zip(mixed.matrix.T, wanted.matrix.T, strict=True):  # each but for its sign, and the shrinkage
-        assert float(torch.nn.functional.cosine_similarity(one, other, dim=0).abs()) > 0.99
-        assert abs(float(one.norm() / other.norm()) - 1) < 0.05
-    torch.testing.assert_close(whitening_of(few, 6, before=before, own=1), whitening_of(few, 6))
+    variance, directions = torch.linalg.eigh((few.T.cov() + 3 * shrunk) / 4)
+    wanted = directions / (variance + SHRINKAGE * variance.mean()) ** (MIXED / 2)
+    torch.testing.assert_close(mixed.centre, (few.mean(0) + many.mean(0)) / 2)
+    for one, other in zip(mixed.matrix.T, wanted.T.flip(0), strict=True):  # each but for its sign
+        torch.testing.assert_close(one * (one @ other).sign(), other, rtol=2e-3, atol=2e-3)
+    assert mixed.mean_embedding is not None
+    embedded = torch.nn.functional.normalize((few - mixed.centre) @ mixed.matrix, dim=1)
+    torch.testing.assert_close(mixed.mean_embedding, embedded.mean(0))
+    for one, other in zip(whitening_of(few, 6, before=before, own=1), whitening_of(few, 6), strict=True):
+        torch.testing.assert_close(one, other)
 
 
 def test_a_run_that_began_with_an_encoder_is_whitened_for_a_mixture_with_what_that_was_whitened_for(
@@ -349,7 +354,7 @@ def test_a_run_that_began_with_an_encoder_is_whitened_for_a_mixture_with_what_th
     train(images, run, settings, resume=True)  # which is told nothing of the encoder
     mixed = Encoder.load(export_run(run, "mine", images))
     builtin = Encoder.load(builtin_encoder())
-    assert (mixed.dim, mixed.metadata["pooling"], mixed.whitening) == (384, builtin.metadata["pooling"], 0.5)
+    assert (mixed.dim, mixed.metadata["pooling"], mixed.whitening) == (384, builtin.metadata["pooling"], MIXED)
     again = weights.read_initial(str(run))
     for one, other in zip(again.moments or (), initial.moments or (), strict=True):
         assert torch.equal(one, other)
@@ -364,5 +369,11 @@ def test_a_run_that_began_with_an_encoder_is_whitened_for_a_mixture_with_what_th
     # Scores, as components of like variance may be turned among themselves.
     alike, wanted = (rows @ rows.T for rows in (mixed.embed(pixels.numpy()), wanted))
     np.testing.assert_allclose(alike, wanted, atol=1e-4)
+    # Its file tells where its own images lie, from which their scores are 0 on average again.
+    embedded = mixed.embed(pixels.numpy())
+    np.testing.assert_allclose(mixed.mean_embedding, embedded.mean(0), atol=1e-3)
+    assert mean_score(embedded) > 0.05 > abs(mean_score(embedded, mixed.mean_embedding))
+    export(str(run / "encoder.onnx"), tmp_path / "half.onnx", precision="fp16")
+    np.testing.assert_array_equal(Encoder.load(tmp_path / "half.onnx").mean_embedding, mixed.mean_embedding)
     with pytest.raises(MasslError, match=r"30 images can be read .* takes 64"):
         export(str(run), tmp_path / "own.onnx", stages=True, whiten=images, dim=32, own=1)
