@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sized
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -27,6 +28,11 @@ def size(number: int) -> str:
             break
         value /= 1000
     return f"{value:,.0f} {unit}" if unit == "bytes" or value >= 100 else f"{value:.1f} {unit}"
+
+
+def moment(text: str | None) -> str:
+    """A time of the catalog as people here write it."""
+    return datetime.fromisoformat(text).astimezone().strftime("%Y-%m-%d %H:%M") if text else "not known"
 
 
 def sentence(text: str) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from app.words import moment, size
 from cli.options import IndexDir, Json, Quiet, Verbose, or_builtin
 
 
@@ -41,7 +42,7 @@ def _encoder(told: dict[str, Any]) -> list[tuple[str, str]]:
         ("encoder", told["name"]),
         (
             "file",
-            f"{told['path']}, {_size(told['bytes'])}" + (f", {facts['precision']}" if "precision" in facts else ""),
+            f"{told['path']}, {size(told['bytes'])}" + (f", {facts['precision']}" if "precision" in facts else ""),
         ),
         ("takes", f"pictures of {told['image_size']} x {told['image_size']} pixels"),
         ("gives", f"{told['dim']} numbers a picture" + (", and for places in it" if told["patches"] else "")),
@@ -75,9 +76,9 @@ def _collection(told: dict[str, Any]) -> list[tuple[str, str]]:
     encoder, search, scores, drift = told["encoder"], told["search"], told["scores"], told["drift"]
     lines = [
         ("collection", told["root"]),
-        ("index", f"{told['folder']}, {_size(told['bytes'])}"),
+        ("index", f"{told['folder']}, {size(told['bytes'])}"),
         ("images", f"{told['indexed']:,}, {told['labels']:,} of them labelled"),
-        ("brought up to date", _moment(told["checked"] or told["updated"]) + f"; made {_moment(told['created'])}"),
+        ("brought up to date", moment(told["checked"] or told["updated"]) + f"; made {moment(told['created'])}"),
         ("encoder", f"{encoder['name']}, {encoder['dim']} numbers a picture"),
         *_training(told["training"]),
     ]
@@ -96,7 +97,7 @@ def _collection(told: dict[str, Any]) -> list[tuple[str, str]]:
             )
         )
     if newest := drift["newest"]:
-        came = f"{newest['images']:,} of {_moment(newest['since'])} or later"
+        came = f"{newest['images']:,} of {moment(newest['since'])} or later"
         lines.append(("newest", f"{came}, {newest['unlike']:,} of them unlike the {newest['older']:,} others"))
     lines += [
         ("limit", f"{told['max_megapixels']:,.0f} megapixels a picture"),
@@ -129,18 +130,8 @@ def _run(told: dict[str, Any]) -> list[tuple[str, str]]:
     return lines + [("settings" if row == 0 else "", text) for row, text in enumerate(settled)]
 
 
-def _size(count: int) -> str:
-    from rich.filesize import decimal
-
-    return decimal(count)
-
-
 def _time(seconds: float) -> str:
     return str(timedelta(seconds=round(seconds)))
-
-
-def _moment(text: str | None) -> str:
-    return datetime.fromisoformat(text).astimezone().strftime("%Y-%m-%d %H:%M") if text else "never"
 
 
 def _describe(thing: Path, index_dir: Path | None) -> dict[str, Any]:

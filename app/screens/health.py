@@ -7,7 +7,6 @@ import io
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from app.progress import duration
 from app.screens.screen import Action, Screen
 from app.session import Payload, Session, number
 from app.tiles import tile
-from app.words import readable, size
+from app.words import moment, readable, size
 from indexer import Collection
 from indexer import trained as runs
 from indexer.calibration import IDENTICAL
@@ -312,7 +311,7 @@ def _pictures(
         _fact("Pictures", f"{total:,}"),
         _fact("Passed over", f"{skipped:,} files" if skipped != 1 else "1 file", "Listed below, with the reasons"),
         _fact("Labelled", f"{sum(labels.values()):,} in {len(labels):,} classes"),
-        _fact("Last brought up to date", _moment(meta.get("checked") or meta.get("updated"))),
+        _fact("Last brought up to date", moment(meta.get("checked") or meta.get("updated"))),
     ]
     if found:
         since = found.behind
@@ -398,15 +397,10 @@ def _familiar(drift: Drift, training: Training | None) -> list[dict[str, Any]]:
 
 
 def _told(newest: Newest) -> list[str]:
-    came = f"{newest.images:,} pictures came on {_moment(newest.since)} or later, after {newest.older:,} others."
+    came = f"{newest.images:,} pictures came on {moment(newest.since)} or later, after {newest.older:,} others."
     if not newest.at_least:
         return [f"{came} They look like the rest, as far as can be told from so many."]
     return [
         f"{newest.unlike:,} new pictures look unlike the rest.",
         f"{came} At least {newest.at_least:,} of them are unlike; pictures of one occasion also count as such.",
     ]
-
-
-def _moment(text: str | None) -> str:
-    """A time of the catalog as people here write it."""
-    return datetime.fromisoformat(text).astimezone().strftime("%Y-%m-%d %H:%M") if text else "not known"

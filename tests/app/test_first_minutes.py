@@ -265,6 +265,10 @@ def test_where_there_is_nothing_to_show_it_says_what_to_do(tmp_path: Path) -> No
             "7 can be searched and labelled already.",
         ),
         (
+            Update("indexing", 9, 9, seconds=4.0),
+            "Indexed 9 of 9 new or changed pictures. 7 can be searched and labelled already.",
+        ),
+        (
             Update("indexing", 0, 1),
             "Indexed 0 of 1 new or changed picture. 7 can be searched and labelled already.",
         ),
