@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.options import Images, IndexDir, Json, Quiet, Verbose
+from cli.options import Images, IndexDir, Json, Quiet, Verbose, folder_of
 
 if TYPE_CHECKING:
     from indexer.duplicates import Duplicates
@@ -66,7 +66,7 @@ def command(
     with ProgressLine("comparing", "images", quiet) as line:
         found = collection.duplicates(
             exact_only=exact_only,
-            under=under,
+            under=None if under is None else folder_of(under, images),
             threshold=threshold,
             report=lambda step, done, total: line.update(done, total, step),
         )

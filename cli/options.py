@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +15,16 @@ IndexDir = Annotated[
     Path | None,
     typer.Option("--index-dir", envvar="MASSL_INDEX_DIR", help="Where the index lies, if not in IMAGES/.massl."),
 ]
+
+
+def folder_of(text: str, root: Path) -> str:
+    """A folder below IMAGES as the collection knows it, given so or as a path on this machine."""
+    if (not os.path.isabs(text) and (root / text).is_dir()) or not Path(text).is_dir():
+        return Path(text).as_posix()
+    try:
+        return Path(os.path.realpath(text)).relative_to(os.path.realpath(root)).as_posix()
+    except ValueError:
+        return text  # it lies elsewhere, which is then said of it
 
 
 def or_builtin(source: str) -> str:

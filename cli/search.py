@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import time
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 import typer.core
 
-from cli.options import Images, IndexDir, Json, Quiet, Verbose
+from cli.options import Images, IndexDir, Json, Quiet, Verbose, folder_of
 
 if TYPE_CHECKING:
     from datetime import date
@@ -27,8 +26,11 @@ class SearchCommand(typer.core.TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Marks such arguments before the options are looked for."""
+        flags = {name for parameter in self.get_params(ctx) for name in parameter.opts}
         marked = [
-            _MINUS + arg[1:] if re.match("-[^-]", arg) and (Path(arg[1:]).exists() or _LIKE_A_FILE(arg)) else arg
+            _MINUS + arg[1:]
+            if arg not in flags and re.match("-[^-]", arg) and (Path(arg[1:]).exists() or _LIKE_A_FILE(arg))
+            else arg
             for arg in args
         ]
         return super().parse_args(ctx, marked)
@@ -86,7 +88,7 @@ def command(
     collection = Collection.open(images, index_dir)
     examples = [_query(text, images, box if position == 0 else None) for position, text in enumerate(queries)]
     started = time.perf_counter()
-    folders = [_folder(text, images) for text in under]
+    folders = [folder_of(text, images) for text in under]
     with ProgressLine("Preparing the search:", "vectors", quiet) as line:
         collection.index(lambda step, done, total: line.update(done, total, step))
     results = collection.search(examples, k, label=label, under=folders, since=days[0], until=days[1], exact=exact)
@@ -137,14 +139,6 @@ def _query(text: str, root: Path, crop: tuple[int, int, int, int] | None) -> Any
     if not path.exists() and (root / name).exists():
         path = root / name  # results are printed relative to the root: let them be used as queries as they stand
     return Query.of_file(path, weight, crop)
-
-
-def _folder(text: str, root: Path) -> str:
-    """A folder as the collection knows it, given so or as a path on this machine."""
-    if (not os.path.isabs(text) and (root / text).is_dir()) or not Path(text).is_dir():
-        return text
-    inside, outside = os.path.realpath(text), os.path.realpath(root)
-    return os.path.relpath(inside, outside) if os.path.commonpath([inside, outside]) == outside else text
 
 
 def _day(text: str | None) -> date | None:

@@ -25,8 +25,9 @@ from numpy.typing import NDArray
 
 from indexer.agreement import Looks
 from indexer.calibration import CROWD, FAR, IDENTICAL, neighbourhood
-from indexer.catalog import READY, Catalog, in_parts
+from indexer.catalog import Catalog, in_parts
 from indexer.decisions import Decided, decided, hashes_of
+from indexer.filters import Filter
 from indexer.ladder import unit
 from indexer.vectors import CatalogVectors, VectorIndex, VectorSource
 
@@ -378,12 +379,10 @@ def _groups(
 def _by_content(catalog: Catalog, under: str | None) -> dict[bytes, list[_File]]:
     """Every searchable file by its content's hash, the one to keep first."""
     found: dict[bytes, list[_File]] = {}
-    query = f"SELECT id, path, hash, size, width, height, mtime_ns FROM images WHERE {READY} AND embedding IS NOT NULL"
-    values: list[bytes] = []
-    prefix = (under or "").strip("/").removeprefix("./")
-    if prefix not in ("", "."):
-        query += " AND path >= ? AND path < ?"
-        values = [os.fsencode(prefix + "/"), os.fsencode(prefix + "0")]  # "0" is the byte after "/"
+    wanted = Filter(folders=() if under is None else (under,))
+    wanted.check(catalog)
+    where, values = wanted.where()
+    query = f"SELECT id, path, hash, size, width, height, mtime_ns FROM images WHERE {where} AND embedding IS NOT NULL"
     for row in catalog.read(query, values):
         file = _File(*row)
         found.setdefault(file.hash, []).append(file)

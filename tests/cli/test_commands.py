@@ -194,6 +194,14 @@ def test_filters_may_be_given_several_times_and_as_paths(massl, photos: Path) ->
     assert "the labels are: 'a', 'b'" in failed(massl("search", photos, query, "--label", "c"))
 
 
+def test_a_file_named_as_a_flag_does_not_take_its_place(massl, indexed: Path, tmp_path: Path) -> None:
+    for name in ("0", "k", "q"):
+        (tmp_path / name).write_bytes(b"")
+    query = sorted(indexed.rglob("*.jpg"))[0]
+    found = massl("search", indexed, query, "-0", "-q", "-k", 2, cwd=tmp_path)
+    assert (found.code, found.output.count("\0")) == (0, 2)
+
+
 def test_paths_can_be_piped(massl, photos: Path) -> None:
     strange = os.fsdecode(b"caf\xe9\nnew.jpg")
     query = sorted(photos.glob("flag/*"))[0]

@@ -55,6 +55,16 @@ def test_duplicates_are_listed_planned_and_left_alone(massl, indexed: tuple[Path
     assert contents(photos) == before
 
 
+def test_a_part_is_named_as_elsewhere_and_a_wrong_name_is_no_empty_part(massl, indexed: tuple[Path, list[str]]) -> None:
+    photos, (original, _) = indexed
+    folder = Path(original).parent.name
+    for name, where in ((folder, photos.parent), (f"./{folder}/", photos.parent), (f"photos/{folder}", photos.parent)):
+        assert massl("dupes", photos, "--under", name, "--json", cwd=where).json["images"] > 0
+    refused = massl("dupes", photos, "--under", "paintigns")
+    assert (refused.code, refused.output) == (1, "")
+    assert "no image lies below a folder 'paintigns'" in refused.error
+
+
 def test_pairs_to_keep_are_not_proposed_again(massl, indexed: tuple[Path, list[str]]) -> None:
     photos, (original, _) = indexed
     assert massl("dupes", photos, "--keep", original, photos / HOSTILE, "--json").json["remembered"] == 1
