@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 from indexer.ahead import ahead
-from massl.images import ImageError, open_image
+from massl.images import MAX_PIXELS, ImageError, open_image
 from massl.limits import PixelBudget
 
 FINE = 96  # pixels of a sketch's longer side
@@ -77,15 +77,19 @@ class Looks:
         paths: the image files.
         names: the hash of each one's content, in hexadecimal.
         known: what was seen before, by content; added to. What of it was asked for is in `used`.
+        max_pixels: of larger images nothing is seen.
 
     Attributes:
         budget: of pixels that are decoded at a time.
     """
 
-    def __init__(self, paths: Sequence[Path], names: Sequence[str], known: dict[str, float]) -> None:
+    def __init__(
+        self, paths: Sequence[Path], names: Sequence[str], known: dict[str, float], max_pixels: int = MAX_PIXELS
+    ) -> None:
         self.paths = paths
         self.names = names
         self.known = known
+        self.max_pixels = max_pixels
         self.used: dict[str, float] = {}
         self._sketches: OrderedDict[int, Sketch | None] = OrderedDict()
         self._turn = threading.Lock()  # for whoever touches the sketches
@@ -107,6 +111,14 @@ class Looks:
         self.used[key] = self.known[key]
         return self.known[key]
 
+    def open(self, position: int, shortest: int) -> Image.Image:
+        """An image by its position, of at least `shortest` pixels a side where it has them.
+
+        Raises:
+            ImageError: it can't be read any more.
+        """
+        return open_image(self.paths[position], shortest, self.max_pixels, self.budget)
+
     def _look(self, one: int, other: int) -> float:
         first, second = self._sketch(one), self._sketch(other)
         return agreement(first, second) if first and second else 0.0
@@ -117,7 +129,7 @@ class Looks:
                 self._sketches.move_to_end(position)
                 return self._sketches[position]
         try:
-            sketch = Sketch.of(open_image(self.paths[position], FINE, budget=self.budget))
+            sketch = Sketch.of(self.open(position, FINE))
         except ImageError:
             sketch = None  # changed since it was embedded
         with self._turn:

@@ -27,7 +27,7 @@ from indexer.ahead import ahead
 from indexer.catalog import READY, Catalog
 from indexer.encoder import Encoder
 from indexer.ladder import unit
-from massl.images import ImageError, open_image
+from massl.images import ImageError
 
 FEWEST = 8  # images, under which nothing can be told
 BACKGROUND = 16_384  # images that chance is drawn from
@@ -191,7 +191,8 @@ def of_collection(root: Path, catalog: Catalog, encoder: Encoder) -> Calibration
     packed = np.frombuffer(b"".join(embedding for _, _, embedding in rows), np.float16)
     vectors = unit(packed.reshape(len(rows), encoder.dim))
     known = json.loads(catalog.meta().get("calibration_looks", "{}"))
-    looks = Looks([root / os.fsdecode(path) for _, path, _ in rows], [digest.hex() for digest, _, _ in rows], known)
+    paths, names = [root / os.fsdecode(path) for _, path, _ in rows], [digest.hex() for digest, _, _ in rows]
+    looks = Looks(paths, names, known, catalog.max_pixels)
     fitted = fit(vectors, looks, encoder)
     catalog.set_meta({"calibration_looks": json.dumps(looks.used)})
     return fitted
@@ -276,7 +277,7 @@ def _far_agreement(similar: NDArray[np.float32], looks: Looks) -> float:
 def _copies_from(vectors: NDArray[np.float32], looks: Looks, encoder: Encoder) -> float | None:
     def copy_of(row: int) -> NDArray[np.uint8] | None:
         try:
-            picture = open_image(looks.paths[row], encoder.resize, budget=looks.budget)
+            picture = looks.open(row, encoder.resize)
         except ImageError:
             return None  # changed since it was embedded
         return encoder.prepare(_edited(picture, random.Random(looks.names[row])))

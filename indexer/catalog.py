@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from massl.errors import MasslError
+from massl.images import MAX_PIXELS
 
 VERSION = 3
 
@@ -212,6 +213,11 @@ class Catalog:
     def meta(self) -> dict[str, str]:
         """All of the collection's own facts: encoder, schema, cache."""
         return dict(self.read("SELECT key, value FROM meta"))
+
+    @property
+    def max_pixels(self) -> int:
+        """The most pixels that an image of the collection may have."""
+        return int(self.meta().get("max_pixels", MAX_PIXELS))
 
     def set_meta(self, values: dict[str, str]) -> None:
         """Adds or replaces facts."""

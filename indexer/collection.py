@@ -66,7 +66,7 @@ from indexer.suspects import Suspect
 from indexer.trained import Trained
 from indexer.vectors import CatalogVectors, Preparing
 from massl.errors import MasslError
-from massl.images import CATALOG, MAX_PIXELS, Skipped, check_folder, check_holds_images
+from massl.images import CATALOG, Skipped, check_folder, check_holds_images
 
 # Vectors, labels, rejected labels, which labels were merely agreed to, and which images chance has drawn.
 LabellingState = tuple[tuple[str, int], dict[int, str], dict[int, frozenset[str]], frozenset[int], frozenset[int]]
@@ -269,7 +269,7 @@ class Collection:
     @property
     def max_pixels(self) -> int:
         """The most pixels that an image may have."""
-        return int(self.catalog.meta().get("max_pixels", MAX_PIXELS))
+        return self.catalog.max_pixels
 
     def _take(self, encoder: Encoder) -> None:
         """Makes the collection another encoder's: every embedding goes, labels and decisions stay."""

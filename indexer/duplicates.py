@@ -149,7 +149,8 @@ def find(
     contents = sorted(copies)  # by hash: an order that no renaming changes
     position = {content: place for place, content in enumerate(contents)}
     pairs: dict[tuple[int, int], float] = {}
-    looks = Looks([root / os.fsdecode(copies[c][0].path) for c in contents], [c.hex() for c in contents], {})
+    paths = [root / os.fsdecode(copies[c][0].path) for c in contents]
+    looks = Looks(paths, [c.hex() for c in contents], {}, catalog.max_pixels)
     chance: NDArray[np.float64] = np.empty(0)
     compared = 0
     if not exact_only and len(contents) > 1:
@@ -400,7 +401,8 @@ def settle(root: Path, catalog: Catalog, found: Duplicates) -> Duplicates:
     """
     hashes = hashes_of(catalog, (item.image for group in found.groups for item in group))
     decisions = decided(catalog, hashes)
-    groups = tuple(_settled(root, group, hashes, decisions, found.threshold) for group in found.groups)
+    most = catalog.max_pixels
+    groups = tuple(_settled(root, group, hashes, decisions, found.threshold, most) for group in found.groups)
     return replace(found, groups=tuple(group for group in groups if group), kept_both=len(decisions.images))
 
 
@@ -410,6 +412,7 @@ def _settled(
     hashes: dict[int, bytes],
     decisions: Decided,
     threshold: float | None,
+    max_pixels: int,
 ) -> tuple[Duplicate, ...]:
     """A group as it is now; empty where there is nothing left to decide."""
     before = group[0]
@@ -417,7 +420,8 @@ def _settled(
     if not group:
         return ()
     keep = next((item for item in group if item.chosen), group[0])
-    looks = Looks([root / item.path for item in group], [hashes[item.image].hex() for item in group], {})
+    names = [hashes[item.image].hex() for item in group]
+    looks = Looks([root / item.path for item in group], names, {}, max_pixels)
     rest = []
     for place, item in enumerate(group):
         one, other = hashes[keep.image], hashes[item.image]

@@ -80,7 +80,7 @@ class HeatMaps:
             if name in self._tokens:
                 self._tokens.move_to_end(name)
                 return self._tokens[name]
-        picture = query.picture(encoder.resize)
+        picture = query.picture(encoder.resize, self._catalog.max_pixels)
         tokens = encoder.embed_patches(encoder.prepare(picture)[None])[0].astype(np.float16)
         part = fitted_part(picture, encoder.image_size, encoder.resize)
         with self._lock:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from indexer.encoder import Embeds
 from indexer.indexing import batches
 from massl.errors import MasslError
-from massl.images import ImageFile, Skipped, check_folder, walk
+from massl.images import MAX_PIXELS, ImageFile, Skipped, check_folder, walk
 
 Report = Callable[[int, int], None]
 
@@ -278,14 +278,17 @@ def embed(files: LabelledFiles, encoder: Embeds, report: Report) -> Embedded:
 
 
 def embed_paths(
-    root: Path, paths: Sequence[str], encoder: Embeds, report: Report
+    root: Path, paths: Sequence[str], encoder: Embeds, report: Report, max_pixels: int = MAX_PIXELS
 ) -> tuple[NDArray[np.float32], list[int], tuple[Skipped, ...]]:
-    """Embeds image files: float32 `[n, D]`, which of `paths` the rows are, and the files that could not be read."""
+    """Embeds image files: float32 `[n, D]`, which of `paths` the rows are, and the files that could not be read.
+
+    Those of more than `max_pixels` pixels count as such.
+    """
     vectors: list[NDArray[np.float32]] = []
     rows: list[int] = []
     skipped: list[Skipped] = []
     done = 0
-    for batch in batches(root, [ImageFile(path, 0, 0) for path in paths], encoder):
+    for batch in batches(root, [ImageFile(path, 0, 0) for path in paths], encoder, max_pixels):
         kept = [(row, item.pixels) for row, item in enumerate(batch, done) if item.pixels is not None]
         skipped += [Skipped(item.file.path, item.reason or "") for item in batch if item.pixels is None]
         if kept:

@@ -16,7 +16,7 @@ from indexer.catalog import READY, Catalog, in_parts
 from indexer.encoder import Encoder
 from indexer.ladder import unit
 from massl.errors import MasslError
-from massl.images import ImageError, decode, read_bytes
+from massl.images import MAX_PIXELS, ImageError, decode, read_bytes
 
 
 @dataclass(frozen=True)
@@ -45,14 +45,16 @@ class Query:
             reason = error if os.path.lexists(path) else "there is no such file"
             raise MasslError(f"{path} can't be used as a query: {reason}") from None
 
-    def picture(self, shortest: int) -> Image.Image:
+    def picture(self, shortest: int, max_pixels: int = MAX_PIXELS) -> Image.Image:
         """Its pixels, cropped, decoded as the indexer would for an encoder that needs `shortest` pixels.
+
+        It may be as large as any image may usually be, also where those of the collection may have only `max_pixels`.
 
         Raises:
             MasslError: it is no image, it can't be read any more, or the crop lies outside it.
         """
         try:
-            picture = decode(self.data or b"", None if self.crop else shortest).picture
+            picture = decode(self.data or b"", None if self.crop else shortest, max(MAX_PIXELS, max_pixels)).picture
         except ImageError as error:
             raise MasslError(f"{self.name} can't be used as a query: {error}") from None
         if self.crop is None:
@@ -152,7 +154,7 @@ def embed(
     total = np.zeros(int(catalog.meta()["dim"]), np.float32)
     for query in queries:
         if query.data is not None or query.crop is not None:
-            picture = with_content(query, catalog, root).picture(encoder().resize)
+            picture = with_content(query, catalog, root).picture(encoder().resize, catalog.max_pixels)
             vector = encoder().embed(encoder().prepare(picture)[None])[0]
         else:
             vector = stored(catalog, query.image)

@@ -453,3 +453,21 @@ def test_labelling_an_image_that_is_not_there_labels_nothing(collection: Collect
     with pytest.raises(MasslError, match="nothing was labelled"):
         collection.add_labels("a", [1, 999], "me")
     assert collection.labels() == []
+
+
+def test_what_is_indexed_as_an_exception_for_its_size_can_be_used_like_the_rest(
+    tmp_path: Path, encoder: Encoder
+) -> None:
+    folder = tmp_path / "plans"
+    folder.mkdir()
+    pattern = Image.effect_noise((40, 40), 90).resize((13_600, 13_600), Image.Resampling.NEAREST)
+    for name, quality in (("a.jpg", 40), ("b.jpg", 45)):
+        pattern.save(folder / name, quality=quality)
+    collection = Collection.create(folder, encoder)
+    assert len(collection.update().skipped) == 2
+    collection.update(max_pixels=200_000_000)
+    one, other = (image for image, _ in collection.images())
+    assert [found.image for found in collection.search([Query.of_file(folder / "a.jpg")], 2)] == [one, other]
+    assert collection.search([Query(image=one, crop=(0, 0, 9_000, 9_000))])
+    assert collection.heat([Query(image=one)], other).cosines.max() > 0.9
+    assert len(collection.duplicates().groups) == 1
