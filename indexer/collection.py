@@ -370,7 +370,8 @@ class Collection:
         if passing is None:
             usual = scores[None]
         else:
-            usual = index.search(target[None], calibration.FAR[1] + len(own))[0][:, len(own) :]
+            nearby = index.search(target[None], calibration.FAR[1] + len(own))[0][:, len(own) :]
+            usual = nearby[:, np.isfinite(nearby[0])]  # places of images that went come last
         crowd = float(calibration.neighbourhood(usual)[0]) if usual.size else None
         return Ranking(images[:k], scores[:k], self.calibration(), crowd, len(index))
 
@@ -614,8 +615,9 @@ class Collection:
         Raises:
             MasslError: labels of fewer than two classes.
         """
-        _, vectors, targets, _ = self._examples()
-        return learning_curve(vectors, targets, choose(vectors, targets), report)
+        ids, vectors, targets, classes = self._examples()
+        given = ~np.isin(ids, list(labels.by_author(self.catalog, labels.ACCEPTED)))
+        return learning_curve(vectors[given], targets[given], len(classes), report)
 
     def suspects(self) -> list[Suspect]:
         """Labels that are probably wrong, the most suspect first, without those that somebody confirmed.

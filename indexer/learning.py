@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.choosing import FOLDS, Choice, folds, sample, wilson
+from indexer.choosing import FOLDS, choose, folds, sample, wilson
 
 SIZES = (1, 2, 3, 5, 8, 12, 18, 27, 40, 60, 90, 135, 200)  # labels of a class, each half as many again
 MOST = 2_000  # labelled images the curve is measured on
@@ -35,7 +35,7 @@ class LearningCurve:
     """How the accuracy grew with the labels.
 
     Attributes:
-        points: with ever more of the labels that there are; empty where some class has a single one.
+        points: with ever more of the labels that there are; empty where some class has fewer than two.
         more: about how many more labels another point of accuracy would take; None where that can't be said.
         advice: the same as a sentence, or why nothing can be said.
     """
@@ -48,7 +48,7 @@ class LearningCurve:
 def learning_curve(
     features: NDArray[np.float32],
     targets: NDArray[np.integer],
-    choice: Choice,
+    classes: int,
     report: Callable[[int, int], None] = lambda done, total: None,
 ) -> LearningCurve:
     """Measures, by cross-validation, what fewer labels would have given, by the chosen method.
@@ -58,16 +58,18 @@ def learning_curve(
     draws agree.
 
     Args:
-        features: the labelled images' unit vectors, `[n, D]`.
-        targets: their classes, `[n]`, each of 0 to C - 1 at least once, C at least 2.
-        choice: what `indexer.choosing.choose` chose for them.
+        features: unit vectors of images whose label is evidence, `[n, D]`: not merely accepted.
+        targets: their classes, `[n]`, of 0 to C - 1.
+        classes: C, at least 2.
         report: told how much of the work is done, and of how much.
     """
-    if np.bincount(targets).min() < 2:
-        return LearningCurve((), None, "Give every class at least two labels, then the curve can be measured.")
+    if np.bincount(targets, minlength=classes).min() < 2:
+        return LearningCurve(
+            (), None, "Give every class at least two labels that were not merely accepted, then it can be measured."
+        )
+    choice = choose(features, targets)
     rows = sample(targets, MOST)
     features, targets = features[rows], targets[rows]
-    classes = int(targets.max()) + 1
     # Of each class, as many as it has in the smallest fit.
     largest = int(np.bincount(targets).max()) * (FOLDS - 1) // FOLDS
     sizes = [size for size in SIZES if size < largest] + [max(1, largest)]

@@ -5,14 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from indexer import Collection
 from indexer.choosing import choose
+from indexer.labels import ACCEPTED
 from indexer.learning import ENOUGH, LearningCurve, learning_curve
 from tests.indexer.kinds import kinds
 
 
 def _curve(count: int, classes: int, seed: int = 0, spread: float = 0.7) -> LearningCurve:
     _, vectors, targets = kinds(count, classes, seed, spread=spread)
-    return learning_curve(vectors, targets, choose(vectors, targets))
+    return learning_curve(vectors, targets, classes)
 
 
 def test_accuracy_grows_with_labels_and_each_point_has_its_interval() -> None:
@@ -31,7 +33,7 @@ def test_what_it_says_of_more_labels_comes_true() -> None:
         _, vectors, targets = kinds(4_000, 4, seed, spread=1.5)
         few, rest = np.arange(240), np.arange(2_000, 4_000)
         choice = choose(vectors[few], targets[few])
-        curve = learning_curve(vectors[few], targets[few], choice)
+        curve = learning_curve(vectors[few], targets[few], 4)
         if curve.more is None:
             continue
         told.append(curve.more)
@@ -65,7 +67,7 @@ def test_a_class_with_one_label_gives_no_curve() -> None:
     _, vectors, targets = kinds(20, 2, 0)
     targets[:] = 0
     targets[3] = 1
-    curve = learning_curve(vectors, targets, choose(vectors, targets))
+    curve = learning_curve(vectors, targets, 2)
     assert curve.points == ()
     assert "at least two labels" in curve.advice
 
@@ -73,6 +75,20 @@ def test_a_class_with_one_label_gives_no_curve() -> None:
 def test_progress_reaches_its_end() -> None:
     _, vectors, targets = kinds(40, 2, 0)
     seen: list[tuple[int, int]] = []
-    learning_curve(vectors, targets, choose(vectors, targets), lambda done, total: seen.append((done, total)))
+    learning_curve(vectors, targets, 2, lambda done, total: seen.append((done, total)))
     assert seen[0][0] == 0
     assert seen[-1][0] == seen[-1][1] == len(seen) - 1
+
+
+def test_what_was_merely_accepted_is_no_evidence(collection: Collection) -> None:
+    by_kind: dict[str, list[int]] = {}
+    for image, path in collection.images():
+        by_kind.setdefault(path.split("/")[0], []).append(image)
+    for kind, images in by_kind.items():
+        collection.add_labels(kind, images[:3], "a person")
+    alone = collection.learning_curve()
+    for kind, images in by_kind.items():
+        collection.add_labels(kind, images[3:], ACCEPTED)
+    assert collection.learning_curve() == alone
+    collection.add_labels("one of its own", by_kind["flag"][:2], ACCEPTED)
+    assert collection.learning_curve().points == ()
