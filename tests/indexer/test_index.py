@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 from pathlib import Path
 
@@ -230,3 +231,16 @@ def test_exact_is_exact_whatever_the_engine_missed(collection: Collection) -> No
     assert len(only) == 6
     with pytest.raises(MasslError, match="no image lies below"):
         blind.search(query, exact=True, under="more/1")
+
+
+def test_images_that_went_are_no_part_of_what_is_usual(photos: Path, encoder: Encoder) -> None:
+    for folder in ("flag", "painting"):
+        shutil.rmtree(photos / folder)
+    collection = Collection.create(photos, encoder)
+    collection.update()
+    images = [image for image, _ in collection.images()]
+    with collection.catalog.writing() as connection:  # as an update under way does
+        connection.execute("UPDATE images SET state = 'gone' WHERE id IN (?, ?, ?)", images[-3:])
+    kinds = sorted(path.name for path in photos.iterdir() if path.name[0] != ".")
+    apart, together = (collection.search([Query(image=images[0])], 9, under=under) for under in (kinds, ()))
+    assert [vars(one) for one in apart] == [vars(one) for one in together]
