@@ -24,8 +24,6 @@ from massl.errors import MasslError
 from massl.images import fit
 
 _HOW = "make one with `massl export`"
-# How ONNX's protocol buffers spell the reference of a tensor to another file: an entry with the key "location".
-_EXTERNAL = b"\x0a\x08location"
 
 
 class EncoderMismatch(MasslError):
@@ -99,7 +97,7 @@ class Encoder:
             raise MasslError(f"{path} is a folder; give the encoder.onnx in it") from None
         except OSError as error:
             raise MasslError(f"{path}: {(error.strerror or str(error)).lower()}") from None
-        if _EXTERNAL in data:
+        if b"location" in data and _reads_other_files(data):  # without the word no tensor refers to a file
             # Such a model would have ONNX Runtime read other files, of its author's choosing (CVE-2024-27318).
             raise MasslError(f"{path} keeps weights in other files; an encoder must be one file: {_HOW}")
         session = _session(path, data, threads)
@@ -182,6 +180,25 @@ class Encoder:
     def embed_patches(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """The patch tokens of prepared pictures: uint8 `[N, S, S, 3]` to float32 `[N, h, w, D]`."""
         return self.session.run(["patches"], {"pixels": np.asarray(pixels)})[0]
+
+
+def _reads_other_files(model: bytes) -> bool:
+    """Whether some tensor of an ONNX model, in whatever part of it, keeps its numbers in another file."""
+    import onnx
+
+    waiting: list[Any] = []
+    try:
+        waiting.append(onnx.load_model_from_string(model))
+    except Exception:  # of protocol buffers, another class for each of their implementations
+        return False  # no model, which whoever runs it will say
+    while waiting:
+        message = waiting.pop()
+        if isinstance(message, onnx.TensorProto) and message.data_location == onnx.TensorProto.EXTERNAL:
+            return True
+        for field, value in message.ListFields():
+            if field.message_type:
+                waiting += value if isinstance(value, Sequence) else [value]
+    return False
 
 
 def _session(path: Path, data: bytes, threads: int | None) -> Any:

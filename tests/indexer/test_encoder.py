@@ -12,6 +12,7 @@ from onnx import TensorProto, helper
 from indexer import Encoder
 from massl.errors import MasslError
 from massl.images import open_image
+from tests.indexer.tiny import write_encoder
 
 
 def test_the_built_in_encoder_keeps_the_contract(encoder: Encoder, pictures: Path) -> None:
@@ -96,6 +97,28 @@ def test_weights_in_another_file_are_refused(tmp_path: Path, encoder: Encoder) -
     assert (tmp_path / "secret.bin").exists()
     with pytest.raises(MasslError, match="must be one file"):
         Encoder.load(tmp_path / "e.onnx")
+
+
+def test_weights_in_another_file_are_refused_however_that_is_spelt(tmp_path: Path) -> None:
+    def part(tag: int, content: bytes) -> bytes:
+        return bytes([tag, 0x80 | len(content), 0]) + content  # a length may take more bytes than it needs
+
+    location = part(0x6A, part(0x0A, b"location") + part(0x12, b"secret.bin"))
+    tensor = b"\x08\x01\x10\x01" + part(0x42, b"spare") + location + b"\x70\x01"
+    data = write_encoder(tmp_path / "e.onnx").read_bytes()
+    (tmp_path / "e.onnx").write_bytes(data + part(0x3A, part(0x2A, tensor)))  # one message after the other is their sum
+    assert onnx.load(tmp_path / "e.onnx", load_external_data=False).graph.initializer[-1].name == "spare"
+    with pytest.raises(MasslError, match="must be one file"):
+        Encoder.load(tmp_path / "e.onnx")
+
+
+def test_a_part_that_is_merely_called_location_is_no_other_file(tmp_path: Path) -> None:
+    model = onnx.load(write_encoder(tmp_path / "e.onnx"))
+    for node in model.graph.node:
+        for names in (node.input, node.output):
+            names[:] = ["location" if name == "flat" else name for name in names]
+    onnx.save(model, tmp_path / "e.onnx")
+    assert Encoder.load(tmp_path / "e.onnx").dim == 16
 
 
 def test_a_missing_encoder_and_a_folder_say_so(tmp_path: Path) -> None:
