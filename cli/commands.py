@@ -78,8 +78,8 @@ def main(arguments: list[str] | None = None) -> None:
             raise KeyboardInterrupt
         sys.exit(code if isinstance(code, int) else 0)
     except MasslError as error:
-        if int(os.environ.get("WORLD_SIZE", 1)) > 1 and os.environ.get("RANK", "0") != "0":
-            sys.exit(error.exit_code)  # one of several ranks that train together; the first one says it
+        if int(os.environ.get("WORLD_SIZE", 1)) > 1 and os.environ.get("LOCAL_RANK", "0") != "0":
+            sys.exit(error.exit_code)  # one of several ranks that train together; the first one of a machine says it
         _fail(str(error), error.exit_code)
     except typer.Abort:
         _fail("interrupted", 130)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cli.interrupts import interrupt
 from cli.options import Json, Quiet, Verbose, or_builtin
 
 if TYPE_CHECKING:
@@ -152,6 +153,7 @@ def command(
             )  # fmt: skip
     finally:
         signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGTERM, interrupt)
         world.leave()
     if world.rank > 0:
         return

@@ -147,7 +147,7 @@ def train(
     if leads and not resume:
         _make(out)
         about = {"massl": massl.__version__, "torch": torch.__version__, "images": len(source)}
-        about |= {"root": os.path.abspath(source.where), "labels": str(labelled or "")}
+        about |= {"root": os.path.abspath(source.where), "labels": os.path.abspath(labelled) if labelled else ""}
         about |= {"tracker": tracker, "devices": world.size}
         write_toml(out / "config.toml", {"run": about, "settings": dataclasses.asdict(s)})
     started = time.monotonic()

@@ -144,6 +144,35 @@ def test_a_killed_run_goes_on_to_the_same_numbers(photos: Path, tmp_path: Path) 
     assert (tmp_path / "killed" / "encoder.onnx").exists()
 
 
+def test_a_run_is_ended_while_its_encoder_is_made(photos: Path, tmp_path: Path) -> None:
+    flags = [f"--set={name}={value}" for name, value in {**SMALL_VIT, "steps": "2", "precision": "fp32"}.items()]
+    # The signal comes in when the run has been trained.
+    code = (
+        "import os, signal, massl.export\n"
+        "whole = massl.export.export_run\n"
+        "massl.export.export_run = lambda *run: (os.kill(os.getpid(), signal.SIGTERM), whole(*run))[1]\n"
+        "from cli import main; main()"
+    )
+    command = [sys.executable, "-c", code, "train", str(photos), *flags, "-q", "--out", str(tmp_path / "run")]
+    ended = subprocess.run(command, capture_output=True, text=True)
+    assert ended.returncode in (130, -signal.SIGINT)
+    assert "its encoder is still to be made: massl export" in ended.stderr
+    assert not (tmp_path / "run" / "encoder.onnx").exists()
+
+
+def test_a_resumed_run_finds_its_labels_from_anywhere(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, _ = find_source(photos)
+    settings = small_settings(steps="4", checkpoint_every="2")
+    monkeypatch.chdir(photos.parent)
+    with pytest.raises(Interrupted):
+        train(source, tmp_path / "run", settings, labelled=Path(photos.name), stop=lambda: True)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert train(source, tmp_path / "run", settings, resume=True)["best"]["metric"] == "knn_top1"
+
+
 def test_broken_files_are_passed_over_and_named(photos: Path, tmp_path: Path) -> None:
     for number in range(3):
         (photos / f"broken{number}.jpg").write_text("not an image")
