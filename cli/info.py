@@ -136,10 +136,9 @@ def _time(seconds: float) -> str:
 
 def _describe(thing: Path, index_dir: Path | None) -> dict[str, Any]:
     from massl.errors import MasslError
+    from massl.run import describe_run, is_run
 
-    if (thing / "config.toml").exists():
-        from massl.run import describe_run
-
+    if is_run(thing):
         return describe_run(thing)
     if thing.is_dir() or index_dir:
         from indexer import Collection

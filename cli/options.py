@@ -39,8 +39,9 @@ def or_builtin(source: str) -> str:
 def _file(encoder: Path | None) -> Path | None:
     """The file that is meant: a run's folder stands for the encoder that it wrote."""
     from massl.errors import MasslError
+    from massl.run import is_run
 
-    if encoder is None or not (encoder / "config.toml").is_file():
+    if encoder is None or not is_run(encoder):
         return encoder and Path(or_builtin(str(encoder)))
     if not (encoder / "encoder.onnx").is_file():
         raise MasslError(f"{encoder} has no encoder.onnx; make one: massl export {encoder} -o {encoder}/encoder.onnx")

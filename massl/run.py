@@ -16,19 +16,33 @@ def check_new(folder: Path) -> None:
         raise MasslError(f"{folder} already holds a run; go on with it by --resume {folder}, or choose another --out")
 
 
+def is_run(folder: Path) -> bool:
+    """Whether a folder is a run's: a folder of images may hold a `config.toml` of something else."""
+    path = folder / "config.toml"
+    try:
+        return "settings" in tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return path.is_file()  # damaged: reading it says so
+
+
 def describe_run(folder: Path) -> dict[str, Any]:
     """Settings, progress and last metrics of a run, in plain values.
 
     Raises:
-        MasslError: its `config.toml` can't be read.
+        MasslError: its `config.toml` or `metrics.jsonl` can't be read.
     """
     try:
         tables = tomllib.loads((folder / "config.toml").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise MasslError(f"{folder / 'config.toml'} can't be read: {error}") from None
     metrics: dict[str, Any] = {}
-    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines() if _has_metrics(folder) else []
-    for line in reversed(lines):
+    try:
+        text = (folder / "metrics.jsonl").read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        text = ""  # no step finished
+    except OSError as error:
+        raise MasslError(f"{folder / 'metrics.jsonl'} can't be read: {error.strerror or error}") from None
+    for line in reversed(text.splitlines()):
         try:
             metrics = json.loads(line)
             break
@@ -44,7 +58,3 @@ def describe_run(folder: Path) -> dict[str, Any]:
         "checkpoints": len(checkpoints),
         "encoder": str(folder / "encoder.onnx") if (folder / "encoder.onnx").exists() else None,
     }
-
-
-def _has_metrics(folder: Path) -> bool:
-    return (folder / "metrics.jsonl").is_file()

@@ -66,9 +66,9 @@ def test_the_collections_own_encoder_and_what_is_no_run_are_passed_over(coloured
     assert [other.path for other in coloured.trained(here)] == [kept]
 
 
-@pytest.mark.parametrize("line", ["", "[]", '{"knn_top1": "high", "epoch": null, "seconds": true}', "{"])
-def test_a_run_may_have_measured_nothing(coloured: Collection, tmp_path: Path, line: str) -> None:
-    (run(tmp_path / "runs" / "a", coloured.root, 5).parent / "metrics.jsonl").write_text(line)
+@pytest.mark.parametrize("line", [b"", b"[]", b'{"knn_top1": "high", "epoch": null, "seconds": true}', b"{", b"\xff\0"])
+def test_a_run_may_have_measured_nothing(coloured: Collection, tmp_path: Path, line: bytes) -> None:
+    (run(tmp_path / "runs" / "a", coloured.root, 5).parent / "metrics.jsonl").write_bytes(line)
     (found,) = coloured.trained(tmp_path)
     assert (found.epochs, found.seconds, found.right) == (None, None, None)
 
