@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.options import Quiet, Verbose
-from cli.serve import Host, Port
+from cli.serve import Auth, Host, Port
 
 if TYPE_CHECKING:
     from indexer import Collection
@@ -30,6 +30,7 @@ def command(
     ] = None,
     host: Host = "127.0.0.1",
     port: Port = 7860,
+    auth: Auth = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
@@ -45,9 +46,10 @@ def command(
     from cli.terminal import print_json, say
     from indexer import Collection, Query
 
-    login = check_address(host, None)
-    if not headless:
-        port = free_port(host, port)  # before anything that takes time
+    login = None
+    if not headless:  # before anything that takes time
+        login = check_address(host, auth)
+        port = free_port(host, port)
     end_cleanly()
     with _pictures(folder) as root:
         collection = Collection.create(root)

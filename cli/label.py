@@ -174,14 +174,22 @@ def export(
     from indexer import Collection
     from massl.errors import MasslError
 
+    if as_json and out is None and (kind != "csv" or predictions):
+        raise typer.BadParameter(
+            "--json prints the labels alone; leave it out, or name a file by --out "
+            "(predictions as JSON: massl classify --json)"
+        )
     collection = Collection.open(images, index_dir)
-    if as_json:
+    if as_json and out is None:
         print_json({"labels": [vars(item) for item in collection.labels()]})
         return
     if kind == "onnx":
         if out is None:
             raise MasslError("an .onnx file is nothing to print; name one with --out classifier.onnx")
         fitted = collection.export_classifier(out)
+        if as_json:
+            print_json({"written": str(out), "format": kind, "classes": list(fitted.classes)})
+            return
         say(f"{out}: {', '.join(fitted.classes)}, by {fitted.choice.candidate.method}", quiet)
         return
     text = collection.export_labels(kind, predictions, sure)
@@ -192,6 +200,9 @@ def export(
         out.write_bytes(os.fsencode(text))
     except OSError as error:
         raise MasslError(f"{out} can't be written ({error.strerror or error}); choose another --out") from None
+    if as_json:
+        print_json({"written": str(out), "format": kind})
+        return
     say(f"{out} written", quiet)
 
 

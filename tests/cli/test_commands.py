@@ -53,6 +53,12 @@ def test_the_demo_does_it_all_and_prints_one_object(massl) -> None:
     assert sum(right) / len(right) > 0.6
 
 
+def test_an_address_for_the_page_is_nothing_to_a_demo_without_one(massl) -> None:
+    assert massl("demo", "--headless", "-q", MASSL_HOST="0.0.0.0").code == 0
+    assert "add --auth USER:PASSWORD" in failed(massl("demo", MASSL_HOST="0.0.0.0"))
+    assert "--auth takes a name and a password" in failed(massl("demo", "--auth", "ada", MASSL_HOST="0.0.0.0"))
+
+
 def test_the_whole_path_through_json(massl, photos: Path) -> None:
     index = massl("index", photos, "--json").json
     assert set(index) == {
@@ -143,6 +149,13 @@ def test_classes_are_chosen_told_abstained_from_and_taken_away(massl, photos: Pa
     assert (tmp_path / "classifier.onnx").stat().st_size > 1_000_000
     assert "--out classifier.onnx" in failed(massl("label", "export", photos, "--format", "onnx"))
     assert "choose one of csv" in failed(massl("label", "export", photos, "--format", "xml"))
+
+    written = massl("label", "export", photos, "--format", "coco", "-o", tmp_path / "again.json", "--json").json
+    assert (written["written"], written["format"]) == (str(tmp_path / "again.json"), "coco")
+    assert (tmp_path / "again.json").read_bytes() == (tmp_path / "labels.json").read_bytes()
+    for flags in (("--format", "coco"), ("--predictions",)):
+        refused = massl("label", "export", photos, "--json", *flags)
+        assert (refused.code, refused.output) == (2, "")
 
     checked = massl("label", "check", photos, "--json").json
     assert checked["suspects"] == []
@@ -391,12 +404,18 @@ def test_the_built_in_encoder_is_known_by_its_name(massl, photos: Path, tmp_path
 
 def test_a_run_stands_for_the_encoder_that_it_wrote(massl, photos: Path, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "config.toml").touch()
+    (tmp_path / "run" / "config.toml").write_text("[settings]\n")
     line = failed(massl("index", photos, "--encoder", tmp_path / "run"))
     assert f"has no encoder.onnx; make one: massl export {tmp_path / 'run'} -o " in line
     write_encoder(tmp_path / "run" / "encoder.onnx", "mine")
     assert massl("index", photos, "--encoder", tmp_path / "run").code == 0
     assert massl("info", photos, "--json").json["encoder"]["name"] == "mine"
+
+
+def test_a_folder_of_images_with_a_config_of_something_else_is_no_run(massl, indexed: Path) -> None:
+    (indexed / "config.toml").write_text("title = 'a web site'\n")
+    assert massl("info", indexed, "--json").json["kind"] == "collection"
+    assert "is a folder; give the encoder.onnx in it" in failed(massl("index", indexed, "--encoder", indexed))
 
 
 def test_only_what_is_kept_is_called_kept() -> None:
