@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import getpass
 import os
 from pathlib import Path
@@ -116,29 +115,27 @@ def import_labels(
     from cli.terminal import print_json, say
     from indexer import Collection
     from indexer.labels import check as check_label
+    from indexer.tables import read_csv
     from massl.errors import MasslError
 
     collection = Collection.open(images, index_dir)
     wanted: dict[int, str] = {}
-    try:
-        with file.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as rows:
-            reader = csv.DictReader(rows)
-            if not {"path", "label"} <= set(reader.fieldnames or ()):
-                raise MasslError(f"{file} needs a first line that names the columns path and label")
-            for row in reader:
-                at = f"{file}, line {reader.line_num}"
-                try:
-                    image, label = find_image(collection, row["path"] or ""), (row["label"] or "").strip()
-                    check_label(label)
-                except MasslError as error:
-                    raise MasslError(f"{at}: {error}; nothing was imported") from None
-                if wanted.setdefault(image, label) != label:
-                    raise MasslError(
-                        f"{at} gives {row['path']} another label, {label[:40]!r} after {wanted[image][:40]!r}; "
-                        "nothing was imported: leave one of them"
-                    )
-    except OSError as error:
-        raise MasslError(f"{file}: {(error.strerror or str(error)).lower()}") from None
+    for line, row in read_csv(file, ("path", "label")):
+        at, path, label = f"{file}, line {line}", row["path"], row["label"].strip()
+        try:
+            if not path.strip():
+                raise MasslError("there is no path")
+            if any("\udc80" <= letter <= "\udcff" for letter in label):
+                raise MasslError("the label is not written in UTF-8; save the file as CSV in UTF-8")
+            check_label(label)
+            image = find_image(collection, path)
+        except MasslError as error:
+            raise MasslError(f"{at}: {error}; nothing was imported") from None
+        if wanted.setdefault(image, label) != label:
+            raise MasslError(
+                f"{at} gives {path} another label, {label[:40]!r} after {wanted[image][:40]!r}; "
+                "nothing was imported: leave one of them"
+            )
     count = collection.give_labels(wanted, _author())
     if as_json:
         print_json({"labelled": count})
@@ -257,7 +254,8 @@ def find_image(collection: Collection, path: str) -> int:
     """The image that a path means: from here if it lies in the collection's folder, else relative to that folder."""
     root = os.path.realpath(collection.root)
     here = os.path.join(os.path.realpath(os.path.dirname(path) or "."), os.path.basename(path))
-    if os.path.lexists(path) and here.startswith(root + os.sep):
+    named = os.path.lexists(path) or not os.path.lexists(os.path.join(root, path))  # here, or nowhere
+    if named and here.startswith(root + os.sep):
         path = os.path.relpath(here, root)
     return collection.image_id(Path(path).as_posix())
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import zipfile
 from collections import Counter
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from indexer.encoder import Embeds
 from indexer.indexing import batches
+from indexer.tables import read_csv
 from massl.errors import MasslError
 from massl.images import MAX_PIXELS, ImageFile, Skipped, check_folder, walk
 
@@ -206,7 +206,7 @@ def read_pairs(data: Path) -> Pairs:
     Raises:
         MasslError: missing, unreadable, another form, or not both kinds of pairs.
     """
-    rows = _rows(data, ("path_a", "path_b", "same"))
+    rows = read_csv(data, ("path_a", "path_b", "same"))
     place: dict[str, int] = {}
     first = np.array([place.setdefault(row["path_a"], len(place)) for _, row in rows], np.int64)
     second = np.array([place.setdefault(row["path_b"], len(place)) for _, row in rows], np.int64)
@@ -347,35 +347,13 @@ def _embedded(
 
 
 def _read_csv(data: Path) -> LabelledFiles:
-    rows = _rows(data, ("path", "label"))
+    rows = read_csv(data, ("path", "label"))
     for line, row in rows:
         if not row["label"]:
             raise MasslError(f"{data}, line {line}: {row['path']!r} has no label")
     train = tuple(_is_train(data, row["split"] or "") for _, row in rows) if "split" in rows[0][1] else None
     paths, labels = (tuple(row[column] for _, row in rows) for column in ("path", "label"))
     return LabelledFiles(data.stem, data.parent, paths, labels, train)
-
-
-def _rows(data: Path, columns: tuple[str, ...]) -> list[tuple[int, dict[str, str]]]:
-    """The lines of a CSV file, with their numbers."""
-    try:
-        with data.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
-            reader = csv.DictReader(file)
-            missing = [name for name in columns if name not in (reader.fieldnames or ())]
-            if missing:
-                wanted = ", ".join(columns)
-                raise MasslError(f"{data} needs a first line that names the columns {wanted}; {missing[0]} is missing")
-            rows = [(reader.line_num, row) for row in reader]
-    except FileNotFoundError:
-        raise MasslError(f"{data}: there is no such file") from None
-    except (OSError, csv.Error) as error:
-        raise MasslError(f"{data}: {' '.join(str(error).split())}") from None
-    for line, row in rows:
-        if any(row[name] is None for name in columns):
-            raise MasslError(f"{data}, line {line} has fewer values than the first line has columns")
-    if not rows:
-        raise MasslError(f"{data} has no rows below the first line")
-    return rows
 
 
 def _is_train(where: Path, word: str) -> bool:

@@ -1,0 +1,64 @@
+"""Tables that people make elsewhere: CSV files as spreadsheets write them."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+from pathlib import Path
+
+from massl.errors import MasslError
+
+_SEPARATORS = ",;\t"  # where a comma is the decimal point, spreadsheets write semicolons
+
+
+def read_csv(path: Path, columns: tuple[str, ...]) -> list[tuple[int, dict[str, str]]]:
+    """The rows of a CSV file, each with the number of the line on which it begins.
+
+    In UTF-8 or UTF-16, with commas, semicolons or tabs between. Columns may be written in capitals and with spaces
+    around, and there may be others. Bytes that are no UTF-8 are kept, as a file's name may hold such.
+
+    Args:
+        path: the file.
+        columns: which are needed, in small letters.
+
+    Raises:
+        MasslError: missing or unreadable, no such columns, a row with too few values or with a quote that is never
+            closed, or no row at all.
+    """
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise MasslError(f"{path}: there is no such file") from None
+    except OSError as error:
+        raise MasslError(f"{path}: {(error.strerror or str(error)).lower()}") from None
+    try:
+        wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        text = data.decode("utf-16") if wide else data.decode("utf-8-sig", "surrogateescape")
+    except UnicodeDecodeError:
+        raise MasslError(f"{path} is damaged: it begins as UTF-16 and is not; save it as CSV in UTF-8") from None
+    first = text.split("\n", 1)[0]
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(_SEPARATORS, key=first.count), strict=True)
+    rows: list[tuple[int, dict[str, str]]] = []
+    line = 1
+    try:
+        names = [name.strip().lower() for name in next(reader, [])]
+        missing = [name for name in columns if name not in names]
+        if missing:
+            wanted = ", ".join(columns)
+            raise MasslError(f"{path} needs a first line that names the columns {wanted}; {missing[0]} is missing")
+        line = reader.line_num + 1
+        for values in reader:
+            row = dict(zip(names, values, strict=False))
+            if values and any(name not in row for name in columns):
+                raise MasslError(f"{path}, line {line} has fewer values than the first line has columns")
+            if values:
+                rows.append((line, row))
+            line = reader.line_num + 1
+    except csv.Error as error:
+        unclosed = "unexpected end" in str(error) or "field limit" in str(error)
+        reason = "a quote is opened and never closed" if unclosed else error
+        raise MasslError(f"{path}, line {line}: {reason}") from None
+    if not rows:
+        raise MasslError(f"{path} has no rows below the first line")
+    return rows

@@ -1,0 +1,60 @@
+"""CSV files as people's programs write them."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from indexer.tables import read_csv
+from massl.errors import MasslError
+
+TEXT = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), max_size=8)
+
+
+@given(
+    st.lists(st.tuples(TEXT, TEXT), min_size=1, max_size=5),
+    st.sampled_from(",;\t"),
+    st.sampled_from(["utf-8", "utf-8-sig", "utf-16"]),
+    st.sampled_from(["path{}label{}other", " Label {}PATH{}x", "PATH{}a{}Label"]),
+)
+def test_what_a_spreadsheet_writes_is_read(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, str]], between: str, encoding: str, head: str
+) -> None:
+    names = head.format(between, between).split(between)
+    places = [next(at for at, name in enumerate(names) if name.strip().lower() == one) for one in ("path", "label")]
+    with io.StringIO(newline="") as text:
+        writer = csv.writer(text, delimiter=between)
+        writer.writerow(names)
+        for row in rows:
+            values = ["more"] * 3
+            for place, value in zip(places, row, strict=True):
+                values[place] = value
+            writer.writerow(values)
+        file = tmp_path_factory.getbasetemp() / "table.csv"
+        file.write_bytes(text.getvalue().encode(encoding))
+    assert [(row["path"], row["label"]) for _, row in read_csv(file, ("path", "label"))] == rows
+
+
+def test_rows_know_the_lines_on_which_they_begin(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text('path,label\n"a\nb.jpg",x\n\nc.jpg,y\n')
+    assert [line for line, _ in read_csv(tmp_path / "a.csv", ("path", "label"))] == [2, 5]
+
+
+@pytest.mark.parametrize("rows", [2_000, 20_000])  # of the latter a field would hold more than the csv module takes
+def test_a_quote_that_is_never_closed_is_named_where_it_opens(tmp_path: Path, rows: int) -> None:
+    (tmp_path / "a.csv").write_text('path,label\na.jpg,x\n"b.jpg,x\n' + "c.jpg,x\n" * rows)
+    with pytest.raises(MasslError, match=r"a.csv, line 3: a quote is opened and never closed$"):
+        read_csv(tmp_path / "a.csv", ("path", "label"))
+
+
+def test_names_of_files_may_be_no_utf8(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes(b"path,label\ncaf\xe9.jpg,x\n")
+    assert read_csv(tmp_path / "a.csv", ("path",))[0][1]["path"] == "caf\udce9.jpg"
+    (tmp_path / "b.csv").write_bytes(b"\xff\xfep")
+    with pytest.raises(MasslError, match="save it as CSV in UTF-8"):
+        read_csv(tmp_path / "b.csv", ("path",))
