@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.metadata
 import os
 import sys
@@ -98,6 +99,8 @@ def main(arguments: list[str] | None = None) -> None:
     except Exception as error:  # the edge: no traceback reaches a person who didn't ask for one
         if "-v" in arguments or "--verbose" in arguments:
             traceback.print_exc()
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC and error.filename is None:
+            _fail("the output can't be written: no space left on device", 1)
         reason = " ".join(str(error).split()) or type(error).__name__
         _fail(f"{type(error).__name__}: {reason}; run it again with -v for the details", 1)
 

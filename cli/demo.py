@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.resources
+import os
 import shutil
 import tempfile
 import time
@@ -94,13 +95,20 @@ def _pictures(folder: Path | None) -> Iterator[Path]:
     with contextlib.ExitStack() as stack:
         if folder is None:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="massl-demo-")), "pictures")
-        elif folder.exists() and any(folder.iterdir()):
+        elif folder.is_dir() and any(folder.iterdir()):
             raise MasslError(f"{folder} is not empty; give --dir a new folder, or run: massl serve {folder}")
+        new = not os.path.lexists(folder)
         with importlib.resources.as_file(importlib.resources.files("cli") / "pictures") as bundled:
             try:
-                shutil.copytree(bundled, folder, dirs_exist_ok=True)
-            except OSError as error:
-                why = error.strerror or error.args[0][0][2]  # of several files, of the first
+                folder.mkdir(parents=True, exist_ok=True)
+                shutil.copytree(bundled, folder, dirs_exist_ok=True, copy_function=shutil.copyfile)
+            except BaseException as error:
+                if new:  # what is half there is in the way of the next demo
+                    shutil.rmtree(folder, ignore_errors=True)
+                if not isinstance(error, OSError):
+                    raise
+                # Of several files, each with a reason that names both paths, the first.
+                why = error.strerror or str(error.args[0][0][2]).split(": ")[0]
                 raise MasslError(f"{folder} can't be written ({why}); give --dir another folder") from None
         yield folder
 

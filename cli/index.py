@@ -35,6 +35,7 @@ MaxMegapixels = Annotated[
         "--max-megapixels",
         envvar="MASSL_MAX_MEGAPIXELS",
         min=0.0,
+        max=1_000_000.0,
         help="The largest image to read, 179 if left out; remembered. What the free memory doesn't hold is skipped "
         "in any case.",
         show_default=False,

@@ -113,7 +113,8 @@ def export(
         What was written: name, bytes, dim, image size, and the largest difference from torch.
 
     Raises:
-        MasslError: the source can't be read, the file can't be written, or the export doesn't agree with torch.
+        MasslError: the source can't be read, a `strength` of no whitening, the file can't be written, or the export
+            doesn't agree with torch.
     """
     found = weights.read(source, image_size)
     size = resize or found.resize or found.image_size
@@ -127,6 +128,8 @@ def export(
     if whiten is None and found.strength and not found.whitening:
         raise MasslError(f"{source} embeds as an earlier version of massl did; give --whiten IMAGES to embed anew")
     if whiten is None:
+        if strength is not None:
+            raise MasslError("nothing would be whitened: give --whiten IMAGES, or leave --whiten-strength out")
         whitening, strength = found.whitening, found.strength if found.whitening else 0.0
     else:
         plain = Deployed(found, stages).eval()

@@ -59,6 +59,26 @@ def test_an_address_for_the_page_is_nothing_to_a_demo_without_one(massl) -> None
     assert "--auth takes a name and a password" in failed(massl("demo", "--auth", "ada", MASSL_HOST="0.0.0.0"))
 
 
+def test_a_demos_folder_is_new_or_says_why_not(massl, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    assert f"{tmp_path / 'file'} can't be written (File exists)" in failed(massl("demo", "--dir", tmp_path / "file"))
+    # Files of more than 8 kB end the copy in the middle: what is half there goes again.
+    limited = ["sh", "-c", 'ulimit -f 16; "$@"', "sh", sys.executable, "-c", "from cli import main; main()"]
+    ended = subprocess.run([*limited, "demo", "--dir", str(tmp_path / "new")], capture_output=True, text=True)
+    assert ended.returncode == 1
+    assert f"{tmp_path / 'new'} can't be written (" in ended.stderr
+    assert str(Path(__file__).parents[2] / "cli" / "pictures") not in ended.stderr
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
+def test_output_on_a_full_disk_is_a_sentence(indexed: Path) -> None:
+    command = [sys.executable, "-c", "from cli import main; main()", "info", str(indexed)]
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (ended.returncode, ended.stderr) == (1, "massl: the output can't be written: no space left on device\n")
+
+
 def test_the_whole_path_through_json(massl, photos: Path) -> None:
     index = massl("index", photos, "--json").json
     assert set(index) == {
@@ -107,13 +127,34 @@ def test_labels_travel_by_csv(massl, photos: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("indexed")
+def test_labels_come_from_spreadsheets_and_in_utf8(massl, photos: Path, tmp_path: Path) -> None:
+    name = f"fruit/{next(photos.glob('fruit/*')).name}"
+    table = tmp_path / "labels.csv"
+    table.write_bytes(f"Path;Label\r\n{name};café\r\n".encode("utf-8-sig"))
+    assert massl("label", "import", photos, table, "--json").json["labelled"] == 1
+    assert massl("label", "list", photos).output == f"café\t{name}\n"
+    table.write_bytes(f"Path;Label\r\n{name};café\r\n".encode("cp1252"))
+    assert "line 2: the label is not written in UTF-8" in failed(massl("label", "import", photos, table))
+
+
+@pytest.mark.usefixtures("indexed")
+def test_an_image_that_is_not_there_is_named_as_it_was_given(massl, photos: Path) -> None:
+    line = failed(massl("label", "add", photos, "x", f"{photos.name}/fruit/typo.jpg", cwd=photos.parent))
+    assert f"{photos / 'fruit/typo.jpg'}: there is no such image" in line
+
+
+@pytest.mark.usefixtures("indexed")
 def test_contradictory_labels_are_named_and_nothing_is_imported(massl, photos: Path, tmp_path: Path) -> None:
     one, two = (f"fruit/{path.name}" for path in sorted(photos.glob("fruit/*"))[:2])
     table = tmp_path / "labels.csv"
     table.write_text(f"path,label\n{two},pear\n{one},apple\n{one},pear\n")
     line = failed(massl("label", "import", photos, table))
     assert f"line 4 gives {one} another label, 'pear' after 'apple'; nothing was imported" in line
-    for row, said in ((f"{one},{'x' * 10_000}", "1 to 100 printable"), ("nowhere.jpg,pear", "nowhere.jpg")):
+    for row, said in (
+        (f"{one},{'x' * 10_000}", "1 to 100 printable"),
+        ("nowhere.jpg,pear", "nowhere.jpg"),
+        (" ,pear", "there is no path"),
+    ):
         table.write_text(f"path,label\n{two},pear\n{row}\n")
         line = failed(massl("label", "import", photos, table))
         assert f"{table}, line 3: " in line

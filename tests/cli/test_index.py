@@ -70,7 +70,8 @@ def test_patterns_and_limits_are_flags_variables_and_remembered(massl, folder: P
     (folder / "new.bmp").write_bytes(picture(99))
     assert index("--max-megapixels", "0.00006") == (40, 1)
     assert index(MASSL_MAX_MEGAPIXELS="1") == (41, 0)
-    assert massl("index", folder, "--max-megapixels", "-1").code == 2
+    for wrong in ("-1", "inf", "nan"):
+        assert massl("index", folder, "--max-megapixels", wrong).code == 2
 
 
 def test_a_watch_keeps_the_index_current_and_ends_with_ctrl_c(folder: Path, encoder_file: Path) -> None:

@@ -259,6 +259,11 @@ def test_the_command_whitens_by_half_unless_told_otherwise(tmp_path: Path, pictu
     assert (defaults["strength"].default, defaults["own"].default) == (None, OWN)
 
 
+def test_a_strength_of_no_whitening_is_refused(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(MasslError, match="nothing would be whitened: give --whiten IMAGES"):
+        export(str(run), tmp_path / "e.onnx", strength=0.5)
+
+
 def test_whitening_needs_enough_images(tmp_path: Path, pictures: Path) -> None:
     run = untrained(tmp_path / "run", "resnet10t", 16, 64)
     with pytest.raises(MasslError, match=r"30 images can be read .* takes 64"):
