@@ -96,6 +96,7 @@ def command(
         raise typer.Exit(distributed.launch(sys.argv[1:], devices))
 
     from massl.export import export_run
+    from massl.probe import find_classes
     from massl.run import check_new
     from massl.settings import concerns, plan, read_settings
     from massl.sources import doubts, find_source
@@ -105,6 +106,8 @@ def command(
     flags |= {"checkpoint_activations": checkpoint_activations or None, "compile": compiled or None}
     overrides |= {key: str(value) for key, value in flags.items() if value is not None}
     source, skipped = find_source(images)
+    if labels:
+        find_classes(labels)  # before anything is shown
     initial = _weights(init) if init else None
     world = distributed.World.join()
     quiet = quiet or world.rank > 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,7 +59,7 @@ class Probe:
         labels: list[int] = []
         pixels: list[Tensor] = []
         if labelled:
-            paths, _ = find_images(labelled)
+            paths = find_classes(labelled)
             names = sorted({path.split("/", 1)[0] for path in paths if "/" in path})
             files = Files(labelled, labelled, paths)
             for index in random.Random(0).sample(range(len(files)), len(files)):
@@ -69,9 +70,7 @@ class Probe:
                     labels.append(names.index(paths[index].split("/", 1)[0]))
         halves = _halves(np.array(labels, np.int64))
         if labelled and len(np.unique(np.array(labels)[halves[1]] if labels else [])) < 2:
-            raise MasslError(
-                f"{labelled} must hold a subfolder of at least two readable images for each of at least two classes"
-            )
+            raise _too_few(labelled)
         for index in random.Random(0).sample(range(len(source)), len(source)):
             if len(pixels) - len(labels) == IMAGES:
                 break
@@ -118,6 +117,25 @@ class Probe:
     def _knn(self, z: Tensor) -> float:
         bank, asked, rows = self.bank, self.asked, z.numpy()
         return knn_top1(rows[bank], self.labels[bank], rows[asked], self.labels[asked])
+
+
+def find_classes(labelled: Path) -> list[str]:
+    """The images of a labelled folder, as paths below it.
+
+    Raises:
+        MasslError: it is no folder, or hasn't two subfolders with two images each.
+    """
+    paths, _ = find_images(labelled)
+    counts = Counter(path.split("/", 1)[0] for path in paths if "/" in path)
+    if sum(count > 1 for count in counts.values()) < 2:
+        raise _too_few(labelled)
+    return paths
+
+
+def _too_few(labelled: Path) -> MasslError:
+    return MasslError(
+        f"{labelled} must hold a subfolder of at least two readable images for each of at least two classes"
+    )
 
 
 def spread(z: np.ndarray) -> float:

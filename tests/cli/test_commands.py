@@ -256,6 +256,11 @@ def test_a_file_named_as_a_flag_does_not_take_its_place(massl, indexed: Path, tm
     assert (found.code, found.output.count("\0")) == (0, 2)
 
 
+def test_labels_that_tell_nothing_are_refused_before_a_run_begins(massl, photos: Path) -> None:
+    line = failed(massl("train", photos, "--labels", photos / "flag"))
+    assert f"{photos / 'flag'} must hold a subfolder of at least two readable images" in line
+
+
 def test_paths_can_be_piped(massl, photos: Path) -> None:
     strange = os.fsdecode(b"caf\xe9\nnew.jpg")
     query = sorted(photos.glob("flag/*"))[0]
