@@ -73,17 +73,17 @@ class Labelling:
                 "There is nothing to undo: steps can be taken back until the page is reloaded. Labels can still be "
                 "changed: select the pictures and label them anew, or remove their label"
             )
-        step = session.steps.pop()
-        now = self._labels_of(list(step.before))
-        # Only what still is as this step left it: somebody else may have labelled the same pictures since.
-        own = [image for image, label in now.items() if (label[0] if label else None) == step.after[image]]
-        self.collection.remove_labels([image for image in own if step.before[image] is None])
-        for (name, author), ids in _grouped({image: step.before[image] for image in own}).items():
-            self.collection.add_labels(name, ids, author)
-        self.collection.forget_rejected(step.rejected)
-        self.collection.forget_confirmed(step.confirmed)
+        step = session.steps[-1]
+        kept = 0
+        # A step is labels, or rejections, or confirmations: one transaction.
+        if step.before:
+            kept = self.collection.restore_labels(step.before, step.after)
+        if step.rejected:
+            self.collection.forget_rejected(step.rejected)
+        if step.confirmed:
+            self.collection.forget_confirmed(step.confirmed)
+        session.steps.pop()  # only now: what failed can be tried again
         session.labelled += 1
-        kept = len(step.before) - len(own)
         return f"Undone: {step.text}" + (f" ({kept} changed by others since, left as they are)" if kept else "")
 
     def _remember(self, session: Session, step: Step) -> str:
@@ -104,12 +104,3 @@ def _replaced(before: Counter[str], images: int) -> str:
     if images == 1:
         return f"which was “{next(iter(before))}”"
     return f"of which {', '.join(shown)} before; Undo brings {'that' if before.total() == 1 else 'those'} back"
-
-
-def _grouped(labels: Mapping[int, Any]) -> dict[Any, list[int]]:
-    """Label to images, without those that have none."""
-    groups: dict[Any, list[int]] = {}
-    for image, label in labels.items():
-        if label is not None:
-            groups.setdefault(label, []).append(image)
-    return groups

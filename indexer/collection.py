@@ -539,6 +539,10 @@ class Collection:
         """Takes the labels off images; returns how many had one."""
         return labels.remove(self.catalog, images)
 
+    def restore_labels(self, before: Mapping[int, tuple[str, str] | None], after: Mapping[int, str | None]) -> int:
+        """Takes a step of labelling back, all of it or nothing; see `indexer.labels.restore`."""
+        return labels.restore(self.catalog, before, after)
+
     def labels(self) -> list[Label]:
         """Every label on a searchable image, by path."""
         return labels.every(self.catalog)

@@ -55,6 +55,28 @@ def give(catalog: Catalog, wanted: Mapping[int, str], author: str) -> int:
     return len(rows)
 
 
+def restore(catalog: Catalog, before: Mapping[int, tuple[str, str] | None], after: Mapping[int, str | None]) -> int:
+    """Gives images back what they had, all of them or none; returns how many were left as somebody else labelled them.
+
+    `before` is image to the label and author that it had, `after` to the label that it must carry still; None for none.
+    Files that have gone may come back, so their images are seen to as well.
+    """
+    found: dict[int, str | None] = {}
+    with catalog.writing() as connection:
+        for part in in_parts(list(before)):
+            marks = ", ".join("?" * len(part))
+            query = f"SELECT id, label FROM images LEFT JOIN labels ON image = id WHERE id IN ({marks})"
+            found |= dict(connection.execute(query, part))
+        own = [image for image, label in found.items() if label == after[image]]
+        rows = [(image, *given, now()) for image in own if (given := before[image]) is not None]
+        classes = _noted_classes(connection.execute)
+        connection.executemany("DELETE FROM labels WHERE image = ?", [(image,) for image in own])
+        connection.executemany("INSERT INTO labels VALUES (?, ?, ?, ?)", rows)
+        if rows:
+            _note_classes(connection, classes, [label for _, label, _, _ in rows])
+    return len(found) - len(own)
+
+
 def state(catalog: Catalog) -> tuple[tuple[str, int, str], ...]:
     """Each label, on how many images it is, and when it was last given: differs when labels do."""
     return tuple(catalog.read("SELECT label, count(*), max(at) FROM labels GROUP BY label ORDER BY label"))

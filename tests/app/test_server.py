@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -207,6 +208,46 @@ def test_a_step_is_undone_to_what_was_there_before(unlabelled: Collection, tmp_p
     assert left == [("old", "cli"), ("other", "somebody else")]
     assert screen["undo"] is None
     assert "1 changed by others" in screen["message"]["text"]
+
+
+def test_a_step_is_undone_whole_although_one_of_its_pictures_has_gone(photos: Path, tmp_path: Path) -> None:
+    root = tmp_path / "few"
+    shutil.copytree(photos / "flag", root)
+    collection = Collection.create(root)
+    collection.update()
+    find, session = Find(collection, tmp_path), Session()
+    images = [image for image, _ in collection.images(5)]
+    collection.add_labels("old", images[:2], "cli")
+    find.do(session, {"do": "label", "images": images, "label": "new"})
+    gone = root / collection.paths_of(images[:1])[0]
+    gone.rename(tmp_path / "gone.jpg")
+    collection.update()
+    screen = find.do(session, {"do": "undo"})
+    assert screen["message"]["text"] == "Undone: labelled 5 pictures “new”"
+    assert screen["undo"] is None
+    assert [(item.label, item.author) for item in collection.labels()] == [("old", "cli")]
+    (tmp_path / "gone.jpg").rename(gone)  # it comes back, on a disk that was unplugged perhaps: undone there as well
+    collection.update()
+    assert [(item.label, item.author) for item in collection.labels()] == [("old", "cli")] * 2
+
+
+def test_a_step_that_cannot_be_undone_now_can_be_later(unlabelled: Collection, tmp_path: Path) -> None:
+    find, session = Find(unlabelled, tmp_path), Session()
+    first, second = [image for image, _ in unlabelled.images(2)]
+    unlabelled.add_labels("old", [first], "cli")
+    find.do(session, {"do": "label", "images": [first, second], "label": "new"})
+    with unlabelled.catalog.writing() as connection:
+        connection.execute("CREATE TRIGGER full BEFORE INSERT ON labels BEGIN SELECT RAISE(ABORT, 'disk is full'); END")
+    try:
+        screen = find.do(session, {"do": "undo"})
+    finally:
+        with unlabelled.catalog.writing() as connection:
+            connection.execute("DROP TRIGGER full")
+    assert screen["message"]["kind"] == "error"
+    assert screen["undo"] == "labelled 2 pictures “new”"
+    assert unlabelled.label_counts() == {"new": 2}  # no half of it
+    find.do(session, {"do": "undo"})
+    assert unlabelled.label_counts() == {"old": 1}
 
 
 def test_two_sessions_share_labels_and_nothing_else(unlabelled: Collection, tmp_path: Path) -> None:
