@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import time
 from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
@@ -17,6 +18,7 @@ from app.session import Session
 from app.uploads import take
 from app.words import readable
 from indexer import Collection
+from indexer.answers import of_classification, of_search
 from indexer.background import BackgroundUpdate
 from massl.errors import MasslError
 
@@ -123,42 +125,24 @@ def _endpoints(collection: Collection, uploads: Path) -> None:
         """Finds the pictures most like an uploaded one."""
         try:
             upload = take((image or {}).get("path"), uploads, collection.encoder.resize)
+            started = time.perf_counter()
             found = collection.search([upload.query], max(1, min(int(k), _MOST_RESULTS)))
         except MasslError as error:
             raise gr.Error(str(error), print_exception=False) from None
-        keys = ("rank", "path", "score", "match", "label")
-        return {
-            "schema": 1,
-            "results": [{key: getattr(item, key) for key in keys} | {"path": readable(item.path)} for item in found],
-        }
+        return _answer(of_search(found, started), "results")
 
     def classify() -> dict:
         """Predicts a class for every picture from the labels so far."""
         try:
-            result = collection.classify()
+            described = of_classification(collection, collection.classify())
         except MasslError as error:
             raise gr.Error(str(error), print_exception=False) from None
-        paths, has = collection.paths_of(result.images.tolist()), result.sure(0.0)
-        expected = result.expected()
-        rows = zip(paths, result.predicted, result.probability, has, strict=True)
-        return {
-            "schema": 1,
-            "labels": result.counts,
-            "estimated_accuracy": result.estimated_accuracy,
-            "interval": list(result.interval) if result.interval else None,
-            "expected_accuracy": expected.accuracy if expected else None,
-            "expected_interval": list(expected.interval) if expected else None,
-            "expected_of": expected.images if expected else 0,
-            "method": result.method,
-            "predictions": [
-                {
-                    "path": readable(path),
-                    "label": result.classes[int(label)] if known else None,
-                    "probability": round(float(probability), 4),
-                }
-                for path, label, probability, known in rows
-            ],
-        }
+        return _answer(described, "predictions")
 
     gr.api(search, api_name="search", concurrency_limit=2)
     gr.api(classify, api_name="classify", concurrency_limit=1)
+
+
+def _answer(described: dict[str, Any], rows: str) -> dict[str, Any]:
+    """As a command prints it, with paths that JSON can carry."""
+    return {"schema": 1, **described, rows: [row | {"path": readable(row["path"])} for row in described[rows]]}

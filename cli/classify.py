@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from cli.options import Images, IndexDir, Json, Quiet, Verbose
-
-if TYPE_CHECKING:
-    from indexer import Collection
-    from indexer.classify import Classification
-
 
 Sure = Annotated[
     float,
@@ -40,10 +35,11 @@ def command(
     """
     from cli.terminal import print_json, print_line, say
     from indexer import Collection
+    from indexer.answers import of_classification
 
     collection = Collection.open(images, index_dir)
     result = collection.classify()
-    described = describe(collection, result, sure)
+    described = of_classification(collection, result, sure)
     if as_json:
         print_json(described)
         return
@@ -75,31 +71,3 @@ def command(
     say(f"on {which}, each hidden in turn: {estimate}, by cross-validation", quiet)
     others = ", ".join(f"{other.method} {other.accuracy:.0%}" for other in result.compared[1:])
     say(f"by {result.method}, right on {result.compared[0].accuracy:.0%} of held-out labels ({others})", quiet)
-
-
-def describe(collection: Collection, result: Classification, sure: float = 0.0) -> dict[str, Any]:
-    """The JSON of a classification; predictions that are not `Classification.sure` have no label."""
-    has = result.sure(sure)
-    rows = zip(collection.paths_of(result.images.tolist()), result.predicted, result.probability, has, strict=True)
-    expected = result.expected(sure)
-    return {
-        "labels": result.counts,
-        "estimated_accuracy": result.estimated_accuracy,
-        "interval": list(result.interval) if result.interval else None,
-        "expected_accuracy": expected.accuracy if expected else None,
-        "expected_interval": list(expected.interval) if expected else None,
-        "expected_of": expected.images if expected else 0,
-        "method": result.method,
-        "methods": [{"method": item.method, "accuracy": item.accuracy} for item in result.compared],
-        "sure": sure,
-        "unsure": int((~has).sum()),
-        "unfamiliar": int((~result.familiar).sum()),
-        "predictions": [
-            {
-                "path": path,
-                "label": result.classes[label] if enough else None,
-                "probability": round(float(probability), 4),
-            }
-            for path, label, probability, enough in rows
-        ],
-    }

@@ -39,13 +39,12 @@ def command(
 
     Examples: massl demo · massl demo --headless · massl demo --dir my-demo
     """
-    import cli.classify
     import cli.index
-    import cli.search
     from app.server import check_address, free_port
     from cli.serve import end_cleanly, open_page
     from cli.terminal import print_json, say
     from indexer import Collection, Query
+    from indexer.answers import of_classification, of_search
 
     login = None
     if not headless:  # before anything that takes time
@@ -60,7 +59,7 @@ def command(
         query = root / collection.images(1)[0][1]
         started = time.perf_counter()
         results = collection.search([Query.of_file(query)], 10)
-        found = cli.search.describe(results, started)
+        found = of_search(results, started)
         say(f"Searched by {query.relative_to(root)}: {', '.join(result.path for result in results[1:4])}, …", quiet)
 
         _label(collection)
@@ -80,7 +79,7 @@ def command(
                 {
                     "index": {"schema": 1, **cli.index.describe(collection, report)},
                     "search": {"schema": 1, **found},
-                    "classify": {"schema": 1, **cli.classify.describe(collection, classified)},
+                    "classify": {"schema": 1, **of_classification(collection, classified)},
                 }
             )
             return

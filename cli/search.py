@@ -15,8 +15,6 @@ from cli.options import Images, IndexDir, Json, Quiet, Verbose, folder_of
 if TYPE_CHECKING:
     from datetime import date
 
-    from indexer import Result
-
 _MINUS = "\x00minus:"  # no file name holds a NUL
 _LIKE_A_FILE = re.compile(r"-.*(/|\.[A-Za-z]\w*$)", re.DOTALL).match
 
@@ -81,6 +79,7 @@ def command(
     """
     from cli.terminal import ProgressLine, print_json, print_line, say, visible
     from indexer import Collection
+    from indexer.answers import of_search
     from massl.errors import MasslError
 
     box = _crop(crop) if crop else None
@@ -92,7 +91,7 @@ def command(
     with ProgressLine("Preparing the search:", "vectors", quiet) as line:
         collection.index(lambda step, done, total: line.update(done, total, step))
     results = collection.search(examples, k, label=label, under=folders, since=days[0], until=days[1], exact=exact)
-    described = describe(results, started)
+    described = of_search(results, started)
     if as_json:
         print_json(described)
         return
@@ -108,22 +107,6 @@ def command(
         tag = f"  [{result.label}]" if result.label else ""
         print_line(f"{result.rank:>3}  {result.score:6.3f}  {result.match:<5}  {visible(result.path)}{tag}")
     say(f"{len(results)} of {len(collection):,} images in {described['milliseconds']:.0f} ms", quiet)
-
-
-def describe(results: list[Result], started: float) -> dict[str, Any]:
-    """The JSON of a search that was begun at `started`, by `time.perf_counter`."""
-    rows = [
-        {
-            "rank": result.rank,
-            "path": result.path,
-            "score": round(result.score, 4),
-            "match": result.match,
-            "false_matches": float(f"{result.false_matches:.3g}"),
-            "label": result.label,
-        }
-        for result in results
-    ]
-    return {"results": rows, "milliseconds": round((time.perf_counter() - started) * 1000, 1)}
 
 
 def _query(text: str, root: Path, crop: tuple[int, int, int, int] | None) -> Any:

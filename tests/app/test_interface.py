@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from app.server import serve
 from indexer import Collection
+from tests.app.conftest import FOLDER, HOSTILE
 from tests.app.test_server import _left_over
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -43,3 +50,49 @@ def test_a_program_is_told_what_is_wrong_in_a_sentence(site: str, unlabelled: Co
     with pytest.raises(AppError, match="labels of at least two classes are needed"):
         client.predict(api_name="/classify")
     assert set(client.view_api(return_format="dict")["named_endpoints"]) == {"/search", "/classify"}
+
+
+def test_the_endpoints_and_the_commands_give_the_same_json(site: str, photos: Path, unlabelled: Collection) -> None:
+    from gradio_client import Client, handle_file
+
+    def told(*arguments: object) -> dict[str, Any]:
+        command = [sys.executable, "-c", "from cli import main; main()", *map(str, arguments), "--json"]
+        return json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
+
+    client = Client(site, download_files=False, verbose=False)
+    images = [image for image, _ in unlabelled.images()]
+    unlabelled.add_labels("one", images[:3], "test")
+    unlabelled.add_labels("two", images[-3:], "test")
+    picture = photos / "flag" / "brazil.jpg"
+    page, command = (
+        client.predict(handle_file(picture), 7, api_name="/search"),
+        told("search", photos, picture, "-k", 7),
+    )
+    assert min(page.pop("milliseconds"), command.pop("milliseconds")) > 0
+    assert page == command
+    assert client.predict(api_name="/classify") == told("classify", photos)
+
+
+def test_a_picture_that_vanishes_during_a_classification_is_told_in_a_sentence(photos: Path, tmp_path: Path) -> None:
+    from gradio_client import Client
+    from gradio_client.exceptions import AppError
+
+    class Passing(Collection):
+        """A collection that loses a picture as soon as it is classified."""
+
+        def classify(self) -> Any:
+            result = super().classify()
+            (self.root / "flag" / "brazil.jpg").unlink(missing_ok=True)
+            self.update()
+            return result
+
+    root = tmp_path / FOLDER
+    shutil.copytree(photos, root, ignore=shutil.ignore_patterns(".massl", HOSTILE))
+    Collection.create(root).update()
+    collection = Passing.open(root)
+    for kind in ("flag", "fruit"):
+        collection.add_labels(kind, [image for image, path in collection.images() if path.startswith(kind)][:3], "test")
+    with serve(collection, "127.0.0.1", 0, None) as address:
+        client = Client(str(address), download_files=False, verbose=False)
+        with pytest.raises(AppError, match="no longer in the collection; look at it afresh"):
+            client.predict(api_name="/classify")
