@@ -85,12 +85,12 @@ class Screen(ABC):
             message = {"kind": "error", "text": said_of(error)}
         try:
             drawn = self.draw(session)
-        except MasslError as error:
+        except Exception as error:
             self.reset(session)
-            message = {"kind": "error", "text": sentence(str(error))}
+            message = {"kind": "error", "text": said_of(error)}
             try:
                 drawn = self.draw(session)
-            except MasslError:  # the collection itself has gone: what was drawn before stays, below the sentence
+            except Exception:  # the collection itself has gone: what was drawn before stays, below the sentence
                 drawn = {"gone": True}
         session.turn += 1
         return {"screen": self.key, "turn": session.turn, **drawn, "message": message}

@@ -310,6 +310,21 @@ def test_whatever_a_browser_sends_the_answer_is_a_sentence(
     assert caplog.records == []  # foreseen, not merely survived
 
 
+class Broken(Find):
+    """A screen that can't be drawn, for a reason that nobody foresaw."""
+
+    def draw(self, session: Session) -> dict[str, Any]:
+        """See `Screen.draw`."""
+        raise ValueError("year 10000 is out of range")
+
+
+def test_a_screen_that_cannot_be_drawn_is_told_in_a_sentence(unlabelled: Collection, tmp_path: Path) -> None:
+    drawn = Broken(unlabelled, tmp_path).do(Session(), {"do": "start"})
+    assert drawn["message"]["kind"] == "error"
+    assert drawn["message"]["text"].startswith("Something went wrong")
+    assert drawn["gone"]  # what was drawn before stays
+
+
 def test_names_that_are_no_utf8_can_be_shown() -> None:
     assert readable(os.fsdecode(b"caf\xe9.jpg")) == "caf\\udce9.jpg"
     readable(os.fsdecode(b"\xff")).encode()
