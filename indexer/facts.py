@@ -12,6 +12,7 @@ from typing import Literal
 from indexer.catalog import READY, Catalog
 from indexer.filters import modified
 from massl.errors import MasslError
+from massl.images import storable
 
 _FEWEST_DIGITS = 12  # of a content's name: fewer might mean several
 
@@ -70,7 +71,7 @@ def file_state(catalog: Catalog, root: Path, image: int) -> Literal["there", "go
     except OSError:
         return "gone"
     ((size, mtime_ns),) = catalog.read("SELECT size, mtime_ns FROM images WHERE id = ?", [image])
-    return "there" if found.st_size == size and mtime_ns in (-1, found.st_mtime_ns) else "changed"
+    return "there" if found.st_size == size and mtime_ns in (-1, storable(found.st_mtime_ns)) else "changed"
 
 
 def image_of(catalog: Catalog, content: str) -> int:

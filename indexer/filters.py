@@ -157,8 +157,12 @@ def dates(catalog: Catalog) -> tuple[date | None, date | None]:
 
 
 def modified(mtime_ns: int) -> datetime:
-    """A file's time of modification, in the local time of this machine."""
-    return datetime.fromtimestamp(mtime_ns // _NANOSECONDS).astimezone()
+    """A file's time of modification, in the local time of this machine; in UTC where it knows none."""
+    moment = datetime.fromtimestamp(0, UTC) + timedelta(seconds=mtime_ns // _NANOSECONDS)
+    try:
+        return moment.astimezone()
+    except (OSError, OverflowError, ValueError):  # Windows knows none before 1970
+        return moment
 
 
 def day(text: str) -> date:
@@ -195,6 +199,6 @@ def _begins(which: date) -> int:
     midnight = datetime.combine(which, time.min)
     try:
         seconds = midnight.timestamp()
-    except OSError:  # Windows knows no local time before 1970
+    except (OSError, OverflowError, ValueError):  # as in `modified`
         seconds = midnight.replace(tzinfo=UTC).timestamp()
     return int(seconds) * _NANOSECONDS

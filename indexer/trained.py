@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from indexer.encoder import Encoder
+from indexer.filters import modified
 from indexer.health import Training, training
 from massl.errors import MasslError
+from massl.images import storable
 from massl.run import describe_run
 
 MOST = 3  # encoders that are shown
@@ -83,7 +85,7 @@ def find(folders: Sequence[Path], root: Path, without: str, most: int = MOST) ->
             path,
             encoder.sha256,
             encoder.name,
-            datetime.fromtimestamp(mtime_ns / 1e9).astimezone(),
+            modified(mtime_ns),
             training(encoder),
             bool(folder) and os.path.realpath(folder) == os.path.realpath(root),
             folder,
@@ -110,7 +112,7 @@ def _runs(folder: Path) -> Iterator[tuple[int, Path]]:
         path = Path(run, "encoder.onnx")
         try:
             if os.path.isfile(os.path.join(run, "config.toml")):
-                yield path.stat().st_mtime_ns, path
+                yield storable(path.stat().st_mtime_ns), path
         except OSError:
             continue
 

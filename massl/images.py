@@ -434,7 +434,12 @@ def _looks_like_image(name: str) -> bool:
 def _judge(path: str, info: os.stat_result) -> ImageFile | Skipped:
     if not stat.S_ISREG(info.st_mode):
         return Skipped(path, "not a regular file")
-    return ImageFile(path, info.st_size, info.st_mtime_ns, info.st_ctime_ns)
+    return ImageFile(path, info.st_size, storable(info.st_mtime_ns), storable(info.st_ctime_ns))
+
+
+def storable(time_ns: int) -> int:
+    """A file's time, nanoseconds since 1970, or the nearest that 64 bits hold: those end in the year 2262."""
+    return max(-(2**63), min(time_ns, 2**63 - 1))
 
 
 def _reason(error: OSError, missing: str) -> str:

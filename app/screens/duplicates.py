@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from indexer import Collection
 from indexer import duplicates as logic
 from indexer.decisions import version
 from indexer.duplicates import Duplicate, Duplicates
+from indexer.filters import modified
 from indexer.work import Report, Standing, Work
 from massl.errors import MasslError
 
@@ -255,7 +255,7 @@ class DuplicatesScreen(Screen):
             "note": note,
             "pixels": f"{item.width:,} x {item.height:,}",
             "bytes": size(item.bytes),
-            "date": datetime.fromtimestamp(item.mtime_ns / 1e9).strftime("%Y-%m-%d"),
+            "date": f"{modified(item.mtime_ns):%Y-%m-%d}",
         }
 
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta, tzinfo
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from indexer import Collection, Encoder, Query
-from indexer.filters import Filter, among, count, day, folders, in_order
+from indexer import Collection, Encoder, Query, filters
+from indexer.filters import Filter, among, count, day, folders, in_order, modified
 from massl.errors import MasslError
 from tests.indexer.tiny import picture
 
@@ -110,3 +111,39 @@ def test_an_image_is_known_by_its_content(dated: Collection, tmp_path: Path) -> 
             dated.image_of(unknown)
     with pytest.raises(MasslError, match="no longer in the collection"):
         dated.facts(9999)
+
+
+def test_files_of_any_date_are_indexed_and_their_dates_told(tiny_encoder: Encoder, tmp_path: Path) -> None:
+    root = tmp_path / "photos"
+    root.mkdir()
+    for number, second in enumerate((0, 1, 86_399, -86_400, -(10**10), 10**10, 10**11, 10**13)):
+        file = root / f"{number}.bmp"
+        file.write_bytes(picture(number))
+        with contextlib.suppress(OSError, OverflowError):  # a date that no file can have here
+            os.utime(file, (second, second))
+    collection = Collection.create(root, tiny_encoder)
+    collection.update()
+    for image, _ in collection.images():
+        assert collection.facts(image).changed is not None
+        assert collection.file_state(image) == "there"
+    outline = collection.outline()
+    assert outline.first < outline.last  # type: ignore[operator]
+    assert collection.update().unchanged == 8
+
+
+class Windows(datetime):
+    """Knows no local time before 1970, and of a time without a zone not even the first day of it, as Windows does."""
+
+    def astimezone(self, tz: tzinfo | None = None) -> datetime:
+        """See `datetime.astimezone`."""
+        if tz is None and self.timestamp() < (0 if self.tzinfo else 86_400):
+            raise OSError(22, "Invalid argument")
+        return super().astimezone(tz)
+
+
+def test_where_the_system_knows_no_local_time_a_date_is_told_in_utc(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(filters, "datetime", Windows)
+    for second in (-(2**63) // 10**9, -86_400, -1, 0, 1, 86_399, 86_400, 2**63 // 10**9):
+        told = modified(second * 10**9)
+        assert told == datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=second)
+        assert f"{told:%Y-%m-%d %H:%M}"
