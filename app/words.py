@@ -30,9 +30,11 @@ def size(number: int) -> str:
     return f"{value:,.0f} {unit}" if unit == "bytes" or value >= 100 else f"{value:.1f} {unit}"
 
 
-def moment(text: str | None) -> str:
-    """A time of the catalog as people here write it."""
-    return datetime.fromisoformat(text).astimezone().strftime("%Y-%m-%d %H:%M") if text else "not known"
+def moment(when: datetime | str | None) -> str:
+    """A time as people here write it: a local one, or one as the catalog has it."""
+    if isinstance(when, str) and when:
+        when = datetime.fromisoformat(when).astimezone()
+    return f"{when:%Y-%m-%d %H:%M}" if when else "not known"
 
 
 def sentence(text: str) -> str:

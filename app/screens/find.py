@@ -6,7 +6,6 @@ import secrets
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from app.screens.screen import Action, Screen, said_of
 from app.session import Payload, Session, number
 from app.tiles import MOST, Tile, section, tile
 from app.uploads import Upload, take
-from app.words import no_pictures, readable, sentence
+from app.words import moment, no_pictures, readable, sentence, size
 from indexer import Collection, Query, Result
 from indexer.facts import Facts
 from indexer.filters import count
@@ -390,19 +389,9 @@ def _heat_words(cosines: np.ndarray, part: Part) -> str:
 
 
 def _facts(facts: Facts) -> list[Sequence[str]]:
-    rows = [
+    return [
         ("Picture", f"{facts.width:,} by {facts.height:,} pixels"),
-        ("File", f"{_bytes(facts.size)}, {_when(facts.changed)}"),
+        ("File", size(facts.size)),
+        ("Last changed", moment(facts.changed)),
+        ("Label", f"{facts.label} (by {facts.author})" if facts.label is not None else "none yet"),
     ]
-    label = f"{facts.label} (by {facts.author})" if facts.label is not None else "none yet"
-    return [*rows, ("Label", label)]
-
-
-def _bytes(size: int) -> str:
-    if size < 1000:
-        return f"{size} bytes"
-    return f"{size / 1e3:,.0f} kB" if size < 1e6 else f"{size / 1e6:,.1f} MB"
-
-
-def _when(changed: datetime | None) -> str:
-    return f"last changed {changed:%Y-%m-%d %H:%M}" if changed else "date not known"

@@ -97,7 +97,7 @@ class HealthScreen(Screen):
                 _encoder(meta, found.training if found else None),
                 _search(self.collection, total),
             ],
-            "drift": [*_familiar(found.drift, found.training), *self._newest(found.drift)] if found else [],
+            "drift": [*_familiar(found.drift), *self._newest(found.drift)] if found else [],
             "advice": [
                 {"why": advice.why, "commands": [readable(command) for command in advice.commands]}
                 for advice in (found.advice if found else ())
@@ -246,7 +246,7 @@ def _trained(other: Trained) -> list[dict[str, str]]:
     """What the run and its file say, without having looked at anything."""
     images = f"{other.training.images:,} pictures" if other.training.images else "pictures"
     on = "this folder" if other.on_these else other.folder or "a folder that it doesn't name"
-    facts = [_fact("Trained", f"{other.written:%Y-%m-%d %H:%M}", f"{other.path}, SHA-256 {other.sha256}")]
+    facts = [_fact("Trained", moment(other.written), f"{other.path}, SHA-256 {other.sha256}")]
     facts.append(_fact("On", f"{images} of {on}"))
     if other.epochs is not None and other.seconds is not None:
         facts.append(_fact("For", f"{other.epochs:,.0f} passes over them, {duration(other.seconds)}"))
@@ -371,7 +371,7 @@ def _search(collection: Collection, total: int) -> dict[str, Any]:
     return {"title": "Search", "facts": facts, "figures": []}
 
 
-def _familiar(drift: Drift, training: Training | None) -> list[dict[str, Any]]:
+def _familiar(drift: Drift) -> list[dict[str, Any]]:
     title = "Your pictures and the encoder's training images"
     if drift.mean_score is None:
         lines = ["There are too few pictures to say how unlike they are."]

@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import pytest
 from app.screens.find import Find
 from app.server import check_address, serve
 from app.session import Session
-from app.words import readable
+from app.words import moment, readable, size
 from indexer import Collection
 from massl.errors import MasslError
 
@@ -323,6 +324,20 @@ def test_a_screen_that_cannot_be_drawn_is_told_in_a_sentence(unlabelled: Collect
     assert drawn["message"]["kind"] == "error"
     assert drawn["message"]["text"].startswith("Something went wrong")
     assert drawn["gone"]  # what was drawn before stays
+
+
+def test_sizes_and_times_are_said_alike_everywhere(unlabelled: Collection, tmp_path: Path) -> None:
+    assert [size(number) for number in (999, 12_345, 234_567, 2_345_678_901)] == [
+        "999 bytes",
+        "12.3 kB",
+        "235 kB",
+        "2.3 GB",
+    ]
+    image, path = unlabelled.images(1)[0]
+    file = (unlabelled.root / path).stat()
+    told = dict(Find(unlabelled, tmp_path).do(Session(), {"do": "details", "image": image})["facts"])
+    assert told["File"] == size(file.st_size)
+    assert told["Last changed"] == moment(datetime.fromtimestamp(file.st_mtime).astimezone().isoformat())
 
 
 def test_names_that_are_no_utf8_can_be_shown() -> None:
