@@ -28,7 +28,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexer import Collection, Encoder
-from indexer.engines import CELL_CANDIDATES, CORES, LADDER
+from indexer.ahead import cores
+from indexer.engines import CELL_CANDIDATES, LADDER
 from indexer.filters import Filter, among
 from indexer.ladder import AT, MARGIN, Ladder, nearest, unit
 from indexer.vectors import CatalogVectors
@@ -97,7 +98,7 @@ def report(
     collection = make(root, np.asarray(vectors, np.float16), encoder)
     source = CatalogVectors(collection.catalog)
     _, truth = nearest(source.blocks(), queries, AT)
-    print(f"\n{count:,} vectors of {dim} numbers; {len(queries)} queries, one at a time on one thread; {CORES} cores")
+    print(f"\n{count:,} vectors of {dim} numbers; {len(queries)} queries, one at a time on one thread; {cores()} cores")
     print(f"{'':34}{'recall@10':>10}{'ms':>9}{'wall ms':>9}{'of Flat':>9}{'build s':>9}{'bytes':>7}")
 
     def row(name: str, share: float, milliseconds: tuple[float, float], seconds: float, size: float) -> None:

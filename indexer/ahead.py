@@ -23,13 +23,13 @@ def ahead(
         items: taken one after the other, in the caller's thread.
         waiting: results that there may be at most before they are asked for; four a core if left out.
     """
-    cores = _cores()
+    threads = cores()
     pending: deque[Future[Outcome]] = deque()
     remaining = iter(items)
-    with ThreadPoolExecutor(cores, "ahead") as pool:
+    with ThreadPoolExecutor(threads, "ahead") as pool:
         try:
             while True:
-                room = (waiting or 4 * cores) - len(pending)
+                room = (waiting or 4 * threads) - len(pending)
                 pending.extend(pool.submit(function, item) for item in islice(remaining, room))
                 if not pending:
                     return
@@ -39,6 +39,6 @@ def ahead(
                 future.cancel()
 
 
-def _cores() -> int:
+def cores() -> int:
     """Those that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from indexer.ahead import ahead
 from indexer.encoder import Encoder
 from massl.images import decode, read_bytes
 
 LEAST = 256  # pixels of the shorter side that an edit has to work on, where the file has them
-AHEAD = 32  # images edited at once
+AHEAD = 32  # images edited at most before they are embedded: those of all would fill the memory
 
 
 def embed_edited(
@@ -44,10 +44,8 @@ def embed_edited(
         return np.stack([encoder.prepare(edit(picture, number)) for edit in edits])
 
     vectors = np.empty((len(paths), len(edits), encoder.dim), np.float32)
-    with ThreadPoolExecutor(os.cpu_count() or 1, "edit") as pool:
-        for start in range(0, len(paths), AHEAD):  # a few at a time: the edited pictures of all would fill the memory
-            numbered = list(enumerate(paths))[start : start + AHEAD]
-            for row, pixels in enumerate(pool.map(prepare, numbered), start):
-                vectors[row] = encoder.embed(pixels)
-                report(row + 1, len(paths))
+    with closing(ahead(prepare, enumerate(paths), AHEAD)) as prepared:
+        for row, pixels in enumerate(prepared):
+            vectors[row] = encoder.embed(pixels)
+            report(row + 1, len(paths))
     return vectors

@@ -18,10 +18,10 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from indexer.ahead import cores
 from indexer.ladder import Ladder
 from indexer.vectors import Preparing, VectorIndex, VectorSource
 
-CORES = os.cpu_count() or 1
 MANY = 16  # queries from which several threads pay; one is 4 to 5 times slower on two threads than on one
 TRAINING = 32_768  # vectors that the codes of a fast scan are learnt from
 PER_CELL = 48  # vectors that a cell's centre is learnt from; FAISS warns below 39
@@ -58,7 +58,7 @@ class FaissIndex:
         if k <= 0:
             return np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)
         # A setting of the calling thread's, not of the process.
-        faiss.omp_set_num_threads(1 if len(queries) < MANY else CORES)
+        faiss.omp_set_num_threads(1 if len(queries) < MANY else cores())
         bits, selector = None, None
         if passing is not None:
             bits = np.packbits(passing, bitorder="little")  # FAISS keeps a pointer to it
@@ -164,7 +164,7 @@ class FastScan:
         codes = faiss.index_factory(dim, _codes(dim, cells), _IP)
         index = faiss.IndexPreTransform(turn, codes)
         # Of one cell it is learnt in a core second, in thousands of steps too small to share out.
-        faiss.omp_set_num_threads(CORES if self._many_cells else 1)
+        faiss.omp_set_num_threads(cores() if self._many_cells else 1)
         index.train(_padded(vectors.astype(np.float32), index.d))
         return RefinedIndex(_filled(index, source, preparing), self._many_cells)
 
@@ -215,7 +215,7 @@ def _filled(index: Any, source: VectorSource, preparing: Preparing) -> Any:
     stored = faiss.IndexIDMap(index)
     index.this.disown()
     stored.own_fields = True
-    faiss.omp_set_num_threads(CORES)
+    faiss.omp_set_num_threads(cores())
     for ids, vectors in source.blocks():
         stored.add_with_ids(_padded(vectors.astype(np.float32), index.d), ids)
         preparing("adding", int(stored.ntotal), len(source))

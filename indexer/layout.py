@@ -8,13 +8,13 @@ Of a large collection a sample is laid out, and every other image is put among i
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 
 import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from indexer.ahead import cores
 from indexer.ladder import unit
 from indexer.vectors import VectorSource
 from massl.errors import MasslError
@@ -223,5 +223,4 @@ def _so_far(step: str, share: float) -> float:
 
 def _threads() -> int:
     """All cores but one, which is left to whoever searches meanwhile."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores - 1)
+    return max(1, cores() - 1)
