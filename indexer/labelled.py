@@ -302,11 +302,6 @@ def embed_paths(
     return np.concatenate(vectors), rows, tuple(skipped)
 
 
-def embed_folder(root: Path, encoder: Embeds, report: Report) -> Embedded:
-    """Embeds every image below `root`, a folder with a subfolder a class: `read_labelled` and `embed`."""
-    return embed(read_labelled(root), encoder, report)
-
-
 def _walk(root: Path) -> tuple[list[str], tuple[Skipped, ...]]:
     files: list[str] = []
     skipped: list[Skipped] = []

@@ -14,7 +14,6 @@ from indexer.edited import embed_edited
 from indexer.labelled import (
     LabelledFiles,
     embed,
-    embed_folder,
     is_pair_list,
     read_halves,
     read_images,
@@ -30,7 +29,7 @@ from massl.images import open_image
 def test_a_folder_a_csv_file_and_a_table_say_the_same(photos: Path, encoder: Encoder, tmp_path: Path) -> None:
     (photos / "loose.jpg").write_bytes(next(photos.glob("flag/*")).read_bytes())
     (photos / "flag" / "broken.jpg").write_text("no image")
-    found = embed_folder(photos, encoder, lambda done, total: None)
+    found = embed(read_labelled(photos), encoder, lambda done, total: None)
     assert found.classes == ("flag", "fruit", "painting", "space")
     assert (np.bincount(found.labels) == 6).all()
     assert [item.path for item in found.skipped] == ["flag/broken.jpg"]
