@@ -9,10 +9,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from massl.errors import MasslError
 from massl.images import MAX_PIXELS
+
+Value = TypeVar("Value")
 
 VERSION = 3
 
@@ -298,9 +300,15 @@ def to_bytes(path: str) -> bytes:
 
 
 def in_parts(images: Sequence[int]) -> Iterator[list[int]]:
-    """Slices of at most as many ids as SQLite takes in one statement everywhere."""
-    for start in range(0, len(images), 30_000):
-        yield [int(image) for image in images[start : start + 30_000]]
+    """Ids in `parts`, which may be numpy's."""
+    for part in parts(images):
+        yield [int(image) for image in part]
+
+
+def parts(values: Sequence[Value]) -> Iterator[Sequence[Value]]:
+    """Slices of at most as many values as SQLite takes in one statement everywhere."""
+    for start in range(0, len(values), 30_000):
+        yield values[start : start + 30_000]
 
 
 def now() -> str:

@@ -6,19 +6,19 @@ import hashlib
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Collection, Generator, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal
 
 import numpy as np
 import PIL
 from numpy.typing import NDArray
 
 from indexer.ahead import ahead
-from indexer.catalog import Catalog, to_bytes
+from indexer.catalog import Catalog, in_parts, parts, to_bytes
 from indexer.changes import Changes, Row, Todo, compare
 from indexer.encoder import Embeds, Encoder
 from massl import raw
@@ -28,9 +28,6 @@ from massl.limits import PixelBudget
 BATCH = 32  # images in a batch, and so in a transaction: what a kill can cost at most
 GPU_BATCH = 256  # the same where a batch of 32 would leave most of the device idle
 _EVERY = 500  # files that are walked by between two reports
-_PART = 30_000  # values that SQLite takes in one statement everywhere
-
-Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
@@ -368,7 +365,7 @@ def _embedded(catalog: Catalog, digests: Sequence[bytes]) -> dict[bytes | None, 
 def _known_hashes(catalog: Catalog, digests: Collection[bytes]) -> set[bytes]:
     """Which of these contents the catalog has, in whatever state."""
     found: set[bytes] = set()
-    for part in _parts(list(digests)):
+    for part in parts(list(digests)):
         marks = ", ".join("?" * len(part))
         found |= {row[0] for row in catalog.read(f"SELECT hash FROM images WHERE hash IN ({marks})", part)}
     return found
@@ -376,15 +373,10 @@ def _known_hashes(catalog: Catalog, digests: Collection[bytes]) -> set[bytes]:
 
 def _hashes(catalog: Catalog, ids: Sequence[int]) -> dict[int, bytes | None]:
     found: dict[int, bytes | None] = {}
-    for part in _parts(ids):
+    for part in in_parts(ids):
         marks = ", ".join("?" * len(part))
         found |= {row[0]: row[1] for row in catalog.read(f"SELECT id, hash FROM images WHERE id IN ({marks})", part)}
     return found
-
-
-def _parts(items: Sequence[Item]) -> Iterator[Sequence[Item]]:
-    for start in range(0, len(items), _PART):
-        yield items[start : start + _PART]
 
 
 def _times(file: ImageFile) -> tuple[int, int, int]:
