@@ -714,14 +714,8 @@ class Collection:
 
     def described(self, images: Sequence[int]) -> list[tuple[int, str, str | None]]:
         """Id, path and label of these images, in their order, without those that are not in the collection."""
-        marks = ", ".join("?" * len(images))
-        rows = self.catalog.read(
-            "SELECT images.id, path, label FROM images LEFT JOIN labels ON labels.image = images.id "
-            f"WHERE {READY} AND images.id IN ({marks})",
-            images,
-        )
-        found = {image: (image, os.fsdecode(path), label) for image, path, label in rows}
-        return [found[image] for image in images if image in found]
+        found = labels.beside_paths(self.catalog, images)
+        return [(image, *found[image]) for image in images if image in found]
 
     def typical(self, images: Sequence[int], count: int) -> list[int]:
         """Of these images, the `count` that are most like all of them taken together.

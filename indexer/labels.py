@@ -149,6 +149,20 @@ def of(catalog: Catalog, images: Sequence[int]) -> dict[int, Label | None]:
     return found
 
 
+def beside_paths(catalog: Catalog, images: Sequence[int]) -> dict[int, tuple[str, str | None]]:
+    """Path and label of each of these images, None for no label; without those that are not in the collection."""
+    found: dict[int, tuple[str, str | None]] = {}
+    for part in in_parts(images):
+        marks = ", ".join("?" * len(part))
+        rows = catalog.read(
+            "SELECT images.id, path, label FROM images LEFT JOIN labels ON labels.image = images.id "
+            f"WHERE {READY} AND images.id IN ({marks})",
+            part,
+        )
+        found |= {image: (os.fsdecode(path), label) for image, path, label in rows}
+    return found
+
+
 def by_image(catalog: Catalog) -> dict[int, str]:
     """Image id to label, for searchable images."""
     return dict(catalog.read(f"SELECT image, label FROM labels JOIN images ON images.id = image WHERE {READY}"))

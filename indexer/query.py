@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from indexer import labels
 from indexer.calibration import Calibration
 from indexer.catalog import READY, Catalog, in_parts
 from indexer.encoder import Encoder
@@ -185,15 +186,7 @@ def ranked(
 def described(catalog: Catalog, ranking: Ranking, first: int = 0, last: int | None = None) -> list[Result]:
     """The results from the place `first` (from 0) up to before `last`, without those that have gone since."""
     images = ranking.images[first:last].tolist()
-    known: dict[int, tuple[str, str | None]] = {}
-    for part in in_parts(images):
-        marks = ", ".join("?" * len(part))
-        rows = catalog.read(
-            "SELECT images.id, path, label FROM images LEFT JOIN labels ON labels.image = images.id "
-            f"WHERE {READY} AND images.id IN ({marks})",
-            part,
-        )
-        known |= {image: (os.fsdecode(path), label) for image, path, label in rows}
+    known = labels.beside_paths(catalog, images)
     scores = ranking.scores[first:last].tolist()
     return [
         Result(rank, image, known[image][0], score, ranking.match(score), ranking.false_matches(score), known[image][1])
