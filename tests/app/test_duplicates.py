@@ -264,6 +264,18 @@ def test_a_person_decides_about_duplicates(tab: Any, undecided: Collection, tmp_
     assert tab.evaluate("() => document.documentElement.scrollWidth") == 390
 
 
+def test_without_duplicates_there_is_no_plan_to_take_away(visit: Visit, pictures: Path, tmp_path: Path) -> None:
+    (tmp_path / "few").mkdir()
+    for kind in ("antique", "bug", "fruit", "space"):
+        shutil.copy(min((pictures / kind).glob("*.jpg")), tmp_path / "few" / f"{kind}.jpg")
+    unlike = Collection.create(tmp_path / "few")
+    unlike.update()
+    with serve(unlike, "127.0.0.1", 0, None) as address, visit(str(address), "Duplicates") as tab:
+        board = tab.locator("#massl-duplicates")
+        board.get_by_text("No duplicates among 4 pictures.").wait_for()
+        assert board.get_by_role("button", name="plan").count() == 0
+
+
 class Endless(Collection):
     """A collection in which looking for duplicates never ends by itself."""
 

@@ -188,6 +188,18 @@ def test_the_cut_off_says_what_to_expect_and_selects_what_is_seen(tab: Any, unla
     assert note.inner_text() == f"{len(unlabelled)} pictures"
 
 
+def test_all_that_is_shown_is_selected_and_what_is_not_fetched_yet_is_not(
+    visit: Visit, site: str, unlabelled: Collection
+) -> None:
+    with visit(site, **PHONE) as tab:  # narrow: the end of the first page is far below
+        shown = len(_paths(tab))
+        assert 0 < shown < len(unlabelled)
+        tab.get_by_role("button", name=f"Select all {shown} shown", exact=True).click()
+        assert tab.locator("#massl-find .tile.chosen").count() == shown
+        assert tab.locator("#massl-find .bar").get_by_text(f"{shown} selected").count() == 1
+        assert tab.locator("#massl-find .tile").count() == shown
+
+
 def test_no_further_pages_are_offered_below_the_cut_off(visit: Visit, site: str, unlabelled: Collection) -> None:
     with visit(site, **PHONE) as tab:  # narrow: the end of the first page is far below
         _picture(tab, "flag/brazil.jpg").locator(".picture").click()

@@ -226,6 +226,15 @@ def test_its_buttons_can_be_read_and_lie_beside_each_other(page: Any) -> None:
         assert beside or one["y"] + one["height"] <= other["y"] or other["y"] + other["height"] <= one["y"]
 
 
+def test_the_menu_of_colours_has_its_arrow_and_works(page: Any) -> None:
+    menu, legend = page.get_by_label("Colour by"), page.locator("#massl-map .legend")
+    assert menu.evaluate("menu => getComputedStyle(menu).appearance") == "auto"
+    legend.get_by_text("not in a folder").wait_for()
+    menu.select_option("Label")
+    legend.get_by_text("without a label").wait_for()
+    assert legend.get_by_text("not in a folder").count() == 0
+
+
 def test_it_fits_a_phone(visit: Visit, site: str, unlabelled: Collection) -> None:
     with visit(site, "Map", **PHONE) as tab:
         tab.wait_for_selector(READY)
