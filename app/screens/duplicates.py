@@ -10,6 +10,7 @@ from typing import Any
 from app.screens.screen import Action, Screen
 from app.session import Payload, Session, number
 from app.tiles import tile
+from app.waiting import running
 from app.words import readable, size
 from indexer import Collection
 from indexer import duplicates as logic
@@ -82,7 +83,7 @@ class DuplicatesScreen(Screen):
         found = self._current(standing)
         downloading, deciding.downloading = deciding.downloading, False
         drawn: dict[str, Any] = {
-            "running": _running(standing),
+            "running": running(standing, "Preparing the search", STEPS),
             "problem": _problem(standing),
             "found": found is not None,
             "stale": found is not None and not standing.current,
@@ -257,13 +258,6 @@ class DuplicatesScreen(Screen):
             "bytes": size(item.bytes),
             "date": f"{modified(item.mtime_ns):%Y-%m-%d}",
         }
-
-
-def _running(standing: Standing[Any]) -> dict[str, Any] | None:
-    if standing.state != "running":
-        return None
-    step = STEPS.get(standing.step, "Preparing the search")
-    return {"step": step, "done": standing.done, "total": standing.total}
 
 
 def _problem(standing: Standing[Any]) -> str:

@@ -14,6 +14,7 @@ from app.progress import duration
 from app.screens.screen import Action, Screen
 from app.session import Payload, Session, number
 from app.tiles import tile
+from app.waiting import running
 from app.words import moment, readable, size
 from indexer import Collection
 from indexer import trained as runs
@@ -89,7 +90,7 @@ class HealthScreen(Screen):
         reasons = Counter(item.reason for item in skipped)
         downloading, looking.downloading = looking.downloading, False
         drawn: dict[str, Any] = {
-            "running": _running(standing, STEPS),
+            "running": running(standing, "Looking", STEPS),
             "waiting": any(work.standing(None).state == "running" for work in self._comparing.values()),
             "problem": f"Something could not be found out: {readable(standing.reason)}" if standing.reason else "",
             "cards": [
@@ -202,7 +203,7 @@ class HealthScreen(Screen):
             "encoder": other.sha256,
             "name": readable(other.name),
             "facts": _trained(other),
-            "running": _running(standing, COMPARING),
+            "running": running(standing, "Looking", COMPARING),
             "compared": result is not None,
             "lines": [readable(line) for line in lines],
             "bars": _bars(result.comparison, self.collection.catalog.meta()["encoder_name"], other.name)
@@ -234,12 +235,6 @@ class HealthScreen(Screen):
         examples = [tile(image, path, None) for image, path in zip(drift.newest.examples, paths, strict=False)]
         lines = _told(drift.newest)
         return [{"title": "Your newest pictures", "lines": lines, "examples": examples, "notable": notable}]
-
-
-def _running(standing: Standing[Any], steps: Mapping[str, str]) -> dict[str, Any] | None:
-    if standing.state != "running":
-        return None
-    return {"step": steps.get(standing.step, "Looking"), "done": standing.done, "total": standing.total}
 
 
 def _trained(other: Trained) -> list[dict[str, str]]:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
-import shutil
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -13,17 +10,20 @@ from typing import Any
 
 import numpy as np
 
+from app.advice import DOUBT, advise, methods, percent, summary
+from app.export import EXPORTS, export
 from app.labelling import AUTHOR, Labelling
 from app.screens.screen import Action, Screen
 from app.session import Payload, Session, Step, images, number
 from app.tiles import MOST, PAGE_SIZES, Tile, section, tile
+from app.waiting import asked, running
 from app.words import count, readable
 from indexer import Collection
 from indexer.classify import NONE, Classification
 from indexer.labels import ACCEPTED, DRAWN
 from indexer.queues import least_sure, most_sure
 from indexer.suspects import Suspect
-from indexer.work import Result, Standing, Work
+from indexer.work import Standing, Work
 from massl.errors import MasslError
 
 PAGE = PAGE_SIZES[0]
@@ -41,20 +41,14 @@ VIEWS = {
     "check": "Labels to check",
     "curve": "How good is it?",
 }
-QUEUES = ("different", "unsure", "sure", "drawn")  # views of a page that is answered
-SORTED = ("unsure", "sure", "drawn", "class", "check", "curve")  # views that need two classes
-EXPORTS = {
-    "csv+": ("predictions.csv", "text/csv", "Labels and proposals as a table (CSV)"),
-    "csv": ("labels.csv", "text/csv", "Only the labels as a table (CSV)"),
-    "imagefolder": ("metadata.csv", "text/csv", "Only the labels, for ImageFolder (a manifest)"),
-    "coco": ("coco.json", "application/json", "Only the labels, as COCO"),
-    "label-studio": ("label-studio.json", "application/json", "Labels and proposals, for Label Studio"),
-    "onnx": ("classifier.onnx", "application/octet-stream", "The classifier itself (ONNX)"),
+QUEUES = {  # views of a page that is answered, and what is said beside their names
+    "different": "unlike what is labelled, and unlike each other",
+    "unsure": "where a label teaches most",
+    "sure": "select what is wrong and reject it, then accept the rest",
+    "drawn": "say of every one whether its proposal is right, or what is: only so it is known how good the others are",
 }
-_FETCHED_WITHIN = 300  # seconds
+SORTED = ("unsure", "sure", "drawn", "class", "check", "curve")  # views that need two classes
 PATIENCE = 0.5  # seconds: what is done by then looks as if it were done at once
-DOUBT = "without a class"
-_HALF = 0.5  # probability from which a proposal is rather right than wrong
 
 
 @dataclass
@@ -93,6 +87,12 @@ class Label(Screen):
         self._grouping = Work(lambda report: self.collection.groups())
         self._checking = Work(lambda report: self.collection.suspects())
         self._measuring = Work(lambda report: self.collection.learning_curve(partial(report, "measuring")))
+        self._views = {
+            "groups": self._draw_groups,
+            "class": self._draw_class,
+            "check": self._draw_check,
+            "curve": self._draw_curve,
+        }
 
     @property
     def actions(self) -> Mapping[str, Action]:
@@ -118,10 +118,10 @@ class Label(Screen):
         total = len(self.collection)
         sorting = Standing[Classification]()
         if len(classes) >= 2:
-            sorting = _asked(self._sorting, self.collection.labelling_state(), 2 * PATIENCE)
+            sorting = asked(self._sorting, self.collection.labelling_state(), 2 * PATIENCE)
         result = sorting.result
         checking = self._checked(result, PATIENCE if work.view == "check" else 0)
-        advice = _advice(total, classes, result, len(self._suspects(checking)))
+        advice = advise(total, classes, result, len(self._suspects(checking)))
         view = work.view or advice["view"]
         if view in SORTED and len(classes) < 2:
             view = "groups" if not classes else "different"
@@ -135,8 +135,8 @@ class Label(Screen):
                 for key, name in VIEWS.items()
             ],
             "advice": {**advice, "name": VIEWS[advice["view"]], "here": advice["view"] == view},
-            "summary": _summary(result, max(1, work.sure) / 100) if result else [],
-            "methods": _methods(result) if result else "",
+            "summary": summary(result, max(1, work.sure) / 100) if result else [],
+            "methods": methods(result) if result else "",
             "sure": work.sure,
             "sorted": result is not None,
             "exports": [
@@ -155,7 +155,7 @@ class Label(Screen):
         }
         _tell("Sorting the pictures", sorting, drawn)
         if total:
-            getattr(self, f"_draw_{view}")(session, result, drawn)
+            self._views.get(view, self._draw_queue)(session, result, drawn)
         drawn["download"], work.download = work.download, None
         return drawn
 
@@ -169,7 +169,7 @@ class Label(Screen):
         """The check of the labels, begun once there are enough. It takes as long as the sorting."""
         if result is None or not ENOUGH <= sum(result.counts.values()) <= MANY:
             return Standing()
-        return _asked(self._checking, self.collection.labelling_state(), patience)
+        return asked(self._checking, self.collection.labelling_state(), patience)
 
     def _suspects(self, checking: Standing[list[Suspect]]) -> list[Suspect]:
         """The labels that look wrong and wait for somebody to look at them, as far as that is known by now."""
@@ -188,7 +188,7 @@ class Label(Screen):
     # Views ------------------------------------------------------------------------------------------------------------
 
     def _draw_groups(self, session: Session, result: Classification | None, drawn: dict[str, Any]) -> None:
-        grouping = _asked(self._grouping, self.collection.vectors_state())
+        grouping = asked(self._grouping, self.collection.vectors_state(), PATIENCE)
         _tell("Looking for pictures that are alike", grouping, drawn)
         found = grouping.result or []
         every = [image for group in found for image in group.typical]
@@ -207,20 +207,7 @@ class Label(Screen):
             )
         drawn["regroup"] = bool(found) and grouping.state != "running"
 
-    def _draw_different(self, session: Session, result: Classification | None, drawn: dict[str, Any]) -> None:
-        self._queue(session, result, drawn, "unlike what is labelled, and unlike each other")
-
-    def _draw_unsure(self, session: Session, result: Classification | None, drawn: dict[str, Any]) -> None:
-        self._queue(session, result, drawn, "where a label teaches most")
-
-    def _draw_sure(self, session: Session, result: Classification | None, drawn: dict[str, Any]) -> None:
-        self._queue(session, result, drawn, "select what is wrong and reject it, then accept the rest")
-
-    def _draw_drawn(self, session: Session, result: Classification | None, drawn: dict[str, Any]) -> None:
-        note = "say of every one whether its proposal is right, or what is: only so it is known how good the others are"
-        self._queue(session, result, drawn, note)
-
-    def _queue(self, session: Session, result: Classification | None, drawn: dict[str, Any], note: str) -> None:
+    def _draw_queue(self, session: Session, result: Classification | None, drawn: dict[str, Any]) -> None:
         work, view = session.of(Desk), drawn["view"]
         labels = self._present(work)
         if all(labels[image] is not None for image in work.page):
@@ -233,7 +220,7 @@ class Label(Screen):
             else len(self.collection) - sum(entry["count"] for entry in drawn["classes"])
         )
         if tiles:
-            drawn["sections"] = [section(view, VIEWS[view], note, tiles, False)]
+            drawn["sections"] = [section(view, VIEWS[view], QUEUES[view], tiles, False)]
             drawn["paging"] = {"accept": any("guess" in entry and not entry["label"] for entry in tiles), "left": left}
         elif not drawn["running"]:
             drawn["empty"] = (
@@ -303,7 +290,7 @@ class Label(Screen):
             drawn["sections"].append(section(key, name, note, tiles, limit < min(len(rows), MOST)))
 
     def _draw_check(self, session: Session, result: Classification | None, drawn: dict[str, Any]) -> None:
-        checking = _asked(self._checking, self.collection.labelling_state())
+        checking = asked(self._checking, self.collection.labelling_state(), PATIENCE)
         _tell("Checking the labels", checking, drawn)
         waiting = self._suspects(checking)
         ids = [image for suspect in waiting for image in (suspect.image, *(near for near, _ in suspect.neighbours))]
@@ -313,8 +300,8 @@ class Label(Screen):
                 "tile": tile(suspect.image, paths[suspect.image], suspect.given),
                 "given": suspect.given,
                 "proposed": suspect.proposed,
-                "probability": _percent(suspect.probability),
-                "proposed_probability": _percent(suspect.proposed_probability),
+                "probability": percent(suspect.probability),
+                "proposed_probability": percent(suspect.proposed_probability),
                 "neighbours": [
                     {**tile(near, paths[near], suspect.proposed), "score": f"{score:.2f}"}
                     for near, score in suspect.neighbours
@@ -326,7 +313,7 @@ class Label(Screen):
             drawn["empty"] = "No label looks wrong: each agrees with what the others would have called the picture."
 
     def _draw_curve(self, session: Session, result: Classification | None, drawn: dict[str, Any]) -> None:
-        measuring = _asked(self._measuring, self.collection.labelling_state())
+        measuring = asked(self._measuring, self.collection.labelling_state(), PATIENCE)
         _tell("Measuring with fewer labels", measuring, drawn)
         if measuring.result is not None:
             drawn["curve"] = asdict(measuring.result)
@@ -414,36 +401,10 @@ class Label(Screen):
         self._grouping.forget()
 
     def _export(self, session: Session, payload: Payload) -> str:
-        kind = str(payload.get("format"))
-        if kind not in EXPORTS:
-            raise MasslError("The page is older than the program; reload it")
         work = session.of(Desk)
-        name, mime, title = EXPORTS[kind]
-        holds = ""
-        if kind == "onnx":
-            # Too large for a message: fetched by a name that nobody can guess, and gone then. What nobody fetched goes
-            # when another is made, and at the latest with the server.
-            for old in self.uploads.glob(f"*/{name}"):
-                if time.time() - old.stat().st_mtime > _FETCHED_WITHIN:
-                    shutil.rmtree(old.parent, ignore_errors=True)
-            folder = self.uploads / secrets.token_hex(16)
-            folder.mkdir()
-            try:
-                self.collection.export_classifier(folder / name)
-            except MasslError:
-                folder.rmdir()
-                raise
-            work.download = {"name": name, "href": f"download/{folder.name}/{name}"}
-        else:
-            predictions = kind in ("csv+", "label-studio") and len(self.collection.label_counts()) >= 2
-            result = self.collection.classify() if predictions else None
-            text = self.collection.export_labels(kind.rstrip("+"), predictions, max(1, work.sure) / 100)
-            if result is not None:
-                number = int(result.sure(max(1, work.sure) / 100).sum()) - sum(result.counts.values())
-                holds = f", {number:,} proposed at least {max(1, work.sure)} % sure"
-            # As text, made into a file by the browser: nothing is written that would have to be cleared away.
-            work.download = {"name": name, "type": mime, "text": readable(text)}
-        return f"Exported {name}: {title}{holds}"
+        kind, sure = str(payload.get("format")), max(1, work.sure) / 100
+        work.download, said = export(self.collection, self.uploads, kind, sure)
+        return said
 
 
 def _seen(payload: Payload) -> dict[int, str]:
@@ -472,127 +433,15 @@ def _rows(result: Classification | None, ids: Sequence[int]) -> dict[int, int]:
 def _guess(result: Classification, row: int) -> dict[str, str]:
     if result.predicted[row] == NONE:
         return {"hint": "Every class was rejected for it"}
-    return {"guess": result.classes[result.predicted[row]], "score": f"{_percent(float(result.probability[row]))} %"}
+    return {"guess": result.classes[result.predicted[row]], "score": f"{percent(float(result.probability[row]))} %"}
 
 
 def _label(item: Any) -> str | None:
     return item.label if item else None
 
 
-def _percent(probability: float) -> int:
-    """Whole percent; never 100 for what is only likely, never 0 for what is only unlikely."""
-    return min(99, max(1, round(100 * probability)))
-
-
-def _asked(work: Work[Result], key: object, patience: float = PATIENCE) -> Standing[Result]:
-    """How far it is, begun if it wasn't; what failed for this key isn't tried again at every look."""
-    if work.standing(key).state != "failed":
-        work.begin(key)
-        work.wait(patience)
-    return work.standing(key)
-
-
 def _tell(what: str, standing: Standing[Any], drawn: dict[str, Any]) -> None:
     """Has the screen tell how far work is, or why it came to nothing."""
-    if standing.state == "running":
-        drawn["running"] = {"what": what, "done": standing.done, "total": standing.total}
-    elif standing.state == "failed":
+    drawn["running"] = running(standing, what) or drawn["running"]
+    if standing.state == "failed":
         drawn["problem"] = f"{what} failed: {readable(standing.reason)}"
-
-
-def _advice(total: int, classes: Mapping[str, int], result: Classification | None, doubtful: int) -> dict[str, str]:
-    """What to do next, why, and in which view; `doubtful` labels look wrong."""
-    labelled = sum(classes.values())
-    strange = int((~result.familiar).sum()) if result is not None else 0
-    if not classes:
-        return {
-            "view": "groups",
-            "text": "Begin with a name",
-            "why": "These pictures look alike. Name a group, or select pictures and name those.",
-        }
-    if len(classes) == 1:
-        return {
-            "view": "groups",
-            "text": "Name a second class",
-            "why": f"So far every label is “{next(iter(classes))}”. With a second class the rest can be sorted.",
-        }
-    single = [name for name, number in classes.items() if number < 2]
-    if single:
-        return {
-            "view": "different",
-            "text": f"Give “{single[0]}” a second picture",
-            "why": "Only then can anybody tell how well the classes are told apart.",
-        }
-    if doubtful:
-        return {
-            "view": "check",
-            "text": "Check 1 label that looks wrong" if doubtful == 1 else f"Check {doubtful:,} labels that look wrong",
-            "why": "The others would have named these pictures differently. One wrong label misleads many proposals.",
-        }
-    if labelled >= total:
-        return {"view": "class", "text": "Everything is labelled", "why": "Export takes the labels away."}
-    if labelled < 5 * len(classes) or strange > total / 5:
-        return {
-            "view": "different",
-            "text": "Label what is most different",
-            "why": "Many pictures are unlike all that you labelled so far. Is there a class among them without a name?"
-            if strange > total / 5
-            else "Pictures unlike those that you labelled teach most while there are few labels.",
-        }
-    expected = result.expected(_HALF) if result is not None else None
-    if expected and expected.accuracy >= 0.9 and result and result.interval and result.interval[0] >= 0.8:
-        if not result.drawn:
-            return {
-                "view": "drawn",
-                "text": "See whether that holds: label a page drawn by chance",
-                "why": "The proposals look right, judged by pictures that you chose. Chance chooses without favour.",
-            }
-        return {
-            "view": "sure",
-            "text": "Accept what is most sure, page by page",
-            "why": "The proposals are mostly right: select those that aren't and reject them, accept the others.",
-        }
-    return {
-        "view": "unsure",
-        "text": "Label what is least sure",
-        "why": "That is where the classes touch, and where a label teaches most.",
-    }
-
-
-def _summary(result: Classification, sure: float) -> list[str]:
-    labelled = sum(result.counts.values())
-    lines = []
-    if result.estimated_accuracy is None or result.interval is None:
-        single = [name for name, number in sorted(result.counts.items()) if number < 2]
-        lines.append(
-            "How good are the proposals? That can't be said yet: give every class at least two labelled pictures "
-            + (f"(so far only one: {', '.join(single)})." if single else "by hand, not by accepting proposals.")
-        )
-    else:
-        if expected := result.expected(sure):
-            likely, (low, high) = _percent(expected.accuracy), (round(100 * share) for share in expected.interval)
-            about = f"About {likely} % of the {expected.images:,} proposals should be right"
-            if expected.images == 1:
-                about = f"The one proposal should be right, by about {likely} %"
-            lines.append(f"{about} (very likely {low} to {high} %).")
-        hidden, (low, high) = _percent(result.estimated_accuracy), (round(100 * share) for share in result.interval)
-        which = f"{result.judged_on:,} pictures that chance has drawn" if result.drawn else "your own labelled pictures"
-        lines.append(f"Of {which}, each hidden in turn, {hidden} % ({low} to {high} %).")
-    strange = int((~result.familiar).sum())
-    if strange:
-        many = "1 picture is" if strange == 1 else f"{strange:,} pictures are"
-        lines.append(f"{many} unlike all of those: nothing can be said of {'it' if strange == 1 else 'them'}.")
-    has = int((result.sure(sure) & ~result.labelled).sum())
-    left = len(result.images) - labelled - has
-    lines.append(f"{labelled:,} labelled by hand, {has:,} proposed, {left:,} {DOUBT} as yet.")
-    return lines
-
-
-def _methods(result: Classification) -> str:
-    if not result.compared:
-        return f"Told apart by {result.method}."
-    each = ", ".join(f"{item.method} {100 * item.accuracy:.0f} %" for item in result.compared)
-    return (
-        "Each labelled picture was hidden in turn and named from the others. Told apart by "
-        f"{result.method}, which named most of them rightly ({each})."
-    )

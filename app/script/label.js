@@ -92,12 +92,12 @@ function drawBarOfDoubt() {
 }
 
 function drawRunning() {
-  const { what, done, total } = value.running;
+  const { step, done, total } = value.running;
   return make(
     "div",
     { class: "pending", role: "status" },
     make("progress", total ? { max: total, value: done } : {}),
-    make("span", {}, total ? `${what}: ${done.toLocaleString()} of ${total.toLocaleString()}` : `${what} …`),
+    make("span", {}, total ? `${step}: ${done.toLocaleString()} of ${total.toLocaleString()}` : `${step} …`),
   );
 }
 
