@@ -479,3 +479,10 @@ def test_the_screen_fits_a_phone(visit: Visit, site: str, screen: Label) -> None
             tab.locator("#massl-label").get_by_role("button", name=view, exact=True).tap()
             tab.wait_for_selector(f"#massl-label .order[aria-pressed='true']:text-is('{view}')")
             assert tab.evaluate("() => document.documentElement.scrollWidth") == 390
+        tab.locator("#massl-label").get_by_role("button", name="By class", exact=True).tap()
+        tab.wait_for_selector("#massl-label .tick")
+        classes = tab.locator("#massl-label .bar .class")
+        assert classes.count() == 3
+        assert not classes.first.is_visible()  # nothing is selected: the bar is one line
+        tab.locator("#massl-label .tick").first.tap()
+        classes.first.wait_for(state="visible")
