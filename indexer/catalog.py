@@ -22,6 +22,8 @@ VERSION = 3
 # states holds. The plus keeps SQLite from going by that index, through every image: it takes a state to be rare.
 READY = "+state = 'ready'"
 
+_UNCHANGING = "immutable=1"
+
 _SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE images (
@@ -199,7 +201,7 @@ class Catalog:
     @contextmanager
     def reading_from_threads(self) -> Iterator[Callable[[str, Sequence[Any]], list[tuple[Any, ...]]]]:
         """A query function over a connection of its own that threads take turns at, and that is closed at the end."""
-        connection = self._connect(check_same_thread=False)
+        connection = self._connect(self._opening(), check_same_thread=False)
         turn = threading.Lock()
 
         def read(query: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
@@ -263,12 +265,15 @@ class Catalog:
                 f"the index in {self.path.parent} is no longer there; if its disk was unplugged bring it back, if it "
                 "was deleted run `massl index` again"
             ) from None
-        identity = found.st_dev, found.st_ino
+        opening = self._opening()
+        identity: tuple[object, ...] = found.st_dev, found.st_ino, opening
+        if opening == _UNCHANGING:
+            identity += (found.st_mtime_ns,)  # it changed all the same
         if connection is not None and self._local.identity != identity and not connection.in_transaction:
             connection.close()
             connection = None
         if connection is None:
-            connection = self._connect()
+            connection = self._connect(opening)
             self._local.identity = identity
             # Every commit survives a kill of the process; only a power cut can take the last ones, never the file.
             connection.execute("PRAGMA synchronous = NORMAL")
@@ -276,12 +281,27 @@ class Catalog:
             self._local.connection = connection
         return connection
 
-    def _connect(self, check_same_thread: bool = True) -> sqlite3.Connection:
-        if self.path.exists() and not self.can_be_written():
-            address = f"{self.path.resolve().as_uri()}?immutable=1"
-            return sqlite3.connect(address, uri=True, isolation_level=None, check_same_thread=check_same_thread)
-        connection = sqlite3.connect(self.path, isolation_level=None, timeout=30, check_same_thread=check_same_thread)
-        connection.execute("PRAGMA journal_mode = WAL")
+    def _opening(self) -> str:
+        """How SQLite is to open it: to write it, or to read it alone."""
+        if self.can_be_written():
+            return ""
+        # Whoever writes it keeps what is new in a log beside it, which SQLite reads unless it is told that the file
+        # doesn't change. It has to be told so where there is no log, as it could make none.
+        return "mode=ro" if self._beside("-wal").exists() else _UNCHANGING
+
+    def _beside(self, ending: str) -> Path:
+        return self.path.with_name(self.path.name + ending)
+
+    def _connect(self, opening: str, check_same_thread: bool = True) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            f"{self.path.resolve().as_uri()}?{opening}" if opening else self.path,
+            uri=bool(opening),
+            isolation_level=None,
+            timeout=30,
+            check_same_thread=check_same_thread,
+        )
+        if not opening:
+            connection.execute("PRAGMA journal_mode = WAL")
         return connection
 
     def _trouble(self, detail: str) -> MasslError:

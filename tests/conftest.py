@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator
@@ -47,6 +48,16 @@ def indexed(photos: Path, index_of_photos: Path) -> Path:
     """`photos`, indexed."""
     shutil.copytree(index_of_photos, photos / ".massl")
     return photos
+
+
+@pytest.fixture
+def bound() -> list[str]:
+    """What stands before a command so that permissions bind it, as they don't bind root."""
+    if os.getuid() != 0:
+        return []
+    if not shutil.which("setpriv"):
+        pytest.skip("as root this needs setpriv")
+    return ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-all"]
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from indexer import Collection
+from indexer import Collection, Encoder
 from tests.cli.test_commands import failed
 from tests.indexer.tiny import picture, write_encoder
 
@@ -135,12 +135,9 @@ def test_a_full_disk_says_so_and_loses_nothing(massl, folder: Path, encoder_file
     assert told["unchanged"] == before
 
 
-def test_a_folder_that_can_not_be_written_is_indexed_elsewhere(folder: Path, encoder_file: Path) -> None:
-    bound: list[str] = []
-    if os.getuid() == 0:  # whom permissions don't bind, unless that power is taken away
-        if not shutil.which("setpriv"):
-            pytest.skip("as root this needs setpriv")
-        bound = ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-all"]
+def test_a_folder_that_can_not_be_written_is_indexed_elsewhere(
+    folder: Path, encoder_file: Path, bound: list[str]
+) -> None:
     elsewhere = folder.parent / "elsewhere"
     folder.chmod(0o555)
     try:
@@ -158,6 +155,70 @@ def test_a_folder_that_can_not_be_written_is_indexed_elsewhere(folder: Path, enc
         assert "40 images indexed" in done.stderr
     finally:
         folder.chmod(0o755)
+
+
+def test_an_index_that_can_only_be_read_is_read_as_it_is_whoever_has_it_open(
+    folder: Path, encoder_file: Path, bound: list[str]
+) -> None:
+    index = folder / ".massl"
+    collection = Collection.create(folder, Encoder.load(encoder_file))
+    listen = (
+        "import sys\n"
+        "from indexer import Collection\n"
+        "collection = Collection.open(sys.argv[1])\n"
+        "for line in sys.stdin: print(len(collection), len(collection.labels()), flush=True)\n"
+    )
+    index.chmod(0o555)
+    (index / "catalog.sqlite").chmod(0o444)
+
+    def listening() -> subprocess.Popen[str]:
+        command = [*bound, sys.executable, "-c", listen, str(folder)]
+        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def seen(reader: subprocess.Popen[str]) -> list[int]:
+        assert reader.stdin and reader.stdout
+        reader.stdin.write("\n")
+        reader.stdin.flush()
+        return [int(number) for number in reader.stdout.readline().split()]
+
+    def change(label: str, images: list[int]) -> None:
+        index.chmod(0o755)
+        (index / "catalog.sqlite").chmod(0o644)
+        collection.update()
+        collection.add_labels(label, images, "me")
+        (index / "catalog.sqlite").chmod(0o444)
+        index.chmod(0o555)
+
+    with listening() as reader:
+        try:
+            assert seen(reader) == [0, 0]
+            change("a", [1, 2, 3])  # stays open: what it wrote lies in the write-ahead log
+            assert (index / "catalog.sqlite-wal").stat().st_size > 0
+            assert seen(reader) == [40, 3]
+            with listening() as another:
+                assert seen(another) == [40, 3]
+                another.communicate()
+            collection.catalog.close()
+            assert seen(reader) == [40, 3]
+            change("b", [1, 2, 3, 4])
+            assert seen(reader) == [40, 4]
+        finally:
+            reader.communicate()
+            index.chmod(0o755)
+    collection.catalog.close()
+    for left in index.glob("catalog.sqlite-*"):
+        left.unlink()
+    index.chmod(0o555)
+    try:
+        with listening() as reader:  # nobody has it open, and SQLite may put no file of its own beside it
+            assert seen(reader) == [40, 4]
+            change("a", [7])
+            collection.catalog.close()
+            assert not (index / "catalog.sqlite-wal").exists()
+            assert seen(reader) == [40, 5]  # opened and closed between two looks
+            reader.communicate()
+    finally:
+        index.chmod(0o755)
 
 
 def test_an_index_of_a_newer_version_is_left_alone(massl, folder: Path, encoder_file: Path) -> None:
