@@ -8,7 +8,6 @@ written to again, so that whoever has it mapped goes on reading what they opened
 from __future__ import annotations
 
 import hashlib
-import os
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from indexer.catalog import Catalog
 from indexer.ladder import Ladder, Measured, unit
 from indexer.vectors import CatalogVectors, Engine, Preparing, VectorIndex
 from massl.errors import MasslError
+from massl.writing import put, remove_older, temporary
 
 SMALL = 20_000  # vectors that are indexed anew in less time than anyone notices
 _TRIES = 3  # another process may put a newer file in a file's place while we are about to open it
@@ -192,18 +192,20 @@ class CollectionIndex:
         engine, index, measured = self._ladder.build(CatalogVectors(self._catalog), preparing)
         file = None
         try:
-            file, digest = _write(engine, index, self._folder)
+            name, digest = _write(engine, index, self._folder)
             with self._catalog.writing() as connection:
                 connection.executemany(
                     "INSERT OR REPLACE INTO meta VALUES (?, ?)",
                     [
-                        ("vectors_file", file),
+                        ("vectors_file", name),
                         ("vectors_sha256", digest),
                         ("vectors_measured", measured.to_json()),
                         ("vectors_change", str(state.last)),
                     ],
                 )
                 connection.execute("DELETE FROM changes WHERE number <= ?", [state.last])
+            file = name
+            remove_older(self._folder / file, "vectors-*.faiss")
             index = engine.read(self._folder / file)  # mapped: its memory is given back, and shared by processes
             index.effort = measured.effort
         except (MasslError, OSError):
@@ -222,26 +224,18 @@ def _tidy(opened: _Opened) -> int:
 
 
 def _write(engine: Engine, index: VectorIndex, folder: Path) -> tuple[str, str]:
-    """Writes `vectors-<hash>.faiss` whole or not at all, and removes older ones; returns its name and SHA-256.
+    """Writes `vectors-<hash>.faiss`, whole or not at all; returns its name and SHA-256.
 
     Raises:
         OSError: the disk is full or can't be written.
     """
-    temporary = folder / f"vectors.{os.getpid()}.tmp"
-    try:
-        engine.write(index, temporary)
-        with temporary.open("rb") as file:
+    with temporary(folder) as written:
+        engine.write(index, written)
+        with written.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-            os.fsync(file.fileno())
-        path = folder / f"vectors-{digest[:16]}.faiss"
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-    for old in folder.glob("vectors-*.faiss"):
-        if old != path:
-            old.unlink(missing_ok=True)
-    return path.name, digest
+        name = f"vectors-{digest[:16]}.faiss"
+        put(written, folder / name)
+    return name, digest
 
 
 def _digest(path: Path) -> str | None:

@@ -26,6 +26,7 @@ from indexer import layout
 from indexer.catalog import READY, Catalog
 from indexer.vectors import CatalogVectors
 from massl.errors import MasslError
+from massl.writing import remove_older, whole
 
 KEPT = 0.9  # share of the images that must have a point already for the others to be put among them; else all is redone
 _FORMAT = "1"
@@ -241,13 +242,9 @@ class CollectionMap:
         data = buffer.getvalue()
         digest = hashlib.sha256(data).hexdigest()
         path = self._folder / f"map-{digest[:16]}.npz"
-        temporary = self._folder / f"map.{os.getpid()}.tmp"
         try:
-            with temporary.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
+            with whole(path) as written:
+                written.write_bytes(data)
             self._catalog.set_meta(
                 {
                     "map_format": _FORMAT,
@@ -258,11 +255,8 @@ class CollectionMap:
                 }
             )
         except (OSError, MasslError):  # a read-only or full disk costs the cache, not the map
-            temporary.unlink(missing_ok=True)
             return
-        for old in self._folder.glob("map-*.npz"):
-            if old != path:
-                old.unlink(missing_ok=True)
+        remove_older(path, "map-*.npz")
 
     def _read(self) -> _Made | None:
         """The map that the catalog names, if it is there and whole."""

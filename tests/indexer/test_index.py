@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import os
 import shutil
 import sqlite3
 from pathlib import Path
@@ -169,6 +172,46 @@ def test_a_folder_that_can_not_be_written_costs_the_file_alone(tmp_path: Path) -
     assert not built
     check(catalog, index)
     assert sorted(path.name.split("-")[0] for path in tmp_path.iterdir() if "vectors" in path.name) == []
+
+
+def test_the_file_is_kept_where_only_what_may_be_written_can_be_flushed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flush = os.fsync
+
+    def as_on_windows(file: int) -> None:
+        if fcntl.fcntl(file, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+            raise OSError(errno.EBADF, "Bad file descriptor")
+        flush(file)
+
+    monkeypatch.setattr(os, "fsync", as_on_windows)
+    check(catalog_of(tmp_path, 300), CollectionIndex(Catalog(tmp_path / "catalog.sqlite"), tmp_path, SMALL_STEPS))
+    assert len(list(tmp_path.glob("vectors-*.faiss"))) == 1
+
+
+def test_an_older_file_that_somebody_has_mapped_is_left_for_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    catalog = catalog_of(tmp_path, 300)
+    index = CollectionIndex(catalog, tmp_path, SMALL_STEPS)
+    index.get(quiet)
+    (old,) = tmp_path.glob("vectors-*.faiss")
+    remove = Path.unlink
+
+    def as_on_windows(path: Path, missing_ok: bool = False) -> None:
+        if path == old:
+            raise PermissionError(errno.EACCES, "The process cannot access the file")
+        remove(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", as_on_windows)
+    add(catalog, range(300, 400))
+    index.get(quiet, tidy=True)
+    assert CollectionIndex(catalog, tmp_path, SMALL_STEPS).is_current()
+    assert len(list(tmp_path.glob("vectors-*.faiss"))) == 2
+    monkeypatch.undo()
+    add(catalog, range(400, 500))
+    index.get(quiet, tidy=True)
+    assert len(list(tmp_path.glob("vectors-*.faiss"))) == 1
 
 
 def test_a_catalog_that_notes_no_changes_is_brought_up_to_date(tmp_path: Path) -> None:

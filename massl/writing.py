@@ -1,0 +1,78 @@
+"""Files written whole or not at all, and the older ones that they take the place of."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+FORGOTTEN = 3600  # seconds without a change after which a temporary file is a killed process's
+
+
+@contextmanager
+def whole(path: Path, flush: bool = True) -> Iterator[Path]:
+    """A name to write to; what lies there at the end takes the name `path`, in place of what had it.
+
+    Whatever happens within, an exception, a kill or a full disk, `path` is what it was before.
+
+    Args:
+        path: the file to write; its folder is there.
+        flush: see `put`.
+
+    Raises:
+        OSError: it can't be written.
+    """
+    with temporary(path.parent) as written:
+        yield written
+        put(written, path, flush)
+
+
+@contextmanager
+def temporary(folder: Path) -> Iterator[Path]:
+    """A name in a folder that nobody else has, to write to and to `put` in its place; else the file goes at the end."""
+    path = folder / f".massl-{secrets.token_hex(8)}.tmp"
+    try:
+        yield path
+    finally:
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
+def put(written: Path, path: Path, flush: bool = True) -> None:
+    """Gives a file that is written the name `path`, in place of what had it.
+
+    Args:
+        written: lies in the same folder.
+        path: its name from now on.
+        flush: wait until the disk has it, so that a power cut leaves no half of it either.
+
+    Raises:
+        OSError: it can't be.
+    """
+    if flush:
+        with written.open("r+b") as file:  # Windows flushes only what may be written to
+            os.fsync(file.fileno())
+    written.replace(path)
+
+
+def remove_older(path: Path, pattern: str) -> None:
+    """Removes the files beside `path` of that pattern, but for itself.
+
+    One that can't be removed stays until the next time: Windows keeps those that somebody reads.
+    """
+    for old in path.parent.glob(pattern):
+        if old != path:
+            with contextlib.suppress(OSError):
+                old.unlink()
+
+
+def remove_forgotten(folder: Path) -> None:
+    """Removes temporary files of processes that were killed."""
+    for left in folder.glob(".massl-*.tmp"):
+        with contextlib.suppress(OSError):
+            if time.time() - left.stat().st_mtime > FORGOTTEN:
+                left.unlink()
