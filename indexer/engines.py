@@ -1,7 +1,7 @@
 """FAISS behind the interface of `indexer.vectors`: exact, a fast scan with re-ranking, and cells.
 
 All three rank by inner product, keep ids beside the vectors, confine a filtered search inside FAISS, and open their
-file memory-mapped, so that opening costs milliseconds and memory is shared by all processes that search.
+file memory-mapped where FAISS can, so that opening costs milliseconds and memory is shared by all processes that search.
 """
 
 from __future__ import annotations
@@ -232,7 +232,10 @@ def _write(index: VectorIndex, path: Path) -> None:
 
 def _read(path: Path) -> Any:
     try:
-        return faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
+        try:
+            return faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
+        except RuntimeError:  # until 1.14.2 FAISS can't map a file on macOS
+            return faiss.read_index(str(path))
     except RuntimeError as error:
         raise OSError(str(error)) from None
 

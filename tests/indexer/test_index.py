@@ -9,6 +9,7 @@ import shutil
 import sqlite3
 from pathlib import Path
 
+import faiss
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -212,6 +213,23 @@ def test_an_older_file_that_somebody_has_mapped_is_left_for_later(
     add(catalog, range(400, 500))
     index.get(quiet, tidy=True)
     assert len(list(tmp_path.glob("vectors-*.faiss"))) == 1
+
+
+@pytest.mark.parametrize("count", [300, 4_500, 6_500])
+def test_a_faiss_that_can_not_map_reads_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    read = faiss.read_index
+
+    def without_mapping(path: str, flags: int = 0) -> object:
+        if flags & faiss.IO_FLAG_MMAP_IFC:
+            raise RuntimeError("Error: 'false' failed: Not implemented")
+        return read(path, flags)
+
+    monkeypatch.setattr(faiss, "read_index", without_mapping)
+    catalog = catalog_of(tmp_path, count)
+    check(catalog, CollectionIndex(catalog, tmp_path, SMALL_STEPS))
+    built: list[tuple[str, int, int]] = []
+    CollectionIndex(catalog, tmp_path, SMALL_STEPS).get(lambda *step: built.append(step))
+    assert not built
 
 
 def test_a_catalog_that_notes_no_changes_is_brought_up_to_date(tmp_path: Path) -> None:
