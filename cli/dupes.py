@@ -132,11 +132,10 @@ def _write(plan: Path, found: Duplicates) -> None:
     """The plan as CSV, names as the bytes that they are; a file that is there is replaced whole or not at all."""
     from indexer import duplicates
     from massl.errors import MasslError
+    from massl.writing import whole
 
-    temporary = plan.with_name(f"{plan.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_bytes(os.fsencode(duplicates.plan(found)))
-        temporary.replace(plan)
+        with whole(plan) as written:
+            written.write_bytes(os.fsencode(duplicates.plan(found)))
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise MasslError(f"{plan} can't be written: {(error.strerror or str(error)).lower()}") from None

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import html
 import io
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from massl.errors import MasslError
 from massl.evaluation.accuracy import confusion
 from massl.evaluation.knn import nearest
 from massl.images import ImageError, Skipped, open_image
+from massl.writing import whole
 
 if TYPE_CHECKING:
     from cli.judges import Judge
@@ -78,10 +78,9 @@ def write_report(path: Path, task: str, results: Sequence[Result], told: Sequenc
         MasslError: it can't be written.
     """
     text = "".join(_page(task, results, told))
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_bytes(text.encode("utf-8", "backslashreplace"))
-        temporary.replace(path)
+        with whole(path) as written:
+            written.write_bytes(text.encode("utf-8", "backslashreplace"))
     except OSError as error:
         raise MasslError(f"{path} could not be written: {(error.strerror or str(error)).lower()}") from None
 

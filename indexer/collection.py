@@ -67,6 +67,7 @@ from indexer.trained import Trained
 from indexer.vectors import CatalogVectors, Preparing
 from massl.errors import MasslError
 from massl.images import CATALOG, Skipped, check_folder, check_holds_images
+from massl.writing import remove_forgotten, whole
 
 # Vectors, labels, rejected labels, which labels were merely agreed to, and which images chance has drawn.
 LabellingState = tuple[tuple[str, int], dict[int, str], dict[int, frozenset[str]], frozenset[int], frozenset[int]]
@@ -164,14 +165,8 @@ class Collection:
     def _make(cls, root: Path, folder: Path, encoder: Encoder, engines: Ladder) -> Collection:
         if (folder / CATALOG).exists():  # another process was faster
             return cls.open(root, folder, engines=engines)
-        temporary = folder / "encoder.tmp"
-        try:
-            # Under a temporary name first: a kill here must not leave half an encoder that looks whole.
-            shutil.copyfile(encoder.path, temporary)
-            temporary.replace(folder / "encoder.onnx")
-        except OSError:
-            temporary.unlink(missing_ok=True)
-            raise
+        with whole(folder / "encoder.onnx") as written:
+            shutil.copyfile(encoder.path, written)
         meta = {
             "encoder_sha256": encoder.sha256,
             "encoder_name": encoder.name,
@@ -243,6 +238,7 @@ class Collection:
         check_folder(self.root)
         with self._held(), self._noted():
             started = time.monotonic()
+            remove_forgotten(self.folder)
             if exclude is not None:
                 self.catalog.set_meta({"exclude": json.dumps([pattern for pattern in exclude if pattern])})
             if max_pixels is not None:
@@ -274,8 +270,8 @@ class Collection:
     def _take(self, encoder: Encoder) -> None:
         """Makes the collection another encoder's: every embedding goes, labels and decisions stay."""
         with self._held():
-            shutil.copyfile(encoder.path, self.folder / "encoder.tmp")
-            (self.folder / "encoder.tmp").replace(self.folder / "encoder.onnx")
+            with whole(self.folder / "encoder.onnx") as written:
+                shutil.copyfile(encoder.path, written)
             with self.catalog.writing() as connection:
                 connection.execute("UPDATE images SET embedding = NULL")
                 connection.execute("DELETE FROM meta WHERE key LIKE 'vectors_%' OR key LIKE 'calibrat%'")

@@ -7,7 +7,6 @@ the encoder's. The labels stand in the metadata, as JSON under `massl.labels`, i
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from indexer.classify import Classifier
 from indexer.encoder import Encoder
 from indexer.heads import Linear
 from massl.errors import MasslError
+from massl.writing import whole
 
 TOLERANCE = 1e-3  # of a probability: the encoder may compute in half precision
 
@@ -40,12 +40,10 @@ def write(fitted: Classifier, encoder: Encoder, path: Path) -> None:
     onnx.checker.check_model(model)
     data = model.SerializeToString()
     _verify(data, fitted, encoder)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_bytes(data)
-        temporary.replace(path)
+        with whole(path) as written:
+            written.write_bytes(data)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise MasslError(f"{path} can't be written ({error.strerror or error}); choose another place") from None
 
 

@@ -1,7 +1,7 @@
 """FAISS behind the interface of `indexer.vectors`: exact, a fast scan with re-ranking, and cells.
 
 All three rank by inner product, keep ids beside the vectors, confine a filtered search inside FAISS, and open their
-file memory-mapped where FAISS can, so that opening costs milliseconds and memory is shared by all processes that search.
+file memory-mapped where FAISS can, so that opening costs milliseconds and all processes that search share its memory.
 """
 
 from __future__ import annotations

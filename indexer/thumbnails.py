@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import threading
 from pathlib import Path
 
 from massl.images import MAX_PIXELS, THUMBNAILS, ImageError, decode, read_bytes
+from massl.writing import whole
 
 SIDE = 256  # pixels of the longer side
 LARGE = 1024  # of one that is looked at by itself
@@ -22,7 +21,6 @@ def make(original: Path, digest: str, folder: Path, max_pixels: int = MAX_PIXELS
     path = folder / THUMBNAILS / digest[:2] / (f"{digest}.webp" if side == SIDE else f"{digest}-{side}.webp")
     if path.exists():
         return path
-    temporary = path.with_suffix(f".{os.getpid()}-{threading.get_ident()}.tmp")
     try:
         content = read_bytes(original)
         if hashlib.sha256(content).hexdigest() != digest:
@@ -33,9 +31,8 @@ def make(original: Path, digest: str, folder: Path, max_pixels: int = MAX_PIXELS
         # A fresh picture of the pixels alone: nothing of the file's metadata can come along.
         clean = picture.copy()
         clean.info.clear()
-        clean.save(temporary, "WEBP", quality=80, method=2)
-        temporary.replace(path)
+        with whole(path, flush=False) as written:  # the next one needn't wait for the disk
+            clean.save(written, "WEBP", quality=80, method=2)
     except (ImageError, OSError):
-        temporary.unlink(missing_ok=True)
         return None
     return path

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from massl.errors import MasslError
+from massl.writing import remove_forgotten, whole
 
 _NAME = re.compile(r"step-(\d+)\.pt")
 
@@ -20,7 +21,7 @@ FULL = 64 << 20  # bytes free under which a failed write is put down to a full d
 
 
 def save(folder: Path, step: int, state: dict[str, Any], keep: int, best: bool = False) -> Path:
-    """Writes `step-N.pt` to a temporary name, flushes it to the disk, renames it, then removes all but the last `keep`.
+    """Writes `step-N.pt`, whole or not at all, then removes all but the last `keep`.
 
     With `best`, it is also kept as `best.pt`, in place of an earlier one.
 
@@ -28,27 +29,22 @@ def save(folder: Path, step: int, state: dict[str, Any], keep: int, best: bool =
         MasslError: it can't be written, as on a full disk; earlier checkpoints stay.
     """
     path = folder / f"step-{step:08d}.pt"
-    temporary = path.with_suffix(".tmp")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
+        remove_forgotten(folder)
+        with whole(path) as written, written.open("wb") as file:
             torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
         if best:
-            temporary.unlink(missing_ok=True)
-            try:
-                os.link(path, temporary)  # a second name for the same bytes
-            except OSError:  # a file system without such names
-                shutil.copyfile(path, temporary)
-            temporary.replace(folder / BEST)
+            with whole(folder / BEST) as written:
+                try:
+                    os.link(path, written)  # a second name for the same bytes
+                except OSError:  # a file system without such names
+                    shutil.copyfile(path, written)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
         reason = error.strerror if isinstance(error, OSError) else None
         if shutil.disk_usage(folder if folder.exists() else folder.parent).free < FULL:
             reason = "the disk is full"
         reason = reason or " ".join(str(error).split())[:160]
-        temporary.unlink(missing_ok=True)
         raise MasslError(f"{path} could not be written ({reason}); earlier checkpoints are kept") from error
     for old in _all(folder)[:-keep]:
         old.unlink(missing_ok=True)

@@ -7,7 +7,6 @@ import contextlib
 import io
 import json
 import logging
-import os
 import tempfile
 import warnings
 from collections.abc import Callable, Mapping
@@ -31,6 +30,7 @@ from massl.sources import Source as Images
 from massl.sources import find_source
 from massl.weights import EIGHT_BITS, HALF, SCALE
 from massl.whitening import OWN, SAMPLE, fit_whitening, usual_strength
+from massl.writing import whole
 
 FORMAT = 1
 # Largest difference between torch and ONNX Runtime, per value of a unit vector, by precision. int8 is judged by
@@ -181,9 +181,8 @@ def export(
     data = model.SerializeToString()
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        temporary = out.with_name(out.name + f".{os.getpid()}.tmp")
-        temporary.write_bytes(data)
-        temporary.replace(out)
+        with whole(out) as written:
+            written.write_bytes(data)
     except OSError as error:
         raise MasslError(f"{out} could not be written: {error.strerror or error}") from error
     return {

@@ -176,7 +176,8 @@ def test_an_index_that_can_only_be_read_is_read_as_it_is_whoever_has_it_open(
         return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def seen(reader: subprocess.Popen[str]) -> list[int]:
-        assert reader.stdin and reader.stdout
+        assert reader.stdin
+        assert reader.stdout
         reader.stdin.write("\n")
         reader.stdin.flush()
         return [int(number) for number in reader.stdout.readline().split()]

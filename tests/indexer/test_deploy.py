@@ -67,7 +67,7 @@ def test_the_file_is_no_encoder_s_own_and_loads_as_one_all_the_same(labelled: Co
 def test_a_place_that_cannot_be_written_gets_a_sentence(labelled: Collection, tmp_path: Path) -> None:
     with pytest.raises(MasslError, match="choose another place"):
         labelled.export_classifier(tmp_path / "nowhere" / "classifier.onnx")
-    assert list(tmp_path.glob("*.tmp")) == []
+    assert list(tmp_path.glob("**/*.tmp")) == []
 
 
 def test_one_class_makes_no_classifier(collection: Collection, tmp_path: Path) -> None:

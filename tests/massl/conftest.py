@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,6 +19,17 @@ SMALL = {
     "head_width": "32", "steps": "8", "log_every": "1", "checkpoint_every": "4", "workers": "0",
 }  # fmt: skip
 SMALL_VIT = {"backbone": "test_vit", **SMALL}
+
+
+@contextmanager
+def full_disk(room: int = 100) -> Iterator[None]:
+    """As if it were: no file may grow beyond so many bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def small_settings(images: int = 24, **overrides: str) -> Settings:

@@ -33,7 +33,7 @@ from massl.sources import find_source
 from massl.train import Interrupted, train
 from massl.weights import ALL_STAGES
 from massl.whitening import MIXED, OWN, SHRINKAGE, moments_of, whitening_of
-from tests.massl.conftest import small_settings
+from tests.massl.conftest import full_disk, small_settings
 
 
 def real_pixels(encoder: Encoder, pictures: Path) -> np.ndarray:
@@ -282,6 +282,14 @@ def test_the_file_describes_itself(run: Path, tmp_path: Path) -> None:
     assert told["architecture"] == "test_vit, patch 16"
     assert told["evaluation"] == '{"knn": {"flags": 0.5}}'
     onnx.checker.check_model(onnx.load(tmp_path / "e.onnx"))
+
+
+def test_a_full_disk_keeps_the_file_that_was_there_and_leaves_nothing_behind(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "old.onnx").write_text("old")
+    with pytest.raises(MasslError, match=r"old\.onnx could not be written"), full_disk(1000):
+        export(str(run), tmp_path / "old.onnx")
+    assert (tmp_path / "old.onnx").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["old.onnx"]
 
 
 def test_sources_that_can_not_be_read_say_why(tmp_path: Path) -> None:

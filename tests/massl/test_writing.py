@@ -2,33 +2,22 @@
 
 from __future__ import annotations
 
-import resource
-from collections.abc import Iterator
-from contextlib import contextmanager
+import os
+import time
 from pathlib import Path
 
 import pytest
 
-from massl.writing import remove_older, whole
-
-
-@contextmanager
-def full_disk() -> Iterator[None]:
-    """No file may grow beyond a hundred bytes."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+from massl.writing import FORGOTTEN, remove_forgotten, remove_older, temporary, whole
+from tests.massl.conftest import full_disk
 
 
 @pytest.mark.parametrize("flush", [True, False])
 def test_a_file_is_replaced_once_all_of_it_is_written(tmp_path: Path, flush: bool) -> None:
     path = tmp_path / "file"
     path.write_text("old")
-    with whole(path, flush) as temporary:
-        temporary.write_text("new")
+    with whole(path, flush) as written:
+        written.write_text("new")
         assert path.read_text() == "old"
     assert path.read_text() == "new"
     assert list(tmp_path.iterdir()) == [path]
@@ -37,28 +26,32 @@ def test_a_file_is_replaced_once_all_of_it_is_written(tmp_path: Path, flush: boo
 def test_on_a_full_disk_the_old_file_stays_and_nothing_is_left_behind(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_text("old")
-    with pytest.raises(OSError, match="too large"), full_disk(), whole(path) as temporary:
-        temporary.write_bytes(b"n" * 1000)
+    with pytest.raises(OSError, match="too large"), full_disk(), whole(path) as written:
+        written.write_bytes(b"n" * 1000)
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 
 
 def test_ctrl_c_leaves_nothing_behind(tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), whole(tmp_path / "file") as temporary:
-        temporary.write_text("half")
-        raise KeyboardInterrupt
+    def half() -> None:
+        with whole(tmp_path / "file") as written:
+            written.write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        half()
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_that_is_missing_is_an_error_of_the_system(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError), whole(tmp_path / "no" / "file") as temporary:
-        temporary.write_text("new")
+    with pytest.raises(FileNotFoundError), whole(tmp_path / "no" / "file") as written:
+        written.write_text("new")
 
 
 @pytest.mark.parametrize("name", ["x" * 255, "é" * 127, "." * 254 + "x"])
 def test_any_name_that_a_file_can_have_can_be_written(tmp_path: Path, name: str) -> None:
-    with whole(tmp_path / name) as temporary:
-        temporary.write_text("new")
+    with whole(tmp_path / name) as written:
+        written.write_text("new")
     assert (tmp_path / name).read_text() == "new"
 
 
@@ -75,3 +68,12 @@ def test_older_files_are_removed_and_others_left(tmp_path: Path) -> None:
     (tmp_path / "a-3").mkdir()  # can't be removed
     remove_older(tmp_path / "a-2", "a-*")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a-2", "a-3", "b-1"]
+
+
+def test_what_a_killed_process_left_is_removed_and_what_is_being_written_is_not(tmp_path: Path) -> None:
+    with temporary(tmp_path) as one, temporary(tmp_path) as other:
+        one.touch()
+        other.touch()
+        os.utime(other, (0, time.time() - FORGOTTEN - 1))
+        remove_forgotten(tmp_path)
+        assert list(tmp_path.iterdir()) == [one]
