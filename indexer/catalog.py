@@ -114,6 +114,8 @@ class Catalog:
                 connection.execute(f"PRAGMA user_version = {VERSION}")
                 connection.executemany("INSERT INTO meta VALUES (?, ?)", meta.items())
                 connection.execute("COMMIT")
+            for ending in ("-wal", "-shm"):  # an earlier catalog's, which SQLite would put into this one
+                path.with_name(path.name + ending).unlink(missing_ok=True)
             temporary.replace(path)
         except (sqlite3.Error, OSError) as error:
             temporary.unlink(missing_ok=True)

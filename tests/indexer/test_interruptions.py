@@ -188,6 +188,24 @@ def test_an_index_that_was_killed_while_it_was_made_is_made_anew(folder: Path, t
     assert Collection.create(folder, tiny_encoder).update().added == IMAGES
 
 
+def test_what_a_killed_process_left_of_a_catalog_that_was_deleted_is_not_in_a_new_one(
+    folder: Path, tiny_encoder: Encoder
+) -> None:
+    code = f"""if True:
+        import os, signal
+        from indexer import Collection, Encoder
+        collection = Collection.create({str(folder / "0")!r}, Encoder.load({str(tiny_encoder.path)!r}))
+        collection.update()
+        collection.add_labels("a", [1], "me")
+        os.kill(os.getpid(), signal.SIGKILL)"""
+    assert subprocess.run([sys.executable, "-c", code]).returncode == -signal.SIGKILL
+    (folder / "0" / ".massl" / "catalog.sqlite").unlink()
+    assert (folder / "0" / ".massl" / "catalog.sqlite-wal").stat().st_size > 0
+    collection = Collection.create(folder / "0", tiny_encoder)
+    assert (len(collection), collection.labels()) == (0, [])
+    assert list(collection.catalog.read("PRAGMA integrity_check")) == [("ok",)]
+
+
 def test_deleted_while_it_is_open_it_says_so_and_indexed_anew_it_goes_on(folder: Path, tiny_encoder: Encoder) -> None:
     looking = Collection.create(folder, tiny_encoder)
     looking.update()
