@@ -107,7 +107,7 @@ class Collection:
         folder = Path(index_dir) if index_dir else root / ".massl"
         if not (folder / CATALOG).exists():
             check_folder(root)
-            raise MasslError(f"{root} has no index yet; run: massl index {root}")
+            raise MasslError(f"{root} has no index yet; run: {health.index_command(root, folder)}")
         collection = cls(root, folder, Catalog.open(folder / CATALOG), engines)
         owner = collection.catalog.meta().get("root")
         # An index beside its images moves with them; one elsewhere could be meant for another folder.
@@ -187,7 +187,7 @@ class Collection:
             raise EncoderMismatch(
                 f"{self.root} was indexed with the encoder {meta['encoder_name']} ({meta['encoder_sha256'][:12]}), "
                 f"not with {encoder.name} ({encoder.sha256[:12]}); to embed it anew, keeping its labels, run: "
-                f"massl index {self.root} --encoder {encoder.called} --rebuild"
+                + health.index_command(self.root, self.folder, encoder.called)
             )
 
     @property
@@ -208,8 +208,8 @@ class Collection:
             if encoder.sha256 == self.catalog.meta()["encoder_sha256"]:
                 return encoder  # the copy is damaged, but it was the built-in encoder's
             raise MasslError(
-                f"the index's copy of its encoder is damaged ({error}); run: massl index {self.root} "
-                "--encoder FILE --rebuild, with the encoder file that it was made with"
+                f"the index's copy of its encoder is damaged ({error}); run: "
+                f"{health.index_command(self.root, self.folder, 'FILE')}, with the encoder file that it was made with"
             ) from None
         self.check_fits(encoder)
         return encoder
@@ -463,7 +463,8 @@ class Collection:
         if row is None or row[1] == "gone":
             if not os.path.lexists(self.root / path):
                 raise MasslError(f"{self.root / path}: there is no such image; paths are relative to {self.root}")
-            raise MasslError(f"{path} is not in the index of {self.root}; run: massl index {self.root}")
+            command = health.index_command(self.root, self.folder)
+            raise MasslError(f"{path} is not in the index of {self.root}; run: {command}")
         if row[1] == "skipped":
             raise MasslError(f"{path} could not be indexed: {row[2]}")
         return row[0]

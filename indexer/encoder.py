@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import importlib.resources
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,7 +129,7 @@ class Encoder:
     @property
     def called(self) -> str:
         """What a command takes it by."""
-        return "builtin" if self.path == builtin_encoder() else shlex.quote(str(self.path))
+        return "builtin" if self.path == builtin_encoder() else str(self.path)
 
     @property
     def has_patches(self) -> bool:

@@ -127,13 +127,13 @@ def behind(
     return Behind(new, changed, sum(row.state == "ready" for row in rows.values()))
 
 
-def index_command(root: Path, folder: Path, encoder: Path | None = None) -> str:
+def index_command(root: Path, folder: Path, encoder: Path | str | None = None) -> str:
     """The command that brings a collection up to date, or gives it another encoder.
 
     Args:
         root: where its images are.
         folder: where its index is.
-        encoder: the file of the other encoder.
+        encoder: the file of the other encoder, or `builtin`.
     """
     command = f"massl index {shlex.quote(str(root))}"
     if folder != root / ".massl":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -173,6 +174,32 @@ def test_a_damaged_copy_of_another_encoder_says_how_to_go_on(collection: Collect
     (collection.root / ".massl" / "encoder.onnx").write_bytes(b"cut")
     with pytest.raises(MasslError, match=r"copy of its encoder is damaged .* --encoder FILE --rebuild"):
         _ = Collection.open(collection.root).encoder
+
+
+def test_the_way_out_of_an_error_leads_to_the_index_that_is_there(
+    photos: Path, tmp_path: Path, tiny_encoder: Encoder, other_encoder: Encoder
+) -> None:
+    root, index = photos.rename(tmp_path / "my photos"), tmp_path / "it's here"
+
+    def command(error: MasslError) -> list[str]:
+        return shlex.split(str(error).partition("run: ")[2].partition(", with")[0])
+
+    with pytest.raises(MasslError, match="has no index yet") as missing:
+        Collection.open(root, index)
+    wanted = ["massl", "index", str(root), "--index-dir", str(index)]
+    assert command(missing.value) == wanted
+    collection = Collection.create(root, tiny_encoder, index)
+    with pytest.raises(MasslError, match="is not in the index") as unknown:
+        collection.image_id(f"flag/{sorted(os.listdir(root / 'flag'))[0]}")
+    assert command(unknown.value) == wanted
+    with pytest.raises(EncoderMismatch) as refused:
+        collection.check_fits(other_encoder)
+    assert command(refused.value) == [*wanted, "--encoder", str(other_encoder.path), "--rebuild"]
+    for copy in index.glob("encoder*.onnx"):
+        copy.write_bytes(b"cut")
+    with pytest.raises(MasslError, match="copy of its encoder is damaged") as damaged:
+        _ = Collection.open(root, index).encoder
+    assert command(damaged.value) == [*wanted, "--encoder", "FILE", "--rebuild"]
 
 
 # Searching ------------------------------------------------------------------------------------------------------------
