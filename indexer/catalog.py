@@ -100,7 +100,7 @@ class Catalog:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise _cannot_write(path.parent, error.strerror or str(error)) from None
+            raise cannot_write(path.parent, error.strerror or str(error)) from None
         # Under another name first: a kill here must not leave an empty catalog that looks like a damaged one.
         temporary = path.with_name(f"{path.name}.new")
         try:
@@ -119,7 +119,7 @@ class Catalog:
             temporary.replace(path)
         except (sqlite3.Error, OSError) as error:
             temporary.unlink(missing_ok=True)
-            raise _cannot_write(path.parent, str(error)) from None
+            raise cannot_write(path.parent, str(error)) from None
         return cls(path)
 
     @classmethod
@@ -309,7 +309,7 @@ class Catalog:
     def _trouble(self, detail: str) -> MasslError:
         """What to say of an error of SQLite's: the disk's fault, or a damaged file."""
         if any(word in detail for word in ("full", "I/O", "readonly", "unable to open", "locked")):
-            return _cannot_write(self.path.parent, detail)
+            return cannot_write(self.path.parent, detail)
         return MasslError(
             f"{self.path} is damaged ({detail}); move the folder {self.path.parent} away, keep it as it holds your "
             "labels, and run `massl index` again"
@@ -338,7 +338,8 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _cannot_write(folder: Path, detail: str) -> MasslError:
+def cannot_write(folder: Path, detail: str) -> MasslError:
+    """What to say where a collection's folder can't be written, and what the system says of it."""
     # Of what the system says and of SQLite's own words.
     help_ = "" if "read" in detail.lower() or "permi" in detail.lower() else "free some space, or "
-    return MasslError(f"{folder} can't be written ({detail}); {help_}put the index elsewhere with --index-dir")
+    return MasslError(f"{folder} can't be written ({detail}); {help_}choose another place with --index-dir")

@@ -41,7 +41,7 @@ from indexer import (
     trained,
 )
 from indexer.calibration import Calibration
-from indexer.catalog import READY, Catalog, now, to_bytes
+from indexer.catalog import READY, Catalog, cannot_write, now, to_bytes
 from indexer.choosing import choose
 from indexer.classify import Classification, Classifier, classify, examples, train
 from indexer.comparing import Beside, Comparison
@@ -67,7 +67,10 @@ from indexer.trained import Trained
 from indexer.vectors import CatalogVectors, Preparing
 from massl.errors import MasslError
 from massl.images import CATALOG, Skipped, check_folder, check_holds_images
-from massl.writing import remove_forgotten, whole
+from massl.writing import remove_forgotten, remove_older, whole
+
+# Collections' copies of encoders, and nobody's own encoder that lies in the folder too.
+_COPIES = f"encoder-{'[0-9a-f]' * 16}.onnx"
 
 # Vectors, labels, rejected labels, which labels were merely agreed to, and which images chance has drawn.
 LabellingState = tuple[tuple[str, int], dict[int, str], dict[int, frozenset[str]], frozenset[int], frozenset[int]]
@@ -157,16 +160,13 @@ class Collection:
         except filelock.Timeout:
             raise CollectionBusy(f"{root} is being indexed by another process; try again in a moment") from None
         except OSError as error:
-            raise MasslError(
-                f"{folder} can't be written ({error.strerror or error}); choose another place with --index-dir"
-            ) from None
+            raise cannot_write(folder, error.strerror or str(error)) from None
 
     @classmethod
     def _make(cls, root: Path, folder: Path, encoder: Encoder, engines: Ladder) -> Collection:
         if (folder / CATALOG).exists():  # another process was faster
             return cls.open(root, folder, engines=engines)
-        with whole(folder / "encoder.onnx") as written:
-            shutil.copyfile(encoder.path, written)
+        copy = _keep(encoder, folder)
         meta = {
             "encoder_sha256": encoder.sha256,
             "encoder_name": encoder.name,
@@ -178,6 +178,7 @@ class Collection:
         }
         collection = cls(root, folder, Catalog.create(folder / CATALOG, meta), engines)
         collection._encoder = encoder
+        remove_older(copy, _COPIES)
         return collection
 
     def check_fits(self, encoder: Encoder | None) -> None:
@@ -200,9 +201,9 @@ class Collection:
             return self._encoder
 
     def _own_encoder(self) -> Encoder:
-        copy = self.folder / "encoder.onnx"
+        copy = _copy(self.folder, self.catalog.meta()["encoder_sha256"])
         try:
-            encoder = Encoder.load(copy)
+            encoder = Encoder.load(copy if copy.exists() else self.folder / "encoder.onnx")  # as it was called before
         except MasslError as error:
             encoder = Encoder.load()
             if encoder.sha256 == self.catalog.meta()["encoder_sha256"]:
@@ -270,8 +271,10 @@ class Collection:
     def _take(self, encoder: Encoder) -> None:
         """Makes the collection another encoder's: every embedding goes, labels and decisions stay."""
         with self._held():
-            with whole(self.folder / "encoder.onnx") as written:
-                shutil.copyfile(encoder.path, written)
+            try:
+                copy = _keep(encoder, self.folder)
+            except OSError as error:
+                raise cannot_write(self.folder, error.strerror or str(error)) from None
             with self.catalog.writing() as connection:
                 connection.execute("UPDATE images SET embedding = NULL")
                 connection.execute("DELETE FROM meta WHERE key LIKE 'vectors_%' OR key LIKE 'calibrat%'")
@@ -285,6 +288,7 @@ class Collection:
                     ],
                 )
             self._encoder = encoder
+            remove_older(copy, _COPIES)
 
     def _held(self) -> filelock.AcquireReturnProxy:
         """The lock that keeps a second indexer out, taken; released at the end of a `with`."""
@@ -294,9 +298,7 @@ class Collection:
             holder = self.catalog.meta().get("holder", "another process")
             raise CollectionBusy(f"{self.root} is being indexed by {holder}; try again when it has finished") from None
         except OSError as error:
-            raise MasslError(
-                f"{self.folder} can't be written ({error.strerror or error}); choose another place with --index-dir"
-            ) from None
+            raise cannot_write(self.folder, error.strerror or str(error)) from None
         self.catalog.set_meta({"holder": f"process {os.getpid()}"})
         return held
 
@@ -885,6 +887,23 @@ class Collection:
 
     def _bytes(self) -> int:
         return sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
+
+
+def _copy(folder: Path, sha256: str) -> Path:
+    """A collection's copy of an encoder: named by its content, so that a kill never leaves it beside another's name."""
+    return folder / f"encoder-{sha256[:16]}.onnx"
+
+
+def _keep(encoder: Encoder, folder: Path) -> Path:
+    """Puts a copy of an encoder into a collection's folder.
+
+    Raises:
+        OSError: it can't be written.
+    """
+    copy = _copy(folder, encoder.sha256)
+    with whole(copy) as written:
+        shutil.copyfile(encoder.path, written)
+    return copy
 
 
 def _several(given: str | Sequence[str]) -> tuple[str, ...]:

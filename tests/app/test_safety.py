@@ -51,7 +51,7 @@ def guarded(photos: Path, collection: Collection, site: str) -> Iterator[tuple[s
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(CANARY)
     originals = [photos / path for _, path in collection.images(5)]
-    own = [collection.folder / name for name in ("catalog.sqlite", "encoder.onnx")]
+    own = [collection.folder / "catalog.sqlite", *collection.folder.glob("encoder-*.onnx")]
     paths = [*hidden, *originals, *own, Path("/etc/passwd"), Path(__file__), Path("/proc/self/environ")]
     known = [CANARY.encode(), b"SQLite format 3", b"root:x:0:", b"held against a running server"]
     known += [path.read_bytes()[100:200] for path in originals] + [own[1].read_bytes()[1000:1100]]

@@ -16,6 +16,7 @@ from PIL import Image
 from indexer import Collection, Encoder, EncoderMismatch, Query, indexing
 from indexer import query as queries
 from massl.errors import MasslError
+from tests.massl.conftest import full_disk
 
 
 def answers(collection: Collection) -> dict[str, list[tuple[float, str]]]:
@@ -163,15 +164,36 @@ def test_an_interrupted_rebuild_can_be_searched_and_goes_on(collection: Collecti
     assert len(half.search(query, 5)) == 5
 
 
+def test_a_rebuild_on_a_full_disk_changes_nothing(collection: Collection, other_encoder: Encoder) -> None:
+    with pytest.raises(MasslError, match=r"can't be written \(File too large\)"), full_disk(1_000_000):
+        Collection.create(collection.root, other_encoder, rebuild=True)
+    again = Collection.open(collection.root)
+    assert again.encoder.sha256 == collection.encoder.sha256
+    assert len(again.search([Query(image=1)], 5)) == 5
+    assert list(collection.folder.glob("*.tmp")) == []
+
+
+def test_a_copy_under_the_name_that_it_had_before_is_found(collection: Collection, other_encoder: Encoder) -> None:
+    Collection.create(collection.root, other_encoder, rebuild=True)
+    (copy,) = collection.folder.glob("encoder*.onnx")
+    copy.rename(collection.folder / "encoder.onnx")
+    again = Collection.open(collection.root)
+    assert again.encoder.sha256 == other_encoder.sha256
+    Collection.create(collection.root, again.encoder, rebuild=True)
+    assert Collection.open(collection.root).encoder.path == copy
+
+
 def test_a_damaged_copy_of_the_built_in_encoder_is_done_without(collection: Collection) -> None:
-    (collection.root / ".massl" / "encoder.onnx").write_bytes(b"cut")
+    (copy,) = collection.folder.glob("encoder*.onnx")
+    copy.write_bytes(b"cut")
     again = Collection.open(collection.root)
     assert again.search([Query.of_file(sorted(collection.root.glob("flag/*"))[0])], 1)[0].match == "same"
 
 
 def test_a_damaged_copy_of_another_encoder_says_how_to_go_on(collection: Collection, other_encoder: Encoder) -> None:
     Collection.create(collection.root, other_encoder, rebuild=True).update()
-    (collection.root / ".massl" / "encoder.onnx").write_bytes(b"cut")
+    (copy,) = collection.folder.glob("encoder*.onnx")
+    copy.write_bytes(b"cut")
     with pytest.raises(MasslError, match=r"copy of its encoder is damaged .* --encoder FILE --rebuild"):
         _ = Collection.open(collection.root).encoder
 
@@ -330,10 +352,8 @@ def test_an_index_elsewhere_belongs_to_one_folder(photos: Path, encoder: Encoder
 
 
 def test_a_disk_error_is_not_called_damage(collection: Collection) -> None:
-    assert "; free some space, or put the index elsewhere" in str(
-        collection.catalog._trouble("database or disk is full")
-    )
-    assert "; put the index elsewhere" in str(collection.catalog._trouble("attempt to write a readonly database"))
+    assert "; free some space, or choose another place" in str(collection.catalog._trouble("database or disk is full"))
+    assert "; choose another place" in str(collection.catalog._trouble("attempt to write a readonly database"))
     assert "is damaged" in str(collection.catalog._trouble("database disk image is malformed"))
 
 

@@ -188,6 +188,39 @@ def test_an_index_that_was_killed_while_it_was_made_is_made_anew(folder: Path, t
     assert Collection.create(folder, tiny_encoder).update().added == IMAGES
 
 
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_rebuild_that_is_killed_leaves_the_old_encoder_or_the_new_one(
+    folder: Path, tiny_encoder: Encoder, tmp_path: Path, moment: str
+) -> None:
+    root = folder / "0"
+    Collection.create(root, tiny_encoder).update()
+    wider = Encoder.load(write_encoder(tmp_path / "wider.onnx", "wider", dim=24), threads=1)
+    code = f"""if True:
+        import os, signal, sqlite3
+        from indexer import Collection, Encoder, catalog
+        class Killed(sqlite3.Connection):
+            forgotten = False
+            def execute(self, statement, *arguments):
+                last = self.forgotten and statement == "COMMIT"
+                self.forgotten |= "embedding = NULL" in statement
+                if last and {moment!r} == "before":
+                    os.kill(os.getpid(), signal.SIGKILL)
+                found = super().execute(statement, *arguments)
+                if last:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return found
+        connect = sqlite3.connect
+        catalog.sqlite3.connect = lambda *a, **k: connect(*a, factory=Killed, **k)
+        Collection.create({str(root)!r}, Encoder.load({str(wider.path)!r}), rebuild=True)"""
+    assert subprocess.run([sys.executable, "-c", code]).returncode == -signal.SIGKILL
+    found = Collection.open(root)
+    assert found.encoder.sha256 == (tiny_encoder if moment == "before" else wider).sha256
+    assert found.update().embedded == (0 if moment == "before" else 143)
+    rebuilt = Collection.create(root, wider, rebuild=True)
+    assert rebuilt.update().embedded == 143
+    assert len(list(rebuilt.folder.glob("encoder*"))) == 1
+
+
 def test_what_a_killed_process_left_of_a_catalog_that_was_deleted_is_not_in_a_new_one(
     folder: Path, tiny_encoder: Encoder
 ) -> None:
