@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 import threading
@@ -23,6 +24,8 @@ VERSION = 3
 READY = "+state = 'ready'"
 
 _UNCHANGING = "immutable=1"
+
+_FULL = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)  # a disk that is full fails in either way
 
 _SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -100,7 +103,7 @@ class Catalog:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise cannot_write(path.parent, error.strerror or str(error)) from None
+            raise cannot_write(path.parent, error) from None
         # Under another name first: a kill here must not leave an empty catalog that looks like a damaged one.
         temporary = path.with_name(f"{path.name}.new")
         try:
@@ -119,7 +122,7 @@ class Catalog:
             temporary.replace(path)
         except (sqlite3.Error, OSError) as error:
             temporary.unlink(missing_ok=True)
-            raise cannot_write(path.parent, str(error)) from None
+            raise cannot_write(path.parent, error) from None
         return cls(path)
 
     @classmethod
@@ -130,11 +133,9 @@ class Catalog:
             MasslError: missing, damaged, or written by a newer version.
         """
         catalog = cls(path)
-        try:
-            (version,) = catalog.read("PRAGMA user_version").__next__()
-            catalog.meta()
-        except StopIteration:
-            raise catalog._trouble("it holds no version") from None
+        ((version,),) = catalog.read("PRAGMA user_version")
+        if version < 1:
+            raise catalog._damaged("it holds no version")
         if version > VERSION:
             raise MasslError(f"{path} was written by a newer version of massl (format {version}); update massl")
         if version < VERSION and catalog.can_be_written():
@@ -156,8 +157,9 @@ class Catalog:
     @contextmanager
     def snapshot(self) -> Iterator[None]:
         """All that is read within is of one moment."""
-        connection = self._connection()
-        connection.execute("BEGIN")
+        with self._explained():
+            connection = self._connection()
+            connection.execute("BEGIN")
         try:
             yield
         finally:
@@ -173,10 +175,8 @@ class Catalog:
         Raises:
             MasslError: the file is damaged, or the disk it lies on is full or gone.
         """
-        try:
+        with self._explained():
             return iter(self._connection().execute(query, tuple(values)).fetchall())
-        except sqlite3.Error as error:
-            raise self._trouble(str(error)) from error
 
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
@@ -185,8 +185,8 @@ class Catalog:
         Raises:
             MasslError: the disk is full or the file can't be written.
         """
-        connection = self._connection()
-        try:
+        with self._explained():
+            connection = self._connection()
             connection.execute("BEGIN IMMEDIATE")
             try:
                 yield connection
@@ -195,10 +195,6 @@ class Catalog:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 raise
-        except sqlite3.IntegrityError:
-            raise
-        except sqlite3.Error as error:
-            raise self._trouble(str(error)) from error
 
     @contextmanager
     def reading_from_threads(self) -> Iterator[Callable[[str, Sequence[Any]], list[tuple[Any, ...]]]]:
@@ -207,7 +203,7 @@ class Catalog:
         turn = threading.Lock()
 
         def read(query: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
-            with turn:
+            with turn, self._explained():
                 return connection.execute(query, values).fetchall()
 
         try:
@@ -306,10 +302,34 @@ class Catalog:
             connection.execute("PRAGMA journal_mode = WAL")
         return connection
 
-    def _trouble(self, detail: str) -> MasslError:
-        """What to say of an error of SQLite's: the disk's fault, or a damaged file."""
-        if any(word in detail for word in ("full", "I/O", "readonly", "unable to open", "locked")):
-            return cannot_write(self.path.parent, detail)
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Says in a sentence what SQLite finds fault with, unless the fault is ours."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            trouble = self._trouble(error)
+            if trouble is None:
+                raise
+            raise trouble from error
+
+    def _trouble(self, error: sqlite3.Error) -> MasslError | None:
+        """What to say of an error of SQLite's; None if neither the file nor the disk is to blame."""
+        code = _code(error)
+        if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            return self._damaged(str(error))
+        if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+            return MasslError(f"{self.path} is being written by another process; try again in a moment")
+        if code == sqlite3.SQLITE_PROTOCOL:
+            return MasslError(
+                f"{self.path.parent} is on a disk where files can't be locked ({error}), as on some network drives; "
+                "choose a local one with --index-dir"
+            )
+        if code in (*_FULL, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_CANTOPEN):
+            return cannot_write(self.path.parent, error)
+        return None
+
+    def _damaged(self, detail: str) -> MasslError:
         return MasslError(
             f"{self.path} is damaged ({detail}); move the folder {self.path.parent} away, keep it as it holds your "
             "labels, and run `massl index` again"
@@ -338,8 +358,17 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def cannot_write(folder: Path, detail: str) -> MasslError:
-    """What to say where a collection's folder can't be written, and what the system says of it."""
-    # Of what the system says and of SQLite's own words.
-    help_ = "" if "read" in detail.lower() or "permi" in detail.lower() else "free some space, or "
+def cannot_write(folder: Path, error: OSError | sqlite3.Error) -> MasslError:
+    """What to say where a collection's folder can't be written."""
+    if isinstance(error, OSError):
+        full, detail = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG), error.strerror or str(error)
+    else:
+        full, detail = _code(error) in _FULL, str(error)
+    help_ = "free some space, or " if full else ""
     return MasslError(f"{folder} can't be written ({detail}); {help_}choose another place with --index-dir")
+
+
+def _code(error: sqlite3.Error) -> int | None:
+    """SQLite's own number of an error, less what it adds of the circumstances; None if Python raised it."""
+    code = getattr(error, "sqlite_errorcode", None)
+    return None if code is None else code & 0xFF

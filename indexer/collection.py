@@ -160,7 +160,7 @@ class Collection:
         except filelock.Timeout:
             raise CollectionBusy(f"{root} is being indexed by another process; try again in a moment") from None
         except OSError as error:
-            raise cannot_write(folder, error.strerror or str(error)) from None
+            raise cannot_write(folder, error) from None
 
     @classmethod
     def _make(cls, root: Path, folder: Path, encoder: Encoder, engines: Ladder) -> Collection:
@@ -274,7 +274,7 @@ class Collection:
             try:
                 copy = _keep(encoder, self.folder)
             except OSError as error:
-                raise cannot_write(self.folder, error.strerror or str(error)) from None
+                raise cannot_write(self.folder, error) from None
             with self.catalog.writing() as connection:
                 connection.execute("UPDATE images SET embedding = NULL")
                 connection.execute("DELETE FROM meta WHERE key LIKE 'vectors_%' OR key LIKE 'calibrat%'")
@@ -298,7 +298,7 @@ class Collection:
             holder = self.catalog.meta().get("holder", "another process")
             raise CollectionBusy(f"{self.root} is being indexed by {holder}; try again when it has finished") from None
         except OSError as error:
-            raise cannot_write(self.folder, error.strerror or str(error)) from None
+            raise cannot_write(self.folder, error) from None
         self.catalog.set_meta({"holder": f"process {os.getpid()}"})
         return held
 

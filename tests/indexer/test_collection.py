@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -336,9 +338,13 @@ def test_a_damaged_vector_file_is_noticed_and_rebuilt(collection: Collection, da
     assert mended.stat().st_size > 5000
 
 
-def test_a_damaged_catalog_says_what_to_do(collection: Collection) -> None:
+@pytest.mark.parametrize("damage", ["foreign", "empty", "page"])
+def test_a_damaged_catalog_says_what_to_do(collection: Collection, damage: str) -> None:
     collection.catalog.close()
-    (collection.root / ".massl" / "catalog.sqlite").write_bytes(b"not a database" * 500)
+    file = collection.root / ".massl" / "catalog.sqlite"
+    data = file.read_bytes()
+    page = data[:4096] + b"\xff" * 4096 + data[8192:]
+    file.write_bytes({"foreign": b"not a database" * 500, "empty": b"", "page": page}[damage])
     with pytest.raises(MasslError, match=r"is damaged .* move the folder"):
         Collection.open(collection.root)
 
@@ -351,10 +357,36 @@ def test_an_index_elsewhere_belongs_to_one_folder(photos: Path, encoder: Encoder
     assert Collection.create(photos / "flags", encoder, tmp_path / "index").update().unchanged == 6
 
 
-def test_a_disk_error_is_not_called_damage(collection: Collection) -> None:
-    assert "; free some space, or choose another place" in str(collection.catalog._trouble("database or disk is full"))
-    assert "; choose another place" in str(collection.catalog._trouble("attempt to write a readonly database"))
-    assert "is damaged" in str(collection.catalog._trouble("database disk image is malformed"))
+def test_an_error_of_sqlite_s_is_called_what_it_is(collection: Collection) -> None:
+    catalog = collection.catalog
+    connection = catalog._connection()
+    ((pages,),) = catalog.read("PRAGMA page_count")
+
+    def write() -> None:
+        catalog.set_meta({"a": "x" * 100_000})
+
+    connection.execute(f"PRAGMA max_page_count = {pages}")
+    with pytest.raises(MasslError, match=r"full\); free some space, or choose another place with --index-dir"):
+        write()
+    connection.execute("PRAGMA max_page_count = 4294967294")
+    connection.execute("PRAGMA query_only = ON")
+    with pytest.raises(MasslError, match=r"\(attempt to write a readonly database\); choose another place"):
+        write()
+    connection.execute("PRAGMA query_only = OFF")
+    connection.execute("PRAGMA busy_timeout = 10")
+    with closing(sqlite3.connect(catalog.path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(MasslError, match="is being written by another process; try again in a moment"):
+            write()
+    write()
+    with pytest.raises(sqlite3.OperationalError, match="no such column"):  # a fault of ours, and none of the file's
+        catalog.read("SELECT wrong FROM images")
+
+
+def test_a_network_drive_that_can_not_lock_is_no_damage(collection: Collection) -> None:
+    error = sqlite3.OperationalError("locking protocol")
+    error.sqlite_errorcode = sqlite3.SQLITE_PROTOCOL
+    assert "choose a local one with --index-dir" in str(collection.catalog._trouble(error))
 
 
 def test_a_killed_run_leaves_no_cache_that_looks_current(collection: Collection) -> None:
