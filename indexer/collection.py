@@ -886,7 +886,12 @@ class Collection:
         return found
 
     def _bytes(self) -> int:
-        return sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
+        total = 0
+        for folder, _, names in os.walk(self.folder):
+            for name in names:
+                with contextlib.suppress(OSError):  # it has gone meanwhile, as temporary files do
+                    total += os.stat(os.path.join(folder, name)).st_size
+        return total
 
 
 def _copy(folder: Path, sha256: str) -> Path:

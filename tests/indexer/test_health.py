@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import shutil
+import threading
 from pathlib import Path
 
 import pytest
@@ -107,6 +108,28 @@ def test_the_command_names_an_index_that_lies_elsewhere(tmp_path: Path, tiny_enc
     (root / "1.bmp").write_bytes(picture(1))
     ((command,),) = (advice.commands for advice in collection.health().advice)
     assert shlex.split(command) == ["massl", "index", str(root), "--index-dir", str(tmp_path / "it's here")]
+
+
+def test_files_that_come_and_go_meanwhile_are_none_of_its_trouble(collection: Collection) -> None:
+    folder = collection.folder / "thumbnails" / "ab"
+    folder.mkdir(parents=True)
+    done = threading.Event()
+
+    def make_thumbnails() -> None:
+        while not done.is_set():
+            for number in range(20):
+                (folder / f"{number}.tmp").touch()
+            for number in range(20):
+                (folder / f"{number}.tmp").unlink()
+
+    making = threading.Thread(target=make_thumbnails)
+    making.start()
+    try:
+        sizes = {collection._bytes() for _ in range(1_000)}
+    finally:
+        done.set()
+        making.join()
+    assert sizes == {sum(path.stat().st_size for path in collection.folder.rglob("*") if path.is_file())}
 
 
 def test_info_says_the_same_in_brief(collection: Collection) -> None:
