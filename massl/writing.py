@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 import time
@@ -20,12 +21,17 @@ def whole(path: Path, flush: bool = True) -> Iterator[Path]:
     Whatever happens within, an exception, a kill or a full disk, `path` is what it was before.
 
     Args:
-        path: the file to write; its folder is there.
+        path: the file to write, or a link to it; its folder is there.
         flush: see `put`.
 
     Raises:
-        OSError: it can't be written.
+        OSError: it can't be written, or is a folder or a device: the rights of an administrator would replace that.
     """
+    path = Path(os.path.realpath(path))
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if path.exists() and not path.is_file():
+        raise FileExistsError(errno.EEXIST, "no ordinary file", str(path))
     with temporary(path.parent) as written:
         yield written
         put(written, path, flush)

@@ -77,3 +77,23 @@ def test_what_a_killed_process_left_is_removed_and_what_is_being_written_is_not(
         os.utime(other, (0, time.time() - FORGOTTEN - 1))
         remove_forgotten(tmp_path)
         assert list(tmp_path.iterdir()) == [one]
+
+
+def test_a_link_goes_on_pointing_where_it_did(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "file").write_text("old")
+    (tmp_path / "link").symlink_to(tmp_path / "there" / "file")
+    with whole(tmp_path / "link") as written:
+        written.write_text("new")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "there" / "file").read_text() == "new"
+
+
+def test_nothing_but_a_file_is_replaced(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(FileExistsError, match="no ordinary file"), whole(tmp_path / "pipe"):
+        pass
+    assert (tmp_path / "pipe").is_fifo()
+    with pytest.raises(IsADirectoryError), whole(tmp_path):
+        pass
+    assert list(tmp_path.iterdir()) == [tmp_path / "pipe"]
