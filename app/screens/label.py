@@ -45,7 +45,7 @@ QUEUES = {  # views of a page that is answered, and what is said beside their na
     "different": "unlike what is labelled, and unlike each other",
     "unsure": "where a label teaches most",
     "sure": "select what is wrong and reject it, then accept the rest",
-    "drawn": "say of each whether its proposal is right, or else what it is: only so it is known how good the others are",
+    "drawn": "say of each whether its proposal is right, else what it is: only so it is known how good the others are",
 }
 SORTED = ("unsure", "sure", "drawn", "class", "check", "curve")  # views that need two classes
 PATIENCE = 0.5  # seconds: what is done by then looks as if it were done at once
