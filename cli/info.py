@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
@@ -140,6 +141,9 @@ def _describe(thing: Path, index_dir: Path | None) -> dict[str, Any]:
 
     if is_run(thing):
         return describe_run(thing)
+    looked_at = thing.is_dir() and os.access(thing, os.R_OK) and not index_dir and not (thing / ".massl").exists()
+    if looked_at and (runs := [run for run in sorted(thing.iterdir()) if is_run(run)]):
+        raise MasslError(f"{thing} holds runs; name one of them, as {runs[-1]}")
     if thing.is_dir() or index_dir:
         from indexer import Collection
 

@@ -110,7 +110,11 @@ class Collection:
         folder = Path(index_dir) if index_dir else root / ".massl"
         if not (folder / CATALOG).exists():
             check_folder(root)
-            raise MasslError(f"{root} has no index yet; run: {health.index_command(root, folder)}")
+            own = f"run: {health.index_command(root, folder)}"
+            for above in root.resolve().parents:
+                if not index_dir and (above / ".massl" / CATALOG).exists():
+                    raise MasslError(f"{root} is a part of {above}, which has an index: name that, or {own}")
+            raise MasslError(f"{root} has no index yet; {own}")
         collection = cls(root, folder, Catalog.open(folder / CATALOG), engines)
         owner = collection.catalog.meta().get("root")
         # An index beside its images moves with them; one elsewhere could be meant for another folder.

@@ -93,7 +93,7 @@ class Encoder:
         except FileNotFoundError:
             raise MasslError(f"{path}: there is no such encoder file") from None
         except IsADirectoryError:
-            raise MasslError(f"{path} is a folder; give the encoder.onnx in it") from None
+            raise MasslError(f"{path} is a folder; give an encoder.onnx, or a run's folder") from None
         except OSError as error:
             raise MasslError(f"{path}: {(error.strerror or str(error)).lower()}") from None
         if b"location" in data and _reads_other_files(data):  # without the word no tensor refers to a file
@@ -212,6 +212,8 @@ def _session(path: Path, data: bytes, threads: int | None) -> Any:
     try:
         return onnxruntime.InferenceSession(data, options, providers=providers)
     except Exception as error:  # ONNX Runtime raises a class of its own for each status, with no common base
+        if path.suffix in (".pt", ".pth"):
+            raise MasslError(f"{path} is a checkpoint; make an encoder of it: massl export {path}") from None
         first = " ".join(str(error).split())[:160]
         raise MasslError(f"{path} is no ONNX model that can be run here: {first}; {_HOW}") from None
 

@@ -451,6 +451,9 @@ def test_the_built_in_encoder_is_known_by_its_name(massl, photos: Path, tmp_path
 def test_a_run_stands_for_the_encoder_that_it_wrote(massl, photos: Path, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.toml").write_text("[settings]\n")
+    assert f"{tmp_path} holds runs; name one of them, as {tmp_path / 'run'}" in failed(massl("info", tmp_path))
+    (tmp_path / "best.pt").write_bytes(b"PK")
+    assert f"make an encoder of it: massl export {tmp_path / 'best.pt'}" in failed(massl("info", tmp_path / "best.pt"))
     line = failed(massl("index", photos, "--encoder", tmp_path / "run"))
     assert f"has no encoder.onnx; make one: massl export {tmp_path / 'run'} -o " in line
     write_encoder(tmp_path / "run" / "encoder.onnx", "mine")
@@ -461,7 +464,9 @@ def test_a_run_stands_for_the_encoder_that_it_wrote(massl, photos: Path, tmp_pat
 def test_a_folder_of_images_with_a_config_of_something_else_is_no_run(massl, indexed: Path) -> None:
     (indexed / "config.toml").write_text("title = 'a web site'\n")
     assert massl("info", indexed, "--json").json["kind"] == "collection"
-    assert "is a folder; give the encoder.onnx in it" in failed(massl("index", indexed, "--encoder", indexed))
+    assert "is a folder; give an encoder.onnx, or a run's folder" in failed(
+        massl("index", indexed, "--encoder", indexed)
+    )
 
 
 def test_only_what_is_kept_is_called_kept() -> None:

@@ -338,6 +338,12 @@ def test_a_damaged_vector_file_is_noticed_and_rebuilt(collection: Collection, da
     assert mended.stat().st_size > 5000
 
 
+def test_a_part_of_an_indexed_folder_leads_to_the_whole(collection: Collection) -> None:
+    for part in ("flag", ".massl"):
+        with pytest.raises(MasslError, match=f"{part} is a part of {collection.root}, which has an index: name that"):
+            Collection.open(collection.root / part)
+
+
 @pytest.mark.parametrize("damage", ["foreign", "empty", "page"])
 def test_a_damaged_catalog_says_what_to_do(collection: Collection, damage: str) -> None:
     collection.catalog.close()
