@@ -211,14 +211,15 @@ def _copies(path: Path, judge: Judge, edited: int, seed: int, quiet: bool) -> Re
     """Edited copies of some of the images, looked for among all of them."""
     import numpy as np
 
-    from cli.report import Result
+    from cli.report import Result, Sought
     from cli.terminal import ProgressLine
-    from indexer.edited import embed_edited
+    from indexer.edited import embed_edited, open_to_edit
     from indexer.labelled import read_images, read_labelled
     from massl.errors import MasslError
     from massl.evaluation.copies import copy_detection
     from massl.evaluation.edits import EDITS
     from massl.evaluation.edits import edited as edit
+    from massl.evaluation.knn import nearest
     from massl.evaluation.measure import Measured, describe_copies
 
     encoder = judge.encoder("copies are made from pictures")
@@ -240,9 +241,20 @@ def _copies(path: Path, judge: Judge, edited: int, seed: int, quiet: bool) -> Re
     }
     protocol = f"{len(chosen):,} images, each edited {len(EDITS)} ways by seed {seed}, sought among all {len(rows):,}"
     nothing = np.empty(0, np.int64)
+    best, scores = nearest(queries, references, 1)
+
+    def sought(query: int) -> Sought:
+        number, name = query // len(EDITS), list(EDITS)[query % len(EDITS)]
+        original = paths[number]
+        return Sought(
+            name, original, files.paths[rows[best[query, 0]]],
+            float(queries[query] @ references[chosen[number]]), float(scores[query, 0]),
+            lambda: edit(open_to_edit(files.root / original, encoder.resize), name, seed, number),
+        )  # fmt: skip
+
     return Result(
         files.name, judge, Measured(metrics, protocol, nothing, nothing), None, files.root, len(rows), None,
-        (*files.skipped, *skipped),
+        (*files.skipped, *skipped), [sought(query) for query in range(len(queries))],
     )  # fmt: skip
 
 

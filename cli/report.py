@@ -5,12 +5,14 @@ from __future__ import annotations
 import base64
 import html
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from PIL import Image
 
 from cli.scores import Figure, best, rows
 from massl.errors import MasslError
@@ -32,6 +34,32 @@ FULL_TABLE = 25  # classes above which the confusions are a list
 
 
 @dataclass(frozen=True)
+class Sought:
+    """An edited picture that was looked for among all images.
+
+    Attributes:
+        edit: how it was edited.
+        original: the path of what it is a copy of.
+        found: the path of the most similar image.
+        score: its similarity to its original.
+        best: to what was found.
+        edited: makes it again; an `ImageError` where its file can't be read any more.
+    """
+
+    edit: str
+    original: str
+    found: str
+    score: float
+    best: float
+    edited: Callable[[], Image.Image]
+
+    @property
+    def is_found(self) -> bool:
+        """Whether no image is more similar than its original, but for rounding."""
+        return self.score > self.best - 1e-6
+
+
+@dataclass(frozen=True)
 class Result:
     """What one encoder made of one set.
 
@@ -44,6 +72,7 @@ class Result:
         images: their number, where `embedded` doesn't say.
         classes: likewise.
         skipped: likewise.
+        sought: edited pictures, of `copies`.
     """
 
     data: str
@@ -54,6 +83,7 @@ class Result:
     images: int = 0
     classes: int | None = None
     skipped: tuple[Skipped, ...] = ()
+    sought: Sequence[Sought] = ()
 
     @property
     def image_count(self) -> int:
@@ -99,6 +129,8 @@ def _page(task: str, results: Sequence[Result], told: Sequence[list[Figure]]) ->
             yield from _neighbours(result)
         elif result.embedded:
             yield "<p>No pictures: the embeddings came from a table.</p>"
+        if result.sought:
+            yield from _sought(result)
         yield from _skipped(result)
     yield "</main></html>\n"
 
@@ -176,14 +208,45 @@ def _neighbours(result: Result) -> Iterator[str]:
             yield "".join(_picture(result, other, queries[row]) for other in near[row]) + "</div>"
 
 
+def _sought(result: Result) -> Iterator[str]:
+    """Some edited pictures with their original, and what was taken for it: the missed ones first."""
+    root = result.root
+    assert root is not None
+    draw = np.random.default_rng(0)
+    yield "<h3>Edited pictures</h3><p>Each with its original, and beside it what is more similar, if anything is: "
+    yield f"at most {QUERIES} of those that missed their original and of those that found it.</p>"
+    for which, title in (
+        ([each for each in result.sought if not each.is_found], "Missed: another image is more similar"),
+        ([each for each in result.sought if each.is_found], "Found"),
+    ):
+        if which:
+            yield f"<h4>{title}</h4>"
+        for place in np.sort(draw.permutation(len(which))[:QUERIES]):
+            each = which[place]
+            yield "<div class=sheet>" + _figure("query", each.edited, each.original, each.edit)
+            yield _figure("same", partial(open_image, root / each.original, SIDE), each.original, f"✓ {each.score:.3f}")
+            if not each.is_found:
+                yield _figure("other", partial(open_image, root / each.found, SIDE), each.found, f"✗ {each.best:.3f}")
+            yield "</div>"
+
+
 def _picture(result: Result, row: Any, query: Any) -> str:
     """A picture with its class; beside a query, with a frame and a sign for whether it is of the query's class."""
     found = result.embedded
     assert found
     assert result.root is not None
     path, name = found.paths[row], found.classes[found.labels[row]]
+    opened = partial(open_image, result.root / path, SIDE)
+    if query is None:
+        return _figure("query", opened, path, name)
+    same = found.labels[row] == found.labels[query]
+    return _figure("same", opened, path, f"✓ {name}") if same else _figure("other", opened, path, f"✗ {name}")
+
+
+def _figure(kind: str, opened: Callable[[], Image.Image], path: str, caption: str) -> str:
+    """A picture, `path` when pointed at, with a line below; `kind` says how it is framed."""
     try:
-        picture = open_image(result.root / path, SIDE)
+        picture = opened()
         picture.thumbnail((SIDE, SIDE))
         file = io.BytesIO()
         picture.save(file, "JPEG", quality=80)
@@ -191,11 +254,7 @@ def _picture(result: Result, row: Any, query: Any) -> str:
         shown = f'<img src="{source}" alt="" title="{_safe(path)}">'
     except ImageError as error:
         shown = f"<span>{_safe(str(error))}</span>"
-    if query is None:
-        return f"<figure class=query>{shown}<figcaption>{_safe(name)}</figcaption></figure>"
-    same = found.labels[row] == found.labels[query]
-    kind, sign = ("same", "✓") if same else ("other", "✗")
-    return f"<figure class={kind}>{shown}<figcaption>{sign} {_safe(name)}</figcaption></figure>"
+    return f"<figure class={kind}>{shown}<figcaption>{_safe(caption)}</figcaption></figure>"
 
 
 def _skipped(result: Result) -> Iterator[str]:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from indexer.ahead import ahead
 from indexer.encoder import Encoder
-from massl.images import decode, read_bytes
+from massl.images import open_image
 
 LEAST = 256  # pixels of the shorter side that an edit has to work on, where the file has them
 AHEAD = 32  # images edited at most before they are embedded: those of all would fill the memory
@@ -40,7 +40,7 @@ def embed_edited(
 
     def prepare(item: tuple[int, str]) -> NDArray[np.uint8]:
         number, path = item
-        picture = decode(read_bytes(root / path), shortest=max(LEAST, encoder.resize)).picture
+        picture = open_to_edit(root / path, encoder.resize)
         return np.stack([encoder.prepare(edit(picture, number)) for edit in edits])
 
     vectors = np.empty((len(paths), len(edits), encoder.dim), np.float32)
@@ -49,3 +49,12 @@ def embed_edited(
             vectors[row] = encoder.embed(pixels)
             report(row + 1, len(paths))
     return vectors
+
+
+def open_to_edit(path: Path, shortest: int) -> Image.Image:
+    """A picture as `embed_edited` edits it for an encoder that needs `shortest` pixels.
+
+    Raises:
+        ImageError: it can't be read.
+    """
+    return open_image(path, max(LEAST, shortest))

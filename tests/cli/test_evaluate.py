@@ -108,6 +108,13 @@ def test_copies_are_found_by_edit_and_by_pairs(massl, photos: Path) -> None:
     assert (told["images"], told["metrics"]["queries"]) == (24, 36)
     assert 0.3 < told["metrics"]["micro_ap"] <= 1
     assert told["metrics"]["edits"]["jpeg"]["recall_at_1"] == 1
+    report = photos.parent / "report.html"
+    assert massl("eval", "copies", photos, "--edited", 3, "--report", report).code == 0
+    page = report.read_text()
+    found = round(told["metrics"]["recall_at_1"] * 36)
+    assert page.count("<figure class=query>") == min(12, found) + min(12, 36 - found)
+    assert page.count("<figure class=other>") == min(12, 36 - found)
+    assert page.count("<figure class=query><img") == page.count("<figure class=query>")
     first, second = sorted(photos.glob("flag/*"))[:2]
     (photos / "pairs.csv").write_text(
         f"path_a,path_b,same\nflag/{first.name},flag/{first.name},1\nflag/{first.name},flag/{second.name},0\n"
