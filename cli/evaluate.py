@@ -312,6 +312,8 @@ def _described(task: Task, results: list[Result]) -> dict[str, Any]:
 
 def _remarks(result: Result) -> str:
     """What a person should know beside the figures: one line."""
+    import numpy as np
+
     classes = f" of {result.class_count:,} classes" if result.class_count else ""
     line = f"{result.data}: {result.image_count:,} images{classes}; {result.measured.protocol}"
     metrics = result.measured.metrics
@@ -319,6 +321,11 @@ def _remarks(result: Result) -> str:
         line += f"; skipped files: {len(result.skipped_files):,} (--json lists them)"
     if left_out := metrics.get("left_out_shots"):
         line += f"; the smallest class is too small for {', '.join(map(str, left_out))} shots"
+    if (found := result.embedded) and (k := metrics.get("k")):
+        voting = found.labels if found.train is None else found.labels[found.train]
+        least = np.bincount(voting, minlength=len(found.classes)).min()
+        if least < k:
+            line += f"; the smallest class has {least:,} images, and {k} neighbours vote: a smaller -k is fairer to it"
     if lonely := metrics.get("queries_without_match"):
         line += f"; {lonely:,} images without another of their class are no queries"
     return line

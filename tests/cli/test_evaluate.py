@@ -103,6 +103,11 @@ def test_training_and_test_folders_are_used_as_such(massl, photos: Path, tmp_pat
     assert massl("eval", "knn", photos, "--train", photos, "--test", photos).code == 2
 
 
+def test_more_votes_than_a_class_has_images_are_spoken_of(massl, photos: Path) -> None:
+    assert "the smallest class has 6 images, and 20 neighbours vote" in massl("eval", "knn", photos).error
+    assert "neighbours vote" not in massl("eval", "knn", photos, "-k", 5).error
+
+
 def test_copies_are_found_by_edit_and_by_pairs(massl, photos: Path) -> None:
     told = eval_json(massl("eval", "copies", photos, "--edited", 3, "--json"))
     assert (told["images"], told["metrics"]["queries"]) == (24, 36)
