@@ -169,8 +169,11 @@ def export(
     """
     from cli.terminal import print_json, print_line, say
     from indexer import Collection
+    from indexer.takeaway import FORMATS
     from massl.errors import MasslError
 
+    if kind not in (*FORMATS, "onnx"):
+        raise typer.BadParameter(f"there is no format {kind[:20]!r}; choose one of {', '.join(FORMATS)}, or onnx")
     if as_json and out is None and (kind != "csv" or predictions):
         raise typer.BadParameter(
             "--json prints the labels alone; leave it out, or name a file by --out "
