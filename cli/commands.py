@@ -89,6 +89,11 @@ def main(arguments: list[str] | None = None) -> None:
         _fail(f"interrupted{kept}", 130)
     except _ShownByTyper as error:
         error.show()
+        context, parameter = getattr(error, "ctx", None), getattr(error, "param", None)
+        if context and parameter:
+            source = context.get_parameter_source(parameter.name)
+            if source and source.name == "DEFAULT_MAP":
+                print(f"massl: this value is from {os.environ.get('MASSL_CONFIG') or CONFIG}", file=sys.stderr)
         sys.exit(error.exit_code)
     except BrokenPipeError:
         # The reader of our output (`massl search … | head`) has gone: nothing is wrong, and nothing more can be said.

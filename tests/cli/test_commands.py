@@ -340,6 +340,14 @@ def test_settings_come_from_flags_then_environment_then_file(massl, photos: Path
     ]
 
 
+def test_a_wrong_value_is_blamed_on_the_file_that_it_is_from(massl, photos: Path) -> None:
+    (photos.parent / "here" / "massl.toml").write_text("[index]\nmax-megapixels = 'many'\n")
+    refused = massl("index", photos)
+    assert refused.code == 2
+    assert "massl: this value is from massl.toml\n" in refused.error
+    assert "is from" not in massl("index", photos, "--max-megapixels", "many").error
+
+
 def test_a_file_of_settings_names_flags_as_they_are_and_no_others(massl, photos: Path) -> None:
     here = photos.parent / "here"
     (here / "massl.toml").write_text("[index]\njson = true\nindex_dir = 'there'\n[label.list]\njson = true\n")
