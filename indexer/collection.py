@@ -42,8 +42,7 @@ from indexer import (
 )
 from indexer.calibration import Calibration
 from indexer.catalog import READY, Catalog, cannot_write, now, to_bytes
-from indexer.choosing import choose
-from indexer.classify import Classification, Classifier, classify, examples, train
+from indexer.classify import Classification, Classifier
 from indexer.comparing import Beside, Comparison
 from indexer.drift import Drift
 from indexer.duplicates import Duplicate, Duplicates
@@ -51,17 +50,17 @@ from indexer.encoder import Encoder, EncoderMismatch, builtin_encoder
 from indexer.engines import LADDER
 from indexer.facts import Facts, facts, file_state, image_of
 from indexer.filters import EVERYTHING, Filter, Outline, among, dates, exists, folders, in_order
-from indexer.groups import GROUPS, Group, find_groups
+from indexer.groups import GROUPS, Group
 from indexer.health import Health
 from indexer.heat import Heat, HeatMaps
 from indexer.index import AmendedIndex, CollectionIndex
 from indexer.kinds import Kinds
+from indexer.labelling import Labelling, LabellingState
 from indexer.labels import Label
 from indexer.ladder import MARGIN, Ladder, Measured, nearest, unit
-from indexer.learning import LearningCurve, learning_curve
+from indexer.learning import LearningCurve
 from indexer.map import CollectionMap
 from indexer.query import Query, Ranking, Result
-from indexer.queues import most_different
 from indexer.suspects import Suspect
 from indexer.trained import Trained
 from indexer.vectors import CatalogVectors, Preparing
@@ -71,9 +70,6 @@ from massl.writing import remove_forgotten, remove_older, whole
 
 # Collections' copies of encoders, and nobody's own encoder that lies in the folder too.
 _COPIES = f"encoder-{'[0-9a-f]' * 16}.onnx"
-
-# Vectors, labels, rejected labels, which labels were merely agreed to, and which images chance has drawn.
-LabellingState = tuple[tuple[str, int], dict[int, str], dict[int, frozenset[str]], frozenset[int], frozenset[int]]
 
 
 class CollectionBusy(MasslError):
@@ -92,8 +88,7 @@ class Collection:
         self._index = CollectionIndex(catalog, folder, engines)
         self.map = CollectionMap(catalog, folder)
         self.updating = False  # whether this process is bringing it up to date
-        self._vectors: tuple[object, NDArray[np.int64], NDArray[np.float32]] | None = None
-        self._classified: tuple[object, Classification] | None = None
+        self._labelling = Labelling(catalog)
         self._heat = HeatMaps(catalog, root)
         self._outline: tuple[str, Outline] | None = None
 
@@ -503,23 +498,6 @@ class Collection:
             return None
         return thumbnails.make(self.root / os.fsdecode(row[0]), row[1].hex(), self.folder, self.max_pixels, side)
 
-    def _load_vectors(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Ids int64 `[N]` and unit vectors float32 `[N, D]` of all searchable images; kept until one changes."""
-        state, kept = self.vectors_state(), self._vectors
-        if kept is not None and kept[0] == state:
-            return kept[1:]
-        self._vectors = kept = None  # before more of them are read: never twice in memory
-        blocks = list(CatalogVectors(self.catalog).blocks())
-        ids = np.concatenate([np.empty(0, np.int64), *(own for own, _ in blocks)])
-        dim = int(self.catalog.meta()["dim"])
-        vectors = np.empty((len(ids), dim), np.float32)
-        start = 0
-        for _, packed in blocks:
-            vectors[start : start + len(packed)] = unit(packed)
-            start += len(packed)
-        self._vectors = state, ids, vectors
-        return ids, vectors
-
     # Labels -------------------------------------------------------------------------------------------------------
 
     def add_labels(self, label: str, images: Iterable[int], author: str) -> int:
@@ -574,31 +552,15 @@ class Collection:
         Raises:
             MasslError: labels of fewer than two classes.
         """
-        state = self.labelling_state()
-        kept = self._classified
-        if kept is None or kept[0] != state:
-            _, given, rejected, accepted, drawn = state
-            ids, vectors = self._load_vectors()
-            kept = state, classify(ids, vectors, given, rejected, accepted, drawn)
-            self._classified = kept
-        return kept[1]
+        return self._labelling.classify()
 
     def labelling_state(self) -> LabellingState:
         """All that a classification follows from: it differs whenever a vector, a label or a rejection does."""
-        return (
-            self.vectors_state(),
-            labels.by_image(self.catalog),
-            rejections.by_image(self.catalog),
-            labels.by_author(self.catalog, labels.ACCEPTED),
-            labels.by_author(self.catalog, labels.DRAWN),
-        )
+        return self._labelling.labelling_state()
 
     def vectors_state(self) -> tuple[str, int]:
         """Differs whenever a vector does, or which there are."""
-        if not self.catalog.notes_changes():
-            return self.catalog.meta().get("generation", ""), 0
-        last = next(self.catalog.read("SELECT seq FROM sqlite_sequence WHERE name = 'changes'"), (0,))[0]
-        return self.catalog.meta()["encoder_sha256"], last
+        return self._labelling.vectors_state()
 
     def reject_labels(self, rejected: Mapping[int, str]) -> int:
         """Remembers, image by image, a label that was proposed and is wrong; returns how many were not known yet.
@@ -622,9 +584,7 @@ class Collection:
         Raises:
             MasslError: labels of fewer than two classes.
         """
-        ids, vectors, targets, classes = self._examples()
-        given = ~np.isin(ids, list(labels.by_author(self.catalog, labels.ACCEPTED)))
-        return learning_curve(vectors[given], targets[given], len(classes), report)
+        return self._labelling.learning_curve(report)
 
     def suspects(self) -> list[Suspect]:
         """Labels that are probably wrong, the most suspect first, without those that somebody confirmed.
@@ -632,10 +592,7 @@ class Collection:
         Raises:
             MasslError: labels of fewer than two classes.
         """
-        ids, vectors, targets, classes = self._examples()
-        kept = suspects.confirmed(self.catalog)
-        found = suspects.suspects(ids, vectors, targets, classes, choose(vectors, targets))
-        return [suspect for suspect in found if (suspect.image, suspect.given) not in kept]
+        return self._labelling.suspects()
 
     def confirm_labels(self, given: Iterable[tuple[int, str]]) -> None:
         """Remembers that labels, each an image and its label, are right although they are suspect."""
@@ -649,24 +606,13 @@ class Collection:
         """Takes that back."""
         suspects.doubt_again(self.catalog, given)
 
-    def _examples(self) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.int64], tuple[str, ...]]:
-        """Ids `[n]`, vectors `[n, D]` and targets `[n]` of the labelled images, and the classes."""
-        given = labels.by_image(self.catalog)
-        ids, packed = CatalogVectors(self.catalog).of(np.array(sorted(given), np.int64))
-        rows, targets, classes = examples(ids, given)
-        return ids[rows], unit(packed)[rows], targets, classes
-
     def different(self, count: int) -> list[int]:
         """Unlabelled images that are unlike the labelled ones and each other; see `indexer.queues.most_different`."""
-        ids, vectors = self._load_vectors()
-        labelled = np.isin(ids, np.array(list(labels.by_image(self.catalog)), np.int64))
-        return [int(identity) for identity in ids[most_different(vectors, labelled, count)]]
+        return self._labelling.different(count)
 
     def groups(self, count: int = GROUPS) -> list[Group]:
         """Groups of like images that nobody has labelled, the closest first; see `indexer.groups`."""
-        ids, vectors = self._load_vectors()
-        free = ~np.isin(ids, np.array(list(labels.by_image(self.catalog)), np.int64))
-        return find_groups(ids[free], vectors[free], count)
+        return self._labelling.groups(count)
 
     def export_labels(self, kind: str, predictions: bool = False, sure: float = 0.0) -> str:
         """The labels as the text of a file.
@@ -679,13 +625,7 @@ class Collection:
         Raises:
             MasslError: no such format, nothing labelled, or, for predictions, labels of fewer than two classes.
         """
-        guesses: list[tuple[int, str, float]] = []
-        if predictions:
-            result = self.classify()
-            guesses = [
-                (int(result.images[row]), result.classes[result.predicted[row]], float(result.probability[row]))
-                for row in np.flatnonzero(result.sure(sure) & ~result.labelled)
-            ]
+        guesses = self._labelling.predictions(sure) if predictions else []
         return takeaway.write(kind, takeaway.rows(self.catalog, guesses), self.root.resolve().name)
 
     def export_classifier(self, path: Path | str) -> Classifier:
@@ -694,10 +634,7 @@ class Collection:
         Raises:
             MasslError: labels of fewer than two classes, or the file can't be written.
         """
-        ids, vectors, targets, classes = self._examples()
-        given = {int(identity): classes[target] for identity, target in zip(ids, targets, strict=True)}
-        accepted, drawn = (labels.by_author(self.catalog, author) for author in (labels.ACCEPTED, labels.DRAWN))
-        fitted = train(ids, vectors, given, linear=True, accepted=accepted, drawn=drawn)
+        fitted = self._labelling.linear_classifier()
         deploy.write(fitted, self.encoder, Path(path))
         return fitted
 

@@ -16,6 +16,7 @@ from indexer.choosing import MOST, choose, folds, held_out, sample, wilson
 from indexer.classify import NONE, classify, train
 from indexer.groups import find_groups
 from indexer.heads import LOGISTIC, NEIGHBOURS, PROTOTYPES, Candidate, Linear, candidates, softmax
+from indexer.labelling import Labelling
 from indexer.queues import most_different, most_sure
 from massl.errors import MasslError
 from tests.indexer.kinds import kinds, labels_of
@@ -291,7 +292,7 @@ def test_a_few_labels_drawn_at_random_are_not_doubted_away(pictures: Path, tmp_p
     collection = Collection.create(tmp_path / "photos")
     collection.update()
     kinds_of = {image: path.split("/")[0] for image, path in collection.images()}
-    ids, vectors = collection._load_vectors()
+    ids, vectors = Labelling(collection.catalog).vectors()
     for seed in range(4, 8):
         draw = np.random.default_rng(seed)
         labels = {

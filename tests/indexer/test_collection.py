@@ -17,6 +17,7 @@ from PIL import Image
 
 from indexer import Collection, Encoder, EncoderMismatch, Query, indexing
 from indexer import query as queries
+from indexer.labelling import Labelling
 from massl.errors import MasslError
 from tests.massl.conftest import full_disk
 
@@ -242,7 +243,7 @@ def test_scores_are_cosines_in_falling_order(collection: Collection) -> None:
     results = collection.search(examples, 24)
     scores = [result.score for result in results]
     assert scores == sorted(scores, reverse=True)
-    ids, vectors = collection._load_vectors()
+    ids, vectors = Labelling(collection.catalog).vectors()
     target = queries.embed(examples, collection.catalog, collection.root, lambda: collection.encoder)
     exact = dict(zip(ids, vectors @ target, strict=True))
     np.testing.assert_allclose(scores, [exact[result.image] for result in results], atol=1e-5)

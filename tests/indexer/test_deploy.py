@@ -12,6 +12,7 @@ import pytest
 from indexer import Collection, Encoder
 from indexer.classify import train
 from indexer.heads import PROTOTYPES, Candidate, Linear
+from indexer.labelling import Labelling
 from massl.errors import MasslError
 from massl.images import open_image
 
@@ -53,7 +54,7 @@ def test_pictures_get_the_probabilities_that_classify_gives(labelled: Collection
 
 
 def _state(collection: Collection):
-    ids, vectors = collection._load_vectors()
+    ids, vectors = Labelling(collection.catalog).vectors()
     return ids, vectors, {collection.image_id(item.path): item.label for item in collection.labels()}
 
 
