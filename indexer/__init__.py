@@ -10,9 +10,10 @@ for result in collection.search([Query.of_file("query.jpg")]):
 `docs/library.md` has the rest, by examples.
 """
 
-from indexer.collection import Collection, CollectionBusy
+from indexer.collection import Collection
 from indexer.encoder import Encoder, EncoderMismatch
 from indexer.engines import LADDER, Cells, Exact, FastScan
+from indexer.home import CollectionBusy
 from indexer.indexing import IndexReport
 from indexer.labels import Label
 from indexer.ladder import Ladder

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
+from indexer.home import CollectionBusy
 from indexer.indexing import IndexReport, Progress
 from massl.errors import MasslError
 
@@ -102,8 +103,6 @@ class BackgroundUpdate:
         return not self._thread.is_alive()
 
     def _work(self) -> None:
-        from indexer.collection import CollectionBusy
-
         try:
             while True:
                 try:

@@ -6,9 +6,6 @@ import contextlib
 import hashlib
 import json
 import os
-import secrets
-import shutil
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,7 +14,6 @@ from datetime import date
 from pathlib import Path
 from typing import Any, Literal
 
-import filelock
 import numpy as np
 from numpy.typing import NDArray
 
@@ -41,18 +37,19 @@ from indexer import (
     trained,
 )
 from indexer.calibration import Calibration
-from indexer.catalog import READY, Catalog, cannot_write, now, to_bytes
+from indexer.catalog import READY, Catalog, now, to_bytes
 from indexer.classify import Classification, Classifier
 from indexer.comparing import Beside, Comparison
 from indexer.drift import Drift
 from indexer.duplicates import Duplicate, Duplicates
-from indexer.encoder import Encoder, EncoderMismatch, builtin_encoder
+from indexer.encoder import Encoder, builtin_encoder
 from indexer.engines import LADDER
 from indexer.facts import Facts, facts, file_state, image_of
 from indexer.filters import EVERYTHING, Filter, Outline, among, dates, exists, folders, in_order
 from indexer.groups import GROUPS, Group
 from indexer.health import Health
 from indexer.heat import Heat, HeatMaps
+from indexer.home import Home
 from indexer.index import AmendedIndex, CollectionIndex
 from indexer.kinds import Kinds
 from indexer.labelling import Labelling, LabellingState
@@ -65,15 +62,8 @@ from indexer.suspects import Suspect
 from indexer.trained import Trained
 from indexer.vectors import CatalogVectors, Preparing
 from massl.errors import MasslError
-from massl.images import CATALOG, Skipped, check_folder, check_holds_images
-from massl.writing import remove_forgotten, remove_older, whole
-
-# Collections' copies of encoders, and nobody's own encoder that lies in the folder too.
-_COPIES = f"encoder-{'[0-9a-f]' * 16}.onnx"
-
-
-class CollectionBusy(MasslError):
-    """Another process is indexing the collection."""
+from massl.images import Skipped, check_folder
+from massl.writing import remove_forgotten
 
 
 class Collection:
@@ -83,8 +73,7 @@ class Collection:
         self.root = root
         self.folder = folder
         self.catalog = catalog
-        self._lock = threading.Lock()
-        self._encoder: Encoder | None = None
+        self._home = Home(root, folder, catalog)
         self._index = CollectionIndex(catalog, folder, engines)
         self.map = CollectionMap(catalog, folder)
         self.updating = False  # whether this process is bringing it up to date
@@ -101,21 +90,7 @@ class Collection:
         Raises:
             MasslError: the folder is missing, was never indexed, or its catalog can't be read.
         """
-        root = Path(root)
-        folder = Path(index_dir) if index_dir else root / ".massl"
-        if not (folder / CATALOG).exists():
-            check_folder(root)
-            own = f"run: {health.index_command(root, folder)}"
-            for above in root.resolve().parents:
-                if not index_dir and (above / ".massl" / CATALOG).exists():
-                    raise MasslError(f"{root} is a part of {above}, which has an index: name that, or {own}")
-            raise MasslError(f"{root} has no index yet; {own}")
-        collection = cls(root, folder, Catalog.open(folder / CATALOG), engines)
-        owner = collection.catalog.meta().get("root")
-        # An index beside its images moves with them; one elsewhere could be meant for another folder.
-        if index_dir and owner and os.path.realpath(root) != owner and os.path.isdir(owner):
-            raise MasslError(f"the index in {folder} belongs to {owner}, not to {root}; choose another --index-dir")
-        return collection
+        return cls._in(Home.open(root, index_dir), engines)
 
     @classmethod
     def create(
@@ -140,79 +115,22 @@ class Collection:
             EncoderMismatch: there is a collection already, made with another encoder.
             MasslError: no folder, or nothing can be written.
         """
-        root = Path(root)
-        check_folder(root)
-        folder = Path(index_dir) if index_dir else root / ".massl"
-        if (folder / CATALOG).exists():
-            collection = cls.open(root, index_dir, engines=engines)
-            if rebuild:
-                collection._take(encoder or collection.encoder)
-            else:
-                collection.check_fits(encoder)
-            return collection
-        check_holds_images(root)
-        encoder = encoder or Encoder.load()
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with filelock.FileLock(folder / "lock", timeout=0):
-                return cls._make(root, folder, encoder, engines)
-        except filelock.Timeout:
-            raise CollectionBusy(f"{root} is being indexed by another process; try again in a moment") from None
-        except OSError as error:
-            raise cannot_write(folder, error) from None
+        return cls._in(Home.create(root, encoder, index_dir, rebuild), engines)
 
     @classmethod
-    def _make(cls, root: Path, folder: Path, encoder: Encoder, engines: Ladder) -> Collection:
-        if (folder / CATALOG).exists():  # another process was faster
-            return cls.open(root, folder, engines=engines)
-        copy = _keep(encoder, folder)
-        meta = {
-            "encoder_sha256": encoder.sha256,
-            "encoder_name": encoder.name,
-            "dim": str(encoder.dim),
-            "created": now(),
-            "root": os.path.realpath(root),
-            "generation": "0",
-            "identity": secrets.token_hex(8),
-        }
-        collection = cls(root, folder, Catalog.create(folder / CATALOG, meta), engines)
-        collection._encoder = encoder
-        remove_older(copy, _COPIES)
+    def _in(cls, home: Home, engines: Ladder) -> Collection:
+        collection = cls(home.root, home.folder, home.catalog, engines)
+        collection._home = home  # which has its encoder in memory if it was just made
         return collection
 
     def check_fits(self, encoder: Encoder | None) -> None:
         """Raises `EncoderMismatch` if the collection was embedded by another encoder than this one."""
-        meta = self.catalog.meta()
-        if encoder and encoder.sha256 != meta["encoder_sha256"]:
-            raise EncoderMismatch(
-                f"{self.root} was indexed with the encoder {meta['encoder_name']} ({meta['encoder_sha256'][:12]}), "
-                f"not with {encoder.name} ({encoder.sha256[:12]}); to embed it anew, keeping its labels, run: "
-                + health.index_command(self.root, self.folder, encoder.called)
-            )
+        self._home.check_fits(encoder)
 
     @property
     def encoder(self) -> Encoder:
         """The encoder that the collection is made with now; a copy of it lies in the collection's folder."""
-        own = self.catalog.meta()["encoder_sha256"]  # another process may have indexed it anew, with another one
-        with self._lock:
-            if self._encoder is None or self._encoder.sha256 != own:
-                self._encoder = self._own_encoder()
-            return self._encoder
-
-    def _own_encoder(self) -> Encoder:
-        copy = _copy(self.folder, self.catalog.meta()["encoder_sha256"])
-        try:
-            encoder = Encoder.load(copy if copy.exists() else self.folder / "encoder.onnx")  # as it was called before
-        except MasslError as error:
-            encoder = Encoder.load()
-            if encoder.sha256 == self.catalog.meta()["encoder_sha256"]:
-                return encoder  # the copy is damaged, but it was the built-in encoder's
-            raise MasslError(
-                f"the index's copy of its encoder is damaged ({error}); run: "
-                f"{health.index_command(self.root, self.folder, 'FILE')}, with the encoder file that it was made with"
-            ) from None
-        self.check_fits(encoder)
-        return encoder
+        return self._home.encoder
 
     # Indexing -----------------------------------------------------------------------------------------------------
 
@@ -236,7 +154,7 @@ class Collection:
             MasslError: another process is indexing it, or nothing can be written.
         """
         check_folder(self.root)
-        with self._held(), self._noted():
+        with self._home.held(), self._noted():
             started = time.monotonic()
             remove_forgotten(self.folder)
             if exclude is not None:
@@ -266,40 +184,6 @@ class Collection:
     def max_pixels(self) -> int:
         """The most pixels that an image may have."""
         return self.catalog.max_pixels
-
-    def _take(self, encoder: Encoder) -> None:
-        """Makes the collection another encoder's: every embedding goes, labels and decisions stay."""
-        with self._held():
-            try:
-                copy = _keep(encoder, self.folder)
-            except OSError as error:
-                raise cannot_write(self.folder, error) from None
-            with self.catalog.writing() as connection:
-                connection.execute("UPDATE images SET embedding = NULL")
-                connection.execute("DELETE FROM meta WHERE key LIKE 'vectors_%' OR key LIKE 'calibrat%'")
-                connection.execute("DELETE FROM meta WHERE key = 'drift'")
-                connection.executemany(
-                    "INSERT OR REPLACE INTO meta VALUES (?, ?)",
-                    [
-                        ("encoder_sha256", encoder.sha256),
-                        ("encoder_name", encoder.name),
-                        ("dim", str(encoder.dim)),
-                    ],
-                )
-            self._encoder = encoder
-            remove_older(copy, _COPIES)
-
-    def _held(self) -> filelock.AcquireReturnProxy:
-        """The lock that keeps a second indexer out, taken; released at the end of a `with`."""
-        try:
-            held = filelock.FileLock(self.folder / "lock", timeout=0).acquire()
-        except filelock.Timeout:
-            holder = self.catalog.meta().get("holder", "another process")
-            raise CollectionBusy(f"{self.root} is being indexed by {holder}; try again when it has finished") from None
-        except OSError as error:
-            raise cannot_write(self.folder, error) from None
-        self.catalog.set_meta({"holder": f"process {os.getpid()}"})
-        return held
 
     @contextmanager
     def _noted(self) -> Iterator[None]:
@@ -833,23 +717,6 @@ class Collection:
                 with contextlib.suppress(OSError):  # it has gone meanwhile, as temporary files do
                     total += os.stat(os.path.join(folder, name)).st_size
         return total
-
-
-def _copy(folder: Path, sha256: str) -> Path:
-    """A collection's copy of an encoder: named by its content, so that a kill never leaves it beside another's name."""
-    return folder / f"encoder-{sha256[:16]}.onnx"
-
-
-def _keep(encoder: Encoder, folder: Path) -> Path:
-    """Puts a copy of an encoder into a collection's folder.
-
-    Raises:
-        OSError: it can't be written.
-    """
-    copy = _copy(folder, encoder.sha256)
-    with whole(copy) as written:
-        shutil.copyfile(encoder.path, written)
-    return copy
 
 
 def _several(given: str | Sequence[str]) -> tuple[str, ...]:

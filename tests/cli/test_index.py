@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from indexer import Collection, Encoder
+from indexer.home import Home
 from tests.cli.test_commands import failed
 from tests.indexer.tiny import picture, write_encoder
 
@@ -104,8 +105,7 @@ def test_a_watch_keeps_the_index_current_and_ends_with_ctrl_c(folder: Path, enco
 
 def test_a_second_indexer_says_who_holds_the_index(massl, folder: Path, encoder_file: Path) -> None:
     massl("index", folder, "--encoder", encoder_file, "-q")
-    collection = Collection.open(folder)
-    with collection._held():
+    with Home.open(folder).held():
         assert f"is being indexed by process {os.getpid()}" in failed(massl("index", folder))
         assert massl("info", folder, "--json").json["indexed"] == 40
     assert massl("index", folder, "-q").code == 0

@@ -17,6 +17,7 @@ from PIL import Image
 
 from indexer import Collection, Encoder, EncoderMismatch, Query, indexing
 from indexer import query as queries
+from indexer.home import Home
 from indexer.labelling import Labelling
 from massl.errors import MasslError
 from tests.massl.conftest import full_disk
@@ -124,7 +125,10 @@ def test_an_index_can_lie_elsewhere(photos: Path, encoder: Encoder, tmp_path: Pa
 
 
 def test_a_second_indexer_leaves(collection: Collection) -> None:
-    with collection._held(), pytest.raises(MasslError, match=f"is being indexed by process {os.getpid()}"):
+    with (
+        Home.open(collection.root).held(),
+        pytest.raises(MasslError, match=f"is being indexed by process {os.getpid()}"),
+    ):
         Collection.open(collection.root).update()
     assert Collection.open(collection.root).update().unchanged == 24
 
