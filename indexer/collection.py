@@ -37,7 +37,7 @@ from indexer import (
     trained,
 )
 from indexer.calibration import Calibration
-from indexer.catalog import READY, Catalog, now, to_bytes
+from indexer.catalog import READY, now, to_bytes
 from indexer.classify import Classification, Classifier
 from indexer.comparing import Beside, Comparison
 from indexer.drift import Drift
@@ -69,16 +69,16 @@ from massl.writing import remove_forgotten
 class Collection:
     """Opened by `Collection.open`, or by `Collection.create` if it need not be there yet. Safe to share by threads."""
 
-    def __init__(self, root: Path, folder: Path, catalog: Catalog, engines: Ladder = LADDER) -> None:
-        self.root = root
-        self.folder = folder
-        self.catalog = catalog
-        self._home = Home(root, folder, catalog)
-        self._index = CollectionIndex(catalog, folder, engines)
-        self.map = CollectionMap(catalog, folder)
+    def __init__(self, home: Home, engines: Ladder = LADDER) -> None:
+        self.root = home.root
+        self.folder = home.folder
+        self.catalog = home.catalog
+        self._home = home
+        self._index = CollectionIndex(self.catalog, self.folder, engines)
+        self.map = CollectionMap(self.catalog, self.folder)
         self.updating = False  # whether this process is bringing it up to date
-        self._labelling = Labelling(catalog)
-        self._heat = HeatMaps(catalog, root)
+        self._labelling = Labelling(self.catalog)
+        self._heat = HeatMaps(self.catalog, self.root)
         self._outline: tuple[str, Outline] | None = None
 
     # Opening ------------------------------------------------------------------------------------------------------
@@ -90,7 +90,7 @@ class Collection:
         Raises:
             MasslError: the folder is missing, was never indexed, or its catalog can't be read.
         """
-        return cls._in(Home.open(root, index_dir), engines)
+        return cls(Home.open(root, index_dir), engines)
 
     @classmethod
     def create(
@@ -115,13 +115,7 @@ class Collection:
             EncoderMismatch: there is a collection already, made with another encoder.
             MasslError: no folder, or nothing can be written.
         """
-        return cls._in(Home.create(root, encoder, index_dir, rebuild), engines)
-
-    @classmethod
-    def _in(cls, home: Home, engines: Ladder) -> Collection:
-        collection = cls(home.root, home.folder, home.catalog, engines)
-        collection._home = home  # which has its encoder in memory if it was just made
-        return collection
+        return cls(Home.create(root, encoder, index_dir, rebuild), engines)
 
     def check_fits(self, encoder: Encoder | None) -> None:
         """Raises `EncoderMismatch` if the collection was embedded by another encoder than this one."""
