@@ -80,6 +80,7 @@ def command(
     from cli.terminal import ProgressLine, print_json, print_line, say, visible
     from indexer import Collection
     from indexer.answers import of_search
+    from indexer.health import index_command
     from massl.errors import MasslError
 
     box = _crop(crop) if crop else None
@@ -89,7 +90,10 @@ def command(
     started = time.perf_counter()
     folders = [folder_of(text, images) for text in under]
     with ProgressLine("Preparing the search:", "vectors", quiet) as line:
-        collection.index(lambda step, done, total: line.update(done, total, step))
+        index = collection.index(lambda step, done, total: line.update(done, total, step))
+    if len(collection) and not len(index):  # a rebuild was ended before its first batch
+        command = index_command(images, collection.folder)
+        raise MasslError(f"no image of {images} is embedded by its new encoder yet; go on with: {command}")
     results = collection.search(examples, k, label=label, under=folders, since=days[0], until=days[1], exact=exact)
     described = of_search(results, started)
     if as_json:

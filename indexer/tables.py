@@ -57,7 +57,8 @@ def read_csv(path: Path, columns: tuple[str, ...]) -> list[tuple[int, dict[str, 
             line = reader.line_num + 1
     except csv.Error as error:
         unclosed = "unexpected end" in str(error) or "field limit" in str(error)
-        reason = "a quote is opened and never closed" if unclosed else error
+        quoted = '"' in io.StringIO(text).readlines()[line - 1]
+        reason = ("a quote is opened and never closed" if quoted else "a value is far too long") if unclosed else error
         raise MasslError(f"{path}, line {line}: {reason}") from None
     if not rows:
         raise MasslError(f"{path} has no rows below the first line")

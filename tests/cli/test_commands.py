@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from indexer import Collection, Encoder
 from tests.cli.conftest import Ran
 from tests.indexer.tiny import write_encoder
 
@@ -407,6 +408,17 @@ def test_another_encoder_exits_with_4_and_rebuilds_when_told(massl, photos: Path
     told = massl("index", photos, "--encoder", "builtin")  # what would change is said on what is labelled
     assert told.code == 4
     assert "6 labelled images, named by their nearest others" in told.error
+
+
+def test_a_rebuild_that_embedded_nothing_says_how_to_go_on(massl, indexed: Path, tmp_path: Path) -> None:
+    query = sorted(indexed.rglob("*.jpg"))[0]
+    # As after a kill before the first batch.
+    Collection.create(indexed, Encoder.load(write_encoder(tmp_path / "other.onnx")), rebuild=True)
+    for how in ((), ("--json",), ("--paths",)):
+        line = failed(massl("search", indexed, query, *how))
+        assert f"no image of {indexed} is embedded by its new encoder yet; go on with: massl index {indexed}" in line
+    assert massl("index", indexed).code == 0
+    assert massl("search", indexed, query, "--paths", "-k", 2).output.count("\n") == 2
 
 
 def test_bad_files_are_skipped_listed_and_stop_nothing(massl, photos: Path) -> None:

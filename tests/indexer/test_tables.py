@@ -52,6 +52,12 @@ def test_a_quote_that_is_never_closed_is_named_where_it_opens(tmp_path: Path, ro
         read_csv(tmp_path / "a.csv", ("path", "label"))
 
 
+def test_a_value_that_is_too_long_is_no_quote(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("path,label\na.jpg," + "x" * 200_000 + "\n")
+    with pytest.raises(MasslError, match=r"a.csv, line 2: a value is far too long$"):
+        read_csv(tmp_path / "a.csv", ("path", "label"))
+
+
 def test_names_of_files_may_be_no_utf8(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_bytes(b"path,label\ncaf\xe9.jpg,x\n")
     assert read_csv(tmp_path / "a.csv", ("path",))[0][1]["path"] == "caf\udce9.jpg"
