@@ -17,6 +17,7 @@ from indexer.encoder import Encoder
 from indexer.labelled import Embedded, LabelledFiles, Table, embed, embed_paths, read_table
 from massl.errors import MasslError
 from massl.images import ImageError, Skipped, open_image
+from massl.run import is_run
 
 if TYPE_CHECKING:
     from massl.evaluation.revisited import GroundTruth
@@ -128,7 +129,7 @@ def _of_run(run: Path, scratch: Path) -> Path:
     """The encoder of a run: the one it wrote, else one made of its newest checkpoint."""
     if (run / "encoder.onnx").is_file():
         return run / "encoder.onnx"
-    if not (run / "config.toml").is_file():
+    if not is_run(run):
         raise MasslError(f"{run} is a folder, and no run; give an encoder.onnx or the folder of a run")
     try:
         from massl.export import export

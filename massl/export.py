@@ -25,7 +25,7 @@ import massl
 from massl import weights
 from massl.deployed import Deployed, components, has_stages, whitened_stages
 from massl.errors import MasslError
-from massl.run import describe_run
+from massl.run import describe_run, is_run
 from massl.sources import Source as Images
 from massl.sources import find_source
 from massl.weights import EIGHT_BITS, HALF, SCALE
@@ -121,7 +121,7 @@ def export(
     if stages and not has_stages(found.backbone):
         raise MasslError(f"{found.architecture} has no four stages to embed by; leave --stages out")
     precision = precision or str(found.facts.get("precision", "fp32"))
-    if (Path(source) / "config.toml").is_file() and has_stages(found.backbone) and not stages:
+    if is_run(Path(source)) and has_stages(found.backbone) and not stages:
         whiten = whiten or _images_of(Path(source), found)
         stages = whiten is not None
     stages = stages or found.stages

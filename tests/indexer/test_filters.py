@@ -127,7 +127,9 @@ def test_files_of_any_date_are_indexed_and_their_dates_told(tiny_encoder: Encode
         assert collection.facts(image).changed is not None
         assert collection.file_state(image) == "there"
     outline = collection.outline()
-    assert outline.first < outline.last  # type: ignore[operator]
+    assert outline.first
+    assert outline.last
+    assert outline.first < outline.last
     assert collection.update().unchanged == 8
 
 
