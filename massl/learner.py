@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from massl.convolution import quicken
 from massl.distributed import World
 from massl.errors import MasslError
 from massl.loss import massl_loss
@@ -65,6 +66,8 @@ class Learner:
             if initial.head and _shapes(initial.head) == _shapes(head.state_dict()):
                 head.load_state_dict(initial.head)
         student, teacher = build_pair(backbone, head)
+        if device.type == "cpu" and s.precision == "fp32" and not s.compile:
+            quicken(student)
         if s.checkpoint_activations:
             _checkpoint_activations(student.backbone, s.backbone)
         if world.size > 1 and device.type == "cuda":  # elsewhere there is none: each rank normalises its own share

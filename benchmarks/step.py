@@ -1,0 +1,57 @@
+#!/usr/bin/env python3
+"""What a step of training takes on a CPU, with torch's own convolutions and with `massl.convolution`'s, side by side.
+
+    benchmarks/step.py [BACKBONE] [BATCH] [THREADS] [SIZE] [LOCAL_SIZE]
+
+Learners of `massl train --preset cpu`, on random views; sizes in pixels. Prints the shortest of five steps each, taken
+in turns, by the clock, and both gradients' norms of the first.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+
+import torch
+
+from massl import learner
+from massl.distributed import World
+from massl.learner import Learner
+from massl.schedules import Rates
+from massl.settings import plan
+
+
+def main(backbone: str = "", batch: str = "32", threads: str = "2", size: str = "", local_size: str = "") -> None:
+    torch.set_num_threads(int(threads))
+    sides = {key: value for key, value in (("image_size", size), ("local_size", local_size)) if value}
+    wanted = {"batch": batch, "precision": "fp32"} | ({"backbone": backbone} if backbone else {}) | sides
+    s, _ = plan("cpu", 1000, wanted)
+    draws = torch.Generator().manual_seed(0)
+    views = [
+        torch.randn(count, s.batch, 3, side, side, generator=draws)
+        for count, side in ((2, s.image_size), (s.local_views, s.local_size))
+    ]
+    rates = Rates(1e-4, 0.04, 0.99, 0.04)
+    quicken = learner.quicken
+    learners = {}
+    for name, change in (("torch", lambda network: None), ("ours", quicken)):
+        learner.quicken = change
+        learners[name] = Learner(s, World(torch.device("cpu")))
+
+    print(f"{s.backbone}, {s.batch} images, views of {s.image_size} and {s.local_size} px, {threads} threads")
+    times: dict[str, list[float]] = {name: [] for name in learners}
+    for step in range(6):
+        for name, one in learners.items():
+            started = time.perf_counter()
+            norm = one.step(views, rates, step).gradient_norm
+            times[name].append(time.perf_counter() - started)
+            if not step:
+                print(f"{name}: gradient's norm of the first step {norm:.7g}")
+    best = {name: min(taken[1:]) for name, taken in times.items()}
+    for name, taken in best.items():
+        print(f"{name}: {taken * 1e3:.0f} ms a step, {s.batch / taken:.1f} images/s")
+    print(f"ours / torch: {best['ours'] / best['torch']:.2f}")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
