@@ -8,6 +8,7 @@ import platform
 from typing import Any
 
 from cli.options import Json, Quiet, Verbose
+from massl.machine import cores
 
 _PACKAGES = (
     "massl", "numpy", "pillow", "pi-heif", "faiss-cpu", "faiss-gpu", "onnxruntime", "onnxruntime-gpu", "gradio",
@@ -56,7 +57,7 @@ def _examine() -> dict[str, Any]:
     return {
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
-        "cores": os.cpu_count(),
+        "cores": cores(),
         "onnxruntime_providers": onnxruntime.get_available_providers(),
         "faiss_gpus": faiss.get_num_gpus() if hasattr(faiss, "get_num_gpus") else 0,
         "torch_devices": devices if packages["torch"] else [],

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import TypeVar
+
+from massl.machine import cores
 
 Item = TypeVar("Item")
 Outcome = TypeVar("Outcome")
@@ -37,8 +38,3 @@ def ahead(
         finally:
             for future in pending:
                 future.cancel()
-
-
-def cores() -> int:
-    """Those that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

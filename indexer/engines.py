@@ -18,9 +18,9 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.ahead import cores
 from indexer.ladder import Ladder
 from indexer.vectors import Preparing, VectorIndex, VectorSource
+from massl.machine import cores
 
 MANY = 16  # queries from which several threads pay; one is 4 to 5 times slower on two threads than on one
 TRAINING = 32_768  # vectors that the codes of a fast scan are learnt from

@@ -14,10 +14,10 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.ahead import cores
 from indexer.ladder import unit
 from indexer.vectors import VectorSource
 from massl.errors import MasslError
+from massl.machine import cores
 
 LAID_OUT = 20_000  # images that are laid out themselves
 FEWEST = 12  # images, below which there is nothing that principal components would not show

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch import distributed as dist
 
 from massl.errors import MasslError
+from massl.machine import cores
 
 # Long enough for rank 0 to measure and to write a checkpoint while the others wait for it.
 PATIENCE = timedelta(minutes=30)
@@ -121,7 +122,7 @@ def launch(arguments: Sequence[str], devices: int) -> int:
         max_restarts=0,
     )
     # As torchrun does: more would be more threads than cores.
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // devices)))
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores() // devices)))
     try:
         elastic_launch(config, sys.executable)("-m", "cli", *arguments)
     except ChildFailedError as error:

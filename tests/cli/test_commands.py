@@ -615,3 +615,12 @@ def test_a_folder_name_with_a_newline_stays_on_one_line(massl, command: str, tmp
     name = tmp_path / "no\nwhere"
     parts = ["label", "list", name] if command == "label" else [command, name, *arguments]
     failed(massl(*parts))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="another OpenMP")
+@pytest.mark.parametrize(("said", "turns"), [({}, "1000"), ({"OMP_WAIT_POLICY": "active"}, "30000000000")])
+def test_training_leaves_other_programs_their_cores(massl, tmp_path, monkeypatch, said, turns):
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)  # FAISS is told one, here in the test's own process
+    ended = massl("train", tmp_path / "nowhere", OMP_DISPLAY_ENV="verbose", **said)
+    assert ended.code == 1
+    assert f"GOMP_SPINCOUNT = '{turns}'" in ended.error
