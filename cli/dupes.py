@@ -132,10 +132,9 @@ def _write(plan: Path, found: Duplicates) -> None:
     """The plan as CSV, names as the bytes that they are; a file that is there is replaced whole or not at all."""
     from indexer import duplicates
     from massl.errors import MasslError
-    from massl.writing import whole
+    from massl.writing import write
 
     try:
-        with whole(plan) as written:
-            written.write_bytes(os.fsencode(duplicates.plan(found)))
+        write(plan, os.fsencode(duplicates.plan(found)))
     except OSError as error:
         raise MasslError(f"{plan} can't be written: {(error.strerror or str(error)).lower()}") from None

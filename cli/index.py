@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import signal
 from dataclasses import asdict
 from pathlib import Path
@@ -147,13 +148,15 @@ def _compare(images: Path, index_dir: Path | None, given: Encoder, quiet: bool) 
 
 def _write_skipped(file: Path, report: IndexReport) -> None:
     from massl.errors import MasslError
+    from massl.writing import write
 
+    rows = io.StringIO(newline="")
+    writer = csv.writer(rows, lineterminator="\n")
+    writer.writerow(["path", "reason"])
+    writer.writerows((item.path, item.reason) for item in report.skipped)
     try:
         # File names go out as the bytes that they are, also where those are not UTF-8.
-        with file.open("w", newline="", encoding="utf-8", errors="surrogateescape") as rows:
-            writer = csv.writer(rows, lineterminator="\n")
-            writer.writerow(["path", "reason"])
-            writer.writerows((item.path, item.reason) for item in report.skipped)
+        write(file, rows.getvalue().encode("utf-8", "surrogateescape"))
     except OSError as error:
         raise MasslError(f"{file} can't be written ({error.strerror or error}); the index is complete") from None
 

@@ -171,6 +171,7 @@ def export(
     from indexer import Collection
     from indexer.takeaway import FORMATS
     from massl.errors import MasslError
+    from massl.writing import write
 
     if kind not in (*FORMATS, "onnx"):
         raise typer.BadParameter(f"there is no format {kind[:20]!r}; choose one of {', '.join(FORMATS)}, or onnx")
@@ -197,7 +198,7 @@ def export(
         print_line(text, end="")
         return
     try:
-        out.write_bytes(os.fsencode(text))
+        write(out, os.fsencode(text))
     except OSError as error:
         raise MasslError(f"{out} can't be written ({error.strerror or error}); choose another --out") from None
     if as_json:

@@ -19,7 +19,7 @@ from massl.errors import MasslError
 from massl.evaluation.accuracy import confusion
 from massl.evaluation.knn import nearest
 from massl.images import ImageError, Skipped, open_image
-from massl.writing import whole
+from massl.writing import write
 
 if TYPE_CHECKING:
     from cli.judges import Judge
@@ -109,8 +109,7 @@ def write_report(path: Path, task: str, results: Sequence[Result], told: Sequenc
     """
     text = "".join(_page(task, results, told))
     try:
-        with whole(path) as written:
-            written.write_bytes(text.encode("utf-8", "backslashreplace"))
+        write(path, text.encode("utf-8", "backslashreplace"))
     except OSError as error:
         raise MasslError(f"{path} could not be written: {(error.strerror or str(error)).lower()}") from None
 

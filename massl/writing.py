@@ -37,6 +37,23 @@ def whole(path: Path, flush: bool = True) -> Iterator[Path]:
         put(written, path, flush)
 
 
+def write(path: Path, data: bytes) -> None:
+    """Writes a file whole or not at all, and straight to what is no file: a pipe, a terminal, a device.
+
+    Args:
+        path: as `whole` takes it, or what is no file.
+        data: all of it.
+
+    Raises:
+        OSError: it can't be written.
+    """
+    if path.exists() and not path.is_file() and not path.is_dir():
+        path.write_bytes(data)
+        return
+    with whole(path) as written:
+        written.write_bytes(data)
+
+
 @contextmanager
 def temporary(folder: Path) -> Iterator[Path]:
     """A name in a folder that nobody else has, to write to and to `put` in its place; else the file goes at the end."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from massl.writing import FORGOTTEN, remove_forgotten, remove_older, temporary, whole
+from massl.writing import FORGOTTEN, remove_forgotten, remove_older, temporary, whole, write
 from tests.massl.conftest import full_disk
 
 
@@ -97,3 +97,24 @@ def test_nothing_but_a_file_is_replaced(tmp_path: Path) -> None:
     with pytest.raises(IsADirectoryError), whole(tmp_path):
         pass
     assert list(tmp_path.iterdir()) == [tmp_path / "pipe"]
+
+
+def test_what_is_no_file_is_written_to_straight(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    write(pipe, b"rows")
+    assert os.read(reader, 10) == b"rows"
+    os.close(reader)
+    assert pipe.is_fifo()
+    write(tmp_path / "file", b"rows")
+    assert (tmp_path / "file").read_bytes() == b"rows"
+    with pytest.raises(IsADirectoryError):
+        write(tmp_path, b"rows")
+
+
+def test_a_table_that_does_not_fit_leaves_the_old_one(tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_bytes(b"old")
+    with pytest.raises(OSError, match="too large"), full_disk():
+        write(tmp_path / "labels.csv", b"n" * 1000)
+    assert (tmp_path / "labels.csv").read_bytes() == b"old"
