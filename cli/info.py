@@ -73,6 +73,7 @@ def _training(told: dict[str, Any] | None) -> list[tuple[str, str]]:
 
 def _collection(told: dict[str, Any]) -> list[tuple[str, str]]:
     from cli.terminal import visible
+    from massl.images import megapixels
 
     encoder, search, scores, drift = told["encoder"], told["search"], told["scores"], told["drift"]
     lines = [
@@ -101,7 +102,7 @@ def _collection(told: dict[str, Any]) -> list[tuple[str, str]]:
         came = f"{newest['images']:,} of {moment(newest['since'])} or later"
         lines.append(("newest", f"{came}, {newest['unlike']:,} of them unlike the {newest['older']:,} others"))
     lines += [
-        ("limit", f"{told['max_megapixels']:,.0f} megapixels a picture"),
+        ("limit", f"{megapixels(round(told['max_megapixels'] * 1e6))} megapixels a picture"),
         ("excluded", ", ".join(map(repr, told["exclude"])) or "nothing"),
         ("skipped", f"{len(told['skipped']):,} file{'s' if len(told['skipped']) != 1 else ''}"),
     ]

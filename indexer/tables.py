@@ -23,8 +23,8 @@ def read_csv(path: Path, columns: tuple[str, ...]) -> list[tuple[int, dict[str, 
         columns: which are needed, in small letters.
 
     Raises:
-        MasslError: missing or unreadable, no such columns, a row with too few values or with a quote that is never
-            closed, or no row at all.
+        MasslError: missing or unreadable, no such columns or one of them twice, a row with too few values or with a
+            quote that is never closed, or no row at all.
     """
     try:
         data = path.read_bytes()
@@ -44,6 +44,9 @@ def read_csv(path: Path, columns: tuple[str, ...]) -> list[tuple[int, dict[str, 
     try:
         names = [name.strip().lower() for name in next(reader, [])]
         missing = [name for name in columns if name not in names]
+        twice = [name for name in columns if names.count(name) > 1]
+        if twice:
+            raise MasslError(f"{path} has two columns called {twice[0]}; which is meant can't be told: rename one")
         if missing:
             wanted = ", ".join(columns)
             raise MasslError(f"{path} needs a first line that names the columns {wanted}; {missing[0]} is missing")

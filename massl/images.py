@@ -243,6 +243,12 @@ class Decoded:
     height: int
 
 
+def megapixels(pixels: int) -> str:
+    """A number of pixels in millions, in words: whole ones, and two digits of less than ten."""
+    millions = pixels / 1e6
+    return f"{millions:,.0f}" if millions >= 10 else f"{float(f'{millions:.2g}'):f}".rstrip("0").rstrip(".")
+
+
 def decode(
     data: bytes, shortest: int | None = None, max_pixels: int = MAX_PIXELS, budget: PixelBudget | None = None
 ) -> Decoded:
@@ -273,8 +279,8 @@ def decode(
         width, height = across, down
         if width * height > max_pixels:
             raise TooLarge(
-                f"too large: {width} x {height} is {width * height / 1e6:,.0f} megapixels, "
-                f"the limit is {max_pixels / 1e6:,.0f}"
+                f"too large: {width} x {height} is {megapixels(width * height)} megapixels, "
+                f"the limit is {megapixels(max_pixels)}"
             )
 
     try:
@@ -305,8 +311,8 @@ def decode(
         raise ImageError("not an image, or of a format that is not supported") from None
     except Image.DecompressionBombError as error:  # Pillow's own limit, which comes first and says only how many
         pixels = re.search(r"\d+", str(error))
-        count = f"{int(pixels[0]) / 1e6:,.0f}" if pixels else "too many"
-        raise TooLarge(f"too large: {count} megapixels, the limit is {max_pixels / 1e6:,.0f}") from None
+        count = megapixels(int(pixels[0])) if pixels else "too many"
+        raise TooLarge(f"too large: {count} megapixels, the limit is {megapixels(max_pixels)}") from None
     except MemoryError:
         size = f"{width} x {height} pixels take about {width * height * BYTES_PER_PIXEL / 2**30:.1f} GiB"
         raise ImageError(f"not enough memory to decode it: {size}", lasting=False) from None

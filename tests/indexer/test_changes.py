@@ -212,7 +212,7 @@ def test_a_raised_limit_reads_what_was_too_large(folder: Path, tiny_encoder: Enc
     collection = Collection.create(folder, tiny_encoder)
     report = collection.update(max_pixels=63)
     assert {item.reason for item in report.skipped} == {
-        "too large: 8 x 8 is 0 megapixels, the limit is 0; --max-megapixels raises it"
+        "too large: 8 x 8 is 0.000064 megapixels, the limit is 0.000063; --max-megapixels raises it"
     }
     assert (report.indexed, len(report.skipped)) == (0, 10)
     assert len(collection.update().skipped) == 10  # remembered

@@ -64,3 +64,11 @@ def test_names_of_files_may_be_no_utf8(tmp_path: Path) -> None:
     (tmp_path / "b.csv").write_bytes(b"\xff\xfep")
     with pytest.raises(MasslError, match="save it as CSV in UTF-8"):
         read_csv(tmp_path / "b.csv", ("path",))
+
+
+def test_two_columns_of_one_name_are_not_chosen_between(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("path,label,Label\na.jpg,x,y\n")
+    with pytest.raises(MasslError, match=r"a.csv has two columns called label; which is meant can't be told"):
+        read_csv(tmp_path / "a.csv", ("path", "label"))
+    (tmp_path / "b.csv").write_text("path,note,note\na.jpg,x,y\n")
+    assert read_csv(tmp_path / "b.csv", ("path",))[0][1]["path"] == "a.jpg"

@@ -19,7 +19,7 @@ from PIL import Image, ImageCms
 
 from massl import images, raw
 from massl.errors import MasslError
-from massl.images import ImageError, ImageFile, Skipped, TooLarge, decode, fit, open_image, read_bytes, walk
+from massl.images import ImageError, ImageFile, Skipped, TooLarge, decode, fit, megapixels, open_image, read_bytes, walk
 from massl.limits import BYTES_PER_PIXEL, PixelBudget, available_memory
 
 
@@ -489,3 +489,10 @@ def test_a_large_photo_is_decoded_at_the_size_that_is_needed(pictures: Path) -> 
 @given(width=st.integers(1, 300), height=st.integers(1, 300), size=st.integers(8, 64), more=st.integers(0, 20))
 def test_fit_always_gives_a_square_of_the_size(width: int, height: int, size: int, more: int) -> None:
     assert fit(Image.new("RGB", (width, height)), size, size + more).size == (size, size)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "said"), [(178_956_970, "179"), (1_200_000_000, "1,200"), (9_440_000, "9.4"), (60, "0.00006"), (0, "0")]
+)
+def test_megapixels_of_a_few_pixels_are_not_none(pixels: int, said: str) -> None:
+    assert megapixels(pixels) == said
