@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from cli.options import Images, IndexDir, Json, Quiet, Verbose
+from cli.options import Images, IndexDir, Json, Quiet, Verbose, open_embedded
 
 Sure = Annotated[
     float,
@@ -34,10 +34,9 @@ def command(
     Examples: massl classify ./photos · massl classify ./photos --sure 0.9 · massl classify ./photos --json > all.json
     """
     from cli.terminal import print_json, print_line, say
-    from indexer import Collection
     from indexer.answers import of_classification
 
-    collection = Collection.open(images, index_dir)
+    collection = open_embedded(images, index_dir, quiet)
     result = collection.classify()
     described = of_classification(collection, result, sure)
     if as_json:

@@ -85,7 +85,8 @@ def main(arguments: list[str] | None = None) -> None:
     except typer.Abort:
         _fail("interrupted", 130)
     except KeyboardInterrupt:
-        kept = "; what was finished is kept, run it again to go on" if arguments[:1] == ["index"] else ""
+        again = "go on without --rebuild" if "--rebuild" in arguments else "run it again to go on"
+        kept = f"; what was finished is kept, {again}" if arguments[:1] == ["index"] else ""
         _fail(f"interrupted{kept}", 130)
     except _ShownByTyper as error:
         error.show()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.options import Images, IndexDir, Json, Quiet, Verbose, folder_of
+from cli.options import Images, IndexDir, Json, Quiet, Verbose, folder_of, open_embedded
 
 if TYPE_CHECKING:
     from indexer.duplicates import Duplicates
@@ -50,19 +50,29 @@ def command(
     from cli.label import find_image
     from cli.terminal import ProgressLine, print_json, say
     from indexer import Collection
+    from indexer.health import index_command
+    from massl.writing import check_output
 
     if keep and forget:
         raise typer.BadParameter("--keep and --forget are opposites; give one of them")
+    if plan and (keep or forget):
+        raise typer.BadParameter("--plan goes without --keep and --forget, which search nothing")
+    if exact_only and threshold is not None:
+        raise typer.BadParameter("--threshold is of near duplicates, which --exact-only leaves out; give one of them")
     if paths and not (keep or forget):
         raise typer.BadParameter("PATHs go with --keep or --forget; to search a part of IMAGES use --under")
-    collection = Collection.open(images, index_dir)
+    if plan:
+        check_output(plan)
     if keep or forget:
+        collection = Collection.open(images, index_dir)
         chosen = [find_image(collection, path) for path in paths or ()]
         count = collection.keep_both(chosen) if keep else collection.forget_kept(chosen)
         if as_json:
             print_json({"remembered" if keep else "forgotten": count})
-        say(f"{count} {'pairs remembered as to be kept both' if keep else 'decisions forgotten'}", quiet)
+        what = ("pair{} remembered as to be kept both" if keep else "decision{} forgotten").format("s" * (count != 1))
+        say(f"{count} {what}", quiet)
         return
+    collection = Collection.open(images, index_dir) if exact_only else open_embedded(images, index_dir, quiet)
     with ProgressLine("comparing", "images", quiet) as line:
         found = collection.duplicates(
             exact_only=exact_only,
@@ -74,6 +84,10 @@ def command(
         print_json(describe(found))
     else:
         _show(found, quiet)
+    if found.stale:
+        command = index_command(images, collection.folder)
+        files = "1 file has" if found.stale == 1 else f"{found.stale:,} files have"
+        say(f"{files} changed or gone since the folder was indexed, and left out; run: {command}", quiet)
     if plan:
         _write(plan, found)
         say(f"the plan is in {plan}; nothing was deleted", quiet)
@@ -103,6 +117,7 @@ def describe(found: Duplicates) -> dict[str, Any]:
         "threshold": None if found.threshold is None else round(found.threshold, 4),
         "compared": found.compared,
         "kept_both": found.kept_both,
+        "stale": found.stale,
     }
 
 

@@ -114,6 +114,7 @@ def command(
     from cli.scores import as_markdown, as_text, figures
     from cli.terminal import print_json, print_line, say
     from massl.evaluation.measure import Choices
+    from massl.writing import check_output
 
     if as_json and markdown:
         raise typer.BadParameter("--json and --markdown exclude each other")
@@ -135,7 +136,7 @@ def command(
         seed=seed,
     )
     if report:
-        _check_writable(report)
+        check_output(report)
     with load_judges([str(path) for path in encoder or []], data or []) as judges:
         results: list[Result] = []
         if train and test:
@@ -329,13 +330,3 @@ def _remarks(result: Result) -> str:
     if lonely := metrics.get("queries_without_match"):
         line += f"; {lonely:,} images without another of their class are no queries"
     return line
-
-
-def _check_writable(report: Path) -> None:
-    """Says so before the work, not after it, when the report can't be written."""
-    from massl.errors import MasslError
-
-    if report.is_dir():
-        raise MasslError(f"{report} is a folder; name a file to write the report to")
-    if not report.resolve().parent.is_dir():
-        raise MasslError(f"{report.parent}: there is no such folder to write the report to")

@@ -75,8 +75,11 @@ def command(
     try:
         from massl.export import export
         from massl.sources import find_source
+        from massl.writing import check_output
     except ImportError as error:
         raise MasslError(f"exporting needs more packages ({error.name}); run: pip install 'massl[train]'") from None
+    if out.parent.is_dir():  # else it is made
+        check_output(out)
     written = export(
         or_builtin(source),
         out,

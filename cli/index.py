@@ -70,7 +70,10 @@ def command(
     """
     from cli.terminal import print_json, say
     from indexer import Collection, Encoder
+    from massl.writing import check_output
 
+    if skipped:
+        check_output(skipped)
     given = Encoder.load(encoder) if encoder else None
     if given:
         _compare(images, index_dir, given, quiet)

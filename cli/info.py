@@ -80,6 +80,7 @@ def _collection(told: dict[str, Any]) -> list[tuple[str, str]]:
         ("collection", told["root"]),
         ("index", f"{told['folder']}, {size(told['bytes'])}"),
         ("images", f"{told['indexed']:,}, {told['labels']:,} of them labelled"),
+        *_unembedded(told),
         ("brought up to date", moment(told["checked"] or told["updated"]) + f"; made {moment(told['created'])}"),
         ("encoder", f"{encoder['name']}, {encoder['dim']} numbers a picture"),
         *_training(told["training"]),
@@ -107,6 +108,16 @@ def _collection(told: dict[str, Any]) -> list[tuple[str, str]]:
         ("skipped", f"{len(told['skipped']):,} file{'s' if len(told['skipped']) != 1 else ''}"),
     ]
     return lines + [("", f"{visible(item['path'])}: {item['reason']}") for item in told["skipped"]]
+
+
+def _unembedded(told: dict[str, Any]) -> list[tuple[str, str]]:
+    if not told["unembedded"]:
+        return []
+    from indexer.health import index_command
+
+    done = told["indexed"] - told["unembedded"]
+    command = index_command(Path(told["root"]), Path(told["folder"]))
+    return [("embedded", f"{done:,} of them, by the new encoder; go on with: {command}")]
 
 
 def _run(told: dict[str, Any]) -> list[tuple[str, str]]:

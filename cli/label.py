@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.classify import Sure
-from cli.options import HELP_FLAGS, Images, IndexDir, Json, Quiet, Verbose
+from cli.options import HELP_FLAGS, Images, IndexDir, Json, Quiet, Verbose, open_embedded
 
 if TYPE_CHECKING:
     from indexer import Collection
@@ -114,33 +114,45 @@ def import_labels(
     """
     from cli.terminal import print_json, say
     from indexer import Collection
+    from indexer.labels import PREDICTED
     from indexer.labels import check as check_label
     from indexer.tables import read_csv
     from massl.errors import MasslError
 
     collection = Collection.open(images, index_dir)
     wanted: dict[int, str] = {}
+    authors: dict[int, str] = {}
+    guesses = 0
     for line, row in read_csv(file, ("path", "label")):
         at, path, label = f"{file}, line {line}", row["path"], row["label"].strip()
+        author = row.get("author", "").strip()
+        if author == PREDICTED:  # of `label export --predictions`: nobody has looked at it
+            guesses += 1
+            continue
         try:
             if not path.strip():
                 raise MasslError("there is no path")
             if any("\udc80" <= letter <= "\udcff" for letter in label):
                 raise MasslError("the label is not written in UTF-8; save the file as CSV in UTF-8")
             check_label(label)
+            if author:
+                check_label(author)  # as printable, and no longer
             image = find_image(collection, path)
         except MasslError as error:
             raise MasslError(f"{at}: {error}; nothing was imported") from None
+        authors[image] = author or _author()
         if wanted.setdefault(image, label) != label:
             raise MasslError(
                 f"{at} gives {path} another label, {label[:40]!r} after {wanted[image][:40]!r}; "
                 "nothing was imported: leave one of them"
             )
-    count = collection.give_labels(wanted, _author())
+    count = collection.give_labels(wanted, authors)
     if as_json:
-        print_json({"labelled": count})
+        print_json({"labelled": count, "left_out": guesses})
         return
     say(f"{count} labelled", quiet)
+    if guesses:
+        say(f"{guesses} left out, as massl's own predictions that nobody has looked at", quiet)
 
 
 @app.command()
@@ -171,7 +183,7 @@ def export(
     from indexer import Collection
     from indexer.takeaway import FORMATS
     from massl.errors import MasslError
-    from massl.writing import write
+    from massl.writing import check_output, write
 
     if kind not in (*FORMATS, "onnx"):
         raise typer.BadParameter(f"there is no format {kind[:20]!r}; choose one of {', '.join(FORMATS)}, or onnx")
@@ -180,7 +192,12 @@ def export(
             "--json prints the labels alone; leave it out, or name a file by --out "
             "(predictions as JSON: massl classify --json)"
         )
-    collection = Collection.open(images, index_dir)
+    if kind == "onnx" and (predictions or sure):
+        raise typer.BadParameter("--predictions and --sure are of tables; a classifier says itself how sure it is")
+    if out:
+        check_output(out)
+    learns = predictions or kind == "onnx"
+    collection = open_embedded(images, index_dir, quiet) if learns else Collection.open(images, index_dir)
     if as_json and out is None:
         print_json({"labels": [vars(item) for item in collection.labels()]})
         return
@@ -220,9 +237,8 @@ def check(
     from dataclasses import asdict
 
     from cli.terminal import print_json, print_line, say
-    from indexer import Collection
 
-    collection = Collection.open(images, index_dir)
+    collection = open_embedded(images, index_dir, quiet)
     found = collection.suspects()
     curve = collection.learning_curve()
     paths = collection.paths_of([suspect.image for suspect in found])
@@ -256,7 +272,11 @@ def check(
 
 def find_image(collection: Collection, path: str) -> int:
     """The image that a path means: from here if it lies in the collection's folder, else relative to that folder."""
+    from massl.errors import MasslError
+
     root = os.path.realpath(collection.root)
+    if os.path.isdir(path) or os.path.isdir(os.path.join(root, path)):
+        raise MasslError(f"{path} is a folder; name its images, as {os.path.join(path, '*.jpg')}")
     here = os.path.join(os.path.realpath(os.path.dirname(path) or "."), os.path.basename(path))
     named = os.path.lexists(path) or not os.path.lexists(os.path.join(root, path))  # here, or nowhere
     if named and here.startswith(root + os.sep):

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from indexer import Collection
 
 HELP_FLAGS = {"help_option_names": ["-h", "--help"]}
 
@@ -25,6 +28,30 @@ def folder_of(text: str, root: Path) -> str:
         return Path(os.path.realpath(text)).relative_to(os.path.realpath(root)).as_posix()
     except ValueError:
         return text  # it lies elsewhere, which is then said of it
+
+
+def open_embedded(images: Path, index_dir: Path | None, quiet: bool) -> Collection:
+    """An index to ask for what embeddings tell; where a rebuild has not come to its end, that is said.
+
+    Raises:
+        MasslError: as `Collection.open`, or no image is embedded.
+    """
+    from cli.terminal import say
+    from indexer import Collection
+    from indexer.health import index_command
+    from massl.errors import MasslError
+
+    collection = Collection.open(images, index_dir)
+    count, left = len(collection), collection.unembedded
+    command = index_command(images, collection.folder)
+    if count and left == count:
+        raise MasslError(f"no image of {images} is embedded by its new encoder yet; go on with: {command}")
+    if left:
+        say(
+            f"only {count - left:,} of {count:,} images are embedded by the new encoder yet; go on with: {command}",
+            quiet,
+        )
+    return collection
 
 
 def or_builtin(source: str) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 import typer.core
 
-from cli.options import Images, IndexDir, Json, Quiet, Verbose, folder_of
+from cli.options import Images, IndexDir, Json, Quiet, Verbose, folder_of, open_embedded
 
 if TYPE_CHECKING:
     from datetime import date
@@ -78,22 +78,17 @@ def command(
     Examples: massl search ./photos query.jpg · massl search ./photos a.jpg +b.jpg -c.jpg -k 50 --paths
     """
     from cli.terminal import ProgressLine, print_json, print_line, say, visible
-    from indexer import Collection
     from indexer.answers import of_search
-    from indexer.health import index_command
     from massl.errors import MasslError
 
     box = _crop(crop) if crop else None
     days = _day(since), _day(until)
-    collection = Collection.open(images, index_dir)
+    collection = open_embedded(images, index_dir, quiet)
     examples = [_query(text, images, box if position == 0 else None) for position, text in enumerate(queries)]
     started = time.perf_counter()
     folders = [folder_of(text, images) for text in under]
     with ProgressLine("Preparing the search:", "vectors", quiet) as line:
-        index = collection.index(lambda step, done, total: line.update(done, total, step))
-    if len(collection) and not len(index):  # a rebuild was ended before its first batch
-        command = index_command(images, collection.folder)
-        raise MasslError(f"no image of {images} is embedded by its new encoder yet; go on with: {command}")
+        collection.index(lambda step, done, total: line.update(done, total, step))
     results = collection.search(examples, k, label=label, under=folders, since=days[0], until=days[1], exact=exact)
     described = of_search(results, started)
     if as_json:

@@ -325,6 +325,8 @@ class Catalog:
                 f"{self.path.parent} is on a disk where files can't be locked ({error}), as on some network drives; "
                 "choose a local one with --index-dir"
             )
+        if code == sqlite3.SQLITE_CANTOPEN and self.path.exists() and not os.access(self.path, os.R_OK):
+            return MasslError(f"{self.path} can't be read (permission denied); whoever made the index can allow it")
         if code in (*_FULL, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_CANTOPEN):
             return cannot_write(self.path.parent, error)
         return None

@@ -364,6 +364,12 @@ class Collection:
         ((count,),) = self.catalog.read("SELECT count(*) FROM images WHERE state = 'ready'")
         return count
 
+    @property
+    def unembedded(self) -> int:
+        """Images that have no embedding by the collection's encoder: a rebuild is under way, or was ended before."""
+        ((count,),) = self.catalog.read(f"SELECT count(*) FROM images WHERE {READY} AND embedding IS NULL")
+        return count
+
     def thumbnail(self, image: int, side: int = thumbnails.SIDE) -> Path | None:
         """A WebP thumbnail without metadata, made when it is first asked for; None if the original can't be read.
 
@@ -386,8 +392,8 @@ class Collection:
         """
         return labels.add(self.catalog, label, images, author)
 
-    def give_labels(self, wanted: Mapping[int, str], author: str) -> int:
-        """Gives each image its own label, all of them or none; returns how many.
+    def give_labels(self, wanted: Mapping[int, str], author: str | Mapping[int, str]) -> int:
+        """Gives each image its own label, all of them or none; returns how many. Each may have its own author.
 
         Raises:
             MasslError: as `add_labels`.
@@ -655,9 +661,7 @@ class Collection:
             training = None
         since = health.behind(self.root, self.catalog, self.exclude, report)
         report("disk", 0, 0)
-        query = f"SELECT count(*) FROM images WHERE {READY} AND embedding IS NULL"
-        ((waiting,),) = self.catalog.read(query)
-        images = len(self)
+        waiting, images = self.unembedded, len(self)
         builtin = self.catalog.meta()["encoder_sha256"] == hashlib.sha256(builtin_encoder().read_bytes()).hexdigest()
         report("trained", 0, 0)
         others = self.trained(here) if here else ()
@@ -683,6 +687,7 @@ class Collection:
             "root": str(self.root),
             "folder": str(self.folder),
             "indexed": len(self),
+            "unembedded": self.unembedded,
             "labels": len(self.labels()),
             "encoder": {"name": meta["encoder_name"], "sha256": meta["encoder_sha256"], "dim": int(meta["dim"])},
             "training": training,

@@ -11,14 +11,15 @@ Nothing here writes to, moves or deletes an image.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,7 @@ from indexer.agreement import Looks
 from indexer.calibration import CROWD, FAR, IDENTICAL, neighbourhood
 from indexer.catalog import Catalog, in_parts
 from indexer.decisions import Decided, decided, hashes_of
+from indexer.facts import is_unchanged
 from indexer.filters import Filter
 from indexer.ladder import unit
 from indexer.vectors import CatalogVectors, VectorIndex, VectorSource
@@ -43,6 +45,8 @@ UNKNOWN = 0.9  # and the agreement that is asked for then
 FALSE = 0.02  # of the near pairs, how many may be expected to be false
 PLAN = ("group", "path", "action", "kind", "score", "expected_false_matches", "bytes", "decided", "reason")
 LOOK = 0.85  # agreement under which the plan asks to look before a near duplicate is removed
+
+Place = TypeVar("Place")
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,7 @@ class Duplicates:
         compared: pairs whose pixels were compared.
         threshold: the agreement from which a pair counted as near duplicates; None if none were sought.
         kept_both: pairs passed over because someone decided to keep both.
+        stale: files that would be in a group, but have gone or changed since they were indexed.
     """
 
     groups: tuple[tuple[Duplicate, ...], ...]
@@ -89,6 +94,7 @@ class Duplicates:
     compared: int
     threshold: float | None
     kept_both: int
+    stale: int
 
     @property
     def removable(self) -> int:
@@ -111,11 +117,13 @@ class _File:
     height: int
     mtime_ns: int
     chosen: bool = False
+    link: bool = False
 
     @property
-    def worth(self) -> tuple[bool, int, int, int, int, bytes]:
-        """What to keep first: the chosen, then most pixels, most bytes, the oldest, the shortest path."""
-        return (not self.chosen, -self.width * self.height, -self.size, self.mtime_ns, len(self.path), self.path)
+    def worth(self) -> tuple[bool, int, int, bool, int, int, bytes]:
+        """What to keep first: the chosen, most pixels, most bytes, no link, the oldest, the shortest path."""
+        pixels = self.width * self.height
+        return (not self.chosen, -pixels, -self.size, self.link, self.mtime_ns, len(self.path), self.path)
 
 
 def find(
@@ -140,12 +148,14 @@ def find(
             collection if left out.
         report: is told the step, and how much of it is done, of how much.
     """
-    copies = _by_content(catalog, under)
+    copies = _by_content(catalog, under, embedded=not exact_only)
     images = sum(len(files) for files in copies.values())
     decisions = decided(catalog, {file.image: file.hash for files in copies.values() for file in files})
     for files in copies.values():
         files[:] = [replace(file, chosen=file.image in decisions.chosen) for file in files]
         files.sort(key=lambda file: file.worth)
+    stale = _drop_stale(root, copies, [content for content, files in copies.items() if len(files) > 1])
+    copies = {content: files for content, files in copies.items() if files}
     contents = sorted(copies)  # by hash: an order that no renaming changes
     position = {content: place for place, content in enumerate(contents)}
     pairs: dict[tuple[int, int], float] = {}
@@ -154,7 +164,8 @@ def find(
     chance: NDArray[np.float64] = np.empty(0)
     compared = 0
     if not exact_only and len(contents) > 1:
-        apart = {_pair(position[one], position[other]) for one, other in decisions.contents}
+        both = ((one, other) for one, other in decisions.contents if one in position and other in position)
+        apart = {_pair(position[one], position[other]) for one, other in both}
         ids = np.array([copies[content][0].image for content in contents], np.int64)
         whole = under is None and len(contents) == images
         candidates, far = _candidates(index(), CatalogVectors(catalog), ids, whole, report)
@@ -165,9 +176,11 @@ def find(
         if threshold is None:
             threshold = _threshold(np.array(list(seen.values())), chance)
         pairs = {pair: score for pair, score in seen.items() if score >= threshold}
-    groups = _groups(
-        {position[content]: files for content, files in copies.items()}, pairs, decisions, looks, threshold or 1.0
-    )
+    placed = {position[content]: files for content, files in copies.items()}
+    stale += _drop_stale(root, placed, {place for pair in pairs for place in pair})
+    pairs = {pair: score for pair, score in pairs.items() if placed[pair[0]] and placed[pair[1]]}
+    placed = {place: files for place, files in placed.items() if files}
+    groups = _groups(placed, pairs, decisions, looks, threshold or 1.0)
 
     def described(files: list[tuple[_File, str, float]]) -> tuple[Duplicate, ...]:
         return tuple(
@@ -181,7 +194,7 @@ def find(
 
     found = tuple(described(group) for group in groups)
     found = tuple(sorted(found, key=lambda group: group[0].path))
-    return Duplicates(found, images, compared, None if exact_only else threshold, len(decisions.images))
+    return Duplicates(found, images, compared, None if exact_only else threshold, len(decisions.images), stale)
 
 
 # Proposing ------------------------------------------------------------------------------------------------------------
@@ -377,13 +390,42 @@ def _groups(
             yield group
 
 
-def _by_content(catalog: Catalog, under: str | None) -> dict[bytes, list[_File]]:
-    """Every searchable file by its content's hash, the one to keep first."""
+def _drop_stale(root: Path, copies: dict[Place, list[_File]], of: Iterable[Place]) -> int:
+    """Leaves, `of` these, files that lie there as they were indexed, and one name each; returns how many went stale.
+
+    What is proposed for removal must have its like on the disk.
+    """
+    stale = 0
+    for place in of:
+        there = []
+        for file in copies[place]:
+            with contextlib.suppress(OSError):
+                path = root / os.fsdecode(file.path)
+                state = path.stat()
+                if is_unchanged(state, file.size, file.mtime_ns):
+                    there.append((replace(file, link=path.is_symlink()), state))
+        stale += len(copies[place]) - len(there)
+        copies[place] = _apart(there)
+    return stale
+
+
+def _apart(files: list[tuple[_File, os.stat_result]]) -> list[_File]:
+    """Files that are not one by two names, as by a link: removing one of those would free nothing, or lose both."""
+    found: dict[tuple[int, int], _File] = {}
+    for file, state in sorted(files, key=lambda pair: pair[0].worth):
+        found.setdefault((state.st_dev, state.st_ino), file)
+    return list(found.values())
+
+
+def _by_content(catalog: Catalog, under: str | None, embedded: bool) -> dict[bytes, list[_File]]:
+    """Every file, or every searchable one, by its content's hash, the one to keep first."""
     found: dict[bytes, list[_File]] = {}
     wanted = Filter(folders=() if under is None else (under,))
     wanted.check(catalog)
     where, values = wanted.where()
-    query = f"SELECT id, path, hash, size, width, height, mtime_ns FROM images WHERE {where} AND embedding IS NOT NULL"
+    query = f"SELECT id, path, hash, size, width, height, mtime_ns FROM images WHERE {where}"
+    if embedded:
+        query += " AND embedding IS NOT NULL"
     for row in catalog.read(query, values):
         file = _File(*row)
         found.setdefault(file.hash, []).append(file)

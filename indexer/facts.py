@@ -71,7 +71,12 @@ def file_state(catalog: Catalog, root: Path, image: int) -> Literal["there", "go
     except OSError:
         return "gone"
     ((size, mtime_ns),) = catalog.read("SELECT size, mtime_ns FROM images WHERE id = ?", [image])
-    return "there" if found.st_size == size and mtime_ns in (-1, storable(found.st_mtime_ns)) else "changed"
+    return "there" if is_unchanged(found, size, mtime_ns) else "changed"
+
+
+def is_unchanged(found: os.stat_result, size: int, mtime_ns: int) -> bool:
+    """Whether a file is the one of which the catalog holds these, as far as its size and time tell."""
+    return found.st_size == size and mtime_ns in (-1, storable(found.st_mtime_ns))
 
 
 def image_of(catalog: Catalog, content: str) -> int:

@@ -13,6 +13,7 @@ from massl.errors import MasslError
 
 MAX_LABEL = 100  # characters
 ACCEPTED = "page (accepted)"  # author of what was proposed and agreed to: who agrees has not chosen the image
+PREDICTED = "massl"  # of what is exported as a label and nobody gave
 DRAWN = "page (drawn)"  # author of labels of images that chance has chosen, a whole page of them
 
 
@@ -36,15 +37,16 @@ def add(catalog: Catalog, label: str, images: Iterable[int], author: str) -> int
     return give(catalog, dict.fromkeys(images, label), author)
 
 
-def give(catalog: Catalog, wanted: Mapping[int, str], author: str) -> int:
-    """Gives each image its label, as `add`, all of them or none; returns how many.
+def give(catalog: Catalog, wanted: Mapping[int, str], author: str | Mapping[int, str]) -> int:
+    """Gives each image its label, as `add`, all of them or none; returns how many. `author` may be one an image.
 
     Raises:
         MasslError: as `add`.
     """
     for label in set(wanted.values()):
         check(label)
-    rows = [(image, label.strip(), author, now()) for image, label in wanted.items()]
+    authors = dict.fromkeys(wanted, author) if isinstance(author, str) else author
+    rows = [(image, label.strip(), authors[image], now()) for image, label in wanted.items()]
     with catalog.writing() as connection:
         before = _noted_classes(connection.execute)
         try:

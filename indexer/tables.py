@@ -23,8 +23,8 @@ def read_csv(path: Path, columns: tuple[str, ...]) -> list[tuple[int, dict[str, 
         columns: which are needed, in small letters.
 
     Raises:
-        MasslError: missing or unreadable, no such columns or one of them twice, a row with too few values or with a
-            quote that is never closed, or no row at all.
+        MasslError: missing or unreadable, no such columns or one of them twice, a row with too few or too many values
+            or with a quote that is never closed, or no row at all.
     """
     try:
         data = path.read_bytes()
@@ -38,7 +38,8 @@ def read_csv(path: Path, columns: tuple[str, ...]) -> list[tuple[int, dict[str, 
     except UnicodeDecodeError:
         raise MasslError(f"{path} is damaged: it begins as UTF-16 and is not; save it as CSV in UTF-8") from None
     first = text.split("\n", 1)[0]
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(_SEPARATORS, key=first.count), strict=True)
+    between = max(_SEPARATORS, key=first.count)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=between, strict=True)
     rows: list[tuple[int, dict[str, str]]] = []
     line = 1
     try:
@@ -55,6 +56,11 @@ def read_csv(path: Path, columns: tuple[str, ...]) -> list[tuple[int, dict[str, 
             row = dict(zip(names, values, strict=False))
             if values and any(name not in row for name in columns):
                 raise MasslError(f"{path}, line {line} has fewer values than the first line has columns")
+            if any(values[len(names) :]):
+                raise MasslError(
+                    f"{path}, line {line} has more values than the first line has columns; one that holds "
+                    f"{'a comma' if between == ',' else 'the separator'} goes in quotes"
+                )
             if values:
                 rows.append((line, row))
             line = reader.line_num + 1

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from urllib.parse import quote
 
 from indexer.catalog import READY, Catalog, in_parts
+from indexer.labels import PREDICTED
 from massl.errors import MasslError
-
-PREDICTED = "massl"  # the author of a label that nobody gave
 
 
 @dataclass(frozen=True)
@@ -24,7 +23,7 @@ class Row:
     Attributes:
         path: relative to the collection's root.
         label: a person's, or a predicted one.
-        author: who gave it; `PREDICTED` for a predicted one.
+        author: who gave it; `labels.PREDICTED` for a predicted one.
         at: when, ISO 8601 in UTC; empty for a predicted one.
         probability: of a predicted one, 0 to 1; None for a person's.
         width, height: of the image as it stands upright, in pixels.

@@ -7,11 +7,13 @@ import os
 import re
 import shutil
 import signal
+import sqlite3
 import struct
 import subprocess
 import sys
 import time
 import zlib
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -587,7 +589,7 @@ def test_every_labelling_command_prints_json(massl, photos: Path, tmp_path: Path
     assert massl("label", "add", photos, "flag", *flags, "--json").json == {"schema": 1, "labelled": 6}
     table = tmp_path / "labels.csv"
     table.write_text("path,label\n" + "".join(f"{path},space\n" for path in space))
-    assert massl("label", "import", photos, table, "--json").json == {"schema": 1, "labelled": 6}
+    assert massl("label", "import", photos, table, "--json").json == {"schema": 1, "labelled": 6, "left_out": 0}
     assert massl("label", "remove", photos, flags[0], "--json").json == {"schema": 1, "removed": 1}
     assert len(massl("label", "list", photos, "--json").json["labels"]) == 11
     assert massl("label", "remove", photos, flags[1]).error == "1 label removed\n"
@@ -624,3 +626,65 @@ def test_training_leaves_other_programs_their_cores(massl, tmp_path, monkeypatch
     ended = massl("train", tmp_path / "nowhere", OMP_DISPLAY_ENV="verbose", **said)
     assert ended.code == 1
     assert f"GOMP_SPINCOUNT = '{turns}'" in ended.error
+
+
+def test_pictures_and_indexes_are_not_written_over(massl, indexed: Path, tmp_path: Path) -> None:
+    picture, catalog = sorted(indexed.glob("flag/*"))[0], indexed / ".massl" / "catalog.sqlite"
+    before = picture.read_bytes()
+    labels = massl("label", "add", indexed, "flag", picture)
+    assert labels.code == 0
+    for command in (
+        ("label", "export", indexed, "--out"),
+        ("label", "export", indexed, "--format", "onnx", "--out"),
+        ("dupes", indexed, "--exact-only", "--plan"),
+        ("index", indexed, "--skipped"),
+        ("eval", "knn", indexed, "--report"),
+        ("export", "builtin", "--out"),
+    ):
+        assert f"{picture} is a picture, and stays as it is; name another file" in failed(massl(*command, picture))
+        assert f"{catalog} lies in an index, which it could damage" in failed(massl(*command, catalog))
+    assert picture.read_bytes() == before
+    assert len(massl("label", "list", indexed, "--json").json["labels"]) == 1
+
+
+def test_what_is_exported_comes_back_as_whose_it_was(massl, indexed: Path, tmp_path: Path) -> None:
+    kinds = {kind: sorted(str(path) for path in (indexed / kind).iterdir()) for kind in ("flag", "space")}
+    rows = [f"{kinds['flag'][0]},flag,page (drawn)", f"{kinds['flag'][1]},flag,page (accepted)"]
+    rows += [f"{path},space,jo" for path in kinds["space"][:2]]
+    table = tmp_path / "labels.csv"
+    table.write_text("path,label,author\n" + "\n".join(rows) + "\n")
+    massl("label", "import", indexed, table)
+    given = massl("label", "list", indexed, "--json").json["labels"]
+    assert [item["author"] for item in given] == ["page (drawn)", "page (accepted)", "jo", "jo"]
+
+    massl("label", "export", indexed, "--predictions", "--out", table)
+    ran = massl("label", "import", indexed, table)
+    left = sum(1 for _ in indexed.glob("*/*.jpg")) - 4
+    assert ran.error == f"4 labelled\n{left} left out, as massl's own predictions that nobody has looked at\n"
+    again = massl("label", "list", indexed, "--json").json["labels"]
+    assert [(item["path"], item["author"]) for item in again] == [(item["path"], item["author"]) for item in given]
+
+
+def test_a_folder_is_no_image_to_label(massl, indexed: Path) -> None:
+    assert "flag is a folder; name its images, as flag/*.jpg" in failed(massl("label", "add", indexed, "x", "flag"))
+
+
+def test_while_a_rebuild_is_not_finished_answers_say_how_far_it_came(massl, indexed: Path) -> None:
+    flags, space = (sorted((indexed / kind).iterdir()) for kind in ("flag", "space"))
+    shutil.copy(flags[0], indexed / "copy.jpg")
+    massl("index", indexed, "-q")
+    for kind, paths in (("flag", flags), ("space", space)):
+        massl("label", "add", indexed, kind, *paths)
+    with closing(sqlite3.connect(indexed / ".massl" / "catalog.sqlite")) as catalog, catalog:
+        catalog.execute(
+            "UPDATE images SET embedding = NULL WHERE CAST(path AS TEXT) LIKE 'flag/%'"
+        )  # as a rebuild begins
+        ((count,),) = catalog.execute("SELECT count(*) FROM images")
+    done, go_on = count - len(flags), f"go on with: massl index {indexed}\n"
+    said = f"only {done} of {count} images are embedded by the new encoder yet; {go_on}"
+    for command in (("search", indexed, space[0]), ("classify", indexed), ("dupes", indexed)):
+        assert said in massl(*command).error
+    assert len(massl("dupes", indexed, "--exact-only", "--json").json["groups"]) == 1  # by content alone
+    told = massl("info", indexed)
+    assert f"embedded            {done} of them, by the new encoder; {go_on}" in told.output
+    assert massl("info", indexed, "--json").json["unembedded"] == len(flags)

@@ -80,6 +80,8 @@ def test_wrong_use_says_what_to_do(massl, photos: Path, tmp_path: Path) -> None:
     assert massl("dupes", photos, "a.jpg").code == 2
     assert massl("dupes", photos, "--keep", "--forget").code == 2
     assert massl("dupes", photos, "--threshold", "7").code == 2
+    assert massl("dupes", photos, "--threshold", "0.9", "--exact-only").code == 2
+    assert massl("dupes", photos, "--keep", "--plan", tmp_path / "plan.csv").code == 2
     for arguments, reason in (
         (("--keep",), "at least two"),
         (("--keep", "nowhere.jpg", "x.jpg"), "there is no such image"),
@@ -94,7 +96,43 @@ def test_wrong_use_says_what_to_do(massl, photos: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("flags", [[], ["--json"]])
 def test_a_plan_that_can_not_be_written_costs_no_answer(massl, indexed: tuple[Path, list[str]], flags) -> None:
     photos, (original, _) = indexed
-    ran = massl("dupes", photos, "--plan", photos / "nowhere" / "plan.csv", *flags)
+    ran = massl("dupes", photos, "--plan", "/dev/full", *flags)
     assert ran.code == 1
-    assert "plan.csv can't be written" in ran.error
+    assert "/dev/full can't be written: no space left on device" in ran.error
     assert original in ran.output
+    early = massl("dupes", photos, "--plan", photos / "nowhere" / "plan.csv", *flags)  # said before the work
+    assert (early.code, early.output) == (1, "")
+
+
+def test_what_lies_there_no_more_is_not_proposed_and_not_counted_upon(massl, indexed: tuple[Path, list[str]]) -> None:
+    photos, (_, smaller) = indexed
+    assert massl("dupes", photos, "--keep", *sorted(photos.glob("space/*.jpg"))[:2]).code == 0
+    group = massl("dupes", photos, "--exact-only", "--json").json["groups"][0]
+    kept, removed = (photos / item["path"] for item in group)
+    kept.unlink()
+    ran = massl("dupes", photos, "--exact-only", "--json")
+    assert (ran.json["groups"], ran.json["stale"]) == ([], 1)
+    assert (
+        f"1 file has changed or gone since the folder was indexed, and left out; run: massl index {photos}" in ran.error
+    )
+    found = massl("dupes", photos, "--json").json["groups"]
+    assert [{item["path"] for item in group} for group in found] == [{str(removed.relative_to(photos)), smaller}]
+
+    shutil.copy(sorted(photos.glob("fruit/*.jpg"))[0], removed)
+    sorted(photos.glob("space/*.jpg"))[0].unlink()
+    found = massl("dupes", photos, "--json").json
+    assert (found["groups"], found["stale"]) == ([], 2)
+
+
+def test_one_file_by_two_names_is_no_duplicate_and_a_link_is_not_what_is_kept(massl, photos: Path) -> None:
+    original = sorted(photos.glob("painting/*.jpg"))[0]
+    (photos / "hard.jpg").hardlink_to(original)
+    massl("index", photos, "-q")
+    assert massl("dupes", photos, "--exact-only", "--json").json["groups"] == []
+
+    elsewhere = photos.parent / "elsewhere.jpg"
+    shutil.copy2(original, elsewhere)
+    (photos / "a.jpg").symlink_to(elsewhere)
+    massl("index", photos, "-q")
+    (group,) = massl("dupes", photos, "--exact-only", "--json").json["groups"]
+    assert [item["path"] for item in group] == ["hard.jpg", "a.jpg"]

@@ -72,3 +72,13 @@ def test_two_columns_of_one_name_are_not_chosen_between(tmp_path: Path) -> None:
         read_csv(tmp_path / "a.csv", ("path", "label"))
     (tmp_path / "b.csv").write_text("path,note,note\na.jpg,x,y\n")
     assert read_csv(tmp_path / "b.csv", ("path",))[0][1]["path"] == "a.jpg"
+
+
+def test_a_value_that_is_cut_in_two_is_not_halved_in_silence(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("path,label\na.jpg,x\nb.jpg,oxeye, white\n")
+    with pytest.raises(
+        MasslError, match=r"a.csv, line 3 has more values than the first line has columns; .* in quotes$"
+    ):
+        read_csv(tmp_path / "a.csv", ("path", "label"))
+    (tmp_path / "b.csv").write_text("path,label\na.jpg,x,,\n")  # as spreadsheets leave them
+    assert read_csv(tmp_path / "b.csv", ("path",))[0][1]["label"] == "x"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import time
 from pathlib import Path
 
@@ -118,3 +119,16 @@ def test_a_table_that_does_not_fit_leaves_the_old_one(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="too large"), full_disk():
         write(tmp_path / "labels.csv", b"n" * 1000)
     assert (tmp_path / "labels.csv").read_bytes() == b"old"
+
+
+def test_a_file_keeps_its_mode_and_one_that_may_not_be_written_stays(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("old")
+    path.chmod(0o600)
+    write(path, b"new")
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    path.chmod(0o400)
+    if not os.access(path, os.W_OK):  # root may
+        with pytest.raises(PermissionError):
+            write(path, b"newer")
+        assert path.read_text() == "new"
