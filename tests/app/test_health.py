@@ -55,7 +55,7 @@ def test_the_screen_says_what_the_collection_is(grown: Collection) -> None:
     told = facts(drawn)
     assert told["Pictures"] == f"{len(grown):,}"
     assert told["Passed over"] == "2 files"
-    assert told["Name"] == "massl-builtin-3"
+    assert told["Name"] == "massl-builtin-4"
     assert "168,163 images" in told["Trained"]
     assert told["Finds"] == "all of the nearest, always"
     assert told["Changed in the folder since"] == "Nothing"
@@ -129,9 +129,9 @@ def test_an_encoder_that_was_trained_is_shown_beside_the_one_in_use(grown: Colle
         (stale,) = screen.do(session, {"do": "look"})["trained"]
         assert stale["lines"][0].startswith("Measured before the labels or the pictures changed")
         (seen,) = compared(screen, session, **asked)["trained"]
-        assert seen["lines"][0].startswith("massl-builtin-3 tells your classes apart better")
+        assert seen["lines"][0].startswith("massl-builtin-4 tells your classes apart better")
         present, new = seen["bars"]
-        assert (present["name"], new["name"]) == ("massl-builtin-3, in use", MARKUP)
+        assert (present["name"], new["name"]) == ("massl-builtin-4, in use", MARKUP)
         assert present["share"] > new["share"] + 0.2
     finally:
         grown.remove_labels([image for image, _ in grown.images()])
@@ -179,7 +179,7 @@ def test_a_person_looks_after_the_collection(tab: Any, grown: Collection, tmp_pa
     assert tab.evaluate("() => getSelection().toString()") == command  # one click selects it to be copied
     assert "new pictures look unlike the rest." in board.inner_text()
     tab.wait_for_function("() => document.querySelector('#massl-health .examples img').naturalWidth > 100")
-    assert board.get_by_text("massl-builtin-3").count() == 1
+    assert board.get_by_text("massl-builtin-4").count() == 1
     assert board.get_by_text(BROKEN).count() == 1  # as text
     assert tab.locator("img[src='x']").count() == 0
     with tab.expect_download() as waiting:

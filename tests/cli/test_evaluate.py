@@ -62,7 +62,7 @@ def test_encoders_stand_side_by_side(massl, photos: Path, tmp_path: Path) -> Non
     onnx.save(model, tmp_path / "a run" / "encoder.onnx")
     shown = massl("eval", "knn", photos, "--encoder", "builtin", "--encoder", tmp_path / "a run", "--markdown", "-k", 5)
     head, line, *rows = shown.output.splitlines()
-    assert head == r"| set | knn | massl-builtin-3 | new \| one |"
+    assert head == r"| set | knn | massl-builtin-4 | new \| one |"
     assert line == "| --- | --- | ---: | ---: |"
     first, second = re.findall(r"([\d.]+%)", rows[0])
     assert first == second
@@ -75,7 +75,7 @@ def test_encoders_stand_side_by_side(massl, photos: Path, tmp_path: Path) -> Non
         f'[eval]\nencoder = ["{tmp_path / "a run"}", "builtin"]\nk = [3]\n'
     )
     told = eval_json(massl("eval", "knn", photos, "--json"))
-    assert [result["encoder"]["name"] for result in told["results"]] == ["new | one", "massl-builtin-3"]
+    assert [result["encoder"]["name"] for result in told["results"]] == ["new | one", "massl-builtin-4"]
     assert told["metrics"]["k"] == 3
     (photos.parent / "here" / "massl.toml").write_text(f'[eval]\nencoder = "{tmp_path / "a run"}"\nk = 3\n')
     told = eval_json(massl("eval", "knn", photos, "--json"))
