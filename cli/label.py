@@ -125,7 +125,7 @@ def import_labels(
     guesses = 0
     for line, row in read_csv(file, ("path", "label")):
         at, path, label = f"{file}, line {line}", row["path"], row["label"].strip()
-        author = row.get("author", "").strip()
+        author = row.get("author", "").strip() if "at" in row else ""  # else no table of ours: it may be a painter
         if author == PREDICTED:  # of `label export --predictions`: nobody has looked at it
             guesses += 1
             continue
@@ -275,12 +275,12 @@ def find_image(collection: Collection, path: str) -> int:
     from massl.errors import MasslError
 
     root = os.path.realpath(collection.root)
-    if os.path.isdir(path) or os.path.isdir(os.path.join(root, path)):
-        raise MasslError(f"{path} is a folder; name its images, as {os.path.join(path, '*.jpg')}")
     here = os.path.join(os.path.realpath(os.path.dirname(path) or "."), os.path.basename(path))
     named = os.path.lexists(path) or not os.path.lexists(os.path.join(root, path))  # here, or nowhere
     if named and here.startswith(root + os.sep):
         path = os.path.relpath(here, root)
+    if os.path.isdir(os.path.join(root, path)):
+        raise MasslError(f"{path} is a folder; name its images, as {os.path.join(path, '*.jpg')}")
     return collection.image_id(Path(path).as_posix())
 
 

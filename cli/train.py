@@ -89,7 +89,7 @@ def command(
 
     if "OMP_WAIT_POLICY" not in os.environ:
         # How long torch's threads spin while they wait for each other, read as torch is loaded. At its default of some
-        # 300,000 turns two threads train at a third of their speed where anything else wants one of their cores.
+        # 300,000 turns two threads train at two fifths of their speed where something else wants one of their cores.
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     try:
         from massl import distributed

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from massl.errors import MasslError
-from massl.images import CATALOG, SUFFIXES
+from massl.images import CATALOG, SUFFIXES, THUMBNAILS
 
 FORGOTTEN = 3600  # seconds without a change after which a temporary file is a killed process's
 
@@ -36,11 +36,9 @@ def whole(path: Path, flush: bool = True) -> Iterator[Path]:
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     if path.exists() and not path.is_file():
         raise FileExistsError(errno.EEXIST, "no ordinary file", str(path))
-    if path.exists() and not os.access(path, os.W_OK):  # a new file in its place would ask the folder's rights alone
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
     with temporary(path.parent) as written:
         yield written
-        with contextlib.suppress(FileNotFoundError):  # there was none
+        with contextlib.suppress(OSError):  # there was none, or its disk knows no modes
             written.chmod(stat.S_IMODE(path.stat().st_mode))
         put(written, path, flush)
 
@@ -49,7 +47,7 @@ def check_output(path: Path) -> None:
     """Says before a command's work, not after it, where its result can't be written or would take what is dear.
 
     Raises:
-        MasslError: a folder, or in none; a picture that is there; or a place in an index.
+        MasslError: a folder, or in none; a picture that is there, or what may not be written; or a place in an index.
     """
     if path.is_dir():
         raise MasslError(f"{path} is a folder; name a file to write")
@@ -58,7 +56,9 @@ def check_output(path: Path) -> None:
         raise MasslError(f"{path} can't be written: there is no folder {path.parent}")
     if path.is_file() and path.suffix.lower() in SUFFIXES:
         raise MasslError(f"{path} is a picture, and stays as it is; name another file to write")
-    if any((place / CATALOG).exists() for place in (folder, folder.parent)):
+    if path.exists() and not os.access(path, os.W_OK):  # a new file in its place would ask the folder's rights alone
+        raise MasslError(f"{path} can't be written: permission denied")
+    if (folder / CATALOG).exists() or (folder.name == THUMBNAILS and (folder.parent / CATALOG).exists()):
         raise MasslError(f"{path} lies in an index, which it could damage; name a file elsewhere")
 
 

@@ -28,6 +28,15 @@ class Ran:
         return json.loads(self.output)
 
 
+def failed(ran: Ran, code: int = 1) -> str:
+    """The one line that a failure prints."""
+    assert ran.code == code, ran.error
+    assert ran.output == ""
+    (line,) = ran.error.strip().splitlines()
+    assert line.startswith("massl: ")
+    return line
+
+
 @pytest.fixture
 def massl(tmp_path: Path) -> Callable[..., Ran]:
     """Runs `massl` with these arguments in an empty folder."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -19,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from indexer import Collection, Encoder
-from tests.cli.conftest import Ran
+from tests.cli.conftest import failed
 from tests.indexer.tiny import write_encoder
 
 # A shell says 130 of both: interrupted in the exec of a string, Python ends itself by the signal in the end.
@@ -116,97 +115,6 @@ def test_the_whole_path_through_json(massl, photos: Path) -> None:
     again = massl("index", photos, "--json").json
     assert (again["unchanged"], again["added"]) == (24, 0)
     assert massl("info", photos, "--json").json["labels"] == 6
-
-
-@pytest.mark.usefixtures("indexed")
-def test_labels_travel_by_csv(massl, photos: Path, tmp_path: Path) -> None:
-    names = [f"fruit/{path.name}" for path in sorted(photos.glob("fruit/*"))[:2]]
-    massl("label", "add", photos, "sweet, red", *names)
-    (tmp_path / "labels.csv").write_text(massl("label", "export", photos).output)
-    assert massl("label", "remove", photos, *names).code == 0
-    assert massl("label", "list", photos).output == ""
-    assert massl("label", "import", photos, tmp_path / "labels.csv").code == 0
-    assert massl("label", "list", photos).output.splitlines() == [f"sweet, red\t{name}" for name in names]
-
-
-@pytest.mark.usefixtures("indexed")
-def test_labels_come_from_spreadsheets_and_in_utf8(massl, photos: Path, tmp_path: Path) -> None:
-    name = f"fruit/{next(photos.glob('fruit/*')).name}"
-    table = tmp_path / "labels.csv"
-    table.write_bytes(f"Path;Label\r\n{name};café\r\n".encode("utf-8-sig"))
-    assert massl("label", "import", photos, table, "--json").json["labelled"] == 1
-    assert massl("label", "list", photos).output == f"café\t{name}\n"
-    table.write_bytes(f"Path;Label\r\n{name};café\r\n".encode("cp1252"))
-    assert "line 2: the label is not written in UTF-8" in failed(massl("label", "import", photos, table))
-
-
-@pytest.mark.usefixtures("indexed")
-def test_an_image_that_is_not_there_is_named_as_it_was_given(massl, photos: Path) -> None:
-    line = failed(massl("label", "add", photos, "x", f"{photos.name}/fruit/typo.jpg", cwd=photos.parent))
-    assert f"{photos / 'fruit/typo.jpg'}: there is no such image" in line
-
-
-@pytest.mark.usefixtures("indexed")
-def test_contradictory_labels_are_named_and_nothing_is_imported(massl, photos: Path, tmp_path: Path) -> None:
-    one, two = (f"fruit/{path.name}" for path in sorted(photos.glob("fruit/*"))[:2])
-    table = tmp_path / "labels.csv"
-    table.write_text(f"path,label\n{two},pear\n{one},apple\n{one},pear\n")
-    line = failed(massl("label", "import", photos, table))
-    assert f"line 4 gives {one} another label, 'pear' after 'apple'; nothing was imported" in line
-    for row, said in (
-        (f"{one},{'x' * 10_000}", "1 to 100 printable"),
-        ("nowhere.jpg,pear", "nowhere.jpg"),
-        (" ,pear", "there is no path"),
-    ):
-        table.write_text(f"path,label\n{two},pear\n{row}\n")
-        line = failed(massl("label", "import", photos, table))
-        assert f"{table}, line 3: " in line
-        assert said in line
-        assert line.rstrip().endswith("; nothing was imported")
-    assert massl("label", "list", photos).output == ""
-    table.write_text(f"path,label\n{one},apple\n{one},apple\n")
-    assert massl("label", "import", photos, table).code == 0
-
-
-@pytest.mark.usefixtures("indexed")
-def test_classes_are_chosen_told_abstained_from_and_taken_away(massl, photos: Path, tmp_path: Path) -> None:
-    for kind in ("flag", "fruit"):
-        massl("label", "add", photos, kind, *(f"{kind}/{path.name}" for path in sorted(photos.glob(f"{kind}/*"))[:4]))
-    told = massl("classify", photos, "--json", "--sure", "0.8").json
-    low, high = told["interval"]
-    assert low < told["estimated_accuracy"] <= high
-    assert told["method"] == told["methods"][0]["method"]
-    assert len(told["methods"]) == 3
-    unsure = [row for row in told["predictions"] if row["label"] is None]
-    assert 0 < len(unsure) == told["unsure"] < 24
-    assert all(row["probability"] >= 0.8 for row in told["predictions"] if row["label"])
-    plain = massl("classify", photos)
-    assert f"by {told['method']}" in plain.error
-    assert "nearest neighbours" in plain.error
-
-    coco = massl("label", "export", photos, "--format", "coco", "-o", tmp_path / "labels.json")
-    assert (coco.code, coco.output) == (0, "")
-    assert len(json.loads((tmp_path / "labels.json").read_text())["annotations"]) == 8
-    tasks = json.loads(massl("label", "export", photos, "--format", "label-studio", "--predictions").output)
-    assert len(tasks) == 24
-    assert massl("label", "export", photos, "--format", "onnx", "-o", tmp_path / "classifier.onnx").code == 0
-    assert (tmp_path / "classifier.onnx").stat().st_size > 1_000_000
-    assert "--out classifier.onnx" in failed(massl("label", "export", photos, "--format", "onnx"))
-    unknown = massl("label", "export", photos, "--format", "xml")
-    assert unknown.code == 2
-    assert "choose one of csv" in unknown.error
-
-    written = massl("label", "export", photos, "--format", "coco", "-o", tmp_path / "again.json", "--json").json
-    assert (written["written"], written["format"]) == (str(tmp_path / "again.json"), "coco")
-    assert (tmp_path / "again.json").read_bytes() == (tmp_path / "labels.json").read_bytes()
-    for flags in (("--format", "coco"), ("--predictions",)):
-        refused = massl("label", "export", photos, "--json", *flags)
-        assert (refused.code, refused.output) == (2, "")
-
-    checked = massl("label", "check", photos, "--json").json
-    assert checked["suspects"] == []
-    assert "Too few labels" in checked["learning_curve"]["advice"]
-    assert "no label looks wrong" in massl("label", "check", photos).error
 
 
 @pytest.mark.usefixtures("indexed")
@@ -359,15 +267,6 @@ def test_a_file_of_settings_names_flags_as_they_are_and_no_others(massl, photos:
     assert "massl.toml: massl index has no flag --indexdir; see massl index --help" in failed(massl("index", photos))
     (here / "massl.toml").write_text("encoder = 'x.onnx'\n")
     assert "massl.toml: 'encoder' is no table of a command; there are [train]" in failed(massl("doctor"))
-
-
-def failed(ran: Ran, code: int = 1) -> str:
-    """The one line that a failure prints."""
-    assert ran.code == code, ran.error
-    assert ran.output == ""
-    (line,) = ran.error.strip().splitlines()
-    assert line.startswith("massl: ")
-    return line
 
 
 def test_bad_paths_get_one_line(massl, photos: Path, tmp_path: Path) -> None:
@@ -583,28 +482,6 @@ def test_ctrl_c_while_the_command_is_being_loaded_is_no_traceback(module: str) -
     assert re.fullmatch("massl: interrupted.*\n", done.stderr)
 
 
-def test_every_labelling_command_prints_json(massl, photos: Path, tmp_path: Path) -> None:
-    massl("index", photos, "-q")
-    flags, space = ([f"{kind}/{path.name}" for path in sorted((photos / kind).iterdir())] for kind in ("flag", "space"))
-    assert massl("label", "add", photos, "flag", *flags, "--json").json == {"schema": 1, "labelled": 6}
-    table = tmp_path / "labels.csv"
-    table.write_text("path,label\n" + "".join(f"{path},space\n" for path in space))
-    assert massl("label", "import", photos, table, "--json").json == {"schema": 1, "labelled": 6, "left_out": 0}
-    assert massl("label", "remove", photos, flags[0], "--json").json == {"schema": 1, "removed": 1}
-    assert len(massl("label", "list", photos, "--json").json["labels"]) == 11
-    assert massl("label", "remove", photos, flags[1]).error == "1 label removed\n"
-    for command in ("list", "export", "check"):
-        assert massl("label", command, photos, "--json").json["schema"] == 1
-
-
-def test_one_wrong_label_is_spoken_of_as_one(massl, photos: Path) -> None:
-    massl("index", photos, "-q")
-    for kind in ("flag", "fruit"):
-        massl("label", "add", photos, kind, *(f"{kind}/{path.name}" for path in sorted((photos / kind).iterdir())))
-    massl("label", "add", photos, "flag", f"fruit/{sorted(path.name for path in (photos / 'fruit').iterdir())[1]}")
-    assert massl("label", "check", photos).error.startswith("1 label looks wrong\n")
-
-
 def test_doctor_finds_this_installation_sound(massl) -> None:
     told = massl("doctor", "--json").json
     assert told["problems"] == []
@@ -645,28 +522,6 @@ def test_pictures_and_indexes_are_not_written_over(massl, indexed: Path, tmp_pat
         assert f"{catalog} lies in an index, which it could damage" in failed(massl(*command, catalog))
     assert picture.read_bytes() == before
     assert len(massl("label", "list", indexed, "--json").json["labels"]) == 1
-
-
-def test_what_is_exported_comes_back_as_whose_it_was(massl, indexed: Path, tmp_path: Path) -> None:
-    kinds = {kind: sorted(str(path) for path in (indexed / kind).iterdir()) for kind in ("flag", "space")}
-    rows = [f"{kinds['flag'][0]},flag,page (drawn)", f"{kinds['flag'][1]},flag,page (accepted)"]
-    rows += [f"{path},space,jo" for path in kinds["space"][:2]]
-    table = tmp_path / "labels.csv"
-    table.write_text("path,label,author\n" + "\n".join(rows) + "\n")
-    massl("label", "import", indexed, table)
-    given = massl("label", "list", indexed, "--json").json["labels"]
-    assert [item["author"] for item in given] == ["page (drawn)", "page (accepted)", "jo", "jo"]
-
-    massl("label", "export", indexed, "--predictions", "--out", table)
-    ran = massl("label", "import", indexed, table)
-    left = sum(1 for _ in indexed.glob("*/*.jpg")) - 4
-    assert ran.error == f"4 labelled\n{left} left out, as massl's own predictions that nobody has looked at\n"
-    again = massl("label", "list", indexed, "--json").json["labels"]
-    assert [(item["path"], item["author"]) for item in again] == [(item["path"], item["author"]) for item in given]
-
-
-def test_a_folder_is_no_image_to_label(massl, indexed: Path) -> None:
-    assert "flag is a folder; name its images, as flag/*.jpg" in failed(massl("label", "add", indexed, "x", "flag"))
 
 
 def test_while_a_rebuild_is_not_finished_answers_say_how_far_it_came(massl, indexed: Path) -> None:

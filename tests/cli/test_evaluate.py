@@ -11,8 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.cli.conftest import Ran
-from tests.cli.test_commands import failed
+from tests.cli.conftest import Ran, failed
 from tests.massl.evaluation_data import CLASSES, embeddings
 
 CONTRACT = {"schema", "task", "metrics", "images", "classes", "encoder"}

@@ -18,7 +18,7 @@ import pytest
 
 from indexer import Collection, Encoder
 from indexer.home import Home
-from tests.cli.test_commands import failed
+from tests.cli.conftest import failed
 from tests.indexer.tiny import picture, write_encoder
 
 MASSL = [sys.executable, "-c", "from cli import main; main()"]

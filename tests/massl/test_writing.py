@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from massl.writing import FORGOTTEN, remove_forgotten, remove_older, temporary, whole, write
+from massl.errors import MasslError
+from massl.writing import FORGOTTEN, check_output, remove_forgotten, remove_older, temporary, whole, write
 from tests.massl.conftest import full_disk
 
 
@@ -121,14 +124,39 @@ def test_a_table_that_does_not_fit_leaves_the_old_one(tmp_path: Path) -> None:
     assert (tmp_path / "labels.csv").read_bytes() == b"old"
 
 
-def test_a_file_keeps_its_mode_and_one_that_may_not_be_written_stays(tmp_path: Path) -> None:
+def test_a_file_keeps_its_mode(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_text("old")
     path.chmod(0o600)
     write(path, b"new")
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    path.chmod(0o400)
-    if not os.access(path, os.W_OK):  # root may
-        with pytest.raises(PermissionError):
-            write(path, b"newer")
-        assert path.read_text() == "new"
+
+
+def test_what_an_output_may_not_take_the_place_of(tmp_path: Path) -> None:
+    index = tmp_path / "index"
+    (index / "thumbnails" / "256").mkdir(parents=True)
+    for name in ("index/catalog.sqlite", "index/thumbnails/a.webp", "photo.JPG", "labels.csv"):
+        (tmp_path / name).write_text("old")
+    for name, reason in (
+        ("index/catalog.sqlite", "lies in an index"),
+        ("index/new.csv", "lies in an index"),
+        ("index/thumbnails/new.csv", "lies in an index"),
+        ("photo.JPG", "is a picture"),
+        ("index", "is a folder"),
+        ("nowhere/new.csv", "there is no folder"),
+    ):
+        with pytest.raises(MasslError, match=reason):
+            check_output(tmp_path / name)
+    for name in ("labels.csv", "new.jpg", "index/../labels.csv"):
+        check_output(tmp_path / name)
+    (tmp_path / "index" / "mine").mkdir()
+    check_output(tmp_path / "index" / "mine" / "new.csv")  # of somebody who keeps an index in the folder of his work
+
+
+def test_an_output_that_is_write_protected_stays(tmp_path: Path, bound: list[str]) -> None:
+    (tmp_path / "labels.csv").write_text("old")
+    (tmp_path / "labels.csv").chmod(0o400)
+    code = "import sys; from pathlib import Path; from massl.writing import check_output as c; c(Path(sys.argv[1]))"
+    command = [*bound, sys.executable, "-c", code, str(tmp_path / "labels.csv")]
+    ran = subprocess.run(command, capture_output=True, text=True)
+    assert "can't be written: permission denied" in ran.stderr
