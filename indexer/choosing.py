@@ -68,7 +68,6 @@ class Choice:
 def choose(
     features: NDArray[np.float32],
     targets: NDArray[np.integer],
-    linear: bool = False,
     drawn: NDArray[np.bool_] | None = None,
 ) -> Choice:
     """Chooses the head with the most right predictions on held-out images.
@@ -79,14 +78,13 @@ def choose(
     Args:
         features: the labelled images' unit vectors, `[n, D]`.
         targets: their classes, `[n]`, each of 0 to C - 1 at least once, C at least 2.
-        linear: choose among linear heads only.
         drawn: bool `[n]`, which of them chance has drawn from the unlabelled ones. From `ENOUGH_DRAWN` on accuracy and
             temperature rest on these alone: they are like the images that proposals are made for, the others like
             what somebody chose to label.
     """
-    tried = candidates(len(targets), linear)
+    tried = candidates(len(targets))
     if np.bincount(targets).min() < 2:
-        return untried(len(targets), linear)
+        return untried(len(targets))
     rows = sample(targets, MOST)
     features, targets = features[rows], targets[rows]
     results = []
@@ -137,9 +135,9 @@ def choose(
     )
 
 
-def untried(examples: int, linear: bool = False) -> Choice:
+def untried(examples: int) -> Choice:
     """What to use where nothing can be held out, as a class has but one example."""
-    return Choice(candidates(examples, linear)[1], 1.0, (1.0, 1.0), (), None, None, 0)
+    return Choice(candidates(examples)[1], 1.0, (1.0, 1.0), (), None, None, 0)
 
 
 def held_out(

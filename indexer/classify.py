@@ -120,7 +120,6 @@ def train(
     ids: NDArray[np.int64],
     vectors: NDArray[np.float32],
     labels: Mapping[int, str],
-    linear: bool = False,
     accepted: Set[int] = frozenset(),
     drawn: Set[int] = frozenset(),
 ) -> Classifier:
@@ -130,7 +129,6 @@ def train(
         ids: int64 `[N]`.
         vectors: float32 `[N, D]`, rows of unit length.
         labels: id to label, for some of `ids`.
-        linear: choose among linear heads only.
         accepted: ids whose label was proposed and agreed to: learnt from, but no evidence of how good proposals are.
         drawn: ids that chance has drawn from those without a label, to be labelled one and all: the best evidence.
 
@@ -142,9 +140,7 @@ def train(
     given = ~np.isin(ids[rows], np.fromiter(accepted, np.int64, len(accepted)))
     fair = np.isin(ids[rows], np.fromiter(drawn, np.int64, len(drawn)))
     missing = np.bincount(targets[given], minlength=len(classes)).min() == 0
-    choice = (
-        untried(len(rows), linear) if missing else choose(vectors[rows[given]], targets[given], linear, fair[given])
-    )
+    choice = untried(len(rows)) if missing else choose(vectors[rows[given]], targets[given], fair[given])
     head = choice.candidate.fit(vectors[rows], targets, len(classes))
     # No surer than so few examples can make anyone: after n of them, one more that is wrong is not ruled out
     # (Laplace's rule of succession).

@@ -513,12 +513,12 @@ class Collection:
         return takeaway.write(kind, takeaway.rows(self.catalog, guesses), self.root.resolve().name)
 
     def export_classifier(self, path: Path | str) -> Classifier:
-        """Writes the classifier, of one linear head, as an `.onnx` file that takes pictures; see `indexer.deploy`.
+        """Writes the classifier that `classify` asks as an `.onnx` file that takes pictures; see `indexer.deploy`.
 
         Raises:
             MasslError: labels of fewer than two classes, or the file can't be written.
         """
-        fitted = self._labelling.linear_classifier()
+        fitted = self._labelling.classifier()
         deploy.write(fitted, self.encoder, Path(path))
         return fitted
 

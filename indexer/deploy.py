@@ -7,6 +7,7 @@ the encoder's. The labels stand in the metadata, as JSON under `massl.labels`, i
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 
 from indexer.classify import Classifier
 from indexer.encoder import Encoder
-from indexer.heads import Linear
+from indexer.heads import FLOOR, WARMTH, Linear, Neighbours
 from massl.errors import MasslError
 from massl.writing import whole
 
@@ -25,7 +26,7 @@ def write(fitted: Classifier, encoder: Encoder, path: Path) -> None:
     """Writes the file, whole or not at all, once ONNX Runtime agrees with the classifier.
 
     Args:
-        fitted: with a linear head; see `indexer.classify.train`.
+        fitted: see `indexer.classify.train`.
         encoder: the collection's.
         path: the file to write.
 
@@ -50,27 +51,45 @@ def write(fitted: Classifier, encoder: Encoder, path: Path) -> None:
 def _append(model: Any, fitted: Classifier) -> None:
     from onnx import TensorProto, helper, numpy_helper
 
-    assert isinstance(fitted.head, Linear)
-    warmth, classes = fitted.choice.temperature, len(fitted.classes)
-    graph = model.graph
-    # Names that no exporter gives, so that none is taken.
-    weights, bias, keep, rest = (f"massl/head/{name}" for name in ("weights", "bias", "keep", "rest"))
-    for name, value in (
-        (weights, fitted.head.weights / warmth),
-        (bias, fitted.head.bias / warmth),
-        (keep, 1 - fitted.doubt),
-        (rest, fitted.doubt / classes),
-    ):
-        graph.initializer.append(numpy_helper.from_array(np.asarray(value, np.float32), name))
-    graph.node.extend(
-        [
-            helper.make_node("MatMul", ["embedding", weights], ["massl/head/product"]),
-            helper.make_node("Add", ["massl/head/product", bias], ["massl/head/logits"]),
-            helper.make_node("Softmax", ["massl/head/logits"], ["massl/head/shares"], axis=1),
-            helper.make_node("Mul", ["massl/head/shares", keep], ["massl/head/kept"]),
-            helper.make_node("Add", ["massl/head/kept", rest], ["probabilities"]),
-        ]
-    )
+    graph, classes = model.graph, len(fitted.classes)
+
+    def own(name: str) -> str:
+        return f"massl/head/{name}"  # as no exporter calls anything, so that no name is taken
+
+    def constant(name: str, value: Any, kind: type = np.float32) -> str:
+        name = own(f"constants/{name}")
+        graph.initializer.append(numpy_helper.from_array(np.asarray(value, kind), name))
+        return name
+
+    def node(operator: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
+        graph.node.append(helper.make_node(operator, inputs, [output], **attributes))
+        return output
+
+    match fitted.head:
+        case Linear(weights, bias):
+            product = node("MatMul", ["embedding", constant("weights", weights)], own("product"))
+            logits = node("Add", [product, constant("bias", bias)], own("logits"))
+        case Neighbours(features, targets, _, count):
+            cosines = node("MatMul", ["embedding", constant("examples", features.T)], own("cosines"))
+            near, nearest = own("near"), own("nearest")
+            voting = min(count, len(features))
+            most = constant("count", [voting], np.int64)
+            graph.node.append(helper.make_node("TopK", [cosines, most], [near, nearest]))
+            warmed = node("Div", [near, constant("warmth", WARMTH)], own("warmed"))
+            votes = node("Softmax", [warmed], own("votes"), axis=1)
+            voters = node("Gather", [constant("targets", np.eye(classes)[targets]), nearest], own("voters"))
+            row = node("Reshape", [votes, constant("row", [-1, 1, voting], np.int64)], own("row"))
+            counted = node("MatMul", [row, voters], own("counted"))  # [N, 1, k] by [N, k, C]
+            shares = node("Reshape", [counted, constant("flat", [-1, classes], np.int64)], own("of_classes"))
+            scaled = node("Mul", [shares, constant("counting", 1 - FLOOR)], own("scaled"))
+            spread = node("Add", [scaled, constant("floor", FLOOR / classes)], own("spread"))
+            logits = node("Log", [spread], own("logits"))
+        case other:
+            raise AssertionError(f"no head is a {type(other).__name__}")
+    cooled = node("Div", [logits, constant("temperature", fitted.choice.temperature)], own("cooled"))
+    shares = node("Softmax", [cooled], own("shares"), axis=1)
+    kept = node("Mul", [shares, constant("keep", 1 - fitted.doubt)], own("kept"))
+    node("Add", [kept, constant("rest", fitted.doubt / classes)], "probabilities")
     embedding = next(output for output in graph.output if output.name == "embedding")
     batch = embedding.type.tensor_type.shape.dim[0].dim_param or "N"
     outputs = [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, [batch, classes]), embedding]

@@ -23,8 +23,8 @@ NEIGHBOURS = "nearest neighbours"
 STRENGTHS = (1.0, 10.0, 100.0)
 COUNTS = (3, 10, 30)  # of neighbours; a single one would be as sure of everything
 _SHARPNESS = 10.0  # of squared distances to class means: about what calibration finds on photographs
-_WARMTH = 0.07  # of cosines, by which neighbours are weighted: the usual value of k-NN on embeddings (Wu et al.)
-_FLOOR = 0.01  # of the votes, spread over all classes: none is ruled out because no neighbour has it
+WARMTH = 0.07  # of cosines, by which neighbours are weighted: the usual value of k-NN on embeddings (Wu et al.)
+FLOOR = 0.01  # of the votes, spread over all classes: none is ruled out because no neighbour has it
 _BLOCK = 4096  # rows that are compared with all examples at a time
 
 
@@ -66,14 +66,14 @@ class Neighbours:
         """See `Head.logits`."""
         parts = [self._votes(vectors[start : start + _BLOCK]) for start in range(0, len(vectors), _BLOCK)]
         shares = np.concatenate([np.empty((0, self.classes)), *parts])
-        return np.log((1 - _FLOOR) * shares + _FLOOR / self.classes)
+        return np.log((1 - FLOOR) * shares + FLOOR / self.classes)
 
     def _votes(self, vectors: NDArray[np.float32]) -> NDArray[np.float64]:
         cosines = vectors @ self.features.T
         count = min(self.count, len(self.features))
         nearest = np.argpartition(-cosines, count - 1, axis=1)[:, :count]
         near = np.take_along_axis(cosines, nearest, 1).astype(np.float64)
-        weights = np.exp((near - near.max(1, keepdims=True)) / _WARMTH)
+        weights = np.exp((near - near.max(1, keepdims=True)) / WARMTH)
         votes = np.zeros((len(vectors), self.classes))
         np.add.at(votes, (np.arange(len(vectors))[:, None], self.targets[nearest]), weights)
         return votes / votes.sum(1, keepdims=True)
@@ -97,11 +97,9 @@ class Candidate:
         return Neighbours(features, targets, classes, int(self.setting))
 
 
-def candidates(examples: int, linear: bool = False) -> tuple[Candidate, ...]:
-    """The methods that so many examples allow, with each setting worth trying; only those that give a `Linear` head."""
+def candidates(examples: int) -> tuple[Candidate, ...]:
+    """The methods that so many examples allow, with each setting worth trying."""
     few = (*(Candidate(LOGISTIC, strength) for strength in STRENGTHS), Candidate(PROTOTYPES))
-    if linear:
-        return few
     return (*few, *(Candidate(NEIGHBOURS, count) for count in COUNTS if count == COUNTS[0] or count < examples))
 
 

@@ -86,12 +86,12 @@ class Labelling:
             for row in np.flatnonzero(result.sure(sure) & ~result.labelled)
         ]
 
-    def linear_classifier(self) -> Classifier:
-        """The classifier, of one linear head."""
+    def classifier(self) -> Classifier:
+        """What names the images that nobody has labelled."""
         ids, vectors, targets, classes = self._examples()
         given = {int(identity): classes[target] for identity, target in zip(ids, targets, strict=True)}
         accepted, drawn = (labels.by_author(self._catalog, author) for author in (labels.ACCEPTED, labels.DRAWN))
-        return train(ids, vectors, given, linear=True, accepted=accepted, drawn=drawn)
+        return train(ids, vectors, given, accepted=accepted, drawn=drawn)
 
     def learning_curve(self, report: Callable[[int, int], None]) -> LearningCurve:
         """How the accuracy grew with the labels that somebody gave, not merely agreed to."""

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from indexer import Collection
 from indexer.choosing import MOST, choose, folds, held_out, sample, wilson
-from indexer.classify import NONE, classify, train
+from indexer.classify import NONE, classify
 from indexer.groups import find_groups
-from indexer.heads import LOGISTIC, NEIGHBOURS, PROTOTYPES, Candidate, Linear, candidates, softmax
+from indexer.heads import LOGISTIC, NEIGHBOURS, PROTOTYPES, Candidate, candidates, softmax
 from indexer.labelling import Labelling
 from indexer.queues import most_different, most_sure
 from massl.errors import MasslError
@@ -42,8 +42,6 @@ def test_neighbours_are_chosen_where_a_class_lies_in_two_places() -> None:
     result = classify(ids, vectors, labels_of(ids, place // 2, 30))
     assert result.method == NEIGHBOURS
     assert (result.predicted == place // 2).mean() > 0.95
-    fitted = train(ids, vectors, labels_of(ids, place // 2, 30), linear=True)
-    assert isinstance(fitted.head, Linear)
 
 
 @pytest.mark.parametrize("candidate", candidates(100), ids=str)
