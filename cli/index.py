@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import signal
 from dataclasses import asdict
 from pathlib import Path
@@ -150,16 +148,14 @@ def _compare(images: Path, index_dir: Path | None, given: Encoder, quiet: bool) 
 
 
 def _write_skipped(file: Path, report: IndexReport) -> None:
+    from indexer.tables import csv_text
     from massl.errors import MasslError
     from massl.writing import write
 
-    rows = io.StringIO(newline="")
-    writer = csv.writer(rows, lineterminator="\n")
-    writer.writerow(["path", "reason"])
-    writer.writerows((item.path, item.reason) for item in report.skipped)
+    text = csv_text(["path", "reason"], [(item.path, item.reason) for item in report.skipped])
     try:
         # File names go out as the bytes that they are, also where those are not UTF-8.
-        write(file, rows.getvalue().encode("utf-8", "surrogateescape"))
+        write(file, text.encode("utf-8", "surrogateescape"))
     except OSError as error:
         raise MasslError(f"{file} can't be written ({error.strerror or error}); the index is complete") from None
 

@@ -12,8 +12,6 @@ Nothing here writes to, moves or deletes an image.
 from __future__ import annotations
 
 import contextlib
-import csv
-import io
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
@@ -31,6 +29,7 @@ from indexer.decisions import Decided, decided, hashes_of
 from indexer.facts import is_unchanged
 from indexer.filters import Filter
 from indexer.ladder import unit
+from indexer.tables import csv_text
 from indexer.vectors import CatalogVectors, VectorIndex, VectorSource
 
 BLOCK = 1_024  # images whose neighbours are sought at once
@@ -504,9 +503,7 @@ def plan(found: Duplicates) -> str:
     `decided` says of each group whether somebody chose what to keep, `yes`, or it is merely suggested, `no`; `reason`,
     by what that file is the one to keep, and of the others whether their content is the same.
     """
-    text = io.StringIO(newline="")
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(PLAN)
+    rows: list[tuple[object, ...]] = []
     for number, group in enumerate(found.groups, 1):
         decided, reason = "yes" if group[0].chosen else "no", why(group)
         for item in group:
@@ -516,8 +513,8 @@ def plan(found: Duplicates) -> str:
                 reason = "near copy" if item.score >= LOOK else "near copy, please look"
             false_matches = "" if item.false_matches is None else f"{item.false_matches:.3g}"
             action = ("keep", "") if item.kind == "keep" else ("remove", item.kind)
-            rows.writerow((number, item.path, *action, f"{item.score:.4f}", false_matches, item.bytes, decided, reason))
-    return text.getvalue()
+            rows.append((number, item.path, *action, f"{item.score:.4f}", false_matches, item.bytes, decided, reason))
+    return csv_text(PLAN, rows)
 
 
 def why(group: Sequence[Duplicate]) -> str:

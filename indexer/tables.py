@@ -1,10 +1,11 @@
-"""Tables that people make elsewhere: CSV files as spreadsheets write them."""
+"""CSV: tables that people make elsewhere, as spreadsheets write them, and those that are written here."""
 
 from __future__ import annotations
 
 import codecs
 import csv
 import io
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from massl.errors import MasslError
@@ -72,3 +73,14 @@ def read_csv(path: Path, columns: tuple[str, ...]) -> list[tuple[int, dict[str, 
     if not rows:
         raise MasslError(f"{path} has no rows below the first line")
     return rows
+
+
+def csv_text(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """A table as CSV that `read_csv`, pandas and spreadsheets read as it is, whatever the names in it hold."""
+    text = io.StringIO(newline="")
+    plain = csv.writer(text, lineterminator="\n")
+    careful = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)
+    for row in (columns, *rows):
+        # Readers end a line at a carriage return, too, and the writer quotes only what ends its own.
+        (careful if any("\r" in str(value) for value in row) else plain).writerow(row)
+    return text.getvalue()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import os
 import re
@@ -13,6 +11,7 @@ from urllib.parse import quote
 
 from indexer.catalog import READY, Catalog, in_parts
 from indexer.labels import PREDICTED
+from indexer.tables import csv_text
 from massl.errors import MasslError
 
 
@@ -78,7 +77,7 @@ def _csv(labelled: Sequence[Row], folder: str) -> str:
     if predicted:
         for line, row in zip(table, labelled, strict=True):
             line.append("" if row.probability is None else f"{row.probability:.4f}")
-    return _table(["path", "label", "author", "at", *(["probability"] if predicted else [])], table)
+    return csv_text(["path", "label", "author", "at", *(["probability"] if predicted else [])], table)
 
 
 def _imagefolder(labelled: Sequence[Row], folder: str) -> str:
@@ -95,7 +94,7 @@ def _imagefolder(labelled: Sequence[Row], folder: str) -> str:
             target = f"{folders[row.label]}/{stem}-{turn}{ending}"
         taken.add(target.casefold())
         table.append([row.path, row.label, target])
-    return _table(["file_name", "label", "target"], table)
+    return csv_text(["file_name", "label", "target"], table)
 
 
 def _coco(labelled: Sequence[Row], folder: str) -> str:
@@ -176,14 +175,6 @@ def _folders(labels: Sequence[str]) -> dict[str, str]:
         taken.add(name.casefold())
         found[label] = name
     return found
-
-
-def _table(names: Sequence[str], table: Iterable[Sequence[str]]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(names)
-    writer.writerows(table)
-    return text.getvalue()
 
 
 def _json(value: object) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,6 +20,7 @@ from indexer.calibration import IDENTICAL
 from indexer.comparing import EXAMPLES, FEWEST_SEEN, NEIGHBOURS, Beside, Change, Comparison
 from indexer.drift import Drift, Newest
 from indexer.health import Health, Training, index_command
+from indexer.tables import csv_text
 from indexer.trained import Trained
 from indexer.work import Report, Standing, Work
 from massl.errors import MasslError
@@ -111,11 +110,8 @@ class HealthScreen(Screen):
             "more": len(skipped) > looking.shown,
         }
         if downloading:
-            rows = io.StringIO()
-            writer = csv.writer(rows, lineterminator="\n")
-            writer.writerow(["path", "reason"])
-            writer.writerows((item.path, item.reason) for item in skipped)
-            drawn["download"] = {"name": "skipped.csv", "type": "text/csv", "text": readable(rows.getvalue())}
+            text = csv_text(["path", "reason"], [(item.path, item.reason) for item in skipped])
+            drawn["download"] = {"name": "skipped.csv", "type": "text/csv", "text": readable(text)}
         return drawn
 
     def reset(self, session: Session) -> None:

@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from indexer.tables import read_csv
+from indexer.tables import csv_text, read_csv
 from massl.errors import MasslError
 
-TEXT = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), max_size=8)
+SPECIAL = st.sampled_from('\r\n\t,;\x27" é')  # and any other, so that these come often
+TEXT = st.text(SPECIAL | st.characters(exclude_categories=("Cs",), exclude_characters="\0"), max_size=8)
 
 
 @given(
@@ -82,3 +83,10 @@ def test_a_value_that_is_cut_in_two_is_not_halved_in_silence(tmp_path: Path) -> 
         read_csv(tmp_path / "a.csv", ("path", "label"))
     (tmp_path / "b.csv").write_text("path,label\na.jpg,x,,\n")  # as spreadsheets leave them
     assert read_csv(tmp_path / "b.csv", ("path",))[0][1]["label"] == "x"
+
+
+@given(st.lists(st.tuples(TEXT, TEXT), min_size=1, max_size=5))
+def test_what_is_written_is_read_again(tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, str]]) -> None:
+    file = tmp_path_factory.getbasetemp() / "written.csv"
+    file.write_bytes(csv_text(("path", "label"), rows).encode())
+    assert [(row["path"], row["label"]) for _, row in read_csv(file, ("path", "label"))] == rows
