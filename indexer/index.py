@@ -107,6 +107,10 @@ class AmendedIndex:
         return scores, ids
 
 
+class _Overtaken(Exception):
+    """Another process has built a newer index meanwhile, or taken another encoder."""
+
+
 class CollectionIndex:
     """A collection's index, whatever happens to its catalog and its files. Safe to share by threads."""
 
@@ -189,11 +193,15 @@ class CollectionIndex:
 
     def _build(self, preparing: Preparing) -> tuple[_Opened, _State]:
         state = self._state()  # before the vectors are read: what changes meanwhile is amended
+        made_with = self._catalog.meta().get("encoder_sha256")
         engine, index, measured = self._ladder.build(CatalogVectors(self._catalog), preparing)
         file = None
         try:
             name, digest = _write(engine, index, self._folder)
             with self._catalog.writing() as connection:
+                now = self._catalog.meta()
+                if int(now.get("vectors_change", 0)) > state.last or now.get("encoder_sha256") != made_with:
+                    raise _Overtaken
                 connection.executemany(
                     "INSERT OR REPLACE INTO meta VALUES (?, ?)",
                     [
@@ -208,6 +216,11 @@ class CollectionIndex:
             remove_older(self._folder / file, "vectors-*.faiss")
             index = engine.read(self._folder / file)  # mapped: its memory is given back, and shared by processes
             index.effort = measured.effort
+        except _Overtaken:  # what that one has of the changes since is noted nowhere any more
+            (self._folder / name).unlink(missing_ok=True)
+            state = self._state()
+            opened = self._open(state)
+            return (opened, state) if opened is not None else self._build(preparing)
         except (MasslError, OSError):
             pass  # a read-only or full disk costs the cache, not the search
         self._opened = _Opened(index, measured, engine.exact, file, state.last)

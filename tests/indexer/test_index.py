@@ -84,6 +84,31 @@ def test_changes_are_searched_without_building_anew(tmp_path: Path, count: int) 
     assert list(catalog.read("SELECT count(*) FROM changes")) == [(0,)]
 
 
+def test_an_index_that_another_process_overtook_is_given_up_for_the_newer(tmp_path: Path) -> None:
+    catalog = catalog_of(tmp_path, 300)
+
+    class Slow:
+        """While it builds another process writes more images, and its own index of them."""
+
+        def build(self, source, preparing):
+            built = SMALL_STEPS.build(source, preparing)
+            if len(source) == 300:
+                other = Catalog.open(tmp_path / "catalog.sqlite")
+                add(other, range(300, 320))
+                check(other, CollectionIndex(other, tmp_path, SMALL_STEPS))
+                other.close()
+            return built
+
+        def engine(self, name):
+            return SMALL_STEPS.engine(name)
+
+    index = CollectionIndex(catalog, tmp_path, Slow())  # type: ignore[arg-type]
+    assert len(index.get(quiet)) == 320
+    check(catalog, index)
+    check(catalog, CollectionIndex(catalog, tmp_path, SMALL_STEPS))
+    assert len(list(tmp_path.glob("vectors-*.faiss"))) == 1
+
+
 @settings(max_examples=15, deadline=None)
 @given(
     st.lists(
