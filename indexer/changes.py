@@ -93,9 +93,11 @@ def compare(
     """
     changes = Changes()
     lost = list(lost)
+    leaving = {row.hash for row in lost if row.state != "gone"}
     replaced: list[tuple[Row, ImageFile, bytes | None]] = []
     for (row, file), digest in zip(touched, hash_of([file for _, file in touched]), strict=True):
-        if digest is not None and digest == row.hash:
+        back = row.state == "gone" and digest in leaving  # or what had that content until now has its name
+        if digest is not None and digest == row.hash and not back:
             changes.kept.append((row, file))
         else:
             replaced.append((row, file, digest))
@@ -137,7 +139,7 @@ def compare(
 
 
 def _pair(rows: Iterable[Row], places: Iterable[tuple[ImageFile, bytes | None]]) -> list[tuple[Row, ImageFile]]:
-    """Which row each content belongs to: of several alike, the one of the same name, and the last to go before others.
+    """Which row each content belongs to: of several alike, first those that have only just gone, and by name.
 
     Copies of one content can carry different labels, and a folder of them may be renamed.
     """
@@ -151,19 +153,28 @@ def _pair(rows: Iterable[Row], places: Iterable[tuple[ImageFile, bytes | None]])
             wanting[digest].append(file)
     pairs: list[tuple[Row, ImageFile]] = []
     for digest, files in wanting.items():
-        by_name: dict[bytes, list[Row]] = defaultdict(list)
-        for row in sorted(by_hash[digest], key=_lately_gone):
-            by_name[posixpath.basename(row.path)].append(row)
-        rest: list[ImageFile] = []
-        for file in files:
-            if namesakes := by_name.get(to_bytes(posixpath.basename(file.path))):
-                pairs.append((namesakes.pop(0), file))
-            else:
-                rest.append(file)
-        left = sorted(chain.from_iterable(by_name.values()), key=_lately_gone)
-        pairs += zip(left, rest, strict=False)
+        rows_of = sorted(by_hash[digest], key=lambda row: row.path)
+        long_gone = [row for row in rows_of if row.state == "gone"]
+        just_gone, files = _by_name([row for row in rows_of if row.state != "gone"], files, pairs)
+        claimed = {posixpath.basename(row.path) for row in long_gone}
+        files.sort(key=lambda file: to_bytes(posixpath.basename(file.path)) in claimed)
+        pairs += zip(just_gone, files, strict=False)
+        long_gone, files = _by_name(long_gone, files[len(just_gone) :], pairs)
+        pairs += zip(long_gone, files, strict=False)
     return pairs
 
 
-def _lately_gone(row: Row) -> tuple[bool, bytes]:
-    return row.state == "gone", row.path
+def _by_name(
+    rows: Sequence[Row], files: Sequence[ImageFile], pairs: list[tuple[Row, ImageFile]]
+) -> tuple[list[Row], list[ImageFile]]:
+    """Adds to `pairs` what has the same name; returns the others."""
+    named: dict[bytes, list[Row]] = defaultdict(list)
+    for row in rows:
+        named[posixpath.basename(row.path)].append(row)
+    rest: list[ImageFile] = []
+    for file in files:
+        if namesakes := named.get(to_bytes(posixpath.basename(file.path))):
+            pairs.append((namesakes.pop(0), file))
+        else:
+            rest.append(file)
+    return list(chain.from_iterable(named.values())), rest

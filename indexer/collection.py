@@ -317,8 +317,9 @@ class Collection:
 
     @property
     def generation(self) -> str:
-        """Another whenever images came, went or changed."""
-        return self.catalog.meta()["generation"]
+        """Another whenever images came, went, changed or moved."""
+        meta = self.catalog.meta()
+        return f"{meta['generation']}.{meta.get('moves', 0)}"
 
     def calibration(self) -> Calibration:
         """What scores mean in this collection."""

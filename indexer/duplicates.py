@@ -437,13 +437,19 @@ def _by_content(catalog: Catalog, under: str | None, embedded: bool) -> dict[byt
 def settle(root: Path, catalog: Catalog, found: Duplicates) -> Duplicates:
     """What was found, with the decisions since: nothing is sought again.
 
-    Files that have gone or changed leave their groups, and so do those that are to be kept beside the one to keep.
-    Another one to keep comes first in its group; what doesn't duplicate it as well as it did the former leaves.
+    Files that moved are where they are now; those that have gone or changed leave their groups, and so do those that
+    are to be kept beside the one to keep. Another one to keep comes first in its group; what doesn't duplicate it as
+    well as it did the former leaves.
     """
-    hashes = hashes_of(catalog, (item.image for group in found.groups for item in group))
+    with catalog.snapshot():
+        hashes = hashes_of(catalog, (item.image for group in found.groups for item in group))
+        paths = dict(zip(hashes, catalog.paths_of(list(hashes)), strict=True))  # some may have moved
     decisions = decided(catalog, hashes)
     most = catalog.max_pixels
-    groups = tuple(_settled(root, group, hashes, decisions, found.threshold, most) for group in found.groups)
+    now = [
+        tuple(replace(item, path=paths[item.image]) for item in group if item.image in paths) for group in found.groups
+    ]
+    groups = tuple(_settled(root, group, hashes, decisions, found.threshold, most) for group in now if group)
     return replace(found, groups=tuple(group for group in groups if group), kept_both=len(decisions.images))
 
 

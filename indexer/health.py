@@ -122,7 +122,7 @@ def behind(
             continue
         if row is None or row.state == "gone":
             new += 1
-        elif not row.is_as(item):
+        elif row.mtime_ns != -1 and not row.is_as(item):  # -1: could not be read, which to index again may not mend
             changed += 1
     return Behind(new, changed, sum(row.state == "ready" for row in rows.values()))
 

@@ -228,6 +228,11 @@ def _apply(catalog: Catalog, changes: Changes, passed_over: Sequence[Skipped]) -
             "DELETE FROM images WHERE state = 'gone' AND embedding IS NULL "
             "AND id NOT IN (SELECT image FROM labels) AND id NOT IN (SELECT image FROM decisions)"
         )
+        if changes.moved:
+            connection.execute(
+                "INSERT INTO meta VALUES ('moves', '1') "
+                "ON CONFLICT (key) DO UPDATE SET value = CAST(value AS INTEGER) + 1"
+            )
         back = any(row.state != "ready" for row, _ in changes.moved + changes.kept)
         if back or changes.vanished or changes.displaced:
             _next_generation(connection)
@@ -389,10 +394,11 @@ def _next_generation(connection: sqlite3.Connection) -> None:
 
 
 def _write_skipped(connection: sqlite3.Connection, file: ImageFile, reason: str, digest: bytes | None = None) -> None:
+    # Of a file that can't be read the hash of before stays: by it its label is found again.
     connection.execute(
         "INSERT INTO images (path, size, mtime_ns, ctime_ns, hash, state, reason) VALUES (?, ?, ?, ?, ?, 'skipped', ?) "
         "ON CONFLICT (path) DO UPDATE SET size = excluded.size, mtime_ns = excluded.mtime_ns, "
-        "ctime_ns = excluded.ctime_ns, hash = excluded.hash, state = 'skipped', reason = excluded.reason, "
-        "embedding = NULL",
+        "ctime_ns = excluded.ctime_ns, hash = coalesce(excluded.hash, hash), state = 'skipped', "
+        "reason = excluded.reason, embedding = NULL",
         (to_bytes(file.path), *_times(file), digest, reason),
     )

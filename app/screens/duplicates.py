@@ -151,7 +151,7 @@ class DuplicatesScreen(Screen):
         found = standing.result
         if found is None:
             return None
-        state = version(self.collection.catalog), self._generation()
+        state = version(self.collection.catalog), self.collection.generation
         if self._settled is None or self._settled[0] is not found or self._settled[1] != state:
             self._settled = found, state, self.collection.settled(found)
         return self._settled[2]
@@ -267,12 +267,17 @@ def _problem(standing: Standing[Any]) -> str:
 
 
 def _summary(found: Duplicates) -> list[str]:
+    stale = []
+    if found.stale:
+        files = "1 file has" if found.stale == 1 else f"{found.stale:,} files have"
+        stale = [f"{files} changed or gone since this folder was indexed, and left out."]
     if not found.groups:
-        return [f"No duplicates among {found.images:,} pictures."]
+        return [f"No duplicates among {found.images:,} pictures.", *stale]
     groups = "1 group" if len(found.groups) == 1 else f"{len(found.groups):,} groups"
     files = "1 file" if found.removable == 1 else f"{found.removable:,} files"
     return [
         f"{groups} among {found.images:,} pictures; {files} ({size(found.removable_bytes)}) need not be kept.",
+        *stale,
         "Nothing is ever deleted here: take the plan away as a table, and do with it as you like.",
     ]
 

@@ -172,6 +172,22 @@ def test_looking_is_shown_stopped_and_begun_again(undecided: Collection) -> None
     assert len(screen.do(session, {"do": "look"})["groups"]) == 2
 
 
+def test_the_plan_names_files_where_they_are_now(undecided: Collection, found: Duplicates) -> None:
+    screen, session = screen_of(undecided, found), Session()
+    group = next(group for group in found.groups if group[1].kind == "near")
+    keep, other = (undecided.root / item.path for item in group)
+    for one, another in ((keep, keep.with_name("x")), (other, keep), (keep.with_name("x"), other)):
+        one.rename(another)
+    undecided.update()
+    rows = csv.DictReader(io.StringIO(screen.do(session, {"do": "csv"})["download"]["text"]))
+    actions = {row["path"]: row["action"] for row in rows}
+    assert actions[str(other.relative_to(undecided.root))] == "keep"
+    assert actions[str(keep.relative_to(undecided.root))] == "remove"
+    for one, another in ((keep, keep.with_name("x")), (other, keep), (keep.with_name("x"), other)):
+        one.rename(another)
+    undecided.update()
+
+
 def test_pictures_that_came_since_make_the_page_say_so(undecided: Collection) -> None:
     screen, session = screen_of(undecided), Session()
     assert not screen.do(session, {"do": "start"})["stale"]
@@ -185,6 +201,9 @@ def test_pictures_that_came_since_make_the_page_say_so(undecided: Collection) ->
     screen._finding.wait(60)
     assert len(screen.do(session, {"do": "look"})["groups"]) == 3
     new.unlink()
+    drawn = screen_of(undecided).do(Session(), {"do": "look"})
+    assert len(drawn["groups"]) == 2
+    assert "1 file has changed or gone since this folder was indexed, and left out." in drawn["summary"]
     undecided.update()
     assert len(screen.do(session, {"do": "start"})["groups"]) == 2
 

@@ -15,8 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from indexer import Collection, Encoder, Query
+from indexer.health import Behind
 from indexer.indexing import IndexReport
 from massl import images, raw
+from massl.images import ImageError
 from tests.indexer.tiny import picture, write_encoder
 
 SAME_TIME = (1_700_000_000, 1_700_000_000)
@@ -128,6 +130,60 @@ def test_copies_that_carry_different_labels_keep_them_by_name(folder: Path, tiny
     assert {path: label for path, label in labels(collection).items() if "/" in path} == {
         f"new/x{number}.bmp": f"x{number}" for number in range(5)
     }
+
+
+def test_a_file_that_takes_the_name_of_a_copy_that_went_keeps_its_label(folder: Path, tiny_encoder: Encoder) -> None:
+    write(folder / "1 (1).bmp", picture(1))
+    collection = labelled(folder, tiny_encoder)
+    (folder / "1.bmp").unlink()
+    collection.update()
+    (folder / "1 (1).bmp").rename(folder / "1.bmp")
+    assert counts(collection.update()) == {"moved": 1, "unchanged": 9}
+    assert labels(collection)["1.bmp"] == "1 (1)"
+
+
+def test_a_copy_that_comes_back_leaves_its_label_to_the_one_that_moved(folder: Path, tiny_encoder: Encoder) -> None:
+    write(folder / "copy.bmp", picture(1))
+    collection = labelled(folder, tiny_encoder)
+    (folder / "1.bmp").unlink()
+    collection.update()
+    (folder / "copy.bmp").rename(folder / "moved.bmp")
+    write(folder / "1.bmp", picture(1))
+    assert counts(collection.update()) == {"added": 1, "moved": 1, "unchanged": 9}
+    assert labels(collection) == {**{f"{n}.bmp": str(n) for n in range(10)}, "moved.bmp": "copy"}
+
+
+@pytest.mark.parametrize("moves", [False, True])
+def test_a_file_that_can_not_be_read_for_a_while_keeps_its_label(
+    folder: Path, tiny_encoder: Encoder, monkeypatch: pytest.MonkeyPatch, moves: bool
+) -> None:
+    write(folder / "copy.bmp", picture(1))
+    collection = labelled(folder, tiny_encoder)
+
+    def refuse(path: Path) -> bytes:
+        if path.name == "1.bmp":
+            raise ImageError("permission denied", lasting=False)
+        return images.read_bytes(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("indexer.indexing.read_bytes", refuse)
+        (folder / "1.bmp").touch()
+        assert [item.path for item in collection.update().skipped] == ["1.bmp"]
+        assert collection.health().behind == Behind(0, 0, 0)  # to index again would not help
+    if moves:
+        (folder / "1.bmp").rename(folder / "moved.bmp")
+    report = collection.update()
+    assert (report.indexed, report.skipped) == (11, [])
+    assert labels(collection)["moved.bmp" if moves else "1.bmp"] == "1"
+
+
+def test_folders_to_choose_from_are_those_that_are_there(folder: Path, tiny_encoder: Encoder) -> None:
+    write(folder / "old" / "11.bmp", picture(11))
+    collection = labelled(folder, tiny_encoder)
+    assert list(collection.outline().folders) == ["old"]
+    (folder / "old").rename(folder / "new")
+    assert counts(collection.update()) == {"moved": 1, "unchanged": 10}
+    assert list(collection.outline().folders) == ["new"]
 
 
 def test_a_file_of_the_same_size_and_date_is_noticed(folder: Path, tiny_encoder: Encoder) -> None:
