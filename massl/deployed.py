@@ -93,7 +93,7 @@ def all_stages(backbone: Any, images: Tensor) -> tuple[Tensor, Tensor]:
     least = [(EVEN * mean).square() + 1e-12 for mean in means]
     deviations = [(stage.square().mean((2, 3)) + even).sqrt() for stage, even in zip(centred, least, strict=True)]
     layouts = [layout(stage) for stage in maps[:LAID_OUT]]
-    parts = [functional.avg_pool2d(stage, stage.shape[-1] // side) for stage in maps]
+    parts = [pooled(stage, side) for stage in maps]
     share = (len(means) + len(deviations) + len(layouts)) ** -0.5
 
     def joined(blocks: list[Tensor]) -> Tensor:
@@ -108,18 +108,26 @@ def layout(stage: Tensor) -> Tensor:
     The means of cells (a spatial pyramid's level, Lazebnik et al., CVPR 2006, section 3). A cell on the left and its
     counterpart on the right count as one, so that a mirrored picture has the same layout.
     """
-    down, across = (_cells(length).to(stage) for length in stage.shape[2:])
+    down, across = (_cells(length, CELLS).to(stage) for length in stage.shape[2:])
     half = (CELLS + 1) // 2
     folded = (across[:half] + across.flip(0)[:half]) / 2
     return (down @ stage @ folded.T).flatten(1)
 
 
-def _cells(length: int) -> Tensor:
-    """The share that each of `length` positions has in the mean of each cell, `[CELLS, length]`."""
-    edges = np.linspace(0, length, CELLS + 1)
+def pooled(stage: Tensor, side: int) -> Tensor:
+    """The means of the cells of a square map `[N, C, S, S]`: `[N, C, side, side]`, of whatever size the map is."""
+    if stage.shape[-1] % side == 0:
+        return functional.avg_pool2d(stage, stage.shape[-1] // side)
+    cells = _cells(stage.shape[-1], side).to(stage)
+    return cells @ stage @ cells.T
+
+
+def _cells(length: int, cells: int) -> Tensor:
+    """The share that each of `length` positions has in the mean of each of as many cells, `[cells, length]`."""
+    edges = np.linspace(0, length, cells + 1)
     position = np.arange(length)
     overlap = np.minimum(edges[1:, None], position + 1) - np.maximum(edges[:-1, None], position)
-    return torch.tensor((overlap.clip(0) * CELLS / length).tolist())
+    return torch.tensor((overlap.clip(0) * cells / length).tolist())
 
 
 def has_stages(backbone: nn.Module) -> bool:

@@ -62,12 +62,13 @@ class Network(nn.Module):
         """Projects float views, each group `[v, B, 3, S, S]` of one size, to `[V, B, out]` in the order given."""
         # Channels last is the layout that convolutions are fastest in, by a fifth on a CPU.
         pixels = [group.flatten(0, 1).contiguous(memory_format=torch.channels_last) for group in views]
-        features = [_embed(self.backbone, group) for group in pixels]
+        features = [embed(self.backbone, group) for group in pixels]
         projections = self.head(torch.cat(features))
         return projections.unflatten(0, (-1, views[0].shape[1]))
 
 
-def _embed(backbone: Any, images: Tensor) -> Tensor:
+def embed(backbone: Any, images: Tensor) -> Tensor:
+    """Normalised images `[N, 3, S, S]` of whatever size to a network's own output `[N, d]`."""
     if isinstance(backbone, VisionTransformer) and not backbone.dynamic_img_size and backbone.pos_embed is not None:
         old = backbone.patch_embed.grid_size
         rows, columns = backbone.patch_embed.patch_size

@@ -16,6 +16,7 @@ from massl.deployed import all_stages
 from massl.errors import MasslError
 from massl.evaluation import knn_top1, rankme
 from massl.images import ImageError, decode, find_images, fit
+from massl.network import embed
 from massl.sources import Files, Source
 from massl.whitening import Moments, whitening_of
 
@@ -96,7 +97,7 @@ class Probe:
         with torch.no_grad(), torch.autocast(device.type, precision, enabled=precision != torch.float32):
             for start in range(0, len(self.pixels), BATCH):
                 images = normalise(self.pixels[start : start + BATCH].to(device))
-                rows.append(backbone(images).float().cpu())
+                rows.append(embed(backbone, images).float().cpu())
                 if self.dim and len(self.labels):
                     stages.append(all_stages(backbone, images)[0].cpu())
         backbone.train(training)

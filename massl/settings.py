@@ -82,6 +82,11 @@ class Settings:
         )
         positive += ("student_temperature", "teacher_temperature_start", "teacher_temperature", "learning_rate", "clip")
         positive += ("log_every", "probe_every", "checkpoint_every", "keep_checkpoints", "accumulate")
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            endless = field.name == "clip" and value == math.inf  # no clipping
+            if isinstance(value, float) and not math.isfinite(value) and not endless:
+                raise MasslError(f"{field.name} must be a number, not {value}")
         for name in positive:
             if getattr(self, name) <= 0:
                 raise MasslError(f"{name} must be above 0, not {getattr(self, name)}")
@@ -387,8 +392,11 @@ def write_toml(path: Path, tables: Mapping[str, Mapping[str, object]]) -> None:
     lines = []
     for table, values in tables.items():
         lines.append(f"[{table}]")
-        # A JSON string, number or array of numbers is also a TOML one.
-        lines += [f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in values.items()]
+        # A JSON string, number or array of numbers is also a TOML one, but for the number that is none in JSON.
+        lines += [
+            f"{key} = {'inf' if value == math.inf else json.dumps(value, ensure_ascii=False)}"
+            for key, value in values.items()
+        ]
         lines.append("")
     path.write_text("\n".join(lines), encoding="utf-8")
 

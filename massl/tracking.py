@@ -90,11 +90,13 @@ def _hosted(tracker: str, out: Path, settings: Settings) -> Iterator[Tracker]:
 
 
 def _wandb(wandb: Any, out: Path, name: str, values: dict[str, Any]) -> Iterator[Tracker]:
-    # The same identity on resume, so that the curves go on; silent, as standard output carries data only.
+    identity = out / "wandb-run.txt"  # so that the curves of a resumed run go on, and those of no other
+    earlier = identity.read_text(encoding="utf-8") if identity.exists() else None
     run = wandb.init(
-        project="massl", id=name, name=name, resume="allow", dir=str(out), config=values,
-        settings=wandb.Settings(silent=True, console="off"),
+        project="massl", id=earlier, name=name, resume="allow", dir=str(out), config=values,
+        settings=wandb.Settings(silent=True, console="off"),  # as standard output carries data only
     )  # fmt: skip
+    identity.write_text(run.id, encoding="utf-8")
     try:
         yield lambda step, metrics: run.log(dict(metrics), step=step)
     finally:

@@ -180,6 +180,8 @@ def train(
     )
     skipped: dict[str, str] = {}
     metrics: dict[str, Any] = {}
+    if start >= s.steps:  # a run that had ended: nothing is left to learn, and it is reported as it was
+        metrics = {name: value for name, value in (earlier["last"] or {}).items() if value is not None}
     monitor = Monitor(s)
     bad = torch.zeros((), dtype=torch.int64, device=device)  # steps in a row that were not finite
     with track(out, s, start, tracker, silent=not leads) as write:
@@ -274,7 +276,7 @@ def _improves(best: dict[str, Any], metrics: dict[str, Any], s: Settings) -> boo
     name = "knn_top1" if "knn_top1" in metrics else "rankme"
     if name == "rankme" and metrics["step"] <= max(s.warmup, s.temperature_warmup):
         return False  # an untrained network's rank is high, and says nothing
-    if metrics[name] <= best.get("value", -math.inf):
+    if not metrics[name] > best.get("value", -math.inf):  # nor what is no number
         return False
     best.update(metric=name, value=metrics[name], step=metrics["step"])
     return True

@@ -209,7 +209,8 @@ def _transfer(data: Labelled, choices: Choices, report: Report) -> Measured:
     """The figures that tables of transfer show, one of each kind."""
     knn = _knn(data, choices, report)
     linear = _linear(data, choices, report)
-    shown = [count for count in choices.shots or (1, 5) if count < _smallest(data, data.train)]
+    most = _smallest(data, data.train) - (data.train is None)  # without a split one has to be left to ask
+    shown = [count for count in choices.shots or (1, 5) if count <= most]
     few = _fewshot(data, replace(choices, shots=tuple(shown)), report) if shown else None
     found = _retrieval(data, choices, report)
     metrics: dict[str, Any] = {

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -345,6 +346,19 @@ def test_every_task_measures_and_names_its_protocol(task: str) -> None:
         json.dumps(found.metrics)
         shares = [value for value in found.metrics.values() if isinstance(value, float)]
         assert all(0 <= value <= 1 for value in shares)
+
+
+def test_transfer_has_all_the_shots_that_there_are() -> None:
+    vectors, labels = embeddings()
+    names = [f"c{label}" for label in range(CLASSES)]
+    train = np.zeros(len(labels), np.bool_)
+    for label in range(CLASSES):
+        train[np.flatnonzero(labels == label)[:5]] = True
+    choices = Choices(draws=2, steps=20)
+    found = measure("transfer", Labelled(vectors, labels, names, train), choices)
+    assert list(found.metrics["shots"]) == list(
+        measure("fewshot", Labelled(vectors, labels, names, train), replace(choices, shots=(1, 5))).metrics["shots"]
+    )
 
 
 def test_too_few_images_are_named() -> None:

@@ -22,12 +22,13 @@ from indexer import Encoder
 from indexer.drift import mean_score
 from indexer.encoder import builtin_encoder
 from massl import checkpoint, weights
-from massl.deployed import CELLS, Deployed, layout
+from massl.deployed import CELLS, Deployed, all_stages, layout, pooled
 from massl.distributed import World
 from massl.errors import MasslError
 from massl.export import export, export_run
 from massl.images import open_image
 from massl.learner import Learner
+from massl.network import build_backbone
 from massl.settings import plan
 from massl.sources import find_source
 from massl.train import Interrupted, train
@@ -105,6 +106,19 @@ def test_smaller_files_point_the_same_way(
     assert small.path.stat().st_size < share * file.stat().st_size
     pixels = real_pixels(large, pictures)
     assert ((large.embed(pixels) * small.embed(pixels)).sum(1) > cosine).all()
+
+
+@pytest.mark.parametrize("size", [80, 96, 112, 200])
+def test_places_are_told_at_any_size_of_picture(size: int) -> None:
+    backbone = build_backbone("resnet10t", size).eval()
+    with torch.no_grad():
+        features, places = all_stages(backbone, torch.randn(2, 3, size, size))
+    side = -(-size // 32)
+    assert places.shape[:3] == (2, side, side)
+    assert torch.isfinite(features).all()
+    stage = torch.randn(1, 5, size // 4, size // 4)
+    torch.testing.assert_close(pooled(stage, side).mean((2, 3)), stage.mean((2, 3)))
+    torch.testing.assert_close(pooled(stage[..., :16, :16], 4), functional.avg_pool2d(stage[..., :16, :16], 4))
 
 
 def test_whitening_by_all_stages_evens_out_the_embeddings(tmp_path: Path, pictures: Path) -> None:

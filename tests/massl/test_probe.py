@@ -36,6 +36,12 @@ def test_it_measures_rank_spread_and_knn(photos: Path) -> None:
     }
 
 
+def test_a_transformer_is_measured_at_the_size_that_it_is_exported_for(photos: Path) -> None:
+    backbone = build_backbone("test_vit", 32, 16)
+    measured = Probe.prepare(files(photos), 64, photos).measure(backbone, torch.device("cpu"), torch.float32)
+    assert 0 < measured["spread"] < 1
+
+
 @pytest.mark.parametrize("dim", [1, 4, 8])
 def test_knn_is_of_what_the_run_would_export(photos: Path, dim: int) -> None:
     torch.manual_seed(0)

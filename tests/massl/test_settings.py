@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from massl.settings import PRESETS, Begins, Settings, plan
+from massl.errors import MasslError
+from massl.settings import PRESETS, Begins, Settings, plan, read_settings, write_toml
 
 SIZES = st.integers(2, 3_000_000)
 
@@ -81,6 +83,17 @@ def test_each_choice_can_be_overridden_alone(name: str, text: str, value: object
     settings, table = plan("cpu", 3000, {name: text})
     assert getattr(settings, name) == value
     assert next(choice.why for choice in table if choice.name == name) == "given"
+
+
+def test_numbers_that_are_none_are_refused_and_no_clipping_is_kept(tmp_path: Path) -> None:
+    for name in ("learning_rate", "clip", "momentum", "weight_decay"):
+        with pytest.raises(MasslError, match=f"{name} must be a number"):
+            plan("cpu", 3000, {name: "nan"})
+    with pytest.raises(MasslError, match="learning_rate must be a number"):
+        plan("cpu", 3000, {"learning_rate": "inf"})
+    settings, _ = plan("cpu", 3000, {"clip": "inf"})
+    write_toml(tmp_path / "config.toml", {"settings": dataclasses.asdict(settings)})
+    assert read_settings(tmp_path / "config.toml") == settings
 
 
 def test_what_depends_on_an_override_follows_it() -> None:

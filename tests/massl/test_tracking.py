@@ -32,9 +32,14 @@ def test_a_resumed_run_rewrites_what_came_after_its_checkpoint(tmp_path: Path) -
 def test_wandb_is_told_the_same(tmp_path: Path, monkeypatch, capsys) -> None:
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
-    with track(tmp_path, Settings(), 0, "wandb") as write:
-        write(1, {"step": 1, "loss": 0.5})
-    assert list(tmp_path.glob("wandb/offline-run-*/*.wandb"))
+    for run in ("one/run", "other/run", "one/run"):  # another run of the same name, and the first one resumed
+        (tmp_path / run).mkdir(parents=True, exist_ok=True)
+        with track(tmp_path / run, Settings(), 0, "wandb") as write:
+            write(1, {"step": 1, "loss": 0.5})
+    names = {
+        run: {path.stem for path in tmp_path.glob(f"{run}/run/wandb/offline-run-*/*.wandb")} for run in ("one", "other")
+    }
+    assert [len(names["one"]), len(names["other"]), len(names["one"] | names["other"])] == [1, 1, 2]
     assert capsys.readouterr().out == ""
 
 
