@@ -191,11 +191,8 @@ class Label(Screen):
         grouping = asked(self._grouping, self.collection.vectors_state(), PATIENCE)
         _tell("Looking for pictures that are alike", grouping, drawn)
         found = grouping.result or []
-        every = [image for group in found for image in group.typical]
-        labels = self.collection.labels_of(every)
-        paths = dict(zip(every, self.collection.paths_of(every), strict=True))
         for place, group in enumerate(found):
-            tiles = [tile(image, paths[image], _label(labels[image])) for image in group.typical]
+            tiles = [tile(*described) for described in self.collection.described(group.typical)]  # but what has gone
             if 2 * sum(entry["label"] is None for entry in tiles) > len(tiles):
                 note = f"{len(tiles)} of {group.size:,} that look alike"
                 drawn["sections"].append(section(f"group:{place}", f"Group {place + 1}", note, tiles, False))
@@ -294,7 +291,7 @@ class Label(Screen):
         _tell("Checking the labels", checking, drawn)
         waiting = self._suspects(checking)
         ids = [image for suspect in waiting for image in (suspect.image, *(near for near, _ in suspect.neighbours))]
-        paths = dict(zip(ids, self.collection.paths_of(ids), strict=True))
+        paths = {image: path for image, path, _ in self.collection.described(ids)}
         drawn["suspects"] = [
             {
                 "tile": tile(suspect.image, paths[suspect.image], suspect.given),
@@ -305,9 +302,11 @@ class Label(Screen):
                 "neighbours": [
                     {**tile(near, paths[near], suspect.proposed), "score": f"{score:.2f}"}
                     for near, score in suspect.neighbours
+                    if near in paths
                 ],
             }
             for suspect in waiting[:SUSPECTS]
+            if suspect.image in paths
         ]
         if not waiting and not drawn["running"]:
             drawn["empty"] = "No label looks wrong: each agrees with what the others would have called the picture."

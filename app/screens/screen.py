@@ -93,4 +93,5 @@ class Screen(ABC):
             except Exception:  # the collection itself has gone: what was drawn before stays, below the sentence
                 drawn = {"gone": True}
         session.turn += 1
-        return {"screen": self.key, "turn": session.turn, **drawn, "message": message}
+        looked = payload.get("do") == "look"  # by itself: what was said last need not make room for it
+        return {"screen": self.key, "turn": session.turn, **drawn, "message": message, "looked": looked}

@@ -45,11 +45,11 @@ function build() {
   board.replaceChildren(parts.told, parts.head, parts.message, parts.main, parts.foot);
 }
 
-function draw() {
+function draw(silent) {
   board.removeAttribute("aria-busy");
   clearTimeout(waiting);
   for (const each of drawing) each();
-  complain(value.message && value.message.kind === "error" ? value.message.text : "");
+  if (!silent) complain(value.message && value.message.kind === "error" ? value.message.text : "");
   if (value.download && value.turn > downloaded) {
     downloaded = value.turn;
     save(value.download);
@@ -91,11 +91,15 @@ function update() {
   if (props.value.gone) {
     board.removeAttribute("aria-busy");
     clearTimeout(waiting);
+    answered = true; // it may come back: whoever tries again is answered
+    toDo.length = 0;
     return complain(props.value.message.text);
   }
   if (props.value.aside) return besides(props.value);
-  value = props.value;
-  draw();
+  // The page looked by itself and there is nothing new to say: what was said last stays.
+  const silent = value !== null && props.value.looked && !props.value.message;
+  value = silent ? { ...props.value, message: value.message } : props.value;
+  draw(silent);
 }
 
 // Pictures came in, or went: shown at once, unless somebody is in the middle of something.

@@ -243,7 +243,8 @@ function drawFilters() {
         min: choices.first,
         max: choices.last,
         "aria-label": `${name} this day, by when the file was last changed`,
-        onchange: (event) => ask(examples(), { [key]: event.target.value }),
+        // Of a year that is being typed every digit is told: that of 2 A.D. is not what is meant.
+        onchange: (event) => (!event.target.value || event.target.value >= "1000") && ask(examples(), { [key]: event.target.value }),
       }),
     );
   const any = filters.labels.length || filters.folders.length || filters.since || filters.until;

@@ -18,7 +18,10 @@ function percent(share) {
 }
 
 function drawHead() {
+  const typing = parts.main.querySelector(".naming input:focus"); // before what it is part of is drawn anew
+  naming = typing ? typing.dataset.group : null;
   board.dataset.view = value.view;
+  if (parts.head.querySelector("input:active, button:active")) return; // held: what it does will draw it
   const views = value.views.map((view) =>
     button(view.name, () => act({ do: "view", view: view.key }), {
       class: "order",
@@ -108,17 +111,22 @@ function drawNaming(section) {
     const picked = free.filter((id) => chosen.has(id));
     return picked.length ? picked : free;
   };
+  const group = section.tiles.map((tile) => tile.id).join(); // whatever its number is by now
   const field = make("input", {
     type: "text",
     list: "massl-classes",
     placeholder: "Name of this class",
     "aria-label": `Name for ${section.title}`,
+    "data-group": group,
     autocomplete: "off",
     spellcheck: "false",
+    oninput: () => names.set(group, field.value),
   });
+  field.value = names.get(group) || "";
   const name = () => {
     if (!field.value.trim()) complain("Type a name for the class first.");
     if (!field.value.trim() || tooLong(field.value.trim())) return field.focus({ preventScroll: true });
+    names.delete(group);
     act({ do: "label", images: meant(), label: field.value });
     clear();
   };
@@ -138,21 +146,22 @@ function drawNaming(section) {
   return make("div", { class: "naming" }, field, go);
 }
 
+const names = new Map(); // typed for groups and not given yet, by their pictures: kept over redraws
+let naming = null; // the group in whose field somebody types
 let counting = []; // the buttons of groups that follow the selection
 marking.push(() => counting.forEach((count) => count()));
 
 function drawMain() {
   counting = [];
   if (value.view === "groups") {
-    const typed = new Map([...parts.main.querySelectorAll(".naming input")].map((field) => [field.ariaLabel, field.value]));
     const sections = parts.main.querySelectorAll(":scope > section");
     value.sections.forEach((section, place) => {
       const head = sections[place].querySelector("header");
       head.querySelector(".link")?.remove();
       head.append(drawNaming(section));
-      const field = head.querySelector("input");
-      if (typed.has(field.ariaLabel)) field.value = typed.get(field.ariaLabel);
     });
+    const field = [...parts.main.querySelectorAll(".naming input")].find((each) => each.dataset.group === naming);
+    if (field) field.focus({ preventScroll: true });
     parts.main.append(
       make("datalist", { id: "massl-classes" }, value.classes.map((entry) => make("option", { value: entry.name }))),
     );

@@ -98,6 +98,7 @@ function drawBar() {
 
 function onKey(event) {
   if (!visible() || !value || /^(INPUT|TEXTAREA|SELECT)$/.test(event.target.tagName)) return;
+  if (document.querySelector("dialog[open]")) return; // its keys are its own
   if (event.key === "Escape" && chosen.size) clear();
   else if (event.key === "z" && (event.ctrlKey || event.metaKey) && !event.shiftKey) {
     event.preventDefault();

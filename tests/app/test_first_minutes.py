@@ -196,6 +196,11 @@ def test_the_collection_deleted_or_indexed_anew_while_the_page_is_open_is_a_sent
             "() => document.querySelector('#massl-find .message').innerText.includes('no longer there')"
         )
         assert tab.locator("#massl-find .tile").count() == count  # what was there stays in sight
+        tab.evaluate("document.querySelector('#massl-find .message').replaceChildren()")
+        tab.locator("#massl-find .picture").first.click()  # and whoever tries again is answered
+        tab.wait_for_function(
+            "() => document.querySelector('#massl-find .message').innerText.includes('no longer there')"
+        )
         tab.get_by_role("tab", name="Map").click()
         tab.wait_for_function(
             "() => document.querySelector('#massl-map .message').innerText.includes('no longer there')"

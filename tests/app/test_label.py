@@ -6,6 +6,7 @@ import csv
 import json
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from app.screens.label import Label
 from app.session import Session
 from indexer import Collection
 from indexer.labels import ACCEPTED, DRAWN
+from indexer.work import Work
 from massl.errors import MasslError
 from tests.app.conftest import PHONE, Visit, show
 
@@ -341,6 +343,14 @@ def test_what_fails_in_the_background_is_said_once_and_not_tried_again_at_every_
     assert len(tried) == 2
 
 
+def test_pictures_that_left_are_left_out_of_the_groups_until_these_are_sought_anew(screen: Label) -> None:
+    found = [replace(group, typical=(10**9, *group.typical)) for group in screen.collection.groups(3)]
+    screen._grouping = Work(lambda report: found)
+    drawn = _done(screen, Session(), {"do": "view", "view": "groups"})
+    assert drawn["message"] is None
+    assert [len(section["tiles"]) for section in drawn["sections"]] == [len(group.typical) - 1 for group in found]
+
+
 # In a browser ---------------------------------------------------------------------------------------------------------
 
 
@@ -404,6 +414,14 @@ def test_a_person_names_groups_accepts_rejects_and_takes_the_labels_away(
         assert told in board.locator(".message.error").inner_text()
         assert naming.locator("input").input_value() == typed
     assert set(collection.label_counts()) == {"<b>bold</b>", "two"}
+    naming.locator("input").fill("")
+
+    # What is typed, and where, stays when pictures come in and all is drawn anew.
+    naming.locator("input").press_sequentially("dog")
+    page.evaluate("document.dispatchEvent(new Event('massl-indexed'))")
+    page.wait_for_selector("#massl-label .massl-board[aria-busy]", state="detached")
+    assert naming.locator("input").input_value() == "dog"
+    assert naming.locator("input").evaluate("field => field === document.activeElement")
     naming.locator("input").fill("")
 
     # A rectangle drawn around the first two pictures selects them, and a key names them.

@@ -168,6 +168,11 @@ def test_pictures_are_reached_and_selected_from_the_keyboard(page: Any, unlabell
     answered(page, "Search")
     board.locator(".picture").nth(0).focus()
     page.keyboard.press("Control+a")
+    page.keyboard.press("i")
+    page.wait_for_selector("dialog[open]")
+    page.keyboard.press("Escape")
+    page.wait_for_selector("dialog[open]", state="detached")
+    assert board.locator(".tile.chosen").count() == len(unlabelled)  # the key was the details' own
     board.get_by_role("button", name="Remove label").click()
     page.wait_for_function("() => document.querySelectorAll('#massl-find .badge').length === 0")
     assert unlabelled.labels() == []
