@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from datetime import timedelta
 from pathlib import Path
@@ -45,6 +46,7 @@ def _encoder(told: dict[str, Any]) -> list[tuple[str, str]]:
             "file",
             f"{told['path']}, {size(told['bytes'])}" + (f", {facts['precision']}" if "precision" in facts else ""),
         ),
+        *_classes(facts),
         ("takes", f"pictures of {told['image_size']} x {told['image_size']} pixels"),
         ("gives", f"{told['dim']} numbers a picture" + (", and for places in it" if told["patches"] else "")),
         *_training(told["training"]),
@@ -54,6 +56,19 @@ def _encoder(told: dict[str, Any]) -> list[tuple[str, str]]:
     if "source" in facts:
         lines.append(("made of", facts["source"]))
     return [*lines, ("SHA-256", told["sha256"])]
+
+
+def _classes(facts: dict[str, str]) -> list[tuple[str, str]]:
+    """Of a classifier's file, which is an encoder with a head behind it."""
+    if facts.get("kind") != "classifier" or "labels" not in facts:
+        return []
+    from cli.terminal import visible
+
+    try:
+        names = ", ".join(visible(str(name)) for name in json.loads(facts["labels"]))
+    except (ValueError, TypeError):  # another program's file may hold anything
+        return []
+    return [("tells apart", f"{names}, by {facts['head']}" if "head" in facts else names)]
 
 
 def _training(told: dict[str, Any] | None) -> list[tuple[str, str]]:
@@ -156,7 +171,7 @@ def _describe(thing: Path, index_dir: Path | None) -> dict[str, Any]:
     looked_at = thing.is_dir() and os.access(thing, os.R_OK) and not index_dir and not (thing / ".massl").exists()
     if looked_at and (runs := [run for run in sorted(thing.iterdir()) if is_run(run)]):
         raise MasslError(f"{thing} holds runs; name one of them, as {runs[-1]}")
-    if thing.is_dir() or index_dir:
+    if thing.is_dir() or (index_dir and str(thing) != "builtin" and not thing.is_file()):
         from indexer import Collection
 
         return Collection.open(thing, index_dir).info()

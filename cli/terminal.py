@@ -79,13 +79,14 @@ class ProgressLine:
         if self._first is None or note != self._note:
             self._first, self._note, self._started = done, note, now
         rate = (done - self._first) / (now - self._started) if now > self._started else 0.0
-        note = note or (f"{rate:,.0f} {self.unit}/s" if rate >= 10 else f"{rate:.1f} {self.unit}/s")
+        if rate and not note:  # nothing is said of the first of all, which may also be the last
+            note = f"{rate:,.0f} {self.unit}/s" if rate >= 10 else f"{rate:.1f} {self.unit}/s"
         if self._bar:
             self._bar.update(self._task, completed=done, total=total, rate=note)
         elif not self.quiet and (now - self._last >= PLAIN_EVERY or done == total):
             self._last = now
             left = f", {(total - done) / rate:,.0f} s left" if rate and done < total else ""
-            say(f"{self.what} {done:,} of {total:,}, {note}{left}")
+            say(f"{self.what} {done:,} of {total:,}" + (f", {note}" if note else "") + left)
 
     def __exit__(self, *error: object) -> None:
         """Takes the bar away."""

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from massl.errors import MasslError
-from massl.images import fit
+from massl.images import SUFFIXES, fit
 
 _HOW = "make one with `massl export`"
 
@@ -214,6 +214,8 @@ def _session(path: Path, data: bytes, threads: int | None) -> Any:
     except Exception as error:  # ONNX Runtime raises a class of its own for each status, with no common base
         if path.suffix in (".pt", ".pth"):
             raise MasslError(f"{path} is a checkpoint; make an encoder of it: massl export {path}") from None
+        if path.suffix.lower() in SUFFIXES:
+            raise MasslError(f"{path} is a picture, and no encoder.onnx") from None
         first = " ".join(str(error).split())[:160]
         raise MasslError(f"{path} is no ONNX model that can be run here: {first}; {_HOW}") from None
 

@@ -20,3 +20,9 @@ def test_the_time_left_is_that_of_the_step_that_is_at_work(monkeypatch, capsys: 
                 line.update(done, total, step)
     told = [int(left.replace(",", "")) for left in re.findall(r", (\S+) s left", capsys.readouterr().err)]
     assert told == [*range(9, 0, -1), 1]
+
+
+def test_no_rate_is_told_of_what_is_done_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    with terminal.ProgressLine("comparing", "images", quiet=False) as line:
+        line.update(100, 100)
+    assert capsys.readouterr().err == "comparing 100 of 100\n"
