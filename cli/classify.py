@@ -8,22 +8,20 @@ import typer
 
 from cli.options import Images, IndexDir, Json, Quiet, Verbose, open_embedded
 
-Sure = Annotated[
-    float,
-    typer.Option(
-        "--sure",
-        min=0.0,
-        max=1.0,
-        help="The least probability of a prediction; less likely ones, and images unlike all labelled ones, are left "
-        "without a class.",
-        show_default=False,
-    ),
-]
-
 
 def command(
     images: Images,
-    sure: Sure = 0.0,
+    sure: Annotated[
+        float,
+        typer.Option(
+            "--sure",
+            min=0.0,
+            max=1.0,
+            help="The least probability of a prediction; less likely ones, and images unlike all labelled ones, are "
+            "left without a class.",
+            show_default=False,
+        ),
+    ] = 0.0,
     index_dir: IndexDir = None,
     as_json: Json = False,
     quiet: Quiet = False,

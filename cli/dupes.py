@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli.options import Images, IndexDir, Json, Quiet, Verbose, folder_of, open_embedded
+from cli.options import Images, IndexDir, Json, Quiet, Verbose, folder_of, on_command_line, open_embedded
 
 if TYPE_CHECKING:
     from indexer.duplicates import Duplicates
 
 
 def command(
+    context: typer.Context,
     images: Images,
     paths: Annotated[
         list[str] | None,
@@ -58,7 +59,11 @@ def command(
     if plan and (keep or forget):
         raise typer.BadParameter("--plan goes without --keep and --forget, which search nothing")
     if exact_only and threshold is not None:
-        raise typer.BadParameter("--threshold is of near duplicates, which --exact-only leaves out; give one of them")
+        if on_command_line(context, "exact_only") and on_command_line(context, "threshold"):
+            raise typer.BadParameter(
+                "--threshold is of near duplicates, which --exact-only leaves out; give one of them"
+            )
+        exact_only = not on_command_line(context, "threshold")  # that of a configuration file gives way
     if paths and not (keep or forget):
         raise typer.BadParameter("PATHs go with --keep or --forget; to search a part of IMAGES use --under")
     if plan:

@@ -122,6 +122,8 @@ def command(
         raise typer.BadParameter("--train and --test go together")
     if (train is None) == (not data):
         raise typer.BadParameter("give either DATA or --train and --test")
+    if train and task is Task.copies:
+        raise typer.BadParameter("copies takes DATA: images to edit, or a list of pairs; not --train and --test")
     if ground_truth and (task is not Task.retrieval or not data or len(data) != 1):
         raise typer.BadParameter("--ground-truth goes with `retrieval` and one folder of images")
     choices = Choices(

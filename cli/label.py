@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.classify import Sure
-from cli.options import HELP_FLAGS, Images, IndexDir, Json, Quiet, Verbose, open_embedded
+from cli.options import HELP_FLAGS, Images, IndexDir, Json, Quiet, Verbose, below, open_embedded
 
 if TYPE_CHECKING:
     from indexer import Collection
@@ -53,7 +52,7 @@ def add(
     if as_json:
         print_json({"labelled": count})
         return
-    say(f"{count} labelled {label!r}", quiet)
+    say(f"{count} labelled {label.strip()!r}", quiet)
 
 
 @app.command()
@@ -137,7 +136,7 @@ def import_labels(
             check_label(label)
             if author:
                 check_label(author)  # as printable, and no longer
-            image = find_image(collection, path)
+            image = _image_in_table(collection, path)
         except MasslError as error:
             raise MasslError(f"{at}: {error}; nothing was imported") from None
         authors[image] = author or _author()
@@ -167,7 +166,17 @@ def export(
     predictions: Annotated[
         bool, typer.Option("--predictions", help="With the predicted classes of all images that have no label.")
     ] = False,
-    sure: Sure = 0.0,
+    sure: Annotated[
+        float,
+        typer.Option(
+            "--sure",
+            min=0.0,
+            max=1.0,
+            help="The least probability of --predictions; less likely ones, and images unlike all labelled ones, are "
+            "left out.",
+            show_default=False,
+        ),
+    ] = 0.0,
     index_dir: IndexDir = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -270,16 +279,24 @@ def check(
     say(curve.advice, quiet)
 
 
+def _image_in_table(collection: Collection, path: str) -> int:
+    """The image that a table's path means, which is relative to the collection's folder wherever the table is read."""
+    from massl.errors import MasslError
+
+    try:
+        return collection.image_id(Path(path).as_posix())
+    except MasslError:
+        return find_image(collection, path)
+
+
 def find_image(collection: Collection, path: str) -> int:
     """The image that a path means: from here if it lies in the collection's folder, else relative to that folder."""
     from massl.errors import MasslError
 
-    root = os.path.realpath(collection.root)
-    here = os.path.join(os.path.realpath(os.path.dirname(path) or "."), os.path.basename(path))
-    named = os.path.lexists(path) or not os.path.lexists(os.path.join(root, path))  # here, or nowhere
-    if named and here.startswith(root + os.sep):
-        path = os.path.relpath(here, root)
-    if os.path.isdir(os.path.join(root, path)):
+    named = os.path.lexists(path) or not os.path.lexists(os.path.join(collection.root, path))  # here, or nowhere
+    if named:
+        path = below(collection.root, path) or path
+    if os.path.isdir(os.path.join(collection.root, path)):
         raise MasslError(f"{path} is a folder; name its images, as {os.path.join(path, '*.jpg')}")
     return collection.image_id(Path(path).as_posix())
 

@@ -24,10 +24,27 @@ def folder_of(text: str, root: Path) -> str:
     """A folder below IMAGES as the collection knows it, given so or as a path on this machine."""
     if (not os.path.isabs(text) and (root / text).is_dir()) or not Path(text).is_dir():
         return Path(text).as_posix()
-    try:
-        return Path(os.path.realpath(text)).relative_to(os.path.realpath(root)).as_posix()
-    except ValueError:
-        return text  # it lies elsewhere, which is then said of it
+    return Path(below(root, text) or text).as_posix()  # it may lie elsewhere, which is then said of it
+
+
+def below(root: Path, path: str) -> str | None:
+    """A path on this machine as one relative to IMAGES, or None where it lies elsewhere.
+
+    As it is written before as it is with every link followed: what a linked folder holds is indexed under the link.
+    """
+    for resolve in (os.path.abspath, os.path.realpath):
+        top, (folder, name) = resolve(root), os.path.split(str(Path(path)))
+        here = os.path.join(resolve(folder or "."), name)  # not the file itself, which may be a link elsewhere
+        found = os.path.relpath(here, top)
+        if found != os.pardir and not found.startswith(os.pardir + os.sep) and not os.path.isabs(found):
+            return found
+    return None
+
+
+def on_command_line(context: typer.Context, *names: str) -> bool:
+    """Whether one of these parameters was given there, and not by a variable or the configuration file."""
+    sources = (context.get_parameter_source(name) for name in names)
+    return any(source is not None and source.name == "COMMANDLINE" for source in sources)
 
 
 def open_embedded(images: Path, index_dir: Path | None, quiet: bool) -> Collection:

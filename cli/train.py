@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli.interrupts import interrupt
-from cli.options import Json, Quiet, Verbose, or_builtin
+from cli.options import Json, Quiet, Verbose, on_command_line, or_builtin
 
 if TYPE_CHECKING:
     from massl.settings import Choice
@@ -22,6 +22,7 @@ SHOWN = 20  # files passed over that are named before a run begins
 
 
 def command(
+    context: typer.Context,
     images: Annotated[
         Path,
         typer.Argument(
@@ -113,11 +114,11 @@ def command(
     source, skipped = find_source(images)
     if labels:
         find_classes(labels)  # before anything is shown
-    initial = _weights(init) if init else None
+    initial = _weights(init) if init and not resume else None
     world = distributed.World.join()
     quiet = quiet or world.rank > 0
     if resume:
-        if preset or out or epochs or overrides or init:
+        if on_command_line(context, "preset", "out", "epochs", "settings", "init", *flags, "compiled"):
             raise typer.BadParameter("--resume goes on with the run's own settings; leave the other flags out")
         folder, chosen = resume, read_settings(resume / "config.toml")
         say(f"Going on with {folder} on {world.device}", quiet)
@@ -176,9 +177,9 @@ def command(
     for item in summary["skipped"][:5]:
         say(f"  skipped {item['path']!r}: {item['reason']}", quiet)
     best, last = summary["best"], summary["metrics"]
-    if best.get("metric") == "knn_top1":
-        say(f"  k-NN top-1 on {labels or 'the labelled images'}: {last.get('knn_top1', 0):.1%}", quiet)
-        if best["step"] < chosen.steps and best["value"] > last.get("knn_top1", 0) + 0.01:
+    if best.get("metric") == "knn_top1" and "knn_top1" in last:
+        say(f"  k-NN top-1 on {labels or 'the labelled images'}: {last['knn_top1']:.1%}", quiet)
+        if best["step"] < chosen.steps and best["value"] > last["knn_top1"] + 0.01:
             as_here = f" --stages --whiten {images}" if "knn_last" in last else ""
             say(
                 f"  it was better at step {best['step']:,} ({best['value']:.1%}); to use that one: "

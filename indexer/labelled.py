@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from indexer.encoder import Embeds
 from indexer.indexing import batches
-from indexer.tables import read_csv
+from indexer.tables import csv_columns, read_csv
 from massl.errors import MasslError
 from massl.images import MAX_PIXELS, ImageFile, Skipped, check_folder, walk
 
@@ -225,8 +225,10 @@ def is_pair_list(data: Path) -> bool:
     """Whether a file is a CSV file of pairs."""
     if data.suffix.lower() != ".csv" or not data.is_file():
         return False
-    with data.open(encoding="utf-8-sig", errors="surrogateescape") as file:
-        return {"path_a", "path_b"} <= {name.strip() for name in file.readline().split(",")}
+    try:
+        return {"path_a", "path_b"} <= set(csv_columns(data))
+    except MasslError:  # which is said when it is read
+        return False
 
 
 def read_table(path: Path) -> Table:

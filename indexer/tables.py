@@ -27,24 +27,13 @@ def read_csv(path: Path, columns: tuple[str, ...]) -> list[tuple[int, dict[str, 
         MasslError: missing or unreadable, no such columns or one of them twice, a row with too few or too many values
             or with a quote that is never closed, or no row at all.
     """
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise MasslError(f"{path}: there is no such file") from None
-    except OSError as error:
-        raise MasslError(f"{path}: {(error.strerror or str(error)).lower()}") from None
-    try:
-        wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-        text = data.decode("utf-16") if wide else data.decode("utf-8-sig", "surrogateescape")
-    except UnicodeDecodeError:
-        raise MasslError(f"{path} is damaged: it begins as UTF-16 and is not; save it as CSV in UTF-8") from None
-    first = text.split("\n", 1)[0]
-    between = max(_SEPARATORS, key=first.count)
+    text = _text(path)
+    between = _separator(text)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=between, strict=True)
     rows: list[tuple[int, dict[str, str]]] = []
     line = 1
     try:
-        names = [name.strip().lower() for name in next(reader, [])]
+        names = _names(next(reader, []))
         missing = [name for name in columns if name not in names]
         twice = [name for name in columns if names.count(name) > 1]
         if twice:
@@ -73,6 +62,41 @@ def read_csv(path: Path, columns: tuple[str, ...]) -> list[tuple[int, dict[str, 
     if not rows:
         raise MasslError(f"{path} has no rows below the first line")
     return rows
+
+
+def csv_columns(path: Path) -> list[str]:
+    """The names in the first line of a CSV file, as `read_csv` takes them.
+
+    Raises:
+        MasslError: missing, unreadable or damaged.
+    """
+    text = _text(path)
+    try:
+        return _names(next(csv.reader(io.StringIO(text, newline=""), delimiter=_separator(text)), []))
+    except csv.Error as error:
+        raise MasslError(f"{path}, line 1: {error}") from None
+
+
+def _text(path: Path) -> str:
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise MasslError(f"{path}: there is no such file") from None
+    except OSError as error:
+        raise MasslError(f"{path}: {(error.strerror or str(error)).lower()}") from None
+    try:
+        wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        return data.decode("utf-16") if wide else data.decode("utf-8-sig", "surrogateescape")
+    except UnicodeDecodeError:
+        raise MasslError(f"{path} is damaged: it begins as UTF-16 and is not; save it as CSV in UTF-8") from None
+
+
+def _separator(text: str) -> str:
+    return max(_SEPARATORS, key=text.split("\n", 1)[0].count)
+
+
+def _names(values: Sequence[str]) -> list[str]:
+    return [name.strip().lower() for name in values]
 
 
 def csv_text(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:

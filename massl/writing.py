@@ -7,6 +7,7 @@ import errno
 import os
 import secrets
 import stat
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from pathlib import Path
 from massl.errors import MasslError
 from massl.images import CATALOG, SUFFIXES, THUMBNAILS
 
+_STREAMS = (Path("/dev/stdout"), Path("/dev/stderr"))
 FORGOTTEN = 3600  # seconds without a change after which a temporary file is a killed process's
 
 
@@ -47,10 +49,12 @@ def check_output(path: Path) -> None:
     """Says before a command's work, not after it, where its result can't be written or would take what is dear.
 
     Raises:
-        MasslError: a folder, or in none; a picture that is there, or what may not be written; or a place in an index.
+        MasslError: a folder, in none, or `-`; a picture that is there, or what may not be written; or in an index.
     """
     if path.is_dir():
         raise MasslError(f"{path} is a folder; name a file to write")
+    if path == Path("-"):
+        raise MasslError("- is no file's name here; name a file, or /dev/stdout to have it printed")
     folder = path.resolve().parent
     if not folder.is_dir():
         raise MasslError(f"{path} can't be written: there is no folder {path.parent}")
@@ -72,6 +76,11 @@ def write(path: Path, data: bytes) -> None:
     Raises:
         OSError: it can't be written.
     """
+    if path in _STREAMS:  # sent to a file they look like it, but what it holds is to stay
+        sys.stdout.flush()
+        with path.open("ab") as stream:
+            stream.write(data)
+        return
     if path.exists() and not path.is_file() and not path.is_dir():
         path.write_bytes(data)
         return

@@ -269,6 +269,21 @@ def test_a_file_of_settings_names_flags_as_they_are_and_no_others(massl, photos:
     assert "massl.toml: 'encoder' is no table of a command; there are [train]" in failed(massl("doctor"))
 
 
+def test_what_is_set_for_all_gives_way_to_what_is_given(massl, photos: Path) -> None:
+    here = photos.parent / "here"
+    massl("index", photos, "-q")
+    (here / "massl.toml").write_text("[dupes]\nthreshold = 0.9\n")
+    assert massl("dupes", photos, "--exact-only", "--json").code == 0
+    (here / "massl.toml").write_text("[dupes]\nexact-only = true\n")
+    assert massl("dupes", photos, "--threshold", "0.9", "--json").code == 0
+    (here / "massl.toml").write_text("[train]\ninit = 'builtin'\n")
+    resumed = massl("train", photos, "--resume", photos.parent / "nowhere", MASSL_PRESET="cpu")
+    assert resumed.code == 1  # there is no such run, which is another matter
+    assert massl("train", photos, "--resume", photos.parent / "nowhere", "--preset", "cpu").code == 2
+    assert massl("info", "builtin", MASSL_INDEX_DIR=str(photos / ".massl")).code == 0
+    assert massl("info", "there", MASSL_INDEX_DIR=str(photos / ".massl")).code == 1
+
+
 def test_bad_paths_get_one_line(massl, photos: Path, tmp_path: Path) -> None:
     assert "there is no such folder" in failed(massl("index", tmp_path / "nowhere"))
     assert "give the folder that holds the images" in failed(massl("index", sorted(photos.glob("flag/*"))[0]))
@@ -288,6 +303,7 @@ def test_encoders_that_do_not_fit_get_one_line(massl, photos: Path, tmp_path: Pa
     assert "is no ONNX model" in failed(massl("index", photos, "--encoder", tmp_path / "text.onnx"))
     assert not (photos / ".massl").exists()
     assert "no such encoder" in failed(massl("index", photos, "--encoder", tmp_path / "nowhere.onnx"))
+    assert " is a picture, and no encoder.onnx" in failed(massl("info", next(photos.rglob("*.jpg"))))
 
 
 @pytest.mark.usefixtures("indexed")

@@ -124,6 +124,7 @@ def test_copies_are_found_by_edit_and_by_pairs(massl, photos: Path) -> None:
         f"path_a,path_b,same\nflag/{first.name},flag/{first.name},1\nflag/{first.name},flag/{second.name},0\n"
     )
     assert massl("eval", "copies", photos / "pairs.csv", "--json").json["metrics"]["roc_auc"] == 1
+    assert massl("eval", "copies", "--train", photos, "--test", photos).code == 2
     assert "measures; knn needs labels" in failed(massl("eval", "knn", photos / "pairs.csv"))
 
 

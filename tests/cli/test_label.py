@@ -40,6 +40,29 @@ def test_an_image_that_is_not_there_is_named_as_it_was_given(massl, photos: Path
 
 
 @pytest.mark.usefixtures("indexed")
+def test_a_table_means_the_same_images_wherever_it_is_read(massl, photos: Path, tmp_path: Path) -> None:
+    (photos / "1.jpg").write_bytes(next(photos.glob("flag/*")).read_bytes())
+    (photos / "fruit" / "1.jpg").write_bytes(next(photos.glob("fruit/*")).read_bytes())
+    massl("index", photos, "-q")
+    (tmp_path / "labels.csv").write_text(f"path,label\n1.jpg,beetle\n{photos / 'fruit' / '1.jpg'},pear\n")
+    assert massl("label", "import", photos, tmp_path / "labels.csv", cwd=photos / "fruit").code == 0
+    assert massl("label", "list", photos).output == "beetle\t1.jpg\npear\tfruit/1.jpg\n"
+
+
+def test_images_in_a_linked_folder_are_named_by_their_place(massl, photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (photos / "fruit").rename(tmp_path / "elsewhere" / "fruit")
+    (photos / "linked").symlink_to(tmp_path / "elsewhere" / "fruit")
+    massl("index", photos, "-q")
+    name = next(photos.glob("linked/*")).name
+    assert massl("label", "add", photos, "pear", f"{photos.name}/linked/{name}", cwd=photos.parent).code == 0
+    assert massl("label", "list", photos).output == f"pear\tlinked/{name}\n"
+    found = massl("search", photos, photos / "linked" / name, "--under", photos / "linked", "--json").json
+    assert len(found["results"]) > 1
+    assert all(result["path"].startswith("linked/") for result in found["results"])
+
+
+@pytest.mark.usefixtures("indexed")
 def test_contradictory_labels_are_named_and_nothing_is_imported(massl, photos: Path, tmp_path: Path) -> None:
     one, two = (f"fruit/{path.name}" for path in sorted(photos.glob("fruit/*"))[:2])
     table = tmp_path / "labels.csv"
@@ -84,6 +107,8 @@ def test_classes_are_chosen_told_abstained_from_and_taken_away(massl, photos: Pa
     assert len(tasks) == 24
     assert massl("label", "export", photos, "--format", "onnx", "-o", tmp_path / "classifier.onnx").code == 0
     assert (tmp_path / "classifier.onnx").stat().st_size > 1_000_000
+    about = massl("info", tmp_path / "classifier.onnx").output.splitlines()
+    assert " ".join(about[2].split()) == f"tells apart flag, fruit, by {told['method']}"
     assert "--out classifier.onnx" in failed(massl("label", "export", photos, "--format", "onnx"))
     unknown = massl("label", "export", photos, "--format", "xml")
     assert unknown.code == 2

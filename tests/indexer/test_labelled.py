@@ -103,6 +103,11 @@ def test_pairs_are_read_and_wrong_ones_get_one_line(tmp_path: Path) -> None:
     assert is_pair_list(path)
     found = read_pairs(path)
     assert found.paths == ("a.jpg", "b.jpg", "c.jpg")
+    path.write_text('"Path_A";"path_b";"same"\n"a.jpg";"b.jpg";"1"\n"b.jpg";"c.jpg";"no"\n')
+    assert is_pair_list(path)
+    assert read_pairs(path).paths == found.paths
+    path.write_bytes(b"\xff\xfe\x00")
+    assert not is_pair_list(path)  # no table at all, which is said when it is read
     assert (found.first.tolist(), found.second.tolist(), found.same.tolist()) == ([0, 1], [1, 2], [True, False])
     for text, reason in (
         ("path_a,path_b,same\na,b,perhaps\n", "line 2: same must be 1 or 0"),

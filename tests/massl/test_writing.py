@@ -147,10 +147,20 @@ def test_what_an_output_may_not_take_the_place_of(tmp_path: Path) -> None:
     ):
         with pytest.raises(MasslError, match=reason):
             check_output(tmp_path / name)
+    with pytest.raises(MasslError, match="/dev/stdout"):
+        check_output(Path("-"))
     for name in ("labels.csv", "new.jpg", "index/../labels.csv"):
         check_output(tmp_path / name)
     (tmp_path / "index" / "mine").mkdir()
     check_output(tmp_path / "index" / "mine" / "new.csv")  # of somebody who keeps an index in the folder of his work
+
+
+def test_standard_output_into_a_file_adds_to_what_it_holds(tmp_path: Path) -> None:
+    (tmp_path / "all.csv").write_text("old\n")
+    code = "from pathlib import Path; from massl.writing import write; write(Path('/dev/stdout'), b'new\\n')"
+    with (tmp_path / "all.csv").open("a") as out:
+        subprocess.run([sys.executable, "-c", f"print('first'); {code}"], stdout=out, check=True)
+    assert (tmp_path / "all.csv").read_text() == "old\nfirst\nnew\n"
 
 
 def test_an_output_that_is_write_protected_stays(tmp_path: Path, bound: list[str]) -> None:
