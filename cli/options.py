@@ -35,7 +35,10 @@ def below(root: Path, path: str) -> str | None:
     for resolve in (os.path.abspath, os.path.realpath):
         top, (folder, name) = resolve(root), os.path.split(str(Path(path)))
         here = os.path.join(resolve(folder or "."), name)  # not the file itself, which may be a link elsewhere
-        found = os.path.relpath(here, top)
+        try:
+            found = os.path.relpath(here, top)
+        except ValueError:  # on another drive
+            continue
         if found != os.pardir and not found.startswith(os.pardir + os.sep) and not os.path.isabs(found):
             return found
     return None

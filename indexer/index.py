@@ -217,8 +217,9 @@ class CollectionIndex:
             index = engine.read(self._folder / file)  # mapped: its memory is given back, and shared by processes
             index.effort = measured.effort
         except _Overtaken:  # what that one has of the changes since is noted nowhere any more
-            (self._folder / name).unlink(missing_ok=True)
             state = self._state()
+            if state.file != name:
+                (self._folder / name).unlink(missing_ok=True)
             opened = self._open(state)
             return (opened, state) if opened is not None else self._build(preparing)
         except (MasslError, OSError):
