@@ -30,16 +30,17 @@ def folder_of(text: str, root: Path) -> str:
 def below(root: Path, path: str) -> str | None:
     """A path on this machine as one relative to IMAGES, or None where it lies elsewhere.
 
-    As it is written before as it is with every link followed: what a linked folder holds is indexed under the link.
+    With links followed, but not that of a linked file; where these lead elsewhere as it is written, since what a linked
+    folder holds is indexed under the link.
     """
-    for resolve in (os.path.abspath, os.path.realpath):
-        top, (folder, name) = resolve(root), os.path.split(str(Path(path)))
-        here = os.path.join(resolve(folder or "."), name)  # not the file itself, which may be a link elsewhere
+    folder, name = os.path.split(str(Path(path)))
+    followed = os.path.realpath(path) if os.path.isdir(path) else os.path.join(os.path.realpath(folder or "."), name)
+    for here, top in ((followed, os.path.realpath(root)), (os.path.abspath(path), os.path.abspath(root))):
         try:
             found = os.path.relpath(here, top)
         except ValueError:  # on another drive
             continue
-        if found != os.pardir and not found.startswith(os.pardir + os.sep) and not os.path.isabs(found):
+        if found != os.pardir and not found.startswith(os.pardir + os.sep):
             return found
     return None
 

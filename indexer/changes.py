@@ -93,16 +93,20 @@ def compare(
     """
     changes = Changes()
     lost = list(lost)
-    leaving = {row.hash for row in lost if row.state != "gone"}
+    hashed = list(zip(touched, hash_of([file for _, file in touched]), strict=True))
+    leaving = {(row.hash, row.mtime_ns) for row in lost if row.state != "gone"}
+    leaving |= {(row.hash, row.mtime_ns) for (row, _), digest in hashed if row.state != "gone" and digest != row.hash}
     replaced: list[tuple[Row, ImageFile, bytes | None]] = []
-    for (row, file), digest in zip(touched, hash_of([file for _, file in touched]), strict=True):
-        back = row.state == "gone" and digest in leaving  # or what had that content until now has its name
+    for (row, file), digest in hashed:
+        # Not the file of before, but a copy of it that lay elsewhere until now and was given its name: as old as that.
+        back = row.state == "gone" and (digest, file.mtime_ns) in leaving and not row.is_as(file)
         if digest is not None and digest == row.hash and not back:
             changes.kept.append((row, file))
         else:
             replaced.append((row, file, digest))
 
-    homeless = [*lost, *(row for row, _, _ in replaced)]
+    # What lies there and can't be read has not gone: a copy of what it was takes nothing of it.
+    homeless = [*lost, *(row for row, _, digest in replaced if digest is not None)]
     sizes = {row.size for row in homeless if row.hash is not None}
     candidates = [file for file in new if file.size in sizes]
     found = dict(zip((file.path for file in candidates), hash_of(candidates), strict=True))
@@ -167,14 +171,17 @@ def _pair(rows: Iterable[Row], places: Iterable[tuple[ImageFile, bytes | None]])
 def _by_name(
     rows: Sequence[Row], files: Sequence[ImageFile], pairs: list[tuple[Row, ImageFile]]
 ) -> tuple[list[Row], list[ImageFile]]:
-    """Adds to `pairs` what has the same name; returns the others."""
-    named: dict[bytes, list[Row]] = defaultdict(list)
-    for row in rows:
-        named[posixpath.basename(row.path)].append(row)
-    rest: list[ImageFile] = []
-    for file in files:
-        if namesakes := named.get(to_bytes(posixpath.basename(file.path))):
-            pairs.append((namesakes.pop(0), file))
-        else:
-            rest.append(file)
-    return list(chain.from_iterable(named.values())), rest
+    """Adds to `pairs` what has the same path, then what has the same name; returns the others."""
+    left = list(rows)
+    for of in (bytes, posixpath.basename):
+        named: dict[bytes, list[Row]] = defaultdict(list)
+        for row in left:
+            named[of(row.path)].append(row)
+        rest: list[ImageFile] = []
+        for file in files:
+            if namesakes := named.get(of(to_bytes(file.path))):
+                pairs.append((namesakes.pop(0), file))
+            else:
+                rest.append(file)
+        left, files = list(chain.from_iterable(named.values())), rest
+    return left, list(files)

@@ -122,7 +122,8 @@ def behind(
             continue
         if row is None or row.state == "gone":
             new += 1
-        elif row.mtime_ns != -1 and not row.is_as(item):  # -1: could not be read, which to index again may not mend
+        # -1 is of one that could not be read: it is so still, unless its size or the other time says otherwise.
+        elif not row._replace(mtime_ns=item.mtime_ns if row.mtime_ns == -1 else row.mtime_ns).is_as(item):
             changed += 1
     return Behind(new, changed, sum(row.state == "ready" for row in rows.values()))
 

@@ -76,10 +76,11 @@ def write(path: Path, data: bytes) -> None:
     Raises:
         OSError: it can't be written.
     """
-    if path in _STREAMS:  # sent to a file they look like it, but what it holds is to stay
-        sys.stdout.flush()
-        with path.open("ab") as stream:
-            stream.write(data)
+    if path in _STREAMS:  # sent to a file they look like it, but what it holds, and what follows, is to stay
+        stream = sys.stdout if path == _STREAMS[0] else sys.stderr
+        stream.flush()
+        stream.buffer.write(data)
+        stream.buffer.flush()
         return
     if path.exists() and not path.is_file() and not path.is_dir():
         path.write_bytes(data)

@@ -21,7 +21,10 @@ function drawHead() {
   const typing = parts.main.querySelector(".naming input:focus"); // before what it is part of is drawn anew
   naming = typing ? typing.dataset.group : null;
   board.dataset.view = value.view;
-  if (parts.head.querySelector("input:active, button:active")) return; // held: what it does will draw it
+  // Held, and not taken from under the hand: drawn when it is let go.
+  if (parts.head.querySelector("input:active, button:active")) {
+    return document.addEventListener("pointerup", () => setTimeout(drawHead), { once: true });
+  }
   const views = value.views.map((view) =>
     button(view.name, () => act({ do: "view", view: view.key }), {
       class: "order",

@@ -274,6 +274,8 @@ def test_what_is_set_for_all_gives_way_to_what_is_given(massl, photos: Path) -> 
     massl("index", photos, "-q")
     (here / "massl.toml").write_text("[dupes]\nthreshold = 0.9\n")
     assert massl("dupes", photos, "--exact-only", "--json").code == 0
+    (here / "massl.toml").write_text("[dupes]\nplan = 'plan.csv'\n")
+    assert massl("dupes", photos, "--forget").code == 0
     (here / "massl.toml").write_text("[dupes]\nexact-only = true\n")
     assert massl("dupes", photos, "--threshold", "0.9", "--json").code == 0
     (here / "massl.toml").write_text("[train]\ninit = 'builtin'\n")

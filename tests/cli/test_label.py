@@ -57,6 +57,12 @@ def test_images_in_a_linked_folder_are_named_by_their_place(massl, photos: Path,
     name = next(photos.glob("linked/*")).name
     assert massl("label", "add", photos, "pear", f"{photos.name}/linked/{name}", cwd=photos.parent).code == 0
     assert massl("label", "list", photos).output == f"pear\tlinked/{name}\n"
+    (photos / "inside").symlink_to(photos / "flag")
+    (tmp_path / "shortcut").symlink_to(photos / "flag")
+    flag = next(photos.glob("flag/*")).name
+    assert massl("label", "add", photos, "x", f"{photos.name}/inside/{flag}", cwd=photos.parent).code == 0
+    assert massl("label", "remove", photos, tmp_path / "shortcut" / flag, "--json").json["removed"] == 1
+    assert massl("search", photos, photos / "flag" / flag, "--under", tmp_path / "shortcut").code == 0
     found = massl("search", photos, photos / "linked" / name, "--under", photos / "linked", "--json").json
     assert len(found["results"]) > 1
     assert all(result["path"].startswith("linked/") for result in found["results"])

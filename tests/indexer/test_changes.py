@@ -153,6 +153,60 @@ def test_a_copy_that_comes_back_leaves_its_label_to_the_one_that_moved(folder: P
     assert labels(collection) == {**{f"{n}.bmp": str(n) for n in range(10)}, "moved.bmp": "copy"}
 
 
+def test_a_name_that_went_over_to_a_copy_takes_the_copys_label_though_its_place_is_taken_too(
+    folder: Path, tiny_encoder: Encoder
+) -> None:
+    write(folder / "copy.bmp", picture(1))
+    collection = labelled(folder, tiny_encoder)
+    (folder / "1.bmp").unlink()
+    collection.update()
+    (folder / "copy.bmp").rename(folder / "1.bmp")
+    write(folder / "copy.bmp", picture(20))
+    collection.update()
+    found = labels(collection)
+    assert found["1.bmp"] == "copy"
+    assert "copy.bmp" not in found
+
+
+def test_copies_that_come_back_have_the_labels_that_they_had(folder: Path, tiny_encoder: Encoder) -> None:
+    for path in ("x/one.bmp", "y/one.bmp", "two.bmp"):
+        write(folder / path, picture(20))
+    collection = Collection.create(folder, tiny_encoder)
+    collection.update()
+    for image, path in collection.images():
+        collection.add_labels(path.replace("/", " "), [image], "me")
+    for path in ("x/one.bmp", "y/one.bmp"):
+        (folder / path).unlink()
+    collection.update()
+    (folder / "two.bmp").unlink()
+    for path in ("x/one.bmp", "y/one.bmp"):
+        (folder / path).write_bytes(picture(20))  # from a backup, as of today
+    collection.update()
+    found = labels(collection)
+    assert (found["x/one.bmp"], found["y/one.bmp"]) == ("x one.bmp", "y one.bmp")
+
+
+def test_a_disk_that_is_plugged_in_again_has_its_labels_also_after_a_rebuild(
+    folder: Path, tiny_encoder: Encoder, tmp_path: Path
+) -> None:
+    for disk in ("first", "second"):
+        write(tmp_path / disk / "same.bmp", picture(20))
+        (folder / disk).symlink_to(tmp_path / disk)
+    collection = Collection.create(folder, tiny_encoder)
+    collection.update()
+    for image, path in collection.images():
+        collection.add_labels(path.split("/")[0], [image], "me")
+    (folder / "first").unlink()
+    collection.update()
+    other = Encoder.load(write_encoder(tmp_path / "other.onnx", "other"), threads=1)
+    collection = Collection.create(folder, other, rebuild=True)
+    collection.update()
+    (folder / "second").unlink()
+    (folder / "first").symlink_to(tmp_path / "first")
+    collection.update()
+    assert labels(collection)["first/same.bmp"] == "first"
+
+
 @pytest.mark.parametrize("moves", [False, True])
 def test_a_file_that_can_not_be_read_for_a_while_keeps_its_label(
     folder: Path, tiny_encoder: Encoder, monkeypatch: pytest.MonkeyPatch, moves: bool
@@ -170,10 +224,15 @@ def test_a_file_that_can_not_be_read_for_a_while_keeps_its_label(
         (folder / "1.bmp").touch()
         assert [item.path for item in collection.update().skipped] == ["1.bmp"]
         assert collection.health().behind == Behind(0, 0, 0)  # to index again would not help
+        write(folder / "another copy.bmp", picture(1))
+        collection.update()  # to which the label does not go
+        assert "another copy.bmp" not in labels(collection)
+        (folder / "1.bmp").touch()
+        assert collection.health().behind == Behind(0, 1, 0)  # now it may
     if moves:
         (folder / "1.bmp").rename(folder / "moved.bmp")
     report = collection.update()
-    assert (report.indexed, report.skipped) == (11, [])
+    assert (report.indexed, report.skipped) == (12, [])
     assert labels(collection)["moved.bmp" if moves else "1.bmp"] == "1"
 
 
@@ -341,7 +400,7 @@ def change(root: Path, action: str, *values: str | bytes, keep: bool = False) ->
     elif action == "touch":
         os.utime(paths[0], ns=(1, paths[0].stat().st_mtime_ns + 1))
     elif action == "delete" and paths[0].exists():
-        shutil.rmtree(paths[0]) if paths[0].is_dir() else paths[0].unlink()
+        shutil.rmtree(paths[0]) if paths[0].is_dir() and not paths[0].is_symlink() else paths[0].unlink()
     elif action in ("rename", "copy", "write", "fold", "link"):
         target = paths[-1]
         try:

@@ -11,7 +11,7 @@ import pytest
 
 from indexer import Collection, Encoder
 from indexer.classify import train
-from indexer.heads import Candidate, candidates
+from indexer.heads import Candidate, Neighbours, candidates
 from indexer.labelling import Labelling
 from massl.errors import MasslError
 from massl.images import open_image
@@ -66,6 +66,20 @@ def test_a_place_that_cannot_be_written_gets_a_sentence(labelled: Collection, tm
     with pytest.raises(MasslError, match="choose another place"):
         labelled.export_classifier(tmp_path / "nowhere" / "classifier.onnx")
     assert list(tmp_path.glob("**/*.tmp")) == []
+
+
+def test_examples_that_no_file_can_hold_are_said_to_be_too_many(
+    labelled: Collection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dataclasses import replace
+
+    from indexer import deploy
+
+    fitted = train(*_state(labelled))
+    many = replace(fitted, head=Neighbours(np.zeros((9, 384), np.float32), np.zeros(9, np.int64), 4, 3))
+    monkeypatch.setattr(deploy, "MOST", many.head.features.nbytes - 1)
+    with pytest.raises(MasslError, match="all 9 labelled images would be too large"):
+        deploy.write(many, labelled.encoder, tmp_path / "classifier.onnx")
 
 
 def test_one_class_makes_no_classifier(collection: Collection, tmp_path: Path) -> None:
