@@ -56,10 +56,10 @@ def command(
 
     if keep and forget:
         raise typer.BadParameter("--keep and --forget are opposites; give one of them")
-    if plan and (keep or forget) and not on_command_line(context, "plan"):
-        plan = None  # that of a configuration file gives way
     if plan and (keep or forget):
-        raise typer.BadParameter("--plan goes without --keep and --forget, which search nothing")
+        if on_command_line(context, "plan"):
+            raise typer.BadParameter("--plan goes without --keep and --forget, which search nothing")
+        plan = None  # that of a configuration file gives way
     if exact_only and threshold is not None:
         if on_command_line(context, "exact_only") and on_command_line(context, "threshold"):
             raise typer.BadParameter(

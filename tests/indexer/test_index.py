@@ -19,7 +19,8 @@ from indexer import Collection, Encoder, Query
 from indexer.catalog import Catalog
 from indexer.engines import Exact, FastScan
 from indexer.index import CollectionIndex
-from indexer.ladder import Ladder, unit
+from indexer.ladder import Ladder, Measured, unit
+from indexer.vectors import Engine, Preparing, VectorIndex, VectorSource
 from massl.errors import MasslError
 from tests.indexer.vectors import SMALL_STEPS, NumpyEngine, clustered
 
@@ -87,11 +88,11 @@ def test_changes_are_searched_without_building_anew(tmp_path: Path, count: int) 
 def test_an_index_that_another_process_overtook_is_given_up_for_the_newer(tmp_path: Path) -> None:
     catalog = catalog_of(tmp_path, 300)
 
-    class Slow:
+    class Slow(Ladder):
         """While it builds another process writes more images, and its own index of them."""
 
-        def build(self, source, preparing):
-            built = SMALL_STEPS.build(source, preparing)
+        def build(self, source: VectorSource, preparing: Preparing) -> tuple[Engine, VectorIndex, Measured]:
+            built = super().build(source, preparing)
             if len(source) == 300:
                 other = Catalog.open(tmp_path / "catalog.sqlite")
                 add(other, range(300, 320))
@@ -99,10 +100,7 @@ def test_an_index_that_another_process_overtook_is_given_up_for_the_newer(tmp_pa
                 other.close()
             return built
 
-        def engine(self, name):
-            return SMALL_STEPS.engine(name)
-
-    index = CollectionIndex(catalog, tmp_path, Slow())  # type: ignore[arg-type]
+    index = CollectionIndex(catalog, tmp_path, Slow(SMALL_STEPS.steps, SMALL_STEPS.floor))
     assert len(index.get(quiet)) == 320
     check(catalog, index)
     check(catalog, CollectionIndex(catalog, tmp_path, SMALL_STEPS))
