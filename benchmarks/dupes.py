@@ -31,7 +31,8 @@ from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageFont, ImageOps
 from indexer import Collection, Encoder, Query
 from indexer.ladder import unit
 from indexer.vectors import CatalogVectors
-from massl.images import ImageError, find_images, open_image
+from massl.images import ImageError, open_image
+from massl.scan import find_images
 
 Edit = Callable[[Image.Image, random.Random], Image.Image]
 

@@ -32,7 +32,7 @@ import numpy as np
 
 from indexer import Collection, Encoder
 from indexer.indexing import BATCH, batches, update
-from massl.images import ImageFile, walk
+from massl.scan import ImageFile, walk
 
 SIDE, PRODUCTS = 1536, 8  # of the matrices whose product is timed, and how often it is taken
 

@@ -30,7 +30,8 @@ import psutil
 from PIL import Image
 
 from indexer import Collection, Encoder, calibration
-from massl.images import find_images, open_image
+from massl.images import open_image
+from massl.scan import find_images
 
 EVERY = 200  # images a folder
 NOISE = 0.1  # of an embedding's length, in all its numbers together

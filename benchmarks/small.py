@@ -37,8 +37,9 @@ from massl import checkpoint, weights
 from massl.deployed import Deployed, whitened_stages
 from massl.evaluation import knn_top1, rankme
 from massl.evaluation.fewshot import few_shot
-from massl.images import find_images, fit, open_image
+from massl.images import fit, open_image
 from massl.network import build_backbone
+from massl.scan import find_images
 from massl.settings import Settings, plan
 from massl.sources import Files
 from massl.train import Interrupted, fast_precision, train

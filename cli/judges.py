@@ -16,8 +16,9 @@ from cli.terminal import ProgressLine
 from indexer.encoder import Encoder
 from indexer.labelled import Embedded, LabelledFiles, Table, embed, embed_paths, read_table
 from massl.errors import MasslError
-from massl.images import ImageError, Skipped, open_image
+from massl.images import ImageError, open_image
 from massl.run import is_run
+from massl.scan import Skipped
 
 if TYPE_CHECKING:
     from massl.evaluation.revisited import GroundTruth

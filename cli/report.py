@@ -18,7 +18,8 @@ from cli.scores import Figure, best, rows
 from massl.errors import MasslError
 from massl.evaluation.accuracy import confusion
 from massl.evaluation.knn import nearest
-from massl.images import ImageError, Skipped, open_image
+from massl.images import ImageError, open_image
+from massl.scan import Skipped
 from massl.writing import write
 
 if TYPE_CHECKING:

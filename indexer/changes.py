@@ -15,7 +15,7 @@ from itertools import chain
 from typing import NamedTuple
 
 from indexer.catalog import to_bytes
-from massl.images import ImageFile
+from massl.scan import ImageFile
 
 
 class Row(NamedTuple):

@@ -62,7 +62,7 @@ from indexer.suspects import Suspect
 from indexer.trained import Trained
 from indexer.vectors import CatalogVectors, Preparing
 from massl.errors import MasslError
-from massl.images import Skipped, check_folder
+from massl.scan import Skipped, check_folder
 from massl.writing import remove_forgotten
 
 
@@ -171,7 +171,7 @@ class Collection:
 
     @property
     def exclude(self) -> tuple[str, ...]:
-        """Patterns of files and folders that are left out; see `massl.images.walk`."""
+        """Patterns of files and folders that are left out; see `massl.scan.walk`."""
         return tuple(json.loads(self.catalog.meta().get("exclude", "[]")))
 
     @property

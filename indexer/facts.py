@@ -12,7 +12,7 @@ from typing import Literal
 from indexer.catalog import READY, Catalog
 from indexer.filters import modified
 from massl.errors import MasslError
-from massl.images import storable
+from massl.scan import storable
 
 _FEWEST_DIGITS = 12  # of a content's name: fewer might mean several
 

@@ -13,7 +13,7 @@ from indexer.catalog import Catalog, to_bytes
 from indexer.changes import Row
 from indexer.drift import Drift
 from indexer.encoder import Encoder
-from massl.images import Skipped, walk
+from massl.scan import Skipped, walk
 
 if TYPE_CHECKING:
     from indexer.trained import Trained

@@ -14,7 +14,7 @@ from indexer import health
 from indexer.catalog import Catalog, cannot_write, now
 from indexer.encoder import Encoder, EncoderMismatch
 from massl.errors import MasslError
-from massl.images import CATALOG, check_folder, check_holds_images
+from massl.scan import CATALOG, check_folder, check_holds_images
 from massl.writing import remove_older, whole
 
 # Collections' copies of encoders, and nobody's own encoder that lies in the folder too.

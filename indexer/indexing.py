@@ -22,8 +22,9 @@ from indexer.catalog import Catalog, in_parts, parts, to_bytes
 from indexer.changes import Changes, Row, Todo, compare
 from indexer.encoder import Embeds, Encoder
 from massl import raw
-from massl.images import MAX_PIXELS, ImageError, ImageFile, Skipped, TooLarge, decode, read_bytes, walk
+from massl.images import MAX_PIXELS, ImageError, TooLarge, decode, read_bytes
 from massl.limits import PixelBudget
+from massl.scan import ImageFile, Skipped, walk
 
 BATCH = 32  # images in a batch, and so in a transaction: what a kill can cost at most
 GPU_BATCH = 256  # the same where a batch of 32 would leave most of the device idle
@@ -96,7 +97,7 @@ def update(
         catalog: what is known of it.
         encoder: gives the encoder; asked only where there is something to embed.
         report: told of every batch.
-        exclude: patterns of what to leave out; see `massl.images.walk`.
+        exclude: patterns of what to leave out; see `massl.scan.walk`.
         max_pixels: larger images are skipped.
     """
     started = time.monotonic()

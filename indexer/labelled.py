@@ -16,7 +16,8 @@ from indexer.encoder import Embeds
 from indexer.indexing import batches
 from indexer.tables import csv_columns, read_csv
 from massl.errors import MasslError
-from massl.images import MAX_PIXELS, ImageFile, Skipped, check_folder, walk
+from massl.images import MAX_PIXELS
+from massl.scan import ImageFile, Skipped, check_folder, walk
 
 Report = Callable[[int, int], None]
 

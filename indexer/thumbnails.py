@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from massl.images import MAX_PIXELS, THUMBNAILS, ImageError, decode, read_bytes
+from massl.images import MAX_PIXELS, ImageError, decode, read_bytes
+from massl.scan import THUMBNAILS
 from massl.writing import whole
 
 SIDE = 256  # pixels of the longer side

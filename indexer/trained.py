@@ -13,8 +13,8 @@ from indexer.encoder import Encoder
 from indexer.filters import modified
 from indexer.health import Training, training
 from massl.errors import MasslError
-from massl.images import storable
 from massl.run import describe_run
+from massl.scan import storable
 
 MOST = 3  # encoders that are shown
 _TRIED = 12  # newest runs that are opened for that: some may hold the collection's own encoder, or a damaged one

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import watchfiles
 
-from massl.images import SUFFIXES
+from massl.scan import SUFFIXES
 
 EVERY = 300.0  # seconds between looks at everything: not all network drives, and no linked folders, tell of changes
 WITHOUT_NOTICE = 30.0  # the same where the system can't tell of any

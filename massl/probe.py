@@ -15,8 +15,9 @@ from massl.augment import normalise
 from massl.deployed import all_stages
 from massl.errors import MasslError
 from massl.evaluation import knn_top1, rankme
-from massl.images import ImageError, decode, find_images, fit
+from massl.images import ImageError, decode, fit
 from massl.network import embed
+from massl.scan import find_images
 from massl.sources import Files, Source
 from massl.whitening import Moments, whitening_of
 

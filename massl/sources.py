@@ -24,17 +24,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from massl.errors import MasslError
-from massl.images import (
-    FORMATS,
-    SUFFIXES,
-    ImageError,
-    Skipped,
-    check_folder,
-    check_size,
-    decode,
-    find_images,
-    read_bytes,
-)
+from massl.images import FORMATS, ImageError, check_size, decode, read_bytes
+from massl.scan import SUFFIXES, Skipped, check_folder, find_images
 
 LISTS = (".txt", ".lst", ".csv")
 COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tar.lz4", ".tar.z")

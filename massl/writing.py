@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from massl.errors import MasslError
-from massl.images import CATALOG, SUFFIXES, THUMBNAILS
+from massl.scan import CATALOG, SUFFIXES, THUMBNAILS
 
 _STREAMS = (Path("/dev/stdout"), Path("/dev/stderr"))
 FORGOTTEN = 3600  # seconds without a change after which a temporary file is a killed process's

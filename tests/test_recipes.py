@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 
 from indexer.encoder import builtin_encoder
-from massl.images import decode, find_images
+from massl.images import decode
+from massl.scan import find_images
 from massl.sources import find_source
 
 ROOT = Path(__file__).parents[1]

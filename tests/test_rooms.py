@@ -11,6 +11,7 @@ import pytest
 FORBIDDEN = {
     "massl": ("indexer", "app", "cli", "torch", "timm"),
     "massl.images": ("indexer", "app", "cli", "torch", "timm"),
+    "massl.scan": ("indexer", "app", "cli", "torch", "timm", "numpy", "PIL"),
     "massl.train": ("indexer", "app", "cli"),
     "massl.export": ("indexer", "app", "cli"),
     "indexer": ("torch", "timm", "gradio", "app", "cli"),

@@ -21,7 +21,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from massl.images import ImageError, decode, find_images
+from massl.images import ImageError, decode
+from massl.scan import find_images
 
 QUALITY = 80
 

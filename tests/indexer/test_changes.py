@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from indexer import Collection, Encoder, Query
 from indexer.health import Behind
 from indexer.indexing import IndexReport
-from massl import images, raw
+from massl import images, raw, scan
 from massl.images import ImageError
 from tests.indexer.tiny import picture, write_encoder
 
@@ -352,7 +352,7 @@ def test_a_file_that_vanishes_under_the_reader_is_skipped(
     collection = labelled(folder, tiny_encoder)
     for number in (20, 21):
         write(folder / f"{number}.bmp", picture(number))
-    walk = images.walk
+    walk = scan.walk
 
     def walk_and_take_one_away(*arguments: object) -> Iterator[object]:
         yield from walk(*arguments)  # type: ignore[arg-type]

@@ -103,7 +103,7 @@ def test_a_folder_without_permission_is_listed(collection: Collection) -> None:
     closed.chmod(0)
     try:
         if os.access(closed, os.R_OK):  # as root, permissions don't bind
-            code = "import os, sys; from massl.images import walk; os.setuid(65534); print(*walk(sys.argv[1]))"
+            code = "import os, sys; from massl.scan import walk; os.setuid(65534); print(*walk(sys.argv[1]))"
             for folder in (collection.root, *collection.root.parents):
                 folder.chmod(folder.stat().st_mode | 0o555)
             output = subprocess.run(

@@ -19,8 +19,9 @@ from PIL import Image, ImageCms
 
 from massl import images, raw
 from massl.errors import MasslError
-from massl.images import ImageError, ImageFile, Skipped, TooLarge, decode, fit, megapixels, open_image, read_bytes, walk
+from massl.images import ImageError, TooLarge, decode, fit, megapixels, open_image, read_bytes
 from massl.limits import BYTES_PER_PIXEL, PixelBudget, available_memory
+from massl.scan import ImageFile, Skipped, walk
 
 
 def encode(image: Image.Image, kind: str, **options: object) -> bytes:

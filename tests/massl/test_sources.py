@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader
 
 from indexer import Collection, Encoder
 from massl.errors import MasslError
-from massl.images import find_images
+from massl.scan import find_images
 from massl.sources import Source, check_readable, check_same, doubts, find_source
 from massl.views import Views, collate
 from tests.massl.conftest import small_settings
