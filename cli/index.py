@@ -28,6 +28,16 @@ Exclude = Annotated[
         show_default=False,
     ),
 ]
+Include = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--include",
+        metavar="PATTERN",
+        help="Look into what is left out by itself: hidden files and folders ('.*', .drafts) and those that a system "
+        "makes (@eaDir, '#recycle'); remembered as --exclude is.",
+        show_default=False,
+    ),
+]
 MaxMegapixels = Annotated[
     float | None,
     typer.Option(
@@ -52,6 +62,7 @@ def command(
     index_dir: IndexDir = None,
     rebuild: Annotated[bool, typer.Option("--rebuild", help="Embed everything anew; labels stay.")] = False,
     exclude: Exclude = None,
+    include: Include = None,
     max_megapixels: MaxMegapixels = None,
     skipped: SkippedFile = None,
     watch: Annotated[
@@ -68,6 +79,7 @@ def command(
     """
     from cli.terminal import print_json, say
     from indexer import Collection, Encoder
+    from massl.scan import left_out_line
     from massl.writing import check_output
 
     if skipped:
@@ -75,7 +87,7 @@ def command(
     given = Encoder.load(encoder) if encoder else None
     if given:
         _compare(images, index_dir, given, quiet)
-    collection = Collection.create(images, given, index_dir, rebuild)
+    collection = Collection.create(images, given, index_dir, rebuild, include=include or ())
     max_pixels = None if max_megapixels is None else round(max_megapixels * 1e6)
 
     def tell(report: IndexReport) -> None:
@@ -86,10 +98,15 @@ def command(
             say(f"  skipped {item.path!r}: {item.reason}", quiet)
         if len(report.skipped) > 5 and not verbose:
             say(f"  … and {len(report.skipped) - 5:,} more: massl info {images}", quiet)
+        if report.kept_folders:
+            kept = ", ".join(report.kept_folders)
+            say(f"  looked into {kept}, as images there are labelled; --include '' leaves such folders out", quiet)
+        if left_out := left_out_line(report.left_out):
+            say(f"  left out: {left_out}", quiet)
         if skipped:
             _write_skipped(skipped, report)
 
-    report = update(collection, quiet, exclude, max_pixels)
+    report = update(collection, quiet, exclude, max_pixels, include)
     tell(report)
     if watch:
         from indexer import CollectionBusy
@@ -110,7 +127,7 @@ def command(
                     continue
                 updating = False
                 changed = latest.added or latest.changed or latest.moved or latest.removed
-                if changed or latest.skipped != report.skipped:
+                if changed or latest.skipped != report.skipped or latest.left_out != report.left_out:
                     report = latest
                     tell(report)
         except KeyboardInterrupt:
@@ -161,7 +178,11 @@ def _write_skipped(file: Path, report: IndexReport) -> None:
 
 
 def update(
-    collection: Collection, quiet: bool, exclude: Sequence[str] | None = None, max_pixels: int | None = None
+    collection: Collection,
+    quiet: bool,
+    exclude: Sequence[str] | None = None,
+    max_pixels: int | None = None,
+    include: Sequence[str] | None = None,
 ) -> IndexReport:
     """Brings a collection up to date under a progress line."""
     from cli.terminal import ProgressLine
@@ -181,7 +202,7 @@ def update(
                 line.begin("Preparing the search")
             line.update(done, total, step)
 
-        return collection.update(show, preparing, exclude=exclude, max_pixels=max_pixels)
+        return collection.update(show, preparing, exclude=exclude, max_pixels=max_pixels, include=include)
 
 
 def describe(collection: Collection, report: IndexReport) -> dict[str, Any]:
@@ -195,6 +216,7 @@ def describe(collection: Collection, report: IndexReport) -> dict[str, Any]:
         "removed": report.removed,
         "unchanged": report.unchanged,
         "skipped": [{"path": item.path, "reason": item.reason} for item in report.skipped],
+        "left_out": dict(report.left_out),
         "encoder": {"name": about["encoder_name"], "sha256": about["encoder_sha256"], "dim": int(about["dim"])},
         "search": asdict(measured) if (measured := collection.measured()) else None,
         "seconds": round(report.seconds, 3),

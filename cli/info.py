@@ -89,6 +89,7 @@ def _training(told: dict[str, Any] | None) -> list[tuple[str, str]]:
 def _collection(told: dict[str, Any]) -> list[tuple[str, str]]:
     from cli.terminal import visible
     from massl.images import megapixels
+    from massl.scan import left_out_line
 
     encoder, search, scores, drift = told["encoder"], told["search"], told["scores"], told["drift"]
     lines = [
@@ -122,6 +123,10 @@ def _collection(told: dict[str, Any]) -> list[tuple[str, str]]:
         ("excluded", ", ".join(map(repr, told["exclude"])) or "nothing"),
         ("skipped", f"{len(told['skipped']):,} file{'s' if len(told['skipped']) != 1 else ''}"),
     ]
+    if told["include"]:
+        lines.insert(-1, ("included", ", ".join(map(repr, told["include"]))))
+    if left_out := left_out_line(told["left_out"]):
+        lines.insert(-1, ("left out", left_out))
     return lines + [("", f"{visible(item['path'])}: {item['reason']}") for item in told["skipped"]]
 
 

@@ -104,6 +104,7 @@ def command(
     from massl.machine import cores
     from massl.probe import find_classes
     from massl.run import check_new
+    from massl.scan import left_out_line
     from massl.settings import concerns, plan, read_settings
     from massl.sources import doubts, find_source
 
@@ -141,6 +142,8 @@ def command(
         say(f"  skipped {item.path!r}: {item.reason}", quiet)
     if len(skipped) > SHOWN:
         say(f"  and {len(skipped) - SHOWN:,} more", quiet)
+    if left_out := left_out_line(source.left_out):
+        say(f"  left out: {left_out}", quiet)
     interrupted: list[int] = []
     before = signal.signal(signal.SIGINT, lambda number, frame: _on_signal(interrupted, number))
     signal.signal(signal.SIGTERM, lambda number, frame: _on_signal(interrupted, number))
@@ -172,7 +175,7 @@ def command(
         again = f"massl export {folder} --out {folder / 'encoder.onnx'}"
         raise Interrupted(f"interrupted; what was learnt is kept, its encoder is still to be made: {again}") from None
     if as_json:
-        print_json({"run": str(folder), "encoder": str(encoder), **summary})
+        print_json({"run": str(folder), "encoder": str(encoder), **summary, "left_out": dict(source.left_out)})
     say(f"Trained in {summary['seconds']:.0f} s: {encoder}", quiet)
     for item in summary["skipped"][:5]:
         say(f"  skipped {item['path']!r}: {item['reason']}", quiet)

@@ -21,6 +21,7 @@ from indexer import (
     arrivals,
     calibration,
     comparing,
+    contents,
     decisions,
     deploy,
     drift,
@@ -101,6 +102,7 @@ class Collection:
         rebuild: bool = False,
         *,
         engines: Ladder = LADDER,
+        include: Sequence[str] = (),
     ) -> Collection:
         """Opens the collection of a folder, or makes an empty one for this encoder (the built-in one if left out).
 
@@ -110,12 +112,13 @@ class Collection:
             index_dir: where the collection lies, if not in `root/.massl`.
             rebuild: forget every embedding of a collection that is there, and take this encoder. Update it next.
             engines: what it is searched with, by size.
+            include: what would be left out and may be all that there is; see `update`, which remembers it.
 
         Raises:
             EncoderMismatch: there is a collection already, made with another encoder.
             MasslError: no folder, or nothing can be written.
         """
-        return cls(Home.create(root, encoder, index_dir, rebuild), engines)
+        return cls(Home.create(root, encoder, index_dir, rebuild, include), engines)
 
     def check_fits(self, encoder: Encoder | None) -> None:
         """Raises `EncoderMismatch` if the collection was embedded by another encoder than this one."""
@@ -135,6 +138,7 @@ class Collection:
         *,
         exclude: Sequence[str] | None = None,
         max_pixels: int | None = None,
+        include: Sequence[str] | None = None,
     ) -> indexing.IndexReport:
         """Brings the collection up to date with its folder; see `indexer.indexing.update`.
 
@@ -143,6 +147,8 @@ class Collection:
             preparing: told how far the search engine's index is, where it has to be built.
             exclude: patterns of files and folders to leave out from now on; those of before if left out.
             max_pixels: the largest image to read from now on; that of before if left out.
+            include: patterns of hidden files and of folders made by a system to look into from now on; those of before
+                if left out. A collection from before such folders were left out keeps those that hold labelled images.
 
         Raises:
             MasslError: another process is indexing it, or nothing can be written.
@@ -155,9 +161,25 @@ class Collection:
                 self.catalog.set_meta({"exclude": json.dumps([pattern for pattern in exclude if pattern])})
             if max_pixels is not None:
                 self.catalog.set_meta({"max_pixels": str(max_pixels)})
+            kept_folders: tuple[str, ...] = ()
+            if include is not None:
+                self.catalog.set_meta({"include": json.dumps([pattern for pattern in include if pattern])})
+            elif "include" not in self.catalog.meta():
+                kept_folders = tuple(sorted(labels.system_folders(self.catalog)))
+                self.catalog.set_meta({"include": json.dumps(kept_folders)})
+            known = contents.read(self.folder)
             result = indexing.update(
-                self.root, self.catalog, lambda: self.encoder, report, self.exclude, self.max_pixels
+                self.root,
+                self.catalog,
+                lambda: self.encoder,
+                report,
+                self.exclude,
+                self.max_pixels,
+                self.include,
+                known,
             )
+            contents.keep(self.folder, known)
+            self.catalog.set_meta({"left_out": json.dumps(result.left_out)})
             arrivals.note(self.catalog)
             self.catalog.set_meta({"checked": now()})
             meta = self.catalog.meta()
@@ -167,12 +189,17 @@ class Collection:
                 self.catalog.set_meta(calibrated | {"updated": now()})
             if not self._index.is_current():
                 self.index(preparing, tidy=True)
-            return replace(result, seconds=time.monotonic() - started)
+            return replace(result, seconds=time.monotonic() - started, kept_folders=kept_folders)
 
     @property
     def exclude(self) -> tuple[str, ...]:
         """Patterns of files and folders that are left out; see `massl.scan.walk`."""
         return tuple(json.loads(self.catalog.meta().get("exclude", "[]")))
+
+    @property
+    def include(self) -> tuple[str, ...]:
+        """Patterns of what would be left out, as hidden or made by a system, and is not; see `massl.scan.walk`."""
+        return tuple(json.loads(self.catalog.meta().get("include", "[]")))
 
     @property
     def max_pixels(self) -> int:
@@ -660,7 +687,7 @@ class Collection:
             training = health.training(self.encoder)
         except MasslError:
             training = None
-        since = health.behind(self.root, self.catalog, self.exclude, report)
+        since = health.behind(self.root, self.catalog, self.exclude, self.include, contents.read(self.folder), report)
         report("disk", 0, 0)
         waiting, images = self.unembedded, len(self)
         builtin = self.catalog.meta()["encoder_sha256"] == hashlib.sha256(builtin_encoder().read_bytes()).hexdigest()
@@ -675,6 +702,10 @@ class Collection:
     def skipped(self) -> list[Skipped]:
         """Files and folders that are passed over, with reasons."""
         return indexing.skipped_files(self.catalog)
+
+    def left_out(self) -> dict[str, int]:
+        """How many pictures that aren't read, and of what else the last update left out, by kind."""
+        return json.loads(self.catalog.meta().get("left_out", "{}"))
 
     def info(self) -> dict[str, Any]:
         """Counts, encoder, drift and disk use, in plain values."""
@@ -700,6 +731,8 @@ class Collection:
             "checked": meta.get("checked"),
             "bytes": self._bytes(),
             "exclude": list(self.exclude),
+            "include": list(self.include),
+            "left_out": self.left_out(),
             "max_megapixels": self.max_pixels / 1e6,
             "skipped": [{"path": item.path, "reason": item.reason} for item in self.skipped()],
         }

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from massl.errors import MasslError
+from massl.formats import SUFFIXES
 from massl.images import fit
-from massl.scan import SUFFIXES
 
 _HOW = "make one with `massl export`"
 

@@ -13,7 +13,7 @@ from indexer.catalog import Catalog, to_bytes
 from indexer.changes import Row
 from indexer.drift import Drift
 from indexer.encoder import Encoder
-from massl.scan import Skipped, walk
+from massl.scan import Contents, LeftOut, Skipped, walk
 
 if TYPE_CHECKING:
     from indexer.trained import Trained
@@ -107,16 +107,23 @@ def training(encoder: Encoder) -> Training:
 
 
 def behind(
-    root: Path, catalog: Catalog, exclude: Sequence[str], report: Callable[[str, int, int], None]
+    root: Path,
+    catalog: Catalog,
+    exclude: Sequence[str],
+    include: Sequence[str],
+    contents: Contents,
+    report: Callable[[str, int, int], None],
 ) -> Behind | None:
-    """Walks the folder beside the catalog, without reading a file; None if the folder isn't there."""
+    """Walks the folder beside the catalog as `massl.scan.walk` does; None if the folder isn't there."""
     if not root.is_dir():
         return None
     rows = {row[1]: Row(*row) for row in catalog.read("SELECT id, path, size, mtime_ns, ctime_ns, state FROM images")}
     new = changed = 0
-    for seen, item in enumerate(walk(root, exclude)):
+    for seen, item in enumerate(walk(root, exclude, include, contents)):
         if seen % _EVERY == 0:
             report("folder", seen, len(rows))
+        if isinstance(item, LeftOut):
+            continue
         row = rows.pop(to_bytes(item.path), None)
         if isinstance(item, Skipped):
             continue

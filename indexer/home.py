@@ -6,6 +6,7 @@ import os
 import secrets
 import shutil
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import filelock
@@ -55,7 +56,14 @@ class Home:
         return home
 
     @classmethod
-    def create(cls, root: Path | str, encoder: Encoder | None, index_dir: Path | str | None, rebuild: bool) -> Home:
+    def create(
+        cls,
+        root: Path | str,
+        encoder: Encoder | None,
+        index_dir: Path | str | None,
+        rebuild: bool,
+        include: Sequence[str] = (),
+    ) -> Home:
         """See `Collection.create`."""
         root = Path(root)
         check_folder(root)
@@ -67,7 +75,7 @@ class Home:
             else:
                 home.check_fits(encoder)
             return home
-        check_holds_images(root)
+        check_holds_images(root, include)
         encoder = encoder or Encoder.load()
         try:
             folder.mkdir(parents=True, exist_ok=True)

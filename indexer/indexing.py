@@ -6,7 +6,8 @@ import hashlib
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Collection, Generator, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Generator, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -24,7 +25,7 @@ from indexer.encoder import Embeds, Encoder
 from massl import raw
 from massl.images import MAX_PIXELS, ImageError, TooLarge, decode, read_bytes
 from massl.limits import PixelBudget
-from massl.scan import ImageFile, Skipped, walk
+from massl.scan import Contents, ImageFile, LeftOut, Skipped, walk
 
 BATCH = 32  # images in a batch, and so in a transaction: what a kill can cost at most
 GPU_BATCH = 256  # the same where a batch of 32 would leave most of the device idle
@@ -47,7 +48,11 @@ class Progress:
 
 @dataclass
 class IndexReport:
-    """What one run did, in files. `indexed` is how many can be searched now, `skipped` what can't and why."""
+    """What one run did, in files.
+
+    `indexed` is how many can be searched now, `skipped` what can't and why, `left_out` how many of each kind were not
+    looked at; see `massl.scan.LeftOut`.
+    """
 
     indexed: int = 0
     added: int = 0
@@ -57,6 +62,8 @@ class IndexReport:
     unchanged: int = 0
     embedded: int = 0
     skipped: list[Skipped] = field(default_factory=list)
+    left_out: Counter[str] = field(default_factory=Counter)
+    kept_folders: tuple[str, ...] = ()  # made by a system, and looked into all the same: they hold labelled images
     seconds: float = 0.0
 
     @property
@@ -85,6 +92,8 @@ def update(
     report: Callable[[Progress], None],
     exclude: Sequence[str] = (),
     max_pixels: int = MAX_PIXELS,
+    include: Sequence[str] = (),
+    contents: Contents | None = None,
 ) -> IndexReport:
     """Makes the catalog say what is below `root` now.
 
@@ -99,11 +108,13 @@ def update(
         report: told of every batch.
         exclude: patterns of what to leave out; see `massl.scan.walk`.
         max_pixels: larger images are skipped.
+        include: patterns of what would be left out, and is wanted.
+        contents: what is known of files whose names don't say what they are.
     """
     started = time.monotonic()
     result = IndexReport()
     _look_again_if_readers_changed(catalog, max_pixels)
-    changes, passed_over = _scan(root, catalog, report, exclude, result)
+    changes, passed_over = _scan(root, catalog, report, walk(root, exclude, include, contents), result)
     _apply(catalog, changes, passed_over)
     _embed(root, catalog, encoder, report, changes.todo, max_pixels, result)
     ((result.indexed,),) = catalog.read("SELECT count(*) FROM images WHERE state = 'ready'")
@@ -134,7 +145,11 @@ def _look_again_if_readers_changed(catalog: Catalog, max_pixels: int) -> None:
 
 
 def _scan(
-    root: Path, catalog: Catalog, report: Callable[[Progress], None], exclude: Sequence[str], result: IndexReport
+    root: Path,
+    catalog: Catalog,
+    report: Callable[[Progress], None],
+    walked: Iterable[ImageFile | Skipped | LeftOut],
+    result: IndexReport,
 ) -> tuple[Changes, list[Skipped]]:
     """Walks the folder beside the catalog. Files that are as they were cost a look at their size and times."""
     rows = {row[1]: Row(*row) for row in catalog.read("SELECT id, path, size, mtime_ns, ctime_ns, state FROM images")}
@@ -144,9 +159,12 @@ def _scan(
     new: list[ImageFile] = []
     todo: list[Todo] = []
     passed_over: list[Skipped] = []
-    for seen, item in enumerate(walk(root, exclude)):
+    for seen, item in enumerate(walked):
         if seen % _EVERY == 0:
             report(Progress(seen, 0, item.path, "look"))
+        if isinstance(item, LeftOut):
+            result.left_out[item.kind] += 1
+            continue
         if isinstance(item, Skipped):
             passed_over.append(item)
             continue

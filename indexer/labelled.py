@@ -311,7 +311,7 @@ def _walk(root: Path) -> tuple[list[str], tuple[Skipped, ...]]:
     for item in walk(root):
         if isinstance(item, Skipped):
             skipped.append(item)
-        else:
+        elif isinstance(item, ImageFile):
             files.append(item.path)
     return files, tuple(skipped)
 

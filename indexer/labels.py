@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from indexer.catalog import READY, Catalog, in_parts, now
+from massl import scan
 from massl.errors import MasslError
 
 MAX_LABEL = 100  # characters
@@ -117,6 +118,14 @@ def every(catalog: Catalog) -> list[Label]:
         f"SELECT path, label, author, at FROM labels JOIN images ON images.id = image WHERE {READY} ORDER BY path"
     )
     return [Label(os.fsdecode(path), *rest) for path, *rest in rows]
+
+
+def system_folders(catalog: Catalog) -> set[str]:
+    """The names of folders made by a system in which searchable images lie that people labelled or decided about."""
+    rows = catalog.read(
+        f"SELECT path FROM images WHERE {READY} AND id IN (SELECT image FROM labels UNION SELECT image FROM decisions)"
+    )
+    return {name for (path,) in rows for name in scan.system_folders(os.fsdecode(path))}
 
 
 def counts(catalog: Catalog) -> dict[str, int]:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import watchfiles
 
-from massl.scan import SUFFIXES
+from massl.formats import OTHER
+from massl.scan import kind_of_file
 
 EVERY = 300.0  # seconds between looks at everything: not all network drives, and no linked folders, tell of changes
 WITHOUT_NOTICE = 30.0  # the same where the system can't tell of any
@@ -33,7 +34,7 @@ def watch(root: Path, index: Path, complain: Callable[[str], None] = lambda reas
             return False
         if any(part.startswith(".") for part in os.path.relpath(path, top).split(os.sep) if part != ".."):
             return False
-        return os.path.splitext(path)[1].lower() in SUFFIXES or not os.path.isfile(path)
+        return not os.path.isfile(path) or kind_of_file(Path(path)) != OTHER
 
     looked, pause = time.monotonic(), 0.0  # once right away: things may have changed before the watch stood
     try:

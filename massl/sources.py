@@ -12,10 +12,11 @@ import os
 import re
 import stat
 import tarfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -24,8 +25,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from massl.errors import MasslError
+from massl.formats import HEAD, OTHER, PICTURE
 from massl.images import FORMATS, ImageError, check_size, decode, read_bytes
-from massl.scan import SUFFIXES, Skipped, check_folder, find_images
+from massl.scan import Skipped, check_folder, kind_of_member, look_through
 
 LISTS = (".txt", ".lst", ".csv")
 COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tar.lz4", ".tar.z")
@@ -34,7 +36,6 @@ KINDS = (
 )
 MAX_SHARDS = 1_000_000  # that a pattern may name
 OPEN_SHARDS = 64  # a process
-HIDDEN = re.compile(r"(?:^|/)\.(?!\.?/)")  # a name that begins with a dot, "." and ".." apart
 SAMPLE = 100  # images that are looked at before a run
 
 
@@ -48,6 +49,10 @@ class Source(Protocol):
     @property
     def identity(self) -> str:
         """A digest of all names in their order: a run can only go on with the same."""
+
+    @property
+    def left_out(self) -> Mapping[str, int]:
+        """How many pictures that aren't read, or lie where nothing is looked for, of each kind."""
 
     def __len__(self) -> int: ...
 
@@ -65,10 +70,13 @@ class Source(Protocol):
 class Files:
     """Files of their own: those of a folder, or of a list. `paths` are relative to `root`, or absolute."""
 
-    def __init__(self, where: Path, root: Path, paths: Sequence[str]) -> None:
+    def __init__(
+        self, where: Path, root: Path, paths: Sequence[str], left_out: Mapping[str, int] | None = None
+    ) -> None:
         self.where = str(where)
         self.root = root
         self.paths = paths
+        self.left_out = left_out or {}
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -99,6 +107,7 @@ class Shards:
         self.where = str(where)
         self.shards = shards
         self.names = names
+        self.left_out: Mapping[str, int] = sum((index.left_out for index in indexes), Counter())
         self._shard = np.repeat(np.arange(len(indexes), dtype=np.int32), [len(index.names) for index in indexes])
         self._offset = np.concatenate([index.offsets for index in indexes])
         self._size = np.concatenate([index.sizes for index in indexes])
@@ -159,12 +168,12 @@ def find_source(path: Path) -> tuple[Source, list[Skipped]]:
     if os.path.isdir(path):
         check_folder(path)
         try:
-            paths, skipped = find_images(path)
+            found = look_through(path)
         except MasslError:
             if not (shards := _tars_below(path)):
                 raise
             return _open_shards(path, path, shards, [])
-        return Files(path, path, paths), skipped
+        return Files(path, path, found.images, found.left_out), found.skipped
     if os.path.exists(path):
         kind = path.suffix.lower()
         if kind in LISTS:
@@ -337,6 +346,7 @@ class _Index:
     sizes: NDArray[np.int64]
     names: list[bytes]
     skipped: list[Skipped]
+    left_out: Counter[str]
 
 
 def _open_shards(
@@ -393,24 +403,34 @@ def _index(shard: Path, name: str) -> _Index:
     sizes: list[int] = []
     names: list[bytes] = []
     skipped: list[Skipped] = []
+    left_out: Counter[str] = Counter()
     try:
         if reason := _not_a_tar(shard):
             skipped.append(Skipped(name, reason))
         else:
-            for member in _members(shard):
-                if isinstance(member, str):
-                    used = f"; the {len(names)} images before that are used" if names else ""
-                    skipped.append(Skipped(name, member + used))
-                elif _wanted(member.name):
-                    if member.reason:
+            with shard.open("rb", buffering=0) as file:
+                for member in _members(shard):
+                    if isinstance(member, str):
+                        used = f"; the {len(names)} images before that are used" if names else ""
+                        skipped.append(Skipped(name, member + used))
+                        continue
+                    kind = kind_of_member(member.name, partial(_head, file, member))
+                    if kind == PICTURE and member.reason:
                         skipped.append(Skipped(f"{name}/{member.name}", member.reason))
-                    else:
+                    elif kind == PICTURE:
                         offsets.append(member.offset)
                         sizes.append(member.size)
                         names.append(os.fsencode(member.name))
+                    elif kind != OTHER:
+                        left_out[kind] += 1
     except OSError as error:
         skipped.append(Skipped(name, (error.strerror or str(error)).lower()))
-    return _Index(np.array(offsets, np.int64), np.array(sizes, np.int64), names, skipped)
+    return _Index(np.array(offsets, np.int64), np.array(sizes, np.int64), names, skipped, left_out)
+
+
+def _head(file: io.FileIO, member: _Member) -> bytes:
+    """The first bytes of a member's content; none of what is no plain file."""
+    return b"" if member.reason or member.name.endswith("/") else _read_at(file, member.offset, min(HEAD, member.size))
 
 
 def _not_a_tar(shard: Path) -> str | None:
@@ -487,11 +507,6 @@ def _plain(header: bytes) -> tuple[str, int] | None:
         return None
     name, prefix = (field.split(b"\0", 1)[0] for field in (header[:100], header[345:500]))
     return None if name.endswith(b"/") else (os.fsdecode(prefix + b"/" + name if prefix else name), size)
-
-
-def _wanted(member: str) -> bool:
-    """Whether a member counts as an image by its name; as on disk, hidden ones don't."""
-    return os.path.splitext(member)[1].lower() in SUFFIXES and not HIDDEN.search(member)
 
 
 def _read_at(file: io.FileIO, offset: int, size: int) -> bytes:

@@ -14,7 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from massl.errors import MasslError
-from massl.scan import CATALOG, SUFFIXES, THUMBNAILS
+from massl.formats import OTHER, UNOPENED
+from massl.scan import CATALOG, THUMBNAILS, kind_of_file
 
 _STREAMS = (Path("/dev/stdout"), Path("/dev/stderr"))
 FORGOTTEN = 3600  # seconds without a change after which a temporary file is a killed process's
@@ -58,7 +59,7 @@ def check_output(path: Path) -> None:
     folder = path.resolve().parent
     if not folder.is_dir():
         raise MasslError(f"{path} can't be written: there is no folder {path.parent}")
-    if path.is_file() and path.suffix.lower() in SUFFIXES:
+    if path.is_file() and kind_of_file(path) not in (OTHER, UNOPENED):
         raise MasslError(f"{path} is a picture, and stays as it is; name another file to write")
     if path.exists() and not os.access(path, os.W_OK):  # a new file in its place would ask the folder's rights alone
         raise MasslError(f"{path} can't be written: permission denied")

@@ -24,6 +24,7 @@ from indexer.tables import csv_text
 from indexer.trained import Trained
 from indexer.work import Report, Standing, Work
 from massl.errors import MasslError
+from massl.scan import left_out_line
 
 SKIPPED = 100  # files that are listed at first, and more at a time
 PATIENCE = 1.0  # seconds that an answer waits for what is soon done
@@ -93,7 +94,7 @@ class HealthScreen(Screen):
             "waiting": any(work.standing(None).state == "running" for work in self._comparing.values()),
             "problem": f"Something could not be found out: {readable(standing.reason)}" if standing.reason else "",
             "cards": [
-                _pictures(total, len(skipped), self.collection.label_counts(), meta, found),
+                _pictures(total, len(skipped), self.collection.left_out(), self.collection.label_counts(), meta, found),
                 _encoder(meta, found.training if found else None),
                 _search(self.collection, total),
             ],
@@ -296,11 +297,17 @@ def _fact(name: str, value: str, hint: str = "") -> dict[str, str]:
 
 
 def _pictures(
-    total: int, skipped: int, labels: dict[str, int], meta: dict[str, str], found: Health | None
+    total: int,
+    skipped: int,
+    left_out: dict[str, int],
+    labels: dict[str, int],
+    meta: dict[str, str],
+    found: Health | None,
 ) -> dict[str, Any]:
     facts = [
         _fact("Pictures", f"{total:,}"),
         _fact("Passed over", f"{skipped:,} files" if skipped != 1 else "1 file", "Listed below, with the reasons"),
+        *([_fact("Left out", line)] if (line := left_out_line(left_out)) else []),
         _fact("Labelled", f"{sum(labels.values()):,} in {len(labels):,} classes"),
         _fact("Last brought up to date", moment(meta.get("checked") or meta.get("updated"))),
     ]

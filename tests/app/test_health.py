@@ -32,6 +32,7 @@ def grown(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Collectio
         shutil.copytree(pictures / kind, root / kind)
     made = Collection.create(root)
     made.update()
+    shutil.copytree(pictures / "space", root / "@eaDir")
     shutil.copytree(pictures / "flag", root / "flag")
     (root / BROKEN).write_text("no picture")
     (root / "empty.png").touch()
@@ -55,6 +56,7 @@ def test_the_screen_says_what_the_collection_is(grown: Collection) -> None:
     told = facts(drawn)
     assert told["Pictures"] == f"{len(grown):,}"
     assert told["Passed over"] == "2 files"
+    assert told["Left out"] == "1 folder called @eaDir (which a system made)"
     assert told["Name"] == "massl-builtin-4"
     assert "168,317 images" in told["Trained"]
     assert told["Finds"] == "all of the nearest, always"

@@ -75,6 +75,24 @@ def test_patterns_and_limits_are_flags_variables_and_remembered(massl, folder: P
         assert massl("index", folder, "--max-megapixels", wrong).code == 2
 
 
+def test_what_is_left_out_is_counted_said_and_read_where_asked_for(massl, folder: Path, encoder_file: Path) -> None:
+    (folder / "a.jxl").write_bytes(b"\xff\x0a")
+    shutil.move(folder / "3", folder / "@eaDir")
+    ran = massl("index", folder, "--encoder", encoder_file, "--json")
+    assert (ran.json["indexed"], ran.json["left_out"]) == (30, {"JPEG XL": 1, "folder @eaDir": 1})
+    assert ran.json["skipped"] == []
+    said = "1 JPEG XL (pictures of formats that massl doesn't read); 1 folder called @eaDir (which a system made)"
+    assert f"  left out: {said}\n" in ran.error
+    assert f"\nleft out            {said}\n" in massl("info", folder).output
+    assert massl("info", folder, "--json").json["left_out"] == ran.json["left_out"]
+    assert massl("index", folder, "--include", "@eaDir", "--json").json["indexed"] == 40
+    assert "\nincluded            '@eaDir'\n" in massl("info", folder).output
+    hidden = shutil.move(folder, folder.with_name(".hidden"))
+    assert "1 hidden folder" in failed(massl("index", hidden.parent, "--encoder", encoder_file))
+    found = massl("index", hidden.parent, "--encoder", encoder_file, "--include", ".hidden", "--json").json
+    assert (found["indexed"], found["left_out"]) == (30, {"JPEG XL": 1, "folder @eaDir": 1})
+
+
 def test_a_watch_keeps_the_index_current_and_ends_with_ctrl_c(folder: Path, encoder_file: Path) -> None:
     command = [*MASSL, "index", str(folder), "--encoder", str(encoder_file), "--watch", "--json"]
     watching = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
