@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import PlainTextResponse
+from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.server import is_loopback
@@ -95,16 +95,14 @@ class Gate:
         elif path.startswith(_API) and path.removeprefix(_API).startswith(_CLOSED):
             await refuse(403, "not served")
         elif wanted := _THUMBNAIL.fullmatch(path):
-            file = await self._thumbnail(int(wanted[2]), LARGE if wanted[1] == "preview" else SIDE)
-            # Handed to Gradio's own route, which asks for the login where there is one.
-            inside = f"{_API}file={file}"
-            answer = await self._unless_deleted(file, {**scope, "path": inside, "raw_path": inside.encode()}, receive)
-            if answer is None:
-                await refuse(404, "no such picture, or it can't be read")
-            else:
+            if not await self._logged_in(scope, receive):
+                await refuse(401, "log in first")
+            elif picture := await self._thumbnail(int(wanted[2]), LARGE if wanted[1] == "preview" else SIDE):
                 cache = True
-                for message in answer:
-                    await send_with_headers(message)
+                # Not by Gradio's route for files, whose address can't hold every folder's name.
+                await Response(picture, media_type="image/webp")(scope, receive, send_with_headers)
+            else:
+                await refuse(404, "no such picture, or it can't be read")
         elif wanted := _DOWNLOAD.fullmatch(path):
             made = self._uploads.resolve() / wanted[1] / wanted[2]
             if not made.is_file():
@@ -126,29 +124,30 @@ class Gate:
         else:
             await self._app(scope, receive, send_with_headers)
 
-    async def _unless_deleted(self, file: str | None, scope: Scope, receive: Receive) -> list[Message] | None:
-        """The whole of an answer that consists of this file; None if there is none, or no longer when it was read."""
-        answer: list[Message] = []
+    async def _logged_in(self, scope: Scope, receive: Receive) -> bool:
+        """Whether Gradio would let this request in."""
+        status = 0
 
-        async def keep(message: Message) -> None:
-            answer.append(message)
+        async def note(message: Message) -> None:
+            nonlocal status
+            status = message.get("status", status)
 
-        try:
-            if file:
-                await self._app(scope, receive, keep)
-        except (OSError, RuntimeError):  # Starlette's, according to how far it had got
-            if Path(file or "").is_file():
-                raise
-        return answer if file and Path(file).is_file() else None
+        inside = f"{_API}login_check"
+        asked = {**scope, "method": "GET", "path": inside, "raw_path": inside.encode(), "query_string": b""}
+        await self._app(asked, receive, note)
+        return status == 200
 
-    async def _thumbnail(self, image: int, side: int) -> str | None:
+    async def _thumbnail(self, image: int, side: int) -> bytes | None:
+        def read() -> bytes | None:
+            file = self._collection.thumbnail(image, side)
+            return file.read_bytes() if file else None
+
         if self._threads is None:  # belongs to the event loop, so it can't be made before there is one
             self._threads = anyio.CapacityLimiter(THUMBNAIL_THREADS)
         try:
-            file = await anyio.to_thread.run_sync(self._collection.thumbnail, image, side, limiter=self._threads)
-        except MasslError:  # the collection itself has gone; what is asked for next says so
+            return await anyio.to_thread.run_sync(read, limiter=self._threads)
+        except (MasslError, OSError):  # the collection itself has gone; what is asked for next says so
             return None
-        return str(file.resolve()) if file else None
 
 
 def _names_this_machine(host: str) -> bool:

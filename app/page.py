@@ -21,6 +21,7 @@ from indexer import Collection
 from indexer.answers import of_classification, of_search
 from indexer.background import BackgroundUpdate
 from massl.errors import MasslError
+from massl.printable import visible
 
 _HERE = files("app")
 _SYSTEM = ["ui-sans-serif", "system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "sans-serif"]
@@ -48,7 +49,7 @@ def build(collection: Collection, uploads: Path, updating: BackgroundUpdate | No
         uploads: the folder that Gradio keeps uploads in.
         updating: what brings the collection up to date meanwhile.
     """
-    name = collection.root.resolve().name or "Pictures"
+    name = visible(collection.root.resolve().name) or "Pictures"
     # Abandoned uploads go after five minutes; those that are read go at once.
     with gr.Blocks(title=f"{name} · MaSSL", analytics_enabled=False, delete_cache=(60, 300), fill_width=True) as blocks:
         session = gr.State(Session(), time_to_live=24 * 3600)

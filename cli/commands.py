@@ -16,6 +16,7 @@ import typer
 from cli import classify, demo, doctor, dupes, evaluate, export, index, info, label, search, serve, train
 from cli.options import HELP_FLAGS
 from massl.errors import MasslError
+from massl.printable import visible
 
 CONFIG = "massl.toml"  # in the current folder, or named by MASSL_CONFIG
 
@@ -89,12 +90,13 @@ def main(arguments: list[str] | None = None) -> None:
         kept = f"; what was finished is kept, {again}" if arguments[:1] == ["index"] else ""
         _fail(f"interrupted{kept}", 130)
     except _ShownByTyper as error:
+        error.message = visible(error.message, keep="\n")
         error.show()
         context, parameter = getattr(error, "ctx", None), getattr(error, "param", None)
         if context and parameter:
             source = context.get_parameter_source(parameter.name)
             if source and source.name == "DEFAULT_MAP":
-                print(f"massl: this value is from {os.environ.get('MASSL_CONFIG') or CONFIG}", file=sys.stderr)
+                print(f"massl: this value is from {visible(os.environ.get('MASSL_CONFIG') or CONFIG)}", file=sys.stderr)
         sys.exit(error.exit_code)
     except BrokenPipeError:
         # The reader of our output (`massl search … | head`) has gone: nothing is wrong, and nothing more can be said.
@@ -112,9 +114,8 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _fail(message: str, code: int) -> None:
-    # One line whatever the message holds: file names may contain newlines, and bytes that are not UTF-8.
-    line = message.encode("utf-8", "backslashreplace").decode().replace("\n", "\\n").replace("\r", "\\r")
-    print(f"massl: {line}", file=sys.stderr)
+    # One line whatever the message holds: file names may contain anything.
+    print(f"massl: {visible(message)}", file=sys.stderr)
     sys.exit(code)
 
 

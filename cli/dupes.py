@@ -129,7 +129,8 @@ def describe(found: Duplicates) -> dict[str, Any]:
 
 
 def _show(found: Duplicates, quiet: bool) -> None:
-    from cli.terminal import print_line, say, visible
+    from cli.terminal import print_line, say
+    from massl.printable import visible
 
     for number, group in enumerate(found.groups, 1):
         for item in group:

@@ -12,6 +12,7 @@ import typer
 
 from app.words import moment, size
 from cli.options import IndexDir, Json, Quiet, Verbose, or_builtin
+from massl.printable import visible
 
 
 def command(
@@ -34,7 +35,7 @@ def command(
     told = {"encoder": _encoder, "collection": _collection, "run": _run}[described["kind"]](described)
     width = max(len(name) for name, _ in told) + 2
     for name, value in told:
-        print_line(f"{name:{width}}{value}".rstrip())
+        print_line(visible(f"{name:{width}}{value}".rstrip()))
 
 
 def _encoder(told: dict[str, Any]) -> list[tuple[str, str]]:
@@ -62,10 +63,8 @@ def _classes(facts: dict[str, str]) -> list[tuple[str, str]]:
     """Of a classifier's file, which is an encoder with a head behind it."""
     if facts.get("kind") != "classifier" or "labels" not in facts:
         return []
-    from cli.terminal import visible
-
     try:
-        names = ", ".join(visible(str(name)) for name in json.loads(facts["labels"]))
+        names = ", ".join(str(name) for name in json.loads(facts["labels"]))
     except (ValueError, TypeError):  # another program's file may hold anything
         return []
     return [("tells apart", f"{names}, by {facts['head']}" if "head" in facts else names)]
@@ -87,7 +86,6 @@ def _training(told: dict[str, Any] | None) -> list[tuple[str, str]]:
 
 
 def _collection(told: dict[str, Any]) -> list[tuple[str, str]]:
-    from cli.terminal import visible
     from massl.images import megapixels
     from massl.scan import left_out_line
 
@@ -127,7 +125,7 @@ def _collection(told: dict[str, Any]) -> list[tuple[str, str]]:
         lines.insert(-1, ("included", ", ".join(map(repr, told["include"]))))
     if left_out := left_out_line(told["left_out"]):
         lines.insert(-1, ("left out", left_out))
-    return lines + [("", f"{visible(item['path'])}: {item['reason']}") for item in told["skipped"]]
+    return lines + [("", f"{item['path']}: {item['reason']}") for item in told["skipped"]]
 
 
 def _unembedded(told: dict[str, Any]) -> list[tuple[str, str]]:

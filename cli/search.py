@@ -11,6 +11,7 @@ import typer
 import typer.core
 
 from cli.options import Images, IndexDir, Json, Quiet, Verbose, folder_of, open_embedded
+from massl.printable import visible
 
 if TYPE_CHECKING:
     from datetime import date
@@ -77,7 +78,7 @@ def command(
 
     Examples: massl search ./photos query.jpg · massl search ./photos a.jpg +b.jpg -c.jpg -k 50 --paths
     """
-    from cli.terminal import ProgressLine, print_json, print_line, say, visible
+    from cli.terminal import ProgressLine, print_json, print_line, say
     from indexer.answers import of_search
     from massl.errors import MasslError
 
@@ -103,7 +104,7 @@ def command(
             "nothing to search: no image passes the filters" if label or under or any(days) else "the index is empty"
         )
     for result in results:
-        tag = f"  [{result.label}]" if result.label else ""
+        tag = f"  [{visible(result.label)}]" if result.label else ""
         print_line(f"{result.rank:>3}  {result.score:6.3f}  {result.match:<5}  {visible(result.path)}{tag}")
     say(f"{len(results)} of {len(collection):,} images in {described['milliseconds']:.0f} ms", quiet)
 

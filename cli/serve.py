@@ -73,7 +73,8 @@ def open_page(
 
     unfinished = False
     with serve(collection, host, port, login, updating) as address:
-        say(f"\n  Open {address} in a browser. Ctrl-C ends it.\n")
+        for line in ("", f"  Open {address} in a browser. Ctrl-C ends it.", ""):
+            say(line)
         try:
             address.wait()
         except KeyboardInterrupt:

@@ -11,6 +11,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from massl.printable import visible
+
 PLAIN_EVERY = 5.0  # seconds between progress lines where there is no terminal
 
 
@@ -20,23 +22,21 @@ def print_json(value: dict[str, Any]) -> None:
 
 
 def print_line(text: str, end: str = "\n") -> None:
-    """A line of data. File names go out as the bytes that they are, also where those are not UTF-8."""
+    """A line of data. File names go out as the bytes that they are, also where those are not UTF-8.
+
+    To a terminal, nothing goes out that it would obey.
+    """
+    if sys.stdout.isatty():
+        text = visible(text, keep="\t\n")
     sys.stdout.flush()
     sys.stdout.buffer.write(os.fsencode(text + end))
     sys.stdout.buffer.flush()
 
 
-def visible(name: str) -> str:
-    """A file name for a person: one line, and nothing that a terminal would obey or can't show."""
-    return "".join(
-        character if character.isprintable() else ascii(character)[1:-1].replace("\\udc", "\\x") for character in name
-    )
-
-
 def say(text: str, quiet: bool = False) -> None:
-    """A line for a person, on standard error."""
+    """A line for a person, on standard error; see `massl.printable.visible`."""
     if not quiet:
-        print(text.encode("utf-8", "backslashreplace").decode(), file=sys.stderr)
+        print(visible(text), file=sys.stderr)
 
 
 class ProgressLine:

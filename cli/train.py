@@ -225,9 +225,12 @@ def _pair(text: str) -> tuple[str, str]:
 def _show(table: list[Choice], images: int, world: Any, preset: str) -> None:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
+
+    from massl.printable import visible
 
     where = f"{world.size} times {world.device.type}" if world.size > 1 else world.device
     view = Table("setting", "value", "why", title=f"{images:,} images, on {where}, preset {preset}", box=None)
     for choice in table:
-        view.add_row(choice.name, str(choice.value), choice.why)
+        view.add_row(choice.name, Text(visible(str(choice.value))), choice.why)
     Console(stderr=True).print(view)

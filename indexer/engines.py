@@ -225,13 +225,20 @@ def _filled(index: Any, source: VectorSource, preparing: Preparing) -> Any:
 def _write(index: VectorIndex, path: Path) -> None:
     assert isinstance(index, FaissIndex)
     try:
-        faiss.write_index(index.stored, str(path))
+        if _is_utf8(path):
+            faiss.write_index(index.stored, str(path))
+            return
+        with path.open("wb") as file:
+            faiss.write_index(index.stored, faiss.PyCallbackIOWriter(file.write))
     except RuntimeError as error:
         raise OSError(str(error)) from None
 
 
 def _read(path: Path) -> Any:
     try:
+        if not _is_utf8(path):  # into memory, as FAISS can't map what Python has opened
+            with path.open("rb") as file:
+                return faiss.read_index(faiss.PyCallbackIOReader(file.read))
         try:
             return faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
         except RuntimeError:  # until 1.14.2 FAISS can't map a file on macOS
@@ -242,3 +249,12 @@ def _read(path: Path) -> Any:
 
 LADDER = Ladder(((0, Exact()), (100_000, FastScan()), (4_000_000, Cells())))
 """What a collection uses unless it is told otherwise."""
+
+
+def _is_utf8(path: Path) -> bool:
+    """Whether FAISS can be given a path; of other names it takes no bytes."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -19,6 +19,7 @@ from massl.scan import CATALOG, check_folder, check_holds_images
 from massl.writing import remove_older, whole
 
 # Collections' copies of encoders, and nobody's own encoder that lies in the folder too.
+_BYTES = "bytes:"  # before the hexadecimal form of a path that is no UTF-8; no whole path begins so
 _COPIES = f"encoder-{'[0-9a-f]' * 16}.onnx"
 
 
@@ -51,7 +52,8 @@ class Home:
         home = cls(root, folder, Catalog.open(folder / CATALOG))
         owner = home.catalog.meta().get("root")
         # An index beside its images moves with them; one elsewhere could be meant for another folder.
-        if index_dir and owner and os.path.realpath(root) != owner and os.path.isdir(owner):
+        elsewhere = owner and os.path.realpath(root) != (owner := _path(owner)) and os.path.isdir(owner)
+        if index_dir and elsewhere:
             raise MasslError(f"the index in {folder} belongs to {owner}, not to {root}; choose another --index-dir")
         return home
 
@@ -96,7 +98,7 @@ class Home:
             "encoder_name": encoder.name,
             "dim": str(encoder.dim),
             "created": now(),
-            "root": os.path.realpath(root),
+            "root": _text(os.path.realpath(root)),
             "generation": "0",
             "identity": secrets.token_hex(8),
         }
@@ -177,6 +179,23 @@ class Home:
                 )
             self._encoder = encoder
             remove_older(copy, _COPIES)
+
+
+def _text(path: str) -> str:
+    """A path as the catalog can hold it: its own text, or its bytes where those are no UTF-8."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return _BYTES + os.fsencode(path).hex()
+    return path
+
+
+def _path(text: str) -> str:
+    """What `_text` made of a path, back; as it is if it isn't that."""
+    try:
+        return os.fsdecode(bytes.fromhex(text.removeprefix(_BYTES))) if text.startswith(_BYTES) else text
+    except ValueError:
+        return text
 
 
 def _folder(root: Path, index_dir: Path | str | None) -> Path:

@@ -128,6 +128,18 @@ def test_a_thumbnail_that_is_deleted_before_it_is_sent_is_not_there(
     assert [record for record in caplog.records if record.levelname in ("ERROR", "CRITICAL")] == []
 
 
+@pytest.mark.parametrize("name", [b"two\nlines", b"caf\xe9", b"\x1b[31m", b"a%2e%2e?b#c"], ids=ascii)
+def test_pictures_are_shown_whatever_the_folder_is_called(tmp_path: Path, photos: Path, name: bytes) -> None:
+    root = Path(shutil.copytree(photos / "flag", tmp_path / os.fsdecode(name)))
+    collection = Collection.create(root)
+    collection.update()
+    with serve(collection, "127.0.0.1", 0, None) as address:
+        assert httpx.get(address, **BROWSER).status_code == 200
+        for kind in ("thumbnail", "preview"):
+            answer = httpx.get(f"{address}{kind}/{collection.images(1)[0][0]}", **BROWSER)
+            assert (answer.status_code, answer.headers["content-type"]) == (200, "image/webp")
+
+
 def test_a_page_on_this_machine_answers_to_this_machine_s_names_only(site: str) -> None:
     assert httpx.get(site, headers={"Host": "evil.example"}, **BROWSER).status_code == 403
     assert httpx.get(site, headers={"Host": "127.0.0.1.evil.example:80"}, **BROWSER).status_code == 403

@@ -1,0 +1,21 @@
+"""Text from files, folders and encoders, so that a terminal shows it and obeys none of it."""
+
+from __future__ import annotations
+
+
+def visible(text: str, keep: str = "") -> str:
+    """One line of characters that have a shape; all others are written as Python escapes them, `\\x1b` or `\\u202e`.
+
+    Those are control characters, marks that turn the direction of writing, line breaks, bytes that are no UTF-8
+    (`\\xff`), and what Unicode, as this Python knows it, doesn't have.
+
+    Args:
+        text: any text, as a file's name.
+        keep: what stays as it is all the same, as `"\\n"`.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        letter if letter.isprintable() or letter in keep else ascii(letter)[1:-1].replace("\\udc", "\\x")
+        for letter in text
+    )
