@@ -165,8 +165,8 @@ def _compare(images: Path, index_dir: Path | None, given: Encoder, quiet: bool) 
 
 
 def _write_skipped(file: Path, report: IndexReport) -> None:
-    from indexer.tables import csv_text
     from massl.errors import MasslError
+    from massl.tables import csv_text
     from massl.writing import write
 
     text = csv_text(["path", "reason"], [(item.path, item.reason) for item in report.skipped])

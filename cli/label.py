@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.options import HELP_FLAGS, Images, IndexDir, Json, Quiet, Verbose, below, open_embedded
+from massl.printable import visible
 
 if TYPE_CHECKING:
     from indexer import Collection
@@ -115,15 +116,20 @@ def import_labels(
     from indexer import Collection
     from indexer.labels import PREDICTED
     from indexer.labels import check as check_label
-    from indexer.tables import read_csv
+    from indexer.table_paths import TablePaths
     from massl.errors import MasslError
+    from massl.tables import read_csv
+    from massl.written_paths import not_utf8
 
     collection = Collection.open(images, index_dir)
+    paths = TablePaths(collection.root, collection.catalog, lambda path: _image_in_table(collection, path))
     wanted: dict[int, str] = {}
     authors: dict[int, str] = {}
     guesses = 0
     for line, row in read_csv(file, ("path", "label")):
         at, path, label = f"{file}, line {line}", row["path"], row["label"].strip()
+        if not any(value.strip() for value in row.values()):
+            continue  # an empty row, as spreadsheets leave them
         author = row.get("author", "").strip() if "at" in row else ""  # else no table of ours: it may be a painter
         if author == PREDICTED:  # of `label export --predictions`: nobody has looked at it
             guesses += 1
@@ -131,12 +137,12 @@ def import_labels(
         try:
             if not path.strip():
                 raise MasslError("there is no path")
-            if any("\udc80" <= letter <= "\udcff" for letter in label):
+            if not_utf8(label):
                 raise MasslError("the label is not written in UTF-8; save the file as CSV in UTF-8")
             check_label(label)
             if author:
                 check_label(author)  # as printable, and no longer
-            image = _image_in_table(collection, path)
+            image = paths.image(path)
         except MasslError as error:
             raise MasslError(f"{at}: {error}; nothing was imported") from None
         authors[image] = author or _author()
@@ -303,6 +309,6 @@ def find_image(collection: Collection, path: str) -> int:
 
 def _author() -> str:
     try:
-        return getpass.getuser()
+        return visible(getpass.getuser())
     except (KeyError, OSError):  # a user id without a name, as in a container
         return "unknown"

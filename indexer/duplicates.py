@@ -29,8 +29,8 @@ from indexer.decisions import Decided, decided, hashes_of
 from indexer.facts import is_unchanged
 from indexer.filters import Filter
 from indexer.ladder import unit
-from indexer.tables import csv_text
 from indexer.vectors import CatalogVectors, VectorIndex, VectorSource
+from massl.tables import csv_text
 
 BLOCK = 1_024  # images whose neighbours are sought at once
 NEIGHBOURS = 8  # of each image, that are candidates

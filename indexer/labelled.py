@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 
 from indexer.encoder import Embeds
 from indexer.indexing import batches
-from indexer.tables import csv_columns, read_csv
 from massl.errors import MasslError
 from massl.images import MAX_PIXELS
 from massl.scan import ImageFile, Skipped, check_folder, walk
+from massl.tables import csv_columns, read_csv
+from massl.written_paths import as_on_disk
 
 Report = Callable[[int, int], None]
 
@@ -209,8 +210,10 @@ def read_pairs(data: Path) -> Pairs:
     """
     rows = read_csv(data, ("path_a", "path_b", "same"))
     place: dict[str, int] = {}
-    first = np.array([place.setdefault(row["path_a"], len(place)) for _, row in rows], np.int64)
-    second = np.array([place.setdefault(row["path_b"], len(place)) for _, row in rows], np.int64)
+    pairs = [[_on_disk(data, line, row[name]) for name in ("path_a", "path_b")] for line, row in rows]
+    first, second = (
+        np.array([place.setdefault(pair[side], len(place)) for pair in pairs], np.int64) for side in (0, 1)
+    )
     same = []
     for line, row in rows:
         word = row["same"].strip().lower()
@@ -345,13 +348,21 @@ def _embedded(
 
 
 def _read_csv(data: Path) -> LabelledFiles:
-    rows = read_csv(data, ("path", "label"))
+    rows = [(line, row) for line, row in read_csv(data, ("path", "label")) if any(row.values())]
     for line, row in rows:
         if not row["label"]:
             raise MasslError(f"{data}, line {line}: {row['path']!r} has no label")
-    train = tuple(_is_train(data, row["split"] or "") for _, row in rows) if "split" in rows[0][1] else None
-    paths, labels = (tuple(row[column] for _, row in rows) for column in ("path", "label"))
+    train = tuple(_is_train(data, row["split"] or "") for _, row in rows) if rows and "split" in rows[0][1] else None
+    paths = tuple(_on_disk(data, line, row["path"]) for line, row in rows)
+    labels = tuple(row["label"] for _, row in rows)
     return LabelledFiles(data.stem, data.parent, paths, labels, train)
+
+
+def _on_disk(data: Path, line: int, path: str) -> str:
+    try:
+        return as_on_disk(data.parent, path)
+    except MasslError as error:
+        raise MasslError(f"{data}, line {line}: {error}") from None
 
 
 def _is_train(where: Path, word: str) -> bool:

@@ -11,8 +11,8 @@ from urllib.parse import quote
 
 from indexer.catalog import READY, Catalog, in_parts
 from indexer.labels import PREDICTED
-from indexer.tables import csv_text
 from massl.errors import MasslError
+from massl.tables import csv_text, is_formula
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,9 @@ def _imagefolder(labelled: Sequence[Row], folder: str) -> str:
             turn += 1
             target = f"{folders[row.label]}/{stem}-{turn}{ending}"
         taken.add(target.casefold())
-        table.append([row.path, row.label, target])
+        # An apostrophe before a name that looks like a formula would make it another file's; `./` doesn't.
+        place = f"./{row.path}" if is_formula(row.path) else row.path
+        table.append([place, row.label, target])
     return csv_text(["file_name", "label", "target"], table)
 
 
@@ -168,6 +170,7 @@ def _folders(labels: Sequence[str]) -> dict[str, str]:
     taken: set[str] = set()
     for label in labels:
         plain = re.sub(r'[\\/:*?"<>|]', "_", label).strip(" .") or "_"
+        plain = f"_{plain}" if is_formula(plain) else plain
         name, turn = plain, 1
         while name.casefold() in taken:
             turn += 1

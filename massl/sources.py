@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import glob
 import hashlib
 import io
@@ -28,6 +27,8 @@ from massl.errors import MasslError
 from massl.formats import HEAD, OTHER, PICTURE
 from massl.images import FORMATS, ImageError, check_size, decode, read_bytes
 from massl.scan import Skipped, check_folder, kind_of_member, look_through
+from massl.tables import read_paths
+from massl.written_paths import as_on_disk
 
 LISTS = (".txt", ".lst", ".csv")
 COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tar.lz4", ".tar.z")
@@ -256,14 +257,13 @@ def doubts(source: Source, image_size: int) -> list[str]:
 
 
 def _open_list(path: Path) -> tuple[Files, list[Skipped]]:
-    data = _read_list(path)
     root = path.parent
     paths, skipped, seen = [], [], set()
-    try:
-        entries = list(_entries(data, path.suffix.lower() == ".csv"))
-    except csv.Error as error:
-        raise MasslError(f"{path} is no CSV: {error}") from None
-    for entry in entries:
+    lines = read_paths(path) if path.suffix.lower() == ".csv" else _read_list(path).split("\n")
+    for line in lines:
+        if not (entry := line.strip()) or entry.startswith("#"):
+            continue
+        entry = as_on_disk(root, entry)
         full = os.path.normpath(os.path.join(root, entry))
         if full in seen:
             continue
@@ -300,22 +300,6 @@ def _read_list(path: Path) -> str:
     if "\0" in text:
         raise MasslError(f"{path} is no text; a list has one path a line")
     return text
-
-
-def _entries(text: str, table: bool) -> Iterator[str]:
-    entries: Iterable[str]
-    if not table:
-        entries = text.split("\n")
-    else:
-        rows = csv.reader(io.StringIO(text, newline=""))
-        first = next((row for row in rows if row), [])
-        names = [name.strip().lower() for name in first]
-        column = names.index("path") if "path" in names else 0
-        rest = (row[column] for row in rows if len(row) > column)
-        entries = rest if "path" in names else itertools.chain(first[:1], rest)
-    for entry in entries:
-        if (entry := entry.strip()) and not entry.startswith("#"):
-            yield entry
 
 
 def _unusable(path: str) -> str | None:

@@ -20,11 +20,11 @@ from indexer.calibration import IDENTICAL
 from indexer.comparing import EXAMPLES, FEWEST_SEEN, NEIGHBOURS, Beside, Change, Comparison
 from indexer.drift import Drift, Newest
 from indexer.health import Health, Training, index_command
-from indexer.tables import csv_text
 from indexer.trained import Trained
 from indexer.work import Report, Standing, Work
 from massl.errors import MasslError
 from massl.scan import left_out_line
+from massl.tables import csv_text
 
 SKIPPED = 100  # files that are listed at first, and more at a time
 PATIENCE = 1.0  # seconds that an answer waits for what is soon done

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import getpass
 import json
+import re
 from pathlib import Path
 
 import pytest
 
 from tests.cli.conftest import failed
+from tests.indexer.tiny import picture, write_encoder
 
 
 @pytest.mark.usefixtures("indexed")
@@ -179,3 +181,72 @@ def test_what_is_exported_comes_back_as_whose_it_was(massl, indexed: Path, tmp_p
 
 def test_a_folder_is_no_image_to_label(massl, indexed: Path) -> None:
     assert "flag is a folder; name its images, as flag/*.jpg" in failed(massl("label", "add", indexed, "x", "flag"))
+
+
+MEANT = "M\u00fcll/\u00e4 b.bmp"
+
+
+@pytest.fixture
+def named(massl, tmp_path: Path) -> Path:
+    """An indexed folder with accents in its names."""
+    root = tmp_path / "ph\u00f6tos"
+    (root / "M\u00fcll").mkdir(parents=True)
+    for number, name in enumerate((MEANT, "c.bmp", "=1.bmp", "back\\slash.bmp")):
+        (root / name).write_bytes(picture(number))
+    assert massl("index", root, "--encoder", write_encoder(tmp_path / "tiny.onnx")).code == 0
+    return root
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "Mu\u0308ll/a\u0308 b.bmp",
+        "M\u00fcll\\\u00e4 b.bmp",
+        ".\\Mu\u0308ll\\\u00e4 b.bmp",
+        "./M\u00fcll//\u00e4 b.bmp",
+        " M\u00fcll/\u00e4 b.bmp ",
+        "{root}/M\u00fcll/\u00e4 b.bmp",
+        "{root}/Mu\u0308ll/a\u0308 b.bmp",
+    ],
+)
+@pytest.mark.parametrize("form", ["path,label\n{},x\n", "sep=;\r\nPath;Label;;\r\n{};x;;\r\n;;;\r\n"])
+def test_a_table_s_path_means_the_one_image_that_it_can_mean(
+    massl, named: Path, tmp_path: Path, written: str, form: str
+) -> None:
+    (tmp_path / "t.csv").write_bytes(form.format(written.format(root=named)).encode("utf-8-sig"))
+    assert massl("label", "import", named, tmp_path / "t.csv", "--json").json["labelled"] == 1
+    assert [item["path"] for item in massl("label", "list", named, "--json").json["labels"]] == [MEANT]
+
+
+def test_a_path_that_could_mean_two_images_is_refused(massl, named: Path, tmp_path: Path) -> None:
+    (named / "Mu\u0308ll").mkdir()
+    (named / "Mu\u0308ll" / "\u00e4 b.bmp").write_bytes(picture(9))
+    massl("index", named)
+    (tmp_path / "t.csv").write_text("path,label\nMu\u0308ll/a\u0308 b.bmp,x\n")
+    told = failed(massl("label", "import", named, tmp_path / "t.csv"))
+    assert "line 2: " in told
+    assert "could mean 'M\\xfcll/\\xe4 b.bmp' or 'Mu\\u0308ll/\\xe4 b.bmp'" in told
+    (tmp_path / "t.csv").write_text("path,label\nMu\u0308ll/\u00e4 b.bmp,x\n")  # the name of one of them exactly
+    assert massl("label", "import", named, tmp_path / "t.csv").code == 0
+
+
+def test_a_table_in_excel_s_own_code_page_says_what_to_do(massl, named: Path, tmp_path: Path) -> None:
+    for row in ("M\u00fcll/\u00e4 b.bmp;x", "c.bmp;K\u00e4se"):
+        (tmp_path / "t.csv").write_bytes(f"path;label\r\n{row}\r\n".encode("cp1252"))
+        told = failed(massl("label", "import", named, tmp_path / "t.csv"))
+        assert re.search(r"line 2: the (path|label) is not written in UTF-8; save the file as CSV in UTF-8", told)
+
+
+def test_exported_labels_start_no_formula_and_come_back_the_same(massl, named: Path, tmp_path: Path) -> None:
+    for path, label in (("=1.bmp", "@x"), ("c.bmp", "'=y"), (MEANT, "-1"), ("back\\slash.bmp", "-1+1")):
+        assert massl("label", "add", named, "--", label, path).code == 0
+    before = massl("label", "list", named, "--json").json["labels"]
+    exported = massl("label", "export", named).output
+    assert "'=1.bmp,'@x," in exported
+    (tmp_path / "t.csv").write_text(exported)
+    massl("label", "remove", named, *(item["path"] for item in before))
+    assert massl("label", "import", named, tmp_path / "t.csv", "--json").json["labelled"] == 4
+    after = massl("label", "list", named, "--json").json["labels"]
+    assert [(item["path"], item["label"]) for item in after] == [(item["path"], item["label"]) for item in before]
+    manifest = massl("label", "export", named, "--format", "imagefolder").output
+    assert "./=1.bmp,'@x," in manifest

@@ -204,6 +204,24 @@ def test_a_table_has_its_paths_in_a_column(photos: Path, header: list[str] | Non
     assert names(find_source(photos / "list.csv")[0]) == paths
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "path;label\r\nM\u00fcll/a.jpg;K\u00e4se\r\n",
+        "sep=;\r\npath;label\r\nM\u00fcll/a.jpg;x\r\n",
+        "path,label\nMu\u0308ll/a.jpg,x\n",
+        "path,label\nM\u00fcll\\a.jpg,x,,\n",
+        '"path"\t"label"\n"./M\u00fcll/a.jpg"\t"x"\n',
+    ],
+)
+def test_tables_are_read_as_spreadsheets_write_them(tmp_path: Path, text: str) -> None:
+    (tmp_path / "M\u00fcll").mkdir()
+    (tmp_path / "M\u00fcll" / "a.jpg").write_bytes(b"content")
+    (tmp_path / "list.csv").write_bytes(text.encode())
+    source, skipped = find_source(tmp_path / "list.csv")
+    assert (contents(source), skipped) == ([b"content"], [])
+
+
 # What can't be used ---------------------------------------------------------------------------------------------------
 
 

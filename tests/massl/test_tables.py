@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from indexer.tables import csv_text, read_csv
 from massl.errors import MasslError
+from massl.tables import csv_text, is_formula, read_csv, read_paths
 
-SPECIAL = st.sampled_from('\r\n\t,;\x27" é')  # and any other, so that these come often
+SPECIAL = st.sampled_from('\r\n\t,;\x27" é=+-@')  # and any other, so that these come often
 TEXT = st.text(SPECIAL | st.characters(exclude_categories=("Cs",), exclude_characters="\0"), max_size=8)
 
 
@@ -90,3 +90,87 @@ def test_what_is_written_is_read_again(tmp_path_factory: pytest.TempPathFactory,
     file = tmp_path_factory.getbasetemp() / "written.csv"
     file.write_bytes(csv_text(("path", "label"), rows).encode())
     assert [(row["path"], row["label"]) for _, row in read_csv(file, ("path", "label"))] == rows
+
+
+@given(st.lists(st.tuples(TEXT, TEXT), min_size=1, max_size=5))
+def test_no_cell_that_is_written_starts_a_formula(rows: list[tuple[str, str]]) -> None:
+    for row in list(csv.reader(io.StringIO(csv_text(("path", "label"), rows), newline="")))[1:]:
+        for cell in row:
+            assert cell[:1] not in tuple("=+-@\t\r\n\uff1d") or cell.lstrip("+-").replace(".", "").isdigit()
+
+
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [
+        ("=1+1", "'=1+1"),
+        ("+cmd|' /C calc'!A0", "'+cmd|' /C calc'!A0"),
+        ("-2+3", "'-2+3"),
+        ("@SUM(1)", "'@SUM(1)"),
+        ("\t=1", "'\t=1"),
+        ("\uff1d1", "'\uff1d1"),
+        ("'=1", "''=1"),
+        ("''=1", "'" * 3 + "=1"),
+        ("'quoted'", "'quoted'"),
+        ("a=1", "a=1"),
+        ("-1", "-1"),
+        ("+0.5e-3", "+0.5e-3"),
+        ("", ""),
+    ],
+)
+def test_what_would_be_a_formula_gets_an_apostrophe_and_is_read_without(
+    tmp_path: Path, value: str, written: str
+) -> None:
+    text = csv_text(("path", "label"), [(value, "x")])
+    assert next(csv.DictReader(io.StringIO(text, newline="")))["path"] == written
+    (tmp_path / "a.csv").write_text(text, newline="")
+    assert read_csv(tmp_path / "a.csv", ("path",))[0][1]["path"] == value
+    assert is_formula(value) == (value != written)
+
+
+def test_numbers_are_written_as_they_are() -> None:
+    assert csv_text(("a", "b"), [(-1, -0.5)]) == "a,b\n-1,-0.5\n"
+
+
+@pytest.mark.parametrize("told", ["sep=;\r\n", '"sep=;"\n', "SEP=;;\r\n", "\ufeffsep=;\r\n", "sep=|\r"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_a_first_line_may_tell_the_separator(tmp_path: Path, told: str, encoding: str) -> None:
+    between = "|" if "|" in told else ";"
+    lines = [f"path{between}label", f'"a, b.jpg"{between}x', f"c.jpg{between}y{between}{between}", between]
+    file = tmp_path / "a.csv"
+    text = told + "\r\n".join(lines)
+    file.write_bytes(text.encode(encoding) if encoding == "utf-8" else text.lstrip("\ufeff").encode(encoding))
+    assert [(line, row["path"], row["label"]) for line, row in read_csv(file, ("path", "label"))] == [
+        (3, "a, b.jpg", "x"),
+        (4, "c.jpg", "y"),
+        (5, "", ""),
+    ]
+    file.write_text(told + f"path{between}label\na.jpg{between}x\nb.jpg\n")
+    with pytest.raises(MasslError, match=r"a.csv, line 4 has fewer values"):
+        read_csv(file, ("path", "label"))
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"PK\x03\x04rest", "is a spreadsheet's own file, not CSV; save it there as CSV in UTF-8"),
+        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "is a spreadsheet's own file"),
+        ("path,label\na,b\n".encode("utf-16-le"), "UTF-16 without its mark"),
+    ],
+)
+def test_what_is_no_csv_says_what_to_do(tmp_path: Path, data: bytes, message: str) -> None:
+    (tmp_path / "a.csv").write_bytes(data)
+    with pytest.raises(MasslError, match=message):
+        read_csv(tmp_path / "a.csv", ("path", "label"))
+
+
+def test_a_list_s_paths_are_its_column_or_its_first_values(tmp_path: Path) -> None:
+    file = tmp_path / "a.csv"
+    for text, paths in (
+        ("path;label\r\na.jpg;x\r\n", ["a.jpg"]),
+        ("label\tPATH\nx\ta.jpg\n\n", ["a.jpg"]),
+        ("a.jpg;x\nb.jpg;y\n", ["a.jpg", "b.jpg"]),
+        ("sep=,\na.jpg\n", ["a.jpg"]),
+        ("", []),
+    ):
+        file.write_text(text)
+        assert read_paths(file) == paths
