@@ -15,17 +15,25 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import PlainTextResponse, Response
+from starlette.exceptions import HTTPException
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.server import is_loopback
+from app import events
+from app.attempts import LONGEST, Attempts
+from app.inbox import Inbox, Refused
+from app.lifetime import full
+from app.origin import client_of, followed_link, foreign
 from indexer.thumbnails import LARGE, SIDE
 from massl.errors import MasslError
 
 if TYPE_CHECKING:
     from indexer import Collection
 
-MAX_BODY = 4 << 20  # bytes of an event; a hundred thousand selected images fit
+MAX_BODY = 2 << 20  # bytes of an event; a hundred thousand selected images fit
+MAX_LOGIN = 16 << 10  # bytes of a name and a password
+MOST_LOGINS = 1_000  # browsers that stay logged in, the latest
+MAX_BODIES = 32 << 20  # bytes of all bodies that are being read
 THUMBNAIL_THREADS = 4
 
 _THUMBNAIL = re.compile(r"/(thumbnail|preview)/(\d{1,18})")
@@ -33,20 +41,28 @@ _THUMBNAIL = re.compile(r"/(thumbnail|preview)/(\d{1,18})")
 _DOWNLOAD = re.compile(r"/download/([0-9a-f]{32})/(classifier\.onnx)")
 _API = "/gradio_api/"
 # Files by path, other people's pages, other people's recordings, Gradio's code editor, a second form of the endpoints
-# that fails on names it doesn't know: nothing the page needs.
+# that fails on names it doesn't know, the log-in's token for scripts to read: nothing the page needs.
 _CLOSED: tuple[str, ...] = ("file", "proxy", "stream", "deep_link", "process_recording", "custom_component")
-_CLOSED += ("vibe", "undo-vibe", "run-", "call/v2")
-_FORMS = (f"{_API}upload", "/login")  # bodies that are no JSON; Gradio limits their size itself
+_CLOSED += ("vibe", "undo-vibe", "run-", "call/v2", "token", "dev/", "upload_progress", "profiling")
+# What there is before somebody has logged in: the page that asks for the password, and what it is made of.
+_BEFORE_LOGIN = ("/assets/", "/static/", "/svelte/", f"{_API}theme.css", f"{_API}startup-events")
+_BEFORE_LOGIN_EXACTLY = ("/", "/login", "/logout", "/theme.css", "/favicon.ico", "/robots.txt", "/manifest.json")
 _HEADERS = {
     # The browser's own guarantee that nothing is loaded from, or sent to, another machine.
     "Content-Security-Policy": (
         "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
         "img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self'; worker-src 'self' blob:; "
-        "object-src 'none'; base-uri 'self'; form-action 'self'; frame-ancestors 'self'"
+        "object-src 'none'; base-uri 'self'; form-action 'self'; frame-ancestors 'none'"
     ),
+    # No other site may embed anything of the page, or keep a hold on the window that it opens it in.
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "X-Frame-Options": "DENY",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
 }
+# A page that goes on to where it is: the browser sends its cookies along only then.
+_GO_ON = "<!doctype html><title>MaSSL</title><script>location.replace(location.pathname + location.search)</script>"
 
 
 class Gate:
@@ -57,75 +73,110 @@ class Gate:
         collection: whose thumbnails are served.
         local: the page listens on this machine only, so that a request that names another host is a trick
             (DNS rebinding).
-        uploads: the folder that uploads arrive in, and that files lie in which were made for somebody to fetch.
+        login: whether it asks for a name and a password.
+        inbox: where uploads arrive, and files lie which were made for somebody to fetch.
     """
 
-    def __init__(self, app: ASGIApp, collection: Collection, local: bool, uploads: Path) -> None:
+    def __init__(self, app: ASGIApp, collection: Collection, local: bool, login: bool, inbox: Inbox) -> None:
         self._app = app
         self._collection = collection
         self._local = local
-        self._uploads = uploads
+        self._login = login
+        self._inbox = inbox
+        self._attempts = Attempts()
+        self._reading = 0  # bytes of bodies
         self._threads: anyio.CapacityLimiter | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Refuses, rewrites or passes on one request."""
+        if scope["type"] == "websocket":  # the page has none, and a browser's same-origin rule doesn't hold for them
+            await send({"type": "websocket.close", "code": 1008})
+            return
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        headers = Headers(scope=scope)
-        cache = False
-
-        async def send_with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                answer = MutableHeaders(scope=message)
-                for name, value in _HEADERS.items():
-                    answer[name] = value
-                if cache and message["status"] == 200:
-                    answer["Cache-Control"] = "private, max-age=300"
-            await send(message)
-
-        async def refuse(status: int, reason: str) -> None:
-            await PlainTextResponse(reason, status)(scope, receive, send_with_headers)
-
-        path = scope["path"]
-        if self._local and not _names_this_machine(headers.get("host", "")):
-            await refuse(403, "this page answers to 127.0.0.1 and localhost only")
-        elif scope["method"] not in ("GET", "HEAD") and headers.get("sec-fetch-site") == "cross-site":
-            await refuse(403, "sent from another web site")
+        # Parts of a file are never asked for by the page, and several at once are more than Gradio can read.
+        scope = {
+            **scope,
+            "headers": [header for header in scope["headers"] if header[0] not in (b"range", b"if-range")],
+        }
+        answering = _Answer(scope, send)
+        path, method = scope["path"], scope["method"]
+        if reason := foreign(method, path, Headers(scope=scope), self._local):
+            await answering.refuse(403, reason)
+        elif method not in ("GET", "HEAD", "POST"):  # a preflight asks for another site
+            await answering.refuse(405, "not served")
         elif path.startswith(_API) and path.removeprefix(_API).startswith(_CLOSED):
-            await refuse(403, "not served")
+            await answering.refuse(403, "not served")
+        elif path == "/" and self._login and _lacks_cookies(scope):
+            await answering.send(HTMLResponse(_GO_ON))
+        elif not await self._admitted(scope, receive):
+            await answering.refuse(401, "log in first")
+        elif method == "POST":
+            await self._post(scope, receive, answering)
         elif wanted := _THUMBNAIL.fullmatch(path):
-            if not await self._logged_in(scope, receive):
-                await refuse(401, "log in first")
-            elif picture := await self._thumbnail(int(wanted[2]), LARGE if wanted[1] == "preview" else SIDE):
-                cache = True
+            if picture := await self._thumbnail(int(wanted[2]), LARGE if wanted[1] == "preview" else SIDE):
+                answering.cache = True
                 # Not by Gradio's route for files, whose address can't hold every folder's name.
-                await Response(picture, media_type="image/webp")(scope, receive, send_with_headers)
+                await answering.send(Response(picture, media_type="image/webp"))
             else:
-                await refuse(404, "no such picture, or it can't be read")
+                await answering.refuse(404, "no such picture, or it can't be read")
         elif wanted := _DOWNLOAD.fullmatch(path):
-            made = self._uploads.resolve() / wanted[1] / wanted[2]
+            made = self._inbox.folder / wanted[1] / wanted[2]
             if not made.is_file():
-                await refuse(404, "this file is gone; export it again")
+                await answering.refuse(404, "this file is gone; export it again")
             else:
                 inside = f"{_API}file={made}"
                 try:
-                    await self._app({**scope, "path": inside, "raw_path": inside.encode()}, receive, send_with_headers)
+                    await self._app({**scope, "path": inside, "raw_path": inside.encode()}, receive, answering)
                 finally:  # fetched once; exporting again makes another
                     await anyio.to_thread.run_sync(lambda: shutil.rmtree(made.parent, ignore_errors=True))
-        elif scope["method"] == "POST" and path.rstrip("/") not in _FORMS:
-            body = await _read(receive)
-            if body is None:
-                await refuse(413, "too much at once; select fewer pictures")
-            elif _has_link(body):
-                await refuse(403, "links are not fetched; upload the picture itself")
-            else:
-                await self._app(scope, _replay(body, receive), send_with_headers)
         else:
-            await self._app(scope, receive, send_with_headers)
+            await self._pass(scope, receive, answering)
 
-    async def _logged_in(self, scope: Scope, receive: Receive) -> bool:
-        """Whether Gradio would let this request in."""
+    async def _post(self, scope: Scope, receive: Receive, answering: _Answer) -> None:
+        """What changes something, or asks with more than an address."""
+        path = scope["path"].rstrip("/")
+        sender = client_of(scope["client"][0] if scope.get("client") else None)
+        try:
+            if path == "/login":
+                await self._log_in(scope, await self._read(scope, receive, MAX_LOGIN), receive, sender, answering)
+            elif path == f"{_API}upload":
+                await answering.send(JSONResponse(await self._inbox.take(scope, receive, sender)))
+            elif path.startswith(_API) and events.known(route := path.removeprefix(_API)):
+                if Headers(scope=scope).get("content-type", "").partition(";")[0].strip() != "application/json":
+                    raise Refused(415, "an event is sent as application/json")
+                body = await self._read(scope, receive, MAX_BODY)
+                # A link to a picture, that Gradio would fetch for whoever asks.
+                if _has_link(body):
+                    raise Refused(403, "links are not fetched; upload the picture itself")
+                blocks = scope["app"].get_blocks()
+                body, session = events.checked(route, body, blocks)
+                if full(scope["app"], session):
+                    raise Refused(503, "too many answers wait to be fetched; fetch them first")
+                await self._pass(_as_json(scope, body), _replay(body, receive), answering)
+            else:
+                raise Refused(404, "not served")
+        except Refused as refused:
+            await answering.refuse(refused.status, refused.reason)
+
+    async def _log_in(self, scope: Scope, body: bytes, receive: Receive, sender: str, answering: _Answer) -> None:
+        wait = self._attempts.wait(sender)
+        if wait is None:
+            raise Refused(429, f"too many attempts to log in; try again in {LONGEST:.0f} seconds")
+        await anyio.sleep(wait)
+        await self._pass(scope, _replay(body, receive), answering)
+        if answering.status == 200:
+            self._attempts.succeeded(sender)
+            tokens = scope["app"].tokens
+            for token in list(tokens)[:-MOST_LOGINS]:
+                del tokens[token]
+
+    async def _admitted(self, scope: Scope, receive: Receive) -> bool:
+        """Whether a request may come in: it has logged in, or nobody needs to for this."""
+        path = scope["path"]
+        if not self._login or (path.rstrip("/") or "/") in _BEFORE_LOGIN_EXACTLY or path.startswith(_BEFORE_LOGIN):
+            return True
         status = 0
 
         async def note(message: Message) -> None:
@@ -136,6 +187,38 @@ class Gate:
         asked = {**scope, "method": "GET", "path": inside, "raw_path": inside.encode(), "query_string": b""}
         await self._app(asked, receive, note)
         return status == 200
+
+    async def _pass(self, scope: Scope, receive: Receive, answering: _Answer) -> None:
+        try:
+            await self._app(scope, receive, answering)
+        except RuntimeError as error:
+            # A stream of answers that nobody waits for any more: Gradio has said so in it, and fails afterwards.
+            if not (answering.status and isinstance(error.__cause__, HTTPException)):
+                raise
+            await answering({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _read(self, scope: Scope, receive: Receive, most: int) -> bytes:
+        """A request's body.
+
+        Raises:
+            Refused: it is longer than it may be, or too much is being read of others.
+        """
+        told = Headers(scope=scope).get("content-length", "0")
+        body = bytearray()
+        try:
+            while True:
+                message = await receive()
+                piece = message.get("body", b"")
+                self._reading += len(piece)
+                body += piece
+                if len(body) > most or len(told) > 12 or (told.isdecimal() and int(told) > most):
+                    raise Refused(413, "too much at once; select fewer pictures")
+                if self._reading > MAX_BODIES:
+                    raise Refused(503, "the page is busy; try again in a moment")
+                if not message.get("more_body"):
+                    return bytes(body)
+        finally:
+            self._reading -= len(body)
 
     async def _thumbnail(self, image: int, side: int) -> bytes | None:
         def read() -> bytes | None:
@@ -150,20 +233,68 @@ class Gate:
             return None
 
 
-def _names_this_machine(host: str) -> bool:
-    return is_loopback(re.sub(r":\d+$", "", host))
+class _Answer:
+    """Sends an answer with the headers that all of them have.
+
+    Attributes:
+        status: of the answer; 0 before it began.
+        cache: whether the browser may keep it for a while.
+    """
+
+    def __init__(self, scope: Scope, send: Send) -> None:
+        self._scope = scope
+        self._send = send
+        self.status = 0
+        self.cache = False
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            answer = MutableHeaders(scope=message)
+            for name in {name for name in answer if name.startswith("access-control-")}:
+                del answer[name]  # Gradio's leave to other sites
+            for name, value in _HEADERS.items():
+                answer[name] = value
+            if self.cache and self.status == 200:
+                answer["Cache-Control"] = "private, max-age=300"
+            message["headers"] = [
+                (name, _strict(value, self._scope["scheme"] == "https") if name == b"set-cookie" else value)
+                for name, value in message["headers"]
+            ]
+        await self._send(message)
+
+    async def send(self, response: Response) -> None:
+        """Sends a whole answer."""
+        await response(self._scope, _nothing, self)
+
+    async def refuse(self, status: int, reason: str) -> None:
+        """Sends a sentence."""
+        await self.send(PlainTextResponse(reason, status))
 
 
-async def _read(receive: Receive) -> bytes | None:
-    """A request's body; None if it is longer than it may be."""
-    body = b""
-    while True:
-        message = await receive()
-        body += message.get("body", b"")
-        if len(body) > MAX_BODY:
-            return None
-        if not message.get("more_body"):
-            return body
+def _strict(cookie: bytes, tls: bool) -> bytes:
+    """A Set-Cookie header for this page alone: hidden from scripts, sent by no other site, and by TLS if it came so.
+
+    The server takes a request for one by TLS if it is, or if a proxy says so that may: one on this machine, or that
+    `FORWARDED_ALLOW_IPS` names.
+    """
+    parts = [part.strip() for part in cookie.decode("latin-1").split(";")]
+    kept = [part for part in parts if part.partition("=")[0].lower() not in ("httponly", "samesite", "secure")]
+    return "; ".join([*kept, "HttpOnly", "SameSite=Strict", *(["Secure"] if tls else [])]).encode("latin-1")
+
+
+def _lacks_cookies(scope: Scope) -> bool:
+    headers = Headers(scope=scope)
+    return followed_link(headers) and "access-token" not in headers.get("cookie", "")
+
+
+def _as_json(scope: Scope, body: bytes) -> Scope:
+    kept = [header for header in scope["headers"] if header[0] not in (b"content-length", b"transfer-encoding")]
+    return {**scope, "headers": [*kept, (b"content-length", str(len(body)).encode())]}
+
+
+async def _nothing() -> Message:
+    return {"type": "http.request", "body": b"", "more_body": False}
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:
@@ -184,7 +315,7 @@ def _has_link(body: bytes) -> bool:
     try:
         data = json.loads(body)
     except (ValueError, RecursionError):
-        return False  # Gradio's parser refuses it as well
+        return False  # refused for that
     return any(str(entry.get("path", "")).lower().lstrip().startswith(("http:", "https:")) for entry in _objects(data))
 
 

@@ -46,13 +46,12 @@ def build(collection: Collection, uploads: Path, updating: BackgroundUpdate | No
 
     Args:
         collection: what is shown.
-        uploads: the folder that Gradio keeps uploads in.
+        uploads: the folder that uploads arrive in.
         updating: what brings the collection up to date meanwhile.
     """
     name = visible(collection.root.resolve().name) or "Pictures"
-    # Abandoned uploads go after five minutes; those that are read go at once.
-    with gr.Blocks(title=f"{name} · MaSSL", analytics_enabled=False, delete_cache=(60, 300), fill_width=True) as blocks:
-        session = gr.State(Session(), time_to_live=24 * 3600)
+    with gr.Blocks(title=f"{name} · MaSSL", analytics_enabled=False, fill_width=True) as blocks:
+        session = gr.State(Session())  # `app.lifetime` says for how long
         gr.HTML(f"<h1>{html.escape(name)}</h1>", elem_classes="massl-title", js_on_load=None)
         gr.HTML(
             value=None,

@@ -9,9 +9,9 @@ import shutil
 import socket
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from massl.errors import MasslError
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from indexer import Collection
     from indexer.background import BackgroundUpdate
 
-MAX_UPLOAD = "50mb"  # what the browser's side says too, in find.js
 AT_ONCE = 4  # events worked on at the same time
 WAITING = 64  # events that may wait; later ones are told that the page is busy
 
@@ -96,24 +95,35 @@ def serve(
     try:
         with _environment(host, uploads):
             # Only now: importing Gradio takes seconds, and it reads the environment as it loads.
-            from starlette.middleware import Middleware
-
             from app import page
+            from app.attempts import checker
             from app.gate import Gate
+            from app.inbox import MAX_FILE, Inbox
+            from app.lifetime import SESSIONS, tidying
 
+            inbox = Inbox(Path(uploads))
             blocks = page.build(collection, Path(uploads), updating)
             blocks.queue(default_concurrency_limit=AT_ONCE, max_size=WAITING, api_open=False)
-            gate = Middleware(Gate, collection=collection, local=is_loopback(host), uploads=Path(uploads))
+
+            @contextlib.asynccontextmanager
+            async def lifespan(app: Any) -> AsyncIterator[None]:
+                # Around all else: Gradio's own middleware, which gives other sites leave to read, must lie behind it.
+                app.middleware_stack = Gate(app.middleware_stack, collection, is_loopback(host), bool(login), inbox)
+                async with tidying(app, inbox):
+                    yield
+
             try:
                 blocks.launch(
                     server_name=f"[{host}]" if ":" in host.strip("[]") and "[" not in host else host,
                     server_port=port,
-                    auth=login,
-                    auth_message="This collection asks for a name and a password.",
-                    max_file_size=MAX_UPLOAD,
+                    auth=checker(*login) if login else None,
+                    auth_message="This collection asks for a name and a password. After a few wrong ones it takes its "
+                    "time to answer, up to half a minute.",
+                    max_file_size=MAX_FILE,
+                    state_session_capacity=SESSIONS,
                     # Named outright, so that no GRADIO_* variable opens another door.
                     allowed_paths=[str(collection.folder.resolve() / "thumbnails")],
-                    app_kwargs={"middleware": [gate]},
+                    app_kwargs={"lifespan": lifespan},
                     share=False,
                     ssr_mode=False,
                     num_workers=0,

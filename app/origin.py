@@ -1,0 +1,74 @@
+"""Who sent a request: the page itself, a program, or a web page of somebody else."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers
+
+from app.server import is_loopback
+
+_PORTS = {"http": 80, "https": 443}
+_PORT = re.compile(r":\d*$")
+
+
+def foreign(method: str, path: str, headers: Headers, local: bool) -> str | None:
+    """Why a request is refused because of where it comes from; None if it may pass.
+
+    A browser says so itself in `Sec-Fetch-Site`, but only where it trusts the address (loopback, TLS). Everywhere it
+    names a foreign sender of anything that can change or read something in `Origin`. Programs send neither.
+
+    Args:
+        method: of the request.
+        path: of the request.
+        headers: of the request.
+        local: the page listens on this machine only. A request that names another host was led here by a foreign
+            name server (DNS rebinding).
+    """
+    host = headers.get("host", "")
+    if local and not is_loopback(_PORT.sub("", host).lower()):
+        return "this page answers to 127.0.0.1 and localhost only"
+    site, origin = headers.get("sec-fetch-site"), headers.get("origin")
+    if site == "same-origin":
+        return None  # whatever Host says: a proxy may have written it anew, and no web page can write this header
+    if origin is not None and not _same(origin, host):
+        return "sent from another web site"
+    if site in (None, "none"):
+        return None
+    # A link on another site may lead to the page. It may neither embed it nor fetch anything of it.
+    followed = headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"
+    return None if followed and method in ("GET", "HEAD") and path == "/" else "sent from another web site"
+
+
+def followed_link(headers: Headers) -> bool:
+    """Whether somebody came here by a link on another site: a browser keeps the cookies back for that one request."""
+    return headers.get("sec-fetch-site") in ("cross-site", "same-site")
+
+
+def client_of(address: str | None) -> str:
+    """What counts as one sender: an IPv4 address, or the 64 bits of an IPv6 address that one household has."""
+    try:
+        parsed = ipaddress.ip_address(address or "")
+    except ValueError:
+        return address or ""
+    if isinstance(parsed, ipaddress.IPv6Address):
+        if parsed.ipv4_mapped:
+            return str(parsed.ipv4_mapped)
+        return str(ipaddress.IPv6Network((int(parsed) >> 64 << 64, 64)))
+    return str(parsed)
+
+
+def _same(origin: str, host: str) -> bool:
+    """Whether an Origin is what a Host header names. Its scheme isn't compared: TLS may end at a proxy."""
+    try:
+        given = urlsplit(origin)
+        default = _PORTS[given.scheme]
+        here = urlsplit(f"//{host}")
+        return given.hostname is not None and (given.hostname, given.port or default) == (
+            here.hostname,
+            here.port or default,
+        )
+    except (KeyError, ValueError):  # "null", another scheme, no port
+        return False
