@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import shutil
 import time
@@ -20,6 +21,7 @@ EXPORTS = {
     "onnx": ("classifier.onnx", "application/octet-stream", "The classifier itself (ONNX)"),
 }
 _FETCHED_WITHIN = 300  # seconds
+_MOST_WAITING = 3  # classifiers that nobody has fetched yet, at some 50 MB each; the oldest makes room
 
 
 def export(collection: Collection, uploads: Path, kind: str, sure: float) -> tuple[dict[str, str], str]:
@@ -56,8 +58,13 @@ def _classifier(collection: Collection, uploads: Path, name: str) -> str:
     Too large for a message: it is gone once fetched. What nobody fetched goes when another is made, and at the latest
     with the server.
     """
+    waiting = []
     for old in uploads.glob(f"*/{name}"):
-        if time.time() - old.stat().st_mtime > _FETCHED_WITHIN:
+        with contextlib.suppress(FileNotFoundError):  # it is fetched at this moment
+            waiting.append((old.stat().st_mtime, old))
+    waiting.sort()
+    for place, (made, old) in enumerate(waiting, start=1):
+        if time.time() - made > _FETCHED_WITHIN or len(waiting) - place >= _MOST_WAITING - 1:
             shutil.rmtree(old.parent, ignore_errors=True)
     folder = uploads / secrets.token_hex(16)
     folder.mkdir()

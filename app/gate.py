@@ -22,8 +22,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app import events
 from app.attempts import LONGEST, Attempts
 from app.inbox import Inbox, Refused
-from app.lifetime import full
-from app.origin import client_of, followed_link, foreign
+from app.lifetime import Lifetime
+from app.origin import client_of, followed_link, foreign, readable
 from indexer.thumbnails import LARGE, SIDE
 from massl.errors import MasslError
 
@@ -39,6 +39,7 @@ THUMBNAIL_THREADS = 4
 _THUMBNAIL = re.compile(r"/(thumbnail|preview)/(\d{1,18})")
 # Files made for one person to fetch, in the folder of uploads under a name that can't be guessed.
 _DOWNLOAD = re.compile(r"/download/([0-9a-f]{32})/(classifier\.onnx)")
+_HEARTBEAT = re.compile(r"/gradio_api/heartbeat/([A-Za-z0-9_-]{1,64})")
 _API = "/gradio_api/"
 # Files by path, other people's pages, other people's recordings, Gradio's code editor, a second form of the endpoints
 # that fails on names it doesn't know, the log-in's token for scripts to read: nothing the page needs.
@@ -75,14 +76,18 @@ class Gate:
             (DNS rebinding).
         login: whether it asks for a name and a password.
         inbox: where uploads arrive, and files lie which were made for somebody to fetch.
+        lifetime: what is remembered of browsers.
     """
 
-    def __init__(self, app: ASGIApp, collection: Collection, local: bool, login: bool, inbox: Inbox) -> None:
+    def __init__(
+        self, app: ASGIApp, collection: Collection, local: bool, login: bool, inbox: Inbox, lifetime: Lifetime
+    ) -> None:
         self._app = app
         self._collection = collection
         self._local = local
         self._login = login
         self._inbox = inbox
+        self._lifetime = lifetime
         self._attempts = Attempts()
         self._reading = 0  # bytes of bodies
         self._threads: anyio.CapacityLimiter | None = None
@@ -95,17 +100,15 @@ class Gate:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        # Parts of a file are never asked for by the page, and several at once are more than Gradio can read.
-        scope = {
-            **scope,
-            "headers": [header for header in scope["headers"] if header[0] not in (b"range", b"if-range")],
-        }
+        scope = {**scope, "headers": readable(scope["headers"])}
         answering = _Answer(scope, send)
         path, method = scope["path"], scope["method"]
         if reason := foreign(method, path, Headers(scope=scope), self._local):
             await answering.refuse(403, reason)
         elif method not in ("GET", "HEAD", "POST"):  # a preflight asks for another site
             await answering.refuse(405, "not served")
+        elif not path.isprintable():
+            await answering.refuse(404, "not served")
         elif path.startswith(_API) and path.removeprefix(_API).startswith(_CLOSED):
             await answering.refuse(403, "not served")
         elif path == "/" and self._login and _lacks_cookies(scope):
@@ -131,6 +134,9 @@ class Gate:
                     await self._app({**scope, "path": inside, "raw_path": inside.encode()}, receive, answering)
                 finally:  # fetched once; exporting again makes another
                     await anyio.to_thread.run_sync(lambda: shutil.rmtree(made.parent, ignore_errors=True))
+        elif wanted := _HEARTBEAT.fullmatch(path):
+            with self._lifetime.open(wanted[1]):
+                await self._pass(scope, receive, answering)
         else:
             await self._pass(scope, receive, answering)
 
@@ -152,7 +158,7 @@ class Gate:
                     raise Refused(403, "links are not fetched; upload the picture itself")
                 blocks = scope["app"].get_blocks()
                 body, session = events.checked(route, body, blocks)
-                if full(scope["app"], session):
+                if self._lifetime.full(session):
                     raise Refused(503, "too many answers wait to be fetched; fetch them first")
                 await self._pass(_as_json(scope, body), _replay(body, receive), answering)
             else:

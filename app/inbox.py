@@ -6,7 +6,7 @@ import secrets
 import shutil
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,10 +48,12 @@ class Inbox:
 
     Args:
         folder: readable by its owner alone.
+        clock: seconds that never go back.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, clock: Callable[[], float] = time.monotonic) -> None:
         self.folder = folder.resolve()
+        self._clock = clock
         self._arrived: dict[Path, _Arrived] = {}
         self._coming: dict[str, int] = {}  # bytes that are reserved, by sender
         self._lock = threading.Lock()
@@ -90,7 +92,7 @@ class Inbox:
 
     def sweep(self) -> None:
         """Deletes what nobody read in time."""
-        now = time.monotonic()
+        now = self._clock()
         with self._lock:
             for path in [path for path, what in self._arrived.items() if now - what.at > EXPIRES]:
                 del self._arrived[path]
@@ -132,7 +134,7 @@ class Inbox:
             shutil.rmtree(path.parent, ignore_errors=True)
             raise
         with self._lock:
-            self._arrived[path] = _Arrived(sender, file.size or 0, time.monotonic())
+            self._arrived[path] = _Arrived(sender, file.size or 0, self._clock())
         return str(path)
 
 

@@ -13,6 +13,7 @@ from massl.errors import MasslError
 
 AUTHOR = "page"
 _MOST_STEPS = 100  # that can be undone
+_MOST_REMEMBERED = 200_000  # pictures of all these steps together, the latest aside
 _MOST_NAMED = 3  # labels that are named when others take their place
 
 
@@ -87,13 +88,20 @@ class Labelling:
         return f"Undone: {step.text}" + (f" ({kept} changed by others since, left as they are)" if kept else "")
 
     def _remember(self, session: Session, step: Step) -> str:
-        session.steps = [*session.steps[-_MOST_STEPS + 1 :], step]
+        steps = [*session.steps[-_MOST_STEPS + 1 :], step]
+        while len(steps) > 1 and sum(map(_pictures, steps)) > _MOST_REMEMBERED:
+            del steps[0]
+        session.steps = steps
         session.labelled += 1
         return step.text[0].upper() + step.text[1:]
 
     def _labels_of(self, ids: list[int]) -> dict[int, tuple[str, str] | None]:
         found = self.collection.labels_of(ids)
         return {image: (item.label, item.author) if item else None for image, item in found.items()}
+
+
+def _pictures(step: Step) -> int:
+    return len(step.before) + len(step.rejected) + len(step.confirmed)
 
 
 def _replaced(before: Counter[str], images: int) -> str:

@@ -11,7 +11,7 @@ from starlette.datastructures import Headers
 from app.server import is_loopback
 
 _PORTS = {"http": 80, "https": 443}
-_PORT = re.compile(r":\d*$")
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:\d{1,5})?")
 
 
 def foreign(method: str, path: str, headers: Headers, local: bool) -> str | None:
@@ -28,12 +28,16 @@ def foreign(method: str, path: str, headers: Headers, local: bool) -> str | None
             name server (DNS rebinding).
     """
     host = headers.get("host", "")
-    if local and not is_loopback(_PORT.sub("", host).lower()):
+    named = _HOST.fullmatch(host)
+    if local and not (named and is_loopback(named[1].lower())):
         return "this page answers to 127.0.0.1 and localhost only"
+    if not named:
+        return "no Host that can be read"
     site, origin = headers.get("sec-fetch-site"), headers.get("origin")
     if site == "same-origin":
         return None  # whatever Host says: a proxy may have written it anew, and no web page can write this header
-    if origin is not None and not _same(origin, host):
+    # A proxy says which host the browser named; a web page can't say so for it, as that takes leave to be asked for.
+    if origin is not None and not any(_same(origin, name) for name in (host, headers.get("x-forwarded-host", ""))):
         return "sent from another web site"
     if site in (None, "none"):
         return None
@@ -45,6 +49,22 @@ def foreign(method: str, path: str, headers: Headers, local: bool) -> str | None
 def followed_link(headers: Headers) -> bool:
     """Whether somebody came here by a link on another site: a browser keeps the cookies back for that one request."""
     return headers.get("sec-fetch-site") in ("cross-site", "same-site")
+
+
+def readable(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """The headers of a request without those that Gradio fails on, or takes itself for another server by.
+
+    The page never asks for parts of a file, and Gradio can't read several at once.
+    """
+    kept = []
+    for name, value in headers:
+        if name == b"x-forwarded-host":  # of several proxies the first knows what the browser named
+            value = value.partition(b",")[0].strip()
+            if not _HOST.fullmatch(value.decode("latin-1")):
+                continue
+        if name not in (b"range", b"if-range", b"x-gradio-server"):
+            kept.append((name, value))
+    return kept
 
 
 def client_of(address: str | None) -> str:

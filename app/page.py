@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 import time
 from collections.abc import Callable
 from importlib.resources import files
@@ -124,7 +125,10 @@ def _endpoints(collection: Collection, uploads: Path) -> None:
     def search(image: dict, k: int = 20) -> dict:
         """Finds the pictures most like an uploaded one."""
         try:
-            upload = take((image or {}).get("path"), uploads, collection.encoder.resize)
+            if not isinstance(k, (int, float)) or not math.isfinite(k):
+                raise MasslError("k is a number of results, as in 20")
+            path = image.get("path") if isinstance(image, dict) else None
+            upload = take(path, uploads, collection.encoder.resize)
             started = time.perf_counter()
             found = collection.search([upload.query], max(1, min(int(k), _MOST_RESULTS)))
         except MasslError as error:

@@ -99,7 +99,7 @@ def serve(
             from app.attempts import checker
             from app.gate import Gate
             from app.inbox import MAX_FILE, Inbox
-            from app.lifetime import SESSIONS, tidying
+            from app.lifetime import SESSIONS, Lifetime
 
             inbox = Inbox(Path(uploads))
             blocks = page.build(collection, Path(uploads), updating)
@@ -108,8 +108,11 @@ def serve(
             @contextlib.asynccontextmanager
             async def lifespan(app: Any) -> AsyncIterator[None]:
                 # Around all else: Gradio's own middleware, which gives other sites leave to read, must lie behind it.
-                app.middleware_stack = Gate(app.middleware_stack, collection, is_loopback(host), bool(login), inbox)
-                async with tidying(app, inbox):
+                lifetime = Lifetime(app, inbox)
+                app.middleware_stack = Gate(
+                    app.middleware_stack, collection, is_loopback(host), bool(login), inbox, lifetime
+                )
+                async with lifetime.running():
                     yield
 
             try:

@@ -76,4 +76,4 @@ def images(payload: Payload) -> list[int]:
         raise MasslError("The page sent something unexpected; reload it")
     if not given:
         raise MasslError("Select some pictures first")
-    return [number(image) for image in dict.fromkeys(given)]
+    return list(dict.fromkeys(number(image) for image in given))

@@ -5,6 +5,9 @@ from __future__ import annotations
 import base64
 import contextlib
 import io
+import secrets
+import threading
+from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +19,7 @@ from massl.images import ImageError, decode, read_bytes
 
 _PREVIEW = 512  # pixels of the longer side
 _LARGE = 768  # pixels of the shorter side
+MOST_BYTES = 256 << 20  # of all uploads that are remembered, of all sessions
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,49 @@ class Upload:
     preview: str
     large: bytes
     size: tuple[int, int]
+
+    @property
+    def bytes(self) -> int:
+        """About what it takes to remember it."""
+        return len(self.preview) + len(self.large) + len(self.query.data or b"")
+
+
+class Remembered:
+    """The pictures that people asked with, by a token each. Those used longest ago make room for others."""
+
+    def __init__(self, most: int = MOST_BYTES) -> None:
+        self._most = most
+        self._kept: OrderedDict[str, tuple[str, Upload]] = OrderedDict()
+        self._bytes = 0
+        self._lock = threading.Lock()
+
+    def put(self, name: str, upload: Upload) -> str:
+        """Remembers an upload and what it is called, and returns its token."""
+        token = secrets.token_urlsafe(9)
+        with self._lock:
+            self._kept[token] = name, upload
+            self._bytes += upload.bytes
+            while self._bytes > self._most and len(self._kept) > 1:
+                self._bytes -= self._kept.popitem(last=False)[1][1].bytes
+        return token
+
+    def get(self, token: str) -> tuple[str, Upload]:
+        """An upload and what it is called.
+
+        Raises:
+            MasslError: it isn't remembered any more.
+        """
+        with self._lock:
+            if token not in self._kept:
+                raise MasslError("A picture of your own is remembered only while the page is open; choose it again")
+            self._kept.move_to_end(token)
+            return self._kept[token]
+
+    def forget(self, token: str) -> None:
+        """Makes room."""
+        with self._lock:
+            if token in self._kept:
+                self._bytes -= self._kept.pop(token)[1].bytes
 
 
 def take(path: object, folder: Path, shortest: int, name: str = "This file") -> Upload:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,7 +14,7 @@ from app.question import MOST_EXAMPLES, NOTHING, Example, Part, Question, pixels
 from app.screens.screen import Action, Screen, said_of
 from app.session import Payload, Session, number
 from app.tiles import MOST, Tile, section, tile
-from app.uploads import Upload, take
+from app.uploads import Remembered, take
 from app.words import moment, no_pictures, readable, sentence, size
 from indexer import Collection, Query, Result
 from indexer.facts import Facts
@@ -48,7 +46,7 @@ class Finding:
         reachable: how many pictures the browser may ask for.
         shown: how many it has.
         ends: for the pictures in order, number of them to the path of the last, at each page's end.
-        uploads: by token.
+        uploads: tokens of its own pictures, the latest last; see `app.uploads.Remembered`.
         note: what is to be said of the examples.
         serial: counts questions, so that the browser sees whether an answer belongs to the one that it shows.
     """
@@ -59,7 +57,7 @@ class Finding:
     reachable: int = 0
     shown: int = PAGE
     ends: dict[int, str] = field(default_factory=dict)
-    uploads: OrderedDict[str, tuple[str, Upload]] = field(default_factory=OrderedDict)
+    uploads: list[str] = field(default_factory=list)
     note: str = ""
     serial: int = 0
 
@@ -74,6 +72,7 @@ class Find(Screen):
     def __init__(self, collection: Collection, uploads: Path) -> None:
         super().__init__(collection, uploads)
         self._labelling = Labelling(collection)
+        self._uploads = Remembered()
         self._asides = {"more": self._more, "details": self._details, "why": self._why}
 
     @property
@@ -174,14 +173,16 @@ class Find(Screen):
         finding = session.of(Finding)
         name = str(payload.get("name") or "your picture")[:200]
         upload = take(payload.get("path"), self.uploads, self.collection.encoder.resize, f"“{name}”")
-        token = secrets.token_urlsafe(9)
-        finding.uploads[token] = name, upload
+        token = self._uploads.put(name, upload)
+        finding.uploads = [*finding.uploads, token]
         example = Example(upload=token, weight=-1.0 if payload.get("weight") == -1 else 1.0)
         before = finding.question.examples if payload.get("add") else ()
         self._put(finding, replace(finding.question, examples=(*before, example)))
         used = {example.upload for example in finding.question.examples}
-        for old in [token for token in finding.uploads if token not in used][: len(finding.uploads) - MOST_UPLOADS]:
-            del finding.uploads[old]
+        spare = max(0, len(finding.uploads) - MOST_UPLOADS)
+        for old in [token for token in finding.uploads if token not in used][:spare]:
+            finding.uploads.remove(old)
+            self._uploads.forget(old)
 
     def _similar(self, session: Session, payload: Payload) -> None:
         finding = session.of(Finding)
@@ -220,7 +221,7 @@ class Find(Screen):
 
     def _query(self, finding: Finding, example: Example) -> Query:
         if example.upload is not None:
-            name, upload = finding.uploads[example.upload]
+            name, upload = self._uploads.get(example.upload)
             if example.part is None:
                 return replace(upload.query, weight=example.weight, name=name)
             return Query(upload.large, None, example.weight, pixels(example.part, *upload.size), name)
@@ -246,7 +247,7 @@ class Find(Screen):
         """An example as the browser shows it, and as it sends it back."""
         shown: dict[str, Any] = {"weight": example.weight, "part": example.part}
         if example.upload is not None:
-            name, upload = finding.uploads[example.upload]
+            name, upload = self._uploads.get(example.upload)
             return shown | {"upload": example.upload, "name": name, "src": upload.preview, "large": upload.preview}
         facts = self.collection.facts(example.image or 0)
         return shown | {

@@ -27,6 +27,7 @@ from massl.scan import left_out_line
 from massl.tables import csv_text
 
 SKIPPED = 100  # files that are listed at first, and more at a time
+MOST = 10_000  # that are listed; the table that can be taken away has all
 PATIENCE = 1.0  # seconds that an answer waits for what is soon done
 STEPS = {
     "drift": "Comparing the pictures",
@@ -108,7 +109,7 @@ class HealthScreen(Screen):
                 {"path": readable(item.path), "reason": readable(item.reason)} for item in skipped[: looking.shown]
             ],
             "reasons": [{"reason": readable(reason), "count": number} for reason, number in reasons.most_common()],
-            "more": len(skipped) > looking.shown,
+            "more": len(skipped) > looking.shown and looking.shown < MOST,
         }
         if downloading:
             text = csv_text(["path", "reason"], [(item.path, item.reason) for item in skipped])
@@ -143,7 +144,8 @@ class HealthScreen(Screen):
         self._examining.wait(PATIENCE / 2)
 
     def _more(self, session: Session, payload: Payload) -> None:
-        session.of(Looking).shown += 10 * SKIPPED
+        looking = session.of(Looking)
+        looking.shown = min(looking.shown + 10 * SKIPPED, MOST)
 
     def _csv(self, session: Session, payload: Payload) -> None:
         session.of(Looking).downloading = True

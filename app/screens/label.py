@@ -48,6 +48,8 @@ QUEUES = {  # views of a page that is answered, and what is said beside their na
     "drawn": "say of each whether its proposal is right, else what it is: only so it is known how good the others are",
 }
 SORTED = ("unsure", "sure", "drawn", "class", "check", "curve")  # views that need two classes
+_MOST_OPENED = 1_000  # sections that a session remembers how far it opened
+_MOST_ANSWERED = 100  # steps whose page comes back when they are undone
 PATIENCE = 0.5  # seconds: what is done by then looks as if it were done at once
 
 
@@ -334,20 +336,22 @@ class Label(Screen):
     def _more(self, session: Session, payload: Payload) -> None:
         work = session.of(Desk)
         key = str(payload.get("section"))[:200]
+        if len(work.opened) >= _MOST_OPENED:
+            work.opened = {}
         work.opened[key] = min(work.opened.get(key, SECTION) + 4 * SECTION, MOST)
 
     def _next(self, session: Session, payload: Payload) -> None:
         work = session.of(Desk)
-        work.passed |= set(work.page)
+        work.passed = work.passed | set(work.page)  # anew: steps that can be undone share the one before
         work.page = []
 
     def _answer(self, action: Action, session: Session, payload: Payload) -> str | None:
         """An action on the page of a queue, which is to come back when the action is undone."""
         work = session.of(Desk)
-        view, page, passed = work.view, list(work.page), set(work.passed)
+        view, page, passed = work.view, list(work.page), work.passed
         said = action(session, payload)
         if view in QUEUES:
-            work.answered.append((session.steps[-1], view, page, passed))
+            work.answered = [*work.answered[-_MOST_ANSWERED:], (session.steps[-1], view, page, passed)]
         return said
 
     def _undo(self, session: Session, payload: Payload) -> str | None:
@@ -389,7 +393,7 @@ class Label(Screen):
         work = session.of(Desk)
         if work.view == "drawn":
             raise MasslError("Say what these pictures are: without the wrong ones a page drawn by chance would flatter")
-        work.passed |= set(wanted)
+        work.passed = work.passed | set(wanted)
         work.page = [image for image in work.page if image not in wanted]
         return self._labelling.reject(session, wanted, f"rejected {count(wanted)}")
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import urlsplit
@@ -280,6 +281,7 @@ def test_an_origin_of_another_host_or_port_is_foreign(host: str, port: int, othe
         ("http://pictures.example.org:x", "pictures.example.org", False),
         ("", "pictures.example.org", False),
         ("http://", "", False),
+        ("http://evil.example", "evil.example/x", False),
     ],
 )
 def test_an_origin_behind_a_proxy_is_told_by_its_host(origin: str, host: str, same: bool) -> None:
@@ -298,3 +300,90 @@ def test_a_household_of_ipv6_addresses_is_one_sender() -> None:
     assert client_of("::ffff:192.0.2.7") == client_of("192.0.2.7") == "192.0.2.7"
     assert client_of("nonsense") == "nonsense"
     assert client_of(None) == ""
+
+
+# Behind a proxy ---------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def proxy(site: str, forwarded: str | None) -> Iterator[int]:
+    """A proxy as one puts before a page: names the page by its own address, and says what the browser named."""
+    page = urlsplit(site)
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.0"  # an answer ends with its connection
+
+        def forward(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            headers = {
+                name: value for name, value in self.headers.items() if name.lower() not in ("host", "connection")
+            }
+            headers |= {"Host": page.netloc, "X-Forwarded-Proto": "http", "X-Forwarded-For": "192.0.2.1"}
+            if forwarded:
+                headers["X-Forwarded-Host"] = forwarded.replace("PORT", str(self.server.server_port))  # type: ignore[attr-defined]
+            connection = http.client.HTTPConnection(str(page.hostname), page.port, timeout=30)
+            connection.request(self.command, self.path, body, headers)
+            answer = connection.getresponse()
+            self.send_response_only(answer.status)
+            for name, value in answer.getheaders():
+                if name.lower() not in ("transfer-encoding", "connection"):
+                    self.send_header(name, value)
+            self.end_headers()
+            with suppress(OSError):
+                while piece := answer.read1(65536):
+                    self.wfile.write(piece)
+                    self.wfile.flush()
+            connection.close()
+
+        do_GET = do_POST = do_HEAD = do_OPTIONS = forward  # noqa: N815
+
+        def log_message(self, *arguments: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server.server_port
+        server.shutdown()
+
+
+def test_the_page_works_behind_a_proxy_and_other_sites_stay_out(unlabelled: Collection, browser: Any) -> None:
+    with (
+        serve(unlabelled, "127.0.0.1", 0, ("ada", "secret")) as address,
+        proxy(str(address), "pictures.localhost:PORT") as port,
+    ):
+        site = f"http://pictures.localhost:{port}/"
+        context = browser.new_context()
+        try:
+            tab = context.new_page()
+            tab.set_default_timeout(WAIT)
+            tab.goto(site)
+            tab.get_by_label("username").fill("ada")
+            tab.get_by_label("password").fill("secret")
+            tab.get_by_role("button", name="Login").click()
+            answered(tab, "Search")
+            tab.wait_for_function("document.querySelector('#massl-find .tile img').naturalWidth > 0")
+            page = EVIL.replace("SITE", json.dumps(site)).replace("EVENT", "{}")
+            with elsewhere("127.0.0.1", page) as its:
+                evil = context.new_page()
+                evil.set_default_timeout(WAIT)
+                evil.goto(f"http://evil.localhost:{its}/")
+                evil.wait_for_function("window.done")
+                told = evil.evaluate("window.done")
+            assert [text for text in told if "read" in text or "shown" in text or "answered 200" in text] == []
+        finally:
+            context.close()
+
+
+@pytest.mark.parametrize("name", ["X-Forwarded-Host", "X-Gradio-Server"])
+@pytest.mark.parametrize("value", ["evil.example/x", "a b", "http://evil.example", "\x7f", "[::", "a:b:c", ""])
+def test_what_a_proxy_says_is_passed_on_only_where_it_can_be_read(site: str, name: str, value: str) -> None:
+    answer = httpx.get(f"{site}config", headers={name: value}, **BROWSER)
+    assert answer.status_code == 200
+    assert answer.json()["root"] + "/" == site
+
+
+@pytest.mark.parametrize("host", ["a b", "a/b", "", "[", "[::1", "x:y", "127.0.0.1:999999", "127.0.0.1@evil.example"])
+def test_a_host_that_is_none_is_refused(host: str) -> None:
+    for local in (True, False):
+        assert foreign("GET", "/", Headers({"host": host}), local=local) is not None
