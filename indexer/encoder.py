@@ -7,6 +7,7 @@ of unit length; optionally a second output `patches`, float32 `[N, h, w, D]`; ev
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 import importlib.resources
 from collections.abc import Mapping, Sequence
@@ -22,8 +23,15 @@ from PIL import Image
 from massl.errors import MasslError
 from massl.formats import SUFFIXES
 from massl.images import fit
+from massl.limits import available_memory
+
+LARGEST_SIDE = 2_048  # pixels of an encoder's input: S, and a quarter of what a picture may be resized to before
+WIDEST = 16_384  # numbers of an embedding
+LEAST_MEMORY = 1 << 30  # bytes that running encoders may take, however little is free
 
 _HOW = "make one with `massl export`"
+# How ONNX Runtime says that memory ran out; its exceptions have no common class.
+_NO_MEMORY = ("Failed to allocate memory", "Available memory of", "bad_alloc", "bad allocation")
 
 
 class EncoderMismatch(MasslError):
@@ -107,10 +115,14 @@ class Encoder:
             for key, value in session.get_modelmeta().custom_metadata_map.items()
             if key.startswith("massl.")
         }
+        told = metadata.get("resize", str(image_size))
         try:
-            resize = int(metadata.get("resize", image_size))
+            resize = int(told)
         except ValueError:
-            raise MasslError(f"{path}: its massl.resize is {metadata['resize']!r}, not a number of pixels") from None
+            resize = -1
+        if not 0 < resize <= 4 * LARGEST_SIDE:
+            most = f"{4 * LARGEST_SIDE:,}"
+            raise MasslError(f"{path}: its massl.resize is {told[:40]!r}, not a number of pixels up to {most}")
         encoder = cls(
             path,
             hashlib.sha256(data).hexdigest(),
@@ -122,7 +134,17 @@ class Encoder:
             session,
         )
         grey = np.full((2, image_size, image_size, 3), 128, np.uint8)
-        lengths = np.linalg.norm(encoder.embed(grey), axis=1)
+        try:
+            embedded = encoder.embed(grey)
+        except MasslError:
+            raise
+        except Exception as error:  # as for the session
+            first = " ".join(str(error).split())[:160]
+            raise MasslError(f"{path} can't embed a picture: {first}; {_HOW}") from None
+        if embedded.shape != (2, dim):
+            found = list(embedded.shape)
+            raise MasslError(f"{path} doesn't fit the encoder contract: it gives {found} for [2, {dim}]; {_HOW}")
+        lengths = np.linalg.norm(embedded, axis=1)
         if not np.allclose(lengths, 1, atol=1e-2):
             raise MasslError(f"{path} doesn't fit the encoder contract: its embeddings are not of unit length; {_HOW}")
         return encoder
@@ -175,11 +197,23 @@ class Encoder:
 
     def embed(self, pixels: NDArray[np.uint8] | Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
         """Embeds prepared pictures: uint8 `[N, S, S, 3]` to float32 `[N, D]`, rows of unit length."""
-        return self.session.run(["embedding"], {"pixels": np.asarray(pixels)})[0]
+        return self._run("embedding", np.asarray(pixels))
 
     def embed_patches(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """The patch tokens of prepared pictures: uint8 `[N, S, S, 3]` to float32 `[N, h, w, D]`."""
-        return self.session.run(["patches"], {"pixels": np.asarray(pixels)})[0]
+        return self._run("patches", np.asarray(pixels))
+
+    def _run(self, output: str, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """An output for some pictures: fewer at a time where they don't fit into memory together."""
+        try:
+            return self.session.run([output], {"pixels": pixels})[0]
+        except Exception as error:
+            if not _out_of_memory(error):
+                raise
+        if len(pixels) > 1:
+            half = len(pixels) // 2
+            return np.concatenate([self._run(output, pixels[:half]), self._run(output, pixels[half:])])
+        raise _too_large(self.path)
 
 
 def _reads_other_files(model: bytes) -> bool:
@@ -201,9 +235,36 @@ def _reads_other_files(model: bytes) -> bool:
     return False
 
 
+def _out_of_memory(error: Exception) -> bool:
+    return isinstance(error, MemoryError) or any(words in str(error) for words in _NO_MEMORY)
+
+
+def _too_large(path: Path) -> MasslError:
+    return MasslError(
+        f"{path} asks for more than the {_memory() / 1e9:,.1f} GB of memory that are free, for a single picture; use a "
+        "smaller encoder, or one for smaller pictures"
+    )
+
+
+@functools.cache
+def _memory() -> int:
+    """Bytes that running encoders may take, all together: three quarters of what was free before the first.
+
+    Asked for more, ONNX Runtime refuses, where the system would end the whole process.
+    """
+    most = max(LEAST_MEMORY, available_memory() * 3 // 4)
+    place = onnxruntime.OrtMemoryInfo(
+        "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
+    )
+    onnxruntime.create_and_register_allocator(place, onnxruntime.OrtArenaCfg({"max_mem": most}))
+    return most
+
+
 def _session(path: Path, data: bytes, threads: int | None) -> Any:
+    _memory()
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # what fails is said by us
+    options.add_session_config_entry("session.use_env_allocators", "1")
     # By default idle threads wait in a busy loop, which takes the cores from the threads that decode meanwhile.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if threads:
@@ -213,6 +274,8 @@ def _session(path: Path, data: bytes, threads: int | None) -> Any:
     try:
         return onnxruntime.InferenceSession(data, options, providers=providers)
     except Exception as error:  # ONNX Runtime raises a class of its own for each status, with no common base
+        if _out_of_memory(error):
+            raise _too_large(path) from None
         if path.suffix in (".pt", ".pth"):
             raise MasslError(f"{path} is a checkpoint; make an encoder of it: massl export {path}") from None
         if path.suffix.lower() in SUFFIXES:
@@ -235,10 +298,14 @@ def _check_contract(path: Path, session: Any) -> tuple[int, int]:
         raise refuse(f"pixels is {kind} {shape}, not uint8 [N, S, S, 3]")
     if isinstance(shape[0], int) or not isinstance(shape[1], int):
         raise refuse(f"pixels is {shape}: N must be dynamic and S fixed")
+    if not 0 < shape[1] <= LARGEST_SIDE:
+        raise refuse(f"it takes pictures of {shape[1]:,} pixels a side, and {LARGEST_SIDE:,} is the most")
     outputs = {value.name: value for value in session.get_outputs()}
     if "embedding" not in outputs:
         raise refuse(f"its outputs are {', '.join(outputs)}, with no embedding among them")
     out = outputs["embedding"]
     if out.type != "tensor(float)" or len(out.shape) != 2 or not isinstance(out.shape[1], int):
         raise refuse(f"embedding is {out.type} {out.shape}, not float32 [N, D]")
+    if not 0 < out.shape[1] <= WIDEST:
+        raise refuse(f"its embeddings have {out.shape[1]:,} numbers, and {WIDEST:,} is the most")
     return shape[1], out.shape[1]

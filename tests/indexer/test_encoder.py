@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +62,67 @@ def model(
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
 
 
+def greedy(side: int, width: int, a_picture: bool) -> onnx.ModelProto:
+    """A network that makes `width` numbers on the way, and if `a_picture` that many for each picture."""
+    flow = [
+        helper.make_node("Cast", ["pixels"], ["x"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["x", "axes"], ["mean"], keepdims=0),
+        helper.make_node("ConstantOfShape", ["width"], ["row"]),
+        helper.make_node("ReduceSum", ["mean", "last"], ["first"], keepdims=1),
+        helper.make_node("Add", ["first" if a_picture else "one", "row"], ["wide"]),
+        helper.make_node("ReduceMax", ["wide", "last"], ["nothing"], keepdims=1),
+        helper.make_node("Add", ["mean", "nothing"], ["sum"]),
+        helper.make_node("LpNormalization", ["sum"], ["embedding"], axis=1, p=2),
+    ]
+    graph = helper.make_graph(
+        flow,
+        "g",
+        [helper.make_tensor_value_info("pixels", TensorProto.UINT8, ["N", side, side, 3])],
+        [helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["N", 3])],
+        [
+            helper.make_tensor("axes", TensorProto.INT64, [2], [1, 2]),
+            helper.make_tensor("last", TensorProto.INT64, [1], [1]),
+            helper.make_tensor("one", TensorProto.FLOAT, [1, 1], [1.0]),
+            helper.make_tensor("width", TensorProto.INT64, [2], [1, width]),
+        ],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+
+
+@pytest.mark.parametrize("a_picture", [True, False])
+def test_an_encoder_that_asks_for_more_memory_than_there_is_says_so(tmp_path: Path, a_picture: bool) -> None:
+    onnx.save(greedy(8, 10**12, a_picture), tmp_path / "greedy.onnx")
+    with pytest.raises(MasslError, match=r"greedy\.onnx asks for more than the .* GB of memory that are free.*smaller"):
+        Encoder.load(tmp_path / "greedy.onnx")
+
+
+def test_pictures_that_do_not_fit_into_memory_together_are_embedded_one_after_another(tmp_path: Path) -> None:
+    # In a process of its own, as the memory for encoders is laid down with the first.
+    onnx.save(greedy(8, 20_000_000, True), tmp_path / "large.onnx")  # 80 MB a picture, and as much again
+    code = (
+        "import sys, numpy as np, indexer.encoder as encoder; encoder.available_memory = lambda: 0; "
+        "encoder.LEAST_MEMORY = 500 << 20; made = encoder.Encoder.load(sys.argv[1], threads=1); "
+        "print(made.embed(np.full((8, 8, 8, 3), 9, np.uint8)).shape)"
+    )
+    ran = subprocess.run([sys.executable, "-c", code, tmp_path / "large.onnx"], capture_output=True, text=True)
+    assert (ran.stdout, ran.stderr) == ("(8, 3)\n", "")
+
+
+def test_embeddings_of_very_many_numbers_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(MasslError, match="its embeddings have 16,385 numbers, and 16,384 is the most"):
+        Encoder.load(write_encoder(tmp_path / "e.onnx", dim=16_385))
+
+
+@pytest.mark.parametrize("told", ["1000000000", "-5", "0", "9" * 5_000, "wide", "8193", ""])
+def test_a_resize_of_no_size_is_refused(tmp_path: Path, told: str) -> None:
+    made = onnx.load(write_encoder(tmp_path / "e.onnx"))
+    helper.set_model_props(made, {"massl.resize": told})
+    onnx.save(made, tmp_path / "e.onnx")
+    with pytest.raises(MasslError, match="not a number of pixels up to 8,192") as error:
+        Encoder.load(tmp_path / "e.onnx")
+    assert len(str(error.value)) < 200 + len(str(tmp_path))
+
+
 @pytest.mark.parametrize(
     ("made", "message"),
     [
@@ -69,6 +132,11 @@ def model(
         (model(TensorProto.UINT8, [4, 8, 8, 3], {"embedding": [4, 3]}), "N must be dynamic"),
         (model(TensorProto.UINT8, ["N", 8, 8, 3], {"logits": ["N", 3]}), "no embedding"),
         (model(TensorProto.UINT8, ["N", 8, 8, 3], {"embedding": ["N", 3]}), "not of unit length"),
+        (
+            model(TensorProto.UINT8, ["N", 60_000, 60_000, 3], {"embedding": ["N", 3]}),
+            "60,000 pixels a side, and 2,048",
+        ),
+        (model(TensorProto.UINT8, ["N", 0, 0, 3], {"embedding": ["N", 3]}), "0 pixels a side"),
     ],
 )
 def test_a_model_that_does_not_fit_says_what_does_not(tmp_path: Path, made: onnx.ModelProto, message: str) -> None:
