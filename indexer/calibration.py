@@ -13,7 +13,6 @@ from __future__ import annotations
 import functools
 import io
 import json
-import os
 import random
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,6 +26,8 @@ from indexer.ahead import ahead
 from indexer.catalog import READY, Catalog
 from indexer.encoder import Encoder
 from indexer.ladder import unit
+from indexer.paths import below, from_bytes
+from indexer.vectors import unpacked
 from massl.images import ImageError
 
 FEWEST = 8  # images, under which nothing can be told
@@ -188,10 +189,9 @@ def of_collection(root: Path, catalog: Catalog, encoder: Encoder) -> Calibration
             [BACKGROUND],
         )
     )
-    packed = np.frombuffer(b"".join(embedding for _, _, embedding in rows), np.float16)
-    vectors = unit(packed.reshape(len(rows), encoder.dim))
+    vectors = unit(unpacked(catalog, [embedding for _, _, embedding in rows], encoder.dim))
     known = json.loads(catalog.meta().get("calibration_looks", "{}"))
-    paths, names = [root / os.fsdecode(path) for _, path, _ in rows], [digest.hex() for digest, _, _ in rows]
+    paths, names = [below(root, from_bytes(path)) for _, path, _ in rows], [digest.hex() for digest, _, _ in rows]
     looks = Looks(paths, names, known, catalog.max_pixels)
     fitted = fit(vectors, looks, encoder)
     catalog.set_meta({"calibration_looks": json.dumps(looks.used)})

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import errno
+import functools
+import json
 import os
+import re
 import sqlite3
+import stat
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
+from indexer import schema
+from indexer.paths import from_bytes
 from massl.errors import MasslError
 from massl.images import MAX_PIXELS
 
@@ -82,8 +89,47 @@ _MIGRATIONS = {
         "CREATE INDEX images_by_state ON images (state, path, size, mtime_ns, ctime_ns)",
         "CREATE INDEX images_unembedded ON images (id) WHERE embedding IS NULL",
     ),
-    2: (*_CHANGES.strip().split(";\n"), "DELETE FROM meta WHERE key LIKE 'vectors_%'"),
+    2: (*schema.statements(_CHANGES), "DELETE FROM meta WHERE key LIKE 'vectors_%'"),
 }
+
+_BESIDE = ("", "-wal", "-shm", "-journal")  # what SQLite opens of a catalog, by the ending of its name
+_SUPER_JOURNAL = bytes.fromhex("d9d505f920a163d7")  # how a journal ends that names another one
+# What values of a column are, or of one that is called so; a join may have none.
+_KINDS: dict[str, set[type]] = {
+    "id": {int},
+    "image": {int},
+    "path": {bytes},
+    "size": {int},
+    "mtime_ns": {int},
+    "ctime_ns": {int},
+    "oldest": {int, type(None)},
+    "newest": {int, type(None)},
+    "hash": {bytes, type(None)},
+    "width": {int, type(None)},
+    "height": {int, type(None)},
+    "state": {str},
+    "reason": {str, type(None)},
+    "embedding": {bytes, type(None)},
+    "label": {str, type(None)},
+    "author": {str, type(None)},
+    "at": {str, type(None)},
+    "kind": {str},
+    "about": {str},
+}
+
+# What facts look like that are numbers, or name a file in the catalog's folder.
+_FACTS = {
+    "dim": "[1-9][0-9]{0,5}",
+    "encoder_sha256": "[0-9a-f]{64}",
+    "vectors_file": r"vectors[-0-9a-f]*\.faiss",
+    "map_file": r"map[-0-9a-f]*\.npz",
+    "max_pixels": "[0-9]{1,18}",
+    "readers_max_pixels": "[0-9]{1,18}",
+    "generation": "[0-9]{1,18}",
+    "moves": "[0-9]{1,18}",
+    "vectors_change": "[0-9]{1,18}",
+}
+_MOST_BYTES = 1 << 28  # of one value: a calibration's comparisons take a few million
 
 
 class Catalog:
@@ -112,7 +158,7 @@ class Catalog:
             with closing(sqlite3.connect(temporary, isolation_level=None)) as connection:
                 connection.execute("BEGIN")
                 # A statement at a time: executescript would commit before the meta rows are in.
-                for statement in (_SCHEMA + _CHANGES).split(";\n"):
+                for statement in schema.statements(_SCHEMA + _CHANGES):
                     connection.execute(statement)
                 connection.execute(f"PRAGMA user_version = {VERSION}")
                 connection.executemany("INSERT INTO meta VALUES (?, ?)", meta.items())
@@ -130,14 +176,10 @@ class Catalog:
         """Opens an existing catalog, and brings one of an earlier format to today's.
 
         Raises:
-            MasslError: missing, damaged, or written by a newer version.
+            MasslError: missing, damaged, written by a newer version, or not made by massl.
         """
         catalog = cls(path)
         ((version,),) = catalog.read("PRAGMA user_version")
-        if version < 1:
-            raise catalog._damaged("it holds no version")
-        if version > VERSION:
-            raise MasslError(f"{path} was written by a newer version of massl (format {version}); update massl")
         if version < VERSION and catalog.can_be_written():
             catalog._migrate()
         return catalog
@@ -176,7 +218,14 @@ class Catalog:
             MasslError: the file is damaged, or the disk it lies on is full or gone.
         """
         with self._explained():
-            return iter(self._connection().execute(query, tuple(values)).fetchall())
+            cursor = self._connection().execute(query, tuple(values))
+            rows = cursor.fetchall()
+        for place, (name, *_) in enumerate(cursor.description or ()):
+            # SQLite keeps a value of any kind in any column.
+            kinds = _KINDS.get(name)
+            if kinds and not {type(row[place]) for row in rows} <= kinds:
+                raise self.damaged(f"one {name} is of another kind")
+        return iter(rows)
 
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
@@ -213,8 +262,16 @@ class Catalog:
                 connection.close()
 
     def meta(self) -> dict[str, str]:
-        """All of the collection's own facts: encoder, schema, cache."""
-        return dict(self.read("SELECT key, value FROM meta"))
+        """All of the collection's own facts: encoder, schema, cache.
+
+        Raises:
+            MasslError: one that names a file or is a number doesn't look so.
+        """
+        facts = dict(self.read("SELECT key, value FROM meta"))
+        for key, value in facts.items():
+            if not isinstance(value, str) or not re.fullmatch(_FACTS.get(key, "(?s:.*)"), value):
+                raise self.damaged(f"its {key} can't be {str(value)[:40]!r}")
+        return facts
 
     @property
     def max_pixels(self) -> int:
@@ -236,7 +293,7 @@ class Catalog:
         for part in in_parts(images):
             marks = ", ".join("?" * len(part))
             query = f"SELECT id, path FROM images WHERE {READY} AND id IN ({marks})"
-            paths |= {identity: os.fsdecode(path) for identity, path in self.read(query, part)}
+            paths |= {identity: from_bytes(path) for identity, path in self.read(query, part)}
         try:
             return [paths[int(image)] for image in images]
         except KeyError:
@@ -270,9 +327,12 @@ class Catalog:
         if connection is not None and self._local.identity != identity and not connection.in_transaction:
             connection.close()
             connection = None
+        if connection is not None and not connection.in_transaction:
+            self._check_again(connection)
         if connection is None:
             connection = self._connect(opening)
             self._local.identity = identity
+            (self._local.cookie,) = connection.execute("PRAGMA schema_version").fetchone()
             # Every commit survives a kill of the process; only a power cut can take the last ones, never the file.
             connection.execute("PRAGMA synchronous = NORMAL")
             connection.execute("PRAGMA foreign_keys = ON")
@@ -291,6 +351,12 @@ class Catalog:
         return self.path.with_name(self.path.name + ending)
 
     def _connect(self, opening: str, check_same_thread: bool = True) -> sqlite3.Connection:
+        """Opens the file and makes sure that it is a catalog of ours before it does anything of its own.
+
+        Raises:
+            MasslError: it isn't.
+        """
+        self._check_files()
         connection = sqlite3.connect(
             f"{self.path.resolve().as_uri()}?{opening}" if opening else self.path,
             uri=bool(opening),
@@ -298,9 +364,49 @@ class Catalog:
             timeout=30,
             check_same_thread=check_same_thread,
         )
-        if not opening:
-            connection.execute("PRAGMA journal_mode = WAL")
+        try:
+            _distrust(connection)
+            self._check_schema(connection)
+            if not opening:
+                connection.execute("PRAGMA journal_mode = WAL")
+        except BaseException:
+            connection.close()
+            raise
         return connection
+
+    def _check_files(self) -> None:
+        """Refuses what SQLite would write, or delete, outside the catalog's own files.
+
+        It follows links, also that of a log. And it deletes the file that a journal names as the one above it, as it
+        does for several databases that are written at once; ours never are.
+        """
+        for ending in _BESIDE:
+            path = self._beside(ending)
+            with suppress(OSError):
+                if not stat.S_ISREG(path.lstat().st_mode):
+                    raise self._foreign(f"{path.name} is a link, or no ordinary file")
+        with suppress(OSError), self._beside("-journal").open("rb") as journal:
+            length = journal.seek(0, os.SEEK_END)
+            journal.seek(max(0, length - len(_SUPER_JOURNAL)))
+            if journal.read() == _SUPER_JOURNAL:
+                raise self._foreign("its journal names another file")
+
+    def _check_schema(self, connection: sqlite3.Connection) -> None:
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        if version < 1:
+            raise self.damaged("it holds no version")
+        if version > VERSION:
+            raise MasslError(f"{self.path} was written by a newer version of massl (format {version}); update massl")
+        found = schema.difference(schema.of(connection), _schema_of(version))
+        if found:
+            raise self._foreign(found)
+
+    def _check_again(self, connection: sqlite3.Connection) -> None:
+        """Compares the schema anew if somebody changed it: another version of massl, or whoever means ill."""
+        (cookie,) = connection.execute("PRAGMA schema_version").fetchone()
+        if cookie != self._local.cookie:
+            self._check_schema(connection)
+            self._local.cookie = cookie
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
@@ -316,8 +422,8 @@ class Catalog:
     def _trouble(self, error: sqlite3.Error) -> MasslError | None:
         """What to say of an error of SQLite's; None if neither the file nor the disk is to blame."""
         code = _code(error)
-        if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-            return self._damaged(str(error))
+        if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or "decode to UTF-8" in str(error):
+            return self.damaged(str(error))
         if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             return MasslError(f"{self.path} is being written by another process; try again in a moment")
         if code == sqlite3.SQLITE_PROTOCOL:
@@ -331,16 +437,56 @@ class Catalog:
             return cannot_write(self.path.parent, error)
         return None
 
-    def _damaged(self, detail: str) -> MasslError:
+    def _foreign(self, detail: str) -> MasslError:
+        return MasslError(
+            f"{self.path} is not as massl makes it ({detail}), so nothing of it was used; if the folder came from "
+            f"somebody else move {self.path.parent} away and run `massl index` again"
+        )
+
+    def damaged(self, detail: str) -> MasslError:
+        """What to say where it holds what it can't hold."""
         return MasslError(
             f"{self.path} is damaged ({detail}); move the folder {self.path.parent} away, keep it as it holds your "
             "labels, and run `massl index` again"
         )
 
 
+@functools.cache
+def _schema_of(version: int) -> schema.Schema:
+    return schema.of_format(version, _MIGRATIONS)
+
+
+def _distrust(connection: sqlite3.Connection) -> None:
+    """Has SQLite take the file for one that somebody may have made to do harm."""
+    connection.execute("PRAGMA trusted_schema = OFF")
+    connection.execute("PRAGMA cell_size_check = ON")
+    connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _MOST_BYTES)
+    connection.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
+    if sys.version_info >= (3, 12):
+        connection.setconfig(sqlite3.SQLITE_DBCONFIG_DEFENSIVE, True)
+        connection.setconfig(sqlite3.SQLITE_DBCONFIG_ENABLE_VIEW, False)
+
+
 def to_bytes(path: str) -> bytes:
-    """A path as the catalog stores it."""
+    """A path as the catalog stores it; see `indexer.paths.from_bytes` for the reverse."""
     return os.fsencode(path)
+
+
+def name_list(stored: object) -> list[str]:
+    """A list of names that the catalog keeps as one fact.
+
+    Raises:
+        MasslError: it is none.
+    """
+    try:
+        found = json.loads(str(stored))
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, list) or not all(isinstance(name, str) for name in found):
+        raise MasslError(
+            f"the index is damaged: {str(stored)[:40]!r} is no list of names; move it away and make it anew"
+        )
+    return found
 
 
 def in_parts(images: Sequence[int]) -> Iterator[list[int]]:

@@ -38,7 +38,7 @@ from indexer import (
     trained,
 )
 from indexer.calibration import Calibration
-from indexer.catalog import READY, now, to_bytes
+from indexer.catalog import READY, name_list, now, to_bytes
 from indexer.classify import Classification, Classifier
 from indexer.comparing import Beside, Comparison
 from indexer.drift import Drift
@@ -58,6 +58,7 @@ from indexer.labels import Label
 from indexer.ladder import MARGIN, Ladder, Measured, nearest, unit
 from indexer.learning import LearningCurve
 from indexer.map import CollectionMap
+from indexer.paths import below, from_bytes
 from indexer.query import Query, Ranking, Result
 from indexer.suspects import Suspect
 from indexer.trained import Trained
@@ -194,12 +195,12 @@ class Collection:
     @property
     def exclude(self) -> tuple[str, ...]:
         """Patterns of files and folders that are left out; see `massl.scan.walk`."""
-        return tuple(json.loads(self.catalog.meta().get("exclude", "[]")))
+        return tuple(name_list(self.catalog.meta().get("exclude", "[]")))
 
     @property
     def include(self) -> tuple[str, ...]:
         """Patterns of what would be left out, as hidden or made by a system, and is not; see `massl.scan.walk`."""
-        return tuple(json.loads(self.catalog.meta().get("include", "[]")))
+        return tuple(name_list(self.catalog.meta().get("include", "[]")))
 
     @property
     def max_pixels(self) -> int:
@@ -381,7 +382,7 @@ class Collection:
         rows = self.catalog.read(
             "SELECT id, path FROM images WHERE state = 'ready' ORDER BY path LIMIT ? OFFSET ?", [limit, offset]
         )
-        return [(identity, os.fsdecode(path)) for identity, path in rows]
+        return [(identity, from_bytes(path)) for identity, path in rows]
 
     def identity(self) -> str:
         """Another text once the index was deleted and made again: its numbers then mean other images."""
@@ -408,7 +409,7 @@ class Collection:
         row = next(self.catalog.read(f"SELECT path, hash FROM images WHERE id = ? AND {READY}", [image]), None)
         if row is None:
             return None
-        return thumbnails.make(self.root / os.fsdecode(row[0]), row[1].hex(), self.folder, self.max_pixels, side)
+        return thumbnails.make(below(self.root, from_bytes(row[0])), row[1].hex(), self.folder, self.max_pixels, side)
 
     # Labels -------------------------------------------------------------------------------------------------------
 

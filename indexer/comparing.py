@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 from collections import Counter
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from indexer.catalog import READY, Catalog
 from indexer.encoder import Encoder
 from indexer.labelled import embed_paths
 from indexer.ladder import unit
+from indexer.paths import from_bytes
 from indexer.vectors import CatalogVectors
 from massl.errors import MasslError
 
@@ -156,9 +156,7 @@ def change(root: Path, catalog: Catalog, other: Encoder, report: Report, count: 
     if len(drawn) < FEWEST_SEEN:
         return None
     marks = ", ".join(map(str, drawn.tolist()))
-    paths = [
-        os.fsdecode(path) for (path,) in catalog.read(f"SELECT path FROM images WHERE id IN ({marks}) ORDER BY id")
-    ]
+    paths = [from_bytes(path) for (path,) in catalog.read(f"SELECT path FROM images WHERE id IN ({marks}) ORDER BY id")]
     if len(paths) < len(drawn):
         raise MasslError("pictures came or went meanwhile; compare again")
     ours, theirs, kept = _embedded(root, catalog, drawn, paths, other, report)
@@ -183,7 +181,7 @@ def _labelled(catalog: Catalog, most: int) -> list[tuple[int, str, str]]:
         "SELECT images.id, path, label FROM labels JOIN images ON images.id = labels.image "
         f"WHERE {READY} AND embedding IS NOT NULL ORDER BY hash, path"
     )
-    labelled = [(image, os.fsdecode(path), label) for image, path, label in rows]
+    labelled = [(image, from_bytes(path), label) for image, path, label in rows]
     if len(labelled) > most:
         labelled = random.Random(0).sample(labelled, most)
     counts = Counter(label for *_, label in labelled)

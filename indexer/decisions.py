@@ -6,6 +6,7 @@ Decisions are about contents: they outlast moves, and end when a file's content 
 from __future__ import annotations
 
 import hashlib
+import re
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from massl.errors import MasslError
 
 DISTINCT = "distinct"  # of two images that are to be kept both
 CHOSEN = "chosen"  # of an image that is to be kept in place of its duplicates
+_ABOUT = {DISTINCT: re.compile("[0-9]{1,18} [0-9a-f]{16}"), CHOSEN: re.compile("[0-9a-f]{16}")}
 
 
 @dataclass(frozen=True)
@@ -137,7 +139,10 @@ def hashes_of(catalog: Catalog, images: Iterable[int]) -> dict[int, bytes]:
 
 def _rows(catalog: Catalog) -> list[tuple[int, str, str]]:
     query = "SELECT image, kind, about FROM decisions WHERE kind IN (?, ?) ORDER BY image, kind, about"
-    return [(image, kind, about) for image, kind, about in catalog.read(query, [DISTINCT, CHOSEN])]
+    rows = [(image, kind, about) for image, kind, about in catalog.read(query, [DISTINCT, CHOSEN])]
+    if not all(_ABOUT[kind].fullmatch(about) for _, kind, about in rows):
+        raise catalog.damaged("a decision about duplicates can't be read")
+    return rows
 
 
 def _delete(connection: sqlite3.Connection, rows: Iterable[tuple[int, str, str]]) -> None:

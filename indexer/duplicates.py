@@ -29,6 +29,7 @@ from indexer.decisions import Decided, decided, hashes_of
 from indexer.facts import is_unchanged
 from indexer.filters import Filter
 from indexer.ladder import unit
+from indexer.paths import below, from_bytes
 from indexer.vectors import CatalogVectors, VectorIndex, VectorSource
 from massl.tables import csv_text
 
@@ -158,7 +159,7 @@ def find(
     contents = sorted(copies)  # by hash: an order that no renaming changes
     position = {content: place for place, content in enumerate(contents)}
     pairs: dict[tuple[int, int], float] = {}
-    paths = [root / os.fsdecode(copies[c][0].path) for c in contents]
+    paths = [below(root, from_bytes(copies[c][0].path)) for c in contents]
     looks = Looks(paths, [c.hex() for c in contents], {}, catalog.max_pixels)
     chance: NDArray[np.float64] = np.empty(0)
     compared = 0
@@ -184,7 +185,7 @@ def find(
     def described(files: list[tuple[_File, str, float]]) -> tuple[Duplicate, ...]:
         return tuple(
             Duplicate(
-                file.image, os.fsdecode(file.path), kind, score,
+                file.image, from_bytes(file.path), kind, score,
                 _expected(score, chance, max(1, compared)) if kind == "near" else 0.0,
                 file.size, file.width, file.height, file.mtime_ns, file.chosen,
             )
@@ -399,7 +400,7 @@ def _drop_stale(root: Path, copies: dict[Place, list[_File]], of: Iterable[Place
         there = []
         for file in copies[place]:
             with contextlib.suppress(OSError):
-                path = root / os.fsdecode(file.path)
+                path = below(root, from_bytes(file.path))
                 state = path.stat()
                 if is_unchanged(state, file.size, file.mtime_ns):
                     there.append((replace(file, link=path.is_symlink()), state))
@@ -426,6 +427,8 @@ def _by_content(catalog: Catalog, under: str | None, embedded: bool) -> dict[byt
     if embedded:
         query += " AND embedding IS NOT NULL"
     for row in catalog.read(query, values):
+        if None in row:
+            raise catalog.damaged("an image has no hash or no size")
         file = _File(*row)
         found.setdefault(file.hash, []).append(file)
     return found
@@ -468,7 +471,7 @@ def _settled(
         return ()
     keep = next((item for item in group if item.chosen), group[0])
     names = [hashes[item.image].hex() for item in group]
-    looks = Looks([root / item.path for item in group], names, {}, max_pixels)
+    looks = Looks([below(root, item.path) for item in group], names, {}, max_pixels)
     rest = []
     for place, item in enumerate(group):
         one, other = hashes[keep.image], hashes[item.image]
@@ -496,7 +499,7 @@ def described(catalog: Catalog, groups: Sequence[Sequence[int]]) -> list[tuple[D
         rows |= {row[0]: row[1:] for row in catalog.read(query.format(", ".join("?" * len(part))), part)}
     return [
         tuple(
-            Duplicate(image, os.fsdecode(path), "keep", 1.0, 0.0, *facts)
+            Duplicate(image, from_bytes(path), "keep", 1.0, 0.0, *facts)
             for image, (path, *facts) in ((image, rows[image]) for image in group)
         )
         for group in groups

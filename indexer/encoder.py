@@ -267,6 +267,8 @@ def _session(path: Path, data: bytes, threads: int | None) -> Any:
     options.add_session_config_entry("session.use_env_allocators", "1")
     # By default idle threads wait in a busy loop, which takes the cores from the threads that decode meanwhile.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # Without it a file of ONNX Runtime's own form would be run as well, into which the look for other files can't see.
+    options.add_session_config_entry("session.load_model_format", "ONNX")
     if threads:
         options.intra_op_num_threads = threads
     available = onnxruntime.get_available_providers()

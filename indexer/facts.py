@@ -11,6 +11,7 @@ from typing import Literal
 
 from indexer.catalog import READY, Catalog
 from indexer.filters import modified
+from indexer.paths import below, from_bytes
 from massl.errors import MasslError
 from massl.scan import storable
 
@@ -54,8 +55,10 @@ def facts(catalog: Catalog, image: int) -> Facts:
         [image],
     )
     for path, content, size, mtime_ns, width, height, label, author in rows:
+        if content is None:
+            raise catalog.damaged("an image has no hash")
         changed = None if mtime_ns == -1 else modified(mtime_ns)
-        return Facts(image, os.fsdecode(path), content.hex(), size, changed, width, height, label, author)
+        return Facts(image, from_bytes(path), content.hex(), size, changed, width, height, label, author)
     raise MasslError("this picture is no longer in the collection; look at it afresh")
 
 
@@ -67,7 +70,7 @@ def file_state(catalog: Catalog, root: Path, image: int) -> Literal["there", "go
     """
     (path,) = catalog.paths_of([image])
     try:
-        found = (root / path).stat()
+        found = below(root, path).stat()
     except OSError:
         return "gone"
     ((size, mtime_ns),) = catalog.read("SELECT size, mtime_ns FROM images WHERE id = ?", [image])

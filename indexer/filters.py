@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import posixpath
 import re
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from indexer.catalog import READY, Catalog, to_bytes
 from indexer.labels import counts as label_counts
+from indexer.paths import from_bytes
 from massl.errors import MasslError
 
 _UNKNOWN = -1  # of a file's time of modification, in the catalog
@@ -114,7 +114,7 @@ def in_order(catalog: Catalog, wanted: Filter, after: str = "", limit: int = 100
         f"WHERE {where} AND path > ? ORDER BY path LIMIT ?",
         [*values, to_bytes(after), limit],
     )
-    return [(image, os.fsdecode(path), label) for image, path, label in rows]
+    return [(image, from_bytes(path), label) for image, path, label in rows]
 
 
 def exists(catalog: Catalog, wanted: Filter) -> bool:
@@ -134,7 +134,7 @@ def folders(catalog: Catalog) -> dict[str, int]:
     """Every folder that holds images, itself or further below, with how many; by path, relative to the root."""
     found: dict[str, int] = {}
     for (path,) in catalog.read("SELECT path FROM images WHERE state = 'ready' ORDER BY path"):
-        for parent in _above(os.fsdecode(path)):
+        for parent in _above(from_bytes(path)):
             found[parent] = found.get(parent, 0) + 1
     return found
 
@@ -151,7 +151,8 @@ class Outline:
 def dates(catalog: Catalog) -> tuple[date | None, date | None]:
     """The days on which the oldest and the newest file were last modified."""
     ((first, last),) = catalog.read(
-        f"SELECT min(mtime_ns), max(mtime_ns) FROM images WHERE state = 'ready' AND mtime_ns <> {_UNKNOWN}"
+        "SELECT min(mtime_ns) AS oldest, max(mtime_ns) AS newest FROM images "
+        f"WHERE state = 'ready' AND mtime_ns <> {_UNKNOWN}"
     )
     return (None, None) if first is None else (modified(first).date(), modified(last).date())
 

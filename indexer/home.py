@@ -199,7 +199,38 @@ def _path(text: str) -> str:
 
 
 def _folder(root: Path, index_dir: Path | str | None) -> Path:
-    return Path(index_dir) if index_dir else root / ".massl"
+    """Where the index lies, after a look at it: whoever made it may have put links there that lead to other files.
+
+    Raises:
+        MasslError: something in it is no ordinary file or folder; or it is itself a link that nobody named.
+    """
+    folder = Path(index_dir) if index_dir else root / ".massl"
+    own = os.path.join(os.path.realpath(root), ".massl")
+    if not index_dir and os.path.lexists(folder) and os.path.realpath(folder) != own:
+        raise MasslError(
+            f"{folder} is a link, and may lead into somebody's own folder; if you made it, name "
+            f"{os.path.realpath(folder)} with --index-dir"
+        )
+    check_no_links(folder)
+    return folder
+
+
+def check_no_links(folder: Path) -> None:
+    """Refuses a folder in which writing a file could write another one, or reading it never end.
+
+    Raises:
+        MasslError: it holds a link, a pipe or a device.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if not (entry.is_file(follow_symlinks=False) or entry.is_dir(follow_symlinks=False)):
+                    raise MasslError(
+                        f"{Path(entry.path)} is a link, or no ordinary file, which massl never makes there: nothing of "
+                        "it was used; remove it and try again"
+                    )
+    except OSError:
+        return  # there is none yet, or it can't be listed, which whoever opens it will say
 
 
 def _copy(folder: Path, sha256: str) -> Path:

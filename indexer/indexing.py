@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import sqlite3
 import time
 from collections import Counter
@@ -22,6 +21,7 @@ from indexer.ahead import ahead
 from indexer.catalog import Catalog, in_parts, parts, to_bytes
 from indexer.changes import Changes, Row, Todo, compare
 from indexer.encoder import Embeds, Encoder
+from indexer.paths import from_bytes
 from massl import raw
 from massl.images import MAX_PIXELS, ImageError, TooLarge, decode, read_bytes
 from massl.limits import PixelBudget
@@ -126,7 +126,7 @@ def update(
 def skipped_files(catalog: Catalog) -> list[Skipped]:
     """Every file and folder that is passed over at present, by path."""
     rows = catalog.read("SELECT path, reason FROM images WHERE state = 'skipped' ORDER BY path")
-    return [Skipped(os.fsdecode(path), reason) for path, reason in rows]
+    return [Skipped(from_bytes(path), reason) for path, reason in rows]
 
 
 def _look_again_if_readers_changed(catalog: Catalog, max_pixels: int) -> None:

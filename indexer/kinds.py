@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 
 from indexer.catalog import Catalog
 from indexer.labels import by_image, classes
+from indexer.paths import from_bytes
 
 OTHERS, NONE = 254, 255  # of a kind beyond those that have a name; of none
 
@@ -72,7 +72,7 @@ def by_label(catalog: Catalog, ids: NDArray[np.int64], most: int) -> Kinds:
 def by_folder(catalog: Catalog, ids: NDArray[np.int64], most: int) -> Kinds:
     """Kinds of these images by folder, relative to the root: the first folders in which they differ."""
     paths = dict(catalog.read("SELECT id, path FROM images WHERE state = 'ready'"))
-    folders = [os.fsdecode(paths[image]).split("/")[:-1] if image in paths else None for image in ids.tolist()]
+    folders = [from_bytes(paths[image]).split("/")[:-1] if image in paths else None for image in ids.tolist()]
     known = [folder for folder in folders if folder is not None]
     first, last = min(known, default=[]), max(known, default=[])  # what these two share, all in between share
     shared = next((at for at, pair in enumerate(zip(first, last, strict=False)) if pair[0] != pair[1]), len(first))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from indexer.catalog import READY, Catalog, in_parts, now
+from indexer.catalog import READY, Catalog, in_parts, name_list, now
+from indexer.paths import from_bytes
 from massl import scan
 from massl.errors import MasslError
 
@@ -95,7 +95,7 @@ def _note_classes(connection: sqlite3.Connection, before: Iterable[str], given: 
 def _noted_classes(read: Callable[[str], Iterable[tuple[str]]]) -> list[str]:
     """In the order in which they came; of a catalog from before that was remembered, by the time of their labels."""
     for (noted,) in read("SELECT value FROM meta WHERE key = 'classes'"):
-        return json.loads(noted)
+        return name_list(noted)
     return [name for (name,) in read("SELECT label FROM labels GROUP BY label ORDER BY min(at), label")]
 
 
@@ -117,7 +117,7 @@ def every(catalog: Catalog) -> list[Label]:
     rows = catalog.read(
         f"SELECT path, label, author, at FROM labels JOIN images ON images.id = image WHERE {READY} ORDER BY path"
     )
-    return [Label(os.fsdecode(path), *rest) for path, *rest in rows]
+    return [Label(from_bytes(path), *rest) for path, *rest in rows]
 
 
 def system_folders(catalog: Catalog) -> set[str]:
@@ -125,7 +125,7 @@ def system_folders(catalog: Catalog) -> set[str]:
     rows = catalog.read(
         f"SELECT path FROM images WHERE {READY} AND id IN (SELECT image FROM labels UNION SELECT image FROM decisions)"
     )
-    return {name for (path,) in rows for name in scan.system_folders(os.fsdecode(path))}
+    return {name for (path,) in rows for name in scan.system_folders(from_bytes(path))}
 
 
 def counts(catalog: Catalog) -> dict[str, int]:
@@ -170,7 +170,7 @@ def beside_paths(catalog: Catalog, images: Sequence[int]) -> dict[int, tuple[str
             f"WHERE {READY} AND images.id IN ({marks})",
             part,
         )
-        found |= {image: (os.fsdecode(path), label) for image, path, label in rows}
+        found |= {image: (from_bytes(path), label) for image, path, label in rows}
     return found
 
 

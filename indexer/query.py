@@ -16,6 +16,8 @@ from indexer.calibration import Calibration
 from indexer.catalog import READY, Catalog, in_parts
 from indexer.encoder import Encoder
 from indexer.ladder import unit
+from indexer.paths import below
+from indexer.vectors import unpacked
 from massl.errors import MasslError
 from massl.images import MAX_PIXELS, ImageError, decode, read_bytes
 
@@ -129,7 +131,7 @@ def with_content(query: Query, catalog: Catalog, root: Path) -> Query:
     if query.data is not None:
         return query
     (path,) = catalog.paths_of([query.image or 0])
-    return replace(Query.of_file(root / path, query.weight, query.crop), image=query.image, name=path)
+    return replace(Query.of_file(below(root, path), query.weight, query.crop), image=query.image, name=path)
 
 
 def stored(catalog: Catalog, image: int | None) -> NDArray[np.float32]:
@@ -140,7 +142,7 @@ def stored(catalog: Catalog, image: int | None) -> NDArray[np.float32]:
     """
     rows = catalog.read(f"SELECT embedding FROM images WHERE id = ? AND {READY} AND embedding IS NOT NULL", [image])
     for (embedding,) in rows:
-        return np.frombuffer(embedding, np.float16).astype(np.float32)
+        return unpacked(catalog, [embedding], int(catalog.meta()["dim"]))[0].astype(np.float32)
     raise MasslError("that image is no longer in the collection; search again from another one")
 
 
@@ -177,7 +179,7 @@ def ranked(
             f"SELECT id, embedding FROM images WHERE {READY} AND embedding IS NOT NULL AND id IN ({marks})",
             part,
         )
-    packed = np.frombuffer(b"".join(embedding for _, embedding in found), np.float16).reshape(len(found), len(target))
+    packed = unpacked(catalog, [embedding for _, embedding in found], len(target))
     scores = unit(packed) @ target
     order = np.argsort(-scores, kind="stable")
     return np.fromiter((image for image, _ in found), np.int64, len(found))[order], scores[order]

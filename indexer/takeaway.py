@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from urllib.parse import quote
 
 from indexer.catalog import READY, Catalog, in_parts
 from indexer.labels import PREDICTED
+from indexer.paths import from_bytes
 from massl.errors import MasslError
 from massl.tables import csv_text, is_formula
 
@@ -41,7 +41,7 @@ def rows(catalog: Catalog, predictions: Iterable[tuple[int, str, float]] = ()) -
     """Every labelled image, and those of `predictions` (id, label, probability) that have none, by path."""
     query = f"SELECT path, label, author, at, width, height FROM labels JOIN images ON images.id = image WHERE {READY}"
     found = {
-        os.fsdecode(path): Row(os.fsdecode(path), label, author, at, None, width or 0, height or 0)
+        from_bytes(path): Row(from_bytes(path), label, author, at, None, width or 0, height or 0)
         for path, label, author, at, width, height in catalog.read(query)
     }
     guesses = {image: (label, probability) for image, label, probability in predictions}
@@ -50,7 +50,7 @@ def rows(catalog: Catalog, predictions: Iterable[tuple[int, str, float]] = ()) -
         query = f"SELECT id, path, width, height FROM images WHERE {READY} AND id IN ({marks})"
         for image, path, width, height in catalog.read(query, part):
             label, probability = guesses[image]
-            name = os.fsdecode(path)
+            name = from_bytes(path)
             found.setdefault(name, Row(name, label, PREDICTED, "", probability, width or 0, height or 0))
     return [found[path] for path in sorted(found)]
 

@@ -20,6 +20,8 @@ def make(original: Path, digest: str, folder: Path, max_pixels: int = MAX_PIXELS
     longer of that content (changed, or another that took its name), or nothing can be written.
     """
     path = folder / THUMBNAILS / digest[:2] / (f"{digest}.webp" if side == SIDE else f"{digest}-{side}.webp")
+    if path.is_symlink() or path.parent.is_symlink():  # we make none: it would be written, and served, through it
+        return None
     if path.exists():
         return path
     try:

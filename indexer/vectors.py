@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -151,8 +151,24 @@ class CatalogVectors:
 
     def _unpack(self, rows: list[tuple[int, bytes]]) -> tuple[NDArray[np.int64], NDArray[np.float16]]:
         ids = np.fromiter((identity for identity, _ in rows), np.int64, len(rows))
-        packed = np.frombuffer(b"".join(embedding for _, embedding in rows), np.float16)
-        return ids, packed.reshape(len(rows), self.dim)
+        if len(ids) and not 0 <= ids.min() <= ids.max() <= _LAST:
+            raise self._catalog.damaged("an image's number is out of all range")
+        return ids, unpacked(self._catalog, [embedding for _, embedding in rows], self.dim)
 
 
+def unpacked(catalog: Catalog, embeddings: Sequence[bytes], dim: int) -> NDArray[np.float16]:
+    """Embeddings as a catalog keeps them to float16 `[n, dim]`.
+
+    Raises:
+        MasslError: one is of another length, or holds what is no number.
+    """
+    if not {len(embedding) for embedding in embeddings} <= {2 * dim}:
+        raise catalog.damaged(f"an embedding doesn't have {dim} numbers")
+    packed = np.frombuffer(b"".join(embeddings), np.float16).reshape(len(embeddings), dim)
+    if not np.isfinite(packed).all():
+        raise catalog.damaged("an embedding holds what is no number")
+    return packed
+
+
+_LAST = (1 << 31) - 1  # the largest id: a filtered search keeps a table of all up to the last
 _SEARCHABLE = f"{READY} AND embedding IS NOT NULL"

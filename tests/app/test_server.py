@@ -250,7 +250,7 @@ def test_a_step_that_cannot_be_undone_now_can_be_later(unlabelled: Collection, t
     unlabelled.add_labels("old", [first], "cli")
     find.do(session, {"do": "label", "images": [first, second], "label": "new"})
     with unlabelled.catalog.writing() as connection:
-        connection.execute("CREATE TRIGGER full BEFORE INSERT ON labels BEGIN SELECT RAISE(ABORT, 'disk is full'); END")
+        connection.execute("CREATE TEMP TRIGGER full BEFORE INSERT ON labels BEGIN SELECT RAISE(ABORT, 'full'); END")
     try:
         screen = find.do(session, {"do": "undo"})
     finally:

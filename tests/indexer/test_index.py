@@ -7,6 +7,7 @@ import fcntl
 import os
 import shutil
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import faiss
@@ -22,6 +23,7 @@ from indexer.index import CollectionIndex
 from indexer.ladder import Ladder, Measured, unit
 from indexer.vectors import Engine, Preparing, VectorIndex, VectorSource
 from massl.errors import MasslError
+from tests.indexer.former import write_as_format
 from tests.indexer.vectors import SMALL_STEPS, NumpyEngine, clustered
 
 DIM = 24
@@ -257,13 +259,9 @@ def test_a_faiss_that_can_not_map_reads_the_file(tmp_path: Path, monkeypatch: py
 
 def test_a_catalog_that_notes_no_changes_is_brought_up_to_date(tmp_path: Path) -> None:
     catalog_of(tmp_path, 50).close()
-    old = sqlite3.connect(tmp_path / "catalog.sqlite")
-    old.executescript(
-        "DROP TRIGGER image_added; DROP TRIGGER image_changed; DROP TRIGGER image_deleted; DROP TABLE changes;"
-        "INSERT INTO meta VALUES ('vectors_file', 'vectors-1.faiss'), ('vectors_generation', '0'); "
-        "PRAGMA user_version = 2"
-    )
-    old.close()
+    with closing(sqlite3.connect(tmp_path / "catalog.sqlite", isolation_level=None)) as old:
+        old.execute("INSERT INTO meta VALUES ('vectors_file', 'vectors-0.faiss'), ('vectors_generation', '0')")
+    write_as_format(tmp_path / "catalog.sqlite", 2)
     catalog = Catalog.open(tmp_path / "catalog.sqlite")
     index = CollectionIndex(catalog, tmp_path, SMALL_STEPS)
     check(catalog, index)

@@ -20,6 +20,7 @@ from indexer import Collection, Encoder, Query
 from indexer.catalog import VERSION
 from indexer.indexing import BATCH, Progress
 from massl.errors import MasslError
+from tests.indexer.former import write_as_format
 from tests.indexer.test_changes import assert_same_answers
 from tests.indexer.tiny import picture, write_encoder
 
@@ -156,20 +157,13 @@ def test_a_vectors_file_with_any_byte_flipped_is_noticed_and_rebuilt(folder: Pat
         assert file.read_bytes() != damaged
 
 
-def test_an_index_of_the_first_format_is_brought_along(folder: Path, tiny_encoder: Encoder) -> None:
+@pytest.mark.parametrize("version", [1, 2, 3])
+def test_an_index_of_an_earlier_format_is_brought_along(folder: Path, tiny_encoder: Encoder, version: int) -> None:
     collection = Collection.create(folder, tiny_encoder)
     collection.update()
     collection.add_labels("a", [1], "me")
-    with collection.catalog.writing() as connection:  # as the first format was
-        connection.execute("DROP INDEX images_unembedded")
-        connection.execute("DROP INDEX images_by_state")
-        for name in ("image_added", "image_changed", "image_deleted"):
-            connection.execute(f"DROP TRIGGER {name}")
-        connection.execute("DROP TABLE changes")
-        connection.execute("ALTER TABLE images DROP COLUMN ctime_ns")
-        connection.execute("CREATE INDEX images_by_state ON images (state, path, size, mtime_ns)")
-        connection.execute("PRAGMA user_version = 1")
     collection.catalog.close()
+    write_as_format(collection.catalog.path, version)
     migrated = Collection.open(folder)
     report = migrated.update()
     assert (report.unchanged, report.embedded, len(migrated.labels())) == (IMAGES, 0, 1)

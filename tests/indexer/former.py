@@ -1,0 +1,107 @@
+"""Catalogs as earlier versions made them: their own statements, to the letter."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+_FIRST = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE images (
+    id INTEGER PRIMARY KEY,
+    path BLOB NOT NULL UNIQUE,          -- relative to the root, the bytes of the file system: names need not be UTF-8
+    size INTEGER NOT NULL,              -- bytes
+    mtime_ns INTEGER NOT NULL,          -- -1: look at it again whatever it says
+    hash BLOB,                          -- SHA-256 of the file
+    width INTEGER, height INTEGER,      -- pixels, upright
+    state TEXT NOT NULL CHECK (state IN ('ready', 'skipped', 'gone')),
+    reason TEXT,                        -- why it was skipped
+    embedding BLOB                      -- float16 [D]
+);
+CREATE INDEX images_by_hash ON images (hash);
+CREATE INDEX images_by_state ON images (state, path, size, mtime_ns);
+CREATE TABLE labels (
+    image INTEGER PRIMARY KEY REFERENCES images (id) ON DELETE CASCADE,
+    label TEXT NOT NULL,
+    author TEXT NOT NULL,
+    at TEXT NOT NULL                    -- ISO 8601, UTC
+);
+CREATE TABLE decisions (
+    image INTEGER NOT NULL REFERENCES images (id) ON DELETE CASCADE,
+    kind TEXT NOT NULL,                 -- 'distinct' (of two near duplicates), 'rejected' (of a proposed label)
+    about TEXT NOT NULL,                -- the other image's id, or the label
+    at TEXT NOT NULL,
+    PRIMARY KEY (image, kind, about)
+) WITHOUT ROWID;
+"""
+
+_SECOND = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE images (
+    id INTEGER PRIMARY KEY,
+    path BLOB NOT NULL UNIQUE,          -- relative to the root, the bytes of the file system: names need not be UTF-8,
+                                        -- or a zero byte and the id, of a gone one whose path another has now
+    size INTEGER NOT NULL,              -- bytes
+    mtime_ns INTEGER NOT NULL,          -- -1: look at it again whatever it says
+    ctime_ns INTEGER NOT NULL DEFAULT -1, -- -1: not known
+    hash BLOB,                          -- SHA-256 of the file
+    width INTEGER, height INTEGER,      -- pixels, upright
+    state TEXT NOT NULL CHECK (state IN ('ready', 'skipped', 'gone')),
+    reason TEXT,                        -- why it was skipped
+    embedding BLOB                      -- float16 [D]
+);
+CREATE INDEX images_by_hash ON images (hash);
+CREATE INDEX images_by_state ON images (state, path, size, mtime_ns, ctime_ns);
+CREATE INDEX images_unembedded ON images (id) WHERE embedding IS NULL;
+CREATE TABLE labels (
+    image INTEGER PRIMARY KEY REFERENCES images (id) ON DELETE CASCADE,
+    label TEXT NOT NULL,
+    author TEXT NOT NULL,
+    at TEXT NOT NULL                    -- ISO 8601, UTC
+);
+CREATE TABLE decisions (
+    image INTEGER NOT NULL REFERENCES images (id) ON DELETE CASCADE,
+    kind TEXT NOT NULL,                 -- 'distinct' (of two near duplicates), 'rejected' (of a proposed label)
+    about TEXT NOT NULL,                -- the other image's id, or the label
+    at TEXT NOT NULL,
+    PRIMARY KEY (image, kind, about)
+) WITHOUT ROWID;
+"""
+
+_THIRD = (
+    _SECOND
+    + """
+CREATE TABLE changes (number INTEGER PRIMARY KEY AUTOINCREMENT, image INTEGER NOT NULL);
+CREATE TRIGGER image_added AFTER INSERT ON images WHEN NEW.embedding IS NOT NULL
+    BEGIN INSERT INTO changes (image) VALUES (NEW.id); END;
+CREATE TRIGGER image_changed AFTER UPDATE OF embedding, state ON images
+    WHEN OLD.embedding IS NOT NEW.embedding OR OLD.state IS NOT NEW.state
+    BEGIN INSERT INTO changes (image) VALUES (NEW.id); END;
+CREATE TRIGGER image_deleted AFTER DELETE ON images
+    BEGIN INSERT INTO changes (image) VALUES (OLD.id); END;
+"""
+)
+
+STATEMENTS = {1: _FIRST, 2: _SECOND, 3: _THIRD}
+
+
+def write_as_format(path: Path, version: int) -> None:
+    """Writes a catalog that is there, and that nobody has open, anew as that format had it."""
+    old = path.with_name("former.sqlite")
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("PRAGMA journal_mode = DELETE")
+        connection.execute("ATTACH ? AS former", [str(old)])
+        for table in ("meta", "images", "labels", "decisions"):
+            (made,) = re.findall(rf"CREATE TABLE {table} .*?;\n", STATEMENTS[version], re.DOTALL)
+            connection.execute(made.replace(f"TABLE {table}", f"TABLE former.{table}"))
+            columns = ", ".join(row[1] for row in connection.execute(f"PRAGMA former.table_info({table})"))
+            connection.execute(f"INSERT INTO former.{table} ({columns}) SELECT {columns} FROM main.{table}")
+        connection.execute("DETACH former")
+    with closing(sqlite3.connect(old, isolation_level=None)) as connection:
+        connection.executescript(
+            re.sub(r"CREATE TABLE (meta|images|labels|decisions) .*?;\n", "", STATEMENTS[version], flags=re.DOTALL)
+        )
+        connection.execute(f"PRAGMA user_version = {version}")
+    old.replace(path)
