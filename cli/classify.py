@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from cli.configuration import Harmless
 from cli.options import Images, IndexDir, Json, Quiet, Verbose, open_embedded
 
 
@@ -21,6 +22,7 @@ def command(
             "left without a class.",
             show_default=False,
         ),
+        Harmless(),
     ] = 0.0,
     index_dir: IndexDir = None,
     as_json: Json = False,

@@ -6,19 +6,17 @@ import errno
 import importlib.metadata
 import os
 import sys
-import tomllib
 import traceback
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from cli import classify, demo, doctor, dupes, evaluate, export, index, info, label, search, serve, train
+from cli import classify, configuration, demo, doctor, dupes, evaluate, export, index, info, label, search, serve, train
 from cli.options import HELP_FLAGS
+from cli.terminal import say
 from massl.errors import MasslError
 from massl.printable import visible
-
-CONFIG = "massl.toml"  # in the current folder, or named by MASSL_CONFIG
 
 # What typer raises for wrong usage: click's ClickException, of the click that typer brings or depends on.
 _ShownByTyper: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
@@ -49,8 +47,11 @@ def root(
 
     Examples: massl demo · massl index ./photos · massl search ./photos query.jpg · massl serve ./photos
     """
-    path, tables = _config()
-    context.default_map = {name: _defaults(path, context.command, name, table) for name, table in tables.items()}
+    words = [word for word in context.obj or [] if not word.startswith("-")]
+    settings = configuration.read(context.command, context, words[: 2 if words[:1] == ["label"] else 1])
+    context.default_map = dict(settings.defaults)
+    for notice in settings.notices:
+        say(f"massl: {visible(notice)}")
 
 
 app.command("train")(train.command)
@@ -74,7 +75,7 @@ def main(arguments: list[str] | None = None) -> None:
         silent = Path(os.devnull).open("w")  # noqa: SIM115 - for as long as the process lives
         sys.stdout, sys.stderr = sys.stdout or silent, sys.stderr or silent
     try:
-        code = app(arguments, standalone_mode=False)
+        code = app(arguments, standalone_mode=False, obj=list(arguments))
         sys.stdout.flush()
         if code == 130:  # typer's answer to Ctrl-C
             raise KeyboardInterrupt
@@ -92,11 +93,6 @@ def main(arguments: list[str] | None = None) -> None:
     except _ShownByTyper as error:
         error.message = visible(error.message, keep="\n")
         error.show()
-        context, parameter = getattr(error, "ctx", None), getattr(error, "param", None)
-        if context and parameter:
-            source = context.get_parameter_source(parameter.name)
-            if source and source.name == "DEFAULT_MAP":
-                print(f"massl: this value is from {visible(os.environ.get('MASSL_CONFIG') or CONFIG)}", file=sys.stderr)
         sys.exit(error.exit_code)
     except BrokenPipeError:
         # The reader of our output (`massl search … | head`) has gone: nothing is wrong, and nothing more can be said.
@@ -117,42 +113,3 @@ def _fail(message: str, code: int) -> None:
     # One line whatever the message holds: file names may contain anything.
     print(f"massl: {visible(message)}", file=sys.stderr)
     sys.exit(code)
-
-
-def _config() -> tuple[Path, dict[str, Any]]:
-    """The configuration file, and its tables: one a command, a key a flag, as `[index]` and `encoder = "x.onnx"`."""
-    named = os.environ.get("MASSL_CONFIG")
-    path = Path(named or CONFIG)
-    try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        if named:
-            raise MasslError(f"{path}, named by MASSL_CONFIG, is not there") from None
-        return path, {}
-    except (OSError, ValueError) as error:
-        raise MasslError(f"{path} can't be read as TOML: {error}") from None
-    return path, tables
-
-
-def _defaults(path: Path, group: Any, name: str, table: object) -> dict[str, Any]:
-    """A table's values by parameter, as click wants its defaults; of a group of commands, a table each.
-
-    Raises:
-        MasslError: there is no such command or flag.
-    """
-    command = getattr(group, "commands", {}).get(name)
-    if command is None or not isinstance(table, dict):
-        known = ", ".join(f"[{known}]" for known in getattr(group, "commands", {}))
-        raise MasslError(f"{path}: {name!r} is no table of a command; there are {known}")
-    if hasattr(command, "commands"):
-        return {inner: _defaults(path, command, inner, value) for inner, value in table.items()}
-    flags = {flag.lstrip("-"): option for option in command.params for flag in option.opts if flag.startswith("-")}
-    defaults = {}
-    for key, value in table.items():
-        option = flags.get(key.replace("_", "-"))
-        if option is None:
-            raise MasslError(f"{path}: massl {name} has no flag --{key.replace('_', '-')}; see massl {name} --help")
-        # One value for an option that can be given several times, as `encoder = "x.onnx"`, needs no brackets.
-        several = getattr(option, "multiple", False) and not isinstance(value, list)
-        defaults[option.name] = [value] if several else value
-    return defaults

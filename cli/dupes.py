@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cli.configuration import Harmless
 from cli.options import Images, IndexDir, Json, Quiet, Verbose, folder_of, on_command_line, open_embedded
 
 if TYPE_CHECKING:
@@ -21,7 +22,9 @@ def command(
         list[str] | None,
         typer.Argument(metavar="[PATH…]", help="With --keep or --forget: the images that it is about."),
     ] = None,
-    exact_only: Annotated[bool, typer.Option("--exact-only", help="Only files with the same content.")] = False,
+    exact_only: Annotated[
+        bool, typer.Option("--exact-only", help="Only files with the same content."), Harmless()
+    ] = False,
     under: Annotated[str | None, typer.Option("--under", metavar="FOLDER", help="Only below this folder.")] = None,
     threshold: Annotated[
         float | None,
@@ -31,6 +34,7 @@ def command(
             max=1.0,
             help="How well pixels must agree, up to 1; found from the collection if left out.",
         ),
+        Harmless(),
     ] = None,
     plan: Annotated[
         Path | None, typer.Option("--plan", metavar="CSV", help="Write what to keep and what to remove to this file.")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cli.configuration import Harmless
 from cli.options import Json, Quiet, Verbose
 
 if TYPE_CHECKING:
@@ -64,11 +65,15 @@ def command(
     k: Annotated[
         list[int] | None,
         typer.Option("-k", min=1, help="knn: neighbours that vote; 10 and 20 if left out.", show_default=False),
+        Harmless(),
     ] = None,
-    temperature: Annotated[float, typer.Option("--temperature", min=0.001, help="knn: of the votes.")] = 0.07,
+    temperature: Annotated[
+        float, typer.Option("--temperature", min=0.001, help="knn: of the votes."), Harmless()
+    ] = 0.07,
     shots: Annotated[
         list[int] | None,
         typer.Option("--shots", min=1, help="fewshot: images a class; 1 2 5 10 20 if left out.", show_default=False),
+        Harmless(),
     ] = None,
     share: Annotated[
         list[float] | None,
@@ -79,24 +84,32 @@ def command(
             help="low-shot: of the training images; 0.01 and 0.1 if left out.",
             show_default=False,
         ),
+        Harmless(),
     ] = None,
     draws: Annotated[
         int | None,
         typer.Option("--draws", min=2, help="Of the labelled images: fewshot 100, low-shot 10.", show_default=False),
+        Harmless(),
     ] = None,
-    probe: Annotated[Probe, typer.Option("--probe", help="linear: by SGD or by logistic regression.")] = Probe.sgd,
-    steps: Annotated[int, typer.Option("--steps", min=10, help="linear: of SGD, of 128 images each.")] = 12_500,
-    edited: Annotated[int, typer.Option("--edited", min=2, help="copies: images to edit, twelve ways each.")] = 200,
+    probe: Annotated[
+        Probe, typer.Option("--probe", help="linear: by SGD or by logistic regression."), Harmless()
+    ] = Probe.sgd,
+    steps: Annotated[
+        int, typer.Option("--steps", min=10, help="linear: of SGD, of 128 images each."), Harmless()
+    ] = 12_500,
+    edited: Annotated[
+        int, typer.Option("--edited", min=2, help="copies: images to edit, twelve ways each."), Harmless()
+    ] = 200,
     ground_truth: Annotated[
         Path | None,
         typer.Option("--ground-truth", help="retrieval: gnd_roxford5k.pkl or gnd_rparis6k.pkl, DATA being its images."),
     ] = None,
     min_images: Annotated[
-        int, typer.Option("--min-images", min=1, help="Leave out classes of fewer images than this.")
+        int, typer.Option("--min-images", min=1, help="Leave out classes of fewer images than this."), Harmless()
     ] = 1,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of splits, draws and edits.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Of splits, draws and edits."), Harmless()] = 0,
     as_json: Json = False,
-    markdown: Annotated[bool, typer.Option("--markdown", help="Print the table as Markdown.")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the table as Markdown."), Harmless()] = False,
     report: Annotated[
         Path | None,
         typer.Option("--report", help="Also write a page: figures, confusions, neighbours with their pictures."),

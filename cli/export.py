@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from cli.configuration import Harmless
 from cli.options import Json, Quiet, Verbose, or_builtin
 
 
@@ -28,15 +29,18 @@ def command(
     precision: Annotated[
         Precision | None,
         typer.Option("--precision", help="Of the weights; an encoder file's own, else fp32, if left out."),
+        Harmless(),
     ] = None,
     image_size: Annotated[
         int | None,
         typer.Option("--image-size", min=16, help="Side of the input in pixels; that of training if left out."),
+        Harmless(),
     ] = None,
     name: Annotated[str | None, typer.Option("--name", help="What the encoder calls itself.")] = None,
     stages: Annotated[
         bool,
         typer.Option("--stages", help="Embed by all stages of a convolutional network, as runs do unasked."),
+        Harmless(),
     ] = False,
     whiten: Annotated[
         Path | None, typer.Option("--whiten", metavar="IMAGES", help="Whiten the embeddings by these images.")
@@ -50,12 +54,14 @@ def command(
             help="1 whitens in full, which few labels suffer from; if left out 0.75 where the run began with an "
             "encoder, else 0.5.",
         ),
+        Harmless(),
     ] = None,
     own: Annotated[
         float,
         typer.Option(
             "--whiten-own", min=0, max=1, help="Share of IMAGES in it, if the run began with an encoder; else 1."
         ),
+        Harmless(),
     ] = 0.15,
     evaluation: Annotated[
         Path | None, typer.Option("--evaluation", help="JSON of figures by data set, to keep in the file.")

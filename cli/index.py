@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cli.configuration import Harmless
 from cli.interrupts import interrupt
 from cli.options import EncoderFile, Images, IndexDir, Json, Quiet, Verbose
 
@@ -27,6 +28,7 @@ Exclude = Annotated[
         "times, is remembered until given anew, '' forgets it.",
         show_default=False,
     ),
+    Harmless(),
 ]
 Include = Annotated[
     list[str] | None,
@@ -68,7 +70,7 @@ def command(
     watch: Annotated[
         bool, typer.Option("--watch", help="Keep the index current until Ctrl-C; with --json one object a change.")
     ] = False,
-    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 if a file was skipped.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 if a file was skipped."), Harmless()] = False,
     as_json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,

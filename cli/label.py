@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli.configuration import Harmless
 from cli.options import HELP_FLAGS, Images, IndexDir, Json, Quiet, Verbose, below, open_embedded
 from massl.printable import visible
 
@@ -182,6 +183,7 @@ def export(
             "left out.",
             show_default=False,
         ),
+        Harmless(),
     ] = 0.0,
     index_dir: IndexDir = None,
     as_json: Json = False,

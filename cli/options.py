@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli.configuration import Harmless
+
 if TYPE_CHECKING:
     from indexer import Collection
 
@@ -105,6 +107,8 @@ EncoderFile = Annotated[
         help="An encoder.onnx, a run that wrote one, or `builtin`, which a new index takes if left out.",
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead."), Harmless()]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no summary.")]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Details, and a traceback if something breaks.")]
+Verbose = Annotated[
+    bool, typer.Option("--verbose", "-v", help="Details, and a traceback if something breaks."), Harmless()
+]

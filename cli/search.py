@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 import typer.core
 
+from cli.configuration import Harmless
 from cli.options import Images, IndexDir, Json, Quiet, Verbose, folder_of, open_embedded
 from massl.printable import visible
 
@@ -41,7 +42,7 @@ def command(
         list[str],
         typer.Argument(metavar="QUERY…", help="Images to search by; +more.jpg adds one, -less.jpg steers away."),
     ],
-    k: Annotated[int, typer.Option("-k", min=1, max=10_000, help="How many results.")] = 20,
+    k: Annotated[int, typer.Option("-k", min=1, max=10_000, help="How many results."), Harmless()] = 20,
     crop: Annotated[
         str | None,
         typer.Option("--crop", metavar="X,Y,W,H", help="Search by this part of the first query, in pixels."),
@@ -66,6 +67,7 @@ def command(
     exact: Annotated[
         bool,
         typer.Option("--exact", help="Compare with every image, also where an engine is faster that may miss some."),
+        Harmless(),
     ] = False,
     paths: Annotated[bool, typer.Option("--paths", help="Print paths alone, one a line.")] = False,
     nul: Annotated[bool, typer.Option("-0", help="Print paths alone, each ended by a NUL, for xargs -0.")] = False,

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ipaddress
 import signal
+import socket
 from typing import TYPE_CHECKING, Annotated
+from urllib.parse import urlsplit
 
 import typer
 
@@ -20,7 +23,13 @@ Host = Annotated[str, typer.Option("--host", envvar="MASSL_HOST", help="Address 
 Port = Annotated[int, typer.Option("--port", envvar="MASSL_PORT", min=0, max=65535, help="0: any free one.")]
 Auth = Annotated[
     str | None,
-    typer.Option("--auth", envvar="MASSL_AUTH", metavar="USER:PASSWORD", help="Ask for this at the door."),
+    typer.Option(
+        "--auth",
+        envvar="MASSL_AUTH",
+        metavar="USER:PASSWORD",
+        help="Ask for this at the door. Others on this machine can see it here; not so in the variable or in your own "
+        "file of settings.",
+    ),
 ]
 
 
@@ -73,7 +82,7 @@ def open_page(
 
     unfinished = False
     with serve(collection, host, port, login, updating) as address:
-        for line in ("", f"  Open {address} in a browser. Ctrl-C ends it.", ""):
+        for line in ("", f"  {_where(str(address), host, login)} Ctrl-C ends it.", ""):
             say(line)
         try:
             address.wait()
@@ -81,6 +90,40 @@ def open_page(
             unfinished = updating is not None and updating.state().running
             say("Closing." if not unfinished else "Closing, after the pictures at hand.")
     say("Closed." if not unfinished else "Closed. Run it again to go on with the index.")
+
+
+def _where(url: str, host: str, login: tuple[str, str] | None) -> str:
+    """What to open in a browser, and who else can: by the address that is listened on."""
+    from app.server import is_loopback
+
+    if is_loopback(host):
+        return f"Open {url} in a browser."
+    bare, port = host.strip("[]"), urlsplit(url).port
+    every = bare in ("0.0.0.0", "::")
+    names = ["127.0.0.1", *_addresses(bare == "::")] if every else [f"[{bare}]" if ":" in bare else bare]
+    here, *elsewhere = [f"http://{name}:{port}/" for name in names]
+    return (
+        f"Open {here} in a browser"
+        + (f", on other machines {' or '.join(elsewhere)}" if elsewhere else "")
+        + f". The page is open to the network: everybody who reaches {'this machine' if every else host} can see it"
+        + (f" with the password of {login[0]}" if login else "")
+        + ". Nothing is encrypted."
+    )
+
+
+def _addresses(also_ipv6: bool) -> list[str]:
+    """Addresses of this machine in networks, as they stand in a URL."""
+    import psutil
+
+    found = []
+    for addresses in psutil.net_if_addrs().values():
+        for each in addresses:
+            ipv6 = each.family == socket.AF_INET6
+            if each.family == socket.AF_INET or (ipv6 and also_ipv6):
+                plain = ipaddress.ip_address(each.address.split("%")[0])
+                if not (plain.is_loopback or plain.is_link_local):
+                    found.append(f"[{plain}]" if ipv6 else str(plain))
+    return found
 
 
 def _teller(quiet: bool) -> Callable[[Update], None]:

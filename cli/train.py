@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cli.configuration import Harmless
 from cli.interrupts import interrupt
 from cli.options import Json, Quiet, Verbose, on_command_line, or_builtin
 
@@ -35,6 +36,7 @@ def command(
     preset: Annotated[
         str | None,
         typer.Option("--preset", envvar="MASSL_PRESET", help="cpu, gpu, vit-s16-paper or vit-b16-paper."),
+        Harmless(),
     ] = None,
     out: Annotated[
         Path | None,
@@ -57,18 +59,21 @@ def command(
             "--init", metavar="WEIGHTS", help="Begin with them: builtin, a run, a checkpoint, timm:NAME, encoder.onnx."
         ),
     ] = None,
-    epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="Passes over the images.")] = None,
+    epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="Passes over the images."), Harmless()] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="NAME=VALUE", help="Override one setting; may be given again."),
+        Harmless(lambda pair: _sets_a_number(str(pair))),
     ] = None,
     devices: Annotated[int, typer.Option("--devices", min=1, help="GPUs, or processes on a CPU.")] = 1,
-    precision: Annotated[str | None, typer.Option("--precision", help="bf16, fp16 or fp32.")] = None,
+    precision: Annotated[str | None, typer.Option("--precision", help="bf16, fp16 or fp32."), Harmless()] = None,
     accumulate: Annotated[
-        int | None, typer.Option("--accumulate", min=1, help="Cut each batch into as many parts: less memory.")
+        int | None,
+        typer.Option("--accumulate", min=1, help="Cut each batch into as many parts: less memory."),
+        Harmless(),
     ] = None,
     checkpoint_activations: Annotated[
-        bool, typer.Option("--checkpoint-activations", help="Recompute activations: less memory, slower.")
+        bool, typer.Option("--checkpoint-activations", help="Recompute activations: less memory, slower."), Harmless()
     ] = False,
     compiled: Annotated[
         bool, typer.Option("--compile", help="Compile the networks: a slow start, faster steps.")
@@ -220,6 +225,14 @@ def _pair(text: str) -> tuple[str, str]:
     if not equals:
         raise typer.BadParameter(f"--set takes name=value, not {text!r}")
     return name.strip().replace("-", "_"), value.strip()
+
+
+def _sets_a_number(pair: str) -> bool:
+    """Whether a setting is a number, which can name no network to be fetched, as a name can."""
+    from massl.settings import Settings
+
+    default = getattr(Settings, pair.partition("=")[0].strip().replace("-", "_"), None)
+    return isinstance(default, (int, float)) and not isinstance(default, bool)
 
 
 def _show(table: list[Choice], images: int, world: Any, preset: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import contextlib
 import dataclasses
 import importlib
@@ -18,6 +19,7 @@ from massl.errors import MasslError
 from massl.settings import Settings
 
 TRACKERS = ("wandb", "mlflow")
+_HARMLESS = {"entity", "project"}  # settings of W&B, as `wandb init` leaves them in a folder
 
 
 class Tracker(Protocol):
@@ -81,12 +83,36 @@ def _hosted(tracker: str, out: Path, settings: Settings) -> Iterator[Tracker]:
         package: Any = importlib.import_module(tracker)
     except ImportError:
         raise MasslError(f"--track {tracker} needs a package more; run: pip install 'massl[{tracker}]'") from None
+    if tracker == "wandb":
+        _check_workspace(Path.cwd())
     values, name = dataclasses.asdict(settings), out.resolve().name
     its_errors = package.errors.Error if tracker == "wandb" else package.exceptions.MlflowException
     try:
         yield from (_wandb if tracker == "wandb" else _mlflow)(package, out, name, values)
     except its_errors as error:
         raise MasslError(f"{tracker} failed: {' '.join(str(error).split())[:200]}") from error
+
+
+def _check_workspace(folder: Path) -> None:
+    """Refuses W&B's own file of settings in the working folder where it decides more than whose project it is.
+
+    The folder may be somebody else's, and the file could have figures, and the key to the account, sent to them.
+    """
+    for path in (folder / "wandb" / "settings", folder / ".wandb" / "settings"):
+        if not path.exists():
+            continue
+        parser = configparser.ConfigParser()
+        try:
+            parser.read(path)
+            keys = sorted({key for section in [parser.default_section, *parser.sections()] for key in parser[section]})
+        except (OSError, ValueError, configparser.Error):
+            keys = ["what can't be read"]
+        if not set(keys) <= _HARMLESS:
+            refused = ", ".join(key for key in keys if key not in _HARMLESS)
+            raise MasslError(
+                f"{path} sets {refused}, and may be somebody else's; set it by a variable (as WANDB_BASE_URL) or in "
+                "your own file of settings for W&B, and take it out there"
+            )
 
 
 def _wandb(wandb: Any, out: Path, name: str, values: dict[str, Any]) -> Iterator[Tracker]:

@@ -238,48 +238,75 @@ def test_usage_errors_exit_with_2(massl, photos: Path) -> None:
     assert (wrong.code, "YYYY-MM-DD" in wrong.error) == (2, True)
 
 
+def settings_of_user(here: Path, text: str) -> dict[str, str]:
+    """Writes a user's own file of settings; returns the environment in which it is found."""
+    folder = here / "home" / "massl"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.toml").write_text(text)
+    return {"XDG_CONFIG_HOME": str(folder.parent)}
+
+
 def test_settings_come_from_flags_then_environment_then_file(massl, photos: Path) -> None:
     here = photos.parent / "here"
-    (here / "massl.toml").write_text('[index]\nindex-dir = "from-file"\n')
-    massl("index", photos)
-    massl("index", photos, MASSL_INDEX_DIR="from-environment")
-    massl("index", photos, "--index-dir", "from-flag", MASSL_INDEX_DIR="from-environment-2")
-    assert sorted(path.name for path in here.iterdir() if path.is_dir()) == [
+    own = settings_of_user(here, '[index]\nindex-dir = "from-file"\n')
+    massl("index", photos, **own)
+    massl("index", photos, MASSL_INDEX_DIR="from-environment", **own)
+    massl("index", photos, "--index-dir", "from-flag", MASSL_INDEX_DIR="from-environment-2", **own)
+    assert sorted(path.name for path in here.iterdir() if path.is_dir() and path.name != "home") == [
         "from-environment",
         "from-file",
         "from-flag",
     ]
 
 
-def test_a_wrong_value_is_blamed_on_the_file_that_it_is_from(massl, photos: Path) -> None:
-    (photos.parent / "here" / "massl.toml").write_text("[index]\nmax-megapixels = 'many'\n")
-    refused = massl("index", photos)
-    assert refused.code == 2
-    assert "massl: this value is from massl.toml\n" in refused.error
-    assert "is from" not in massl("index", photos, "--max-megapixels", "many").error
+@pytest.mark.parametrize(
+    "value", ["'many'", "[1]", "[[[]]]", "true", "{a = 1}", "-1", "1979-05-27", "1e400", "''"], ids=str
+)
+def test_a_wrong_value_is_blamed_on_the_file_that_it_is_from(massl, photos: Path, value: str) -> None:
+    here = photos.parent / "here"
+    own = settings_of_user(here, f"[index]\nmax-megapixels = {value}\n")
+    line = failed(massl("index", photos, **own), 2)
+    assert f"{Path('massl', 'config.toml')}: max-megapixels = " in line
+    assert "below [index]: " in line
+    assert "config.toml" not in massl("index", photos, "--max-megapixels", "many", MASSL_CONFIG="/dev/null").error
+
+
+@pytest.mark.parametrize("text", ["[index", "a = " + "[" * 9000, "\0", "[index]\njson = true\njson = true"])
+def test_a_file_that_is_no_toml_is_one_line(massl, photos: Path, text: str) -> None:
+    (photos.parent / "here" / "massl.toml").write_text(text)
+    assert "massl.toml can't be read as TOML" in failed(massl("index", photos), 2)
+    (photos.parent / "here" / "massl.toml").write_bytes(b"\xff")
+    assert "massl.toml can't be read as TOML" in failed(massl("index", photos), 2)
+    (photos.parent / "here" / "massl.toml").unlink()
+    os.mkfifo(photos.parent / "here" / "massl.toml")
+    assert "massl.toml is no file of settings" in failed(massl("index", photos), 2)
 
 
 def test_a_file_of_settings_names_flags_as_they_are_and_no_others(massl, photos: Path) -> None:
     here = photos.parent / "here"
-    (here / "massl.toml").write_text("[index]\njson = true\nindex_dir = 'there'\n[label.list]\njson = true\n")
-    assert massl("index", photos).json["indexed"] == 24
+    (here / "massl.toml").write_text("[index]\njson = true\nexclude = 'space'\n[label.list]\njson = true\n")
+    told = massl("index", photos)
+    assert told.json["indexed"] == 18
+    assert "massl: massl.toml in this folder sets json = True, exclude = 'space'\n" in told.error
+    assert massl("label", "list", photos).json["labels"] == []
+    assert "massl.toml" not in massl("info", photos).error
     (here / "massl.toml").write_text("[index]\nindexdir = 'there'\n")
-    assert "massl.toml: massl index has no flag --indexdir; see massl index --help" in failed(massl("index", photos))
+    assert "massl.toml: massl index has no flag --indexdir; see massl index --help" in failed(massl("index", photos), 2)
     (here / "massl.toml").write_text("encoder = 'x.onnx'\n")
-    assert "massl.toml: 'encoder' is no table of a command; there are [train]" in failed(massl("doctor"))
+    assert "massl.toml: 'encoder' is no table of a command; there are [train]" in failed(massl("doctor"), 2)
 
 
 def test_what_is_set_for_all_gives_way_to_what_is_given(massl, photos: Path) -> None:
     here = photos.parent / "here"
     massl("index", photos, "-q")
-    (here / "massl.toml").write_text("[dupes]\nthreshold = 0.9\n")
-    assert massl("dupes", photos, "--exact-only", "--json").code == 0
-    (here / "massl.toml").write_text("[dupes]\nplan = 'plan.csv'\n")
-    assert massl("dupes", photos, "--forget").code == 0
-    (here / "massl.toml").write_text("[dupes]\nexact-only = true\n")
-    assert massl("dupes", photos, "--threshold", "0.9", "--json").code == 0
-    (here / "massl.toml").write_text("[train]\ninit = 'builtin'\n")
-    resumed = massl("train", photos, "--resume", photos.parent / "nowhere", MASSL_PRESET="cpu")
+    own = settings_of_user(here, "[dupes]\nthreshold = 0.9\n")
+    assert massl("dupes", photos, "--exact-only", "--json", **own).code == 0
+    settings_of_user(here, "[dupes]\nplan = 'plan.csv'\n")
+    assert massl("dupes", photos, "--forget", **own).code == 0
+    settings_of_user(here, "[dupes]\nexact-only = true\n")
+    assert massl("dupes", photos, "--threshold", "0.9", "--json", **own).code == 0
+    settings_of_user(here, "[train]\ninit = 'builtin'\n")
+    resumed = massl("train", photos, "--resume", photos.parent / "nowhere", MASSL_PRESET="cpu", **own)
     assert resumed.code == 1  # there is no such run, which is another matter
     assert massl("train", photos, "--resume", photos.parent / "nowhere", "--preset", "cpu").code == 2
     assert massl("info", "builtin", MASSL_INDEX_DIR=str(photos / ".massl")).code == 0

@@ -70,14 +70,13 @@ def test_encoders_stand_side_by_side(massl, photos: Path, tmp_path: Path) -> Non
     told = eval_json(massl("eval", "knn", photos, "--json", MASSL_ENCODER=str(tmp_path / "a run")))
     assert told["encoder"]["name"] == "new | one"
     assert "results" not in told
-    (photos.parent / "here" / "massl.toml").write_text(
-        f'[eval]\nencoder = ["{tmp_path / "a run"}", "builtin"]\nk = [3]\n'
-    )
-    told = eval_json(massl("eval", "knn", photos, "--json"))
+    own = photos.parent / "here" / "own.toml"
+    own.write_text(f'[eval]\nencoder = ["{tmp_path / "a run"}", "builtin"]\nk = [3]\n')
+    told = eval_json(massl("eval", "knn", photos, "--json", MASSL_CONFIG=str(own)))
     assert [result["encoder"]["name"] for result in told["results"]] == ["new | one", "massl-builtin-4"]
     assert told["metrics"]["k"] == 3
-    (photos.parent / "here" / "massl.toml").write_text(f'[eval]\nencoder = "{tmp_path / "a run"}"\nk = 3\n')
-    told = eval_json(massl("eval", "knn", photos, "--json"))
+    own.write_text(f'[eval]\nencoder = "{tmp_path / "a run"}"\nk = 3\n')
+    told = eval_json(massl("eval", "knn", photos, "--json", MASSL_CONFIG=str(own)))
     assert (told["encoder"]["name"], told["metrics"]["k"]) == ("new | one", 3)
 
 

@@ -62,3 +62,21 @@ def test_an_unknown_tracker_says_so(tmp_path: Path) -> None:
         track(tmp_path, Settings(), 0, "neptune"),
     ):
         pass
+
+
+@pytest.mark.parametrize("folder", ["wandb", ".wandb"])
+def test_a_folder_does_not_decide_where_runs_are_sent(tmp_path: Path, monkeypatch, folder: str) -> None:
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / folder).mkdir()
+    (tmp_path / "run").mkdir()
+    (tmp_path / folder / "settings").write_text("[default]\nbase_url = http://127.0.0.1:9\nproject = mine\n")
+    with (
+        pytest.raises(MasslError, match=r"settings sets base_url, and .*WANDB_BASE_URL"),
+        track(tmp_path / "run", Settings(), 0, "wandb"),
+    ):
+        pass
+    (tmp_path / folder / "settings").write_text("[default]\nentity = me\nproject = mine\n")
+    with track(tmp_path / "run", Settings(), 0, "wandb") as write:
+        write(1, {"step": 1, "loss": 0.5})
