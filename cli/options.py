@@ -81,8 +81,9 @@ def or_builtin(source: str) -> str:
     """What the user named; `builtin` is a file of the package."""
     if source != "builtin":
         return source
-    from indexer.encoder import builtin_encoder
+    from indexer.encoder import builtin_encoder, check_builtin
 
+    check_builtin()
     return str(builtin_encoder())
 
 

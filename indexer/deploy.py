@@ -17,6 +17,7 @@ from indexer.classify import Classifier
 from indexer.encoder import Encoder
 from indexer.heads import FLOOR, WARMTH, Linear, Neighbours
 from massl.errors import MasslError
+from massl.seal import sealed
 from massl.writing import whole
 
 MOST = 1 << 30  # bytes of examples: an ONNX file has at most twice as many in all
@@ -46,7 +47,7 @@ def write(fitted: Classifier, encoder: Encoder, path: Path) -> None:
     _append(model, fitted)
     _describe(model, fitted, encoder)
     onnx.checker.check_model(model)
-    data = model.SerializeToString()
+    data = sealed(model)
     _verify(data, fitted, encoder)
     try:
         with whole(path) as written:

@@ -10,6 +10,7 @@ import base64
 import functools
 import hashlib
 import importlib.resources
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,20 +25,31 @@ from massl.errors import MasslError
 from massl.formats import SUFFIXES
 from massl.images import fit
 from massl.limits import available_memory
+from massl.seal import is_whole
 
 LARGEST_SIDE = 2_048  # pixels of an encoder's input: S, and a quarter of what a picture may be resized to before
 WIDEST = 16_384  # numbers of an embedding
 LEAST_MEMORY = 1 << 30  # bytes that running encoders may take, however little is free
 
+_AGAIN = "copy it again from where it came, or export it again with `massl export`"
 _HOW = "make one with `massl export`"
 # How ONNX Runtime says that memory ran out; its exceptions have no common class.
 _NO_MEMORY = ("Failed to allocate memory", "Available memory of", "bad_alloc", "bad allocation")
+
+BUILTIN = "1196b1fa7a604d2e7eb0d015361f8a6fa946dfeb0fd4081d6e47774cede8b893"  # SHA-256 of the encoder of this version
+
+# Collections' copies of encoders: the name tells the content.
+_NAMED_BY_CONTENT = re.compile(r"encoder-([0-9a-f]{16})\.onnx")
 
 
 class EncoderMismatch(MasslError):
     """A collection was embedded by another encoder than the one given."""
 
     exit_code = 4
+
+
+class EncoderDamaged(MasslError):
+    """An encoder file is not what it was when it was written."""
 
 
 class Embeds(Protocol):
@@ -60,6 +72,23 @@ class Embeds(Protocol):
 def builtin_encoder() -> Path:
     """The encoder that comes with the product."""
     return Path(str(importlib.resources.files("indexer") / "builtin" / "encoder.onnx"))
+
+
+def check_builtin(digest: str | None = None) -> None:
+    """Compares the built-in encoder's file, or its SHA-256 if that is known already, with what this version brought.
+
+    Raises:
+        EncoderDamaged: it is missing, or another.
+    """
+    path = builtin_encoder()
+    try:
+        digest = digest or hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise EncoderDamaged(f"the built-in encoder can't be read ({error.strerror}); install massl again") from None
+    if digest != BUILTIN:
+        raise EncoderDamaged(
+            f"the built-in encoder of this installation is damaged ({path} has another SHA-256); install massl again"
+        )
 
 
 @dataclass(frozen=True)
@@ -86,14 +115,16 @@ class Encoder:
     session: Any
 
     @classmethod
-    def load(cls, path: Path | str | None = None, threads: int | None = None) -> Encoder:
-        """Reads an encoder and checks that it fits the contract.
+    def load(cls, path: Path | str | None = None, threads: int | None = None, sha256: str | None = None) -> Encoder:
+        """Reads an encoder and checks that it is whole and fits the contract.
 
         Args:
             path: an `.onnx` file; the built-in encoder when left out.
             threads: for one batch; ONNX Runtime's choice (one a core) when left out.
+            sha256: what the file must be, in hexadecimal. Compared before anything reads it as a network.
 
         Raises:
+            EncoderDamaged: it is not what it was when it was written.
             MasslError: missing, unreadable, no ONNX model, or one that doesn't fit the contract.
         """
         path = Path(path) if path else builtin_encoder()
@@ -105,6 +136,8 @@ class Encoder:
             raise MasslError(f"{path} is a folder; give an encoder.onnx, or a run's folder") from None
         except OSError as error:
             raise MasslError(f"{path}: {(error.strerror or str(error)).lower()}") from None
+        digest = hashlib.sha256(data).hexdigest()
+        _check_whole(path, data, digest, sha256)
         if b"location" in data and _reads_other_files(data):  # without the word no tensor refers to a file
             # Such a model would have ONNX Runtime read other files, of its author's choosing (CVE-2024-27318).
             raise MasslError(f"{path} keeps weights in other files; an encoder must be one file: {_HOW}")
@@ -125,7 +158,7 @@ class Encoder:
             raise MasslError(f"{path}: its massl.resize is {told[:40]!r}, not a number of pixels up to {most}")
         encoder = cls(
             path,
-            hashlib.sha256(data).hexdigest(),
+            digest,
             metadata.get("name", path.stem),
             dim,
             image_size,
@@ -214,6 +247,24 @@ class Encoder:
             half = len(pixels) // 2
             return np.concatenate([self._run(output, pixels[:half]), self._run(output, pixels[half:])])
         raise _too_large(self.path)
+
+
+def _check_whole(path: Path, data: bytes, digest: str, wanted: str | None) -> None:
+    """Compares a file with all that is known of it: what is asked for, its name, and the digest that it carries.
+
+    Raises:
+        EncoderDamaged: it differs.
+    """
+    if path == builtin_encoder():
+        check_builtin(digest)
+    if wanted is not None and digest != wanted:
+        raise EncoderDamaged(f"{path} is damaged: its SHA-256 is {digest[:12]}…, not {wanted[:12]}…")
+    elif (named := _NAMED_BY_CONTENT.fullmatch(path.name)) and not digest.startswith(named[1]):
+        raise EncoderDamaged(
+            f"{path} is damaged: its SHA-256 doesn't begin as its name says; take the file that it is a copy of"
+        )
+    elif not is_whole(data):
+        raise EncoderDamaged(f"{path} is damaged: its content has changed since it was written; {_AGAIN}")
 
 
 def _reads_other_files(model: bytes) -> bool:

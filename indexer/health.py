@@ -135,18 +135,21 @@ def behind(
     return Behind(new, changed, sum(row.state == "ready" for row in rows.values()))
 
 
-def index_command(root: Path, folder: Path, encoder: Path | str | None = None) -> str:
+def index_command(root: Path, folder: Path, encoder: Path | str | None = None, rebuild: bool = True) -> str:
     """The command that brings a collection up to date, or gives it another encoder.
 
     Args:
         root: where its images are.
         folder: where its index is.
         encoder: the file of the other encoder, or `builtin`.
+        rebuild: everything is to be embedded anew with that encoder.
     """
     command = f"massl index {shlex.quote(str(root))}"
     if folder != root / ".massl":
         command += f" --index-dir {shlex.quote(str(folder))}"
-    return command if encoder is None else f"{command} --encoder {shlex.quote(str(encoder))} --rebuild"
+    if encoder is not None:
+        command += f" --encoder {shlex.quote(str(encoder))}" + (" --rebuild" if rebuild else "")
+    return command
 
 
 def advise(

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import logging
 import os
 import secrets
-import shutil
+import stat
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +16,7 @@ import filelock
 
 from indexer import health
 from indexer.catalog import Catalog, cannot_write, now
-from indexer.encoder import Encoder, EncoderMismatch
+from indexer.encoder import Encoder, EncoderDamaged, EncoderMismatch, builtin_encoder
 from massl.errors import MasslError
 from massl.scan import CATALOG, check_folder, check_holds_images
 from massl.writing import remove_older, whole
@@ -21,6 +24,9 @@ from massl.writing import remove_older, whole
 # Collections' copies of encoders, and nobody's own encoder that lies in the folder too.
 _BYTES = "bytes:"  # before the hexadecimal form of a path that is no UTF-8; no whole path begins so
 _COPIES = f"encoder-{'[0-9a-f]' * 16}.onnx"
+
+
+_LOG = logging.getLogger(__name__)
 
 
 class CollectionBusy(MasslError):
@@ -76,6 +82,8 @@ class Home:
                 home._take(encoder or home.encoder)
             else:
                 home.check_fits(encoder)
+                if encoder is not None:
+                    home._mend_copy(encoder)
             return home
         check_holds_images(root, include)
         encoder = encoder or Encoder.load()
@@ -97,6 +105,7 @@ class Home:
             "encoder_sha256": encoder.sha256,
             "encoder_name": encoder.name,
             "dim": str(encoder.dim),
+            **_origin(encoder),
             "created": now(),
             "root": _text(os.path.realpath(root)),
             "generation": "0",
@@ -144,19 +153,49 @@ class Home:
             return self._encoder
 
     def _own_encoder(self) -> Encoder:
-        copy = _copy(self.folder, self.catalog.meta()["encoder_sha256"])
+        """The collection's copy, compared with the catalog before it is used; else a file of the very same content.
+
+        Raises:
+            EncoderDamaged: there is none.
+            EncoderMismatch: a copy under the name of before is another encoder.
+        """
+        meta = self.catalog.meta()
+        own = meta["encoder_sha256"]
+        copy, as_before = _copy(self.folder, own), self.folder / "encoder.onnx"
         try:
-            encoder = Encoder.load(copy if copy.exists() else self.folder / "encoder.onnx")  # as it was called before
-        except MasslError as error:
-            encoder = Encoder.load()
-            if encoder.sha256 == self.catalog.meta()["encoder_sha256"]:
-                return encoder  # the copy is damaged, but it was the built-in encoder's
-            raise MasslError(
-                f"the index's copy of its encoder is damaged ({error}); run: "
-                f"{health.index_command(self.root, self.folder, 'FILE')}, with the encoder file that it was made with"
-            ) from None
-        self.check_fits(encoder)
-        return encoder
+            return Encoder.load(copy if copy.exists() or not as_before.exists() else as_before, sha256=own)
+        except EncoderDamaged:
+            what = "damaged"
+        except MasslError:
+            what = "missing" if not copy.exists() else "unreadable"
+        for place in (builtin_encoder(), Path(meta.get("encoder_path", ""))):
+            if not _may_be(place, meta.get("encoder_bytes")):
+                continue
+            with contextlib.suppress(MasslError):
+                encoder = Encoder.load(place, sha256=own)
+                self._replace_copy(encoder, what)
+                return encoder
+        raise EncoderDamaged(
+            f"the index's copy of its encoder, {meta['encoder_name']}, is {what}; labels and embeddings are sound. "
+            f"Bring back the file that it was made with (SHA-256 {own[:12]}…): run: "
+            f"{health.index_command(self.root, self.folder, 'FILE', rebuild=False)}"
+        )
+
+    def _mend_copy(self, encoder: Encoder) -> None:
+        """Puts the copy back, from the same encoder, if it is no longer what it was."""
+        try:
+            Encoder.load(_copy(self.folder, encoder.sha256), sha256=encoder.sha256)
+        except MasslError:
+            if encoder.path.resolve() != (self.folder / "encoder.onnx").resolve():
+                self._replace_copy(encoder, "damaged or missing")
+
+    def _replace_copy(self, encoder: Encoder, what: str) -> None:
+        try:
+            _keep(encoder, self.folder)
+            done = "was made anew from"
+        except OSError:  # a read-only or full disk costs the copy, not the search
+            done = "can't be written anew; in its place serves"
+        _LOG.warning("the index's copy of its encoder was %s; it %s %s", what, done, encoder.called)
 
     def _take(self, encoder: Encoder) -> None:
         """Makes the collection another encoder's: every embedding goes, labels and decisions stay."""
@@ -175,6 +214,7 @@ class Home:
                         ("encoder_sha256", encoder.sha256),
                         ("encoder_name", encoder.name),
                         ("dim", str(encoder.dim)),
+                        *_origin(encoder).items(),
                     ],
                 )
             self._encoder = encoder
@@ -238,13 +278,37 @@ def _copy(folder: Path, sha256: str) -> Path:
     return folder / f"encoder-{sha256[:16]}.onnx"
 
 
+def _origin(encoder: Encoder) -> dict[str, str]:
+    """Where an encoder's file lay, from which a damaged copy can be made anew."""
+    path = os.path.realpath(encoder.path)
+    size = str(os.path.getsize(path))
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        path = ""
+    return {"encoder_path": path, "encoder_bytes": size}
+
+
+def _may_be(path: Path, size: str | None) -> bool:
+    """Whether a file can be the encoder, before anything of it is read: the catalog names it, and may be anybody's."""
+    try:
+        found = path.stat()
+    except (OSError, ValueError):
+        return False
+    return stat.S_ISREG(found.st_mode) and (size is None or str(found.st_size) == size)
+
+
 def _keep(encoder: Encoder, folder: Path) -> Path:
     """Puts a copy of an encoder into a collection's folder.
 
     Raises:
-        OSError: it can't be written.
+        EncoderDamaged: the encoder's file is no longer what was loaded.
+        OSError: it can't be read or written.
     """
     copy = _copy(folder, encoder.sha256)
+    data = encoder.path.read_bytes()
+    if hashlib.sha256(data).hexdigest() != encoder.sha256:
+        raise EncoderDamaged(f"{encoder.path} has changed since it was read; run it again")
     with whole(copy) as written:
-        shutil.copyfile(encoder.path, written)
+        written.write_bytes(data)
     return copy

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,7 @@ def load(path: Path) -> dict[str, Any]:
         MasslError: missing, truncated, or it holds something other than tensors and plain values.
     """
     try:
+        _compare_checksums(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise MasslError(f"{path}: there is no such file") from None
@@ -94,6 +96,20 @@ def load(path: Path) -> dict[str, Any]:
     if not isinstance(state, dict):
         raise MasslError(f"{path} is no checkpoint: it holds a {type(state).__name__}")
     return state
+
+
+def _compare_checksums(path: Path) -> None:
+    """Compares what a checkpoint holds with the checksums in it, which torch writes and doesn't read.
+
+    Raises:
+        ValueError: one differs.
+    """
+    if not zipfile.is_zipfile(path):  # of a torch before 1.6, without any
+        return
+    with zipfile.ZipFile(path) as archive:
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise ValueError(f"{damaged} in it has another checksum")
 
 
 def _all(folder: Path) -> list[Path]:

@@ -26,6 +26,7 @@ from massl import weights
 from massl.deployed import Deployed, components, has_stages, whitened_stages
 from massl.errors import MasslError
 from massl.run import describe_run, is_run
+from massl.seal import sealed
 from massl.sources import Source as Images
 from massl.sources import find_source
 from massl.weights import EIGHT_BITS, HALF, SCALE
@@ -178,7 +179,7 @@ def export(
         stored = whitening.mean_embedding.numpy().astype("<f2").tobytes()
         facts["mean_embedding"] = base64.b64encode(stored).decode("ascii")
     helper.set_model_props(model, {f"massl.{key}": str(value) for key, value in facts.items()})
-    data = model.SerializeToString()
+    data = sealed(model)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with whole(out) as written:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from massl import checkpoint
 from massl.errors import MasslError
 from massl.network import build_backbone, resize_positions
+from massl.seal import is_whole
 from massl.settings import PATCHED, Begins, Settings
 from massl.whitening import Moments, Whitening, moments_of
 
@@ -234,7 +235,9 @@ def _read_onnx(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     """What an encoder file tells, and its weights by name in float32, however they are stored."""
     tensors: dict[str, Tensor] = {}
     try:
-        model = onnx.load(path)
+        data = path.read_bytes()
+        whole = is_whole(data)
+        model = onnx.load_model_from_string(data)
         told = {entry.key: entry.value for entry in model.metadata_props}
         stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
         for name, values in stored.items():
@@ -252,6 +255,10 @@ def _read_onnx(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
         raise MasslError(f"{path}: there is no such file") from None
     except Exception as error:  # protobuf's reader has an exception class of its own
         raise _not_ours(path, error) from None
+    if not whole:
+        raise MasslError(
+            f"{path} is damaged: its content has changed since it was written; copy it again from its origin"
+        )
     return told, tensors
 
 
