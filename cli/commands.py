@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import importlib.metadata
 import os
 import sys
@@ -15,6 +14,7 @@ import typer
 from cli import classify, configuration, demo, doctor, dupes, evaluate, export, index, info, label, search, serve, train
 from cli.options import HELP_FLAGS
 from cli.terminal import say
+from massl import faults
 from massl.errors import MasslError
 from massl.printable import visible
 
@@ -103,8 +103,8 @@ def main(arguments: list[str] | None = None) -> None:
     except Exception as error:  # the edge: no traceback reaches a person who didn't ask for one
         if "-v" in arguments or "--verbose" in arguments:
             traceback.print_exc()
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC and error.filename is None:
-            _fail("the output can't be written: no space left on device", 1)
+        if isinstance(error, OSError) and error.errno is not None:
+            _fail(f"{error.filename or 'the output'}: {faults.reason(error)}; {faults.remedy(error)}", 1)
         reason = " ".join(str(error).split()) or type(error).__name__
         _fail(f"{type(error).__name__}: {reason}; run it again with -v for the details", 1)
 

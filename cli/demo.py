@@ -90,6 +90,7 @@ def command(
 def _pictures(folder: Path | None) -> Iterator[Path]:
     """A copy of the bundled pictures, in a temporary folder unless one is given."""
     from massl.errors import MasslError
+    from massl.faults import remedy
 
     with contextlib.ExitStack() as stack:
         if folder is None:
@@ -108,7 +109,9 @@ def _pictures(folder: Path | None) -> Iterator[Path]:
                     raise
                 # Of several files, each with a reason that names both paths, the first.
                 why = error.strerror or str(error.args[0][0][2]).split(": ")[0]
-                raise MasslError(f"{folder} can't be written ({why}); give --dir another folder") from None
+                raise MasslError(
+                    f"{folder} can't be written ({why}); {remedy(error, 'give --dir another folder')}"
+                ) from None
         yield folder
 
 

@@ -158,10 +158,10 @@ def _rounded(value: float | None) -> float | None:
 def _write(plan: Path, found: Duplicates) -> None:
     """The plan as CSV, names as the bytes that they are; a file that is there is replaced whole or not at all."""
     from indexer import duplicates
-    from massl.errors import MasslError
+    from massl.faults import cannot_write
     from massl.writing import write
 
     try:
         write(plan, os.fsencode(duplicates.plan(found)))
     except OSError as error:
-        raise MasslError(f"{plan} can't be written: {(error.strerror or str(error)).lower()}") from None
+        raise cannot_write(plan, error, "name another file") from None

@@ -168,6 +168,7 @@ def _compare(images: Path, index_dir: Path | None, given: Encoder, quiet: bool) 
 
 def _write_skipped(file: Path, report: IndexReport) -> None:
     from massl.errors import MasslError
+    from massl.faults import cannot_write
     from massl.tables import csv_text
     from massl.writing import write
 
@@ -176,7 +177,7 @@ def _write_skipped(file: Path, report: IndexReport) -> None:
         # File names go out as the bytes that they are, also where those are not UTF-8.
         write(file, text.encode("utf-8", "surrogateescape"))
     except OSError as error:
-        raise MasslError(f"{file} can't be written ({error.strerror or error}); the index is complete") from None
+        raise MasslError(f"{cannot_write(file, error, 'name another file')}; the index is complete") from None
 
 
 def update(

@@ -6,13 +6,16 @@ import json
 import os
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from app.words import moment, size
 from cli.options import IndexDir, Json, Quiet, Verbose, or_builtin
 from massl.printable import visible
+
+if TYPE_CHECKING:
+    from indexer.damage import CatalogDamaged
 
 
 def command(
@@ -27,8 +30,13 @@ def command(
     Examples: massl info builtin · massl info encoder.onnx · massl info ./photos · massl info runs/photos
     """
     from cli.terminal import print_json, print_line
+    from indexer.damage import CatalogDamaged
 
-    described = _describe(thing, index_dir)
+    try:
+        described = _describe(thing, index_dir)
+    except CatalogDamaged as error:
+        _tell_readable(error, as_json)
+        raise
     if as_json:
         print_json(described)
         return
@@ -36,6 +44,26 @@ def command(
     width = max(len(name) for name, _ in told) + 2
     for name, value in told:
         print_line(visible(f"{name:{width}}{value}".rstrip()))
+
+
+def _tell_readable(error: CatalogDamaged, as_json: bool) -> None:
+    """What of a damaged collection can be read."""
+    from cli.terminal import print_json, print_line
+    from indexer import journal, salvage
+
+    try:
+        found, said = salvage.read(error.path), journal.read(error.path.parent)
+    except OSError:
+        return
+    if as_json:
+        counts = {"images": len(found.images), "embedded": found.embedded, "labels": len(found.labels)}
+        print_json({"kind": "collection", "damaged": error.detail, **counts, "journal_labels": len(said.labels)})
+        return
+    print_line(f"damaged    {salvage.in_words(found)}")
+    print_line(
+        f"journal    {len(said.labels):,} labels" + (f"; {said.damaged:,} lines damaged" if said.damaged else "")
+    )
+    print_line("labels     massl label export prints those that can be read")
 
 
 def _encoder(told: dict[str, Any]) -> list[tuple[str, str]]:

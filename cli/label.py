@@ -15,6 +15,8 @@ from massl.printable import visible
 
 if TYPE_CHECKING:
     from indexer import Collection
+    from indexer.damage import CatalogDamaged
+    from indexer.labels import Label
 
 app = typer.Typer(no_args_is_help=True, context_settings=HELP_FLAGS)
 
@@ -90,14 +92,15 @@ def list_labels(
     Examples: massl label list ./photos
     """
     from cli.terminal import print_json, print_line
-    from indexer import Collection
 
-    labels = Collection.open(images, index_dir).labels()
+    labels, damaged = _readable_labels(images, index_dir)
     if as_json:
         print_json({"labels": [vars(item) for item in labels]})
-        return
-    for item in labels:
-        print_line(f"{item.label}\t{item.path}")
+    else:
+        for item in labels:
+            print_line(f"{item.label}\t{item.path}")
+    if damaged:
+        raise damaged
 
 
 @app.command("import")
@@ -196,14 +199,14 @@ def export(
     massl label export ./photos --format csv --predictions --sure 0.9 > all.csv · massl label export ./photos
     --format onnx --out classifier.onnx
     """
-    from cli.terminal import print_json, print_line, say
-    from indexer import Collection
-    from indexer.takeaway import FORMATS
+    from cli.terminal import print_json, say
+    from indexer import Collection, takeaway
     from massl.errors import MasslError
-    from massl.writing import check_output, write
+    from massl.writing import check_output
 
-    if kind not in (*FORMATS, "onnx"):
-        raise typer.BadParameter(f"there is no format {kind[:20]!r}; choose one of {', '.join(FORMATS)}, or onnx")
+    formats = takeaway.FORMATS
+    if kind not in (*formats, "onnx"):
+        raise typer.BadParameter(f"there is no format {kind[:20]!r}; choose one of {', '.join(formats)}, or onnx")
     if as_json and out is None and (kind != "csv" or predictions):
         raise typer.BadParameter(
             "--json prints the labels alone; leave it out, or name a file by --out "
@@ -214,10 +217,16 @@ def export(
     if out:
         check_output(out)
     learns = predictions or kind == "onnx"
-    collection = open_embedded(images, index_dir, quiet) if learns else Collection.open(images, index_dir)
-    if as_json and out is None:
-        print_json({"labels": [vars(item) for item in collection.labels()]})
+    if kind == "csv" and not learns:
+        labels, damaged = _readable_labels(images, index_dir)
+        if as_json and out is None:
+            print_json({"labels": [vars(item) for item in labels]})
+        else:
+            _put_out(takeaway.of_labels(labels), kind, out, as_json, quiet)
+        if damaged:
+            raise damaged
         return
+    collection = open_embedded(images, index_dir, quiet) if learns else Collection.open(images, index_dir)
     if kind == "onnx":
         if out is None:
             raise MasslError("an .onnx file is nothing to print; name one with --out classifier.onnx")
@@ -227,18 +236,33 @@ def export(
             return
         say(f"{out}: {', '.join(fitted.classes)}, by {fitted.choice.candidate.method}", quiet)
         return
-    text = collection.export_labels(kind, predictions, sure)
-    if out is None:
-        print_line(text, end="")
-        return
-    try:
-        write(out, os.fsencode(text))
-    except OSError as error:
-        raise MasslError(f"{out} can't be written ({error.strerror or error}); choose another --out") from None
+    _put_out(collection.export_labels(kind, predictions, sure), kind, out, as_json, quiet)
+
+
+@app.command()
+def restore(
+    images: Images, index_dir: IndexDir = None, as_json: Json = False, quiet: Quiet = False, verbose: Verbose = False
+) -> None:
+    """Bring labels back from the journal beside the index, into an index that was damaged, or deleted and made anew.
+
+    Labels that images have now stay. What finds no image any more is listed.
+
+    Examples: massl label restore ./photos
+    """
+    from cli.terminal import print_json, say, visible
+    from indexer import Collection
+
+    done = Collection.open(images, index_dir).bring_back_labels()
     if as_json:
-        print_json({"written": str(out), "format": kind})
+        left = [{"path": path, "label": label, "reason": why} for path, label, why in done.left]
+        told = {"labels": done.labels, "decisions": done.decisions, "left": left, "damaged_lines": done.damaged}
+        print_json(told)
         return
-    say(f"{out} written", quiet)
+    say(f"brought back: {done.labels:,} labels, {done.decisions:,} decisions about duplicates and proposals", quiet)
+    for path, label, why in done.left:
+        say(f"not brought back: {visible(label)!r} of {visible(path)}: {why}", quiet)
+    if done.damaged:
+        say(f"{done.damaged:,} lines of the journal are damaged and say nothing", quiet)
 
 
 @app.command()
@@ -285,6 +309,40 @@ def check(
     wrong = "1 label looks wrong" if len(found) == 1 else f"{len(found):,} labels look wrong"
     say(wrong if found else "no label looks wrong", quiet)
     say(curve.advice, quiet)
+
+
+def _readable_labels(images: Path, index_dir: Path | None) -> tuple[list[Label], CatalogDamaged | None]:
+    """The labels; of a damaged catalog those that can be read, of it or of its journal, and that it is damaged."""
+    from indexer import Collection, salvage
+    from indexer.damage import CatalogDamaged
+    from massl.errors import MasslError
+
+    try:
+        return Collection.open(images, index_dir).labels(), None
+    except CatalogDamaged as error:
+        try:
+            return salvage.labels(error.path), error
+        except OSError as trouble:
+            raise MasslError(f"{error}; its labels can't be read here ({trouble.strerror or trouble})") from None
+
+
+def _put_out(text: str, kind: str, out: Path | None, as_json: bool, quiet: bool) -> None:
+    """Prints a table, or writes it to a file."""
+    from cli.terminal import print_json, print_line, say
+    from massl.faults import cannot_write
+    from massl.writing import write
+
+    if out is None:
+        print_line(text, end="")
+        return
+    try:
+        write(out, os.fsencode(text))
+    except OSError as error:
+        raise cannot_write(out, error, "choose another --out") from None
+    if as_json:
+        print_json({"written": str(out), "format": kind})
+        return
+    say(f"{out} written", quiet)
 
 
 def _image_in_table(collection: Collection, path: str) -> int:

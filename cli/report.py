@@ -15,9 +15,9 @@ import numpy as np
 from PIL import Image
 
 from cli.scores import Figure, best, rows
-from massl.errors import MasslError
 from massl.evaluation.accuracy import confusion
 from massl.evaluation.knn import nearest
+from massl.faults import cannot_write
 from massl.images import ImageError, open_image
 from massl.scan import Skipped
 from massl.writing import write
@@ -112,7 +112,7 @@ def write_report(path: Path, task: str, results: Sequence[Result], told: Sequenc
     try:
         write(path, text.encode("utf-8", "backslashreplace"))
     except OSError as error:
-        raise MasslError(f"{path} could not be written: {(error.strerror or str(error)).lower()}") from None
+        raise cannot_write(path, error, "name another file") from None
 
 
 def _page(task: str, results: Sequence[Result], told: Sequence[list[Figure]]) -> Iterator[str]:

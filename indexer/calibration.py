@@ -24,6 +24,7 @@ from PIL import Image
 from indexer.agreement import Looks
 from indexer.ahead import ahead
 from indexer.catalog import READY, Catalog
+from indexer.checksums import EMBEDDING
 from indexer.encoder import Encoder
 from indexer.ladder import unit
 from indexer.paths import below, from_bytes
@@ -184,14 +185,15 @@ def of_collection(root: Path, catalog: Catalog, encoder: Encoder) -> Calibration
     """
     rows = list(
         catalog.read(
-            f"SELECT hash, min(path), embedding FROM images WHERE {READY} AND embedding IS NOT NULL "
+            f"SELECT {EMBEDDING}, embedding_checksum, min(path) FROM images WHERE {READY} AND embedding IS NOT NULL "
             "GROUP BY hash ORDER BY hash LIMIT ?",
             [BACKGROUND],
         )
     )
-    vectors = unit(unpacked(catalog, [embedding for _, _, embedding in rows], encoder.dim))
+    sound = list(catalog.sound(row[:4] for row in rows))
+    vectors = unit(unpacked(catalog, [row[2] for row in sound], encoder.dim))
     known = json.loads(catalog.meta().get("calibration_looks", "{}"))
-    paths, names = [below(root, from_bytes(path)) for _, path, _ in rows], [digest.hex() for digest, _, _ in rows]
+    paths, names = [below(root, from_bytes(row[4])) for row in rows], [row[1].hex() for row in rows]
     looks = Looks(paths, names, known, catalog.max_pixels)
     fitted = fit(vectors, looks, encoder)
     catalog.set_meta({"calibration_looks": json.dumps(looks.used)})

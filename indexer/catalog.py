@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import json
 import os
 import re
+import shutil
 import sqlite3
 import stat
 import sys
@@ -17,14 +19,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from indexer import schema
+from indexer import checksums, damage, journal, schema
+from indexer.damage import CatalogDamaged
 from indexer.paths import from_bytes
+from massl import faults
 from massl.errors import MasslError
 from massl.images import MAX_PIXELS
 
 Value = TypeVar("Value")
 
-VERSION = 3
+VERSION = 4
 
 # The condition that an image can be searched, for queries that name images by id or need more than what the index of
 # states holds. The plus keeps SQLite from going by that index, through every image: it takes a state to be rare.
@@ -32,7 +36,10 @@ READY = "+state = 'ready'"
 
 _UNCHANGING = "immutable=1"
 
-_FULL = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)  # a disk that is full fails in either way
+_UNWRITABLE = (
+    sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_CANTOPEN,
+)  # fmt: skip
+_NEARLY_FULL = 1 << 20  # bytes free, below which a failed write is put down to a full disk
 
 _SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -90,6 +97,15 @@ _MIGRATIONS = {
         "CREATE INDEX images_unembedded ON images (id) WHERE embedding IS NULL",
     ),
     2: (*schema.statements(_CHANGES), "DELETE FROM meta WHERE key LIKE 'vectors_%'"),
+    3: tuple(schema.statements(checksums.SCHEMA + journal.SCHEMA)),
+}
+
+# How a catalog of an earlier format, which can't be written, is read by today's statements.
+_SHIMS = {
+    "images": ("row_checksum", "embedding_checksum"),
+    "labels": ("checksum",),
+    "decisions": ("checksum",),
+    "meta": ("checksum",),
 }
 
 _BESIDE = ("", "-wal", "-shm", "-journal")  # what SQLite opens of a catalog, by the ending of its name
@@ -158,10 +174,13 @@ class Catalog:
             with closing(sqlite3.connect(temporary, isolation_level=None)) as connection:
                 connection.execute("BEGIN")
                 # A statement at a time: executescript would commit before the meta rows are in.
-                for statement in schema.statements(_SCHEMA + _CHANGES):
+                for statement in schema.statements(_SCHEMA + _CHANGES + checksums.SCHEMA + journal.SCHEMA):
                     connection.execute(statement)
                 connection.execute(f"PRAGMA user_version = {VERSION}")
-                connection.executemany("INSERT INTO meta VALUES (?, ?)", meta.items())
+                values = {**meta, "format": str(VERSION)}
+                connection.executemany("INSERT INTO meta (key, value) VALUES (?, ?)", values.items())
+                checksums.register(connection)
+                checksums.seal(connection)
                 connection.execute("COMMIT")
             for ending in ("-wal", "-shm"):  # an earlier catalog's, which SQLite would put into this one
                 path.with_name(path.name + ending).unlink(missing_ok=True)
@@ -172,17 +191,41 @@ class Catalog:
         return cls(path)
 
     @classmethod
-    def open(cls, path: Path) -> Catalog:
-        """Opens an existing catalog, and brings one of an earlier format to today's.
+    def open(cls, path: Path, whole: bool = False) -> Catalog:
+        """Opens an existing catalog, examines it, and brings one of an earlier format to today's.
+
+        Args:
+            path: its file.
+            whole: examine all of it, however large it is; see `indexer.damage.examine`.
 
         Raises:
-            MasslError: missing, damaged, written by a newer version, or not made by massl.
+            CatalogDamaged: it is not what was written to it, or not made by massl.
+            MasslError: missing, or written by a newer version.
         """
         catalog = cls(path)
         ((version,),) = catalog.read("PRAGMA user_version")
         if version < VERSION and catalog.can_be_written():
             catalog._migrate()
+        if version == VERSION:
+            catalog.examine(whole or path.stat().st_size <= damage.SMALL)
         return catalog
+
+    def examine(self, whole: bool) -> None:
+        """Compares what it holds with the checksums.
+
+        Raises:
+            CatalogDamaged: something is not as it was written.
+        """
+        with self._explained(), closing(self._connect(self._opening())) as connection:
+            found = damage.examine(connection, whole)
+        if str(found):
+            raise CatalogDamaged(self.path, str(found))
+
+    def seal(self) -> None:
+        """Gives all images checksums, where the catalog is of an earlier format."""
+        while checksums.unsealed(self._connection()):
+            with self.writing():
+                pass
 
     def can_be_written(self) -> bool:
         """Whether this user may write it; if not, it can be searched all the same."""
@@ -194,6 +237,7 @@ class Catalog:
             for step in range(version, VERSION):
                 for statement in _MIGRATIONS[step]:
                     connection.execute(statement)
+            connection.execute("INSERT OR REPLACE INTO meta (key, value) VALUES ('format', ?)", [str(VERSION)])
             connection.execute(f"PRAGMA user_version = {max(version, VERSION)}")
 
     @contextmanager
@@ -236,14 +280,21 @@ class Catalog:
         """
         with self._explained():
             connection = self._connection()
+            if not self.can_be_written():  # said before a statement fails at a view; see `_SHIMS`
+                raise cannot_write(self.path.parent, _refusal(self.path.parent))
             connection.execute("BEGIN IMMEDIATE")
             try:
                 yield connection
+                checksums.seal(connection)
+                behind = journal.is_behind(connection)
                 connection.execute("COMMIT")
             except BaseException:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 raise
+        if behind:
+            with contextlib.suppress(MasslError), self._explained():  # it is written; the journal has time
+                journal.catch_up(connection, self.path.parent)
 
     @contextmanager
     def reading_from_threads(self) -> Iterator[Callable[[str, Sequence[Any]], list[tuple[Any, ...]]]]:
@@ -261,13 +312,27 @@ class Catalog:
             with turn:  # SQLite crashes where a connection goes while a thread reads
                 connection.close()
 
+    def complete_journal(self) -> journal.Said:
+        """Adds to the journal what only the catalog says; returns what only the journal does.
+
+        Raises:
+            OSError: the journal can't be read or written.
+        """
+        with self._explained():
+            connection = self._connection()
+            journal.catch_up(connection, self.path.parent)
+            return journal.complete(connection, self.path.parent)
+
     def meta(self) -> dict[str, str]:
         """All of the collection's own facts: encoder, schema, cache.
 
         Raises:
-            MasslError: one that names a file or is a number doesn't look so.
+            CatalogDamaged: one of them is not as it was written, or names a file or is a number and doesn't look so.
         """
-        facts = dict(self.read("SELECT key, value FROM meta"))
+        rows = list(self.read(f"SELECT {checksums.META}, checksum FROM meta"))
+        if changed := checksums.damaged(rows):
+            raise CatalogDamaged(self.path, f"{changed[0]} changed")
+        facts = {key: value for key, value, _ in rows}
         for key, value in facts.items():
             if not isinstance(value, str) or not re.fullmatch(_FACTS.get(key, "(?s:.*)"), value):
                 raise self.damaged(f"its {key} can't be {str(value)[:40]!r}")
@@ -281,7 +346,7 @@ class Catalog:
     def set_meta(self, values: dict[str, str]) -> None:
         """Adds or replaces facts."""
         with self.writing() as connection:
-            connection.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", values.items())
+            connection.executemany("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", values.items())
 
     def paths_of(self, images: Sequence[int]) -> list[str]:
         """Paths of searchable images by id, in the order given.
@@ -292,12 +357,23 @@ class Catalog:
         paths: dict[int, str] = {}
         for part in in_parts(images):
             marks = ", ".join("?" * len(part))
-            query = f"SELECT id, path FROM images WHERE {READY} AND id IN ({marks})"
-            paths |= {identity: from_bytes(path) for identity, path in self.read(query, part)}
+            query = f"SELECT {checksums.IMAGE}, row_checksum FROM images WHERE {READY} AND id IN ({marks})"
+            paths |= {row[0]: from_bytes(row[1]) for row in self.sound(self.read(query, part))}
         try:
             return [paths[int(image)] for image in images]
         except KeyError:
             raise MasslError("one of these images is no longer in the collection; look at it afresh") from None
+
+    def sound(self, rows: Iterable[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
+        """Rows of the columns of one of `indexer.checksums`, with their checksum behind them, that are as written.
+
+        Raises:
+            CatalogDamaged: one is not.
+        """
+        for row in rows:
+            if not checksums.is_sound(row):
+                raise CatalogDamaged(self.path, f"the row of image {row[0]} changed")
+            yield row
 
     def close(self) -> None:
         """Closes this thread's connection."""
@@ -367,8 +443,13 @@ class Catalog:
         try:
             _distrust(connection)
             self._check_schema(connection)
+            checksums.register(connection)
             if not opening:
                 connection.execute("PRAGMA journal_mode = WAL")
+            elif connection.execute("PRAGMA user_version").fetchone()[0] in range(1, VERSION):
+                for table, columns in _SHIMS.items():
+                    nothing = ", ".join(f"NULL AS {column}" for column in columns)
+                    connection.execute(f"CREATE TEMP VIEW {table} AS SELECT *, {nothing} FROM main.{table}")
         except BaseException:
             connection.close()
             raise
@@ -395,11 +476,15 @@ class Catalog:
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         if version < 1:
             raise self.damaged("it holds no version")
+        found = schema.difference(schema.of(connection), _schema_of(min(version, VERSION)))
         if version > VERSION:
+            # The facts tell the format too: a number that only the disk changed, or a newer version's.
+            query = "SELECT 1 FROM meta WHERE (key, value) = ('format', ?)"
+            if found is None and any(connection.execute(query, [str(VERSION)])):
+                raise self.damaged(f"it says to be of format {version}")
             raise MasslError(f"{self.path} was written by a newer version of massl (format {version}); update massl")
-        found = schema.difference(schema.of(connection), _schema_of(version))
         if found:
-            raise self._foreign(found)
+            raise self.damaged(f"it is not as massl makes it: {found}")
 
     def _check_again(self, connection: sqlite3.Connection) -> None:
         """Compares the schema anew if somebody changed it: another version of massl, or whoever means ill."""
@@ -418,12 +503,14 @@ class Catalog:
             if trouble is None:
                 raise
             raise trouble from error
+        except UnicodeDecodeError as error:  # of a text, or of SQLite's own words about a name that changed
+            raise CatalogDamaged(self.path, "a text in it is no text any more") from error
 
     def _trouble(self, error: sqlite3.Error) -> MasslError | None:
         """What to say of an error of SQLite's; None if neither the file nor the disk is to blame."""
         code = _code(error)
-        if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or "decode to UTF-8" in str(error):
-            return self.damaged(str(error))
+        if damage.is_damage(error):
+            return CatalogDamaged(self.path, str(error))
         if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             return MasslError(f"{self.path} is being written by another process; try again in a moment")
         if code == sqlite3.SQLITE_PROTOCOL:
@@ -433,7 +520,7 @@ class Catalog:
             )
         if code == sqlite3.SQLITE_CANTOPEN and self.path.exists() and not os.access(self.path, os.R_OK):
             return MasslError(f"{self.path} can't be read (permission denied); whoever made the index can allow it")
-        if code in (*_FULL, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_CANTOPEN):
+        if code in _UNWRITABLE:
             return cannot_write(self.path.parent, error)
         return None
 
@@ -443,12 +530,9 @@ class Catalog:
             f"somebody else move {self.path.parent} away and run `massl index` again"
         )
 
-    def damaged(self, detail: str) -> MasslError:
+    def damaged(self, detail: str) -> CatalogDamaged:
         """What to say where it holds what it can't hold."""
-        return MasslError(
-            f"{self.path} is damaged ({detail}); move the folder {self.path.parent} away, keep it as it holds your "
-            "labels, and run `massl index` again"
-        )
+        return CatalogDamaged(self.path, detail)
 
 
 @functools.cache
@@ -508,12 +592,30 @@ def now() -> str:
 
 def cannot_write(folder: Path, error: OSError | sqlite3.Error) -> MasslError:
     """What to say where a collection's folder can't be written."""
-    if isinstance(error, OSError):
-        full, detail = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG), error.strerror or str(error)
-    else:
-        full, detail = _code(error) in _FULL, str(error)
-    help_ = "free some space, or " if full else ""
-    return MasslError(f"{folder} can't be written ({detail}); {help_}choose another place with --index-dir")
+    if isinstance(error, sqlite3.Error):
+        error = _as_system_error(folder, error)
+    return faults.cannot_write(folder, error, "choose another place with --index-dir")
+
+
+def _refusal(folder: Path) -> OSError:
+    """Why a folder, or the catalog in it, may not be written."""
+    read_only = hasattr(os, "statvfs") and os.statvfs(folder).f_flag & os.ST_RDONLY
+    number = errno.EROFS if read_only else errno.EACCES
+    return OSError(number, os.strerror(number))
+
+
+def _as_system_error(folder: Path, error: sqlite3.Error) -> OSError:
+    """SQLite says that reading or writing failed, but not why: a disk that is full and one that breaks say the same."""
+    code, number = _code(error), None
+    if code == sqlite3.SQLITE_FULL:
+        number = errno.ENOSPC
+    elif code == sqlite3.SQLITE_IOERR:
+        with contextlib.suppress(OSError):
+            number = errno.ENOSPC if shutil.disk_usage(folder).free < _NEARLY_FULL else errno.EIO
+    elif code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_CANTOPEN):
+        with contextlib.suppress(OSError):
+            number = _refusal(folder).errno
+    return OSError(number, str(error))
 
 
 def _code(error: sqlite3.Error) -> int | None:

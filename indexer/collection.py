@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import shlex
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -32,9 +33,9 @@ from indexer import (
     labels,
     query,
     rejections,
+    restoring,
     suspects,
     takeaway,
-    thumbnails,
     trained,
 )
 from indexer.calibration import Calibration
@@ -60,7 +61,9 @@ from indexer.learning import LearningCurve
 from indexer.map import CollectionMap
 from indexer.paths import below, from_bytes
 from indexer.query import Query, Ranking, Result
+from indexer.restoring import Restored
 from indexer.suspects import Suspect
+from indexer.thumbnails import SIDE, Thumbnails
 from indexer.trained import Trained
 from indexer.vectors import CatalogVectors, Preparing
 from massl.errors import MasslError
@@ -81,6 +84,7 @@ class Collection:
         self.updating = False  # whether this process is bringing it up to date
         self._labelling = Labelling(self.catalog)
         self._heat = HeatMaps(self.catalog, self.root)
+        self._thumbnails = Thumbnails(self.folder)
         self._outline: tuple[str, Outline] | None = None
 
     # Opening ------------------------------------------------------------------------------------------------------
@@ -158,6 +162,7 @@ class Collection:
         with self._home.held(), self._noted():
             started = time.monotonic()
             remove_forgotten(self.folder)
+            self.catalog.seal()
             if exclude is not None:
                 self.catalog.set_meta({"exclude": json.dumps([pattern for pattern in exclude if pattern])})
             if max_pixels is not None:
@@ -183,6 +188,7 @@ class Collection:
             self.catalog.set_meta({"left_out": json.dumps(result.left_out)})
             arrivals.note(self.catalog)
             self.catalog.set_meta({"checked": now()})
+            restoring.settle(self.catalog, f"massl label restore {shlex.quote(str(self.root))}")
             meta = self.catalog.meta()
             generation = meta["generation"]
             if meta.get("calibrated_generation") != generation:
@@ -399,7 +405,7 @@ class Collection:
         ((count,),) = self.catalog.read(f"SELECT count(*) FROM images WHERE {READY} AND embedding IS NULL")
         return count
 
-    def thumbnail(self, image: int, side: int = thumbnails.SIDE) -> Path | None:
+    def thumbnail(self, image: int, side: int = SIDE) -> bytes | None:
         """A WebP thumbnail without metadata, made when it is first asked for; None if the original can't be read.
 
         Args:
@@ -409,7 +415,11 @@ class Collection:
         row = next(self.catalog.read(f"SELECT path, hash FROM images WHERE id = ? AND {READY}", [image]), None)
         if row is None:
             return None
-        return thumbnails.make(below(self.root, from_bytes(row[0])), row[1].hex(), self.folder, self.max_pixels, side)
+        return self._thumbnails.get(below(self.root, from_bytes(row[0])), row[1].hex(), self.max_pixels, side)
+
+    def notice(self) -> str:
+        """What can't be kept on the disk, and what to do about it; empty where all can."""
+        return self._thumbnails.notice()
 
     # Labels -------------------------------------------------------------------------------------------------------
 
@@ -436,6 +446,14 @@ class Collection:
     def restore_labels(self, before: Mapping[int, tuple[str, str] | None], after: Mapping[int, str | None]) -> int:
         """Takes a step of labelling back, all of it or nothing; see `indexer.labels.restore`."""
         return labels.restore(self.catalog, before, after)
+
+    def bring_back_labels(self) -> Restored:
+        """Gives images what people said of them and the catalog doesn't have any more; see `indexer.restoring`.
+
+        Raises:
+            MasslError: the journal can't be read, or nothing can be written.
+        """
+        return restoring.restore(self.catalog)
 
     def labels(self) -> list[Label]:
         """Every label on a searchable image, by path."""
@@ -682,6 +700,8 @@ class Collection:
             report: told the step, and how much of it is done, of how much.
             here: where somebody works, and may have trained an encoder; it is not looked for if left out.
         """
+        report("catalog", 0, 0)
+        self.catalog.examine(whole=True)
         report("drift", 0, 0)
         found = self.drift()
         try:
@@ -709,7 +729,12 @@ class Collection:
         return json.loads(self.catalog.meta().get("left_out", "{}"))
 
     def info(self) -> dict[str, Any]:
-        """Counts, encoder, drift and disk use, in plain values."""
+        """Counts, encoder, drift and disk use, in plain values.
+
+        Raises:
+            CatalogDamaged: something in the catalog is not as it was written.
+        """
+        self.catalog.examine(whole=True)
         meta = self.catalog.meta()
         try:
             training = asdict(health.training(self.encoder))

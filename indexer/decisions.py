@@ -86,7 +86,7 @@ def keep_both(catalog: Catalog, images: Sequence[int]) -> int:
     ]
     with catalog.writing() as connection:
         before = connection.total_changes
-        connection.executemany("INSERT OR IGNORE INTO decisions VALUES (?, ?, ?, ?)", rows)
+        connection.executemany("INSERT OR IGNORE INTO decisions (image, kind, about, at) VALUES (?, ?, ?, ?)", rows)
         return connection.total_changes - before
 
 
@@ -101,7 +101,7 @@ def choose(catalog: Catalog, image: int, over: Sequence[int]) -> None:
     with catalog.writing() as connection:
         connection.executemany("DELETE FROM decisions WHERE image = ? AND kind = ?", [(image, CHOSEN), *others])
         row = (image, CHOSEN, _seal(hashes[image], hashes[image]), now())
-        connection.execute("INSERT INTO decisions VALUES (?, ?, ?, ?)", row)
+        connection.execute("INSERT INTO decisions (image, kind, about, at) VALUES (?, ?, ?, ?)", row)
 
 
 def forget(catalog: Catalog, images: Sequence[int] = ()) -> int:

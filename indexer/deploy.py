@@ -17,6 +17,7 @@ from indexer.classify import Classifier
 from indexer.encoder import Encoder
 from indexer.heads import FLOOR, WARMTH, Linear, Neighbours
 from massl.errors import MasslError
+from massl.faults import cannot_write
 from massl.seal import sealed
 from massl.writing import whole
 
@@ -53,7 +54,7 @@ def write(fitted: Classifier, encoder: Encoder, path: Path) -> None:
         with whole(path) as written:
             written.write_bytes(data)
     except OSError as error:
-        raise MasslError(f"{path} can't be written ({error.strerror or error}); choose another place") from None
+        raise cannot_write(path, error, "choose another place") from None
 
 
 def _append(model: Any, fitted: Classifier) -> None:

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import filelock
 
-from indexer import health
+from indexer import health, salvage
 from indexer.catalog import Catalog, cannot_write, now
+from indexer.damage import CatalogDamaged
 from indexer.encoder import Encoder, EncoderDamaged, EncoderMismatch, builtin_encoder
 from massl.errors import MasslError
 from massl.scan import CATALOG, check_folder, check_holds_images
@@ -77,7 +78,7 @@ class Home:
         check_folder(root)
         folder = _folder(root, index_dir)
         if (folder / CATALOG).exists():
-            home = cls.open(root, index_dir)
+            home = cls._open_sound(root, folder, index_dir, encoder)
             if rebuild:
                 home._take(encoder or home.encoder)
             else:
@@ -97,21 +98,50 @@ class Home:
             raise cannot_write(folder, error) from None
 
     @classmethod
+    def _open_sound(cls, root: Path, folder: Path, index_dir: Path | str | None, encoder: Encoder | None) -> Home:
+        """Opens a collection to index it: examined whole once a day; a damaged one is made anew of what is sound."""
+        for last in (False, True):
+            try:
+                home = cls.open(root, index_dir)
+                if home.catalog.meta().get("verified") != now()[:10] and home.catalog.can_be_written():
+                    home.catalog.examine(whole=True)
+                    with contextlib.suppress(MasslError):  # a full disk costs the same again the next time
+                        home.catalog.set_meta({"verified": now()[:10]})
+                return home
+            except CatalogDamaged as error:
+                if last:
+                    raise
+                cls._repair(root, folder, encoder, error)
+        raise AssertionError
+
+    @classmethod
+    def _repair(cls, root: Path, folder: Path, encoder: Encoder | None, error: CatalogDamaged) -> None:
+        """Puts a sound catalog in a damaged one's place; see `indexer.salvage.repair`."""
+        try:
+            with filelock.FileLock(folder / "lock", timeout=0):
+                with contextlib.suppress(CatalogDamaged):
+                    Catalog.open(folder / CATALOG).close()
+                    Catalog(folder / CATALOG).examine(whole=True)
+                    return  # another process has been at it meanwhile
+                try:
+                    own = salvage.read(folder / CATALOG).meta.get("encoder_sha256")
+                    known = encoder or _copied(folder, own) or Encoder.load()
+                except MasslError:
+                    raise error from None
+                salvage.repair(folder / CATALOG, _facts(root, known))
+                if not _copy(folder, known.sha256).exists():
+                    _keep(known, folder)
+        except filelock.Timeout:
+            raise CollectionBusy(f"{root} is being indexed by another process; try again in a moment") from None
+        except OSError as trouble:
+            raise cannot_write(folder, trouble) from None
+
+    @classmethod
     def _make(cls, root: Path, folder: Path, encoder: Encoder) -> Home:
         if (folder / CATALOG).exists():  # another process was faster
             return cls.open(root, folder)
         copy = _keep(encoder, folder)
-        meta = {
-            "encoder_sha256": encoder.sha256,
-            "encoder_name": encoder.name,
-            "dim": str(encoder.dim),
-            **_origin(encoder),
-            "created": now(),
-            "root": _text(os.path.realpath(root)),
-            "generation": "0",
-            "identity": secrets.token_hex(8),
-        }
-        home = cls(root, folder, Catalog.create(folder / CATALOG, meta))
+        home = cls(root, folder, Catalog.create(folder / CATALOG, _facts(root, encoder)))
         home._encoder = encoder
         remove_older(copy, _COPIES)
         return home
@@ -209,7 +239,7 @@ class Home:
                 connection.execute("DELETE FROM meta WHERE key LIKE 'vectors_%' OR key LIKE 'calibrat%'")
                 connection.execute("DELETE FROM meta WHERE key = 'drift'")
                 connection.executemany(
-                    "INSERT OR REPLACE INTO meta VALUES (?, ?)",
+                    "INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)",
                     [
                         ("encoder_sha256", encoder.sha256),
                         ("encoder_name", encoder.name),
@@ -276,6 +306,29 @@ def check_no_links(folder: Path) -> None:
 def _copy(folder: Path, sha256: str) -> Path:
     """A collection's copy of an encoder: named by its content, so that a kill never leaves it beside another's name."""
     return folder / f"encoder-{sha256[:16]}.onnx"
+
+
+def _facts(root: Path, encoder: Encoder) -> dict[str, str]:
+    """What a new catalog says of its collection."""
+    return {
+        "encoder_sha256": encoder.sha256,
+        "encoder_name": encoder.name,
+        "dim": str(encoder.dim),
+        **_origin(encoder),
+        "created": now(),
+        "root": os.path.realpath(root),
+        "generation": "0",
+        "identity": secrets.token_hex(8),
+    }
+
+
+def _copied(folder: Path, sha256: str | None) -> Encoder | None:
+    """The encoder of which a folder has a copy: that of this SHA-256, or the only one if it isn't known."""
+    copies = [_copy(folder, sha256)] if sha256 else sorted(folder.glob(_COPIES))
+    for copy in copies if len(copies) == 1 else ():
+        with contextlib.suppress(MasslError):
+            return Encoder.load(copy, sha256=sha256)
+    return None
 
 
 def _origin(encoder: Encoder) -> dict[str, str]:

@@ -203,7 +203,7 @@ class CollectionIndex:
                 if int(now.get("vectors_change", 0)) > state.last or now.get("encoder_sha256") != made_with:
                     raise _Overtaken
                 connection.executemany(
-                    "INSERT OR REPLACE INTO meta VALUES (?, ?)",
+                    "INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)",
                     [
                         ("vectors_file", name),
                         ("vectors_sha256", digest),

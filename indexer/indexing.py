@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from indexer.ahead import ahead
 from indexer.catalog import Catalog, in_parts, parts, to_bytes
 from indexer.changes import Changes, Row, Todo, compare
+from indexer.checksums import EMBEDDING
 from indexer.encoder import Embeds, Encoder
 from indexer.paths import from_bytes
 from massl import raw
@@ -139,7 +140,7 @@ def _look_again_if_readers_changed(catalog: Catalog, max_pixels: int) -> None:
         with catalog.writing() as connection:
             connection.execute(f"UPDATE images SET mtime_ns = -1 WHERE state = 'skipped' AND {which}")
             connection.executemany(
-                "INSERT OR REPLACE INTO meta VALUES (?, ?)",
+                "INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)",
                 [("readers", readers), ("readers_max_pixels", str(max_pixels))],
             )
 
@@ -249,7 +250,7 @@ def _apply(catalog: Catalog, changes: Changes, passed_over: Sequence[Skipped]) -
         )
         if changes.moved:
             connection.execute(
-                "INSERT INTO meta VALUES ('moves', '1') "
+                "INSERT INTO meta (key, value) VALUES ('moves', '1') "
                 "ON CONFLICT (key) DO UPDATE SET value = CAST(value AS INTEGER) + 1"
             )
         back = any(row.state != "ready" for row, _ in changes.moved + changes.kept)
@@ -382,8 +383,15 @@ def _commit(catalog: Catalog, encoder: Encoder, batch: list[tuple[Todo, Loaded]]
 def _embedded(catalog: Catalog, digests: Sequence[bytes]) -> dict[bytes | None, tuple[bytes, int, int]]:
     """What the catalog already has for the content of a batch: copies cost nothing."""
     marks = ", ".join("?" * len(digests))
-    query = f"SELECT hash, embedding, width, height FROM images WHERE embedding IS NOT NULL AND hash IN ({marks})"
-    return {digest: tuple(rest) for digest, *rest in catalog.read(query, digests)} if digests else {}
+    if not digests:
+        return {}
+    query = (
+        f"SELECT {EMBEDDING}, embedding_checksum, width, height FROM images "
+        f"WHERE embedding IS NOT NULL AND hash IN ({marks})"
+    )
+    rows = list(catalog.read(query, digests))
+    sound = catalog.sound(row[:4] for row in rows)
+    return {digest: (embedding, *row[4:]) for (_, digest, embedding, _), row in zip(sound, rows, strict=True)}
 
 
 def _known_hashes(catalog: Catalog, digests: Collection[bytes]) -> set[bytes]:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from indexer.catalog import READY, Catalog, in_parts, name_list, now
+from indexer.checksums import IMAGE
 from indexer.paths import from_bytes
 from massl import scan
 from massl.errors import MasslError
@@ -51,7 +52,7 @@ def give(catalog: Catalog, wanted: Mapping[int, str], author: str | Mapping[int,
     with catalog.writing() as connection:
         before = _noted_classes(connection.execute)
         try:
-            connection.executemany("INSERT OR REPLACE INTO labels VALUES (?, ?, ?, ?)", rows)
+            connection.executemany("INSERT OR REPLACE INTO labels (image, label, author, at) VALUES (?, ?, ?, ?)", rows)
         except sqlite3.IntegrityError:
             raise MasslError("one of these images is no longer in the collection; nothing was labelled") from None
         _note_classes(connection, before, [label for _, label, _, _ in rows])
@@ -74,7 +75,7 @@ def restore(catalog: Catalog, before: Mapping[int, tuple[str, str] | None], afte
         rows = [(image, *given, now()) for image in own if (given := before[image]) is not None]
         classes = _noted_classes(connection.execute)
         connection.executemany("DELETE FROM labels WHERE image = ?", [(image,) for image in own])
-        connection.executemany("INSERT INTO labels VALUES (?, ?, ?, ?)", rows)
+        connection.executemany("INSERT INTO labels (image, label, author, at) VALUES (?, ?, ?, ?)", rows)
         if rows:
             _note_classes(connection, classes, [label for _, label, _, _ in rows])
     return len(found) - len(own)
@@ -89,7 +90,7 @@ def _note_classes(connection: sqlite3.Connection, before: Iterable[str], given: 
     """Remembers in which order classes came; one that has lost all its labels ends when others are given."""
     used = {name for (name,) in connection.execute("SELECT DISTINCT label FROM labels")}
     order = json.dumps([name for name in dict.fromkeys([*before, *given]) if name in used])
-    connection.execute("INSERT OR REPLACE INTO meta VALUES ('classes', ?)", [order])
+    connection.execute("INSERT OR REPLACE INTO meta (key, value) VALUES ('classes', ?)", [order])
 
 
 def _noted_classes(read: Callable[[str], Iterable[tuple[str]]]) -> list[str]:
@@ -165,12 +166,13 @@ def beside_paths(catalog: Catalog, images: Sequence[int]) -> dict[int, tuple[str
     found: dict[int, tuple[str, str | None]] = {}
     for part in in_parts(images):
         marks = ", ".join("?" * len(part))
-        rows = catalog.read(
-            "SELECT images.id, path, label FROM images LEFT JOIN labels ON labels.image = images.id "
-            f"WHERE {READY} AND images.id IN ({marks})",
-            part,
+        query = (
+            f"SELECT {IMAGE}, row_checksum, label FROM images LEFT JOIN labels ON labels.image = images.id "
+            f"WHERE {READY} AND images.id IN ({marks})"
         )
-        found |= {image: (from_bytes(path), label) for image, path, label in rows}
+        rows = list(catalog.read(query, part))
+        sound = catalog.sound(row[:-1] for row in rows)
+        found |= {row[0]: (from_bytes(row[1]), given[-1]) for row, given in zip(sound, rows, strict=True)}
     return found
 
 

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,7 @@ from PIL import Image
 from indexer import labels
 from indexer.calibration import Calibration
 from indexer.catalog import READY, Catalog, in_parts
+from indexer.checksums import EMBEDDING
 from indexer.encoder import Encoder
 from indexer.ladder import unit
 from indexer.paths import below
@@ -140,8 +142,8 @@ def stored(catalog: Catalog, image: int | None) -> NDArray[np.float32]:
     Raises:
         MasslError: the catalog doesn't hold it.
     """
-    rows = catalog.read(f"SELECT embedding FROM images WHERE id = ? AND {READY} AND embedding IS NOT NULL", [image])
-    for (embedding,) in rows:
+    query = f"SELECT {EMBEDDING}, embedding_checksum FROM images WHERE id = ? AND {READY} AND embedding IS NOT NULL"
+    for _, _, embedding, _ in catalog.sound(catalog.read(query, [image])):
         return unpacked(catalog, [embedding], int(catalog.meta()["dim"]))[0].astype(np.float32)
     raise MasslError("that image is no longer in the collection; search again from another one")
 
@@ -172,17 +174,18 @@ def ranked(
     catalog: Catalog, ids: NDArray[np.int64], target: NDArray[np.float32]
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Those of these ids that can be searched, with their cosine similarity to `target`, by the catalog; best first."""
-    found: list[tuple[int, bytes]] = []
+    found: list[tuple[Any, ...]] = []
     for part in in_parts(ids.tolist()):
         marks = ", ".join("?" * len(part))
         found += catalog.read(
-            f"SELECT id, embedding FROM images WHERE {READY} AND embedding IS NOT NULL AND id IN ({marks})",
+            f"SELECT {EMBEDDING}, embedding_checksum FROM images "
+            f"WHERE {READY} AND embedding IS NOT NULL AND id IN ({marks})",
             part,
         )
-    packed = unpacked(catalog, [embedding for _, embedding in found], len(target))
+    packed = unpacked(catalog, [row[2] for row in catalog.sound(found)], len(target))
     scores = unit(packed) @ target
     order = np.argsort(-scores, kind="stable")
-    return np.fromiter((image for image, _ in found), np.int64, len(found))[order], scores[order]
+    return np.fromiter((row[0] for row in found), np.int64, len(found))[order], scores[order]
 
 
 def described(catalog: Catalog, ranking: Ranking, first: int = 0, last: int | None = None) -> list[Result]:

@@ -22,7 +22,9 @@ def add(catalog: Catalog, rejected: Mapping[int, str]) -> int:
         before = connection.total_changes
         try:
             # Two people may say the same at once; an image that isn't there is no such repetition.
-            connection.executemany("INSERT INTO decisions VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING", rows)
+            connection.executemany(
+                "INSERT INTO decisions (image, kind, about, at) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING", rows
+            )
         except sqlite3.IntegrityError:
             raise MasslError("one of these images is no longer in the collection; nothing was remembered") from None
         return connection.total_changes - before

@@ -43,6 +43,8 @@ CREATE TABLE decisions (
 ) WITHOUT ROWID;
 """
 
+# What would make SQLite compute something of its author's choosing when a table is read.
+_COMPUTED = re.compile(r"generated|virtual|\bas\b|collate|default", re.IGNORECASE)
 _TOKEN = re.compile(r"--[^\n]*|/\*.*?\*/|\s+|'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|\w+|.", re.DOTALL)
 
 Name = tuple[str, str]
@@ -94,6 +96,27 @@ def difference(found: Schema, expected: Schema) -> str | None:
         if found[kind, name] != expected[kind, name]:
             return f"its {kind} {name!r} is another"
     return None
+
+
+def keep_tables(connection: sqlite3.Connection) -> None:
+    """Removes all but the tables of the first format from an opened catalog, so that reading it runs nothing else.
+
+    What a table is made of is left as it stands there where it is a plain list of columns; any other is removed. The
+    change holds for connections that are opened afterwards. Without it, the view or the trigger of somebody else would
+    run where a damaged catalog is read.
+
+    Raises:
+        sqlite3.Error: it can't be read.
+    """
+    connection.text_factory = lambda text: text.decode("utf-8", "surrogateescape")
+    connection.execute("PRAGMA trusted_schema = OFF")
+    connection.execute("PRAGMA writable_schema = ON")
+    rows = connection.execute("SELECT rowid, type, name, tbl_name, rootpage, sql FROM sqlite_master").fetchall()
+    pages = [page for *_, page, _ in rows if page]
+    for row, kind, name, table, page, sql in rows:
+        plain = kind == "table" and name == table and name in _FIRST_COLUMNS and pages.count(page) == 1
+        if not plain or not isinstance(sql, str) or _COMPUTED.search(sql):
+            connection.execute("DELETE FROM sqlite_master WHERE rowid = ?", [row])
 
 
 def statements(text: str) -> list[str]:

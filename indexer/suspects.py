@@ -98,7 +98,7 @@ def confirm(catalog: Catalog, labels: Iterable[tuple[int, str]]) -> None:
     """Remembers that somebody looked at these labels, each an image and its label, and kept them."""
     rows = [(image, _KIND, label, now()) for image, label in labels]
     with catalog.writing() as connection:
-        connection.executemany("INSERT OR IGNORE INTO decisions VALUES (?, ?, ?, ?)", rows)
+        connection.executemany("INSERT OR IGNORE INTO decisions (image, kind, about, at) VALUES (?, ?, ?, ?)", rows)
 
 
 def doubt_again(catalog: Catalog, labels: Iterable[tuple[int, str]]) -> None:

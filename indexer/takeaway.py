@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from urllib.parse import quote
 
 from indexer.catalog import READY, Catalog, in_parts
-from indexer.labels import PREDICTED
+from indexer.labels import PREDICTED, Label
 from indexer.paths import from_bytes
 from massl.errors import MasslError
 from massl.tables import csv_text, is_formula
@@ -53,6 +53,11 @@ def rows(catalog: Catalog, predictions: Iterable[tuple[int, str, float]] = ()) -
             name = from_bytes(path)
             found.setdefault(name, Row(name, label, PREDICTED, "", probability, width or 0, height or 0))
     return [found[path] for path in sorted(found)]
+
+
+def of_labels(given: Iterable[Label]) -> str:
+    """Labels that people gave as CSV: all that can be told where the catalog is damaged."""
+    return _csv([Row(item.path, item.label, item.author, item.at, None, 0, 0) for item in given], "")
 
 
 def write(kind: str, labelled: Sequence[Row], folder: str) -> str:

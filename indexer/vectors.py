@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from indexer.catalog import READY, Catalog
+from indexer.checksums import EMBEDDING
 
 BLOCK = 32_768  # vectors in memory at a time while an index is built
 
@@ -120,7 +121,7 @@ class CatalogVectors:
         """See `VectorSource.blocks`."""
         last = -1
         while True:
-            query = f"SELECT id, embedding FROM images WHERE {_SEARCHABLE} AND id > ? ORDER BY id LIMIT {size}"
+            query = f"SELECT {_VERIFIED} FROM images WHERE {_SEARCHABLE} AND id > ? ORDER BY id LIMIT {size}"
             ids, vectors = self._unpack(list(self._catalog.read(query, [last])))
             if len(ids):
                 yield ids, vectors
@@ -143,17 +144,17 @@ class CatalogVectors:
 
     def of(self, ids: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float16]]:
         """See `VectorSource.of`."""
-        rows: list[tuple[int, bytes]] = []
+        rows: list[tuple[Any, ...]] = []
         for start in range(0, len(ids), BLOCK):
             marks = ", ".join(map(str, ids[start : start + BLOCK].tolist()))
-            rows += self._catalog.read(f"SELECT id, embedding FROM images WHERE {_SEARCHABLE} AND id IN ({marks})")
+            rows += self._catalog.read(f"SELECT {_VERIFIED} FROM images WHERE {_SEARCHABLE} AND id IN ({marks})")
         return self._unpack(sorted(rows))
 
-    def _unpack(self, rows: list[tuple[int, bytes]]) -> tuple[NDArray[np.int64], NDArray[np.float16]]:
-        ids = np.fromiter((identity for identity, _ in rows), np.int64, len(rows))
+    def _unpack(self, rows: list[tuple[Any, ...]]) -> tuple[NDArray[np.int64], NDArray[np.float16]]:
+        ids = np.fromiter((row[0] for row in rows), np.int64, len(rows))
         if len(ids) and not 0 <= ids.min() <= ids.max() <= _LAST:
             raise self._catalog.damaged("an image's number is out of all range")
-        return ids, unpacked(self._catalog, [embedding for _, embedding in rows], self.dim)
+        return ids, unpacked(self._catalog, [row[2] for row in self._catalog.sound(rows)], self.dim)
 
 
 def unpacked(catalog: Catalog, embeddings: Sequence[bytes], dim: int) -> NDArray[np.float16]:
@@ -171,4 +172,5 @@ def unpacked(catalog: Catalog, embeddings: Sequence[bytes], dim: int) -> NDArray
 
 
 _LAST = (1 << 31) - 1  # the largest id: a filtered search keeps a table of all up to the last
+_VERIFIED = f"{EMBEDDING}, embedding_checksum"
 _SEARCHABLE = f"{READY} AND embedding IS NOT NULL"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shutil
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 
 from massl.errors import MasslError
+from massl.faults import cannot_write
 from massl.writing import remove_forgotten, whole
 
 _NAME = re.compile(r"step-(\d+)\.pt")
@@ -42,11 +44,11 @@ def save(folder: Path, step: int, state: dict[str, Any], keep: int, best: bool =
                 except OSError:  # a file system without such names
                     shutil.copyfile(path, written)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
-        reason = error.strerror if isinstance(error, OSError) else None
-        if shutil.disk_usage(folder if folder.exists() else folder.parent).free < FULL:
-            reason = "the disk is full"
-        reason = reason or " ".join(str(error).split())[:160]
-        raise MasslError(f"{path} could not be written ({reason}); earlier checkpoints are kept") from error
+        if not isinstance(error, OSError):
+            full = shutil.disk_usage(folder if folder.exists() else folder.parent).free < FULL
+            number = errno.ENOSPC if full else None
+            error = OSError(number, os.strerror(number) if number else " ".join(str(error).split())[:160])
+        raise MasslError(f"{cannot_write(path, error)}; earlier checkpoints are kept") from error
     for old in _all(folder)[:-keep]:
         old.unlink(missing_ok=True)
     return path

@@ -25,6 +25,7 @@ import massl
 from massl import weights
 from massl.deployed import Deployed, components, has_stages, whitened_stages
 from massl.errors import MasslError
+from massl.faults import cannot_write
 from massl.run import describe_run, is_run
 from massl.seal import sealed
 from massl.sources import Source as Images
@@ -185,7 +186,7 @@ def export(
         with whole(out) as written:
             written.write_bytes(data)
     except OSError as error:
-        raise MasslError(f"{out} could not be written: {error.strerror or error}") from error
+        raise cannot_write(out, error, "name another file to write") from error
     return {
         "path": str(out),
         "name": facts["name"],

@@ -24,6 +24,7 @@ from massl.deployed import whitened_stages
 from massl.distributed import World
 from massl.errors import MasslError
 from massl.evaluation import rankme
+from massl.faults import cannot_write
 from massl.learner import ACTIVATIONS, Learner
 from massl.monitor import Monitor
 from massl.probe import Probe
@@ -259,7 +260,7 @@ def _make(out: Path) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise MasslError(f"{out} can't be written ({error.strerror or error}); choose another --out") from None
+        raise cannot_write(out, error, "choose another --out") from None
 
 
 def _check_finite(bad: int, step: int, s: Settings, out: Path) -> None:
