@@ -226,15 +226,11 @@ class Gate:
             self._reading -= len(body)
 
     async def _thumbnail(self, image: int, side: int) -> bytes | None:
-        def read() -> bytes | None:
-            file = self._collection.thumbnail(image, side)
-            return file.read_bytes() if file else None
-
         if self._threads is None:  # belongs to the event loop, so it can't be made before there is one
             self._threads = anyio.CapacityLimiter(THUMBNAIL_THREADS)
         try:
-            return await anyio.to_thread.run_sync(read, limiter=self._threads)
-        except (MasslError, OSError):  # the collection itself has gone; what is asked for next says so
+            return await anyio.to_thread.run_sync(self._collection.thumbnail, image, side, limiter=self._threads)
+        except MasslError:  # the collection itself has gone; what is asked for next says so
             return None
 
 

@@ -28,12 +28,17 @@ class Progress:
         state = self._updating.state() if self._updating else None
         indexed, generation = len(self._collection), self._collection.generation
         now = {"indexed": indexed, "generation": generation}
+        notice = self._collection.notice()
+        notice = sentence(notice) if notice else ""
         if state is None:
-            return {"text": "", "kind": "done", "share": None, **now}
+            return {"text": notice, "kind": "done", "share": None, **now}
         kind = "running" if state.running else "error" if state.stage == "failed" else "done"
         share = state.done / state.total if state.total else None
         old = state.stage == "done" and state.generation != generation  # indexed again since, from a terminal say
-        return {"text": "" if old else describe(state, indexed), "kind": kind, "share": share, **now}
+        text = "" if old else describe(state, indexed)
+        if not state.running:  # the strip shows a text once: closed, it stays closed
+            text = " ".join(filter(None, (text, notice)))
+        return {"text": text, "kind": kind, "share": share, **now}
 
 
 def describe(state: Update, indexed: int) -> str:

@@ -30,6 +30,7 @@ SKIPPED = 100  # files that are listed at first, and more at a time
 MOST = 10_000  # that are listed; the table that can be taken away has all
 PATIENCE = 1.0  # seconds that an answer waits for what is soon done
 STEPS = {
+    "catalog": "Comparing the catalog with its checksums",
     "drift": "Comparing the pictures",
     "folder": "Looking through the folder",
     "disk": "Measuring the disk",
