@@ -15,6 +15,7 @@ from collections.abc import Callable
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pi_heif
@@ -39,6 +40,7 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 pi_heif.register_heif_opener()
 _SRGB = ImageCms.createProfile("sRGB")
+_BICUBIC = Image.Resampling.BICUBIC
 
 
 class ImageError(MasslError):
@@ -201,11 +203,49 @@ def open_image(
 
 
 def fit(picture: Image.Image, size: int, resize: int) -> Image.Image:
-    """Shorter side to `resize` pixels (bicubic), then the `size` x `size` centre: what an encoder is given."""
-    (width, height), (left, top) = _fitted(picture, size, resize)
-    if picture.size != (width, height):
-        picture = picture.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=2.0)
-    return picture.crop((left, top, left + size, top + size))
+    """Shorter side to `resize` pixels (bicubic), then the `size` x `size` centre: what an encoder is given.
+
+    Only what the centre is made of is looked at, so that a picture of any proportions costs no more than a square one.
+    """
+    whole, edges = _fitted(picture, size, resize)
+    if picture.size == whole:
+        return picture.crop((*edges, edges[0] + size, edges[1] + size))
+    across, down = (_centre(*of_side, size) for of_side in zip(picture.size, whole, edges, strict=True))
+    needed = (across.first, down.first, across.last, down.last)
+    factors = (across.factor, down.factor)
+    # The order of both passes shows in the last digits; Pillow's, for the whole of a very tall picture, is the other.
+    columns, rows = (-(-side // factor) for side, factor in zip(picture.size, factors, strict=True))
+    tall = rows > max(100 * columns, whole[1])
+    picture = picture.crop(needed) if factors == (1, 1) else picture.reduce(factors, needed)
+    if tall:
+        picture = picture.resize((picture.width, size), _BICUBIC, (0, down.start, picture.width, down.end))
+        return picture.resize((size, size), _BICUBIC, (across.start, 0, across.end, size))
+    return picture.resize((size, size), _BICUBIC, (across.start, down.start, across.end, down.end))
+
+
+class _Centre(NamedTuple):
+    """What a side's centre is made of.
+
+    `factor` is the whole number of pixels that are averaged first, as Pillow's `reducing_gap=2` has it; `first` and
+    `last` bound what is needed, at multiples of that; `start` and `end` bound the centre in what then is left.
+    """
+
+    factor: int
+    first: int
+    last: int
+    start: float
+    end: float
+
+
+def _centre(length: int, fitted: int, edge: int, size: int) -> _Centre:
+    """Of a side of `length` pixels, where the whole side would become `fitted`, and the centre begin at `edge`."""
+    scale = length / fitted
+    factor = int(scale / 2) or 1
+    start, end = edge * scale, min((edge + size) * scale, float(length))
+    reach = 2 * scale + 2 * factor  # bicubic: two pixels of the result, and some of rounding
+    first = max(0, int((start - reach) // factor) * factor)
+    last = min(length, -int(-(end + reach) // factor) * factor)
+    return _Centre(factor, first, last, (start - first) / factor, (end - first) / factor)
 
 
 def fitted_part(picture: Image.Image, size: int, resize: int) -> tuple[float, float, float, float]:

@@ -492,6 +492,42 @@ def test_fit_always_gives_a_square_of_the_size(width: int, height: int, size: in
     assert fit(Image.new("RGB", (width, height)), size, size + more).size == (size, size)
 
 
+def resized_whole(picture: Image.Image, size: int, resize: int) -> Image.Image:
+    """As `fit`, by resizing all of the picture."""
+    scale = resize / min(picture.size)
+    width, height = (max(size, round(side * scale)) for side in picture.size)
+    if picture.size != (width, height):
+        picture = picture.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=2.0)
+    left, top = (width - size) // 2, (height - size) // 2
+    return picture.crop((left, top, left + size, top + size))
+
+
+@settings(deadline=None)
+@given(
+    shorter=st.integers(1, 300),
+    longer=st.one_of(st.integers(1, 400), st.integers(2000, 3000)),
+    upright=st.booleans(),
+    size=st.integers(8, 64),
+    more=st.integers(0, 20),
+    seed=st.integers(0, 1000),
+)
+def test_fit_is_as_if_the_whole_picture_were_resized(
+    shorter: int, longer: int, upright: bool, size: int, more: int, seed: int
+) -> None:
+    shape = (longer, shorter, 3) if upright else (shorter, longer, 3)
+    picture = Image.fromarray(np.random.default_rng(seed).integers(0, 256, shape, np.uint8))
+    fitted, whole = (np.asarray(way(picture, size, size + more), np.float32) for way in (fit, resized_whole))
+    assert np.abs(fitted - whole).max() <= 4  # noise: the last digit of a position may round the other way
+    assert np.abs(fitted - whole).mean() < 0.1
+
+
+def test_fit_of_the_thinnest_picture_takes_no_time_or_memory() -> None:
+    # Resized whole, its shorter side to 256, it would have 65,536 times as many pixels: 1.5 TB.
+    for size in ((1, 6_000_000), (6_000_000, 1)):
+        fitted = fit(Image.new("RGB", size, (9, 128, 200)), 224, 256)
+        assert fitted.getcolors() == [(224 * 224, (9, 128, 200))]
+
+
 @pytest.mark.parametrize(
     ("pixels", "said"), [(178_956_970, "179"), (1_200_000_000, "1,200"), (9_440_000, "9.4"), (60, "0.00006"), (0, "0")]
 )
