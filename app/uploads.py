@@ -15,7 +15,7 @@ from PIL import Image
 
 from indexer import Query
 from massl.errors import MasslError
-from massl.images import ImageError, decode, read_bytes
+from massl.images import ImageError, decode, read_bytes, within_memory
 
 _PREVIEW = 512  # pixels of the longer side
 _LARGE = 768  # pixels of the shorter side
@@ -101,29 +101,30 @@ def take(path: object, folder: Path, shortest: int, name: str = "This file") -> 
     if not file.is_relative_to(folder.resolve()) or not file.is_file():
         raise MasslError("The upload did not arrive; try again")
     try:
-        data = read_bytes(file)
-        picture = decode(data, shortest).picture
-        # Parts are cut out of more than the encoder needs of the whole.
-        large = decode(data, max(shortest, _LARGE)).picture
+        with within_memory():
+            return _upload(read_bytes(file), shortest)
     except ImageError as error:
         raise MasslError(f"{name} can't be used as a picture: {error}") from None
     finally:
         file.unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # another upload may lie beside it
             file.parent.rmdir()
+
+
+def _upload(data: bytes, shortest: int) -> Upload:
+    picture = decode(data, shortest).picture
     # The session remembers the pixels that searching needs, not the file: 50 MB a person would add up.
     picture.info.clear()
+    query = Query(_encoded(picture, "PNG", compress_level=1))
+    del picture
+    # Parts are cut out of more than the encoder needs of the whole.
+    large = decode(data, max(shortest, _LARGE)).picture
     large.info.clear()
     large.thumbnail((2 * _LARGE, 2 * _LARGE), reducing_gap=2.0)
     small = large.copy()
     small.thumbnail((_PREVIEW, _PREVIEW))
     preview = base64.b64encode(_encoded(small, "WEBP", quality=75)).decode()
-    return Upload(
-        Query(_encoded(picture, "PNG", compress_level=1)),
-        "data:image/webp;base64," + preview,
-        _encoded(large, "JPEG", quality=92),
-        large.size,
-    )
+    return Upload(query, "data:image/webp;base64," + preview, _encoded(large, "JPEG", quality=92), large.size)
 
 
 def _encoded(picture: Image.Image, format_: str, **options: int) -> bytes:

@@ -16,7 +16,7 @@ from cli.terminal import ProgressLine
 from indexer.encoder import Encoder
 from indexer.labelled import Embedded, LabelledFiles, Table, embed, embed_paths, read_table
 from massl.errors import MasslError
-from massl.images import ImageError, open_image
+from massl.images import ImageError, open_image, within_memory
 from massl.run import is_run
 from massl.scan import Skipped
 
@@ -75,8 +75,9 @@ class Judge:
         pixels = []
         for name, query in zip(truth.query_images, truth.queries, strict=True):
             try:
-                picture = open_image(where / f"{name}.jpg")
-                pixels.append(encoder.prepare(picture.crop(_within(query.box, picture.size))))
+                with within_memory():
+                    picture = open_image(where / f"{name}.jpg")
+                    pixels.append(encoder.prepare(picture.crop(_within(query.box, picture.size))))
             except ImageError as error:
                 raise MasslError(f"{where}: query {name!r}: {error}") from None
         return images, np.concatenate([encoder.embed(pixels[row : row + 32]) for row in range(0, len(pixels), 32)])

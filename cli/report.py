@@ -18,7 +18,7 @@ from cli.scores import Figure, best, rows
 from massl.evaluation.accuracy import confusion
 from massl.evaluation.knn import nearest
 from massl.faults import cannot_write
-from massl.images import ImageError, open_image
+from massl.images import ImageError, open_image, within_memory
 from massl.scan import Skipped
 from massl.writing import write
 
@@ -246,8 +246,9 @@ def _picture(result: Result, row: Any, query: Any) -> str:
 def _figure(kind: str, opened: Callable[[], Image.Image], path: str, caption: str) -> str:
     """A picture, `path` when pointed at, with a line below; `kind` says how it is framed."""
     try:
-        picture = opened()
-        picture.thumbnail((SIDE, SIDE))
+        with within_memory():
+            picture = opened()
+            picture.thumbnail((SIDE, SIDE))
         file = io.BytesIO()
         picture.save(file, "JPEG", quality=80)
         source = f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"

@@ -20,8 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 from indexer.ahead import ahead
-from massl.images import MAX_PIXELS, ImageError, open_image
-from massl.limits import PixelBudget
+from massl.images import MAX_PIXELS, ImageError, open_image, within_memory
 
 FINE = 96  # pixels of a sketch's longer side
 COARSE = 32  # of the one in which the place is searched
@@ -78,9 +77,6 @@ class Looks:
         names: the hash of each one's content, in hexadecimal.
         known: what was seen before, by content; added to. What of it was asked for is in `used`.
         max_pixels: of larger images nothing is seen.
-
-    Attributes:
-        budget: of pixels that are decoded at a time.
     """
 
     def __init__(
@@ -93,7 +89,6 @@ class Looks:
         self.used: dict[str, float] = {}
         self._sketches: OrderedDict[int, Sketch | None] = OrderedDict()
         self._turn = threading.Lock()  # for whoever touches the sketches
-        self.budget = PixelBudget.of_this_machine()
 
     def agreement(self, one: int, other: int) -> float:
         """Of two images by their positions; 0 where a file can't be read any more."""
@@ -117,7 +112,7 @@ class Looks:
         Raises:
             ImageError: it can't be read any more.
         """
-        return open_image(self.paths[position], shortest, self.max_pixels, self.budget)
+        return open_image(self.paths[position], shortest, self.max_pixels)
 
     def _look(self, one: int, other: int) -> float:
         first, second = self._sketch(one), self._sketch(other)
@@ -129,7 +124,8 @@ class Looks:
                 self._sketches.move_to_end(position)
                 return self._sketches[position]
         try:
-            sketch = Sketch.of(self.open(position, FINE))
+            with within_memory():
+                sketch = Sketch.of(self.open(position, FINE))
         except ImageError:
             sketch = None  # changed since it was embedded
         with self._turn:

@@ -29,7 +29,7 @@ from indexer.encoder import Encoder
 from indexer.ladder import unit
 from indexer.paths import below, from_bytes
 from indexer.vectors import unpacked
-from massl.images import ImageError
+from massl.images import ImageError, within_memory
 
 FEWEST = 8  # images, under which nothing can be told
 BACKGROUND = 16_384  # images that chance is drawn from
@@ -279,10 +279,11 @@ def _far_agreement(similar: NDArray[np.float32], looks: Looks) -> float:
 def _copies_from(vectors: NDArray[np.float32], looks: Looks, encoder: Encoder) -> float | None:
     def copy_of(row: int) -> NDArray[np.uint8] | None:
         try:
-            picture = looks.open(row, encoder.resize)
+            with within_memory():
+                picture = looks.open(row, encoder.resize)
+                return encoder.prepare(_edited(picture, random.Random(looks.names[row])))
         except ImageError:
             return None  # changed since it was embedded
-        return encoder.prepare(_edited(picture, random.Random(looks.names[row])))
 
     keys = [name[:16] for name in looks.names[: min(COPIES, len(vectors))]]
     unseen = [row for row, key in enumerate(keys) if key not in looks.known]

@@ -12,7 +12,7 @@ from PIL import Image
 
 from indexer.ahead import ahead
 from indexer.encoder import Encoder
-from massl.images import open_image
+from massl.images import open_image, within_memory
 
 LEAST = 256  # pixels of the shorter side that an edit has to work on, where the file has them
 AHEAD = 32  # images edited at most before they are embedded: those of all would fill the memory
@@ -40,8 +40,9 @@ def embed_edited(
 
     def prepare(item: tuple[int, str]) -> NDArray[np.uint8]:
         number, path = item
-        picture = open_to_edit(root / path, encoder.resize)
-        return np.stack([encoder.prepare(edit(picture, number)) for edit in edits])
+        with within_memory():
+            picture = open_to_edit(root / path, encoder.resize)
+            return np.stack([encoder.prepare(edit(picture, number)) for edit in edits])
 
     vectors = np.empty((len(paths), len(edits), encoder.dim), np.float32)
     with closing(ahead(prepare, enumerate(paths), AHEAD)) as prepared:

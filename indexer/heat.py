@@ -16,7 +16,7 @@ from indexer.catalog import Catalog
 from indexer.encoder import Encoder
 from indexer.query import Query, stored, with_content
 from massl.errors import MasslError
-from massl.images import fitted_part
+from massl.images import fitted_part, within_memory
 
 NEAREST = 3  # tokens of an example that a part is compared with: on pictures of four, better than one or all
 KEPT = 32  # pictures whose tokens are remembered, in half precision
@@ -56,7 +56,8 @@ class HeatMaps:
                 f"the encoder {encoder.name} describes pictures only as a whole, not part by part; one that "
                 "`massl export` writes does both"
             )
-        tokens, part = self._look(with_content(Query(image=image), self._catalog, self._root), encoder)
+        with within_memory():
+            tokens, part = self._look(with_content(Query(image=image), self._catalog, self._root), encoder)
         total = np.zeros(tokens.shape[:2], np.float32)
         for query in queries:
             alike = tokens.astype(np.float32) @ self._example(query, encoder).astype(np.float32).T
@@ -67,7 +68,8 @@ class HeatMaps:
     def _example(self, query: Query, encoder: Encoder) -> NDArray[np.float16]:
         """Tokens `[n, D]` of an example; its one embedding if it is an image whose file has gone since."""
         try:
-            tokens, _ = self._look(with_content(query, self._catalog, self._root), encoder)
+            with within_memory():
+                tokens, _ = self._look(with_content(query, self._catalog, self._root), encoder)
         except MasslError:
             if query.image is None:
                 raise
@@ -80,9 +82,10 @@ class HeatMaps:
             if name in self._tokens:
                 self._tokens.move_to_end(name)
                 return self._tokens[name]
-        picture = query.picture(encoder.resize, self._catalog.max_pixels)
-        tokens = encoder.embed_patches(encoder.prepare(picture)[None])[0].astype(np.float16)
-        part = fitted_part(picture, encoder.image_size, encoder.resize)
+        with query.picture(encoder.resize, self._catalog.max_pixels) as picture:
+            pixels = encoder.prepare(picture)
+            part = fitted_part(picture, encoder.image_size, encoder.resize)
+        tokens = encoder.embed_patches(pixels[None])[0].astype(np.float16)
         with self._lock:
             self._tokens[name] = tokens, part
             while len(self._tokens) > KEPT:

@@ -24,8 +24,7 @@ from indexer.checksums import EMBEDDING
 from indexer.encoder import Embeds, Encoder
 from indexer.paths import from_bytes
 from massl import raw
-from massl.images import MAX_PIXELS, ImageError, TooLarge, decode, read_bytes
-from massl.limits import PixelBudget
+from massl.images import MAX_PIXELS, ImageError, TooLarge, decode, read_bytes, within_memory
 from massl.scan import Contents, ImageFile, LeftOut, Skipped, walk
 
 BATCH = 32  # images in a batch, and so in a transaction: what a kill can cost at most
@@ -300,11 +299,10 @@ def batches(
         max_pixels: larger images are skipped.
         is_embedded: whether a content's hash needs no pixels.
     """
-    budget = PixelBudget.of_this_machine()
     size = BATCH if encoder.device == "cpu" else GPU_BATCH
 
     def load(file: ImageFile) -> Loaded:
-        return _load(root, file, encoder, max_pixels, budget, is_embedded)
+        return _load(root, file, encoder, max_pixels, is_embedded)
 
     with closing(ahead(load, files, 4 * size)) as loaded:
         while batch := list(islice(loaded, size)):
@@ -313,7 +311,8 @@ def batches(
 
 def _hash(path: Path) -> bytes | None:
     try:
-        return hashlib.sha256(read_bytes(path)).digest()
+        with within_memory():
+            return hashlib.sha256(read_bytes(path)).digest()
     except ImageError:
         return None
 
@@ -323,21 +322,21 @@ def _load(
     file: ImageFile,
     encoder: Embeds,
     max_pixels: int,
-    budget: PixelBudget,
     is_embedded: Callable[[bytes], bool],
 ) -> Loaded:
     digest = None
     try:
-        data = read_bytes(root / file.path)
-        digest = hashlib.sha256(data).digest()
-        if is_embedded(digest):
-            return Loaded(file, digest)
-        decoded = decode(data, encoder.resize, max_pixels, budget)
+        with within_memory():
+            data = read_bytes(root / file.path)
+            digest = hashlib.sha256(data).digest()
+            if is_embedded(digest):
+                return Loaded(file, digest)
+            decoded = decode(data, encoder.resize, max_pixels)
+            return Loaded(file, digest, encoder.prepare(decoded.picture), decoded.width, decoded.height)
     except TooLarge as error:
         return Loaded(file, digest, reason=f"{error}; --max-megapixels raises it")
     except ImageError as error:
         return Loaded(file, digest, reason=str(error), lasting=error.lasting)
-    return Loaded(file, digest, encoder.prepare(decoded.picture), decoded.width, decoded.height)
 
 
 def _commit(catalog: Catalog, encoder: Encoder, batch: list[tuple[Todo, Loaded]], result: IndexReport) -> None:

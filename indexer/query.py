@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from indexer.ladder import unit
 from indexer.paths import below
 from indexer.vectors import unpacked
 from massl.errors import MasslError
-from massl.images import MAX_PIXELS, ImageError, decode, read_bytes
+from massl.images import MAX_PIXELS, Decoded, ImageError, decode, read_bytes, within_memory
 
 
 @dataclass(frozen=True)
@@ -50,18 +51,24 @@ class Query:
             reason = error if os.path.lexists(path) else "there is no such file"
             raise MasslError(f"{path} can't be used as a query: {reason}") from None
 
-    def picture(self, shortest: int, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    @contextmanager
+    def picture(self, shortest: int, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
         """Its pixels, cropped, decoded as the indexer would for an encoder that needs `shortest` pixels.
 
         It may be as large as any image may usually be, also where those of the collection may have only `max_pixels`.
+        To the end of the block it counts as memory in use.
 
         Raises:
-            MasslError: it is no image, it can't be read any more, or the crop lies outside it.
+            MasslError: it is no image, it can't be read any more, the crop lies outside it, or the memory is too small.
         """
         try:
-            picture = decode(self.data or b"", None if self.crop else shortest, max(MAX_PIXELS, max_pixels)).picture
+            with within_memory():
+                yield self._cut(decode(self.data or b"", None if self.crop else shortest, max(MAX_PIXELS, max_pixels)))
         except ImageError as error:
             raise MasslError(f"{self.name} can't be used as a query: {error}") from None
+
+    def _cut(self, decoded: Decoded) -> Image.Image:
+        picture = decoded.picture
         if self.crop is None:
             return picture
         x, y, width, height = self.crop
@@ -159,8 +166,10 @@ def embed(
     total = np.zeros(int(catalog.meta()["dim"]), np.float32)
     for query in queries:
         if query.data is not None or query.crop is not None:
-            picture = with_content(query, catalog, root).picture(encoder().resize, catalog.max_pixels)
-            vector = encoder().embed(encoder().prepare(picture)[None])[0]
+            own = encoder()
+            with within_memory(), with_content(query, catalog, root).picture(own.resize, catalog.max_pixels) as picture:
+                pixels = own.prepare(picture)
+            vector = own.embed(pixels[None])[0]
         else:
             vector = stored(catalog, query.image)
         total += query.weight * vector

@@ -10,7 +10,7 @@ from collections import OrderedDict
 from pathlib import Path
 
 from massl import faults
-from massl.images import MAX_PIXELS, ImageError, decode, read_bytes
+from massl.images import MAX_PIXELS, ImageError, decode, read_bytes, within_memory
 from massl.scan import THUMBNAILS
 from massl.writing import whole
 
@@ -88,11 +88,12 @@ class Thumbnails:
 
 def _make(original: Path, digest: str, max_pixels: int, side: int) -> bytes | None:
     try:
-        content = read_bytes(original)
-        if hashlib.sha256(content).hexdigest() != digest:
-            return None
-        picture = decode(content, side, max_pixels).picture
-        picture.thumbnail((side, side), reducing_gap=2.0)
+        with within_memory():
+            content = read_bytes(original)
+            if hashlib.sha256(content).hexdigest() != digest:
+                return None
+            picture = decode(content, side, max_pixels).picture
+            picture.thumbnail((side, side), reducing_gap=2.0)
         # A fresh picture of the pixels alone: nothing of the file's metadata can come along.
         clean = picture.copy()
         clean.info.clear()

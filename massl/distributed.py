@@ -65,6 +65,11 @@ class World:
             dist.destroy_process_group()
 
     @property
+    def on_this_host(self) -> int:
+        """How many of the ranks run on the same host as this one, itself among them."""
+        return int(os.environ.get("LOCAL_WORLD_SIZE", self.size)) if self.size > 1 else 1
+
+    @property
     def device_ids(self) -> list[int] | None:
         """As DistributedDataParallel wants them: this rank's GPU, or None on a CPU."""
         return [self.device.index] if self.device.type == "cuda" else None

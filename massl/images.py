@@ -11,19 +11,19 @@ import os
 import re
 import stat
 import warnings
-from collections.abc import Callable
-from contextlib import ExitStack, nullcontext
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pi_heif
-from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
 
-from massl import raw
+from massl import decode_cost, raw
 from massl.errors import MasslError
-from massl.limits import BYTES_PER_PIXEL, PixelBudget
+from massl.limits import BUDGET, available_memory
 from massl.scan import reason_of
 
 # An allow-list: Pillow knows some fifty formats, and the rare ones (EPS, which runs Ghostscript, among them) are
@@ -31,7 +31,7 @@ from massl.scan import reason_of
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF", "HEIF")
 
 # Twice Pillow's own warning threshold, which is where Pillow itself refuses to go on: 178,956,970 pixels,
-# at most 0.7 GiB once decoded.
+# 0.7 GiB once decoded.
 MAX_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 89_478_485)
 MAX_BYTES = 1 << 30
 
@@ -41,6 +41,13 @@ warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 pi_heif.register_heif_opener()
 _SRGB = ImageCms.createProfile("sRGB")
 _BICUBIC = Image.Resampling.BICUBIC
+_BAND = 1 << 20  # pixels that are converted at a time
+_TURNS = dict(enumerate(
+    (
+        Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.ROTATE_180, Image.Transpose.FLIP_TOP_BOTTOM,
+        Image.Transpose.TRANSPOSE, Image.Transpose.ROTATE_270, Image.Transpose.TRANSVERSE, Image.Transpose.ROTATE_90,
+    ), start=2,
+))  # fmt: skip
 
 
 class ImageError(MasslError):
@@ -79,8 +86,11 @@ def read_bytes(path: Path) -> bytes:
     with os.fdopen(descriptor, "rb") as file:
         check_size(info.st_size)
         try:
+            keep_memory(info.st_size)
             # A file that something still writes to must not be read without end.
-            return file.read(MAX_BYTES)
+            return file.read(info.st_size)
+        except MemoryError:
+            raise _too_much_to_read(info.st_size) from None
         except OSError as error:
             raise ImageError(reason_of(error, "vanished while reading"), lasting=False) from None
 
@@ -91,6 +101,22 @@ def check_size(size: int) -> None:
         raise ImageError("empty file")
     if size > MAX_BYTES:
         raise ImageError(f"{size / 2**30:.1f} GiB, more than the limit of 1 GiB a file")
+
+
+def keep_memory(size: int) -> None:
+    """Counts a file's `size` bytes as memory in use, before they are read, for as long as `within_memory` lasts.
+
+    Raises:
+        ImageError: there is not so much.
+    """
+    try:
+        BUDGET.keep(size)
+    except MemoryError:
+        raise _too_much_to_read(size) from None
+
+
+def _too_much_to_read(size: int) -> ImageError:
+    return ImageError(f"not enough memory to read it: {_bytes(size)}", lasting=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,62 +134,84 @@ def megapixels(pixels: int) -> str:
     return f"{millions:,.0f}" if millions >= 10 else f"{float(f'{millions:.2g}'):f}".rstrip("0").rstrip(".")
 
 
-def decode(
-    data: bytes, shortest: int | None = None, max_pixels: int = MAX_PIXELS, budget: PixelBudget | None = None
-) -> Decoded:
+@contextmanager
+def within_memory() -> Iterator[None]:
+    """For whoever reads, decodes and uses a picture: all of it counts, to the end of the block, as memory in use.
+
+    Raises:
+        ImageError: what is done with the picture takes more memory than there is.
+    """
+    with BUDGET.held():
+        try:
+            yield
+        except MemoryError:
+            raise ImageError("not enough memory to work on it", lasting=False) from None
+
+
+def decode(data: bytes, shortest: int | None = None, max_pixels: int = MAX_PIXELS) -> Decoded:
     """Decodes an image file's bytes to upright, opaque, 8-bit sRGB.
 
     Turned by its EXIF orientation, converted from its colour profile, transparency laid on white, of animations and
     multi-page files the first frame. 16-bit greys are scaled by the bit depth that they use (a 12-bit camera writes
     values up to 4095 into 16 bits), so that microscope frames don't come out black.
 
+    What decoding takes is taken from `massl.limits.BUDGET`, and may have to wait for other threads' pictures.
+
     Args:
         data: the file's content.
         shortest: the shorter side, in pixels, that the caller needs. A larger image is decoded at a reduced size,
             which is several times faster for JPEG; the result's shorter side is then at least `shortest`.
         max_pixels: larger images are refused.
-        budget: the memory that threads share; without one, only `max_pixels` counts.
 
     Raises:
-        TooLarge: more than `max_pixels` pixels.
+        TooLarge: more than `max_pixels` pixels, also in one of the tiles that a TIFF is made of.
         ImageError: no image, damaged, or more than the memory holds.
     """
-    width = height = 0
+    width = height = needed = 0
     if max_pixels > MAX_PIXELS and Image.MAX_IMAGE_PIXELS:
         # Somebody asked for more than Pillow itself opens; what each caller allows is checked below all the same.
         Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, max_pixels // 2 + 1)
 
-    def check(across: int, down: int) -> None:
-        nonlocal width, height
-        width, height = across, down
-        if width * height > max_pixels:
+    def check(across: int, down: int, what: str = "") -> None:
+        if across * down > max_pixels:
             raise TooLarge(
-                f"too large: {width} x {height} is {megapixels(width * height)} megapixels, "
+                f"too large: {what}{across} x {down} is {megapixels(across * down)} megapixels, "
                 f"the limit is {megapixels(max_pixels)}"
             )
 
     try:
-        if raw.is_raw(data):
-            if not raw.can_develop():
-                raise ImageError("a RAW photograph: to read these, pip install 'massl[raw]'")
-            return _develop(data, shortest, check, budget)
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            check(*image.size)
-            if shortest:
-                # The scale is the largest power of two at which both sides still reach what was asked for.
-                image.draft("RGB", (shortest, shortest))
-            needed = image.width * image.height
-            if "progressive" in image.info:
-                needed += width * height // 2  # all coefficients are kept, whatever the scale
-            with budget.take(needed) if budget else nullcontext():
+        needed = decode_cost.opening(data)
+        with ExitStack() as taken:
+            grant = taken.enter_context(BUDGET.take(needed))
+            if raw.is_raw(data):
+                if not raw.can_develop():
+                    raise ImageError("a RAW photograph: to read these, pip install 'massl[raw]'")
+
+                def admit(across: int, down: int, sensor: int) -> None:
+                    nonlocal width, height, needed
+                    width, height, needed = across, down, decode_cost.developing(sensor)
+                    check(width, height)
+                    taken.enter_context(BUDGET.take(needed))
+
+                decoded = Decoded(*raw.develop(data, shortest, admit))
+            else:
+                image = taken.enter_context(Image.open(io.BytesIO(data), formats=FORMATS))
+                width, height = image.size
+                check(width, height)
+                if image.format == "TIFF":
+                    check(*decode_cost.largest_piece(data), "it is stored in pieces; one of ")
+                if shortest:
+                    # The scale is the largest power of two at which both sides still reach what was asked for.
+                    image.draft("RGB", (shortest, shortest))
+                needed = decode_cost.decoding(image, data, width, height, shortest)
+                taken.enter_context(BUDGET.take(needed))
                 image.load()
-                try:
-                    picture = ImageOps.exif_transpose(image)
-                except Exception:  # damaged EXIF must not cost an image whose pixels are fine
-                    picture = image
+                picture = _upright(image)
                 if (picture.width > picture.height) != (image.width > image.height):
                     width, height = height, width
-                return Decoded(_to_srgb(picture, image.info.get("icc_profile"), shortest), width, height)
+                decoded = Decoded(_to_srgb(picture, image.info.get("icc_profile"), shortest), width, height)
+            grant.remains = 4 * decoded.picture.width * decoded.picture.height
+            return decoded
     except ImageError:
         raise
     except UnidentifiedImageError:
@@ -173,33 +221,55 @@ def decode(
         count = megapixels(int(pixels[0])) if pixels else "too many"
         raise TooLarge(f"too large: {count} megapixels, the limit is {megapixels(max_pixels)}") from None
     except MemoryError:
-        size = f"{width} x {height} pixels take about {width * height * BYTES_PER_PIXEL / 2**30:.1f} GiB"
-        raise ImageError(f"not enough memory to decode it: {size}", lasting=False) from None
+        raise _not_enough(width, height, needed) from None
     except Exception as error:  # on damaged data decoders raise nearly anything: OSError, SyntaxError, struct.error…
         detail = " ".join(str(error).split())[:120]
+        # Libraries that got no memory say so, -9 being Pillow's number for it, or only that they could not go on.
+        if re.search(r"out of memory|allocat|error -9$", detail, re.IGNORECASE) or available_memory() < needed:
+            raise _not_enough(width, height, needed) from None
         if "truncated" in detail:
             raise ImageError("truncated: the file ends before the image does") from None
         raise ImageError(f"damaged: {detail or type(error).__name__}") from None
 
 
-def _develop(
-    data: bytes, shortest: int | None, check: Callable[[int, int], None], budget: PixelBudget | None
-) -> Decoded:
-    with ExitStack() as held:
+def dimensions(data: bytes) -> tuple[int, int]:
+    """Width and height in pixels that an image file's header tells, before it is turned upright.
 
-        def admit(width: int, height: int) -> None:
-            check(width, height)
-            if budget:
-                held.enter_context(budget.take(width * height))
-
-        return Decoded(*raw.develop(data, shortest, admit))
+    Raises:
+        Exception: of any kind; it is no image, or damaged.
+    """
+    with BUDGET.take(decode_cost.opening(data)), Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        return image.size
 
 
-def open_image(
-    path: Path, shortest: int | None = None, max_pixels: int = MAX_PIXELS, budget: PixelBudget | None = None
-) -> Image.Image:
+def _not_enough(width: int, height: int, needed: int) -> ImageError:
+    what, does = (f"{width} x {height} pixels", "take") if width else ("what it holds beside its pixels", "takes")
+    return ImageError(f"not enough memory to decode it: {what} {does} about {_bytes(needed)}", lasting=False)
+
+
+def _bytes(size: int) -> str:
+    return f"{size / 2**30:.1f} GiB" if size >= 1 << 30 else f"{-(-size // 2**20)} MiB"
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """A decoded image, turned by its EXIF orientation."""
+    exif = image.info.get("exif")
+    if exif is None and isinstance(text := image.info.get("Raw profile type exif"), str):  # ImageMagick's, in a PNG
+        exif = decode_cost.of_text(text)
+    try:
+        with BUDGET.take(decode_cost.of_exif(exif or b"")):
+            orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except MemoryError:
+        raise
+    except Exception:  # damaged EXIF must not cost an image whose pixels are fine
+        orientation = 1
+    turn = _TURNS.get(orientation)
+    return image if turn is None else image.transpose(turn)
+
+
+def open_image(path: Path, shortest: int | None = None, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """`decode` on a file's content."""
-    return decode(read_bytes(path), shortest, max_pixels, budget).picture
+    return decode(read_bytes(path), shortest, max_pixels).picture
 
 
 def fit(picture: Image.Image, size: int, resize: int) -> Image.Image:
@@ -264,13 +334,13 @@ def _fitted(picture: Image.Image, size: int, resize: int) -> tuple[tuple[int, in
 def _to_srgb(image: Image.Image, profile: bytes | None, shortest: int | None) -> Image.Image:
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         image = _grey_to_8_bits(image)
-    if image.mode in ("P", "PA", "LA", "La", "RGBa") or "transparency" in image.info:
+    see_through = image.mode in ("P", "PA", "LA", "La", "RGBa") or "transparency" in image.info
+    # Average down by a whole factor first: colour conversion of a large image costs more than decoding it.
+    factor = min(image.size) // (2 * shortest) if shortest else 1
+    if factor > 1 and (see_through or image.mode in decode_cost.REDUCED):
+        image = _reduced(image, factor, "RGBA" if see_through else image.mode)
+    elif see_through:
         image = image.convert("RGBA")
-    if shortest and image.mode in ("L", "RGB", "RGBA", "CMYK", "LAB", "YCbCr"):
-        # Average down by a whole factor first: colour conversion of a large image costs more than decoding it.
-        factor = min(image.size) // (2 * shortest)
-        if factor > 1:
-            image = image.reduce(factor)
     if image.mode == "LAB":
         lab = ImageCms.profileToProfile(image, ImageCms.createProfile("LAB"), _SRGB, outputMode="RGB")
         return lab or image.convert("RGB")
@@ -279,6 +349,19 @@ def _to_srgb(image: Image.Image, profile: bytes | None, shortest: int | None) ->
     if alpha:
         image = Image.composite(image, Image.new("RGB", image.size, "white"), alpha)
     return image
+
+
+def _reduced(image: Image.Image, factor: int, mode: str) -> Image.Image:
+    """Converted to `mode` and averaged down, a few rows at a time, so that no copy of the whole is made."""
+    if mode != "RGBA":
+        return image.reduce(factor)
+    rows = factor * max(1, _BAND // (factor * image.width))
+    size = (-(-image.width // factor), -(-image.height // factor))
+    reduced = Image.new(mode, size)
+    for top in range(0, image.height, rows):
+        band = image.crop((0, top, image.width, min(image.height, top + rows)))
+        reduced.paste(band.convert(mode).reduce(factor), (0, top // factor))
+    return reduced
 
 
 def _apply_profile(image: Image.Image, profile: bytes | None) -> Image.Image:

@@ -15,7 +15,7 @@ from massl.augment import normalise
 from massl.deployed import all_stages
 from massl.errors import MasslError
 from massl.evaluation import knn_top1, rankme
-from massl.images import ImageError, decode, fit
+from massl.images import ImageError, decode, fit, within_memory
 from massl.network import embed
 from massl.scan import find_images
 from massl.sources import Files, Source
@@ -148,7 +148,8 @@ def spread(z: np.ndarray) -> float:
 
 def _decode(source: Source, index: int, size: int) -> Tensor | None:
     try:
-        picture = fit(decode(source.read(index), size).picture, size, size)
+        with within_memory():
+            picture = fit(decode(source.read(index), size).picture, size, size)
     except ImageError:  # training reports it
         return None
     return torch.from_numpy(np.asarray(picture).copy()).permute(2, 0, 1)

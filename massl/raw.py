@@ -50,13 +50,14 @@ def is_raw(data: bytes) -> bool:
     return bool(tags[_NEW_SUBFILE_TYPE] == 1 and tags[_MAKE] and tags[_SUB_IFDS])
 
 
-def develop(data: bytes, shortest: int | None, check: Callable[[int, int], Any]) -> tuple[Image.Image, int, int]:
+def develop(data: bytes, shortest: int | None, check: Callable[[int, int, int], Any]) -> tuple[Image.Image, int, int]:
     """Develops a RAW file as the camera's settings say, upright, in sRGB.
 
     Args:
         data: the file's content.
         shortest: the shorter side, in pixels, that the caller needs; developed at half size where that suffices.
-        check: given width and height before anything is developed; raises to refuse.
+        check: given width and height, and how many pixels the sensor has, before anything is developed; raises to
+            refuse.
 
     Returns:
         The picture, and the width and height of the whole photograph in pixels.
@@ -71,7 +72,7 @@ def develop(data: bytes, shortest: int | None, check: Callable[[int, int], Any])
         width, height = raw.sizes.iwidth, raw.sizes.iheight
         if raw.sizes.flip in (5, 6):  # by a quarter turn
             width, height = height, width
-        check(width, height)
+        check(width, height, max(width * height, raw.sizes.raw_width * raw.sizes.raw_height))
         half = bool(shortest and min(width, height) // 2 >= shortest)
         pixels = raw.postprocess(use_camera_wb=True, half_size=half, output_bps=8)
     return Image.fromarray(np.ascontiguousarray(pixels)), width, height

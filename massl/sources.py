@@ -21,11 +21,10 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from massl.errors import MasslError
 from massl.formats import HEAD, OTHER, PICTURE
-from massl.images import FORMATS, ImageError, check_size, decode, read_bytes
+from massl.images import ImageError, check_size, decode, dimensions, keep_memory, read_bytes, within_memory
 from massl.scan import Skipped, check_folder, kind_of_member, look_through
 from massl.tables import read_paths
 from massl.written_paths import as_on_disk
@@ -134,6 +133,7 @@ class Shards:
         """Reads one member, by its place in the shard."""
         size = int(self._size[index])
         check_size(size)
+        keep_memory(size)
         try:
             data = _read_at(self._file(int(self._shard[index])), int(self._offset[index]), size)
         except OSError as error:
@@ -211,7 +211,8 @@ def check_readable(source: Source) -> None:
     last = ""
     for index in range(len(source)):
         try:
-            decode(source.read(index))
+            with within_memory():
+                decode(source.read(index))
             return
         except ImageError as error:
             last = f"{source.name(index)!r}: {error}"
@@ -231,9 +232,9 @@ def doubts(source: Source, image_size: int) -> list[str]:
     small = seen = 0
     for index in np.unique(np.linspace(0, len(source) - 1, min(SAMPLE, len(source))).astype(int)):
         try:
-            data = source.read(int(index))
-            with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-                small += min(image.size) < image_size
+            with within_memory():
+                data = source.read(int(index))
+                small += min(dimensions(data)) < image_size
         except Exception:  # the run itself will say what is wrong with it
             continue
         seen += 1

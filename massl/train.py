@@ -10,6 +10,7 @@ import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from massl.errors import MasslError
 from massl.evaluation import rankme
 from massl.faults import cannot_write
 from massl.learner import ACTIVATIONS, Learner
+from massl.limits import BUDGET
 from massl.monitor import Monitor
 from massl.probe import Probe
 from massl.run import check_new, describe_run
@@ -177,7 +179,7 @@ def train(
         # Its own generator: by default it would draw from the global one, once more in a run that is resumed.
         generator=torch.Generator(),
         pin_memory=device.type == "cuda",
-        worker_init_fn=_quiet_worker,
+        worker_init_fn=partial(_start_worker, world.on_this_host * s.workers),
     )
     skipped: dict[str, str] = {}
     metrics: dict[str, Any] = {}
@@ -283,7 +285,8 @@ def _improves(best: dict[str, Any], metrics: dict[str, Any], s: Settings) -> boo
     return True
 
 
-def _quiet_worker(worker: int) -> None:
+def _start_worker(workers: int, worker: int) -> None:
+    BUDGET.divide(workers)
     # One thread each: the pool of workers is the parallelism. Ctrl-C is the main process's to answer.
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)

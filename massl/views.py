@@ -15,7 +15,7 @@ from torchvision.transforms import InterpolationMode, v2
 
 from massl.augment import augment, change, draw, normalise
 from massl.errors import MasslError
-from massl.images import ImageError, decode
+from massl.images import ImageError, decode, within_memory
 from massl.settings import Settings
 from massl.sources import Source
 
@@ -95,14 +95,14 @@ class Views(Dataset):
         for attempt in range(len(self.source)):
             at = (index + attempt) % len(self.source)
             try:
-                picture = decode(self.source.read(at), self.shortest).picture
+                with within_memory(), torch.random.fork_rng(devices=[]):
+                    picture = decode(self.source.read(at), self.shortest).picture
+                    # Not torch.manual_seed, which also notes a seed for every kind of device: a fifth of all the time.
+                    torch.default_generator.manual_seed(_seed(self.settings.seed, epoch, index))
+                    crops, draws = self.crop(picture), draw(self.settings)
             except ImageError as error:
                 skipped.append((self.source.name(at), str(error)))
                 continue
-            with torch.random.fork_rng(devices=[]):
-                # Not torch.manual_seed, which also notes down a seed for every kind of device: a fifth of all the time.
-                torch.default_generator.manual_seed(_seed(self.settings.seed, epoch, index))
-                crops, draws = self.crop(picture), draw(self.settings)
             if self.settings.augment == "loader":
                 crops = [change(crop, row) for crop, row in zip(crops, draws.tolist(), strict=True)]
             return Item(_stack(crops[:2]), _stack(crops[2:], self.settings.local_size), draws, skipped)

@@ -25,7 +25,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from massl.errors import MasslError
-from massl.images import ImageError, decode, fit
+from massl.images import ImageError, decode, fit, within_memory
 from massl.sources import Source
 
 SAMPLE = 2048  # images that it is fitted to; twice as many changed no figure by more than 0.1 (docs/small.md)
@@ -83,7 +83,8 @@ def fit_whitening(
     batch: list[np.ndarray] = []
     for index in random.Random(0).sample(range(len(images)), min(SAMPLE, len(images))):
         try:
-            batch.append(np.asarray(fit(decode(images.read(index), resize).picture, size, resize)))
+            with within_memory():
+                batch.append(np.asarray(fit(decode(images.read(index), resize).picture, size, resize)))
         except ImageError:
             continue
         if len(batch) == 64:

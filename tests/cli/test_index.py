@@ -15,11 +15,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from indexer import Collection, Encoder
 from indexer.home import Home
 from tests.cli.conftest import failed
 from tests.indexer.tiny import picture, write_encoder
+from tests.massl.test_decode_cost import tiled
 
 MASSL = [sys.executable, "-c", "from cli import main; main()"]
 
@@ -271,3 +273,26 @@ def test_ctrl_c_ends_a_watch_while_it_tells_too(folder: Path, encoder_file: Path
     ended = subprocess.run([*command, *flags], capture_output=True, text=True, timeout=300)
     assert [json.loads(line)["added"] for line in ended.stdout.splitlines()] == [40, 1]
     assert (ended.returncode, ended.stderr.splitlines()[-1]) == (0, "Closed.")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a limit as Linux has it")
+def test_pictures_that_take_much_end_no_run_where_memory_is_short(photos: Path) -> None:
+    Image.new("L", (1, 60_000), 128).save(photos / "tall.png")
+    Image.new("L", (60_000, 1), 127).save(photos / "wide.png")
+    Image.new("1", (13_000, 13_000)).save(photos / "large.png")
+    shutil.copy(photos / "large.png", photos / "large too.png")
+    (photos / "tile.tif").write_bytes(tiled(46_320))
+    done = subprocess.run(
+        [*MASSL, "index", str(photos), "--json"],
+        capture_output=True,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (3000 << 20, 3000 << 20)),
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["indexed"] == 26
+    reasons = {item["path"]: item["reason"] for item in report["skipped"]}
+    assert set(reasons) == {"large.png", "large too.png", "tile.tif"}
+    assert reasons["large.png"].startswith("not enough memory to decode it: 13000 x 13000 pixels")
+    assert reasons["tile.tif"].startswith("too large: it is stored in pieces; one of 46320 x 46320")

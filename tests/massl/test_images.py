@@ -7,7 +7,6 @@ import io
 import os
 import socket
 import struct
-import threading
 import zlib
 from pathlib import Path
 
@@ -20,7 +19,6 @@ from PIL import Image, ImageCms
 from massl import images, raw
 from massl.errors import MasslError
 from massl.images import ImageError, TooLarge, decode, fit, megapixels, open_image, read_bytes
-from massl.limits import BYTES_PER_PIXEL, PixelBudget, available_memory
 from massl.scan import ImageFile, Skipped, walk
 
 
@@ -415,51 +413,6 @@ def test_the_cap_can_be_raised_and_lowered(monkeypatch: pytest.MonkeyPatch) -> N
         decode(data, max_pixels=1199)
 
 
-def test_a_picture_that_the_memory_does_not_hold_is_refused_for_now() -> None:
-    data = encode(Image.new("RGB", (2000, 1000)), "PNG")
-    with pytest.raises(ImageError, match=r"not enough memory to decode it: 2000 x 1000 pixels") as raised:
-        decode(data, budget=PixelBudget(1_999_999))
-    assert not raised.value.lasting
-    assert decode(data, budget=PixelBudget(2_000_000)).width == 2000
-    # Of a JPEG only the reduced picture is ever in memory.
-    photo = encode(Image.new("RGB", (2000, 1000)), "JPEG")
-    assert decode(photo, 100, budget=PixelBudget(100_000)).width == 2000
-
-
-def test_large_pictures_wait_for_one_another() -> None:
-    budget = PixelBudget(100)
-    together, most, guard = 0, 0, threading.Lock()
-
-    def hold(pixels: int) -> None:
-        nonlocal together, most
-        with budget.take(pixels):
-            with guard:
-                together += pixels
-                most = max(most, together)
-            threading.Event().wait(0.005)
-            with guard:
-                together -= pixels
-
-    threads = [threading.Thread(target=hold, args=(pixels,)) for pixels in (60, 70, 30, 10, 100, 40) * 3]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(timeout=20)
-    assert together == 0
-    assert 60 < most <= 100
-
-
-def test_the_memory_of_a_container_counts(tmp_path: Path) -> None:
-    everything = available_memory(tmp_path / "none")
-    assert everything > 1 << 20
-    for name, text in (("max", "300000"), ("current", "200000"), ("stat", "anon 1\ninactive_file 50000\n")):
-        (tmp_path / f"memory.{name}").write_text(text)
-    assert available_memory(tmp_path) == 150_000
-    (tmp_path / "memory.max").write_text("max\n")
-    assert available_memory(tmp_path) > 1 << 20
-    assert PixelBudget.of_this_machine().pixels * BYTES_PER_PIXEL * 2 > 1 << 20
-
-
 @settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_damaged_files_never_raise_anything_else(data: st.DataObject) -> None:
@@ -526,6 +479,27 @@ def test_fit_of_the_thinnest_picture_takes_no_time_or_memory() -> None:
     for size in ((1, 6_000_000), (6_000_000, 1)):
         fitted = fit(Image.new("RGB", size, (9, 128, 200)), 224, 256)
         assert fitted.getcolors() == [(224 * 224, (9, 128, 200))]
+
+
+@settings(deadline=None)
+@given(
+    mode=st.sampled_from(["P", "LA", "RGBA"]),
+    width=st.integers(40, 90),
+    height=st.integers(40, 90),
+    band=st.integers(1, 2000),
+    seed=st.integers(0, 1000),
+)
+def test_converting_a_few_rows_at_a_time_changes_no_pixel(
+    mode: str, width: int, height: int, band: int, seed: int
+) -> None:
+    noise = np.random.default_rng(seed).integers(0, 256, (height, width, 4), np.uint8)
+    image = Image.fromarray(noise, "RGBA")
+    data = encode(image.convert("RGB").quantize(16) if mode == "P" else image.convert(mode), "PNG")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(images, "_BAND", 10**9)
+        whole = decode(data, shortest=10).picture
+        patch.setattr(images, "_BAND", band)
+        assert decode(data, shortest=10).picture.tobytes() == whole.tobytes()
 
 
 @pytest.mark.parametrize(
