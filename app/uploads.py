@@ -20,6 +20,7 @@ from massl.images import ImageError, decode, read_bytes, within_memory
 _PREVIEW = 512  # pixels of the longer side
 _LARGE = 768  # pixels of the shorter side
 MOST_BYTES = 256 << 20  # of all uploads that are remembered, of all sessions
+_LONGEST = 8  # times the shorter side, of what is remembered of a very long picture: an encoder sees its middle only
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,9 @@ def _upload(data: bytes, shortest: int) -> Upload:
     picture = decode(data, shortest).picture
     # The session remembers the pixels that searching needs, not the file: 50 MB a person would add up.
     picture.info.clear()
+    if (spare := (max(picture.size) - _LONGEST * min(picture.size)) // 2) > 0:
+        left, top = (spare, 0) if picture.width > picture.height else (0, spare)
+        picture = picture.crop((left, top, picture.width - left, picture.height - top))
     query = Query(_encoded(picture, "PNG", compress_level=1))
     del picture
     # Parts are cut out of more than the encoder needs of the whole.

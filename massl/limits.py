@@ -81,13 +81,16 @@ class MemoryBudget:
 
     A thread that asks for more gives back what it holds and asks for the sum. So no thread holds what another waits
     for, and none can wait for ever.
+
+    Attributes:
+        processes: how many processes like this one share the free memory.
     """
 
     def __init__(self, available: Callable[[], int] = available_memory, together: int = TOGETHER) -> None:
         """`available` measures the free memory; `together` is the most that is taken side by side; both in bytes."""
         self._available = available
         self._together = together
-        self._processes = 1
+        self.processes = 1
         self._start()
 
     def _start(self) -> None:
@@ -102,8 +105,8 @@ class MemoryBudget:
         self._start()
 
     def divide(self, processes: int) -> None:
-        """From now on this process has its share of what `processes` like it have together."""
-        self._processes = max(1, processes)
+        """From now on this process has its share of what so many like it have together."""
+        self.processes = max(1, processes)
 
     @contextmanager
     def take(self, needed: int) -> Iterator[Grant]:
@@ -175,16 +178,16 @@ class MemoryBudget:
             self._waiting.remove(turn)
 
     def _fits(self, wanted: int) -> bool:
-        if self._taken + wanted <= ALWAYS // self._processes:
+        if self._taken + wanted <= ALWAYS // self.processes:
             return True
         now = time.monotonic()
         if self._taken == 0 or now - self._measured > _FRESH:
-            self._measured, self._half = now, self._available() // 2 // self._processes
+            self._measured, self._half = now, self._available() // 2 // self.processes
         if self._taken == 0:
             if wanted > max(ALWAYS, self._half):
                 raise MemoryError
             return True
-        return self._taken + wanted <= min(self._together // self._processes, self._half)
+        return self._taken + wanted <= min(self._together // self.processes, self._half)
 
 
 BUDGET = MemoryBudget()

@@ -179,7 +179,7 @@ def train(
         # Its own generator: by default it would draw from the global one, once more in a run that is resumed.
         generator=torch.Generator(),
         pin_memory=device.type == "cuda",
-        worker_init_fn=partial(_start_worker, world.on_this_host * s.workers),
+        worker_init_fn=partial(start_worker, world.on_this_host * s.workers),
     )
     skipped: dict[str, str] = {}
     metrics: dict[str, Any] = {}
@@ -285,7 +285,8 @@ def _improves(best: dict[str, Any], metrics: dict[str, Any], s: Settings) -> boo
     return True
 
 
-def _start_worker(workers: int, worker: int) -> None:
+def start_worker(workers: int, worker: int) -> None:
+    """Prepares a process of the loader: one of `workers` on this host that share the memory for pictures."""
     BUDGET.divide(workers)
     # One thread each: the pool of workers is the parallelism. Ctrl-C is the main process's to answer.
     torch.set_num_threads(1)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
+from torch.utils.data import DataLoader, Dataset
 
+from massl import images
+from massl.limits import ALWAYS, BUDGET, MemoryBudget
 from massl.settings import Settings
-from massl.sources import find_source
+from massl.sources import Source, doubts, find_source
+from massl.train import start_worker
 from massl.views import Views, collate, needed_side, on_device
 from tests.massl.conftest import small_settings
 
@@ -70,3 +75,37 @@ def test_pictures_are_decoded_as_large_as_the_smallest_crop_needs(tmp_path: Path
     views[0, 0]
     ((_, height),) = seen
     assert side <= height < 2 * side
+
+
+def test_a_picture_that_the_memory_does_not_hold_gives_way_to_the_next(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(images, "BUDGET", MemoryBudget(lambda: ALWAYS))
+    Image.new("RGB", (10_000, 4_000), "red").save(photos / "a large one.png", compress_level=1)
+    source, _ = find_source(photos)
+    views = Views(source, small_settings())
+    index = next(index for index in range(25) if source.name(index) == "a large one.png")
+    ((name, reason),) = views[0, index].skipped
+    assert name == "a large one.png"
+    assert reason.startswith("not enough memory to decode it")
+    assert torch.equal(views[0, index].large, views[0, index].large)
+    assert doubts(source, 32) == []  # a look at its header takes next to nothing
+
+
+def test_the_processes_that_make_views_share_the_memory(photos: Path) -> None:
+    source, _ = find_source(photos)
+    loader = DataLoader(_Shares(source), num_workers=2, worker_init_fn=partial(start_worker, 6))
+    assert [int(share) for share in loader] == [6] * 24
+
+
+class _Shares(Dataset):
+    """For each image, by how many the process that makes its views divides the memory."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> int:
+        return BUDGET.processes

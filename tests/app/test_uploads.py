@@ -1,0 +1,41 @@
+"""Taking an upload: what is remembered of it, and what it may cost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from app.uploads import take
+from indexer import Encoder
+from massl import images
+from massl.errors import MasslError
+from massl.limits import ALWAYS, MemoryBudget
+
+
+@pytest.mark.parametrize("size", [(120, 9_000), (9_000, 121)])
+def test_of_a_very_long_picture_the_middle_is_remembered(
+    tmp_path: Path, encoder: Encoder, size: tuple[int, int]
+) -> None:
+    coarse = np.random.default_rng(0).integers(0, 256, (size[1] // 60 + 1, size[0] // 60 + 1, 3), np.uint8)
+    picture = Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)
+    picture.save(tmp_path / "long.png")
+    upload = take(str(tmp_path / "long.png"), tmp_path, encoder.resize)
+    assert not (tmp_path / "long.png").exists()
+    with upload.query.picture(encoder.resize) as remembered:
+        assert max(remembered.size) <= 8 * min(remembered.size) + 1
+        pixels = [encoder.prepare(picture), encoder.prepare(remembered)]
+    whole, middle = encoder.embed(pixels)
+    assert float(whole @ middle) > 0.99
+
+
+def test_an_upload_that_the_memory_does_not_hold_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "BUDGET", MemoryBudget(lambda: ALWAYS))
+    Image.new("RGB", (10_000, 4_000), "red").save(tmp_path / "large.png", compress_level=1)
+    with pytest.raises(
+        MasslError, match="This file can't be used as a picture: not enough memory to decode it: 10000 x"
+    ):
+        take(str(tmp_path / "large.png"), tmp_path, 256)
+    assert not (tmp_path / "large.png").exists()
