@@ -60,8 +60,9 @@ def opening(data: bytes) -> int:
         pictures = b"".join(s.content[4:] for s in segments if s.marker == 0xE2 and s.content[:4] == b"MPF\0")
         needed = 3 * profiles_and_others + of_exif(exif) + of_exif(pictures)
     elif data[4:8] == b"ftyp" or data[:4] == b"RIFF":
-        # Libraries copy the file. Where its EXIF lies is for them to find out: any that there may be.
-        needed = 2 * len(data) + max(map(of_exif, _embedded_exif(data)), default=0)
+        # Libraries copy the file. Where its EXIF lies is for them to find out: any that there may be. Those for HEIF
+        # and AVIF write it anew, without its orientation, and so make objects of all of it.
+        needed = 2 * len(data) + _AS_OBJECTS * max(map(of_exif, _embedded_exif(data)), default=0)
     else:
         needed = len(data)
     return _OVERHEAD + needed
@@ -110,9 +111,8 @@ def largest_piece(data: bytes) -> tuple[int, int]:
 
 
 def of_exif(exif: bytes) -> int:
-    """Bytes that it takes to read EXIF and write it anew."""
-    exif = exif.removeprefix(b"Exif\0\0")
-    return _AS_OBJECTS * _of_directories(exif) if exif else 0
+    """Bytes that it takes to read EXIF."""
+    return _of_directories(exif.removeprefix(b"Exif\0\0"))
 
 
 def of_text(profile: str) -> bytes:
