@@ -24,7 +24,7 @@ from indexer.checksums import EMBEDDING
 from indexer.encoder import Embeds, Encoder
 from indexer.paths import from_bytes
 from massl import raw
-from massl.images import MAX_PIXELS, ImageError, TooLarge, decode, read_bytes, within_memory
+from massl.images import MAX_PIXELS, READER, ImageError, TooLarge, decode, read_bytes, within_memory
 from massl.scan import Contents, ImageFile, LeftOut, Skipped, walk
 
 BATCH = 32  # images in a batch, and so in a transaction: what a kill can cost at most
@@ -132,7 +132,7 @@ def skipped_files(catalog: Catalog) -> list[Skipped]:
 def _look_again_if_readers_changed(catalog: Catalog, max_pixels: int) -> None:
     """Has skipped files read anew when what reads them is another: a format, or a larger limit, may now do."""
     meta = catalog.meta()
-    readers = f"pillow {PIL.__version__}, raw {raw.can_develop()}"
+    readers = f"pillow {PIL.__version__}, raw {raw.can_develop()}, massl {READER}"
     with_another = meta.get("readers") != readers
     if with_another or int(meta.get("readers_max_pixels", 0)) != max_pixels:
         which = "TRUE" if with_another else "reason LIKE 'too large%'"

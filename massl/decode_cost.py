@@ -29,6 +29,7 @@ _BESIDE = {
 # Bytes a pixel that turning a picture upright and converting it to opaque sRGB takes beside it.
 _CONVERTED = {"1": 6, "L": 6, "RGB": 9, "RGBX": 9, "CMYK": 9, "YCbCr": 9, "LAB": 9, "I;16": 14, "I": 14, "F": 14}
 _CONVERTED_FROM_ALPHA = 20
+_SIXTEEN_BITS = 20  # bytes a pixel of a PNG of 16 bits, which may be decoded twice; see `massl.pixels`
 _IN_BANDS = 32 << 20  # bytes for what is converted a few rows at a time
 
 _DEVELOPED = 26  # bytes a pixel: the sensor's values, four channels of 16 bits, the picture, and its copies
@@ -91,6 +92,8 @@ def decoding(image: Image.Image, data: bytes, width: int, height: int, shortest:
         needed += width * height * _coefficients(data)
     elif image.format == "TIFF":
         needed += _of_pieces(data)
+    elif image.format == "PNG" and data[24:25] == b"\x10":
+        needed += _SIXTEEN_BITS * image.width * image.height
     return needed
 
 

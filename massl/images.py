@@ -17,13 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import pi_heif
-from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
-from massl import decode_cost, raw
+from massl import decode_cost, jpeg, raw, tiff
 from massl.errors import MasslError
 from massl.limits import BUDGET, available_memory
+from massl.pixels import load_8_bits, to_srgb
 from massl.scan import reason_of
 
 # An allow-list: Pillow knows some fifty formats, and the rare ones (EPS, which runs Ghostscript, among them) are
@@ -35,13 +35,15 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF", "HEIF")
 MAX_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 89_478_485)
 MAX_BYTES = 1 << 30
 
+# Counts up whenever more files are read than before, so that collections look again at those that they skipped.
+READER = 2
+
 # Pillow warns of large or oddly written files on standard error; what matters of it becomes a reason.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 pi_heif.register_heif_opener()
-_SRGB = ImageCms.createProfile("sRGB")
+_MENDING = 12  # bytes a pixel that it takes to see whether a JPEG lacks only its end
 _BICUBIC = Image.Resampling.BICUBIC
-_BAND = 1 << 20  # pixels that are converted at a time
 _TURNS = dict(enumerate(
     (
         Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.ROTATE_180, Image.Transpose.FLIP_TOP_BOTTOM,
@@ -152,8 +154,9 @@ def decode(data: bytes, shortest: int | None = None, max_pixels: int = MAX_PIXEL
     """Decodes an image file's bytes to upright, opaque, 8-bit sRGB.
 
     Turned by its EXIF orientation, converted from its colour profile, transparency laid on white, of animations and
-    multi-page files the first frame. 16-bit greys are scaled by the bit depth that they use (a 12-bit camera writes
-    values up to 4095 into 16 bits), so that microscope frames don't come out black.
+    multi-page files the first frame. Greys and colours of 16 bits are scaled by the bit depth that they use (a 12-bit
+    camera writes values up to 4095 into 16 bits), so that microscope frames don't come out black. A JPEG that lacks
+    only the mark of its end is read.
 
     What decoding takes is taken from `massl.limits.BUDGET`, and may have to wait for other threads' pictures.
 
@@ -194,8 +197,17 @@ def decode(data: bytes, shortest: int | None = None, max_pixels: int = MAX_PIXEL
                     taken.enter_context(BUDGET.take(needed))
 
                 decoded = Decoded(*raw.develop(data, shortest, admit))
+            elif stored := tiff.layout(data):
+                width, height = (stored.height, stored.width) if stored.orientation > 4 else (stored.width, stored.height)
+                check(width, height)
+                check(*stored.piece, "it is stored in pieces; one of ")
+                needed = stored.memory
+                taken.enter_context(BUDGET.take(needed))
+                picture, alpha = tiff.read(data, stored)
+                picture = to_srgb(picture, stored.profile, shortest, alpha)
+                decoded = Decoded(_turned(picture, stored.orientation), width, height)
             else:
-                image = taken.enter_context(Image.open(io.BytesIO(data), formats=FORMATS))
+                image = taken.enter_context(Image.open(io.BytesIO(jpeg.without_padding(data)), formats=FORMATS))
                 width, height = image.size
                 check(width, height)
                 if image.format == "TIFF":
@@ -205,17 +217,18 @@ def decode(data: bytes, shortest: int | None = None, max_pixels: int = MAX_PIXEL
                     image.draft("RGB", (shortest, shortest))
                 needed = decode_cost.decoding(image, data, width, height, shortest)
                 taken.enter_context(BUDGET.take(needed))
-                image.load()
-                picture = _upright(image)
+                picture = _upright(load_8_bits(image, data))
                 if (picture.width > picture.height) != (image.width > image.height):
                     width, height = height, width
-                decoded = Decoded(_to_srgb(picture, image.info.get("icc_profile"), shortest), width, height)
+                decoded = Decoded(to_srgb(picture, image.info.get("icc_profile"), shortest), width, height)
             grant.remains = 4 * decoded.picture.width * decoded.picture.height
             return decoded
     except ImageError:
         raise
+    except tiff.Unsupported as error:
+        raise ImageError(str(error)) from None
     except UnidentifiedImageError:
-        raise ImageError("not an image, or of a format that is not supported") from None
+        raise ImageError(jpeg.unsupported(data) or "not an image, or of a format that is not supported") from None
     except Image.DecompressionBombError as error:  # Pillow's own limit, which comes first and says only how many
         pixels = re.search(r"\d+", str(error))
         count = megapixels(int(pixels[0])) if pixels else "too many"
@@ -228,6 +241,8 @@ def decode(data: bytes, shortest: int | None = None, max_pixels: int = MAX_PIXEL
         if re.search(r"out of memory|allocat|error -9$", detail, re.IGNORECASE) or available_memory() < needed:
             raise _not_enough(width, height, needed) from None
         if "truncated" in detail:
+            if complete := _mended(data, width * height):
+                return decode(complete, shortest, max_pixels)
             raise ImageError("truncated: the file ends before the image does") from None
         raise ImageError(f"damaged: {detail or type(error).__name__}") from None
 
@@ -263,8 +278,21 @@ def _upright(image: Image.Image) -> Image.Image:
         raise
     except Exception:  # damaged EXIF must not cost an image whose pixels are fine
         orientation = 1
+    return _turned(image, orientation)
+
+
+def _turned(image: Image.Image, orientation: int) -> Image.Image:
     turn = _TURNS.get(orientation)
     return image if turn is None else image.transpose(turn)
+
+
+def _mended(data: bytes, count: int) -> bytes | None:
+    """A JPEG of `count` pixels that lacks only its end, with that added; None for what lacks more."""
+    try:
+        with BUDGET.take(_MENDING * count):
+            return jpeg.mended(data)
+    except Exception:  # whatever else is wrong with it: it is truncated
+        return None
 
 
 def open_image(path: Path, shortest: int | None = None, max_pixels: int = MAX_PIXELS) -> Image.Image:
@@ -329,63 +357,3 @@ def _fitted(picture: Image.Image, size: int, resize: int) -> tuple[tuple[int, in
     scale = resize / min(picture.size)
     width, height = (max(size, round(side * scale)) for side in picture.size)
     return (width, height), ((width - size) // 2, (height - size) // 2)
-
-
-def _to_srgb(image: Image.Image, profile: bytes | None, shortest: int | None) -> Image.Image:
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        image = _grey_to_8_bits(image)
-    see_through = image.mode in ("P", "PA", "LA", "La", "RGBa") or "transparency" in image.info
-    # Average down by a whole factor first: colour conversion of a large image costs more than decoding it.
-    factor = min(image.size) // (2 * shortest) if shortest else 1
-    if factor > 1 and (see_through or image.mode in decode_cost.REDUCED):
-        image = _reduced(image, factor, "RGBA" if see_through else image.mode)
-    elif see_through:
-        image = image.convert("RGBA")
-    if image.mode == "LAB":
-        lab = ImageCms.profileToProfile(image, ImageCms.createProfile("LAB"), _SRGB, outputMode="RGB")
-        return lab or image.convert("RGB")
-    alpha = image.getchannel("A") if image.mode == "RGBA" else None
-    image = _apply_profile(image.convert("RGB") if alpha else image, profile)
-    if alpha:
-        image = Image.composite(image, Image.new("RGB", image.size, "white"), alpha)
-    return image
-
-
-def _reduced(image: Image.Image, factor: int, mode: str) -> Image.Image:
-    """Converted to `mode` and averaged down, a few rows at a time, so that no copy of the whole is made."""
-    if mode != "RGBA":
-        return image.reduce(factor)
-    rows = factor * max(1, _BAND // (factor * image.width))
-    size = (-(-image.width // factor), -(-image.height // factor))
-    reduced = Image.new(mode, size)
-    for top in range(0, image.height, rows):
-        band = image.crop((0, top, image.width, min(image.height, top + rows)))
-        reduced.paste(band.convert(mode).reduce(factor), (0, top // factor))
-    return reduced
-
-
-def _apply_profile(image: Image.Image, profile: bytes | None) -> Image.Image:
-    """To RGB, through the embedded colour profile where there is one that fits the image's mode."""
-    if profile and image.mode in ("RGB", "CMYK", "L"):
-        try:
-            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-            if "sRGB" not in ImageCms.getProfileDescription(source):
-                converted = ImageCms.profileToProfile(image, source, _SRGB, outputMode="RGB")
-                return converted or image.convert("RGB")
-        except (ImageCms.PyCMSError, OSError, ValueError):
-            pass  # a damaged or unfitting profile: the plain conversion below is what viewers show too
-    return image.convert("RGB")
-
-
-def _grey_to_8_bits(image: Image.Image) -> Image.Image:
-    values = np.array(image, dtype=np.float32)
-    np.nan_to_num(values, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
-    low, high = float(values.min()), float(values.max())
-    if image.mode == "F" or low < 0:
-        # No bit depth to go by: stretch what is there.
-        values -= low
-        values *= 255.0 / (high - low) if high > low else 0.0
-    elif high > 255:
-        top = next(2**bits - 1 for bits in (10, 12, 14, 16, 32) if high < 2**bits)
-        values *= 255.0 / top
-    return Image.fromarray(np.rint(values, out=values).astype(np.uint8))

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import PIL
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -20,6 +21,7 @@ from indexer.indexing import IndexReport
 from massl import images, raw, scan
 from massl.images import ImageError
 from tests.indexer.tiny import picture, write_encoder
+from tests.massl.tiff_files import GREY, RGB, tiff
 
 SAME_TIME = (1_700_000_000, 1_700_000_000)
 
@@ -344,6 +346,23 @@ def test_files_are_looked_at_again_when_more_can_be_read(
     monkeypatch.undo()
     monkeypatch.setattr(raw, "can_develop", lambda: True)  # as after: pip install 'massl[raw]'
     assert counts(collection.update()) == {"added": 10, "embedded": 10}
+
+
+def test_files_that_an_older_version_skipped_are_read_by_this_one(folder: Path, tiny_encoder: Encoder) -> None:
+    write(folder / "deep.tif", tiff(np.full((8, 8, 3), 4000, np.uint16), RGB, planar=True))
+    write(folder / "bands.tif", tiff(np.zeros((8, 8, 5), np.uint16), GREY, extra=[0] * 4))
+    collection = Collection.create(folder, tiny_encoder)
+    reason = (
+        "a TIFF of 5 channels of 16 bits that doesn't say which of them are red, green and blue; "
+        "save the channels that you want to see as RGB or grey"
+    )
+    assert [(item.path, item.reason) for item in collection.update().skipped] == [("bands.tif", reason)]
+    # As a version left it that couldn't read the other either.
+    with collection.catalog.writing() as connection:
+        connection.execute("UPDATE images SET state = 'skipped', reason = 'not an image' WHERE path = ?", [b"deep.tif"])
+        before = f"pillow {PIL.__version__}, raw {raw.can_develop()}"
+        connection.execute("UPDATE meta SET value = ? WHERE key = 'readers'", [before])
+    assert [item.path for item in collection.update().skipped] == ["bands.tif"]
 
 
 def test_a_file_that_vanishes_under_the_reader_is_skipped(
