@@ -298,7 +298,7 @@ def read(data: bytes, stored: Layout) -> tuple[Image.Image, Image.Image | None]:
     colours, alpha = values[..., : len(stored.chosen)], None
     if stored.alpha is not None:
         pixels, opacity = _scaled(colours, stored), values[..., -1]
-        opaque = scaling.alpha_range(opacity, scaling.range_of(colours)[1], stored.bits)
+        opaque = scaling.alpha_range(opacity, scaling.range_of(colours, stored.no_data)[1], stored.bits)
         opacity = scaling.to_8_bits(opacity, (0, opaque))
         if stored.presumed and not opacity.any():
             opacity = np.full_like(opacity, 255)  # an unused fourth byte, not a picture that nobody can see
@@ -334,7 +334,10 @@ def _scaled(values: np.ndarray, stored: Layout) -> np.ndarray:
     elif stored.number == _FLOAT and stored.photometric in (RGB, CMYK):
         low, high = scaling.extremes(values, stored.no_data)
         limits = (0, 1) if low >= 0 and high <= 1 else (low, high)
-    pixels = scaling.to_8_bits(values, limits, stored.no_data)
+    limits = limits or scaling.range_of(values, stored.no_data)
+    # In one of several channels, or of 8 bits, the same number may be a colour.
+    measured = values.shape[-1] == 1 and stored.bits > 8
+    pixels = scaling.to_8_bits(values, limits, stored.no_data if measured else None)
     return 255 - pixels if stored.photometric == WHITE_IS_ZERO else pixels
 
 

@@ -248,6 +248,11 @@ def tiffs_written_oddly() -> Iterator[File]:
     seen = np.where(OPACITY < 0.2, 0, (GREYS * 10_000 - missing[missing > 0].min()) / np.ptp(missing[missing > 0]))
     heights = tiff(missing.astype("f4"), GREY, more={42113: (2, b"-9999\0")})
     yield File("a number for no data", heights, shown(seen), libvips=False)
+    for kind in ("u1", "u2"):  # in one channel it is a colour
+        used = tiff(
+            integers(COLOURS, kind), RGB, planar=True, more={42113: (2, b"%d\0" % integers(COLOURS, kind).max())}
+        )
+        yield File(f"a number for no data that colours have {kind}", used, shown(COLOURS), 1, kind == "u1")
     holes = GREYS.copy()
     holes[:, :5], holes[:, 5:7], holes[:, 7:9] = np.nan, np.inf, -np.inf
     finite = holes[np.isfinite(holes)]
