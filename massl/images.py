@@ -198,7 +198,8 @@ def decode(data: bytes, shortest: int | None = None, max_pixels: int = MAX_PIXEL
 
                 decoded = Decoded(*raw.develop(data, shortest, admit))
             elif stored := tiff.layout(data):
-                width, height = (stored.height, stored.width) if stored.orientation > 4 else (stored.width, stored.height)
+                lies = stored.orientation > 4
+                width, height = (stored.height, stored.width) if lies else (stored.width, stored.height)
                 check(width, height)
                 check(*stored.piece, "it is stored in pieces; one of ")
                 needed = stored.memory
