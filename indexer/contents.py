@@ -11,6 +11,7 @@ import json
 from collections import defaultdict
 from pathlib import Path
 
+from massl.formats import RULES
 from massl.scan import Contents
 from massl.writing import write
 
@@ -19,15 +20,15 @@ _DIGEST = 8  # bytes
 
 
 def read(folder: Path) -> Contents:
-    """What is known; nothing where the file is missing, damaged or of another form.
+    """What is known; nothing where the file is missing, damaged or by other rules.
 
     Args:
         folder: the collection's own.
     """
     known: dict[bytes, str] = {}
     try:
-        kinds = json.loads((folder / NAME).read_bytes())["kinds"]
-        for kind, text in kinds.items():
+        noted = json.loads((folder / NAME).read_bytes())
+        for kind, text in noted["kinds"].items() if noted["rules"] == RULES else ():
             digests = base64.b64decode(text, validate=True)
             known |= dict.fromkeys((digests[at : at + _DIGEST] for at in range(0, len(digests), _DIGEST)), str(kind))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
@@ -44,4 +45,4 @@ def keep(folder: Path, contents: Contents) -> None:
         kinds[kind].append(digest)
     text = {kind: base64.b64encode(b"".join(sorted(digests))).decode() for kind, digests in sorted(kinds.items())}
     with contextlib.suppress(OSError):
-        write(folder / NAME, json.dumps({"schema": 1, "kinds": text}).encode())
+        write(folder / NAME, json.dumps({"schema": 1, "rules": RULES, "kinds": text}).encode())

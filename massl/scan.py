@@ -328,7 +328,7 @@ def _why_left_out(entry: os.DirEntry[str]) -> str | None:
     system = _system_folder(entry.name)
     if not entry.name.startswith(".") and not system:
         return None
-    if entry.is_dir():
+    if entry.is_dir(follow_symlinks=False) or (system and entry.is_symlink()):
         return f"folder {system}" if system else _HIDDEN_FOLDER
     if not entry.name.startswith("."):
         return None

@@ -264,12 +264,15 @@ def _open_list(path: Path) -> tuple[Files, list[Skipped]]:
     for line in lines:
         if not (entry := line.strip()) or entry.startswith("#"):
             continue
-        entry = as_on_disk(root, entry)
         full = os.path.normpath(os.path.join(root, entry))
+        reason = None if full in seen else _unusable(full)
+        if reason and (meant := _meant(path, entry)) != entry:
+            entry, full = meant, os.path.normpath(os.path.join(root, meant))
+            reason = None if full in seen else _unusable(full)
         if full in seen:
             continue
         seen.add(full)
-        if reason := _unusable(full):
+        if reason:
             skipped.append(Skipped(entry, reason))
         else:
             paths.append(entry)
@@ -282,6 +285,13 @@ def _open_list(path: Path) -> tuple[Files, list[Skipped]]:
             f"(paths are taken relative to {root.resolve()})"
         )
     return Files(path, root, paths), skipped
+
+
+def _meant(table: Path, entry: str) -> str:
+    try:
+        return as_on_disk(table.parent, entry)
+    except MasslError as error:
+        raise MasslError(f"{table}: {error}") from None
 
 
 def _read_list(path: Path) -> str:

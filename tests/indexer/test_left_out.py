@@ -12,6 +12,7 @@ import pytest
 
 from indexer import Collection, Encoder
 from indexer.contents import NAME
+from massl.formats import RULES
 from tests.massl.test_images import HEIC
 
 
@@ -56,6 +57,10 @@ def test_a_second_run_opens_no_file_that_is_as_it_was(photos: Path, tiny_encoder
     assert opened() == 0
     (photos / ".massl" / NAME).unlink()
     assert opened() == 5
+    noted = (photos / ".massl" / NAME).read_text()
+    (photos / ".massl" / NAME).write_text(noted.replace(RULES, "of another version"))
+    assert opened() == 5
+    assert opened() == 0
 
 
 @pytest.mark.parametrize(
