@@ -191,8 +191,7 @@ def _busy(host: str, port: int) -> str:
 
 @contextlib.contextmanager
 def _environment(host: str, uploads: str) -> Iterator[None]:
-    """What Gradio is told by environment: no telemetry, no model hub, uploads to a private folder."""
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    """What Gradio is told by environment, telemetry aside: no model hub, uploads to a private folder."""
     os.environ["HF_HUB_OFFLINE"] = "1"
     # As it starts, Gradio asks its own address whether it answers: never through somebody's proxy.
     local = ",".join(dict.fromkeys(["127.0.0.1", "localhost", host.strip("[]")]))

@@ -10,6 +10,7 @@ for result in collection.search([Query.of_file("query.jpg")]):
 `docs/library.md` has the rest, by examples.
 """
 
+import massl  # noqa: F401 - before ONNX Runtime, whose telemetry it switches off
 from indexer.collection import Collection
 from indexer.encoder import Encoder, EncoderMismatch
 from indexer.engines import LADDER, Cells, Exact, FastScan

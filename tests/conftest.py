@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import subprocess
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,21 @@ def bound() -> list[str]:
     if not shutil.which("setpriv"):
         pytest.skip("as root this needs setpriv")
     return ["setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-all"]
+
+
+@pytest.fixture(scope="session")
+def namespace() -> list[str]:
+    """What stands before a command so that it has a network and mounts of its own, which it may change."""
+    prefix = ["unshare", "--net", "--mount"] if os.getuid() == 0 else ["unshare", "--map-root-user", "--net", "--mount"]
+    missing = [name for name in ("unshare", "mount", "ip") if not shutil.which(name)]
+    reason = f"{', '.join(missing)} not on the path" if missing else ""
+    if not reason:
+        tried = subprocess.run([*prefix, "true"], capture_output=True, text=True)
+        reason = tried.stderr.strip() if tried.returncode else ""
+    if reason:
+        message = f"no namespace can be made here ({reason})"
+        pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)
+    return prefix
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,0 +1,20 @@
+"""Switches off what libraries report to their makers. `import massl` does it, so that it comes before any of them."""
+
+from __future__ import annotations
+
+import os
+
+SWITCHES = {
+    # ONNX Runtime writes a device id and a queue of events below HOME, and sends them. It reads this once, while it is
+    # loaded: its own function comes too late, and "0" is the same as nothing.
+    "ORT_DISABLE_TELEMETRY": "1",
+    "GRADIO_ANALYTICS_ENABLED": "False",  # events, and a question for the newest version
+    "HF_HUB_DISABLE_TELEMETRY": "1",  # of the hub's client, which Gradio and timm bring along
+    "MLFLOW_DISABLE_TELEMETRY": "true",  # sent also where the runs stay in a file on this machine
+    "WANDB_ERROR_REPORTING": "false",  # crash reports
+}
+
+
+def switch_off() -> None:
+    """Sets each library's own variable, whatever it was before. Child processes inherit it."""
+    os.environ.update(SWITCHES)
