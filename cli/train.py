@@ -106,6 +106,7 @@ def command(
         raise typer.Exit(distributed.launch(sys.argv[1:], devices))
 
     from massl.export import export_run
+    from massl.loading import plan_loading
     from massl.machine import cores
     from massl.probe import find_classes
     from massl.run import check_new
@@ -141,7 +142,9 @@ def command(
         )
         if not quiet:
             _show(table, len(source), world, preset)
-    for concern in [] if quiet else [*concerns(chosen, len(source)), *doubts(source, chosen.image_size)]:
+    shortage = plan_loading(chosen, world.size, world.size_here).note
+    doubted = [] if quiet else [*concerns(chosen, len(source)), *doubts(source, chosen.image_size), shortage]
+    for concern in filter(None, doubted):
         say(f"  note: {concern}", quiet)
     for item in skipped[:SHOWN]:
         say(f"  skipped {item.path!r}: {item.reason}", quiet)

@@ -65,9 +65,9 @@ class World:
             dist.destroy_process_group()
 
     @property
-    def on_this_host(self) -> int:
-        """How many of the ranks run on the same host as this one, itself among them."""
-        return int(os.environ.get("LOCAL_WORLD_SIZE", self.size)) if self.size > 1 else 1
+    def size_here(self) -> int:
+        """How many of the ranks are on this host, as torchrun tells."""
+        return min(self.size, int(os.environ.get("LOCAL_WORLD_SIZE", self.size)))
 
     @property
     def device_ids(self) -> list[int] | None:

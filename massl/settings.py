@@ -61,6 +61,7 @@ class Settings:
     compile: bool = False  # torch.compile: minutes at the start, faster steps
     precision: str = "bf16"  # bf16, fp16 or fp32: of the networks' activations; parameters and loss are float32
     workers: int = 2  # processes that decode and cut views; 0: none
+    batch_timeout: int = 300  # seconds; a batch that takes longer to load ends the run
     augment: str = "loader"  # loader or device: where views get their flips, colours and blur
     seed: int = 0
     log_every: int = 10  # steps
@@ -81,7 +82,7 @@ class Settings:
             "steps",
         )
         positive += ("student_temperature", "teacher_temperature_start", "teacher_temperature", "learning_rate", "clip")
-        positive += ("log_every", "probe_every", "checkpoint_every", "keep_checkpoints", "accumulate")
+        positive += ("log_every", "probe_every", "checkpoint_every", "keep_checkpoints", "accumulate", "batch_timeout")
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             endless = field.name == "clip" and value == math.inf  # no clipping

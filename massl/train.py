@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import os
 import shlex
-import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.nn.functional import interpolate
-from torch.utils.data import DataLoader
 
 import massl
 from massl import checkpoint
@@ -27,7 +25,7 @@ from massl.errors import MasslError
 from massl.evaluation import rankme
 from massl.faults import cannot_write
 from massl.learner import ACTIVATIONS, Learner
-from massl.limits import BUDGET
+from massl.loading import LoadingFailed, batches, make_loader, plan_loading
 from massl.monitor import Monitor
 from massl.probe import Probe
 from massl.run import check_new, describe_run
@@ -35,7 +33,7 @@ from massl.schedules import Rates
 from massl.settings import Settings, read_settings, write_toml
 from massl.sources import Source, check_readable, check_same
 from massl.tracking import finite_or_none, track
-from massl.views import EndlessBatches, Views, collate, on_device
+from massl.views import EndlessBatches, Views, on_device
 from massl.weights import Initial, spread_normalisation
 from massl.whitening import Moments
 
@@ -107,6 +105,7 @@ def train(
 
     Raises:
         Interrupted: `stop` said so.
+        LoadingFailed: no batch will come; what was learnt is kept.
         MasslError: the folder is another run's, losses stay non-finite, or nothing can be written.
     """
     world = world or World.join()
@@ -170,26 +169,29 @@ def train(
         }
         checkpoint.save(out / "checkpoints", step, state, s.keep_checkpoints, improved)
 
-    loader = DataLoader(
-        Views(source, s),
-        batch_sampler=EndlessBatches(len(source), s.batch, s.seed, start, s.steps, world.rank, world.size),
-        num_workers=s.workers,
-        collate_fn=collate,
-        prefetch_factor=4 if s.workers else None,
-        # Its own generator: by default it would draw from the global one, once more in a run that is resumed.
-        generator=torch.Generator(),
-        pin_memory=device.type == "cuda",
-        worker_init_fn=partial(start_worker, world.on_this_host * s.workers),
-    )
+    keys = EndlessBatches(len(source), s.batch, s.seed, start, s.steps, world.rank, world.size)
+    loading = plan_loading(s, world.size, world.size_here)
+    loader = make_loader(Views(source, s), keys, loading, world.size_here, pinned=device.type == "cuda")
     skipped: dict[str, str] = {}
     metrics: dict[str, Any] = {}
     if start >= s.steps:  # a run that had ended: nothing is left to learn, and it is reported as it was
         metrics = {name: value for name, value in (earlier["last"] or {}).items() if value is not None}
     monitor = Monitor(s)
     bad = torch.zeros((), dtype=torch.int64, device=device)  # steps in a row that were not finite
-    with track(out, s, start, tracker, silent=not leads) as write:
+    done = start
+    again = f"massl train {shlex.quote(source.where)} --resume {out}"
+    arriving = batches(loader, s.batch_timeout, stop)
+    with contextlib.closing(arriving), track(out, s, start, tracker, silent=not leads) as write:
         waited, window_start, window_step, fetch_start = 0.0, time.monotonic(), start, time.monotonic()
-        for step, loaded in enumerate(loader, start):
+        step = start
+        while True:
+            try:
+                loaded = next(arriving, None)
+            except LoadingFailed as error:
+                kept = _kept(save, start, done, leads)
+                raise LoadingFailed(f"{error}; {f'go on with: {again}' if kept else 'no step was done'}") from error
+            if loaded is None:  # the last one, or told to stop during a wait
+                break
             waited += time.monotonic() - fetch_start
             skipped.update(loaded.skipped)
             views = on_device(loaded, device, s)
@@ -242,11 +244,13 @@ def train(
             if leads and (stopping or saves or improved):
                 save(done, improved)
             if stopping and not ends:
-                again = f"massl train {shlex.quote(source.where)} --resume {out}"
-                raise Interrupted(
-                    f"stopped at step {done}; go on with: {again}; or use it as it is: massl export {out}"
-                )
+                raise _interrupted(done, again, out)
+            step += 1
             fetch_start = time.monotonic()
+        if done < s.steps:
+            if not _kept(save, start, done, leads):
+                raise Interrupted("stopped before the first step was done; there is nothing to keep")
+            raise _interrupted(done, again, out)
     return {
         "steps": s.steps,
         "images": len(source),
@@ -256,6 +260,17 @@ def train(
         "metrics": finite_or_none(metrics),
         "best": best,
     }
+
+
+def _kept(save: Callable[[int, bool], None], start: int, done: int, leads: bool) -> bool:
+    """Whether there is a checkpoint to go on from once no batch comes any more; writes one of what was learnt."""
+    if leads and done > start:
+        save(done, False)
+    return done > 0
+
+
+def _interrupted(done: int, again: str, out: Path) -> Interrupted:
+    return Interrupted(f"stopped at step {done}; go on with: {again}; or use it as it is: massl export {out}")
 
 
 def _make(out: Path) -> None:
@@ -283,11 +298,3 @@ def _improves(best: dict[str, Any], metrics: dict[str, Any], s: Settings) -> boo
         return False
     best.update(metric=name, value=metrics[name], step=metrics["step"])
     return True
-
-
-def start_worker(workers: int, worker: int) -> None:
-    """Prepares a process of the loader: one of `workers` on this host that share the memory for pictures."""
-    BUDGET.divide(workers)
-    # One thread each: the pool of workers is the parallelism. Ctrl-C is the main process's to answer.
-    torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -12,9 +12,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from massl import images
 from massl.limits import ALWAYS, BUDGET, MemoryBudget
+from massl.loading import begin_worker
 from massl.settings import Settings
 from massl.sources import Source, doubts, find_source
-from massl.train import start_worker
 from massl.views import Views, collate, needed_side, on_device
 from tests.massl.conftest import small_settings
 
@@ -94,7 +94,7 @@ def test_a_picture_that_the_memory_does_not_hold_gives_way_to_the_next(
 
 def test_the_processes_that_make_views_share_the_memory(photos: Path) -> None:
     source, _ = find_source(photos)
-    loader = DataLoader(_Shares(source), num_workers=2, worker_init_fn=partial(start_worker, 6))
+    loader = DataLoader(_Shares(source), num_workers=2, worker_init_fn=partial(begin_worker, 6))
     assert [int(share) for share in loader] == [6] * 24
 
 
