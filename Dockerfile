@@ -1,10 +1,13 @@
 # MaSSL's serving side: index, search, label, page. With TRAIN=1 training too, with GPU=1 the GPU halves.
 #
 #   docker build -t massl .
-#   docker run --rm -p 7860:7860 -v "$PWD/photos:/photos" -e MASSL_AUTH=me:secret massl serve /photos --host 0.0.0.0
+#   docker run --rm --user "$(id -u):$(id -g)" -p 7860:7860 -v "$PWD/photos:/photos" -e MASSL_AUTH=me:secret massl serve /photos --host 0.0.0.0
 #
 #   docker build -t massl-gpu --build-arg GPU=1 --build-arg TRAIN=1 .
-#   docker run --rm --gpus all -v "$PWD/photos:/photos" massl-gpu train /photos --out /photos/run
+#   docker run --rm --user "$(id -u):$(id -g)" --gpus all --shm-size=8g -v "$PWD/photos:/photos" massl-gpu train /photos --out /photos/run
+#
+# --user: the index and the run are written beside your photos, so as you. --shm-size: Docker gives a container 64 MB of
+# shared memory, by which training's processes hand over their batches; with so little it says so and is slower.
 
 FROM python:3.12-slim
 
@@ -27,8 +30,14 @@ RUN if [ "$TRAIN" = 1 ]; then extra='[train]'; else extra=''; fi; \
         pip uninstall --yes faiss-cpu onnxruntime; \
         pip install --no-cache-dir 'faiss-gpu>=1.12' 'onnxruntime-gpu[cuda,cudnn]>=1.22'; \
     fi; \
-    useradd --create-home --uid 10001 massl
+    install --directory --mode 1777 /home/massl
 
+# The library switches these off by itself; here for whatever else is run in this image.
+ENV ORT_DISABLE_TELEMETRY=1 GRADIO_ANALYTICS_ENABLED=False HF_HUB_DISABLE_TELEMETRY=1 \
+    MLFLOW_DISABLE_TELEMETRY=true WANDB_ERROR_REPORTING=false
+
+# Of every user that --user may name. Nothing is kept there but what timm:NAME downloads.
+ENV HOME=/home/massl
 USER 10001
 WORKDIR /home/massl
 EXPOSE 7860
