@@ -496,9 +496,9 @@ def test_converting_a_few_rows_at_a_time_changes_no_pixel(
     image = Image.fromarray(noise, "RGBA")
     data = encode(image.convert("RGB").quantize(16) if mode == "P" else image.convert(mode), "PNG")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(images, "_BAND", 10**9)
+        patch.setattr("massl.pixels._BAND", 10**9)
         whole = decode(data, shortest=10).picture
-        patch.setattr(images, "_BAND", band)
+        patch.setattr("massl.pixels._BAND", band)
         assert decode(data, shortest=10).picture.tobytes() == whole.tobytes()
 
 
