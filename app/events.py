@@ -53,7 +53,8 @@ def _joined(given: Mapping[str, Any], blocks: Blocks) -> dict[str, Any]:
     number, trigger = given.get("fn_index"), given.get("trigger_id")
     if type(number) is not int or number not in blocks.fns:
         raise Refused(422, "the page has no such event; reload it")
-    if trigger is not None and (type(trigger) is not int or trigger not in blocks.blocks):
+    # What happens as the page opens is triggered by the page, which is none of its own elements.
+    if trigger is not None and (type(trigger) is not int or trigger not in (0, blocks._id, *blocks.blocks)):
         raise Refused(422, "the page has no such element; reload it")
     return {
         "data": _data(given, blocks.fns[number]),

@@ -332,3 +332,28 @@ def test_a_stream_that_nobody_feeds_is_ended_without_a_failure(
     except httpx.ReadTimeout:
         pass  # a heartbeat, which goes on
     calm(failures, capfd)
+
+
+@pytest.mark.parametrize("trigger", [None, 0])
+def test_what_happens_as_the_page_opens_is_answered(
+    running: tuple[str, dict[str, Any], Failures], capfd: pytest.CaptureFixture[str], trigger: int | None
+) -> None:
+    site, config, failures = running
+    (number,) = {event["id"] for event in config["dependencies"] for target in event["targets"] if target[1] == "load"}
+    body = {"data": [None], "fn_index": number, "trigger_id": trigger, "session_hash": "opens", "event_data": None}
+    assert post(site, "queue/join", body).status_code == 200
+    assert completed(site, "opens")["success"]
+    calm(failures, capfd)
+
+
+def test_an_element_that_the_page_does_not_have_is_told_so(
+    running: tuple[str, dict[str, Any], Failures], capfd: pytest.CaptureFixture[str]
+) -> None:
+    site, config, failures = running
+    number, _ = boards(config)["find"]
+    event = {"data": [None], "fn_index": number, "session_hash": "lost", "event_data": {"do": "start"}}
+    asked = {"component_id": 9_999, "fn_name": "progress", "session_hash": "lost", "data": None}
+    for route, body in (("queue/join", event | {"trigger_id": 9_999}), ("component_server", asked)):
+        answer = post(site, route, body)
+        assert (answer.status_code, answer.text) == (422, "the page has no such element; reload it")
+    calm(failures, capfd)
