@@ -24,7 +24,7 @@ from indexer.damage import CatalogDamaged
 from indexer.paths import from_bytes
 from massl import faults
 from massl.errors import MasslError
-from massl.images import MAX_PIXELS
+from massl.images import CATALOG, MAX_PIXELS
 
 Value = TypeVar("Value")
 
@@ -509,7 +509,7 @@ class Catalog:
     def _trouble(self, error: sqlite3.Error) -> MasslError | None:
         """What to say of an error of SQLite's; None if neither the file nor the disk is to blame."""
         code = _code(error)
-        if damage.is_damage(error):
+        if damage.is_damage(error, getattr(self._local, "connection", None)):
             return CatalogDamaged(self.path, str(error))
         if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             return MasslError(f"{self.path} is being written by another process; try again in a moment")
@@ -600,6 +600,8 @@ def cannot_write(folder: Path, error: OSError | sqlite3.Error) -> MasslError:
 def _refusal(folder: Path) -> OSError:
     """Why a folder, or the catalog in it, may not be written."""
     read_only = hasattr(os, "statvfs") and os.statvfs(folder).f_flag & os.ST_RDONLY
+    if not read_only and os.access(folder, os.W_OK) and os.access(folder / CATALOG, os.W_OK):
+        return OSError("something else refuses it")
     number = errno.EROFS if read_only else errno.EACCES
     return OSError(number, os.strerror(number))
 

@@ -72,15 +72,36 @@ class Findings:
         return ", ".join(([self.structure] if self.structure else []) + said)
 
 
-def is_damage(error: sqlite3.Error) -> bool:
-    """Whether SQLite, or Python's reading of its values, stumbles over a file that isn't what was written."""
+def is_damage(error: sqlite3.Error, connection: sqlite3.Connection | None = None) -> bool:
+    """Whether SQLite, or Python's reading of its values, stumbles over a file that isn't what was written.
+
+    Args:
+        error: what it says.
+        connection: the one that said it, if the statement itself may have been wrong.
+    """
     code = getattr(error, "sqlite_errorcode", None)
     if code is not None and code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT):
         return True
     text = str(error).lower()
+    if connection is not None and ("no such" in text or "syntax error" in text) and _knows_its_tables(connection):
+        return False
     return (code is None or code & 0xFF in (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_TOOBIG)) and any(
         symptom in text for symptom in _SYMPTOMS
     )
+
+
+def _knows_its_tables(connection: sqlite3.Connection) -> bool:
+    try:
+        for columns, table in (
+            (f"{checksums.IMAGE}, embedding", "images"),
+            (checksums.LABEL, "labels"),
+            (checksums.DECISION, "decisions"),
+            (checksums.META, "meta"),
+        ):
+            connection.execute(f"SELECT {columns} FROM {table} LIMIT 0")
+    except (sqlite3.Error, UnicodeDecodeError):
+        return False
+    return True
 
 
 def examine(connection: sqlite3.Connection, whole: bool) -> Findings:

@@ -85,9 +85,9 @@ def keep_both(catalog: Catalog, images: Sequence[int]) -> int:
         for other in ids[place + 1 :]
     ]
     with catalog.writing() as connection:
-        before = connection.total_changes
-        connection.executemany("INSERT OR IGNORE INTO decisions (image, kind, about, at) VALUES (?, ?, ?, ?)", rows)
-        return connection.total_changes - before
+        return connection.executemany(
+            "INSERT OR IGNORE INTO decisions (image, kind, about, at) VALUES (?, ?, ?, ?)", rows
+        ).rowcount
 
 
 def choose(catalog: Catalog, image: int, over: Sequence[int]) -> None:

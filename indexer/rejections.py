@@ -19,24 +19,20 @@ def add(catalog: Catalog, rejected: Mapping[int, str]) -> int:
     """
     rows = [(image, _KIND, label, now()) for image, label in rejected.items()]
     with catalog.writing() as connection:
-        before = connection.total_changes
         try:
             # Two people may say the same at once; an image that isn't there is no such repetition.
-            connection.executemany(
+            return connection.executemany(
                 "INSERT INTO decisions (image, kind, about, at) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING", rows
-            )
+            ).rowcount
         except sqlite3.IntegrityError:
             raise MasslError("one of these images is no longer in the collection; nothing was remembered") from None
-        return connection.total_changes - before
 
 
 def remove(catalog: Catalog, rejected: Iterable[tuple[int, str]]) -> int:
     """Forgets rejections, each an image and a label; returns how many there were."""
     with catalog.writing() as connection:
-        before = connection.total_changes
         statement = "DELETE FROM decisions WHERE image = ? AND kind = ? AND about = ?"
-        connection.executemany(statement, [(image, _KIND, label) for image, label in rejected])
-        return connection.total_changes - before
+        return connection.executemany(statement, [(image, _KIND, label) for image, label in rejected]).rowcount
 
 
 def by_image(catalog: Catalog) -> dict[int, frozenset[str]]:
