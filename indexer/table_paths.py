@@ -42,7 +42,7 @@ class TablePaths:
             if len(found) == 1:
                 return found[0][0]
             if found:
-                raise several(path, [name for _, name in found]) from None
+                raise several(path, sorted(name for _, name in found)) from None
             if not_utf8(path):
                 raise MasslError("the path is not written in UTF-8; save the file as CSV in UTF-8") from None
             raise error from None
