@@ -24,7 +24,8 @@ from indexer.damage import CatalogDamaged
 from indexer.paths import from_bytes
 from massl import faults
 from massl.errors import MasslError
-from massl.images import CATALOG, MAX_PIXELS
+from massl.images import MAX_PIXELS
+from massl.scan import CATALOG
 
 Value = TypeVar("Value")
 
