@@ -21,9 +21,9 @@ from indexer.encoder import Encoder, EncoderDamaged, EncoderMismatch, builtin_en
 from massl.errors import MasslError
 from massl.scan import CATALOG, check_folder, check_holds_images
 from massl.writing import remove_older, whole
+from massl.written_paths import as_text, of_text
 
 # Collections' copies of encoders, and nobody's own encoder that lies in the folder too.
-_BYTES = "bytes:"  # before the hexadecimal form of a path that is no UTF-8; no whole path begins so
 _COPIES = f"encoder-{'[0-9a-f]' * 16}.onnx"
 
 
@@ -59,7 +59,7 @@ class Home:
         home = cls(root, folder, Catalog.open(folder / CATALOG))
         owner = home.catalog.meta().get("root")
         # An index beside its images moves with them; one elsewhere could be meant for another folder.
-        elsewhere = owner and os.path.realpath(root) != (owner := _path(owner)) and os.path.isdir(owner)
+        elsewhere = owner and os.path.realpath(root) != (owner := of_text(owner)) and os.path.isdir(owner)
         if index_dir and elsewhere:
             raise MasslError(f"the index in {folder} belongs to {owner}, not to {root}; choose another --index-dir")
         return home
@@ -251,23 +251,6 @@ class Home:
             remove_older(copy, _COPIES)
 
 
-def _text(path: str) -> str:
-    """A path as the catalog can hold it: its own text, or its bytes where those are no UTF-8."""
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        return _BYTES + os.fsencode(path).hex()
-    return path
-
-
-def _path(text: str) -> str:
-    """What `_text` made of a path, back; as it is if it isn't that."""
-    try:
-        return os.fsdecode(bytes.fromhex(text.removeprefix(_BYTES))) if text.startswith(_BYTES) else text
-    except ValueError:
-        return text
-
-
 def _folder(root: Path, index_dir: Path | str | None) -> Path:
     """Where the index lies, after a look at it: whoever made it may have put links there that lead to other files.
 
@@ -316,7 +299,7 @@ def _facts(root: Path, encoder: Encoder) -> dict[str, str]:
         "dim": str(encoder.dim),
         **_origin(encoder),
         "created": now(),
-        "root": os.path.realpath(root),
+        "root": as_text(os.path.realpath(root)),
         "generation": "0",
         "identity": secrets.token_hex(8),
     }

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from massl.errors import MasslError
+from massl.written_paths import of_text
 
 
 def check_new(folder: Path) -> None:
@@ -52,7 +53,7 @@ def describe_run(folder: Path) -> dict[str, Any]:
     return {
         "kind": "run",
         "path": str(folder),
-        **tables.get("run", {}),
+        **{name: of_text(value) if isinstance(value, str) else value for name, value in tables.get("run", {}).items()},
         "settings": tables.get("settings", {}),
         "last": metrics,
         "checkpoints": len(checkpoints),

@@ -399,7 +399,8 @@ def write_toml(path: Path, tables: Mapping[str, Mapping[str, object]]) -> None:
             for key, value in values.items()
         ]
         lines.append("")
-    path.write_text("\n".join(lines), encoding="utf-8")
+    # Nor does TOML have this control character, which JSON leaves as it is.
+    path.write_text("\n".join(lines).replace("\x7f", "\\u007f"), encoding="utf-8")
 
 
 def read_settings(path: Path) -> Settings:

@@ -36,6 +36,7 @@ from massl.tracking import finite_or_none, track
 from massl.views import EndlessBatches, Views, on_device
 from massl.weights import Initial, spread_normalisation
 from massl.whitening import Moments
+from massl.written_paths import as_text
 
 FORMAT = 3  # of checkpoints
 EXAMPLES = 256  # images that folded batch normalisations find their statistics on
@@ -149,7 +150,8 @@ def train(
     if leads and not resume:
         _make(out)
         about = {"massl": massl.__version__, "torch": torch.__version__, "images": len(source)}
-        about |= {"root": os.path.abspath(source.where), "labels": os.path.abspath(labelled) if labelled else ""}
+        about |= {"root": as_text(os.path.abspath(source.where))}
+        about["labels"] = as_text(os.path.abspath(labelled)) if labelled else ""
         about |= {"tracker": tracker, "devices": world.size}
         write_toml(out / "config.toml", {"run": about, "settings": dataclasses.asdict(s)})
     started = time.monotonic()

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from massl.errors import MasslError
 
+_BYTES = "bytes:"  # before the hexadecimal form of a path that is no UTF-8; no whole path begins so
+
 
 def common_form(path: str) -> str:
     """What all ways to write a path have in common: slashes, no `./`, no spaces around, accents put together (NFC)."""
@@ -43,3 +45,20 @@ def several(path: str, found: list[str]) -> MasslError:
 def not_utf8(text: str) -> bool:
     """Whether a text holds bytes that are no UTF-8, as Excel writes accents in its own code page."""
     return any("\udc80" <= letter <= "\udcff" for letter in text)
+
+
+def as_text(path: str) -> str:
+    """A path as a catalog or a TOML file can hold it: its own text, or its bytes where those are no UTF-8."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return _BYTES + os.fsencode(path).hex()
+    return path
+
+
+def of_text(text: str) -> str:
+    """What `as_text` made of a path, back; as it is if it isn't that."""
+    try:
+        return os.fsdecode(bytes.fromhex(text.removeprefix(_BYTES))) if text.startswith(_BYTES) else text
+    except ValueError:
+        return text

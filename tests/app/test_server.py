@@ -117,7 +117,7 @@ def test_pictures_are_shown_whatever_the_folder_is_called(tmp_path: Path, photos
     collection = Collection.create(root)
     collection.update()
     with serve(collection, "127.0.0.1", 0, None) as address:
-        assert httpx.get(address, **BROWSER).status_code == 200
+        assert httpx.get(str(address), **BROWSER).status_code == 200
         for kind in ("thumbnail", "preview"):
             answer = httpx.get(f"{address}{kind}/{collection.images(1)[0][0]}", **BROWSER)
             assert (answer.status_code, answer.headers["content-type"]) == (200, "image/webp")
