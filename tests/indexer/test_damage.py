@@ -7,7 +7,6 @@ import os
 import random
 import shutil
 import signal
-import sqlite3
 import subprocess
 import sys
 import threading
@@ -25,6 +24,7 @@ from indexer.damage import CatalogDamaged
 from indexer.journal import Said
 from massl.errors import MasslError
 from tests.cli.conftest import Ran, failed, massl  # noqa: F401 - a fixture
+from tests.indexer.earlier import to_format_3
 from tests.indexer.tiny import picture
 
 FLIPS = int(os.environ.get("MASSL_TEST_FLIPS", "60"))
@@ -344,25 +344,6 @@ def test_an_index_of_the_format_before_is_brought_to_todays(small: Collection) -
         Collection.open(small.root)
 
 
-def to_format_3(file: Path) -> None:
-    """A catalog as the version before wrote it."""
-    with sqlite3.connect(file) as connection:
-        rows = connection.execute("SELECT type, name FROM sqlite_master WHERE name LIKE '%unsealed'").fetchall()
-        rows += connection.execute(
-            "SELECT type, name FROM sqlite_master WHERE type = 'trigger' AND tbl_name IN ('labels', 'decisions')"
-        ).fetchall()
-        for kind, name in dict.fromkeys([*rows, ("trigger", "image_moved"), ("table", "unwritten")]):
-            connection.execute(f"DROP {kind} {name}")
-        for table, column in (
-            ("images", "row_checksum"), ("images", "embedding_checksum"), ("labels", "checksum"),
-            ("decisions", "checksum"), ("meta", "checksum"),
-        ):  # fmt: skip
-            connection.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
-        connection.execute("DELETE FROM meta WHERE key IN ('format', 'verified')")
-        connection.execute("PRAGMA user_version = 3")
-    connection.close()
-
-
 @pytest.mark.parametrize("old", [False, True])
 def test_an_index_that_cant_be_written_is_read(
     small: Collection, old: bool, bound: list[str], tiny_encoder: Encoder
@@ -443,6 +424,7 @@ import json, os, sys
 from pathlib import Path
 from indexer import Collection, Encoder, journal
 from massl.errors import MasslError
+from tests.indexer.earlier import to_format_3
 from tests.indexer.tiny import picture
 root = Path(sys.argv[1], "photos"); root.mkdir()
 for number in range(20): (root / f"{number}.bmp").write_bytes(picture(number))
