@@ -104,7 +104,9 @@ def main(arguments: list[str] | None = None) -> None:
         if "-v" in arguments or "--verbose" in arguments:
             traceback.print_exc()
         if isinstance(error, OSError) and error.errno is not None:
-            _fail(f"{error.filename or 'the output'}: {faults.reason(error)}; {faults.remedy(error)}", 1)
+            if error.filename is None:
+                _fail(str(faults.cannot_write("the output", error)), 1)
+            _fail(f"{error.filename}: {faults.reason(error)}; {faults.remedy(error)}", 1)
         reason = " ".join(str(error).split()) or type(error).__name__
         _fail(f"{type(error).__name__}: {reason}; run it again with -v for the details", 1)
 

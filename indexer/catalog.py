@@ -479,9 +479,10 @@ class Catalog:
             raise self.damaged("it holds no version")
         found = schema.difference(schema.of(connection), _schema_of(min(version, VERSION)))
         if version > VERSION:
-            # The facts tell the format too: a number that only the disk changed, or a newer version's.
+            # The facts tell the format too: a number of which the disk changed a bit, or a newer version's.
             query = "SELECT 1 FROM meta WHERE (key, value) = ('format', ?)"
-            if found is None and any(connection.execute(query, [str(VERSION)])):
+            one_bit = (version ^ VERSION).bit_count() == 1
+            if one_bit and found is None and any(connection.execute(query, [str(VERSION)])):
                 raise self.damaged(f"it says to be of format {version}")
             raise MasslError(f"{self.path} was written by a newer version of massl (format {version}); update massl")
         if found:

@@ -78,7 +78,10 @@ def test_output_on_a_full_disk_is_a_sentence(indexed: Path) -> None:
     command = [sys.executable, "-c", "from cli import main; main()", "info", str(indexed)]
     with Path("/dev/full").open("w") as full:
         ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
-    assert (ended.returncode, ended.stderr) == (1, "massl: the output can't be written: no space left on device\n")
+    assert (ended.returncode, ended.stderr) == (
+        1,
+        "massl: the output can't be written (no space left on device); free some space\n",
+    )
 
 
 def test_the_whole_path_through_json(massl, photos: Path) -> None:

@@ -98,7 +98,7 @@ def test_a_plan_that_can_not_be_written_costs_no_answer(massl, indexed: tuple[Pa
     photos, (original, _) = indexed
     ran = massl("dupes", photos, "--plan", "/dev/full", *flags)
     assert ran.code == 1
-    assert "/dev/full can't be written: no space left on device" in ran.error
+    assert "/dev/full can't be written (no space left on device); free some space" in ran.error
     assert original in ran.output
     early = massl("dupes", photos, "--plan", photos / "nowhere" / "plan.csv", *flags)  # said before the work
     assert (early.code, early.output) == (1, "")

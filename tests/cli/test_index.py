@@ -169,7 +169,8 @@ def test_a_folder_that_can_not_be_written_is_indexed_elsewhere(
         refused = index()
         assert refused.returncode == 1
         (line,) = refused.stderr.strip().splitlines()
-        assert "can't be written (Permission denied); choose another place with --index-dir" in line
+        assert "can't be written (permission denied); have whoever owns it allow you" in line
+        assert "or choose another place with --index-dir" in line
         done = index("--index-dir", elsewhere)
         assert done.returncode == 0, done.stderr
         assert "40 images indexed" in done.stderr

@@ -98,6 +98,7 @@ def write_as_format(path: Path, version: int) -> None:
             connection.execute(made.replace(f"TABLE {table}", f"TABLE former.{table}"))
             columns = ", ".join(row[1] for row in connection.execute(f"PRAGMA former.table_info({table})"))
             connection.execute(f"INSERT INTO former.{table} ({columns}) SELECT {columns} FROM main.{table}")
+        connection.execute("DELETE FROM former.meta WHERE key IN ('format', 'verified')")  # later formats' facts
         connection.execute("DETACH former")
     with closing(sqlite3.connect(old, isolation_level=None)) as connection:
         connection.executescript(

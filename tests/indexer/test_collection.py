@@ -173,7 +173,7 @@ def test_an_interrupted_rebuild_can_be_searched_and_goes_on(collection: Collecti
 
 
 def test_a_rebuild_on_a_full_disk_changes_nothing(collection: Collection, other_encoder: Encoder) -> None:
-    with pytest.raises(MasslError, match=r"can't be written \(File too large\)"), full_disk(1_000_000):
+    with pytest.raises(MasslError, match=r"can't be written \(file too large\)"), full_disk(1_000_000):
         Collection.create(collection.root, other_encoder, rebuild=True)
     again = Collection.open(collection.root)
     assert again.encoder.sha256 == collection.encoder.sha256

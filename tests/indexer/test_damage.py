@@ -24,7 +24,7 @@ from indexer.damage import CatalogDamaged
 from indexer.journal import Said
 from massl.errors import MasslError
 from tests.cli.conftest import Ran, failed, massl  # noqa: F401 - a fixture
-from tests.indexer.earlier import to_format_3
+from tests.indexer.former import write_as_format
 from tests.indexer.tiny import picture
 
 FLIPS = int(os.environ.get("MASSL_TEST_FLIPS", "60"))
@@ -331,7 +331,7 @@ def test_the_journal_stays_small(small: Collection, monkeypatch) -> None:
 def test_an_index_of_the_format_before_is_brought_to_todays(small: Collection) -> None:
     labelled = said(small)
     file = closed(small)
-    to_format_3(file)
+    write_as_format(file, 3)
     (small.folder / journal.NAME).unlink()
     opened = Collection.open(small.root)
     assert said(opened) == labelled
@@ -351,7 +351,7 @@ def test_an_index_that_cant_be_written_is_read(
     labelled = said(small)
     file = closed(small)
     if old:
-        to_format_3(file)
+        write_as_format(file, 3)
     code = (
         "import sys; from indexer import Collection, Query; c = Collection.open(sys.argv[1]); "
         "print(len(c.labels()), len(c.search([Query(image=c.images()[0][0])], 5)))\n"
@@ -424,7 +424,7 @@ import json, os, sys
 from pathlib import Path
 from indexer import Collection, Encoder, journal
 from massl.errors import MasslError
-from tests.indexer.earlier import to_format_3
+from tests.indexer.former import write_as_format
 from tests.indexer.tiny import picture
 root = Path(sys.argv[1], "photos"); root.mkdir()
 for number in range(20): (root / f"{number}.bmp").write_bytes(picture(number))

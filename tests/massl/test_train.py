@@ -266,7 +266,7 @@ def test_a_checkpoint_runs_no_code(tmp_path: Path) -> None:
 
 def test_a_full_disk_keeps_the_earlier_checkpoints(tmp_path: Path) -> None:
     checkpoint.save(tmp_path, 1, {"step": 1}, keep=2)
-    reason = r"step-00000002\.pt could not be written .* earlier checkpoints are kept"
+    reason = r"step-00000002\.pt can't be written .* earlier checkpoints are kept"
     with pytest.raises(MasslError, match=reason), full_disk():
         checkpoint.save(tmp_path, 2, {"step": 2, "weights": torch.zeros(100_000)}, keep=2)
     assert checkpoint.load(checkpoint.latest(tmp_path))["step"] == 1
