@@ -29,6 +29,7 @@ from massl.export import export, export_run
 from massl.images import open_image
 from massl.learner import Learner
 from massl.network import build_backbone
+from massl.seal import sealed
 from massl.settings import plan
 from massl.sources import find_source
 from massl.train import Interrupted, train
@@ -243,7 +244,7 @@ def test_an_encoder_of_an_earlier_version_is_not_put_out_as_something_else(tmp_p
     for entry in model.metadata_props:
         if entry.key == "massl.pooling":
             entry.value = "all stages, means and deviations"
-    onnx.save(model, file)
+    file.write_bytes(sealed(model))
     with pytest.raises(MasslError, match="earlier version of massl did; give --whiten IMAGES"):
         export(str(file), tmp_path / "again.onnx")
     export(str(file), tmp_path / "again.onnx", whiten=images, dim=48)
