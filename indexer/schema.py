@@ -43,8 +43,8 @@ CREATE TABLE decisions (
 ) WITHOUT ROWID;
 """
 
-# What would make SQLite compute something of its author's choosing when a table is read.
-_COMPUTED = re.compile(r"generated|virtual|\bas\b|collate|default", re.IGNORECASE)
+# Words of a table's statement that would make SQLite compute something of its author's choosing when it is read.
+_COMPUTED = {"generated", "as", "virtual", "using"}
 _TOKEN = re.compile(r"--[^\n]*|/\*.*?\*/|\s+|'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|\w+|.", re.DOTALL)
 
 Name = tuple[str, str]
@@ -115,7 +115,7 @@ def keep_tables(connection: sqlite3.Connection) -> None:
     pages = [page for *_, page, _ in rows if page]
     for row, kind, name, table, page, sql in rows:
         plain = kind == "table" and name == table and name in _FIRST_COLUMNS and pages.count(page) == 1
-        if not plain or not isinstance(sql, str) or _COMPUTED.search(sql):
+        if not plain or not isinstance(sql, str) or not _COMPUTED.isdisjoint(map(str.lower, _TOKEN.findall(sql))):
             connection.execute("DELETE FROM sqlite_master WHERE rowid = ?", [row])
 
 

@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 from indexer.catalog import Catalog
+from indexer.paths import from_bytes
 from massl.errors import MasslError
 from massl.written_paths import common_form, not_utf8, several
 
@@ -51,6 +52,6 @@ class TablePaths:
     def _by_form(self) -> dict[str, list[tuple[int, str]]]:
         forms: dict[str, list[tuple[int, str]]] = defaultdict(list)
         for image, stored in self._catalog.read("SELECT id, path FROM images WHERE state = 'ready'"):
-            name = os.fsdecode(stored)
+            name = from_bytes(stored)
             forms[common_form(name)].append((image, name))
         return dict(forms)

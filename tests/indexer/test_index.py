@@ -260,7 +260,8 @@ def test_a_faiss_that_can_not_map_reads_the_file(tmp_path: Path, monkeypatch: py
 def test_a_catalog_that_notes_no_changes_is_brought_up_to_date(tmp_path: Path) -> None:
     catalog_of(tmp_path, 50).close()
     with closing(sqlite3.connect(tmp_path / "catalog.sqlite", isolation_level=None)) as old:
-        old.execute("INSERT INTO meta VALUES ('vectors_file', 'vectors-0.faiss'), ('vectors_generation', '0')")
+        facts = [("vectors_file", "vectors-0.faiss"), ("vectors_generation", "0")]
+        old.executemany("INSERT INTO meta (key, value) VALUES (?, ?)", facts)
     write_as_format(tmp_path / "catalog.sqlite", 2)
     catalog = Catalog.open(tmp_path / "catalog.sqlite")
     index = CollectionIndex(catalog, tmp_path, SMALL_STEPS)
