@@ -87,8 +87,8 @@ def test_output_on_a_full_disk_is_a_sentence(indexed: Path) -> None:
 def test_the_whole_path_through_json(massl, photos: Path) -> None:
     index = massl("index", photos, "--json").json
     assert set(index) == {
-        "schema", "indexed", "added", "changed", "moved", "removed", "unchanged", "skipped", "encoder", "search",
-        "seconds", "images_per_second",
+        "schema", "indexed", "added", "changed", "moved", "removed", "unchanged", "skipped", "left_out", "encoder",
+        "search", "seconds", "images_per_second",
     }  # fmt: skip
     assert set(index["encoder"]) == {"name", "sha256", "dim"}
     assert (index["schema"], index["indexed"], index["added"], index["unchanged"]) == (1, 24, 24, 0)

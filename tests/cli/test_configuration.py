@@ -153,7 +153,7 @@ def test_no_name_moves_a_terminal_s_cursor(massl, photos: Path, capfdbinary: pyt
     say("a\x1b[31mb\nc\u202e")
     print_line("a\x1b[31mb\tc\udcff")  # to a file: the bytes that they are
     caught = capfdbinary.readouterr()
-    assert caught.err == b"a\\x1b[31mb\nc\\u202e\n"
+    assert caught.err == b"a\\x1b[31mb\\nc\\u202e\n"
     assert caught.out == b"a\x1b[31mb\tc\xff\n"
     script = [
         "script",
