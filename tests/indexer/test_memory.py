@@ -17,8 +17,9 @@ from indexer.edited import open_to_edit
 from indexer.indexing import batches
 from massl import images
 from massl.errors import MasslError
-from massl.images import ImageError, ImageFile
+from massl.images import ImageError
 from massl.limits import ALWAYS, MemoryBudget
+from massl.scan import ImageFile
 
 
 @pytest.fixture
