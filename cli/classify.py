@@ -35,6 +35,7 @@ def command(
     """
     from cli.terminal import print_json, print_line, say
     from indexer.answers import of_classification
+    from massl.printable import visible
 
     collection = open_embedded(images, index_dir, quiet)
     result = collection.classify()
@@ -43,7 +44,7 @@ def command(
         print_json(described)
         return
     for row in described["predictions"]:
-        print_line(f"{row['label'] or ''}\t{row['probability']:.3f}\t{row['path']}")
+        print_line(f"{visible(row['label'] or '')}\t{row['probability']:.3f}\t{visible(row['path'])}")
     counts = ", ".join(f"{label} {count}" for label, count in result.counts.items())
     say(f"from {sum(result.counts.values())} labels ({counts})", quiet)
     if described["unsure"]:

@@ -28,7 +28,7 @@ Paths = Annotated[
 
 @app.callback()
 def root() -> None:
-    """Label images by hand, and take the labels away.
+    """Label images by hand; import, export and check labels.
 
     Examples: massl label add ./photos cat a.jpg b.jpg · massl label export ./photos > labels.csv
     """
@@ -98,7 +98,7 @@ def list_labels(
         print_json({"labels": [vars(item) for item in labels]})
     else:
         for item in labels:
-            print_line(f"{item.label}\t{item.path}")
+            print_line(f"{visible(item.label)}\t{visible(item.path)}")
     if damaged:
         raise damaged
 
@@ -193,7 +193,7 @@ def export(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Take the labels away: as CSV (path, label, author, at), or for another tool.
+    """Export the labels: as CSV (path, label, author, at), or for another tool.
 
     Examples: massl label export ./photos > labels.csv · massl label export ./photos --format coco --out labels.json ·
     massl label export ./photos --format csv --predictions --sure 0.9 > all.csv · massl label export ./photos
@@ -249,7 +249,7 @@ def restore(
 
     Examples: massl label restore ./photos
     """
-    from cli.terminal import print_json, say, visible
+    from cli.terminal import print_json, say
     from indexer import Collection
 
     done = Collection.open(images, index_dir).bring_back_labels()
@@ -303,8 +303,9 @@ def check(
         print_json({"suspects": rows, "learning_curve": asdict(curve)})
         return
     for path, suspect in zip(paths, found, strict=True):
+        given, proposed = visible(suspect.given), visible(suspect.proposed)
         print_line(
-            f"{suspect.given}\t{suspect.probability:.3f}\t{suspect.proposed}\t{suspect.proposed_probability:.3f}\t{path}"
+            f"{given}\t{suspect.probability:.3f}\t{proposed}\t{suspect.proposed_probability:.3f}\t{visible(path)}"
         )
     wrong = "1 label looks wrong" if len(found) == 1 else f"{len(found):,} labels look wrong"
     say(wrong if found else "no label looks wrong", quiet)

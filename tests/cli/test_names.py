@@ -67,6 +67,19 @@ def test_commands_take_every_name_and_print_nothing_that_is_obeyed(massl, folder
     assert first.replace('"', '""') in exported.output  # data, as it is: a pipe obeys nothing
 
 
+def test_each_image_is_one_line_whatever_it_is_called(massl, folder: Path, tmp_path: Path) -> None:
+    massl("index", folder, "--encoder", write_encoder(tmp_path / "tiny.onnx"), "-q")
+    names = sorted(path.name for path in folder.glob("*.bmp"))
+    massl("label", "add", folder, "ant", *names[:2], "-q")
+    massl("label", "add", folder, "cat", *names[2:4], "-q")
+    listed = massl("label", "list", folder).output.splitlines()
+    assert [line.split("\t") for line in listed] == [
+        [visible(label), visible(name)] for label, name in zip(["ant", "ant", "cat", "cat"], names[:4], strict=True)
+    ]
+    classified = massl("classify", folder, "-q").output.splitlines()
+    assert sorted(line.split("\t")[2] for line in classified) == sorted(map(visible, names))
+
+
 def test_a_terminal_is_sent_nothing_that_it_would_obey(folder: Path, tmp_path: Path, massl) -> None:
     first = next(path.name for path in folder.iterdir() if path.name.startswith("0"))
     massl("index", folder, "--encoder", write_encoder(tmp_path / "tiny.onnx"))

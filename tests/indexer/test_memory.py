@@ -44,7 +44,7 @@ def test_a_picture_too_large_for_the_memory_is_skipped_and_tried_again(
 
 def test_thumbnails_queries_and_comparing_take_from_the_budget(large: Path, encoder: Encoder) -> None:
     digest = hashlib.sha256(large.read_bytes()).hexdigest()
-    assert thumbnails.make(large, digest, large.parent / ".massl") is None
+    assert thumbnails.Thumbnails(large.parent / ".massl").get(large, digest) is None
     for crop in (None, (0, 0, 500, 500)):
         with (
             pytest.raises(MasslError, match=r"large.png can't be used as a query: not enough memory"),
