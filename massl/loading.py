@@ -11,6 +11,7 @@ import queue
 import shutil
 import signal
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -35,7 +36,10 @@ HELD = 2  # more, that have arrived and are not yet used
 SHARE = 0.8  # of the shared memory that is free
 SEMAPHORES = 1 << 20  # bytes of shared memory without which no worker can be started
 LOOK = 0.5  # seconds between looks at what else may have happened
-NO_ROOM = 101  # exit code of a worker that could not hand over a batch
+NO_ROOM, NOT_SENT = 101, 102  # exit codes of a worker that could not hand over a batch: no room, any other reason
+# The longest path of the temporary folder, in bytes, in which a socket can lie that hands over shared memory: the path
+# of a socket has 104 bytes on some systems, and those below the folder take 33 of them.
+LONGEST_TEMPORARY = 70
 MORE = "in Docker start the container with --shm-size=8g or --ipc=host"
 
 
@@ -71,6 +75,10 @@ def plan_loading(settings: Settings, ranks: int = 1, ranks_here: int = 1, free: 
     """
     workers = settings.workers
     free = _free() if free is None else free
+    temporary = tempfile.gettempdir()
+    if workers and len(os.fsencode(temporary)) > LONGEST_TEMPORARY:
+        note = f"the path of the temporary folder, {temporary}, is too long for shared memory: batches go through pipes"
+        return Loading(workers, 1, shared=False, note=f"{note} instead, which is slower; set TMPDIR to a shorter one")
     if not workers or free is None:
         return Loading(workers)
     room = SHARE * free / ranks_here
@@ -211,6 +219,8 @@ def _next(
 
 
 def _why(code: int) -> str:
+    if code == NOT_SENT:
+        return "a process that loads images could not hand over a batch; try --set workers=0"
     if code in (NO_ROOM, -getattr(signal, "SIGBUS", 0)):
         return f"shared memory (/dev/shm) is full; {MORE}, or try --set workers=0"
     if code == -getattr(signal, "SIGKILL", 0):
@@ -243,7 +253,9 @@ def begin_worker(workers: int, worker: int) -> None:
 
 
 def _give_up(error: BaseException, item: object) -> None:
-    os._exit(NO_ROOM)
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.ENOMEM)
+    # torch reports a failed allocation of shared memory as a RuntimeError that only says so.
+    os._exit(NO_ROOM if full or "shared memory" in str(error) or "No space left" in str(error) else NOT_SENT)
 
 
 @contextlib.contextmanager

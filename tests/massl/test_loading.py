@@ -120,6 +120,17 @@ def test_little_shared_memory_is_said_and_trained_with(
     assert (tmp_path / "run" / "encoder.onnx").exists()
 
 
+def test_a_temporary_folder_of_a_long_path_is_said_and_trained_with(photos: Path, tmp_path: Path) -> None:
+    """The path of a socket, by which shared memory is handed over, has about a hundred bytes."""
+    far = tmp_path / ("a" * 80)
+    far.mkdir()
+    run = command(photos, tmp_path / "run", steps="3")
+    done = subprocess.run(run, capture_output=True, text=True, timeout=200, env={**os.environ, "TMPDIR": str(far)})
+    assert done.returncode == 0, done.stderr
+    assert "set TMPDIR to a shorter one" in done.stderr
+    assert (tmp_path / "run" / "encoder.onnx").exists()
+
+
 def test_shared_memory_that_another_program_fills_ends_the_run_in_a_sentence(
     photos: Path, tmp_path: Path, namespace: list[str]
 ) -> None:
