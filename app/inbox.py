@@ -73,7 +73,8 @@ class Inbox:
         """
         request = Request(scope, _limited(receive, MAX_REQUEST))
         told = request.headers.get("content-length", "")
-        size = int(told) if told.isascii() and told.isdecimal() and len(told) < 20 else MAX_REQUEST
+        exact = told.isascii() and told.isdecimal() and len(told) < 20 and "transfer-encoding" not in request.headers
+        size = int(told) if exact else MAX_REQUEST
         if size > MAX_REQUEST:
             raise Refused(413, f"too large: the limit is {MAX_FILE >> 20} MB")
         with self._reserved(sender, size):

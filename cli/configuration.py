@@ -22,7 +22,7 @@ from massl.errors import MasslError
 
 IN_FOLDER = "massl.toml"
 NAMED_BY = "MASSL_CONFIG"
-MAX_BYTES = 1 << 20
+MAX_BYTES = 16 << 10
 
 
 @dataclass(frozen=True)

@@ -335,7 +335,7 @@ class Catalog:
             raise CatalogDamaged(self.path, f"{changed[0]} changed")
         facts = {key: value for key, value, _ in rows}
         for key, value in facts.items():
-            if not isinstance(value, str) or not re.fullmatch(_FACTS.get(key, "(?s:.*)"), value):
+            if not is_fact(key, value):
                 raise self.damaged(f"its {key} can't be {str(value)[:40]!r}")
         return facts
 
@@ -573,6 +573,11 @@ def name_list(stored: object) -> list[str]:
             f"the index is damaged: {str(stored)[:40]!r} is no list of names; move it away and make it anew"
         )
     return found
+
+
+def is_fact(key: str, value: object) -> bool:
+    """Whether a fact of the collection looks as it can."""
+    return isinstance(value, str) and re.fullmatch(_FACTS.get(key, "(?s:.*)"), value) is not None
 
 
 def in_parts(images: Sequence[int]) -> Iterator[list[int]]:

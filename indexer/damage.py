@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import shlex
 import sqlite3
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from indexer import checksums
 from massl.errors import MasslError
@@ -25,6 +27,7 @@ _SYMPTOMS = (
     "incomplete input",
     "syntax error",
     "string or blob too big",
+    "user-defined function raised exception",  # of a text that is none, which the checksum can't be of
 )
 
 
@@ -127,19 +130,35 @@ def examine(connection: sqlite3.Connection, whole: bool) -> Findings:
             (found.decisions, checksums.DECISION, "decisions"),
             (found.meta, checksums.META, "meta"),
         ):
-            target += checksums.damaged(connection.execute(f"SELECT {columns}, checksum FROM {name}"))
+            target += checksums.damaged(_bounded(connection, f"SELECT {columns}, checksum FROM {name}"))
         if not found.structure and any(connection.execute("PRAGMA foreign_key_check")):
             found.structure = "labels or decisions of images that are not there"
         if whole:
             query = f"SELECT {checksums.IMAGE}, row_checksum FROM images"
-            found.images += checksums.damaged(connection.execute(query))
+            found.images += checksums.damaged(_bounded(connection, query))
             query = f"SELECT {checksums.EMBEDDING}, embedding_checksum FROM images WHERE embedding IS NOT NULL"
-            found.embeddings += checksums.damaged(connection.execute(query))
+            found.embeddings += checksums.damaged(_bounded(connection, query))
     except (sqlite3.Error, OverflowError, UnicodeDecodeError) as error:
         if isinstance(error, sqlite3.Error) and not is_damage(error):
             raise
         found.structure = found.structure or str(error)
     return found
+
+
+def most_rows(connection: sqlite3.Connection) -> int:
+    """More rows than the file has room for. A page that several others point to would give its rows again and again."""
+    ((pages,),) = connection.execute("PRAGMA page_count").fetchall()
+    ((size,),) = connection.execute("PRAGMA page_size").fetchall()
+    return 1_000 + int(pages) * int(size) // 8
+
+
+def _bounded(connection: sqlite3.Connection, query: str) -> Iterator[Sequence[Any]]:
+    left = most_rows(connection)
+    for row in connection.execute(query):
+        left -= 1
+        if left < 0:
+            raise sqlite3.DatabaseError("malformed: it has more rows than room for them")
+        yield row
 
 
 def _as_it_can(text: bytes) -> str:

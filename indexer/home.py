@@ -122,6 +122,7 @@ class Home:
                 with contextlib.suppress(CatalogDamaged):
                     Catalog.open(folder / CATALOG).close()
                     Catalog(folder / CATALOG).examine(whole=True)
+                    Catalog(folder / CATALOG).meta()
                     return  # another process has been at it meanwhile
                 try:
                     own = salvage.read(folder / CATALOG).meta.get("encoder_sha256")

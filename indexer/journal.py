@@ -11,6 +11,7 @@ next transaction of any process.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -114,6 +115,7 @@ class Said:
     labels: dict[Image, Given] = field(default_factory=dict)
     decisions: dict[Decision, str] = field(default_factory=dict)
     damaged: int = 0
+    _of: dict[Image, dict[Decision, None]] | None = field(default=None, repr=False, compare=False)
 
     def add(self, entry: dict[str, Any]) -> None:
         """Takes a line's content into account.
@@ -126,16 +128,16 @@ class Said:
             return
         image = _image(entry["path"], entry["hash"])
         if act == "label":
-            self.labels[image] = Given(str(entry["about"]), str(entry["author"]), str(entry["at"]))
+            self.labels[image] = Given(_text(entry["about"]), _text(entry["author"]), _text(entry["at"]))
         elif act == "unlabel":
             self.labels.pop(image, None)
         elif act in ("decide", "forget"):
             other = _image(entry["other_path"], entry["other_hash"]) if entry.get("other_path") is not None else None
             decision = Decision(image, str(entry["kind"]), _seal(str(entry["kind"]), str(entry["about"])), other)
             if act == "decide":
-                self.decisions[decision] = str(entry["at"])
+                self._decide(decision, _text(entry["at"]))
             else:
-                self.decisions.pop(decision, None)
+                self._forget(decision)
         elif act == "move":
             self._move(image, _image(entry["other_path"], entry["other_hash"]))
         else:
@@ -144,11 +146,32 @@ class Said:
     def _move(self, image: Image, to: Image) -> None:
         if image in self.labels:
             self.labels[to] = self.labels.pop(image)
-        for decision in [known for known in self.decisions if image in (known.image, known.other)]:
-            at = self.decisions.pop(decision)
+        if self._of is None:  # by image, as a renamed folder moves as many images as there are decisions
+            self._of = {}
+            for decision in self.decisions:
+                self._note(decision)
+        for decision in list(self._of.get(image, ())):
+            at = self._forget(decision)
             place = to if decision.image == image else decision.image
             other = to if decision.other == image else decision.other
-            self.decisions[decision._replace(image=place, other=other)] = at
+            self._decide(decision._replace(image=place, other=other), at or "")
+
+    def _decide(self, decision: Decision, at: str) -> None:
+        self.decisions[decision] = at
+        if self._of is not None:
+            self._note(decision)
+
+    def _note(self, decision: Decision) -> None:
+        assert self._of is not None
+        for image in (decision.image, decision.other):
+            if image is not None:
+                self._of.setdefault(image, {})[decision] = None
+
+    def _forget(self, decision: Decision) -> str | None:
+        for image in (decision.image, decision.other):
+            if self._of is not None and image is not None:
+                self._of.get(image, {}).pop(decision, None)
+        return self.decisions.pop(decision, None)
 
     def entries(self) -> Iterator[dict[str, Any]]:
         """The lines' contents that say the same."""
@@ -196,8 +219,8 @@ def of_catalog(connection: sqlite3.Connection) -> Said:
     """What the catalog says."""
     said = Said()
     for query in (_LABELS, _DECISIONS):
-        for row in connection.execute(query):
-            said.add(_as_entry(row))
+        for entry in _as_entries(connection.execute(query)):
+            said.add(entry)
     return said
 
 
@@ -217,7 +240,7 @@ def catch_up(connection: sqlite3.Connection, folder: Path) -> None:
         if rows:
             path = folder / NAME
             if path.exists():
-                _append(path, [_as_entry(row[1:]) for row in rows])
+                _append(path, _as_entries(row[1:] for row in rows))
                 _tidy(connection, folder)
             else:
                 _write(path, of_catalog(connection))
@@ -294,6 +317,16 @@ def _write(path: Path, said: Said) -> None:
             file.write(_line(entry))
 
 
+def _as_entries(rows: Iterable[Sequence[Any]]) -> Iterator[dict[str, Any]]:
+    """Rows of `_COLUMNS` as lines' contents, but for those with values of another kind, which no person said."""
+    for row in rows:
+        with contextlib.suppress(TypeError, ValueError, AttributeError):
+            entry = _as_entry(row)
+            if all(value is None or isinstance(value, str) for value in entry.values()):
+                json.dumps(entry).encode()
+                yield entry
+
+
 def _as_entry(row: Sequence[Any]) -> dict[str, Any]:
     """A row of `_COLUMNS` as a line's content."""
     entry = dict(zip(_COLUMNS.split(", "), row, strict=True))
@@ -326,7 +359,14 @@ def _entry(line: bytes) -> dict[str, Any]:
 
 
 def _image(path: object, digest: object) -> Image:
+    os.fsencode(str(path))  # of what no file can be called, it raises a ValueError
+    bytes.fromhex(str(digest or ""))
     return Image(str(path), str(digest or ""))
+
+
+def _text(value: object) -> str:
+    str(value).encode()  # what can't be stored raises a ValueError
+    return str(value)
 
 
 def _seal(kind: str, about: str) -> str:

@@ -11,11 +11,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from indexer import checksums, journal
-from indexer.catalog import Catalog
+from indexer import checksums, damage, journal
+from indexer.catalog import Catalog, is_fact
 from indexer.labels import Label
 from indexer.paths import from_bytes
 from indexer.schema import keep_tables
@@ -24,6 +25,7 @@ from massl.writing import temporary
 
 RESTORE = "restore"  # the fact that labels are to be brought back once the images are indexed
 _DROPPED = ("vectors_", "map_", "verified", "format", RESTORE)  # caches that hold numbers of changes, what is set anew
+_MISSING = {"ctime_ns": "-1"}  # what stands for columns that earlier formats don't have; else nothing does
 _GAP = 200_000  # ids that are looked up one by one between what can be read from either end
 _LOG = logging.getLogger(__name__)
 
@@ -156,7 +158,7 @@ def labels(path: Path) -> list[Label]:
         OSError: as `read`.
     """
     found = read(path)
-    paths = {row[0]: from_bytes(row[1]) for row in found.images}
+    paths = {row[0]: from_bytes(row[1]) for row in found.images if row[8] != "gone"}
     said = journal.read(path.parent)
     given = {image.path: Label(image.path, label.label, label.author, label.at) for image, label in said.labels.items()}
     for image, label, author, at in found.labels:
@@ -171,25 +173,36 @@ def _read(connection: sqlite3.Connection) -> Salvaged:
         with contextlib.suppress(sqlite3.Error, UnicodeDecodeError):
             connection.execute(f"PRAGMA {pragma}")
     found = Salvaged()
-    for key, value, checksum in _all(connection, f"SELECT {checksums.META}, checksum FROM meta"):
-        if checksums.is_sound((key, value, checksum)) and _is_text(key, value):
+    given = {
+        table: {name for _, name, *_ in _all(connection, f"PRAGMA table_info({table})")}
+        for table in ("meta", "images", "labels", "decisions")
+    }
+
+    def columns(table: str, *names: str) -> str:
+        """Those of a table that it has; catalogs of earlier formats have no checksums."""
+        return ", ".join(name if name in given[table] else f"{_MISSING.get(name, 'NULL')} AS {name}" for name in names)
+
+    wanted = columns("meta", *checksums.META.split(", "), "checksum")
+    for key, value, checksum in _all(connection, f"SELECT {wanted} FROM meta"):
+        if checksums.is_sound((key, value, checksum)) and _is_text(key, value) and is_fact(key, value):
             found.meta[key] = value
-    query = f"SELECT {checksums.IMAGE}, row_checksum, embedding, embedding_checksum FROM images NOT INDEXED"
+    wanted = columns("images", *checksums.IMAGE.split(", "), "row_checksum", "embedding", "embedding_checksum")
+    query = f"SELECT {wanted} FROM images NOT INDEXED"
     for *row, checksum, embedding, embedding_checksum in _by_number(connection, query, "id"):
-        if not checksums.is_sound((*row, checksum)) or not _is_path(row[1]):
+        if not checksums.is_sound((*row, checksum)) or not _is_image(row):
             found.lost_images += 1
             continue
         sound = isinstance(embedding, bytes) and checksums.is_sound((row[0], row[5], embedding, embedding_checksum))
         found.images.append((*row, embedding if sound else None))
     there = {row[0] for row in found.images}
-    for *row, checksum in _by_number(
-        connection, f"SELECT {checksums.LABEL}, checksum FROM labels NOT INDEXED", "image"
-    ):
+    wanted = columns("labels", *checksums.LABEL.split(", "), "checksum")
+    for *row, checksum in _by_number(connection, f"SELECT {wanted} FROM labels NOT INDEXED", "image"):
         if checksums.is_sound((*row, checksum)) and _is_text(*row[1:]) and row[0] in there:
             found.labels.append(tuple(row))
         else:
             found.lost_labels += 1
-    for *row, checksum in _all(connection, f"SELECT {checksums.DECISION}, checksum FROM decisions"):
+    wanted = columns("decisions", *checksums.DECISION.split(", "), "checksum")
+    for *row, checksum in _all(connection, f"SELECT {wanted} FROM decisions"):
         if checksums.is_sound((*row, checksum)) and _is_text(*row[1:]) and row[0] in there:
             found.decisions.append(tuple(row))
         else:
@@ -198,9 +211,9 @@ def _read(connection: sqlite3.Connection) -> Salvaged:
 
 
 def _all(connection: sqlite3.Connection, query: str) -> Iterator[Sequence[Any]]:
-    """Rows up to the first that can't be read."""
+    """Rows up to the first that can't be read, and no more than the file has room for."""
     with contextlib.suppress(sqlite3.Error, OverflowError, UnicodeDecodeError):
-        yield from connection.execute(query)
+        yield from islice(connection.execute(query), damage.most_rows(connection))
 
 
 def _by_number(connection: sqlite3.Connection, query: str, number: str) -> Iterator[Sequence[Any]]:
@@ -225,6 +238,16 @@ def _by_number(connection: sqlite3.Connection, query: str, number: str) -> Itera
                 if row[0] == between:
                     seen.add(between)
                     yield row
+
+
+def _is_image(row: Sequence[Any]) -> bool:
+    """Whether the values of `checksums.IMAGE` are what they can be."""
+    identity, path, size, mtime_ns, ctime_ns, digest, width, height, state, reason = row
+    numbers = all(isinstance(value, int) for value in (identity, size, mtime_ns, ctime_ns))
+    sides = all(value is None or isinstance(value, int) for value in (width, height))
+    content = digest is None or isinstance(digest, bytes)
+    told = state in ("ready", "skipped", "gone") and (reason is None or _is_text(reason))
+    return numbers and sides and content and told and (state == "gone" or _is_path(path)) and isinstance(path, bytes)
 
 
 def _is_path(value: Any) -> bool:

@@ -43,6 +43,7 @@ CREATE TABLE decisions (
 ) WITHOUT ROWID;
 """
 
+_LONGEST = 10_000  # characters of a statement; ours have a tenth, in ASCII alone
 # Words of a table's statement that would make SQLite compute something of its author's choosing when it is read.
 _COMPUTED = {"generated", "as", "virtual", "using"}
 _TOKEN = re.compile(r"--[^\n]*|/\*.*?\*/|\s+|'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|\w+|.", re.DOTALL)
@@ -81,7 +82,8 @@ def of(connection: sqlite3.Connection) -> Schema:
     found: dict[Name, Form] = {}
     for kind, name, table, _, sql in rows:
         key = (str(kind), str(name))
-        found[key] = (table, *_form(str(sql))) if apart and key not in found else ("twice",)
+        plain = len(str(sql)) <= _LONGEST and str(sql).isascii()
+        found[key] = (table, *_form(str(sql))) if apart and plain and key not in found else ("twice", len(str(sql)))
     return found
 
 
@@ -115,7 +117,8 @@ def keep_tables(connection: sqlite3.Connection) -> None:
     pages = [page for *_, page, _ in rows if page]
     for row, kind, name, table, page, sql in rows:
         plain = kind == "table" and name == table and name in _FIRST_COLUMNS and pages.count(page) == 1
-        if not plain or not isinstance(sql, str) or not _COMPUTED.isdisjoint(map(str.lower, _TOKEN.findall(sql))):
+        plain = plain and isinstance(sql, str) and len(sql) <= _LONGEST
+        if not plain or not _COMPUTED.isdisjoint(map(str.lower, _TOKEN.findall(sql))):
             connection.execute("DELETE FROM sqlite_master WHERE rowid = ?", [row])
 
 

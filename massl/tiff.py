@@ -103,9 +103,14 @@ class Layout:
 
     @property
     def memory(self) -> int:
-        """Bytes that reading takes at most, the file aside: numbers and pixels of the picture, three times a piece."""
+        """Bytes that reading takes at most, the file aside: numbers and pixels of the picture, three times a piece.
+
+        Of numbers that don't fill bytes also every bit of a row as a byte, and the row's numbers twice.
+        """
         pixel = len(self.kept) * (self.kind.itemsize + 2)
-        return self.width * self.height * pixel + 3 * self.piece_bytes + 16 * _BLOCK
+        row = self.piece[0] * (1 if self.planar else self.samples)
+        packed = row * (self.bits + 3 * self.kind.itemsize) if self.bits % 8 else 0
+        return self.width * self.height * pixel + 3 * self.piece_bytes + packed + 16 * _BLOCK
 
 
 def layout(data: bytes) -> Layout | None:
@@ -434,8 +439,10 @@ def _decompressed(piece: bytes, compression: int, row: int, rows: int) -> bytes:
         return piece
     if compression in _BY_ZLIB:
         return zlib.decompressobj().decompress(piece, row * rows)
-    # A TIFF of this piece alone, as grey bytes, whatever they stand for.
-    tags = {256: row, 257: rows, 258: 8, 259: compression, 262: 1, 273: 0, 277: 1, 278: rows, 279: len(piece)}
+    # A TIFF of this piece alone, as grey bytes, or as four bytes a pixel, of which Pillow allows as many more bytes.
+    bytes_a_pixel = 1 if row % 4 else 4
+    tags = {256: row // bytes_a_pixel, 257: rows, 258: 8, 259: compression, 262: 1, 273: 0, 277: 1, 278: rows}
+    tags |= {279: len(piece)} if bytes_a_pixel == 1 else {262: 5, 277: 4, 279: len(piece)}
     tags[273] = 8 + 2 + 12 * len(tags) + 4
     order = "<" if sys.byteorder == "little" else ">"
     head = struct.pack(f"{order}2sHIH", b"II" if order == "<" else b"MM", 42, 8, len(tags))

@@ -203,6 +203,27 @@ def test_one_sender_leaves_room_for_others_and_what_nobody_reads_goes(tmp_path: 
     take("greedy")
 
 
+def test_a_length_beside_chunks_is_not_believed(tmp_path: Path) -> None:
+    """Such a request may send as much as it likes, whatever length it tells."""
+    inbox, sent = Inbox(tmp_path), Sent(10)
+    told = [header for header in sent.scope["headers"] if header[0] != b"content-length"]
+    told += [(b"content-length", b"1"), (b"transfer-encoding", b"chunked")]
+    scope = {**sent.scope, "headers": told}
+
+    async def many() -> list[int]:
+        async def never() -> Any:
+            await asyncio.sleep(3600)
+
+        waiting = [asyncio.create_task(inbox.take(scope, never, "greedy")) for _ in range(10)]
+        done, left = await asyncio.wait(waiting, timeout=0.2)
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+        return [task.exception().status for task in done]
+
+    assert asyncio.run(many()) == [429] * (10 - MOST_OF_ONE // MAX_FILE)
+
+
 def test_uploads_stop_before_the_disk_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small = Sent(10)
     monkeypatch.setattr("app.inbox.SPARE", 1 << 60)  # more than any disk has left

@@ -7,6 +7,7 @@ import os
 import random
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -473,3 +474,74 @@ def test_readers_and_a_writer_see_no_false_damage(small: Collection) -> None:
     stop.set()
     reader.join()
     assert wrong == []
+
+
+@pytest.mark.parametrize("version", [1, 2, 3])
+def test_repairing_an_index_of_an_earlier_format_keeps_its_labels(small: Collection, version: int) -> None:
+    """It has no journal and no checksums."""
+    labelled = said(small)
+    file = closed(small)
+    write_as_format(file, version)
+    (small.folder / journal.NAME).unlink()
+    with sqlite3.connect(file) as connection:
+        connection.execute("DROP INDEX images_by_hash")
+    connection.close()
+    repaired = Collection.create(small.root)
+    repaired.update()
+    assert said(repaired) == labelled
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE meta SET value = 'x', checksum = NULL WHERE key = 'generation'",
+        "UPDATE images SET reason = CAST(x'ff41' AS TEXT), row_checksum = NULL WHERE id = 1",
+        "UPDATE images SET size = 'abc', row_checksum = NULL WHERE id = 1",
+        "UPDATE images SET hash = 5, row_checksum = NULL WHERE id = 2",
+        "UPDATE meta SET value = '9999999', checksum = NULL WHERE key = 'dim'",
+    ],
+)
+def test_values_that_can_not_be_are_repaired_and_not_carried_over(small: Collection, statement: str) -> None:
+    labelled = said(small)
+    file = closed(small)
+    with sqlite3.connect(file) as connection:
+        connection.create_function("checksum", -1, lambda *values: 0)
+        for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall():
+            connection.execute(f"DROP TRIGGER {name}")
+        connection.execute(statement)
+    connection.close()
+    for _ in range(2):
+        repaired = Collection.create(small.root)
+        repaired.update()
+        repaired.bring_back_labels()
+        assert said(repaired) == labelled
+        closed(repaired)
+
+
+def test_a_schema_with_a_comment_that_does_not_end_takes_no_time(small: Collection) -> None:
+    file = closed(small)
+    with sqlite3.connect(file) as connection:
+        connection.execute("PRAGMA writable_schema = ON")
+        connection.execute("UPDATE sqlite_master SET sql = sql || ? WHERE name = 'meta'", ["/* " * 200_000])
+    connection.close()
+    with pytest.raises(CatalogDamaged, match="not as massl makes it"):
+        Collection.open(small.root)
+
+
+def test_a_journal_of_many_moves_is_read_in_one_pass() -> None:
+    """A folder that was renamed moves every image of which something was decided."""
+    said = Said()
+    for number in range(20_000):
+        about = {"path": f"a/{number}", "hash": "ab", "kind": "rejected", "about": "cat", "at": "2026"}
+        said.add({"act": "decide", **about})
+    for number in range(20_000):
+        said.add({"act": "move", "path": f"a/{number}", "hash": "ab", "other_path": f"b/{number}", "other_hash": "ab"})
+    assert {decision.image.path for decision in said.decisions} == {f"b/{number}" for number in range(20_000)}
+
+
+@pytest.mark.parametrize("entry", [{"hash": "zz"}, {"path": "\ud800"}, {"at": "\ud800"}, {"about": "\ud800"}])
+def test_a_line_of_the_journal_that_nobody_wrote_counts_as_damaged(tmp_path: Path, entry: dict[str, str]) -> None:
+    sound = {"act": "label", "path": "a", "hash": "ab", "about": "cat", "author": "me", "at": "2026"}
+    (tmp_path / journal.NAME).write_bytes(journal._line(sound) + journal._line({**sound, "path": "b", **entry}))
+    found = journal.read(tmp_path)
+    assert ([image.path for image in found.labels], found.damaged) == (["a"], 1)
