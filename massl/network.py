@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import dataclass
 from typing import Any
 
 import timm
@@ -15,6 +16,22 @@ from torch.nn import functional
 
 from massl.errors import MasslError
 from massl.settings import PATCHED
+
+
+@dataclass(frozen=True)
+class PositionResizing:
+    """How position embeddings of one grid of patches are made into those of another. Always bicubic.
+
+    `AS_DINO`, the default, is the way of DINO, DINOv2 and MaSSL's authors; `AS_TIMM` that of timm and of DINOv2 with
+    registers.
+    """
+
+    offset: float = 0.1  # patches that the new grid is taken to have more; 0: exactly the new grid
+    antialias: bool = False
+
+
+AS_DINO = PositionResizing()
+AS_TIMM = PositionResizing(offset=0.0, antialias=True)
 
 
 class Head(nn.Module):
@@ -51,50 +68,69 @@ class Head(nn.Module):
 
 
 class Network(nn.Module):
-    """A backbone with its head; `forward` takes views of several sizes."""
+    """A backbone with its head; `forward` takes views of several sizes.
 
-    def __init__(self, backbone: nn.Module, head: Head) -> None:
+    Args:
+        backbone: of `build_backbone`.
+        head: what projects its output.
+        positions: how a vision transformer's position embeddings are resized for views of other sizes.
+    """
+
+    def __init__(self, backbone: nn.Module, head: Head, positions: PositionResizing = AS_DINO) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = head
+        self.positions = positions
 
     def forward(self, *views: Tensor) -> Tensor:
         """Projects float views, each group `[v, B, 3, S, S]` of one size, to `[V, B, out]` in the order given."""
         # Channels last is the layout that convolutions are fastest in, by a fifth on a CPU.
         pixels = [group.flatten(0, 1).contiguous(memory_format=torch.channels_last) for group in views]
-        features = [embed(self.backbone, group) for group in pixels]
+        features = [embed(self.backbone, group, self.positions) for group in pixels]
         projections = self.head(torch.cat(features))
         return projections.unflatten(0, (-1, views[0].shape[1]))
 
 
-def embed(backbone: Any, images: Tensor) -> Tensor:
+def embed(backbone: Any, images: Tensor, way: PositionResizing = AS_DINO) -> Tensor:
     """Normalised images `[N, 3, S, S]` of whatever size to a network's own output `[N, d]`."""
     if isinstance(backbone, VisionTransformer) and not backbone.dynamic_img_size and backbone.pos_embed is not None:
         old = backbone.patch_embed.grid_size
         rows, columns = backbone.patch_embed.patch_size
         new = (images.shape[-2] // rows, images.shape[-1] // columns)
         if new != old:
-            positions = resize_positions(backbone.pos_embed, old, new, backbone.pos_embed.shape[1] - old[0] * old[1])
+            prefix = backbone.pos_embed.shape[1] - old[0] * old[1]
+            positions = resize_positions(backbone.pos_embed, old, new, prefix, way)
             return functional_call(backbone, {"pos_embed": positions}, (images,))
     return backbone(images)
 
 
-def resize_positions(positions: Tensor, old: tuple[int, int], new: tuple[int, int], prefix: int) -> Tensor:
-    """Position embeddings of one grid of patches for another, as DINO's code and the authors' do it.
+def resize_positions(
+    positions: Tensor,
+    old: tuple[int, int],
+    new: tuple[int, int],
+    prefix: int,
+    way: PositionResizing = AS_DINO,
+) -> Tensor:
+    """Position embeddings of one grid of patches for another, the way that the weights were trained for.
 
-    Bicubic without smoothing, at points a little closer together than the new grid's: as if it had a tenth of a
-    patch more. Smoothed embeddings, timm's way, change the loss of a first step in the fourth digit.
+    The ways differ: a first step's loss changes in the fourth digit with timm's instead of DINO's.
 
     Args:
         positions: `[1, prefix + h·w, d]`.
         old: (h, w), the grid that they were made for.
-        new: the grid that they are wanted for.
+        new: the grid that they are wanted for; the same grid leaves them as they are.
         prefix: how many of the first belong to tokens that are no patch, and stay as they are.
+        way: how those of the patches are resized.
     """
+    if new == old:
+        return positions
     first, rest = positions[:, :prefix], positions[:, prefix:]
-    scale = tuple((wanted + 0.1) / had for wanted, had in zip(new, old, strict=True))
     grid = rest.unflatten(1, old).permute(0, 3, 1, 2)
-    resized = functional.interpolate(grid, scale_factor=scale, mode="bicubic")
+    if way.offset:
+        scale = tuple((wanted + way.offset) / had for wanted, had in zip(new, old, strict=True))
+        resized = functional.interpolate(grid, scale_factor=scale, mode="bicubic", antialias=way.antialias)
+    else:
+        resized = functional.interpolate(grid, new, mode="bicubic", antialias=way.antialias)
     return torch.cat([first, resized.flatten(2).transpose(1, 2)], dim=1)
 
 
@@ -139,6 +175,10 @@ def build_backbone(
         raise MasslError(f"{name} can't be built for {image_size} px images: {error}") from error
     if isinstance(network, VisionTransformer):
         transformer: Any = network
+        if type(transformer.patch_embed) is PatchEmbed and image_size % transformer.patch_embed.patch_size[0]:
+            side = transformer.patch_embed.patch_size[0]
+            fitting = max(1, round(image_size / side)) * side
+            raise MasslError(f"{name} takes pictures of a multiple of {side} pixels, not {image_size}; try {fitting}")
         if transformer.cls_token is not None:
             nn.init.trunc_normal_(transformer.cls_token, std=0.02)  # as the authors; timm begins it at next to nothing
         if dynamic and type(transformer.patch_embed) is PatchEmbed:
@@ -148,9 +188,9 @@ def build_backbone(
     return network
 
 
-def build_pair(backbone: nn.Module, head: Head) -> tuple[Network, Network]:
+def build_pair(backbone: nn.Module, head: Head, positions: PositionResizing = AS_DINO) -> tuple[Network, Network]:
     """The student, and a teacher that starts as its copy, takes no gradient and drops no path."""
-    student = Network(backbone, head).to(memory_format=torch.channels_last)
+    student = Network(backbone, head, positions).to(memory_format=torch.channels_last)
     teacher = copy.deepcopy(student).requires_grad_(False)
     for module in teacher.modules():
         if hasattr(module, "drop_prob"):
