@@ -23,7 +23,12 @@ class Precision(StrEnum):
 
 def command(
     source: Annotated[
-        str, typer.Argument(metavar="SOURCE", help="A run, a checkpoint, an encoder.onnx, builtin, or timm:NAME.")
+        str,
+        typer.Argument(
+            metavar="SOURCE",
+            help="A run, a checkpoint, weights (.pth, .safetensors: DINO's, DINOv2's, timm's), an encoder.onnx, "
+            "builtin, or timm:NAME.",
+        ),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="The file to write.")] = Path("encoder.onnx"),
     precision: Annotated[
@@ -35,6 +40,10 @@ def command(
         int | None,
         typer.Option("--image-size", min=16, help="Side of the input in pixels; that of training if left out."),
         Harmless(),
+    ] = None,
+    backbone: Annotated[
+        str | None,
+        typer.Option("--backbone", metavar="NAME", help="The network that weights are of, where they don't tell."),
     ] = None,
     name: Annotated[str | None, typer.Option("--name", help="What the encoder calls itself.")] = None,
     stages: Annotated[
@@ -73,7 +82,8 @@ def command(
     """Write an encoder as one self-describing ONNX file.
 
     Examples: massl export runs/photos --precision int8 · massl export builtin --whiten ./photos -o photos.onnx ·
-    massl export timm:vit_small_patch16_224.dino --precision int8
+    massl export timm:vit_small_patch16_224.dino --precision int8 · massl export dinov2_vits14_pretrain.pth --image-size
+    224 · massl export resnet50.pth --backbone resnet50
     """
     from cli.terminal import print_json, say
     from massl.errors import MasslError
@@ -91,6 +101,7 @@ def command(
         out,
         precision=precision and precision.value,
         image_size=image_size,
+        backbone=backbone,
         name=name,
         stages=stages,
         whiten=find_source(whiten)[0] if whiten else None,

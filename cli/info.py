@@ -83,7 +83,7 @@ def _encoder(told: dict[str, Any]) -> list[tuple[str, str]]:
     if "pooling" in facts:
         lines.append(("embeds by", facts["pooling"].replace("last", "the last layer") + whitened))
     if "source" in facts:
-        lines.append(("made of", facts["source"]))
+        lines.append(("made of", facts["source"] + (f" ({facts['licence']})" if "licence" in facts else "")))
     return [*lines, ("SHA-256", told["sha256"])]
 
 

@@ -51,12 +51,19 @@ def command(
     ] = None,
     backbone: Annotated[
         str | None,
-        typer.Option("--backbone", metavar="NAME", help="Any ViT, Swin or ResNet of timm, as resnet18."),
+        typer.Option(
+            "--backbone",
+            metavar="NAME",
+            help="Any ViT, Swin or ResNet of timm, as resnet18; of --init, where it doesn't tell.",
+        ),
     ] = None,
     init: Annotated[
         str | None,
         typer.Option(
-            "--init", metavar="WEIGHTS", help="Begin with them: builtin, a run, a checkpoint, timm:NAME, encoder.onnx."
+            "--init",
+            metavar="WEIGHTS",
+            help="Begin with them: builtin, a run, a checkpoint, a .pth or .safetensors of weights, timm:NAME, "
+            "encoder.onnx.",
         ),
     ] = None,
     epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="Passes over the images."), Harmless()] = None,
@@ -121,7 +128,9 @@ def command(
     source, skipped = find_source(images)
     if labels:
         find_classes(labels)  # before anything is shown
-    initial = _weights(init) if init and not resume else None
+    initial = _weights(init, overrides.get("backbone")) if init and not resume else None
+    if initial and "backbone" in overrides:
+        overrides["backbone"] = initial.architecture  # the same network, with or without a tag
     world = distributed.World.join()
     quiet = quiet or world.rank > 0
     if resume:
@@ -200,10 +209,10 @@ def command(
     say(f"Use it: massl index {images if images.is_dir() else 'IMAGES'} --encoder {encoder} --rebuild", quiet)
 
 
-def _weights(source: str) -> Any:
+def _weights(source: str, backbone: str | None) -> Any:
     from massl.weights import read_initial
 
-    return read_initial(or_builtin(source))
+    return read_initial(or_builtin(source), backbone)
 
 
 def _on_signal(seen: list[int], number: int) -> None:

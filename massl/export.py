@@ -81,6 +81,7 @@ def export(
     precision: str | None = None,
     image_size: int | None = None,
     resize: int | None = None,
+    backbone: str | None = None,
     name: str | None = None,
     stages: bool = False,
     whiten: Images | None = None,
@@ -93,8 +94,8 @@ def export(
     """Writes an encoder and holds it to torch before it takes its place.
 
     Args:
-        source: a run's folder, whose embeddings are as `export_run` makes them, a checkpoint, an encoder file, or
-            `timm:NAME`; see `massl.weights.read`.
+        source: a run's folder, whose embeddings are as `export_run` makes them, a checkpoint, a state dict, an encoder
+            file, or `timm:NAME`; see `massl.weights.read`.
         out: the file to write, replaced only when all went well.
         precision: `fp32`; `fp16` (weights stored in half precision, computed in single: half the size, same speed);
             `int8` (a quarter of the size: of transformers matrix products in 8 bits, about twice as fast on a CPU; of
@@ -102,6 +103,7 @@ def export(
             `fp32`, if left out.
         image_size: side of the input in pixels; the run's `export_size`, else that of training, if left out.
         resize: shorter side before the centre is cut out, in pixels.
+        backbone: timm's name of the network, where a state dict doesn't tell; see `massl.weights.read`.
         name: what the encoder calls itself; the file's name if left out.
         stages: embed by all stages of a convolutional network; see `Deployed`.
         whiten: images to fit a whitening to, those of the training best; see `massl.whitening`.
@@ -118,7 +120,7 @@ def export(
         MasslError: the source can't be read, a `strength` of no whitening, the file can't be written, or the export
             doesn't agree with torch.
     """
-    found = weights.read(source, image_size)
+    found = weights.read(source, image_size, backbone)
     size = resize or found.resize or found.image_size
     if stages and not has_stages(found.backbone):
         raise MasslError(f"{found.architecture} has no four stages to embed by; leave --stages out")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -17,7 +18,16 @@ from massl.errors import MasslError
 from massl.loss import massl_loss
 from massl.memory import Memory
 from massl.monitor import memory_use
-from massl.network import Head, build_backbone, build_pair, clip_gradients, parameter_groups, update_teacher
+from massl.network import (
+    AS_DINO,
+    Head,
+    PositionResizing,
+    build_backbone,
+    build_pair,
+    clip_gradients,
+    parameter_groups,
+    update_teacher,
+)
 from massl.schedules import Rates
 from massl.settings import Settings
 from massl.weights import Initial, load_backbone
@@ -62,10 +72,10 @@ class Learner:
         width: int = backbone.num_features  # type: ignore[assignment]
         head = Head(width, s.head_width, normed=s.head_norm, spread=s.projection_norm)
         if initial:
-            load_backbone(backbone, initial.backbone, f"the network {initial.architecture}")
+            load_backbone(backbone, initial.backbone, f"the network {initial.architecture}", initial.positions)
             if initial.head and _shapes(initial.head) == _shapes(head.state_dict()):
                 head.load_state_dict(initial.head)
-        student, teacher = build_pair(backbone, head)
+        student, teacher = build_pair(backbone, head, initial.positions if initial else AS_DINO)
         if device.type == "cpu" and s.precision == "fp32" and not s.compile:
             quicken(student)
         if s.checkpoint_activations:
@@ -163,9 +173,10 @@ class Learner:
             self.scaler.update()
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that a step changes."""
+        """Everything that a step changes, and `positions`: how its first weights have their positions resized."""
         parts = ("student", "teacher", "memory", "optimiser", "scaler")
-        return {part: getattr(self, part).state_dict() for part in parts}
+        positions = dataclasses.astuple(self.student.positions)
+        return {**{part: getattr(self, part).state_dict() for part in parts}, "positions": positions}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """The reverse of `state_dict`.
@@ -176,6 +187,8 @@ class Learner:
         try:
             for part in ("student", "teacher", "memory", "optimiser", "scaler"):
                 getattr(self, part).load_state_dict(state[part])
+            positions = PositionResizing(*state.get("positions", ()))  # earlier versions' checkpoints hold none
+            self.student.positions = self.teacher.positions = positions
         except (KeyError, RuntimeError, ValueError) as error:
             first = " ".join(str(error).split())[:160]
             raise MasslError(f"the checkpoint doesn't fit the run's config.toml: {first}") from None

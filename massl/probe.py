@@ -16,7 +16,7 @@ from massl.deployed import all_stages
 from massl.errors import MasslError
 from massl.evaluation import knn_top1, rankme
 from massl.images import ImageError, decode, fit, within_memory
-from massl.network import embed
+from massl.network import AS_DINO, PositionResizing, embed
 from massl.scan import find_images
 from massl.sources import Files, Source
 from massl.whitening import Moments, whitening_of
@@ -80,7 +80,13 @@ class Probe:
                 pixels.append(picture)
         return cls(torch.stack(pixels), np.array(labels, np.int64), *halves, dim, before)
 
-    def measure(self, backbone: nn.Module, device: torch.device, precision: torch.dtype) -> dict[str, float]:
+    def measure(
+        self,
+        backbone: nn.Module,
+        device: torch.device,
+        precision: torch.dtype,
+        positions: PositionResizing = AS_DINO,
+    ) -> dict[str, float]:
         """`rankme` and `spread` of the unlabelled images, and `knn_top1` of the labelled ones.
 
         Rank and spread are of the last layer; spread is the mean cosine distance of two images, 0 when all are alike.
@@ -91,6 +97,7 @@ class Probe:
             backbone: normalised `[N, 3, S, S]` to `[N, D]`; left in the mode in which it was.
             device: where it lives.
             precision: that of its activations.
+            positions: how its position embeddings are resized for pictures of this size.
         """
         training = backbone.training
         backbone.eval()
@@ -98,7 +105,7 @@ class Probe:
         with torch.no_grad(), torch.autocast(device.type, precision, enabled=precision != torch.float32):
             for start in range(0, len(self.pixels), BATCH):
                 images = normalise(self.pixels[start : start + BATCH].to(device))
-                rows.append(embed(backbone, images).float().cpu())
+                rows.append(embed(backbone, images, positions).float().cpu())
                 if self.dim and len(self.labels):
                     stages.append(all_stages(backbone, images)[0].cpu())
         backbone.train(training)

@@ -27,6 +27,7 @@ from massl.faults import cannot_write
 from massl.learner import ACTIVATIONS, Learner
 from massl.loading import LoadingFailed, batches, make_loader, plan_loading
 from massl.monitor import Monitor
+from massl.normalisation import spread_normalisation
 from massl.probe import Probe
 from massl.run import check_new, describe_run
 from massl.schedules import Rates
@@ -34,7 +35,7 @@ from massl.settings import Settings, read_settings, write_toml
 from massl.sources import Source, check_readable, check_same
 from massl.tracking import finite_or_none, track
 from massl.views import EndlessBatches, Views, on_device
-from massl.weights import Initial, spread_normalisation
+from massl.weights import Initial
 from massl.whitening import Moments
 from massl.written_paths import as_text
 
@@ -127,6 +128,7 @@ def train(
     earlier_seconds = 0.0
     best: dict[str, Any] = {}
     moments = initial.moments if initial else None
+    origin = dict(initial.origin) if initial else {}
     warnings: list[str] = []
     if resume:
         state, damaged = checkpoint.latest_sound(out / "checkpoints")
@@ -138,6 +140,7 @@ def train(
         start, images_seen, earlier_seconds = state["step"], state["images_seen"], state["seconds"]
         best = state["best"]
         moments = Moments(*state["moments"]) if state.get("moments") else None
+        origin = state.get("origin", {})
     check_readable(source)
     exported = whitened_stages(learner.teacher.backbone, len(source), moments)
     probe = Probe.prepare(source, s.encoder_size, labelled, exported, moments)
@@ -168,6 +171,7 @@ def train(
             "seconds": earlier_seconds + time.monotonic() - started,
             "best": best,
             "moments": moments and tuple(moments),
+            "origin": origin,
         }
         checkpoint.save(out / "checkpoints", step, state, s.keep_checkpoints, improved)
 
@@ -234,7 +238,9 @@ def train(
                     "seconds": earlier_seconds + now - started,
                 }
                 if probes and leads:
-                    metrics |= probe.measure(learner.teacher.backbone, device, ACTIVATIONS[s.precision])
+                    metrics |= probe.measure(
+                        learner.teacher.backbone, device, ACTIVATIONS[s.precision], learner.teacher.positions
+                    )
                     improved = _improves(best, metrics, s)
                 write(done, metrics)
                 warnings += monitor.look(metrics)

@@ -1,8 +1,7 @@
-"""Where weights come from: a run, a checkpoint of ours or the authors', timm, or an encoder that we exported."""
+"""Where weights come from: a run, a file of weights (`massl.state_dicts`), timm, or an encoder that we exported."""
 
 from __future__ import annotations
 
-import argparse
 import base64
 import dataclasses
 import math
@@ -17,11 +16,12 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor, nn
 
-from massl import checkpoint
 from massl.errors import MasslError
-from massl.network import build_backbone, resize_positions
+from massl.network import AS_DINO, PositionResizing, build_backbone, resize_positions
 from massl.seal import is_whole
 from massl.settings import PATCHED, Begins, Settings
+from massl.state_dicts import IMAGENET_MEAN, IMAGENET_STD, USUAL_CROP, Recognised, of_timm, positions_of_timm, recognise
+from massl.weight_files import WeightsFile, read_weights
 from massl.whitening import Moments, Whitening, moments_of
 
 ALL_STAGES = "all stages: means, deviations, layouts"  # how an encoder's metadata calls `massl.deployed.all_stages`
@@ -37,28 +37,31 @@ class Source:
     architecture: str
     image_size: int  # pixels, of the input
     facts: Mapping[str, object]  # of its training, for the encoder's metadata
-    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
-    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
     resize: int | None = None  # pixels of the shorter side; None: the image size
     moments: Moments | None = None  # see `Initial`
     stages: bool = False  # of an encoder file: whether it embeds by all stages
     whitening: Whitening | None = None  # of an encoder file: what its embeddings are whitened by
     strength: float = 0.0  # of that whitening, also where the file is an earlier version's and can't be read so
+    positions: PositionResizing = AS_DINO  # how its position embeddings are resized
 
 
 @dataclasses.dataclass(frozen=True)
 class Initial:
     """Weights to begin a training with, on the CPU, and the network that they are for."""
 
-    backbone: dict[str, Tensor]  # a state of `build_backbone(architecture, image_size, patch_size)`
+    backbone: dict[str, Tensor]  # of `build_backbone(architecture, image_size, patch_size)`; see `load_backbone`
     head: dict[str, Tensor] | None  # a state of `massl.network.Head`; None where only the backbone is known
     architecture: str  # timm's name
     patch_size: int | None  # pixels; None: not a vision transformer
-    image_size: int  # pixels a side, for which its position embeddings are made
+    image_size: int  # pixels a side of the views that it was trained on
     export_size: int  # pixels a side, what an encoder of them takes; differs where it was trained on smaller views
     mean_pooled: bool = False  # embeds by the mean of its patch tokens; see `build_backbone`
-    folded: bool = False  # batch normalisations were folded into convolutions; see `spread_normalisation`
+    folded: bool = False  # batch normalisations were folded into convolutions; see `massl.normalisation`
     moments: Moments | None = None  # of all stages on what the encoder was whitened for that all this began with
+    positions: PositionResizing = AS_DINO  # how its position embeddings are resized
+    origin: Mapping[str, str] = dataclasses.field(default_factory=dict)  # `source` and `licence`, where they are known
 
     @property
     def begins(self) -> Begins:
@@ -66,54 +69,134 @@ class Initial:
         return Begins(self.architecture, self.patch_size, self.mean_pooled, self.image_size, self.export_size)
 
 
-def read_initial(source: str) -> Initial:
+def read_initial(source: str, backbone: str | None = None) -> Initial:
     """Reads what `massl train --init` begins with: the teacher's weights.
 
     Args:
-        source: a run's folder, a checkpoint of ours or the authors', an `.onnx` of a network of convolutions that
-            `massl export` wrote, or `timm:NAME`.
+        source: a run's folder, a checkpoint of ours or the authors', a state dict of another network's, an `.onnx` of a
+            network of convolutions that `massl export` wrote, or `timm:NAME`.
+        backbone: timm's name of the network that a state dict is of, where its names and shapes don't tell; elsewhere
+            it has to be the network that is found.
 
     Raises:
-        MasslError: missing, damaged, of a kind that isn't known, or not to be had offline.
+        MasslError: missing, damaged, of a kind that isn't known, of another network than `backbone`, or not to be had
+            offline.
     """
     if source.startswith("timm:"):
         found = _from_timm(source.removeprefix("timm:"), None)
         patches = getattr(found.backbone, "patch_embed", None)
         side = patches.patch_size[0] if found.architecture.startswith(PATCHED) and patches else None
-        name = found.architecture.split(".")[0]
-        return Initial(found.backbone.state_dict(), None, name, side, found.image_size, found.image_size)
-    if source.endswith(".onnx"):
-        return _initial_from_onnx(Path(source), *_read_onnx(Path(source)))
-    path, state = _read_checkpoint(source)
-    return _initial_from_ours(state) if "settings" in state else _initial_from_authors(path, state)
+        name, size = found.architecture.split(".")[0], found.image_size
+        origin = of_timm(found.architecture)
+        initial = Initial(
+            found.backbone.state_dict(), None, name, side, size, size, positions=found.positions, origin=origin
+        )
+    elif source.endswith(".onnx"):
+        initial = _initial_from_onnx(Path(source), *_read_onnx(Path(source)))
+    else:
+        file = read_weights(Path(source))
+        initial = _initial_from_ours(file) if _is_ours(file) else _initial_from_others(file, backbone)
+    _check_named(source, initial.architecture, backbone)
+    return initial
 
 
-def read(source: str, image_size: int | None = None) -> Source:
-    """Loads the teacher's backbone from a run's folder, a checkpoint file, an encoder file, or `timm:NAME`.
+def read(source: str, image_size: int | None = None, backbone: str | None = None) -> Source:
+    """Loads the teacher's backbone from a run's folder, a file of weights, an encoder file, or `timm:NAME`.
 
     Args:
         source: what to load; see `read_initial`.
         image_size: side of the input in pixels; position embeddings are interpolated to it.
+        backbone: as of `read_initial`.
 
     Raises:
-        MasslError: missing, damaged, of a kind that isn't known, or not to be had offline.
+        MasslError: missing, damaged, of a kind that isn't known, of another network than `backbone`, or not to be had
+            offline.
     """
     if source.startswith("timm:"):
-        return _from_timm(source.removeprefix("timm:"), image_size)
-    if source.endswith(".onnx"):
-        return _source_from_onnx(Path(source), image_size)
-    path, state = _read_checkpoint(source)
-    ours = "settings" in state
-    found = _initial_from_ours(state) if ours else _initial_from_authors(path, state)
-    size = image_size or found.export_size
-    backbone = build_backbone(
-        found.architecture, size, found.patch_size, dynamic=False, mean_pooled=found.mean_pooled
-    ).eval()
-    load_backbone(backbone, found.backbone, source)
-    architecture = found.architecture + (f", patch {found.patch_size}" if found.patch_size else "")
-    if not ours:
-        facts = {"training_method": "MaSSL (the authors' checkpoint)", "training_epochs": state.get("epoch", "unknown")}
-        return Source(backbone, architecture, size, facts, resize=round(size / 0.875))
+        found = _from_timm(source.removeprefix("timm:"), image_size)
+    elif source.endswith(".onnx"):
+        found = _source_from_onnx(Path(source), image_size)
+    else:
+        file = read_weights(Path(source))
+        found = _ours(file, image_size) if _is_ours(file) else _others(file, image_size, backbone)
+    _check_named(source, found.architecture, backbone)
+    return found
+
+
+def load_backbone(
+    backbone: Any, state: Mapping[str, Tensor], source: str, positions: PositionResizing = AS_DINO
+) -> None:
+    """Loads a backbone's state, position embeddings interpolated, everything else to the letter.
+
+    Args:
+        backbone: a network of `build_backbone`, changed in place.
+        state: its tensors by name, position embeddings for any square grid.
+        source: where they come from, for the error.
+        positions: how position embeddings are resized.
+
+    Raises:
+        MasslError: the tensors are not this network's.
+    """
+    tensors = dict(state)
+    embeddings = getattr(backbone, "pos_embed", None)
+    try:
+        if isinstance(embeddings, Tensor) and "pos_embed" in tensors and embeddings.shape != tensors["pos_embed"].shape:
+            # Networks with register tokens give their prefix no position.
+            prefix = 0 if backbone.no_embed_class else backbone.num_prefix_tokens
+            side = math.isqrt(tensors["pos_embed"].shape[1] - prefix)
+            grid = backbone.patch_embed.grid_size
+            tensors["pos_embed"] = resize_positions(tensors["pos_embed"], (side, side), grid, prefix, positions)
+        backbone.load_state_dict(tensors)
+    except (AttributeError, RuntimeError, ValueError) as error:
+        raise MasslError(f"{source} doesn't fit its architecture: {' '.join(str(error).split())[:200]}") from None
+
+
+def _is_ours(file: WeightsFile) -> bool:
+    return isinstance(file.state.get("settings"), Mapping) and isinstance(file.state.get("teacher"), Mapping)
+
+
+def _is_the_authors(file: WeightsFile) -> bool:
+    return isinstance(file.state.get("memory_bank"), Mapping) and isinstance(file.state.get("teacher"), Mapping)
+
+
+def _check_named(source: str, architecture: str, backbone: str | None) -> None:
+    found = architecture.split(",")[0].split(".")[0]
+    if backbone and backbone.split(".")[0] != found:
+        raise MasslError(f"{source} is of the network {found}, not {backbone}; leave --backbone out")
+
+
+def _initial_from_ours(file: WeightsFile) -> Initial:
+    state = file.state
+    try:
+        s = Settings(**state["settings"])
+        moments = Moments(*state["moments"]) if state.get("moments") else None
+        positions = PositionResizing(*state.get("positions", ()))  # earlier versions' checkpoints hold none
+    except TypeError as error:
+        raise MasslError(f"{file.path} is no checkpoint of this version of massl: {error}") from None
+    side = s.patch_size if s.backbone.startswith(PATCHED) else None
+    backbone, head = (_below(state["teacher"], part) for part in ("backbone.", "head."))
+    return Initial(
+        backbone, head, s.backbone, side, s.image_size, s.encoder_size, s.mean_pooled, moments=moments,
+        positions=positions, origin=state.get("origin", {}),
+    )  # fmt: skip
+
+
+def _initial_from_others(file: WeightsFile, backbone: str | None) -> Initial:
+    found = recognise(file, backbone)
+    head = None
+    if _is_the_authors(file):
+        # With batch normalisation in the head, their teacher is wrapped for distribution as their student is.
+        teacher = {name.removeprefix("module."): tensor for name, tensor in file.state["teacher"].items()}
+        head = _below(teacher, "head.")
+    size, pooled = found.image_size, found.mean_pooled
+    return Initial(
+        found.tensors, head, found.architecture, found.patch_size, size, size, pooled, positions=found.positions,
+        origin=found.origin,
+    )  # fmt: skip
+
+
+def _ours(file: WeightsFile, image_size: int | None) -> Source:
+    state, found = file.state, _initial_from_ours(file)
     facts = {
         "training_size": found.image_size,
         "training_images": state["images"],
@@ -121,78 +204,44 @@ def read(source: str, image_size: int | None = None) -> Source:
         "training_images_seen": state["images_seen"],
         "training_seconds": round(state["seconds"]),
         "training_method": "MaSSL",
+        **found.origin,
     }
-    return Source(backbone, architecture, size, facts, moments=found.moments)
+    size = image_size or found.export_size
+    network = _network(file, found, found.backbone, size)
+    return Source(network, _described(found), size, facts, moments=found.moments, positions=found.positions)
 
 
-def load_backbone(backbone: Any, state: Mapping[str, Tensor], source: str) -> None:
-    """Loads a backbone's state, position embeddings interpolated, everything else to the letter.
-
-    Args:
-        backbone: a network of `build_backbone`, changed in place.
-        state: its tensors by name, position embeddings for any square grid.
-        source: where they come from, for the error.
-
-    Raises:
-        MasslError: the tensors are not this network's.
-    """
-    tensors = dict(state)
-    embeddings = getattr(backbone, "pos_embed", None)
-    if isinstance(embeddings, Tensor) and "pos_embed" in tensors and embeddings.shape != tensors["pos_embed"].shape:
-        # Networks with register tokens give their prefix no position.
-        prefix = 0 if backbone.no_embed_class else backbone.num_prefix_tokens
-        side = math.isqrt(tensors["pos_embed"].shape[1] - prefix)
-        grid = backbone.patch_embed.grid_size
-        tensors["pos_embed"] = resize_positions(tensors["pos_embed"], (side, side), grid, prefix)
-    try:
-        backbone.load_state_dict(tensors)
-    except RuntimeError as error:
-        raise MasslError(f"{source} doesn't fit its architecture: {' '.join(str(error).split())[:200]}") from None
+def _others(file: WeightsFile, image_size: int | None, backbone: str | None) -> Source:
+    found = recognise(file, backbone)
+    size = image_size or found.image_size
+    facts: dict[str, object] = dict(found.origin)
+    crop = found.crop
+    if _is_the_authors(file):
+        epochs = file.state.get("epoch", "unknown")
+        facts = {"training_method": "MaSSL (the authors' checkpoint)", "training_epochs": epochs}
+        crop = USUAL_CROP
+    return Source(
+        _network(file, found, found.tensors, size),
+        _described(found),
+        size,
+        facts,
+        found.mean,
+        found.std,
+        resize=round(size / crop),
+        positions=found.positions,
+    )
 
 
-def _read_checkpoint(source: str) -> tuple[Path, dict[str, Any]]:
-    path = Path(source)
-    if path.is_dir():
-        path = checkpoint.latest(path / "checkpoints")
-    # The authors' files hold their command line and, in the optimiser's groups, rates as NumPy's numbers.
-    number: Any = np.float64(0).__reduce__()
-    scalar, dtype = number[0], number[1][0]
-    allowed = [argparse.Namespace, np.dtype, type(dtype), scalar, (scalar, "numpy.core.multiarray.scalar")]
-    with torch.serialization.safe_globals(allowed):
-        state = checkpoint.load(path)
-    if "teacher" not in state:
-        raise MasslError(f"{path} holds no teacher; give a run's folder, its checkpoint, or the authors' checkpoint")
-    return path, state
+def _network(file: WeightsFile, found: Initial | Recognised, tensors: Mapping[str, Tensor], size: int) -> Any:
+    network = build_backbone(
+        found.architecture, size, found.patch_size, dynamic=False, mean_pooled=found.mean_pooled
+    ).eval()
+    load_backbone(network, tensors, str(file.path), found.positions)
+    return network
 
 
-def _initial_from_ours(state: Mapping[str, Any]) -> Initial:
-    s = Settings(**state["settings"])
-    side = s.patch_size if s.backbone.startswith(PATCHED) else None
-    backbone, head = (_below(state["teacher"], part) for part in ("backbone.", "head."))
-    moments = Moments(*state["moments"]) if state.get("moments") else None
-    return Initial(backbone, head, s.backbone, side, s.image_size, s.encoder_size, s.mean_pooled, moments=moments)
-
-
-def _initial_from_authors(path: Path, state: Mapping[str, Any]) -> Initial:
-    """The authors' checkpoints name tensors as timm does; the architecture is read off the tensors' shapes."""
-    teacher = state["teacher"]
-    try:
-        # With batch normalisation in the head, their teacher is wrapped for distribution as their student is.
-        teacher = {name.removeprefix("module."): tensor for name, tensor in teacher.items()}
-        patches = teacher["backbone.patch_embed.proj.weight"]
-        width, side = patches.shape[0], patches.shape[-1]
-        tokens = teacher["backbone.pos_embed"].shape[1] - 1
-    except (KeyError, TypeError, AttributeError):
-        raise MasslError(f"{path} is no vision transformer of ours or of MaSSL's authors") from None
-    names = {192: "tiny", 384: "small", 768: "base", 1024: "large"}
-    if width not in names:
-        raise MasslError(f"{path}: no vision transformer is {width} wide; known are {', '.join(map(str, names))}")
-    backbone = _below(teacher, "backbone.")
-    backbone.pop("masked_embed", None)  # their mask token, of no use here
-    architecture = f"vit_{names[width]}_patch16_224"
-    mean_pooled = "fc_norm.weight" in backbone
-    size = side * math.isqrt(tokens)
-    return Initial(backbone, _below(teacher, "head."), architecture, side, size, size, mean_pooled)
+def _described(found: Initial | Recognised) -> str:
+    return found.architecture + (f", patch {found.patch_size}" if found.patch_size else "")
 
 
 def _source_from_onnx(path: Path, image_size: int | None) -> Source:
@@ -309,64 +358,30 @@ def _initial_from_onnx(path: Path, told: Mapping[str, str], tensors: Mapping[str
     return Initial(backbone_state, None, architecture, side, trained_at, size, mean_pooled, folded, moments)
 
 
-@torch.no_grad()
-def spread_normalisation(backbone: nn.Module, images: Tensor) -> None:
-    """Gives batch normalisations that were folded into convolutions the statistics of `images`, in place.
-
-    In evaluation the network computes what it did before. In training, where a batch's own statistics take the place
-    of the running ones, it now does so too, as far as a batch is like `images`.
-
-    Args:
-        backbone: a network with the weights that `read_initial` found in an `.onnx`.
-        images: float `[n, 3, S, S]`, normalised, a few hundred that it is going to be trained on.
-    """
-    kinds = (nn.BatchNorm2d, nn.SyncBatchNorm)  # the latter where several GPUs train together
-    inputs: dict[nn.BatchNorm2d | nn.SyncBatchNorm, Tensor] = {}
-
-    def note(module: nn.Module, given: tuple[Tensor, ...]) -> None:
-        assert isinstance(module, kinds)
-        inputs[module] = torch.stack(torch.var_mean(given[0].float(), (0, 2, 3)))
-
-    found = [module for module in backbone.modules() if isinstance(module, kinds)]
-    hooks = [module.register_forward_pre_hook(note) for module in found]
-    training = backbone.training
-    backbone.eval()(images)
-    backbone.train(training)
-    for hook in hooks:
-        hook.remove()
-    for module, (variance, mean) in inputs.items():
-        assert module.running_mean is not None
-        assert module.running_var is not None
-        # y = gain · x + offset, as it was, through other statistics.
-        gain = module.weight / (module.running_var + module.eps).sqrt()
-        offset = module.bias - gain * module.running_mean
-        module.weight.copy_(gain * (variance + module.eps).sqrt())
-        module.bias.copy_(offset + gain * mean)
-        module.running_mean.copy_(mean)
-        module.running_var.copy_(variance)
-
-
 def _from_timm(name: str, image_size: int | None) -> Source:
-    options: dict[str, Any] = {"num_classes": 0, "pretrained": True}
-    if image_size and name.startswith(PATCHED):
-        options["img_size"] = image_size
     if not timm.is_model(name.split(".")[0]):
         raise MasslError(f"timm has no network called {name!r}; `timm.list_models(pretrained=True)` names them")
+    positions = positions_of_timm(name)
     try:
-        backbone = timm.create_model(name, **options)
+        backbone = timm.create_model(name, num_classes=0, pretrained=True)
     except Exception as error:  # the hub's client raises classes of several libraries, none of which we depend on
         first = " ".join(str(error).split())[:160]
         raise MasslError(f"the weights of {name} could not be fetched (is this machine online?): {first}") from None
     config = timm.data.resolve_model_data_config(backbone)
     size = image_size or config["input_size"][-1]
+    if image_size and name.startswith(PATCHED):
+        resized = build_backbone(name, image_size, dynamic=False)
+        load_backbone(resized, backbone.state_dict(), name, positions)
+        backbone = resized
     return Source(
         backbone.eval(),
         name,
         size,
-        {"training_method": "timm", "source": f"timm:{name}"},
+        {"training_method": "timm", **of_timm(name)},
         tuple(config["mean"]),
         tuple(config["std"]),
         resize=round(size / config["crop_pct"]),
+        positions=positions,
     )
 
 
