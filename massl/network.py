@@ -173,6 +173,9 @@ def build_backbone(
         network = timm.create_model(name, **options)
     except (TypeError, ValueError, AssertionError, RuntimeError) as error:
         raise MasslError(f"{name} can't be built for {image_size} px images: {error}") from error
+    patches = getattr(network, "patch_embed", None)
+    if isinstance(patches, PatchEmbed) and patches.strict_img_size and patches.img_size != (image_size, image_size):
+        raise MasslError(f"{name} takes pictures of {patches.img_size[0]} pixels alone, not {image_size}")
     if isinstance(network, VisionTransformer):
         transformer: Any = network
         if type(transformer.patch_embed) is PatchEmbed and image_size % transformer.patch_embed.patch_size[0]:

@@ -14,6 +14,7 @@ import onnx
 import timm
 import torch
 from onnx import numpy_helper
+from timm.models import VisionTransformer
 from torch import Tensor, nn
 
 from massl.errors import MasslError
@@ -362,14 +363,17 @@ def _from_timm(name: str, image_size: int | None) -> Source:
     if not timm.is_model(name.split(".")[0]):
         raise MasslError(f"timm has no network called {name!r}; `timm.list_models(pretrained=True)` names them")
     positions = positions_of_timm(name)
+    options: dict[str, Any] = {"num_classes": 0, "pretrained": True}
     try:
-        backbone = timm.create_model(name, num_classes=0, pretrained=True)
+        backbone = timm.create_model(name, **options)
+        if image_size and name.startswith(PATCHED) and not isinstance(backbone, VisionTransformer):
+            backbone = timm.create_model(name, **options, img_size=image_size)  # of positions of another kind
     except Exception as error:  # the hub's client raises classes of several libraries, none of which we depend on
         first = " ".join(str(error).split())[:160]
         raise MasslError(f"the weights of {name} could not be fetched (is this machine online?): {first}") from None
     config = timm.data.resolve_model_data_config(backbone)
     size = image_size or config["input_size"][-1]
-    if image_size and name.startswith(PATCHED):
+    if image_size and isinstance(backbone, VisionTransformer):
         resized = build_backbone(name, image_size, dynamic=False)
         load_backbone(resized, backbone.state_dict(), name, positions)
         backbone = resized

@@ -101,6 +101,8 @@ def test_views_of_another_size_get_positions_resized_the_way_told() -> None:
         assert not torch.allclose(embed(backbone, images, AS_DINO), embed(backbone, images, AS_TIMM), atol=1e-5)
 
 
-def test_a_size_that_is_no_multiple_of_the_patch_is_refused() -> None:
+def test_a_size_that_a_network_can_not_take_is_refused() -> None:
     with pytest.raises(MasslError, match="a multiple of 14 pixels, not 100; try 98"):
         build_backbone("vit_small_patch14_dinov2", 100, dynamic=False)
+    with pytest.raises(MasslError, match="pictures of 224 pixels alone, not 112"):
+        build_backbone("eva02_tiny_patch14_224", 112, dynamic=False)
