@@ -12,6 +12,8 @@ import typer
 from cli.configuration import Harmless
 from cli.options import Json, Quiet, Verbose, or_builtin
 
+SMALLEST = 16  # pixels
+
 
 class Precision(StrEnum):
     """Of the weights in the exported file."""
@@ -36,11 +38,16 @@ def command(
         typer.Option("--precision", help="Of the weights; an encoder file's own, else fp32, if left out."),
         Harmless(),
     ] = None,
-    image_size: Annotated[
-        int | None,
-        typer.Option("--image-size", min=16, help="Side of the input in pixels; that of training if left out."),
+    image_sizes: Annotated[
+        str,
+        typer.Option(
+            "--image-size",
+            metavar="PIXELS",
+            help="Side of the input; of a vision transformer several, as 112,168,224, the usual one first. That of "
+            "training if left out.",
+        ),
         Harmless(),
-    ] = None,
+    ] = "",
     backbone: Annotated[
         str | None,
         typer.Option("--backbone", metavar="NAME", help="The network that weights are of, where they don't tell."),
@@ -100,7 +107,7 @@ def command(
         or_builtin(source),
         out,
         precision=precision and precision.value,
-        image_size=image_size,
+        image_sizes=_sizes(image_sizes),
         backbone=backbone,
         name=name,
         stages=stages,
@@ -112,7 +119,20 @@ def command(
     )
     if as_json:
         print_json(written)
-    say(f"{out}: {written['bytes'] / 1e6:.1f} MB, {written['dim']}-d, {written['image_size']} px", quiet)
+    say(
+        f"{out}: {written['bytes'] / 1e6:.1f} MB, {written['dim']}-d, {', '.join(map(str, written['image_sizes']))} px",
+        quiet,
+    )
+
+
+def _sizes(text: str) -> list[int]:
+    try:
+        sizes = [int(part) for part in text.split(",")] if text else []
+    except ValueError:
+        raise typer.BadParameter(f"--image-size takes pixels, as 224 or 112,168,224, not {text!r}") from None
+    if any(size < SMALLEST for size in sizes):
+        raise typer.BadParameter(f"--image-size must be at least {SMALLEST} pixels")
+    return sizes
 
 
 def _figures(path: Path | None) -> dict[str, object] | None:

@@ -101,6 +101,7 @@ class Encoder:
         name: what it calls itself, else the file's name.
         dim: D, the width of an embedding.
         image_size: S, the side of its input in pixels.
+        image_sizes: all that S can be, the file's usual one first.
         resize: pixels of the shorter side before the S x S centre is cut out.
         metadata: every `massl.*` property of the file, without that prefix.
     """
@@ -110,22 +111,32 @@ class Encoder:
     name: str
     dim: int
     image_size: int
+    image_sizes: tuple[int, ...]
     resize: int
     metadata: Mapping[str, str]
     session: Any
 
     @classmethod
-    def load(cls, path: Path | str | None = None, threads: int | None = None, sha256: str | None = None) -> Encoder:
+    def load(
+        cls,
+        path: Path | str | None = None,
+        threads: int | None = None,
+        sha256: str | None = None,
+        image_size: int | None = None,
+    ) -> Encoder:
         """Reads an encoder and checks that it is whole and fits the contract.
 
         Args:
             path: an `.onnx` file; the built-in encoder when left out.
+            image_size: side of the pictures that it is used on, in pixels, of those that the file lists; the file's
+                usual one when left out.
             threads: for one batch; ONNX Runtime's choice (one a core) when left out.
             sha256: what the file must be, in hexadecimal. Compared before anything reads it as a network.
 
         Raises:
             EncoderDamaged: it is not what it was when it was written.
-            MasslError: missing, unreadable, no ONNX model, or one that doesn't fit the contract.
+            MasslError: missing, unreadable, no ONNX model, one that doesn't fit the contract, or one that doesn't list
+                `image_size`.
         """
         path = Path(path) if path else builtin_encoder()
         try:
@@ -141,16 +152,25 @@ class Encoder:
         if b"location" in data and _reads_other_files(data):  # without the word no tensor refers to a file
             # Such a model would have ONNX Runtime read other files, of its author's choosing (CVE-2024-27318).
             raise MasslError(f"{path} keeps weights in other files; an encoder must be one file: {_HOW}")
-        session = _session(path, data, threads)
-        image_size, dim = _check_contract(path, session)
+        session = _session(path, data, threads, image_size)
+        fixed, dim = _check_contract(path, session)
         metadata = {
             key.removeprefix("massl."): value
             for key, value in session.get_modelmeta().custom_metadata_map.items()
             if key.startswith("massl.")
         }
-        told = metadata.get("resize", str(image_size))
+        sizes = _image_sizes(path, metadata, fixed)
+        usual = sizes[0]
+        image_size = image_size or usual
+        if image_size not in sizes:
+            raise MasslError(f"{path} takes pictures of {_listed(sizes)} pixels, not of {image_size}")
+        if fixed is None:
+            session = _session(path, data, threads, image_size)
+        elif fixed != image_size:
+            raise MasslError(f"{path} doesn't fit the encoder contract: it takes {fixed} pixels alone; {_HOW}")
+        told = metadata.get("resize", str(usual))
         try:
-            resize = int(told)
+            resize = round(int(told) * image_size / usual)
         except ValueError:
             resize = -1
         if not 0 < resize <= 4 * LARGEST_SIDE:
@@ -162,6 +182,7 @@ class Encoder:
             metadata.get("name", path.stem),
             dim,
             image_size,
+            sizes,
             max(resize, image_size),
             metadata,
             session,
@@ -311,9 +332,12 @@ def _memory() -> int:
     return most
 
 
-def _session(path: Path, data: bytes, threads: int | None) -> Any:
+def _session(path: Path, data: bytes, threads: int | None, image_size: int | None) -> Any:
     _memory()
     options = onnxruntime.SessionOptions()
+    if image_size:
+        # What depends on the size alone is computed once, on loading.
+        options.add_free_dimension_override_by_name("S", image_size)
     options.log_severity_level = 4  # what fails is said by us
     options.add_session_config_entry("session.use_env_allocators", "1")
     # By default idle threads wait in a busy loop, which takes the cores from the threads that decode meanwhile.
@@ -337,8 +361,27 @@ def _session(path: Path, data: bytes, threads: int | None) -> Any:
         raise MasslError(f"{path} is no ONNX model that can be run here: {first}; {_HOW}") from None
 
 
-def _check_contract(path: Path, session: Any) -> tuple[int, int]:
-    """S and D, or what doesn't fit."""
+def _image_sizes(path: Path, metadata: Mapping[str, str], fixed: int | None) -> tuple[int, ...]:
+    """All that S can be in pixels, the usual one first."""
+    told = metadata.get("image_sizes", str(fixed))
+    try:
+        sizes = tuple(int(size) for size in told.split(","))
+    except ValueError:
+        sizes = ()
+    if not sizes or not 0 < min(sizes) <= max(sizes) <= LARGEST_SIDE:
+        raise MasslError(
+            f"{path}: its massl.image_sizes is {told[:40]!r}, not a list of pixels up to {LARGEST_SIDE:,}; {_HOW}"
+        )
+    return sizes
+
+
+def _listed(sizes: Sequence[int]) -> str:
+    *most, last = map(str, sizes)
+    return f"{', '.join(most)} or {last}" if most else last
+
+
+def _check_contract(path: Path, session: Any) -> tuple[int | None, int]:
+    """S, None where the file lists several, and D, or what doesn't fit."""
 
     def refuse(what: str) -> MasslError:
         return MasslError(f"{path} doesn't fit the encoder contract: {what}; {_HOW}")
@@ -349,9 +392,12 @@ def _check_contract(path: Path, session: Any) -> tuple[int, int]:
     shape, kind = inputs["pixels"].shape, inputs["pixels"].type
     if kind != "tensor(uint8)" or len(shape) != 4 or shape[3] != 3 or shape[1] != shape[2]:
         raise refuse(f"pixels is {kind} {shape}, not uint8 [N, S, S, 3]")
-    if isinstance(shape[0], int) or not isinstance(shape[1], int):
-        raise refuse(f"pixels is {shape}: N must be dynamic and S fixed")
-    if not 0 < shape[1] <= LARGEST_SIDE:
+    told = session.get_modelmeta().custom_metadata_map
+    if isinstance(shape[0], int):
+        raise refuse(f"pixels is {shape}: N must be dynamic")
+    if not isinstance(shape[1], int) and "massl.image_sizes" not in told:
+        raise refuse(f"pixels is {shape}: S must be fixed, or massl.image_sizes list what it can be")
+    if isinstance(shape[1], int) and not 0 < shape[1] <= LARGEST_SIDE:
         raise refuse(f"it takes pictures of {shape[1]:,} pixels a side, and {LARGEST_SIDE:,} is the most")
     outputs = {value.name: value for value in session.get_outputs()}
     if "embedding" not in outputs:
@@ -361,4 +407,4 @@ def _check_contract(path: Path, session: Any) -> tuple[int, int]:
         raise refuse(f"embedding is {out.type} {out.shape}, not float32 [N, D]")
     if not 0 < out.shape[1] <= WIDEST:
         raise refuse(f"its embeddings have {out.shape[1]:,} numbers, and {WIDEST:,} is the most")
-    return shape[1], out.shape[1]
+    return shape[1] if isinstance(shape[1], int) else None, out.shape[1]

@@ -6,10 +6,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from timm.layers import PatchEmbed
+from timm.models import VisionTransformer
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn import functional
 
 from massl import weights
+from massl.network import resize_positions
 from massl.whitening import Moments, Whitening
 
 WHITENED = 384  # components kept by whitening, unless told otherwise
@@ -31,24 +35,36 @@ class Deployed(nn.Module):
 
     mean: Tensor
     std: Tensor
+    first_positions: Tensor
     centre: Tensor
     matrix: Tensor
 
     def __init__(self, source: weights.Source, stages: bool = False, whitening: Whitening | None = None) -> None:
         super().__init__()
         self.backbone: Any = source.backbone
+        self.positions = source.positions
         self.stages = stages
         self.whitens = whitening is not None
+        first = torch.zeros(0)
+        if takes_any_size(self.backbone):
+            # Of tokens that are no patch: class token and registers. Where they have none, they get an empty one.
+            grid = self.backbone.patch_embed.grid_size
+            first = self.backbone.pos_embed.detach()[:, : self.backbone.pos_embed.shape[1] - grid[0] * grid[1]]
+        self.register_buffer("first_positions", first.clone())
         self.register_buffer("mean", 255.0 * torch.tensor(source.mean))
         self.register_buffer("std", 255.0 * torch.tensor(source.std))
         self.register_buffer("centre", whitening.centre if whitening else torch.zeros(0))
         self.register_buffer("matrix", whitening.matrix if whitening else torch.zeros(0))
 
-    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """uint8 `[N, S, S, 3]` to float32 `[N, D]` and `[N, h, w, D]`, each vector of unit length."""
+    def forward(self, pixels: Tensor, positions: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """uint8 `[N, S, S, 3]` to float32 `[N, D]` and `[N, h, w, D]`, each vector of unit length.
+
+        `positions`, for a network that `takes_any_size`: the position embeddings of the patches, float32
+        `[1, d, h, w]`; those of `grid_of` if left out.
+        """
         images = ((pixels.float() - self.mean) / self.std).permute(0, 3, 1, 2)
         if not self.stages:
-            embedding, patches = (functional.normalize(features, dim=-1) for features in self._last(images))
+            embedding, patches = (functional.normalize(features, dim=-1) for features in self._last(images, positions))
             return self._whitened(embedding), self._whitened(patches)
         features, parts = all_stages(self.backbone, images)
         # A place has no deviation or layout of its own: it is taken to be what it is on average, and so says nothing.
@@ -57,10 +73,24 @@ class Deployed(nn.Module):
         patches = torch.cat([parts, usual.expand(*parts.shape[:3], -1)], -1)
         return self._whitened(features), self._whitened(patches)
 
-    def _last(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        features = self.backbone.forward_features(images)
-        embedding = self.backbone.forward_head(features, pre_logits=True)
-        if features.ndim == 3:  # [N, prefix + h·w, D]: a vision transformer
+    def grid_of(self, size: int) -> Tensor:
+        """The position embeddings of the patches of a picture, `[1, d, h, w]`, for a side of `size` pixels."""
+        had = self.backbone.patch_embed.grid_size
+        wanted = (size // self.backbone.patch_embed.patch_size[0],) * 2
+        positions = self.backbone.pos_embed
+        prefix = positions.shape[1] - had[0] * had[1]
+        resized = resize_positions(positions, had, wanted, prefix, self.positions)
+        return resized[:, prefix:].transpose(1, 2).unflatten(2, wanted)
+
+    def _last(self, images: Tensor, positions: Tensor | None) -> tuple[Tensor, Tensor]:
+        if takes_any_size(self.backbone):
+            grid = self.grid_of(images.shape[-1]) if positions is None else positions
+            placed = torch.cat([self.first_positions, grid.flatten(2).transpose(1, 2)], 1)
+            features, embedding = functional_call(_Features(self.backbone), {"backbone.pos_embed": placed}, (images,))
+            rows, columns = grid.shape[2:]
+            return embedding, features[:, self.backbone.num_prefix_tokens :].unflatten(1, (rows, columns))
+        features, embedding = _Features(self.backbone)(images)
+        if features.ndim == 3:  # [N, prefix + h·w, D]: another sort of vision transformer
             rows, columns = self.backbone.patch_embed.grid_size
             return embedding, features[:, -rows * columns :].unflatten(1, (rows, columns))
         channels_last = features.shape[-1] == self.backbone.num_features
@@ -69,6 +99,28 @@ class Deployed(nn.Module):
     def _whitened(self, features: Tensor) -> Tensor:
         """To unit length, of features of unit length where they are whitened."""
         return functional.normalize((features - self.centre) @ self.matrix if self.whitens else features, dim=-1)
+
+
+class _Features(nn.Module):
+    """A network's last layer, and what it makes of it: its embedding."""
+
+    def __init__(self, backbone: Any) -> None:
+        super().__init__()
+        self.backbone = backbone
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.backbone.forward_features(images)
+        return features, self.backbone.forward_head(features, pre_logits=True)
+
+
+def takes_any_size(backbone: nn.Module) -> bool:
+    """Whether a network is a vision transformer that was built to be shown pictures of several sizes."""
+    return (
+        isinstance(backbone, VisionTransformer)
+        and type(backbone.patch_embed) is PatchEmbed
+        and backbone.pos_embed is not None
+        and not backbone.patch_embed.strict_img_size
+    )
 
 
 def all_stages(backbone: Any, images: Tensor) -> tuple[Tensor, Tensor]:

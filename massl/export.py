@@ -7,9 +7,8 @@ import contextlib
 import io
 import json
 import logging
-import tempfile
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +16,19 @@ import numpy as np
 import onnx
 import onnxruntime
 import torch
-from onnx import TensorProto, helper, numpy_helper
-from onnxruntime.quantization import QuantType, quantize_dynamic
+from onnx import helper
 from torch.nn import functional
 
 import massl
 from massl import weights
-from massl.deployed import Deployed, components, has_stages, whitened_stages
+from massl.deployed import Deployed, components, has_stages, takes_any_size, whitened_stages
 from massl.errors import MasslError
 from massl.faults import cannot_write
+from massl.onnx_graph import name_weights, quantise, remove_notes, resize_positions_by, store_in_bytes, store_in_half
 from massl.run import describe_run, is_run
 from massl.seal import sealed
 from massl.sources import Source as Images
 from massl.sources import find_source
-from massl.weights import EIGHT_BITS, HALF, SCALE
 from massl.whitening import OWN, SAMPLE, fit_whitening, usual_strength
 from massl.writing import whole
 
@@ -79,7 +77,7 @@ def export(
     out: Path,
     *,
     precision: str | None = None,
-    image_size: int | None = None,
+    image_sizes: Sequence[int] = (),
     resize: int | None = None,
     backbone: str | None = None,
     name: str | None = None,
@@ -101,8 +99,10 @@ def export(
             `int8` (a quarter of the size: of transformers matrix products in 8 bits, about twice as fast on a CPU; of
             convolutional networks the weights alone, computed in single, the same speed). An encoder file's own, else
             `fp32`, if left out.
-        image_size: side of the input in pixels; the run's `export_size`, else that of training, if left out.
-        resize: shorter side before the centre is cut out, in pixels.
+        image_sizes: sides of the input in pixels, the usual one first; if left out those of an encoder file, the run's
+            `export_size`, else that of training. More than one only of vision transformers, each a multiple of the
+            patch.
+        resize: shorter side before the centre is cut out at the usual size, in pixels.
         backbone: timm's name of the network, where a state dict doesn't tell; see `massl.weights.read`.
         name: what the encoder calls itself; the file's name if left out.
         stages: embed by all stages of a convolutional network; see `Deployed`.
@@ -120,7 +120,8 @@ def export(
         MasslError: the source can't be read, a `strength` of no whitening, the file can't be written, or the export
             doesn't agree with torch.
     """
-    found = weights.read(source, image_size, backbone)
+    found = weights.read(source, image_sizes[0] if image_sizes else None, backbone)
+    sizes = _sizes(found, image_sizes)
     size = resize or found.resize or found.image_size
     if stages and not has_stages(found.backbone):
         raise MasslError(f"{found.architecture} has no four stages to embed by; leave --stages out")
@@ -146,15 +147,15 @@ def export(
                 lambda pixels: plain(pixels)[0], whiten, found.image_size, size, kept, strength, before, own
             )
     deployed = Deployed(found, stages, whitening).eval()
-    model = _to_onnx(deployed, found.image_size)
+    model, shared = _to_onnx(deployed, found.image_size)
     if precision == "fp16":
-        _store_in_half(model)
+        store_in_half(model)
     elif precision == "int8" and has_stages(found.backbone):
-        _store_in_bytes(model)
-        _store_in_half(model)
+        store_in_bytes(model)
+        store_in_half(model)
     elif precision == "int8":
-        model = _quantise(model)
-    difference = _compare(deployed, model, found.image_size, precision)
+        model = quantise(model)
+    difference = max(_compare(deployed, model, each, precision) for each in sizes)
     nothing = torch.zeros((1, found.image_size, found.image_size, 3), dtype=torch.uint8)
     put_out = int(deployed(nothing)[0].shape[1])
     name = name or out.stem
@@ -166,6 +167,7 @@ def export(
         "architecture": found.architecture,
         "dim": put_out,
         "image_size": found.image_size,
+        "image_sizes": ",".join(map(str, sizes)),
         "resize": size,
         "crop": "center",
         "interpolation": "bicubic",
@@ -176,6 +178,7 @@ def export(
         **told,
         "name": name,
         "precision": precision,
+        **({"shared_weights": json.dumps(shared)} if shared else {}),
         **({"evaluation": json.dumps(evaluation)} if evaluation else {}),
     }
     if whitening and whitening.mean_embedding is not None:
@@ -195,13 +198,41 @@ def export(
         "bytes": len(data),
         "dim": put_out,
         "image_size": found.image_size,
+        "image_sizes": list(sizes),
         "precision": precision,
         "difference": difference,
     }
 
 
-def _to_onnx(deployed: Deployed, size: int) -> onnx.ModelProto:
+def _sizes(found: weights.Source, wanted: Sequence[int]) -> tuple[int, ...]:
+    """The sides of pictures that the file is held to torch at, the usual one first.
+
+    Raises:
+        MasslError: a size of which the network makes no whole patches, or several of a network that takes one.
+    """
+    sizes = tuple(dict.fromkeys([found.image_size, *wanted, *found.image_sizes]))
+    if len(sizes) > 1 and not takes_any_size(found.backbone):
+        raise MasslError(f"{found.architecture} takes pictures of one size; give one --image-size")
+    patch = found.backbone.patch_embed.patch_size[0] if takes_any_size(found.backbone) else 1
+    for size in sizes:
+        if size % patch:
+            near = max(1, round(size / patch)) * patch
+            raise MasslError(f"{size} is no multiple of the patch, {patch} pixels; take --image-size {near}")
+    return sizes
+
+
+def _to_onnx(deployed: Deployed, size: int) -> tuple[onnx.ModelProto, dict[str, str]]:
+    """The graph, and which of a transformer's weights are stored under the name of another; see `name_weights`."""
     example = torch.zeros((2, size, size, 3), dtype=torch.uint8)
+    count = {0: torch.export.Dim("N", min=1)}
+    given: tuple[torch.Tensor, ...] = (example,)
+    shapes: dict[str, Any] = {"pixels": count}
+    any_size = takes_any_size(deployed.backbone)
+    if any_size:
+        patch = deployed.backbone.patch_embed.patch_size[0]
+        side = torch.export.Dim("side", min=2)
+        given = (example, deployed.grid_of(size))
+        shapes = {"pixels": {**count, 1: patch * side, 2: patch * side}, "positions": {2: side, 3: side}}
     # The exporter reports its steps on standard output, which carries data only.
     quiet = contextlib.redirect_stdout(io.StringIO())
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
@@ -209,60 +240,21 @@ def _to_onnx(deployed: Deployed, size: int) -> onnx.ModelProto:
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
             deployed,
-            (example,),
+            given,
             dynamo=True,
-            input_names=["pixels"],
+            input_names=list(shapes),
             output_names=["embedding", "patches"],
-            dynamic_shapes={"pixels": {0: torch.export.Dim("N", min=1)}},
+            dynamic_shapes=shapes,
             verbose=False,
         )
     assert program is not None
     model = program.model_proto
-    # The exporter notes at every node and value which lines of which files made it: nobody's business but theirs.
-    for noted in (*model.graph.node, *model.graph.value_info, *model.graph.input, *model.graph.output, model.graph):
-        del noted.metadata_props[:]
-        noted.doc_string = ""
-    return model
-
-
-def _store_in_half(model: onnx.ModelProto) -> None:
-    """Keeps float32 weights as float16 with a cast behind each, which ONNX Runtime folds away when it loads them."""
-    casts = []
-    for tensor in model.graph.initializer:
-        name = tensor.name
-        if tensor.data_type == TensorProto.FLOAT and int(np.prod(tensor.dims)) >= 256 and not name.endswith(SCALE):
-            values = numpy_helper.to_array(tensor).astype(np.float16)
-            tensor.CopyFrom(numpy_helper.from_array(values, name + HALF))
-            casts.append(helper.make_node("Cast", [name + HALF], [name], to=TensorProto.FLOAT))
-    for node in reversed(casts):
-        model.graph.node.insert(0, node)
-
-
-def _store_in_bytes(model: onnx.ModelProto) -> None:
-    """Keeps convolutions' weights in 8 bits, a scale for each output channel; ONNX Runtime unfolds them on loading.
-
-    Unlike `DequantizeLinear`, which it leaves for kernels that compute in 8 bits, a product of constants is folded.
-    """
-    filters = {node.input[1] for node in model.graph.node if node.op_type == "Conv"}
-    for tensor in [each for each in model.graph.initializer if each.name in filters]:
-        values, name = numpy_helper.to_array(tensor), tensor.name
-        scale = np.abs(values).max((1, 2, 3), keepdims=True).clip(1e-12) / 127
-        tensor.CopyFrom(numpy_helper.from_array(np.rint(values / scale).astype(np.int8), name + EIGHT_BITS))
-        model.graph.initializer.append(numpy_helper.from_array(scale.astype(np.float32), name + SCALE))
-        wide = f"{name}.wide"
-        model.graph.node.insert(0, helper.make_node("Mul", [wide, name + SCALE], [name]))
-        model.graph.node.insert(0, helper.make_node("Cast", [name + EIGHT_BITS], [wide], to=TensorProto.FLOAT))
-
-
-def _quantise(model: onnx.ModelProto) -> onnx.ModelProto:
-    with tempfile.TemporaryDirectory() as folder:
-        wide, narrow = Path(folder, "wide.onnx"), Path(folder, "narrow.onnx")
-        onnx.save(model, wide)
-        logging.getLogger().setLevel(logging.ERROR)
-        quantize_dynamic(
-            wide, narrow, per_channel=True, weight_type=QuantType.QInt8, op_types_to_quantize=["MatMul", "Gemm"]
-        )
-        return onnx.load(narrow)
+    remove_notes(model)
+    if any_size:
+        grid = deployed.grid_of(patch * deployed.backbone.patch_embed.grid_size[0])
+        resize_positions_by(model, "positions", grid.detach().numpy(), patch, deployed.positions)
+    shared = name_weights(model, deployed.state_dict())
+    return model, shared if any_size else {}
 
 
 def _compare(deployed: Deployed, model: onnx.ModelProto, size: int, precision: str) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,12 +14,12 @@ import numpy as np
 import onnx
 import timm
 import torch
-from onnx import numpy_helper
 from timm.models import VisionTransformer
 from torch import Tensor, nn
 
+from massl import onnx_graph
 from massl.errors import MasslError
-from massl.network import AS_DINO, PositionResizing, build_backbone, resize_positions
+from massl.network import AS_DINO, AS_TIMM, PositionResizing, build_backbone, resize_positions
 from massl.seal import is_whole
 from massl.settings import PATCHED, Begins, Settings
 from massl.state_dicts import IMAGENET_MEAN, IMAGENET_STD, USUAL_CROP, Recognised, of_timm, positions_of_timm, recognise
@@ -26,8 +27,6 @@ from massl.weight_files import WeightsFile, read_weights
 from massl.whitening import Moments, Whitening, moments_of
 
 ALL_STAGES = "all stages: means, deviations, layouts"  # how an encoder's metadata calls `massl.deployed.all_stages`
-# How `massl.export` calls weights that it stores in fewer bits: the name, and this.
-HALF, EIGHT_BITS, SCALE = ".half", ".int8", ".int8.scale"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +45,7 @@ class Source:
     whitening: Whitening | None = None  # of an encoder file: what its embeddings are whitened by
     strength: float = 0.0  # of that whitening, also where the file is an earlier version's and can't be read so
     positions: PositionResizing = AS_DINO  # how its position embeddings are resized
+    image_sizes: tuple[int, ...] = ()  # of an encoder file: all sides of pictures that it takes, in pixels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,8 +74,8 @@ def read_initial(source: str, backbone: str | None = None) -> Initial:
     """Reads what `massl train --init` begins with: the teacher's weights.
 
     Args:
-        source: a run's folder, a checkpoint of ours or the authors', a state dict of another network's, an `.onnx` of a
-            network of convolutions that `massl export` wrote, or `timm:NAME`.
+        source: a run's folder, a checkpoint of ours or the authors', a state dict of another network's, an `.onnx`
+            that `massl export` wrote, or `timm:NAME`.
         backbone: timm's name of the network that a state dict is of, where its names and shapes don't tell; elsewhere
             it has to be the network that is found.
 
@@ -208,7 +208,7 @@ def _ours(file: WeightsFile, image_size: int | None) -> Source:
         **found.origin,
     }
     size = image_size or found.export_size
-    network = _network(file, found, found.backbone, size)
+    network = _network(str(file.path), found, found.backbone, size)
     return Source(network, _described(found), size, facts, moments=found.moments, positions=found.positions)
 
 
@@ -222,7 +222,7 @@ def _others(file: WeightsFile, image_size: int | None, backbone: str | None) -> 
         facts = {"training_method": "MaSSL (the authors' checkpoint)", "training_epochs": epochs}
         crop = USUAL_CROP
     return Source(
-        _network(file, found, found.tensors, size),
+        _network(str(file.path), found, found.tensors, size),
         _described(found),
         size,
         facts,
@@ -233,11 +233,15 @@ def _others(file: WeightsFile, image_size: int | None, backbone: str | None) -> 
     )
 
 
-def _network(file: WeightsFile, found: Initial | Recognised, tensors: Mapping[str, Tensor], size: int) -> Any:
+def _network(source: str, found: Initial | Recognised, tensors: Mapping[str, Tensor], size: int) -> Any:
+    any_size = found.architecture.startswith(PATCHED) and {"pos_embed", "patch_embed.proj.weight"} <= tensors.keys()
+    if any_size:
+        # It keeps the positions that it was trained with: they are resized where it is shown pictures.
+        size = tensors["patch_embed.proj.weight"].shape[-1] * math.isqrt(tensors["pos_embed"].shape[1])
     network = build_backbone(
-        found.architecture, size, found.patch_size, dynamic=False, mean_pooled=found.mean_pooled
+        found.architecture, size, found.patch_size, dynamic=any_size, mean_pooled=found.mean_pooled
     ).eval()
-    load_backbone(network, tensors, str(file.path), found.positions)
+    load_backbone(network, tensors, source, found.positions)
     return network
 
 
@@ -250,14 +254,10 @@ def _source_from_onnx(path: Path, image_size: int | None) -> Source:
     told, tensors = _read_onnx(path)
     found = _initial_from_onnx(path, told, tensors)
     size = image_size or found.export_size
-    backbone = build_backbone(
-        found.architecture, size, found.patch_size, dynamic=False, mean_pooled=found.mean_pooled
-    ).eval()
-    load_backbone(backbone, found.backbone, str(path))
+    backbone = _network(str(path), found, found.backbone, size)
     facts = {name.removeprefix("massl."): value for name, value in told.items() if name.startswith("massl.training_")}
     facts |= {"name": told.get("massl.name", path.stem), "precision": told.get("massl.precision", "fp32")}
-    if "massl.source" in told:
-        facts["source"] = told["massl.source"]
+    facts |= {name: told[f"massl.{name}"] for name in ("source", "licence") if f"massl.{name}" in told}
     resize = round(int(told.get("massl.resize", size)) * size / found.export_size)
     pooling = told.get("massl.pooling", "last")
     whitening = None
@@ -278,24 +278,20 @@ def _source_from_onnx(path: Path, image_size: int | None) -> Source:
         stages=pooling != "last",
         whitening=whitening,
         strength=float(told.get("massl.whitening", 0)),
+        positions=found.positions,
+        image_sizes=() if image_size else tuple(map(int, told.get("massl.image_sizes", str(size)).split(","))),
     )
 
 
 def _read_onnx(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     """What an encoder file tells, and its weights by name in float32, however they are stored."""
-    tensors: dict[str, Tensor] = {}
     try:
         data = path.read_bytes()
         whole = is_whole(data)
         model = onnx.load_model_from_string(data)
         told = {entry.key: entry.value for entry in model.metadata_props}
-        stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
-        for name, values in stored.items():
-            if name.endswith(EIGHT_BITS):
-                plain = name.removesuffix(EIGHT_BITS)
-                tensors[plain] = torch.from_numpy(values.astype(np.float32) * stored[plain + SCALE])
-            elif values.dtype in (np.float16, np.float32) and not name.endswith(SCALE):
-                tensors[name.removesuffix(HALF)] = torch.from_numpy(values.astype(np.float32))
+        shared = json.loads(told.get("massl.shared_weights", "{}"))
+        tensors = {name: torch.from_numpy(values) for name, values in onnx_graph.weights_of(model, shared).items()}
         for node in model.graph.node:
             # A folded bias is called after its weights, unless several are alike (all zero, say) and are stored once.
             if node.op_type == "Conv" and node.input[1] in tensors:
@@ -317,7 +313,7 @@ def _not_ours(path: Path, error: Exception) -> MasslError:
 
 
 def _initial_from_onnx(path: Path, told: Mapping[str, str], tensors: Mapping[str, Tensor]) -> Initial:
-    """The weights of an encoder of convolutions that `massl export` wrote.
+    """The weights of an encoder that `massl export` wrote.
 
     The exporter folds each batch normalisation into the convolution before it. What comes back computes the same, by a
     normalisation that leaves its input's scale and adds the bias; before it is trained on, `spread_normalisation` has
@@ -331,6 +327,12 @@ def _initial_from_onnx(path: Path, told: Mapping[str, str], tensors: Mapping[str
     except (KeyError, ValueError) as error:
         raise _not_ours(path, error) from None
     stored = _below(tensors, "backbone.")
+    positions = AS_DINO
+    if onnx_graph.GRID in tensors:
+        patches = tensors[onnx_graph.GRID].flatten(2).transpose(1, 2)
+        first = tensors.get("first_positions", patches[:, :0])
+        stored["pos_embed"] = torch.cat([first, patches], 1)
+        positions = AS_DINO if tensors[onnx_graph.OFFSET].item() else AS_TIMM
     moments = None
     if told.get("massl.pooling") == ALL_STAGES and strength > 0 and {"centre", "matrix"} <= tensors.keys():
         moments = moments_of(Whitening(tensors["centre"], tensors["matrix"]), strength)
@@ -348,15 +350,22 @@ def _initial_from_onnx(path: Path, told: Mapping[str, str], tensors: Mapping[str
             stored[f"{name}.running_var"] = torch.full_like(bias, 1.0 - module.eps)
             stored[f"{name}.num_batches_tracked"] = torch.zeros((), dtype=torch.int64)
     wanted = backbone.state_dict()
-    missing = [name for name, tensor in wanted.items() if name not in stored or stored[name].shape != tensor.shape]
+    missing = [
+        name
+        for name, tensor in wanted.items()
+        if name not in stored or (stored[name].shape != tensor.shape and name != "pos_embed")
+    ]
     if missing:
         raise MasslError(
-            f"{path} does not hold all weights by their names ({missing[0]} is missing): only encoders of convolutions "
-            "do; start from the run or the checkpoint that it was exported from"
+            f"{path} does not hold all weights by their names ({missing[0]} is missing), as an earlier version "
+            "of massl wrote it; start from the run or the checkpoint that it was exported from"
         )
     backbone_state = {name: stored[name] for name in wanted}
-    folded = bool(convolution)
-    return Initial(backbone_state, None, architecture, side, trained_at, size, mean_pooled, folded, moments)
+    folded = any(isinstance(module, nn.BatchNorm2d) for module in backbone.modules())
+    origin = {name: told[f"massl.{name}"] for name in ("source", "licence") if f"massl.{name}" in told}
+    return Initial(
+        backbone_state, None, architecture, side, trained_at, size, mean_pooled, folded, moments, positions, origin
+    )
 
 
 def _from_timm(name: str, image_size: int | None) -> Source:
@@ -373,10 +382,11 @@ def _from_timm(name: str, image_size: int | None) -> Source:
         raise MasslError(f"the weights of {name} could not be fetched (is this machine online?): {first}") from None
     config = timm.data.resolve_model_data_config(backbone)
     size = image_size or config["input_size"][-1]
-    if image_size and isinstance(backbone, VisionTransformer):
-        resized = build_backbone(name, image_size, dynamic=False)
-        load_backbone(resized, backbone.state_dict(), name, positions)
-        backbone = resized
+    if name.startswith(PATCHED) and isinstance(backbone, VisionTransformer):
+        native = config["input_size"][-1]
+        any_size = build_backbone(name, native, dynamic=True)
+        load_backbone(any_size, backbone.state_dict(), name, positions)
+        backbone = any_size
     return Source(
         backbone.eval(),
         name,

@@ -78,7 +78,7 @@ def test_the_file_agrees_with_torch_on_real_images(
     tmp_path: Path, pictures: Path, backbone: str, patch: int, trained: int, size: int | None
 ) -> None:
     run = untrained(tmp_path / "run", backbone, patch, trained)
-    export(str(run), tmp_path / "e.onnx", image_size=size)
+    export(str(run), tmp_path / "e.onnx", image_sizes=(size,) if size else ())
     encoder = Encoder.load(tmp_path / "e.onnx")
     assert encoder.image_size == (size or trained)
     pixels = real_pixels(encoder, pictures)
@@ -87,6 +87,59 @@ def test_the_file_agrees_with_torch_on_real_images(
     np.testing.assert_allclose(encoder.embed(pixels), embedding.numpy(), atol=1e-4)
     np.testing.assert_allclose(encoder.embed_patches(pixels), patches.numpy(), atol=1e-4)
     assert patches.shape[1:3] == ((size or trained) // (32 if backbone == "resnet18" else patch),) * 2
+
+
+@pytest.mark.parametrize(
+    ("backbone", "patch", "sizes"),
+    [("test_vit", 16, (64, 96, 160)), ("vit_small_patch14_reg4_dinov2", 14, (70, 112, 98))],
+)
+def test_one_file_takes_every_size_that_it_lists(
+    tmp_path: Path, pictures: Path, backbone: str, patch: int, sizes: tuple[int, ...]
+) -> None:
+    run = untrained(tmp_path / "run", backbone, patch, 6 * patch)
+    export(str(run), tmp_path / "e.onnx", image_sizes=sizes)
+    usual = Encoder.load(tmp_path / "e.onnx")
+    assert (usual.image_size, usual.image_sizes) == (sizes[0], sizes)
+    torch_side = Deployed(weights.read(str(run))).eval()
+    for size in sizes:
+        encoder = Encoder.load(tmp_path / "e.onnx", image_size=size)
+        assert (encoder.image_size, encoder.image_sizes, encoder.sha256) == (size, sizes, usual.sha256)
+        pixels = real_pixels(encoder, pictures)
+        with torch.no_grad():
+            embedding, patches = torch_side(torch.from_numpy(pixels))
+        np.testing.assert_allclose(encoder.embed(pixels), embedding.numpy(), atol=1e-4)
+        np.testing.assert_allclose(encoder.embed_patches(pixels), patches.numpy(), atol=1e-4)
+    with pytest.raises(MasslError, match=f"takes pictures of {sizes[0]}, {sizes[1]} or {sizes[2]} pixels, not of 999"):
+        Encoder.load(tmp_path / "e.onnx", image_size=999)
+
+
+def test_sizes_that_a_network_cannot_take_are_refused_in_one_line(tmp_path: Path) -> None:
+    vit = untrained(tmp_path / "vit", "test_vit", 16, 64)
+    with pytest.raises(MasslError, match="100 is no multiple of the patch, 16 pixels; take --image-size 96"):
+        export(str(vit), tmp_path / "e.onnx", image_sizes=(64, 100))
+    resnet = untrained(tmp_path / "resnet", "resnet10t", 16, 64)
+    with pytest.raises(MasslError, match="resnet10t takes pictures of one size; give one --image-size"):
+        export(str(resnet), tmp_path / "e.onnx", image_sizes=(64, 96))
+    assert not (tmp_path / "e.onnx").exists()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_a_transformer_comes_back_out_of_its_file(tmp_path: Path, pictures: Path, precision: str) -> None:
+    run = untrained(tmp_path / "run", "vit_tiny_patch16_224", 16, 96)
+    export(str(run), tmp_path / "e.onnx", image_sizes=(64, 96), precision=precision)
+    export(str(tmp_path / "e.onnx"), tmp_path / "again.onnx", precision="fp32")
+    first, again = Encoder.load(tmp_path / "e.onnx"), Encoder.load(tmp_path / "again.onnx")
+    assert again.image_sizes == (64, 96)
+    begun = weights.read_initial(str(tmp_path / "e.onnx"))
+    wanted = weights.read_initial(str(run))
+    assert begun.backbone.keys() == wanted.backbone.keys()
+    assert begun.positions == wanted.positions
+    close = {"fp32": 1e-6, "fp16": 2e-3, "int8": 0.05}[precision]
+    for name, tensor in wanted.backbone.items():
+        torch.testing.assert_close(begun.backbone[name], tensor, atol=close, rtol=close, msg=name)
+    pixels = real_pixels(first, pictures)
+    cosine = (first.embed(pixels) * again.embed(pixels)).sum(1)
+    assert (cosine > (0.97 if precision == "int8" else 0.9999)).all()
 
 
 @pytest.fixture(scope="module")

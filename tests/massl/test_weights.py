@@ -160,7 +160,7 @@ def test_an_encoder_of_larger_pictures_tells_how_large_the_views_were(tmp_path: 
     for source in (run, tmp_path / "e.onnx"):
         begins = weights.read_initial(str(source)).begins
         assert (begins.image_size, begins.export_size) == (32, 64)
-    export(str(run), tmp_path / "e.onnx", image_size=48)
+    export(str(run), tmp_path / "e.onnx", image_sizes=(48,))
     begins = weights.read_initial(str(tmp_path / "e.onnx")).begins
     assert (begins.image_size, begins.export_size) == (32, 48)
 
