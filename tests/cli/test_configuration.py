@@ -22,7 +22,7 @@ from cli.terminal import print_line, say
 # a folder that came from somebody who means ill.
 HARMLESS = {
     "train": {"preset", "epochs", "settings", "precision", "accumulate", "checkpoint_activations"},
-    "export": {"precision", "image_size", "stages", "strength", "own"},
+    "export": {"precision", "image_sizes", "stages", "strength", "own"},
     "eval": {
         "k",
         "temperature",
