@@ -172,14 +172,19 @@ def quantise(model: onnx.ModelProto) -> onnx.ModelProto:
     with tempfile.TemporaryDirectory() as folder:
         wide, narrow = Path(folder, "wide.onnx"), Path(folder, "narrow.onnx")
         onnx.save(model, wide)
-        logging.getLogger().setLevel(logging.ERROR)
-        quantize_dynamic(
-            wide,
-            narrow,
-            per_channel=True,
-            weight_type=QuantType.QInt8,
-            op_types_to_quantize=["MatMul", "Gemm"],
-        )
+        root = logging.getLogger()
+        level = root.level
+        root.setLevel(logging.ERROR)  # its advice on preparing a model is of no use here
+        try:
+            quantize_dynamic(
+                wide,
+                narrow,
+                per_channel=True,
+                weight_type=QuantType.QInt8,
+                op_types_to_quantize=["MatMul", "Gemm"],
+            )
+        finally:
+            root.setLevel(level)
         small = onnx.load(narrow)
     store_in_half(small)
     return small
