@@ -16,7 +16,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 import torch
 from onnx import TensorProto, helper, numpy_helper
 from safetensors.torch import save_file
@@ -74,6 +73,8 @@ def by_timm(state: dict[str, Tensor], images: Tensor) -> Tensor:
 
 def by_graph(model: onnx.ModelProto, images: Tensor, bicubic: bool) -> Tensor:
     """The class tokens of the ONNX graph, `[N, 384]`."""
+    import onnxruntime  # after massl, which switches its telemetry off
+
     changed = onnx.ModelProto()
     changed.CopyFrom(model)
     changed.graph.output.append(helper.make_tensor_value_info(LAST, TensorProto.FLOAT, None))
