@@ -23,8 +23,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from massl.augment import normalise
-from massl.images import decode, find_images, fit
+from massl.images import decode, fit
 from massl.network import build_backbone
+from massl.scan import find_images
 from massl.weights import load_backbone
 
 SHA256 = "0cd026c8f1f265d5203c4125ee1226825678758512784065a16958c0e205c61f"
