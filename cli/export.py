@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.resources
 import json
 from enum import StrEnum
 from pathlib import Path
@@ -61,6 +62,15 @@ def command(
     whiten: Annotated[
         Path | None, typer.Option("--whiten", metavar="IMAGES", help="Whiten the embeddings by these images.")
     ] = None,
+    calibrate: Annotated[
+        Path | None,
+        typer.Option(
+            "--calibrate",
+            metavar="IMAGES",
+            help="For int8 of a transformer: images like yours, which show how large its values get. A run's own, else "
+            "the demo's, if left out.",
+        ),
+    ] = None,
     strength: Annotated[
         float | None,
         typer.Option(
@@ -103,20 +113,23 @@ def command(
         raise MasslError(f"exporting needs more packages ({error.name}); run: pip install 'massl[train]'") from None
     if out.parent.is_dir():  # else it is made
         check_output(out)
-    written = export(
-        or_builtin(source),
-        out,
-        precision=precision and precision.value,
-        image_sizes=_sizes(image_sizes),
-        backbone=backbone,
-        name=name,
-        stages=stages,
-        whiten=find_source(whiten)[0] if whiten else None,
-        strength=strength,
-        own=own,
-        evaluation=_figures(evaluation),
-        tell=lambda step: say(f"{step} …", quiet),
-    )
+    with importlib.resources.as_file(importlib.resources.files("cli") / "pictures") as pictures:
+        written = export(
+            or_builtin(source),
+            out,
+            precision=precision and precision.value,
+            image_sizes=_sizes(image_sizes),
+            backbone=backbone,
+            name=name,
+            stages=stages,
+            whiten=find_source(whiten)[0] if whiten else None,
+            calibrate=find_source(calibrate)[0] if calibrate else None,
+            else_calibrate=pictures,
+            strength=strength,
+            own=own,
+            evaluation=_figures(evaluation),
+            tell=lambda step: say(f"{step} …", quiet),
+        )
     if as_json:
         print_json(written)
     say(

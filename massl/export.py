@@ -20,12 +20,13 @@ from onnx import helper
 from torch.nn import functional
 
 import massl
-from massl import weights
+from massl import quantisation, weights
 from massl.deployed import Deployed, components, has_stages, takes_any_size, whitened_stages
 from massl.errors import MasslError
 from massl.faults import cannot_write
 from massl.onnx_graph import name_weights, quantise, remove_notes, resize_positions_by, store_in_bytes, store_in_half
 from massl.run import describe_run, is_run
+from massl.sampling import sampled
 from massl.seal import sealed
 from massl.sources import Source as Images
 from massl.sources import find_source
@@ -83,6 +84,8 @@ def export(
     name: str | None = None,
     stages: bool = False,
     whiten: Images | None = None,
+    calibrate: Images | None = None,
+    else_calibrate: Path | None = None,
     dim: int | None = None,
     strength: float | None = None,
     own: float = OWN,
@@ -96,7 +99,7 @@ def export(
             file, or `timm:NAME`; see `massl.weights.read`.
         out: the file to write, replaced only when all went well.
         precision: `fp32`; `fp16` (weights stored in half precision, computed in single: half the size, same speed);
-            `int8` (a quarter of the size: of transformers matrix products in 8 bits, about twice as fast on a CPU; of
+            `int8` (a quarter of the size: of transformers linear layers in 8 bits, about twice as fast on a CPU; of
             convolutional networks the weights alone, computed in single, the same speed). An encoder file's own, else
             `fp32`, if left out.
         image_sizes: sides of the input in pixels, the usual one first; if left out those of an encoder file, the run's
@@ -107,6 +110,8 @@ def export(
         name: what the encoder calls itself; the file's name if left out.
         stages: embed by all stages of a convolutional network; see `Deployed`.
         whiten: images to fit a whitening to, those of the training best; see `massl.whitening`.
+        calibrate: images that show how large the values inside a transformer get, for `int8`; a run's own if left out.
+        else_calibrate: a folder of images for that where there are no others.
         dim: components that whitening keeps; as `massl.deployed.components` says if left out.
         strength: of the whitening, 0 to 1; as `massl.whitening.usual_strength` says if left out.
         own: the share of `whiten` in the whitening of all stages of a run that began with an encoder.
@@ -147,6 +152,9 @@ def export(
                 lambda pixels: plain(pixels)[0], whiten, found.image_size, size, kept, strength, before, own
             )
     deployed = Deployed(found, stages, whitening).eval()
+    inputs = {}
+    if precision == "int8" and not has_stages(found.backbone):
+        inputs = _calibrated(deployed, calibrate or _images_to_calibrate(source, else_calibrate), sizes, size, tell)
     model, shared = _to_onnx(deployed, found.image_size)
     if precision == "fp16":
         store_in_half(model)
@@ -154,7 +162,7 @@ def export(
         store_in_bytes(model)
         store_in_half(model)
     elif precision == "int8":
-        model = quantise(model)
+        quantise(model, inputs)
     difference = max(_compare(deployed, model, each, precision) for each in sizes)
     nothing = torch.zeros((1, found.image_size, found.image_size, 3), dtype=torch.uint8)
     put_out = int(deployed(nothing)[0].shape[1])
@@ -202,6 +210,40 @@ def export(
         "precision": precision,
         "difference": difference,
     }
+
+
+def _images_to_calibrate(source: str, otherwise: Path | None) -> Images:
+    """A run's own images, else those of a folder.
+
+    Raises:
+        MasslError: there are neither.
+    """
+    if is_run(Path(source)):
+        with contextlib.suppress(MasslError):
+            return find_source(Path(describe_run(Path(source))["root"]))[0]
+    if otherwise is None:
+        raise MasslError("8 bits take images that show how large the network's values get; give some to calibrate on")
+    return find_source(otherwise)[0]
+
+
+def _calibrated(
+    deployed: Deployed, images: Images, sizes: Sequence[int], resize: int, tell: Callable[[str], None]
+) -> dict[str, tuple[float, int]]:
+    """The scales of the inputs of all layers that bear 8 bits, by the names of their weights; see `massl.quantisation`.
+
+    `deployed` is scaled inside, and computes what it did.
+
+    Raises:
+        MasslError: none of the images can be read.
+    """
+    tell(f"calibrating on {min(len(images), quantisation.SAMPLE):,} images")
+    most = quantisation.SAMPLE // len(sizes)
+    shown = [batch for each in sizes for batch in sampled(images, most, each, round(resize * each / sizes[0]))]
+    if not shown:
+        raise MasslError(f"none of the images of {images.where} can be read; give others as --calibrate IMAGES")
+    ranges = quantisation.even_out(deployed, quantisation.observe(deployed, shown))
+    borne = quantisation.bears_eight_bits(deployed, ranges, shown[0][: quantisation.JUDGED])
+    return {f"{name}.weight": range.scale for name, range in borne.items()}
 
 
 def _sizes(found: weights.Source, wanted: Sequence[int]) -> tuple[int, ...]:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,14 +10,13 @@ import onnx
 import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
-from onnxruntime.quantization import QuantType, quantize_dynamic
 from torch import Tensor
 
 from massl.network import PositionResizing
 
 # What is added to the name of a weight that is stored in fewer bits, or transposed.
 HALF, EIGHT_BITS, SCALE, TRANSPOSED = ".half", ".int8", ".int8.scale", ".transposed"
-QUANTISED, QUANTISED_SCALE = "_quantized", "_scale"  # the same, by ONNX Runtime's quantisation
+PAIR = 128  # what two neighbouring bytes of a matrix add up to at most; see `in_bytes`
 GRID = "positions.grid"  # the position embeddings of the patches, `[1, D, h, w]`, as the weights have them
 OFFSET = "positions.offset"  # see `massl.network.PositionResizing`
 SIDE = "S"  # the dimension of `pixels` that says how large pictures are
@@ -51,6 +47,7 @@ def resize_positions_by(
     graph = model.graph
     constants: dict[str, NDArray[Any]] = {
         GRID: grid,
+        "positions.any": np.zeros(1, np.int64),
         "positions.patch": np.array([patch], np.int64),
         OFFSET: np.array([way.offset], np.float32),
         "positions.had": np.array(grid.shape[2:], np.int64),
@@ -59,7 +56,9 @@ def resize_positions_by(
     }
     graph.initializer.extend(numpy_helper.from_array(values, name) for name, values in constants.items())
     nodes = [
-        helper.make_node("Shape", ["pixels"], ["positions.side"], start=1, end=3),
+        # Of one picture: the sides of a batch, whose size isn't known, are not computed ahead by ONNX Runtime.
+        helper.make_node("Gather", ["pixels", "positions.any"], ["positions.picture"]),
+        helper.make_node("Shape", ["positions.picture"], ["positions.side"], start=1, end=3),
         helper.make_node("Div", ["positions.side", "positions.patch"], ["positions.wanted"]),
     ]
     if way.offset:
@@ -142,7 +141,7 @@ def store_in_half(model: onnx.ModelProto) -> None:
     casts = []
     for tensor in model.graph.initializer:
         name = tensor.name
-        small = int(np.prod(tensor.dims)) < 256 or name.endswith((SCALE, QUANTISED_SCALE))
+        small = int(np.prod(tensor.dims)) < 256 or name.endswith(SCALE)
         if tensor.data_type == TensorProto.FLOAT and not small:
             values = numpy_helper.to_array(tensor).astype(np.float16)
             tensor.CopyFrom(numpy_helper.from_array(values, name + HALF))
@@ -162,32 +161,92 @@ def store_in_bytes(model: onnx.ModelProto) -> None:
         scale = np.abs(values).max((1, 2, 3), keepdims=True).clip(1e-12) / 127
         tensor.CopyFrom(numpy_helper.from_array(np.rint(values / scale).astype(np.int8), name + EIGHT_BITS))
         model.graph.initializer.append(numpy_helper.from_array(scale.astype(np.float32), name + SCALE))
-        wide = f"{name}.wide"
-        model.graph.node.insert(0, helper.make_node("Mul", [wide, name + SCALE], [name]))
-        model.graph.node.insert(0, helper.make_node("Cast", [name + EIGHT_BITS], [wide], to=TensorProto.FLOAT))
+        for node in reversed(_unfolded(name)):
+            model.graph.node.insert(0, node)
 
 
-def quantise(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Computes matrix products with weights in 8 bits, a scale for each output channel; the rest is kept in half."""
-    with tempfile.TemporaryDirectory() as folder:
-        wide, narrow = Path(folder, "wide.onnx"), Path(folder, "narrow.onnx")
-        onnx.save(model, wide)
-        root = logging.getLogger()
-        level = root.level
-        root.setLevel(logging.ERROR)  # its advice on preparing a model is of no use here
-        try:
-            quantize_dynamic(
-                wide,
-                narrow,
-                per_channel=True,
-                weight_type=QuantType.QInt8,
-                op_types_to_quantize=["MatMul", "Gemm"],
-            )
-        finally:
-            root.setLevel(level)
-        small = onnx.load(narrow)
-    store_in_half(small)
-    return small
+def quantise(model: onnx.ModelProto, inputs: Mapping[str, tuple[float, int]]) -> None:
+    """Computes linear layers in 8 bits, a scale for each output channel; what else is left is kept in half.
+
+    A layer's product is put between `QuantizeLinear` and `DequantizeLinear`, which runtimes replace by one of bytes. A
+    layer with no scale in `inputs` has its weights in 8 bits, and is computed in float.
+
+    Args:
+        model: changed in place; its weights are named by `name_weights`.
+        inputs: by the name of a layer's weight, the value of a step of its input and the byte that stands for zero.
+    """
+    weights = {tensor.name: tensor for tensor in model.graph.initializer if tensor.name.endswith(TRANSPOSED)}
+    constants: dict[str, NDArray[Any]] = {}
+    nodes: list[onnx.NodeProto] = []
+    unfolded: list[onnx.NodeProto] = []
+    for node in model.graph.node:
+        name = node.input[1] if node.op_type == "MatMul" else ""
+        if name not in weights:
+            nodes.append(node)
+            continue
+        values, scale = in_bytes(numpy_helper.to_array(weights[name]))
+        weights[name].CopyFrom(numpy_helper.from_array(values, name + EIGHT_BITS))
+        constants[name + SCALE] = scale
+        plain = name.removesuffix(TRANSPOSED)
+        if plain not in inputs:
+            unfolded += _unfolded(name)
+            nodes.append(node)
+            continue
+        step, zero = inputs[plain]
+        steps, zeros = f"{name}.step", f"{name}.zero"
+        constants |= {steps: np.array(step, np.float32), zeros: np.array(zero, np.uint8)}
+        given, narrow, rounded = node.input[0], f"{name}.bytes", f"{name}.rounded"
+        nodes += [
+            helper.make_node("QuantizeLinear", [given, steps, zeros], [narrow]),
+            helper.make_node("DequantizeLinear", [narrow, steps, zeros], [rounded]),
+            helper.make_node("DequantizeLinear", [name + EIGHT_BITS, name + SCALE], [name], axis=1),
+        ]
+        node.input[0] = rounded
+        nodes.append(node)
+    kept = [*unfolded, *nodes]
+    del model.graph.node[:]
+    model.graph.node.extend(kept)
+    model.graph.initializer.extend(numpy_helper.from_array(values, name) for name, values in constants.items())
+    store_in_half(model)
+
+
+def _unfolded(name: str) -> list[onnx.NodeProto]:
+    """A weight from its bytes; unlike `DequantizeLinear`, a product of constants is computed once, on loading."""
+    wide = f"{name}.wide"
+    return [
+        helper.make_node("Cast", [name + EIGHT_BITS], [wide], to=TensorProto.FLOAT),
+        helper.make_node("Mul", [wide, name + SCALE], [name]),
+    ]
+
+
+def in_bytes(matrix: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """A matrix `[K, N]` as int8 `[K, N]` and a scale a column, float32 `[N]`.
+
+    Processors without VNNI add two products of an unsigned and a signed byte in 16 bits (`vpmaddubsw`), which hold
+    32,767 at most. So that they compute what others do, two neighbours of a column with the same sign, in rows 2k and
+    2k + 1, add up to `PAIR` at most: 255 · 128 = 32,640. Each column takes the one of several scales that changes it
+    least. The last of these, 7 bits for all, is the usual remedy.
+    """
+    usual = np.abs(matrix).max(0).clip(1e-12) / 127
+    best = np.full(matrix.shape[1], np.inf)
+    values, scale = np.zeros(matrix.shape, np.int8), usual.copy()
+    for factor in (1.0, 1.1, 1.2, 1.35, 1.5, 1.75, 127 / 64):
+        tried = usual * factor
+        narrow = _without_overflow(np.rint(matrix / tried).astype(np.int32))
+        error = np.square(narrow * tried - matrix).sum(0)
+        nearer = error < best
+        values[:, nearer], scale[nearer], best[nearer] = narrow[:, nearer], tried[nearer], error[nearer]
+    return values, scale.astype(np.float32)
+
+
+def _without_overflow(values: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Takes from the larger of two neighbours of one sign what they have in excess of `PAIR` together."""
+    pairs = np.concatenate([values, np.zeros_like(values[: len(values) % 2])]).reshape(-1, 2, values.shape[1])
+    excess = (np.abs(pairs.sum(1)) - PAIR).clip(0) * (pairs[:, 0] * pairs[:, 1] > 0)
+    first = np.abs(pairs[:, 0]) >= np.abs(pairs[:, 1])
+    for place, larger in ((0, first), (1, ~first)):
+        pairs[:, place] -= np.sign(pairs[:, place]) * excess * larger
+    return pairs.reshape(-1, values.shape[1])[: len(values)]
 
 
 def weights_of(model: onnx.ModelProto, shared: Mapping[str, str]) -> dict[str, NDArray[np.float32]]:
@@ -201,10 +260,7 @@ def weights_of(model: onnx.ModelProto, shared: Mapping[str, str]) -> dict[str, N
         if name.endswith(EIGHT_BITS):
             plain = name.removesuffix(EIGHT_BITS)
             found[plain] = values.astype(np.float32) * stored[plain + SCALE]
-        elif name.endswith(QUANTISED):
-            plain = name.removesuffix(QUANTISED)
-            found[plain] = values.astype(np.float32) * stored[plain + QUANTISED_SCALE]
-        elif values.dtype in (np.float16, np.float32) and not name.endswith((SCALE, QUANTISED_SCALE)):
+        elif values.dtype in (np.float16, np.float32) and not name.endswith(SCALE):
             found[name.removesuffix(HALF)] = values.astype(np.float32)
     plain_names = {
         name.removesuffix(TRANSPOSED): np.ascontiguousarray(values.T) if name.endswith(TRANSPOSED) else values

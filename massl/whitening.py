@@ -15,17 +15,15 @@ what little tells them apart is all there is, noise along with it.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from massl.errors import MasslError
-from massl.images import ImageError, decode, fit, within_memory
+from massl.sampling import sampled
 from massl.sources import Source
 
 SAMPLE = 2048  # images that it is fitted to; twice as many changed no figure by more than 0.1 (docs/small.md)
@@ -79,19 +77,7 @@ def fit_whitening(
     Raises:
         MasslError: fewer readable images than twice the components that are to be kept; two do for a mixture.
     """
-    rows: list[Tensor] = []
-    batch: list[np.ndarray] = []
-    for index in random.Random(0).sample(range(len(images)), min(SAMPLE, len(images))):
-        try:
-            with within_memory():
-                batch.append(np.asarray(fit(decode(images.read(index), resize).picture, size, resize)))
-        except ImageError:
-            continue
-        if len(batch) == 64:
-            rows.append(features(torch.from_numpy(np.stack(batch))))
-            batch = []
-    if batch:
-        rows.append(features(torch.from_numpy(np.stack(batch))))
+    rows = [features(pixels) for pixels in sampled(images, SAMPLE, size, resize)]
     count = sum(len(part) for part in rows)
     least = 2 if before else 2 * dim
     if count < least:

@@ -62,7 +62,7 @@ REFUSED = {
         "out": "'x'", "resume": "'x'", "labels": "'x'", "backbone": "'hf-hub:a/b'", "init": "'x'", "devices": "2",
         "track": "'wandb'", "name": "'x'", "set": "['backbone=hf-hub:a/b']", "compile": "true", "quiet": "true",
     },
-    "export": {"out": "'x'", "whiten": "'x'", "evaluation": "'x'"},
+    "export": {"out": "'x'", "whiten": "'x'", "calibrate": "'x'", "evaluation": "'x'"},
     "eval": {"encoder": "'x'", "report": "'x'", "train": "'x'", "test": "'x'", "ground-truth": "'x.pkl'"},
     "index": {
         "encoder": "'x'", "index-dir": "'x'", "skipped": "'x'", "rebuild": "true", "max-megapixels": "9",

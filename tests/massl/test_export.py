@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 from hypothesis import given
@@ -113,6 +114,19 @@ def test_one_file_takes_every_size_that_it_lists(
         Encoder.load(tmp_path / "e.onnx", image_size=999)
 
 
+def test_position_embeddings_are_resized_once_on_loading(tmp_path: Path) -> None:
+    run = untrained(tmp_path / "run", "test_vit", 16, 64)
+    export(str(run), tmp_path / "e.onnx", image_sizes=(64, 96))
+    options = onnxruntime.SessionOptions()
+    options.add_free_dimension_override_by_name("S", 96)
+    options.optimized_model_filepath = str(tmp_path / "loaded.onnx")
+    options.log_severity_level = 3
+    onnxruntime.InferenceSession(tmp_path / "e.onnx", options, providers=["CPUExecutionProvider"])
+    used = {node.op_type for node in onnx.load(tmp_path / "loaded.onnx").graph.node}
+    assert "MatMul" in used
+    assert "Resize" not in used
+
+
 def test_sizes_that_a_network_cannot_take_are_refused_in_one_line(tmp_path: Path) -> None:
     vit = untrained(tmp_path / "vit", "test_vit", 16, 64)
     with pytest.raises(MasslError, match="100 is no multiple of the patch, 16 pixels; take --image-size 96"):
@@ -126,7 +140,7 @@ def test_sizes_that_a_network_cannot_take_are_refused_in_one_line(tmp_path: Path
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 def test_a_transformer_comes_back_out_of_its_file(tmp_path: Path, pictures: Path, precision: str) -> None:
     run = untrained(tmp_path / "run", "vit_tiny_patch16_224", 16, 96)
-    export(str(run), tmp_path / "e.onnx", image_sizes=(64, 96), precision=precision)
+    export(str(run), tmp_path / "e.onnx", image_sizes=(64, 96), precision=precision, calibrate=find_source(pictures)[0])
     export(str(tmp_path / "e.onnx"), tmp_path / "again.onnx", precision="fp32")
     first, again = Encoder.load(tmp_path / "e.onnx"), Encoder.load(tmp_path / "again.onnx")
     assert again.image_sizes == (64, 96)
@@ -134,9 +148,10 @@ def test_a_transformer_comes_back_out_of_its_file(tmp_path: Path, pictures: Path
     wanted = weights.read_initial(str(run))
     assert begun.backbone.keys() == wanted.backbone.keys()
     assert begun.positions == wanted.positions
-    close = {"fp32": 1e-6, "fp16": 2e-3, "int8": 0.05}[precision]
-    for name, tensor in wanted.backbone.items():
-        torch.testing.assert_close(begun.backbone[name], tensor, atol=close, rtol=close, msg=name)
+    if precision != "int8":  # which scales channels, and what comes before them the other way
+        close = {"fp32": 1e-6, "fp16": 2e-3}[precision]
+        for name, tensor in wanted.backbone.items():
+            torch.testing.assert_close(begun.backbone[name], tensor, atol=close, rtol=close, msg=name)
     pixels = real_pixels(first, pictures)
     cosine = (first.embed(pixels) * again.embed(pixels)).sum(1)
     assert (cosine > (0.97 if precision == "int8" else 0.9999)).all()
@@ -155,7 +170,7 @@ def test_smaller_files_point_the_same_way(
     full: tuple[Path, Path], tmp_path: Path, pictures: Path, precision: str, share: float, cosine: float
 ) -> None:
     run, file = full
-    export(str(run), tmp_path / "small.onnx", precision=precision)
+    export(str(run), tmp_path / "small.onnx", precision=precision, calibrate=find_source(pictures)[0])
     large, small = Encoder.load(file), Encoder.load(tmp_path / "small.onnx")
     assert small.path.stat().st_size < share * file.stat().st_size
     pixels = real_pixels(large, pictures)
