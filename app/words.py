@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sized
+from collections.abc import Sequence, Sized
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -28,6 +28,22 @@ def size(number: int) -> str:
             break
         value /= 1000
     return f"{value:,.0f} {unit}" if unit == "bytes" or value >= 100 else f"{value:.1f} {unit}"
+
+
+def at_size(name: str, side: int) -> str:
+    """An encoder at one of the sizes that it can be used at, in pixels."""
+    return f"{name} at {side} px"
+
+
+def cost(side: int, used: int) -> str:
+    """What an encoder has to do for a picture of this side, in pixels: as much as there are patches in it."""
+    times = (side / used) ** 2
+    return f"{times:.1f} times the work" if times >= 1 else f"{times:.2f} times the work"
+
+
+def other_sizes(sides: Sequence[int], used: int) -> str:
+    """The sizes that an encoder lists but for the one in use, and what each costs; empty where there is none."""
+    return ", ".join(f"{side} px: {cost(side, used)}" for side in sides if side != used)
 
 
 def moment(when: datetime | str | None) -> str:

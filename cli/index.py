@@ -52,6 +52,17 @@ MaxMegapixels = Annotated[
         show_default=False,
     ),
 ]
+ImageSize = Annotated[
+    int | None,
+    typer.Option(
+        "--image-size",
+        metavar="PIXELS",
+        min=1,
+        help="Side of the pictures that the encoder looks at, of those that its file lists (massl info ENCODER): the "
+        "larger, the more it sees, and the more work. Remembered; another one for an index needs --rebuild.",
+        show_default=False,
+    ),
+]
 SkippedFile = Annotated[
     Path | None,
     typer.Option("--skipped", metavar="CSV", help="Write the skipped files and why to this file.", show_default=False),
@@ -61,6 +72,7 @@ SkippedFile = Annotated[
 def command(
     images: Images,
     encoder: EncoderFile = None,
+    image_size: ImageSize = None,
     index_dir: IndexDir = None,
     rebuild: Annotated[bool, typer.Option("--rebuild", help="Embed everything anew; labels stay.")] = False,
     exclude: Exclude = None,
@@ -80,13 +92,13 @@ def command(
     Examples: massl index ./photos · massl index ./photos --watch · massl index ./photos --exclude cache
     """
     from cli.terminal import print_json, say
-    from indexer import Collection, Encoder
+    from indexer import Collection
     from massl.scan import left_out_line
     from massl.writing import check_output
 
     if skipped:
         check_output(skipped)
-    given = Encoder.load(encoder) if encoder else None
+    given = Collection.choose_encoder(images, encoder, image_size, index_dir)
     if given:
         _compare(images, index_dir, given, quiet)
     collection = Collection.create(images, given, index_dir, rebuild, include=include or ())
@@ -141,22 +153,28 @@ def command(
 
 
 def _compare(images: Path, index_dir: Path | None, given: Encoder, quiet: bool) -> None:
-    """Says what another encoder would change, on the images that are labelled; nothing where that can't be said."""
+    """Says what another encoder or size would change, on the images that are labelled; nothing where it can't."""
+    from app.words import at_size
     from cli.terminal import ProgressLine, say
     from indexer import Collection
     from massl.errors import MasslError
 
     try:
         collection = Collection.open(images, index_dir)
-        if collection.catalog.meta()["encoder_sha256"] == given.sha256:
+        if collection.made_by(given):
             return
-        with ProgressLine("Comparing both encoders on the labelled images", "images", quiet) as line:
+        meta = collection.catalog.meta()
+        present, other = meta["encoder_name"], given.name
+        if meta["encoder_sha256"] == given.sha256:
+            used = collection.image_size or given.image_sizes[0]
+            present, other = at_size(present, used), at_size(other, given.image_size)
+        with ProgressLine("Comparing both on the labelled images", "images", quiet) as line:
             found = collection.compare(given, line.update)
     except MasslError:
         return  # no collection yet, or no labels to compare by
     say(
         f"{found.images:,} labelled images, named by their nearest others: {found.present:.1%} right with the present "
-        f"{collection.encoder.name}, {found.other:.1%} with {given.name}: "
+        f"{present}, {found.other:.1%} with {other}: "
         + (
             "no difference that can be told from chance"
             if found.chance > 0.05
@@ -210,7 +228,6 @@ def update(
 
 def describe(collection: Collection, report: IndexReport) -> dict[str, Any]:
     """The JSON of a run of the indexer."""
-    about = collection.catalog.meta()
     return {
         "indexed": report.indexed,
         "added": report.added,
@@ -220,7 +237,7 @@ def describe(collection: Collection, report: IndexReport) -> dict[str, Any]:
         "unchanged": report.unchanged,
         "skipped": [{"path": item.path, "reason": item.reason} for item in report.skipped],
         "left_out": dict(report.left_out),
-        "encoder": {"name": about["encoder_name"], "sha256": about["encoder_sha256"], "dim": int(about["dim"])},
+        "encoder": collection.encoder_facts(),
         "search": asdict(measured) if (measured := collection.measured()) else None,
         "seconds": round(report.seconds, 3),
         "images_per_second": round(report.images_per_second, 1),

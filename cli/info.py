@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from app.words import moment, size
+from app.words import moment, other_sizes, size
 from cli.options import IndexDir, Json, Quiet, Verbose, or_builtin
 from massl.printable import visible
 
@@ -77,6 +77,7 @@ def _encoder(told: dict[str, Any]) -> list[tuple[str, str]]:
         ),
         *_classes(facts),
         ("takes", f"pictures of {told['image_size']} x {told['image_size']} pixels"),
+        *_sizes(told),
         ("gives", f"{told['dim']} numbers a picture" + (", and for places in it" if told["patches"] else "")),
         *_training(told["training"]),
     ]
@@ -124,7 +125,8 @@ def _collection(told: dict[str, Any]) -> list[tuple[str, str]]:
         ("images", f"{told['indexed']:,}, {told['labels']:,} of them labelled"),
         *_unembedded(told),
         ("brought up to date", moment(told["checked"] or told["updated"]) + f"; made {moment(told['created'])}"),
-        ("encoder", f"{encoder['name']}, {encoder['dim']} numbers a picture"),
+        ("encoder", f"{encoder['name']}, {encoder['dim']} numbers a picture" + _used_at(encoder)),
+        *_sizes(encoder),
         *_training(told["training"]),
     ]
     if search:
@@ -154,6 +156,15 @@ def _collection(told: dict[str, Any]) -> list[tuple[str, str]]:
     if left_out := left_out_line(told["left_out"]):
         lines.insert(-1, ("left out", left_out))
     return lines + [("", f"{item['path']}: {item['reason']}") for item in told["skipped"]]
+
+
+def _used_at(encoder: dict[str, Any]) -> str:
+    return f", at {encoder['image_size']} px" if encoder["image_size"] else ""  # else its file can't be read
+
+
+def _sizes(told: dict[str, Any]) -> list[tuple[str, str]]:
+    others = other_sizes(told["image_sizes"], told["image_size"])
+    return [("other sizes", others)] if others else []
 
 
 def _unembedded(told: dict[str, Any]) -> list[tuple[str, str]]:
@@ -221,6 +232,7 @@ def _describe(thing: Path, index_dir: Path | None) -> dict[str, Any]:
         "sha256": encoder.sha256,
         "dim": encoder.dim,
         "image_size": encoder.image_size,
+        "image_sizes": list(encoder.image_sizes),
         "patches": encoder.has_patches,
         "bytes": thing.stat().st_size,
         "training": asdict(health.training(encoder)),

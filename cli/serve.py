@@ -49,13 +49,13 @@ def command(
     """
     from app.server import check_address, free_port
     from cli.terminal import say
-    from indexer import Collection, Encoder
+    from indexer import Collection
     from indexer.background import BackgroundUpdate
 
     login = check_address(host, auth)
     port = free_port(host, port)  # before anything that takes time
     end_cleanly()
-    collection = Collection.create(images, Encoder.load(encoder) if encoder else None, index_dir)
+    collection = Collection.create(images, Collection.choose_encoder(images, encoder, None, index_dir), index_dir)
     updating = BackgroundUpdate(collection, _teller(quiet))
     say("The index is brought up to date meanwhile; the page shows how far it is.", quiet)
     open_page(collection, host, port, login, updating)

@@ -13,7 +13,7 @@ import sqlite3
 import stat
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -138,6 +138,7 @@ _KINDS: dict[str, set[type]] = {
 _FACTS = {
     "dim": "[1-9][0-9]{0,5}",
     "encoder_sha256": "[0-9a-f]{64}",
+    "image_size": "[1-9][0-9]{0,3}",
     "vectors_file": r"vectors[-0-9a-f]*\.faiss",
     "map_file": r"map[-0-9a-f]*\.npz",
     "max_pixels": "[0-9]{1,18}",
@@ -573,6 +574,14 @@ def name_list(stored: object) -> list[str]:
             f"the index is damaged: {str(stored)[:40]!r} is no list of names; move it away and make it anew"
         )
     return found
+
+
+def embedded_by(meta: Mapping[str, str]) -> str:
+    """Which encoder, at which size, made the embeddings, by the facts of a collection: only alike ones are comparable.
+
+    Collections of earlier versions don't tell the size, which is then the encoder's usual one.
+    """
+    return f"{meta.get('encoder_sha256', '')} {meta.get('image_size', '')}".rstrip()
 
 
 def is_fact(key: str, value: object) -> bool:

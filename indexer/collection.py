@@ -39,7 +39,7 @@ from indexer import (
     trained,
 )
 from indexer.calibration import Calibration
-from indexer.catalog import READY, name_list, now, to_bytes
+from indexer.catalog import READY, embedded_by, name_list, now, to_bytes
 from indexer.classify import Classification, Classifier
 from indexer.comparing import Beside, Comparison
 from indexer.drift import Drift
@@ -49,7 +49,7 @@ from indexer.engines import LADDER
 from indexer.facts import Facts, facts, file_state, image_of
 from indexer.filters import EVERYTHING, Filter, Outline, among, dates, exists, folders, in_order
 from indexer.groups import GROUPS, Group
-from indexer.health import Health
+from indexer.health import Health, Training
 from indexer.heat import Heat, HeatMaps
 from indexer.home import Home
 from indexer.index import AmendedIndex, CollectionIndex
@@ -113,26 +113,64 @@ class Collection:
 
         Args:
             root: the folder of images.
-            encoder: the encoder that the collection has or is to have; any that it has if left out.
+            encoder: the encoder that the collection has or is to have, at the size that it is loaded for; any that it
+                has if left out.
             index_dir: where the collection lies, if not in `root/.massl`.
             rebuild: forget every embedding of a collection that is there, and take this encoder. Update it next.
             engines: what it is searched with, by size.
             include: what would be left out and may be all that there is; see `update`, which remembers it.
 
         Raises:
-            EncoderMismatch: there is a collection already, made with another encoder.
+            EncoderMismatch: there is a collection already, made with another encoder, or at another size.
             MasslError: no folder, or nothing can be written.
         """
         return cls(Home.create(root, encoder, index_dir, rebuild, include), engines)
 
+    @staticmethod
+    def choose_encoder(
+        root: Path | str,
+        file: Path | None = None,
+        image_size: int | None = None,
+        index_dir: Path | str | None = None,
+    ) -> Encoder | None:
+        """The encoder that somebody asks for, ready for `create`, by its file, its size, or both.
+
+        Args:
+            root: the folder of images.
+            file: the encoder's; the collection's own, or the built-in one for a new collection, if left out.
+            image_size: side in pixels of the pictures that it looks at; if left out, that of the collection where it is
+                the collection's own file, else the file's usual one.
+            index_dir: where the collection lies, if not in `root/.massl`.
+
+        Returns:
+            None if neither is told.
+
+        Raises:
+            MasslError: no folder, an encoder that can't be used, or one that doesn't list the size.
+        """
+        return Home.choose_encoder(root, index_dir, file, image_size)
+
+    def made_by(self, encoder: Encoder) -> bool:
+        """Whether the collection was embedded by this very encoder, at the size that it is used at."""
+        return self._home.made_by(encoder)
+
     def check_fits(self, encoder: Encoder | None) -> None:
-        """Raises `EncoderMismatch` if the collection was embedded by another encoder than this one."""
+        """Raises `EncoderMismatch` if the collection was embedded by another encoder, or at another size."""
         self._home.check_fits(encoder)
 
     @property
     def encoder(self) -> Encoder:
-        """The encoder that the collection is made with now; a copy of it lies in the collection's folder."""
+        """The encoder that the collection is made with now, at its size; a copy of it lies in the collection's folder.
+
+        Raises:
+            EncoderDamaged: the copy is damaged and can't be made anew.
+        """
         return self._home.encoder
+
+    @property
+    def image_size(self) -> int | None:
+        """Side in pixels of the pictures that the encoder looks at; None if only its file tells and can't be read."""
+        return self._home.image_size
 
     # Indexing -----------------------------------------------------------------------------------------------------
 
@@ -682,8 +720,7 @@ class Collection:
 
     def comparing_state(self) -> tuple[object, ...]:
         """Differs whenever what `compare` and `beside` say might: by a vector, a label or the encoder."""
-        meta = self.catalog.meta()
-        return meta["encoder_sha256"], self.vectors_state(), labels.state(self.catalog)
+        return embedded_by(self.catalog.meta()), self.vectors_state(), labels.state(self.catalog)
 
     def trained(self, here: Path) -> tuple[Trained, ...]:
         """Encoders other than its own that somebody who works in the folder `here` trained; see `indexer.trained`."""
@@ -704,10 +741,7 @@ class Collection:
         self.catalog.examine(whole=True)
         report("drift", 0, 0)
         found = self.drift()
-        try:
-            training = health.training(self.encoder)
-        except MasslError:
-            training = None
+        training, _ = self._encoder_file()
         since = health.behind(self.root, self.catalog, self.exclude, self.include, contents.read(self.folder), report)
         report("disk", 0, 0)
         waiting, images = self.unembedded, len(self)
@@ -736,10 +770,7 @@ class Collection:
         """
         self.catalog.examine(whole=True)
         meta = self.catalog.meta()
-        try:
-            training = asdict(health.training(self.encoder))
-        except MasslError:  # its copy is damaged: all else can be told
-            training = None
+        training, sizes = self._encoder_file()
         return {
             "kind": "collection",
             "root": str(self.root),
@@ -747,8 +778,8 @@ class Collection:
             "indexed": len(self),
             "unembedded": self.unembedded,
             "labels": len(self.labels()),
-            "encoder": {"name": meta["encoder_name"], "sha256": meta["encoder_sha256"], "dim": int(meta["dim"])},
-            "training": training,
+            "encoder": self.encoder_facts() | {"image_sizes": list(sizes)},
+            "training": asdict(training) if training else None,
             "search": asdict(measured) if (measured := self.measured()) else None,
             "scores": self.calibration().bounds(len(self)),
             "drift": self._drift_in_brief(),
@@ -762,6 +793,23 @@ class Collection:
             "max_megapixels": self.max_pixels / 1e6,
             "skipped": [{"path": item.path, "reason": item.reason} for item in self.skipped()],
         }
+
+    def encoder_facts(self) -> dict[str, Any]:
+        """The encoder's name, identity and measures, in plain values."""
+        meta = self.catalog.meta()
+        return {
+            "name": meta["encoder_name"],
+            "sha256": meta["encoder_sha256"],
+            "dim": int(meta["dim"]),
+            "image_size": self.image_size,
+        }
+
+    def _encoder_file(self) -> tuple[Training | None, tuple[int, ...]]:
+        """How its encoder came about, and the sizes that it can be used at; nothing if its copy can't be read."""
+        try:
+            return health.training(self.encoder), self.encoder.image_sizes
+        except MasslError:
+            return None, ()
 
     def _drift_in_brief(self) -> dict[str, Any]:
         found = asdict(self.drift())

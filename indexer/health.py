@@ -135,20 +135,31 @@ def behind(
     return Behind(new, changed, sum(row.state == "ready" for row in rows.values()))
 
 
-def index_command(root: Path, folder: Path, encoder: Path | str | None = None, rebuild: bool = True) -> str:
-    """The command that brings a collection up to date, or gives it another encoder.
+def index_command(
+    root: Path,
+    folder: Path,
+    encoder: Path | str | None = None,
+    rebuild: bool = True,
+    image_size: int | None = None,
+) -> str:
+    """The command that brings a collection up to date, or gives it another encoder or size.
 
     Args:
         root: where its images are.
         folder: where its index is.
         encoder: the file of the other encoder, or `builtin`.
-        rebuild: everything is to be embedded anew with that encoder.
+        rebuild: everything is to be embedded anew with that encoder, or at that size.
+        image_size: the other side in pixels of the pictures that the encoder looks at.
     """
     command = f"massl index {shlex.quote(str(root))}"
     if folder != root / ".massl":
         command += f" --index-dir {shlex.quote(str(folder))}"
     if encoder is not None:
-        command += f" --encoder {shlex.quote(str(encoder))}" + (" --rebuild" if rebuild else "")
+        command += f" --encoder {shlex.quote(str(encoder))}"
+    if image_size is not None:
+        command += f" --image-size {image_size}"
+    if rebuild and (encoder is not None or image_size is not None):
+        command += " --rebuild"
     return command
 
 

@@ -77,7 +77,8 @@ class HeatMaps:
         return tokens.reshape(-1, tokens.shape[-1])
 
     def _look(self, query: Query, encoder: Encoder) -> tuple[NDArray[np.float16], tuple[float, float, float, float]]:
-        name = f"{encoder.sha256} {query.crop} ".encode() + hashlib.sha256(query.data or b"").digest()
+        looked = f"{encoder.sha256} {encoder.image_size} {query.crop} "
+        name = looked.encode() + hashlib.sha256(query.data or b"").digest()
         with self._lock:
             if name in self._tokens:
                 self._tokens.move_to_end(name)

@@ -9,7 +9,7 @@ import os
 import secrets
 import stat
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import filelock
@@ -98,6 +98,29 @@ class Home:
             raise cannot_write(folder, error) from None
 
     @classmethod
+    def choose_encoder(
+        cls, root: Path | str, index_dir: Path | str | None, file: Path | None, image_size: int | None
+    ) -> Encoder | None:
+        """See `Collection.choose_encoder`."""
+        if file is None and image_size is None:
+            return None
+        encoder = Encoder.load(file, image_size=image_size) if file else None
+        root = Path(root)
+        check_folder(root)
+        folder = _folder(root, index_dir)
+        if not (folder / CATALOG).exists():
+            return encoder or Encoder.load(image_size=image_size)
+        try:
+            home = cls.open(root, index_dir)
+        except CatalogDamaged:
+            home = cls._open_sound(root, folder, index_dir, encoder)
+        encoder = encoder or home.encoder
+        meta = home.catalog.meta()
+        if encoder.sha256 != meta["encoder_sha256"]:
+            return encoder
+        return _at(encoder, image_size or _size(meta, encoder))
+
+    @classmethod
     def _open_sound(cls, root: Path, folder: Path, index_dir: Path | str | None, encoder: Encoder | None) -> Home:
         """Opens a collection to index it: examined whole once a day; a damaged one is made anew of what is sound."""
         for last in (False, True):
@@ -125,11 +148,17 @@ class Home:
                     Catalog(folder / CATALOG).meta()
                     return  # another process has been at it meanwhile
                 try:
-                    own = salvage.read(folder / CATALOG).meta.get("encoder_sha256")
-                    known = encoder or _copied(folder, own) or Encoder.load()
+                    meta = salvage.read(folder / CATALOG).meta
+                    known = encoder or _copied(folder, meta.get("encoder_sha256")) or Encoder.load()
+                    same = known.sha256 == meta.get("encoder_sha256", known.sha256)
+                    if same and _size(meta, known) in known.image_sizes:
+                        known = _at(known, _size(meta, known))
                 except MasslError:
                     raise error from None
-                salvage.repair(folder / CATALOG, _facts(root, known))
+                # Where the size can't be read, embeddings may be of any that the file lists.
+                told = "image_size" in meta or len(known.image_sizes) == 1
+                comparable = same and told and known.image_size == _size(meta, known)
+                salvage.repair(folder / CATALOG, _facts(root, known), comparable)
                 if not _copy(folder, known.sha256).exists():
                     _keep(known, folder)
         except filelock.Timeout:
@@ -164,22 +193,45 @@ class Home:
         self.catalog.set_meta({"holder": f"process {os.getpid()}"})
         return held
 
-    def check_fits(self, encoder: Encoder | None) -> None:
-        """Raises `EncoderMismatch` if the collection was embedded by another encoder than this one."""
+    def made_by(self, encoder: Encoder) -> bool:
+        """Whether the collection was embedded by this very encoder, at the size that it is used at."""
         meta = self.catalog.meta()
-        if encoder and encoder.sha256 != meta["encoder_sha256"]:
-            raise EncoderMismatch(
-                f"{self.root} was indexed with the encoder {meta['encoder_name']} ({meta['encoder_sha256'][:12]}), "
-                f"not with {encoder.name} ({encoder.sha256[:12]}); to embed it anew, keeping its labels, run: "
-                + health.index_command(self.root, self.folder, encoder.called)
-            )
+        return encoder.sha256 == meta["encoder_sha256"] and encoder.image_size == _size(meta, encoder)
+
+    def check_fits(self, encoder: Encoder | None) -> None:
+        """Raises `EncoderMismatch` if the collection was embedded by another encoder, or at another size."""
+        if encoder is None or self.made_by(encoder):
+            return
+        meta = self.catalog.meta()
+        if encoder.sha256 == meta["encoder_sha256"]:
+            was, asked = f"at {_size(meta, encoder)} pixels", f"at {encoder.image_size}"
+            command = health.index_command(self.root, self.folder, image_size=encoder.image_size)
+        else:
+            was = f"with the encoder {meta['encoder_name']} ({meta['encoder_sha256'][:12]})"
+            asked = f"with {encoder.name} ({encoder.sha256[:12]})"
+            size = None if encoder.image_size == encoder.image_sizes[0] else encoder.image_size
+            command = health.index_command(self.root, self.folder, encoder.called, image_size=size)
+        raise EncoderMismatch(
+            f"{self.root} was indexed {was}, not {asked}; to embed it anew, keeping its labels, run: {command}"
+        )
+
+    @property
+    def image_size(self) -> int | None:
+        """See `Collection.image_size`."""
+        told = self.catalog.meta().get("image_size")
+        if told:
+            return int(told)
+        try:
+            return self.encoder.image_size
+        except MasslError:
+            return None
 
     @property
     def encoder(self) -> Encoder:
         """The encoder that the collection is made with now."""
-        own = self.catalog.meta()["encoder_sha256"]  # another process may have indexed it anew, with another one
         with self._lock:
-            if self._encoder is None or self._encoder.sha256 != own:
+            # Another process may have indexed it anew, with another one or at another size.
+            if self._encoder is None or not self.made_by(self._encoder):
                 self._encoder = self._own_encoder()
             return self._encoder
 
@@ -192,9 +244,11 @@ class Home:
         """
         meta = self.catalog.meta()
         own = meta["encoder_sha256"]
+        size = int(meta["image_size"]) if "image_size" in meta else None
         copy, as_before = _copy(self.folder, own), self.folder / "encoder.onnx"
         try:
-            return Encoder.load(copy if copy.exists() or not as_before.exists() else as_before, sha256=own)
+            place = copy if copy.exists() or not as_before.exists() else as_before
+            return Encoder.load(place, sha256=own, image_size=size)
         except EncoderDamaged:
             what = "damaged"
         except MasslError:
@@ -203,7 +257,7 @@ class Home:
             if not _may_be(place, meta.get("encoder_bytes")):
                 continue
             with contextlib.suppress(MasslError):
-                encoder = Encoder.load(place, sha256=own)
+                encoder = Encoder.load(place, sha256=own, image_size=size)
                 self._replace_copy(encoder, what)
                 return encoder
         raise EncoderDamaged(
@@ -229,8 +283,11 @@ class Home:
         _LOG.warning("the index's copy of its encoder was %s; it %s %s", what, done, encoder.called)
 
     def _take(self, encoder: Encoder) -> None:
-        """Makes the collection another encoder's: every embedding goes, labels and decisions stay."""
+        """Makes the collection another encoder's or size's: every embedding goes, labels and decisions stay."""
         with self.held():
+            same = encoder.sha256 == self.catalog.meta()["encoder_sha256"]
+            # The copy says nothing of where it could be made anew from.
+            origin = {} if same and encoder.path.parent == self.folder else _origin(encoder)
             try:
                 copy = _keep(encoder, self.folder)
             except OSError as error:
@@ -245,7 +302,8 @@ class Home:
                         ("encoder_sha256", encoder.sha256),
                         ("encoder_name", encoder.name),
                         ("dim", str(encoder.dim)),
-                        *_origin(encoder).items(),
+                        ("image_size", str(encoder.image_size)),
+                        *origin.items(),
                     ],
                 )
             self._encoder = encoder
@@ -298,12 +356,29 @@ def _facts(root: Path, encoder: Encoder) -> dict[str, str]:
         "encoder_sha256": encoder.sha256,
         "encoder_name": encoder.name,
         "dim": str(encoder.dim),
+        "image_size": str(encoder.image_size),
         **_origin(encoder),
         "created": now(),
         "root": as_text(os.path.realpath(root)),
         "generation": "0",
         "identity": secrets.token_hex(8),
     }
+
+
+def _size(meta: Mapping[str, str], encoder: Encoder) -> int:
+    """Side in pixels of the pictures that a collection of this encoder was embedded by; the usual one if not told."""
+    return int(meta.get("image_size", encoder.image_sizes[0]))
+
+
+def _at(encoder: Encoder, image_size: int) -> Encoder:
+    """The same file at this size.
+
+    Raises:
+        MasslError: it doesn't list the size.
+    """
+    if encoder.image_size == image_size:
+        return encoder
+    return Encoder.load(encoder.path, sha256=encoder.sha256, image_size=image_size)
 
 
 def _copied(folder: Path, sha256: str | None) -> Encoder | None:

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.catalog import Catalog
+from indexer.catalog import Catalog, embedded_by
 from indexer.ladder import Ladder, Measured, unit
 from indexer.vectors import CatalogVectors, Engine, Preparing, VectorIndex
 from massl.errors import MasslError
@@ -193,14 +193,14 @@ class CollectionIndex:
 
     def _build(self, preparing: Preparing) -> tuple[_Opened, _State]:
         state = self._state()  # before the vectors are read: what changes meanwhile is amended
-        made_with = self._catalog.meta().get("encoder_sha256")
+        made_with = embedded_by(self._catalog.meta())
         engine, index, measured = self._ladder.build(CatalogVectors(self._catalog), preparing)
         file = None
         try:
             name, digest = _write(engine, index, self._folder)
             with self._catalog.writing() as connection:
                 now = self._catalog.meta()
-                if int(now.get("vectors_change", 0)) > state.last or now.get("encoder_sha256") != made_with:
+                if int(now.get("vectors_change", 0)) > state.last or embedded_by(now) != made_with:
                     raise _Overtaken
                 connection.executemany(
                     "INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)",

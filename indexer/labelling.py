@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexer import labels, rejections, suspects
-from indexer.catalog import Catalog
+from indexer.catalog import Catalog, embedded_by
 from indexer.choosing import choose
 from indexer.classify import Classification, Classifier, classify, examples, train
 from indexer.groups import Group, find_groups
@@ -55,7 +55,7 @@ class Labelling:
         if not self._catalog.notes_changes():
             return self._catalog.meta().get("generation", ""), 0
         last = next(self._catalog.read("SELECT seq FROM sqlite_sequence WHERE name = 'changes'"), (0,))[0]
-        return self._catalog.meta()["encoder_sha256"], last
+        return embedded_by(self._catalog.meta()), last
 
     def labelling_state(self) -> LabellingState:
         """All that a classification follows from: it differs whenever a vector, a label or a rejection does."""

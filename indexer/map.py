@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexer import layout
-from indexer.catalog import READY, Catalog
+from indexer.catalog import READY, Catalog, embedded_by
 from indexer.vectors import CatalogVectors
 from massl.errors import MasslError
 from massl.writing import remove_older, whole
@@ -82,7 +82,7 @@ class _Content:
                 f"SELECT id, substr(hash, 1, 8) FROM images WHERE {READY} AND embedding IS NOT NULL ORDER BY id"
             )
             pairs = list(rows)
-            encoder = catalog.meta()["encoder_sha256"]
+            encoder = embedded_by(catalog.meta())
         ids = np.fromiter((identity for identity, _ in pairs), np.int64, len(pairs))
         begun = b"".join((digest or b"").ljust(8, b"\0") for _, digest in pairs)
         return cls(ids, np.frombuffer(begun, np.uint64), encoder)
@@ -165,7 +165,7 @@ class CollectionMap:
 
     def _state(self) -> tuple[str, ...]:
         meta = self._catalog.meta()
-        return meta["generation"], meta["encoder_sha256"]
+        return meta["generation"], embedded_by(meta)
 
     def _tried(self, state: tuple[str, ...]) -> str | None:
         return self._failed[1] if self._failed and self._failed[0] == state else None

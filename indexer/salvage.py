@@ -85,12 +85,13 @@ def read(path: Path) -> Salvaged:
                 copy.with_name(copy.name + ending).unlink(missing_ok=True)
 
 
-def repair(path: Path, facts: dict[str, str]) -> Salvaged:
+def repair(path: Path, facts: dict[str, str], comparable: bool) -> Salvaged:
     """Makes a sound catalog of what can be read of a damaged one, which stays beside it under another name.
 
     Args:
         path: of the damaged catalog; of the sound one afterwards.
         facts: what a new catalog's meta would be. What can be read takes its place, but the encoder is that of `facts`.
+        comparable: whether the embeddings are by that very encoder, and at its size; else they are left out.
 
     Raises:
         OSError, MasslError: nothing can be written; the damaged catalog is then as it was.
@@ -101,10 +102,9 @@ def repair(path: Path, facts: dict[str, str]) -> Salvaged:
     shutil.copyfile(path, kept)
     if wal.exists():
         shutil.copyfile(wal, kept.with_name(f"{kept.name}-wal"))
-    same_encoder = found.meta.get("encoder_sha256", facts["encoder_sha256"]) == facts["encoder_sha256"]
-    if not same_encoder:
+    if not comparable:
         found.images = [(*row[:-1], None) for row in found.images]
-    encoder = {key: value for key, value in facts.items() if key.startswith("encoder_") or key == "dim"}
+    encoder = {key: value for key, value in facts.items() if key.startswith("encoder_") or key in ("dim", "image_size")}
     meta = facts | {key: value for key, value in found.meta.items() if not key.startswith(_DROPPED)} | encoder
     meta |= {RESTORE: "1", "generation": str(int(meta["generation"]) + 1)}
     size = 2 * int(meta["dim"])

@@ -17,6 +17,7 @@ from app.words import moment, readable, size
 from indexer import Collection
 from indexer import trained as runs
 from indexer.calibration import IDENTICAL
+from indexer.catalog import embedded_by
 from indexer.comparing import EXAMPLES, FEWEST_SEEN, NEIGHBOURS, Beside, Change, Comparison
 from indexer.drift import Drift, Newest
 from indexer.health import Health, Training, index_command
@@ -130,7 +131,7 @@ class HealthScreen(Screen):
         """What its findings are about: the images, the last look at the folder, and the runs that there are."""
         meta = self.collection.catalog.meta()
         lying = runs.state(runs.places(self._here, self.collection.root))
-        return meta["generation"], meta["encoder_sha256"], meta.get("checked"), lying
+        return meta["generation"], embedded_by(meta), meta.get("checked"), lying
 
     def _start(self, session: Session, payload: Payload) -> None:
         # Only when someone opens the screen: while a folder is being indexed, its state changes all the time.

@@ -90,7 +90,7 @@ def test_the_whole_path_through_json(massl, photos: Path) -> None:
         "schema", "indexed", "added", "changed", "moved", "removed", "unchanged", "skipped", "left_out", "encoder",
         "search", "seconds", "images_per_second",
     }  # fmt: skip
-    assert set(index["encoder"]) == {"name", "sha256", "dim"}
+    assert set(index["encoder"]) == {"name", "sha256", "dim", "image_size"}
     assert (index["schema"], index["indexed"], index["added"], index["unchanged"]) == (1, 24, 24, 0)
 
     query = sorted(photos.glob("flag/*"))[0]

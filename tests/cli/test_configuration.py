@@ -66,7 +66,7 @@ REFUSED = {
     "eval": {"encoder": "'x'", "report": "'x'", "train": "'x'", "test": "'x'", "ground-truth": "'x.pkl'"},
     "index": {
         "encoder": "'x'", "index-dir": "'x'", "skipped": "'x'", "rebuild": "true", "max-megapixels": "9",
-        "watch": "true", "quiet": "true",
+        "image-size": "224", "watch": "true", "quiet": "true",
     },
     "dupes": {"plan": "'x'", "index-dir": "'x'", "keep": "true", "forget": "true"},
     "label.export": {"out": "'x'", "index-dir": "'x'", "format": "'onnx'"},

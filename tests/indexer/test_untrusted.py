@@ -393,7 +393,17 @@ COLUMNS = {
     "decisions": ("kind", "about", "at"),
     "changes": ("number", "image"),
 }
-FACTS = ("encoder_sha256", "dim", "vectors_file", "vectors_change", "max_pixels", "generation", "exclude", "classes")
+FACTS = (
+    "encoder_sha256",
+    "image_size",
+    "dim",
+    "vectors_file",
+    "vectors_change",
+    "max_pixels",
+    "generation",
+    "exclude",
+    "classes",
+)
 ASKED: dict[str, Callable[[Collection], object]] = {
     "search": lambda it: it.search([Query(image=2)], 3),
     "exact": lambda it: it.search([Query(image=1)], 3, exact=True),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,35 @@ def write_encoder(path: Path, name: str = "tiny", dim: int = DIM) -> Path:
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     helper.set_model_props(model, {"massl.name": name})
+    onnx.save(model, path)
+    return path
+
+
+def write_sizes_encoder(path: Path, sizes: Sequence[int], name: str = "sized", dim: int = DIM) -> Path:
+    """A convolution over patches of 4 x 4 pixels, with patch tokens, for pictures of any of these sizes."""
+    weights = np.random.default_rng(0).normal(size=(dim, 3, 4, 4)).astype(np.float32)
+    nodes = [
+        helper.make_node("Cast", ["pixels"], ["floats"], to=TensorProto.FLOAT),
+        helper.make_node("Transpose", ["floats"], ["channels"], perm=[0, 3, 1, 2]),
+        helper.make_node("Conv", ["channels", "weights"], ["maps"], strides=[4, 4]),
+        helper.make_node("Relu", ["maps"], ["active"]),
+        helper.make_node("Transpose", ["active"], ["tokens"], perm=[0, 2, 3, 1]),
+        helper.make_node("LpNormalization", ["tokens"], ["patches"], axis=3, p=2),
+        helper.make_node("ReduceMean", ["active"], ["mean"], axes=[2, 3], keepdims=0),
+        helper.make_node("LpNormalization", ["mean"], ["embedding"], axis=1, p=2),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        name,
+        [helper.make_tensor_value_info("pixels", TensorProto.UINT8, ["N", "S", "S", 3])],
+        [
+            helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["N", dim]),
+            helper.make_tensor_value_info("patches", TensorProto.FLOAT, ["N", "h", "w", dim]),
+        ],
+        [numpy_helper.from_array(weights, "weights")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    helper.set_model_props(model, {"massl.name": name, "massl.image_sizes": ",".join(map(str, sizes))})
     onnx.save(model, path)
     return path
 
