@@ -45,6 +45,7 @@ def write(fitted: Classifier, encoder: Encoder, path: Path) -> None:
             "massl classify names the images here"
         )
     model = onnx.load_model_from_string(encoder.path.read_bytes())
+    _fix_size(model, encoder.image_size)
     _append(model, fitted)
     _describe(model, fitted, encoder)
     onnx.checker.check_model(model)
@@ -55,6 +56,16 @@ def write(fitted: Classifier, encoder: Encoder, path: Path) -> None:
             written.write_bytes(data)
     except OSError as error:
         raise cannot_write(path, error, "choose another place") from None
+
+
+def _fix_size(model: Any, image_size: int) -> None:
+    """Has the network take pictures of one size, that of the embeddings which the classifier learnt from."""
+    _, *sides, _ = next(value for value in model.graph.input if value.name == "pixels").type.tensor_type.shape.dim
+    symbols = {side.dim_param for side in sides if side.dim_param}
+    for value in (*model.graph.input, *model.graph.value_info):
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.dim_param in symbols:
+                dim.dim_value = image_size
 
 
 def _append(model: Any, fitted: Classifier) -> None:
@@ -115,6 +126,9 @@ def _describe(model: Any, fitted: Classifier, encoder: Encoder) -> None:
         "kind": "classifier",
         "labels": json.dumps(list(fitted.classes)),
         "encoder_sha256": encoder.sha256,
+        "image_size": str(encoder.image_size),
+        "image_sizes": str(encoder.image_size),
+        "resize": str(encoder.resize),
         "head": fitted.choice.candidate.method,
     }
     if fitted.choice.accuracy is not None and fitted.choice.interval is not None:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 from PIL import Image
 
@@ -241,3 +242,18 @@ def test_another_size_is_compared_on_the_labelled_pictures(at_12: Collection, fi
     assert (found.images, found.classes) == (IMAGES, 2)
     own = at_12.compare(at_12.encoder)
     assert (own.only_present, own.only_other) == (0, 0)
+
+
+def test_a_classifier_s_file_takes_pictures_of_the_collection_s_size(at_12: Collection, tmp_path: Path) -> None:
+    ids = [image for image, _ in at_12.images()]
+    at_12.add_labels("a", ids[:4], "me")
+    at_12.add_labels("b", ids[4:8], "me")
+    fitted = at_12.export_classifier(tmp_path / "classifier.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "classifier.onnx", providers=["CPUExecutionProvider"])
+    assert session.get_inputs()[0].shape[1:] == [12, 12, 3]
+    facts = session.get_modelmeta().custom_metadata_map
+    assert [facts[f"massl.{key}"] for key in ("image_size", "image_sizes", "resize")] == ["12", "12", "12"]
+    pixels = np.stack([at_12.encoder.prepare(open_image(path)) for path in sorted(at_12.root.glob("*.png"))])
+    (shares,) = session.run(["probabilities"], {"pixels": pixels})
+    np.testing.assert_allclose(shares, fitted.probabilities(embeddings(at_12)), atol=5e-3)
+    assert Encoder.load(tmp_path / "classifier.onnx").image_sizes == (12,)
