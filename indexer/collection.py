@@ -705,14 +705,16 @@ class Collection:
         return comparing.compare(self.root, self.catalog, other, report)
 
     def beside(
-        self, other: Trained, report: Callable[[str, int, int], None] = lambda step, done, total: None
+        self, other: Trained | int, report: Callable[[str, int, int], None] = lambda step, done, total: None
     ) -> Beside:
-        """A trained encoder beside the collection's own; see `indexer.comparing.beside`.
+        """A trained encoder, or the collection's own at another size, beside it; see `indexer.comparing.beside`.
 
         Raises:
-            MasslError: its file isn't what it was any more, or none of the images can be read.
+            MasslError: its file isn't what it was any more, doesn't list the size, or none of the images can be read.
         """
         report("encoder", 0, 0)
+        if isinstance(other, int):
+            return comparing.beside(self.root, self.catalog, self._home.encoder_at(other), report)
         encoder = Encoder.load(other.path)
         if encoder.sha256 != other.sha256:
             raise MasslError(f"{other.path} has changed since it was found; look again")
@@ -741,7 +743,7 @@ class Collection:
         self.catalog.examine(whole=True)
         report("drift", 0, 0)
         found = self.drift()
-        training, _ = self._encoder_file()
+        training, sizes = self._encoder_file()
         since = health.behind(self.root, self.catalog, self.exclude, self.include, contents.read(self.folder), report)
         report("disk", 0, 0)
         waiting, images = self.unembedded, len(self)
@@ -750,7 +752,7 @@ class Collection:
         others = self.trained(here) if here else ()
         on_these = any(other.on_these for other in others)
         advice = health.advise(self.root, self.folder, found, since, waiting, images, builtin, on_these)
-        return Health(found, training, since, self._bytes(), advice, others)
+        return Health(found, training, self.image_size, sizes, since, self._bytes(), advice, others)
 
     # About --------------------------------------------------------------------------------------------------------
 

@@ -68,6 +68,8 @@ class Health:
     Attributes:
         drift: see `indexer.drift`.
         training: of its encoder; None if its copy can't be read.
+        image_size: side in pixels of the pictures that its encoder looks at; None if that can't be told.
+        image_sizes: all that its file lists; empty if its copy can't be read.
         behind: what happened in the folder since; None if it isn't there.
         bytes: of the collection's folder.
         advice: what would help; often nothing.
@@ -76,6 +78,8 @@ class Health:
 
     drift: Drift
     training: Training | None
+    image_size: int | None
+    image_sizes: tuple[int, ...]
     behind: Behind | None
     bytes: int
     advice: tuple[Advice, ...]

@@ -235,6 +235,10 @@ class Home:
                 self._encoder = self._own_encoder()
             return self._encoder
 
+    def encoder_at(self, image_size: int) -> Encoder:
+        """The collection's encoder at another size, that its file lists."""
+        return _at(self.encoder, image_size)
+
     def _own_encoder(self) -> Encoder:
         """The collection's copy, compared with the catalog before it is used; else a file of the very same content.
 

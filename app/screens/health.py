@@ -13,14 +13,14 @@ from app.screens.screen import Action, Screen
 from app.session import Payload, Session, number
 from app.tiles import tile
 from app.waiting import running
-from app.words import moment, readable, size
+from app.words import at_size, cost, moment, other_sizes, readable, size
 from indexer import Collection
 from indexer import trained as runs
 from indexer.calibration import IDENTICAL
 from indexer.catalog import embedded_by
 from indexer.comparing import EXAMPLES, FEWEST_SEEN, NEIGHBOURS, Beside, Change, Comparison
 from indexer.drift import Drift, Newest
-from indexer.health import Health, Training, index_command
+from indexer.health import Health, index_command
 from indexer.trained import Trained
 from indexer.work import Report, Standing, Work
 from massl.errors import MasslError
@@ -50,6 +50,27 @@ ENGINES = {
 }
 
 
+@dataclass(frozen=True)
+class Other:
+    """What could take the place of the collection's encoder.
+
+    Attributes:
+        key: what a browser names it by.
+        title, facts: what is shown of it.
+        present, name: what a comparison calls the encoder in use, and this one.
+        command: that switches to it.
+        beside: what `Collection.beside` takes.
+    """
+
+    key: str
+    title: str
+    facts: list[dict[str, str]]
+    present: str
+    name: str
+    command: str
+    beside: Trained | int
+
+
 @dataclass
 class Looking:
     """What one session looks at."""
@@ -69,7 +90,7 @@ class HealthScreen(Screen):
         super().__init__(collection, uploads)
         self._here = Path.cwd()  # where `massl serve` was started, and probably `massl train` too
         self._examining = Work(self._examine)
-        self._comparing: dict[str, Work[Beside]] = {}  # by the other encoder's SHA-256
+        self._comparing: dict[str, Work[Beside]] = {}  # by the other's key
 
     @property
     def actions(self) -> Mapping[str, Action]:
@@ -98,7 +119,7 @@ class HealthScreen(Screen):
             "problem": f"Something could not be found out: {readable(standing.reason)}" if standing.reason else "",
             "cards": [
                 _pictures(total, len(skipped), self.collection.left_out(), self.collection.label_counts(), meta, found),
-                _encoder(meta, found.training if found else None),
+                _encoder(meta, found),
                 _search(self.collection, total),
             ],
             "drift": [*_familiar(found.drift), *self._newest(found.drift)] if found else [],
@@ -106,7 +127,7 @@ class HealthScreen(Screen):
                 {"why": advice.why, "commands": [readable(command) for command in advice.commands]}
                 for advice in (found.advice if found else ())
             ],
-            "trained": [self._other(place, other) for place, other in enumerate(found.trained if found else ())],
+            "others": [self._drawn(place, other) for place, other in enumerate(self._others())],
             "skipped": [
                 {"path": readable(item.path), "reason": readable(item.reason)} for item in skipped[: looking.shown]
             ],
@@ -154,26 +175,47 @@ class HealthScreen(Screen):
 
     # Other encoders ------------------------------------------------------------------------------------------------
 
-    def _found(self) -> tuple[Trained, ...]:
+    def _others(self) -> list[Other]:
+        """Encoders that somebody trained, then the other sizes of the one in use."""
         found = self._examining.standing(self._state()).result
-        return found.trained if found else ()
+        if found is None:
+            return []
+        meta, root, folder = self.collection.catalog.meta(), self.collection.root, self.collection.folder
+        present = meta["encoder_name"]
+        others = []
+        for run in found.trained:
+            file = run.path.relative_to(self._here) if run.path.is_relative_to(self._here) else run.path
+            title = f"An encoder that you trained: {run.name}"
+            command = index_command(root, folder, file)
+            others.append(Other(run.sha256, title, _trained(run), present, run.name, command, run))
+        for side in found.image_sizes:
+            if found.image_size is None or side == found.image_size:
+                continue
+            own, name = at_size(present, found.image_size), at_size(present, side)
+            facts = [
+                _fact("Costs", f"{cost(side, found.image_size)} of {found.image_size} px", "About, for each picture")
+            ]
+            title = f"The encoder in use, at another size: {side} x {side} pixels"
+            command = index_command(root, folder, image_size=side)
+            others.append(Other(f"{meta['encoder_sha256']} {side}", title, facts, own, name, command, side))
+        return others
 
-    def _work(self, other: Trained) -> Work[Beside]:
+    def _work(self, other: Other) -> Work[Beside]:
         def do(report: Report) -> Beside:
             try:
-                return self.collection.beside(other, report)
+                return self.collection.beside(other.beside, report)
             finally:
                 self.collection.catalog.close()  # this thread's connection
 
-        return self._comparing.setdefault(other.sha256, Work(do))
+        return self._comparing.setdefault(other.key, Work(do))
 
     def _compare(self, session: Session, payload: Payload) -> None:
-        place, found = number(payload.get("place")), self._found()
+        place, found = number(payload.get("place")), self._others()
         # The browser names a place in the list, never a file, and the encoder that it saw there.
-        if place >= len(found) or found[place].sha256 != payload.get("encoder"):
+        if place >= len(found) or found[place].key != payload.get("encoder"):
             raise MasslError("The list of encoders has changed since; look at it afresh")
-        known = {other.sha256 for other in found}
-        for gone in [sha256 for sha256 in self._comparing if sha256 not in known]:
+        known = {other.key for other in found}
+        for gone in [key for key in self._comparing if key not in known]:
             self._comparing.pop(gone).stop()
         if any(work.standing(None).state == "running" for work in self._comparing.values()):
             raise MasslError("An encoder is being compared already; wait for it, or stop it")
@@ -186,32 +228,31 @@ class HealthScreen(Screen):
             work.stop()
             work.wait(PATIENCE)
 
-    def _other(self, place: int, other: Trained) -> dict[str, Any]:
-        """An encoder that somebody trained, beside the collection's own."""
-        work = self._comparing.get(other.sha256)
+    def _drawn(self, place: int, other: Other) -> dict[str, Any]:
+        """What could take the encoder's place, beside it."""
+        work = self._comparing.get(other.key)
         standing: Standing[Beside] = work.standing(self.collection.comparing_state()) if work else Standing()
         result = standing.result
         lines: list[str] = []
         if result:
             if not standing.current and standing.state != "running":
                 lines.append("Measured before the labels or the pictures changed; compare again.")
-            lines += _said(result, self.collection.catalog.meta()["encoder_name"], other.name)
+            lines += _said(result, other.present, other.name)
         if standing.reason:
             lines.insert(0, f"They could not be compared: {readable(standing.reason)}.")
-        file = other.path.relative_to(self._here) if other.path.is_relative_to(self._here) else other.path
         return {
             "place": place,
-            "encoder": other.sha256,
+            "encoder": other.key,
             "name": readable(other.name),
-            "facts": _trained(other),
+            "title": readable(other.title),
+            "trained": isinstance(other.beside, Trained),
+            "facts": other.facts,
             "running": running(standing, "Looking", COMPARING),
             "compared": result is not None,
             "lines": [readable(line) for line in lines],
-            "bars": _bars(result.comparison, self.collection.catalog.meta()["encoder_name"], other.name)
-            if result and result.comparison
-            else [],
+            "bars": _bars(result.comparison, other.present, other.name) if result and result.comparison else [],
             "sights": self._sights(result.change) if result and result.change else [],
-            "command": readable(index_command(self.collection.root, self.collection.folder, file)),
+            "command": readable(other.command),
         }
 
     def _sights(self, change: Change) -> list[dict[str, Any]]:
@@ -328,8 +369,13 @@ def _pictures(
     return {"title": "Collection", "facts": facts, "figures": []}
 
 
-def _encoder(meta: dict[str, str], training: Training | None) -> dict[str, Any]:
+def _encoder(meta: dict[str, str], found: Health | None) -> dict[str, Any]:
     facts = [_fact("Name", meta["encoder_name"], f"SHA-256 {meta['encoder_sha256']}")]
+    if found and found.image_size:
+        facts.append(_fact("Looks at", f"{found.image_size} x {found.image_size} pixels", "Of each picture"))
+        if others := other_sizes(found.image_sizes, found.image_size):
+            facts.append(_fact("Or at", others, "They can be compared at the end of this screen"))
+    training = found.training if found else None
     if training is None:
         return {"title": "Encoder", "facts": facts, "figures": []}
     if training.architecture:

@@ -1,4 +1,4 @@
-// The screen "Health": facts, what was passed over, encoders that were trained, and which command would help. There is
+// The screen "Health": facts, what was passed over, other encoders and sizes, and which command would help. There is
 // nothing to press that would change anything: commands are there to be copied.
 
 const told = make("span", { role: "status" });
@@ -7,7 +7,7 @@ const progress = make("div", { class: "progress" }, told, far, button("Stop", ()
 let drawn = ""; // what the main part shows
 
 function drawProgress() {
-  for (const { running } of value.trained) {
+  for (const { running } of value.others) {
     if (!running) continue;
     told.textContent = `${running.step} …`;
     far.setAttribute("aria-label", running.step);
@@ -64,7 +64,7 @@ function finding(entry) {
   );
 }
 
-// An encoder that somebody trained. Comparing only looks; what would change something is a command to be copied.
+// What could take the encoder's place. Comparing only looks; what would change something is a command to be copied.
 function other(entry) {
   const tiles = (some) =>
     some.map((tile) => {
@@ -78,8 +78,8 @@ function other(entry) {
   );
   return make(
     "section",
-    { class: "card wide other", "aria-label": `An encoder that you trained: ${entry.name}` },
-    make("h2", {}, `An encoder that you trained: ${entry.name}`),
+    { class: "card wide other", "aria-label": entry.title },
+    make("h2", {}, entry.title),
     make("dl", {}, entry.facts.flatMap((fact) => [make("dt", {}, fact.name), make("dd", { title: fact.hint || null }, fact.value)])),
     entry.running
       ? progress
@@ -132,7 +132,7 @@ function drawMain() {
   drawProgress();
   // Left as it is where it shows the same: a button that is replaced while it is being pressed is not pressed, and what
   // was selected to be copied is not copied.
-  const others = value.trained.map((entry) => ({ ...entry, running: Boolean(entry.running) }));
+  const others = value.others.map((entry) => ({ ...entry, running: Boolean(entry.running) }));
   const wanted = JSON.stringify([value.advice, value.drift, value.cards, value.skipped, value.more, value.waiting, others]);
   if (wanted === drawn) return;
   drawn = wanted;
@@ -141,10 +141,11 @@ function drawMain() {
       "div",
       { class: "cards" },
       value.advice.map(advice),
-      value.trained.map(other),
+      value.others.filter((entry) => entry.trained).map(other),
       value.drift.filter((entry) => entry.notable).map(finding),
       value.cards.map(card),
       value.drift.filter((entry) => !entry.notable).map(finding),
+      value.others.filter((entry) => !entry.trained).map(other),
     ),
     drawSkipped() || "",
   );

@@ -18,7 +18,7 @@ from app.server import serve
 from app.session import Session
 from indexer import Collection
 from tests.app.conftest import Visit, show
-from tests.indexer.tiny import write_encoder
+from tests.indexer.tiny import write_encoder, write_sizes_encoder
 
 MARKUP = "<img src=x onerror=alert(2)>"
 BROKEN = "<img src=x onerror=alert(1)> broken.jpg"
@@ -111,7 +111,7 @@ def compared(screen: HealthScreen, session: Session, **asked: Any) -> dict[str, 
 
 def test_an_encoder_that_was_trained_is_shown_beside_the_one_in_use(grown: Collection, workplace: Path) -> None:
     screen, session = HealthScreen(grown, Path()), Session()
-    (other,) = settled(screen, session)["trained"]
+    (other,) = settled(screen, session)["others"]
     told = {fact["name"]: fact["value"] for fact in other["facts"]}
     assert other["name"] == MARKUP
     assert told["On"].endswith("of this folder")
@@ -121,16 +121,16 @@ def test_an_encoder_that_was_trained_is_shown_beside_the_one_in_use(grown: Colle
     assert shlex.split(other["command"]) == ["massl", "index", str(grown.root), "--encoder", encoder, "--rebuild"]
     assert (other["compared"], other["lines"]) == (False, [])  # only when somebody asks
     asked = {"place": other["place"], "encoder": other["encoder"]}
-    (seen,) = compared(screen, session, **asked)["trained"]
+    (seen,) = compared(screen, session, **asked)["others"]
     assert seen["lines"][0].startswith("Which one is better can't be said without labels")
     assert "A search would change" in seen["lines"][1]
     assert [len(sight["other"]) for sight in seen["sights"]] == [5] * 4
     for kind in ("fruit", "painting", "flag"):
         grown.add_labels(kind, [image for image, path in grown.images() if path.startswith(kind)], "me")
     try:
-        (stale,) = screen.do(session, {"do": "look"})["trained"]
+        (stale,) = screen.do(session, {"do": "look"})["others"]
         assert stale["lines"][0].startswith("Measured before the labels or the pictures changed")
-        (seen,) = compared(screen, session, **asked)["trained"]
+        (seen,) = compared(screen, session, **asked)["others"]
         assert seen["lines"][0].startswith("massl-builtin-4 tells your classes apart better")
         present, new = seen["bars"]
         assert (present["name"], new["name"]) == ("massl-builtin-4, in use", MARKUP)
@@ -160,6 +160,39 @@ def test_a_browser_can_name_no_file_to_compare(grown: Collection, workplace: Pat
     drawn = compared(screen, session, **asked)
     assert drawn["message"]["kind"] == "error"
     assert screen._comparing == {}
+
+
+@pytest.fixture(scope="module")
+def sized(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Collection:
+    """Fruits and paintings, labelled, by an encoder that can be used at three sizes."""
+    folder = tmp_path_factory.mktemp("sized")
+    for kind in ("fruit", "painting"):
+        shutil.copytree(pictures / kind, folder / "photos" / kind)
+    file = write_sizes_encoder(folder / "sized.onnx", (8, 16, 32))
+    made = Collection.create(folder / "photos", Collection.choose_encoder(folder / "photos", file, 16))
+    made.update()
+    for kind in ("fruit", "painting"):
+        made.add_labels(kind, [image for image, path in made.images() if path.startswith(kind)], "me")
+    return made
+
+
+def test_the_other_sizes_of_the_encoder_can_be_compared_with_the_one_in_use(sized: Collection) -> None:
+    screen, session = HealthScreen(sized, Path()), Session()
+    drawn = settled(screen, session)
+    told = facts(drawn)
+    assert told["Looks at"] == "16 x 16 pixels"
+    assert told["Or at"] == "8 px: 0.25 times the work, 32 px: 4.0 times the work"
+    small, large = drawn["others"]
+    assert [fact["value"] for fact in large["facts"]] == ["4.0 times the work of 16 px"]
+    assert shlex.split(large["command"]) == ["massl", "index", str(sized.root), "--image-size", "32", "--rebuild"]
+    assert (small["compared"], large["compared"]) == (False, False)  # only when somebody asks
+    _, seen = compared(screen, session, place=large["place"], encoder=large["encoder"])["others"]
+    present, new = seen["bars"]
+    assert (present["name"], new["name"]) == ("sized at 16 px, in use", "sized at 32 px")
+    wanted = sized.beside(32).comparison
+    assert wanted is not None
+    assert (present["share"], new["share"]) == (wanted.present, wanted.other)
+    assert sized.image_size == 16
 
 
 @pytest.fixture
@@ -214,3 +247,17 @@ def test_a_person_looks_at_a_new_encoder_before_switching(workplace: Path, tab: 
     tab.set_viewport_size({"width": 390, "height": 844})
     assert tab.evaluate("() => document.documentElement.scrollWidth") == 390
     assert grown.catalog.meta() == before
+
+
+def test_a_person_compares_another_size(visit: Visit, sized: Collection) -> None:
+    with serve(sized, "127.0.0.1", 0, None) as address, visit(str(address)) as tab:
+        show(tab, "Health")
+        card = tab.locator("#massl-health .other").last
+        assert card.locator("h2").inner_text() == "The encoder in use, at another size: 32 x 32 pixels"
+        card.get_by_role("button", name="Compare on my pictures").click()
+        card.locator(".measures").wait_for()
+        assert "sized at 32 px" in card.locator(".measures").inner_text()
+        card.locator("code").click()
+        assert tab.evaluate("() => getSelection().toString()").endswith("--image-size 32 --rebuild")
+        tab.set_viewport_size({"width": 390, "height": 844})
+        assert tab.evaluate("() => document.documentElement.scrollWidth") == 390

@@ -234,14 +234,23 @@ def test_a_size_is_asked_for_of_a_damaged_collection(at_12: Collection) -> None:
         Collection.create(at_12.root, Collection.choose_encoder(at_12.root, None, 16))
 
 
-def test_another_size_is_compared_on_the_labelled_pictures(at_12: Collection, file: Path) -> None:
+def test_another_size_is_compared_on_the_labelled_pictures(at_12: Collection) -> None:
     ids = [image for image, _ in at_12.images()]
     at_12.add_labels("a", ids[: IMAGES // 2], "me")
     at_12.add_labels("b", ids[IMAGES // 2 :], "me")
-    found = at_12.compare(Encoder.load(file, image_size=16))
-    assert (found.images, found.classes) == (IMAGES, 2)
-    own = at_12.compare(at_12.encoder)
+    told: list[str] = []
+    found = at_12.beside(16, lambda step, done, total: told.append(step)).comparison
+    assert found is not None
+    assert found == at_12.compare(at_12.choose_encoder(at_12.root, None, 16))
+    assert found.images == IMAGES
+    own = at_12.beside(12).comparison
+    assert own is not None
     assert (own.only_present, own.only_other) == (0, 0)
+    assert set(told) == {"encoder", "labels"}
+    with pytest.raises(MasslError, match="not of 10"):
+        at_12.beside(10)
+    health = at_12.health()
+    assert (health.image_size, health.image_sizes) == (12, SIZES)
 
 
 def test_a_classifier_s_file_takes_pictures_of_the_collection_s_size(at_12: Collection, tmp_path: Path) -> None:
