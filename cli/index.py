@@ -122,6 +122,8 @@ def command(
 
     report = update(collection, quiet, exclude, max_pixels, include)
     tell(report)
+    if not (encoder or quiet) and (advice := collection.tell_of_builtin()):
+        say(advice)
     if watch:
         from indexer import CollectionBusy
         from indexer.watching import watch as changes

@@ -44,7 +44,8 @@ from indexer.classify import Classification, Classifier
 from indexer.comparing import Beside, Comparison
 from indexer.drift import Drift
 from indexer.duplicates import Duplicate, Duplicates
-from indexer.encoder import Encoder, builtin_encoder
+from indexer.earlier import made_by_former_builtin
+from indexer.encoder import BUILTIN, Encoder, builtin_encoder
 from indexer.engines import LADDER
 from indexer.facts import Facts, facts, file_state, image_of
 from indexer.filters import EVERYTHING, Filter, Outline, among, dates, exists, folders, in_order
@@ -723,6 +724,22 @@ class Collection:
     def comparing_state(self) -> tuple[object, ...]:
         """Differs whenever what `compare` and `beside` say might: by a vector, a label or the encoder."""
         return embedded_by(self.catalog.meta()), self.vectors_state(), labels.state(self.catalog)
+
+    def tell_of_builtin(self) -> str:
+        """What to say of a collection that a former built-in encoder made: once for each new one, else nothing.
+
+        Raises:
+            MasslError: nothing can be written.
+        """
+        meta = self.catalog.meta()
+        if meta.get("builtin_told") == BUILTIN or not made_by_former_builtin(meta):
+            return ""
+        self.catalog.set_meta({"builtin_told": BUILTIN})
+        return (
+            f"{self.root} is indexed with {meta['encoder_name']}, the built-in encoder of an earlier version; that of "
+            "this version is another and a better one. To switch, keeping the labels, run: "
+            + health.index_command(self.root, self.folder, "builtin")
+        )
 
     def trained(self, here: Path) -> tuple[Trained, ...]:
         """Encoders other than its own that somebody who works in the folder `here` trained; see `indexer.trained`."""

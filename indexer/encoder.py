@@ -36,6 +36,7 @@ _HOW = "make one with `massl export`"
 # How ONNX Runtime says that memory ran out; its exceptions have no common class.
 _NO_MEMORY = ("Failed to allocate memory", "Available memory of", "bad_alloc", "bad allocation")
 
+# Whoever builds in another adds this one to `indexer.earlier`.
 BUILTIN = "1196b1fa7a604d2e7eb0d015361f8a6fa946dfeb0fd4081d6e47774cede8b893"  # SHA-256 of the encoder of this version
 
 # Collections' copies of encoders: the name tells the content.

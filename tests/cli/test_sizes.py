@@ -1,4 +1,4 @@
-"""`massl index --image-size` from outside."""
+"""`massl index --image-size`, and indexes of former built-in encoders, from outside."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from indexer import Collection
+from indexer.encoder import BUILTIN
 from tests.cli.conftest import failed
-from tests.indexer.tiny import picture, write_sizes_encoder
+from tests.indexer.tiny import picture, write_encoder, write_sizes_encoder
 
 
 @pytest.fixture
@@ -105,3 +106,34 @@ def test_an_index_with_a_damaged_encoder_says_the_size_that_it_knows(massl, fold
         connection.execute("DELETE FROM meta WHERE key = 'image_size'")
     assert massl("info", folder, "--json").json["encoder"]["image_size"] is None
     assert "sized, 16 numbers a picture\n" in massl("info", folder).output
+
+
+# Former built-in encoders ---------------------------------------------------------------------------------------------
+
+
+def test_an_index_of_a_former_built_in_encoder_goes_on_with_it_and_says_once_how_to_switch(
+    massl, folder: Path, tmp_path: Path
+) -> None:
+    former = write_encoder(tmp_path / "former.onnx", "massl-builtin-1")
+    made = massl("index", folder, "--encoder", former)  # who names it knows
+    assert "earlier version" not in made.error
+    assert "earlier version" not in massl("index", folder, "-q").error
+    told = massl("index", folder, "--json")
+    assert told.json["encoder"]["name"] == "massl-builtin-1"
+    (line,) = [line for line in told.error.splitlines() if "earlier version" in line]
+    assert "earlier version" not in massl("index", folder).error
+
+    opened = Collection.open(folder)
+    ids = [image for image, _ in opened.images()]
+    opened.add_labels("a", ids[:3], "me")
+    opened.reject_labels({ids[4]: "a"})
+    opened.keep_both(ids[5:7])
+    command = shlex.split(line.partition("run: ")[2])
+    assert command == ["massl", "index", str(folder), "--encoder", "builtin", "--rebuild"]
+    assert massl(*command[1:]).code == 0
+    switched = Collection.open(folder)
+    assert switched.encoder.sha256 == BUILTIN
+    assert len(switched.labels()) == 3
+    assert switched.rejected_labels() == {ids[4]: frozenset({"a"})}
+    assert [len(group) for group in switched.kept_together()] == [2]
+    assert "earlier version" not in massl("index", folder).error

@@ -17,10 +17,12 @@ from PIL import Image
 
 from indexer import Collection, Encoder, EncoderMismatch, Query
 from indexer.catalog import Catalog
+from indexer.earlier import FORMER, made_by_former_builtin
+from indexer.encoder import BUILTIN
 from indexer.labelling import Labelling
 from massl.errors import MasslError
 from massl.images import open_image
-from tests.indexer.tiny import write_sizes_encoder
+from tests.indexer.tiny import write_encoder, write_sizes_encoder
 
 SIZES = (8, 12, 16)
 IMAGES = 12
@@ -266,3 +268,30 @@ def test_a_classifier_s_file_takes_pictures_of_the_collection_s_size(at_12: Coll
     (shares,) = session.run(["probabilities"], {"pixels": pixels})
     np.testing.assert_allclose(shares, fitted.probabilities(embeddings(at_12)), atol=5e-3)
     assert Encoder.load(tmp_path / "classifier.onnx").image_sizes == (12,)
+
+
+# Former built-in encoders ---------------------------------------------------------------------------------------------
+
+
+def test_a_former_built_in_encoder_is_told_of_once_for_each_new_one(root: Path, tmp_path: Path) -> None:
+    made = Collection.create(root, Encoder.load(write_encoder(tmp_path / "old.onnx", "massl-builtin-1")))
+    said = made.tell_of_builtin()
+    assert "massl-builtin-1, the built-in encoder of an earlier version" in said
+    command = shlex.split(said.partition("run: ")[2])
+    assert command == ["massl", "index", str(root), "--encoder", "builtin", "--rebuild"]
+    assert Collection.open(root).tell_of_builtin() == ""
+    made.catalog.set_meta({"builtin_told": "a" * 64})  # that of another version
+    assert made.tell_of_builtin() == said
+
+
+def test_a_former_built_in_encoder_is_known_by_its_content_too() -> None:
+    assert BUILTIN not in FORMER
+    for sha256 in FORMER:
+        assert made_by_former_builtin({"encoder_sha256": sha256, "encoder_name": "renamed"})
+    assert not made_by_former_builtin({"encoder_sha256": BUILTIN, "encoder_name": "massl-builtin-4"})
+
+
+@pytest.mark.parametrize("name", ["mine", None])
+def test_other_encoders_are_left_alone(root: Path, tmp_path: Path, encoder: Encoder, name: str | None) -> None:
+    own = Encoder.load(write_encoder(tmp_path / "own.onnx", name)) if name else encoder
+    assert Collection.create(root, own).tell_of_builtin() == ""
