@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -43,6 +43,7 @@ class Training:
         parameters, images: how many.
         seconds: that it took.
         figures: data set to share of right nearest neighbours, 0 to 1.
+        source: whose weights it is made of, with their licence where that is known.
     """
 
     architecture: str | None
@@ -51,6 +52,7 @@ class Training:
     images: int | None
     seconds: int | None
     figures: dict[str, float]
+    source: str | None
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,13 @@ def training(encoder: Encoder) -> Training:
         _whole(facts.get("training_images")),
         _whole(facts.get("training_seconds")),
         figures,
+        _source(facts),
     )
+
+
+def _source(facts: Mapping[str, str]) -> str | None:
+    licence = f" ({facts['licence']})" if "licence" in facts else ""
+    return facts["source"] + licence if "source" in facts else None
 
 
 def behind(

@@ -381,6 +381,8 @@ def _encoder(meta: dict[str, str], found: Health | None) -> dict[str, Any]:
     if training.architecture:
         millions = f", {training.parameters / 1e6:,.1f} million parameters" if training.parameters else ""
         facts.append(_fact("Network", training.architecture + millions))
+    if training.source:
+        facts.append(_fact("Made of", training.source, "Whose weights they were, and their licence"))
     images = f" on {training.images:,} images" if training.images else ""
     facts.append(
         _fact("Trained", f"{training.method}{images}" if training.method else images or "not said in its file")

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Hold encoders to raw pixels and colour histograms on labelled sets, by neighbours, a few examples and retrieval.
 
-    evaluate.py SETS OUT.json ENCODER.onnx...      SETS: a folder a set, with a subfolder a class in each
+    evaluate.py SETS OUT.json ENCODER.onnx[@PIXELS]...      SETS: a folder a set, with a subfolder a class in each
 
 Weighted k-NN top-1 and mean average precision leave-one-out, and nearest class means of five images a class, as
 `massl eval` measures them; of a larger set `MOST` images, the same for all. The baselines see the same decoded pictures
@@ -111,9 +111,11 @@ def table(figures: dict[str, dict[str, dict[str, float]]], kind: str) -> str:
 
 
 def main(sets: str, out: str, *encoder_files: str) -> None:
-    encoders = [Encoder.load(file) for file in encoder_files]
     judged: dict[str, Embeds] = {"16 x 16 pixels": Pixels(), "colours": Colours()}
-    judged |= {encoder.name: encoder for encoder in encoders}
+    for file in encoder_files:
+        path, _, pixels = file.partition("@")
+        encoder = Encoder.load(path, image_size=int(pixels) if pixels else None)
+        judged[f"{encoder.name}, {pixels} px" if pixels else encoder.name] = encoder
     kept = Path(out)
     figures = json.loads(kept.read_text("utf-8")) if kept.exists() else {}
     for folder in sorted(path for path in Path(sets).iterdir() if path.is_dir()):

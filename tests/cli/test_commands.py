@@ -19,7 +19,7 @@ import pytest
 
 from indexer import Collection, Encoder
 from tests.cli.conftest import failed
-from tests.indexer.tiny import write_encoder
+from tests.indexer.tiny import write_copy, write_encoder
 
 # A shell says 130 of both: interrupted in the exec of a string, Python ends itself by the signal in the end.
 INTERRUPTED = (130, -signal.SIGINT)
@@ -340,13 +340,9 @@ def test_encoders_that_do_not_fit_get_one_line(massl, photos: Path, tmp_path: Pa
 
 @pytest.mark.usefixtures("indexed")
 def test_another_encoder_exits_with_4_and_rebuilds_when_told(massl, photos: Path, tmp_path: Path) -> None:
-    import onnx
-
     from indexer.encoder import builtin_encoder
 
-    model = onnx.load(builtin_encoder())
-    next(prop for prop in model.metadata_props if prop.key == "massl.name").value = "other"
-    onnx.save(model, tmp_path / "other.onnx")
+    write_copy(builtin_encoder(), tmp_path / "other.onnx", name="other")
     line = failed(massl("index", photos, "--encoder", tmp_path / "other.onnx"), code=4)
     assert "--rebuild" in line
     rebuilt = massl("index", photos, "--encoder", tmp_path / "other.onnx", "--rebuild", "--json").json
@@ -409,8 +405,8 @@ def test_the_built_in_encoder_is_known_by_its_name(massl, photos: Path, tmp_path
     told = massl("info", "builtin", "--json").json
     assert (told["kind"], told["metadata"]["name"]) == ("encoder", told["name"])
     lines = massl("info", "builtin").output
-    assert f"encoder     {told['name']}\n" in lines
-    assert "trained     by MaSSL on 168,317 images in 1:25:02\n" in lines
+    assert f"encoder      {told['name']}\n" in lines
+    assert "made of      DINOv2 ViT-S/14 (facebookresearch/dinov2) (Apache-2.0)\n" in lines
     write_encoder(tmp_path / "other.onnx")
     massl("index", photos, "--encoder", tmp_path / "other.onnx")
     refused = massl("index", photos, "--encoder", "builtin")

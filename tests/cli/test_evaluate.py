@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from tests.cli.conftest import Ran, failed
+from tests.indexer.tiny import write_copy
 from tests.massl.evaluation_data import CLASSES, embeddings
 
 CONTRACT = {"schema", "task", "metrics", "images", "classes", "encoder"}
@@ -51,17 +52,13 @@ def test_a_table_is_measured_to_the_contract(massl, table: Path) -> None:
 
 
 def test_encoders_stand_side_by_side(massl, photos: Path, tmp_path: Path) -> None:
-    import onnx
-
     from indexer.encoder import builtin_encoder
 
-    model = onnx.load(builtin_encoder())
-    next(prop for prop in model.metadata_props if prop.key == "massl.name").value = "new | one"
     (tmp_path / "a run").mkdir()
-    onnx.save(model, tmp_path / "a run" / "encoder.onnx")
+    write_copy(builtin_encoder(), tmp_path / "a run" / "encoder.onnx", name="new | one")
     shown = massl("eval", "knn", photos, "--encoder", "builtin", "--encoder", tmp_path / "a run", "--markdown", "-k", 5)
     head, line, *rows = shown.output.splitlines()
-    assert head == r"| set | knn | massl-builtin-4 | new \| one |"
+    assert head == r"| set | knn | massl-builtin-5 | new \| one |"
     assert line == "| --- | --- | ---: | ---: |"
     first, second = re.findall(r"([\d.]+%)", rows[0])
     assert first == second
@@ -73,7 +70,7 @@ def test_encoders_stand_side_by_side(massl, photos: Path, tmp_path: Path) -> Non
     own = photos.parent / "here" / "own.toml"
     own.write_text(f'[eval]\nencoder = ["{tmp_path / "a run"}", "builtin"]\nk = [3]\n')
     told = eval_json(massl("eval", "knn", photos, "--json", MASSL_CONFIG=str(own)))
-    assert [result["encoder"]["name"] for result in told["results"]] == ["new | one", "massl-builtin-4"]
+    assert [result["encoder"]["name"] for result in told["results"]] == ["new | one", "massl-builtin-5"]
     assert told["metrics"]["k"] == 3
     own.write_text(f'[eval]\nencoder = "{tmp_path / "a run"}"\nk = 3\n')
     told = eval_json(massl("eval", "knn", photos, "--json", MASSL_CONFIG=str(own)))

@@ -286,7 +286,7 @@ def test_pictures_that_take_much_end_no_run_where_memory_is_short(photos: Path) 
     done = subprocess.run(
         [*MASSL, "index", str(photos), "--json"],
         capture_output=True,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (3000 << 20, 3000 << 20)),
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (2600 << 20, 2600 << 20)),
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         timeout=300,
     )

@@ -21,6 +21,7 @@ from indexer import query as queries
 from indexer.home import Home
 from indexer.labelling import Labelling
 from massl.errors import MasslError
+from tests.indexer.tiny import write_copy
 from tests.massl.conftest import full_disk
 
 
@@ -140,12 +141,7 @@ def test_a_second_indexer_leaves(collection: Collection) -> None:
 @pytest.fixture
 def other_encoder(encoder: Encoder, tmp_path: Path) -> Encoder:
     """The same network under another name, and so with another identity."""
-    import onnx
-
-    model = onnx.load(encoder.path)
-    next(prop for prop in model.metadata_props if prop.key == "massl.name").value = "other"
-    onnx.save(model, tmp_path / "other.onnx")
-    return Encoder.load(tmp_path / "other.onnx")
+    return Encoder.load(write_copy(encoder.path, tmp_path / "other.onnx", name="other"))
 
 
 def test_another_encoder_is_refused_with_the_way_out(collection: Collection, other_encoder: Encoder) -> None:

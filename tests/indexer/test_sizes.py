@@ -111,7 +111,7 @@ def test_a_size_that_is_not_told_is_the_collection_s_with_its_own_file_and_else_
     assert size(file, 8) == 8
     assert size(None, 16) == 16
     assert size(write_sizes_encoder(tmp_path / "other.onnx", SIZES, "other")) == 8
-    assert Collection.choose_encoder(tmp_path, None, 96).called == "builtin"
+    assert Collection.choose_encoder(tmp_path, None, 112).called == "builtin"
     for asked in (None, file):
         with pytest.raises(MasslError, match="takes pictures of 8, 12 or 16 pixels, not of 10"):
             size(asked, 10)

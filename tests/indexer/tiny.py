@@ -42,6 +42,15 @@ def write_encoder(path: Path, name: str = "tiny", dim: int = DIM) -> Path:
     return path
 
 
+def write_copy(source: Path, path: Path, **told: str) -> Path:
+    """A copy of an encoder file that says something else of itself, and so has another identity."""
+    model = onnx.load(source)
+    facts = {prop.key: prop.value for prop in model.metadata_props if prop.key != "massl.digest"}
+    helper.set_model_props(model, facts | {f"massl.{key}": value for key, value in told.items()})
+    onnx.save(model, path)
+    return path
+
+
 def write_sizes_encoder(path: Path, sizes: Sequence[int], name: str = "sized", dim: int = DIM) -> Path:
     """A convolution over patches of 4 x 4 pixels, with patch tokens, for pictures of any of these sizes."""
     weights = np.random.default_rng(0).normal(size=(dim, 3, 4, 4)).astype(np.float32)
