@@ -384,16 +384,17 @@ def _encoder(meta: dict[str, str], found: Health | None) -> dict[str, Any]:
     if training.source:
         facts.append(_fact("Made of", training.source, "Whose weights they were, and their licence"))
     images = f" on {training.images:,} images" if training.images else ""
-    facts.append(
-        _fact("Trained", f"{training.method}{images}" if training.method else images or "not said in its file")
-    )
+    if training.method or images or not training.source:
+        facts.append(
+            _fact("Trained", f"{training.method}{images}" if training.method else images or "not said in its file")
+        )
     facts.append(_fact("Vector", f"{meta['dim']} numbers a picture"))
     figures = [{"name": name, "value": f"{100 * share:.1f} %"} for name, share in sorted(training.figures.items())]
     return {
         "title": "Encoder",
         "facts": facts,
         "figures": figures,
-        "about": f"Right by the nearest labelled neighbours, on {len(figures)} sets it was not trained on",
+        "about": f"Right by the nearest labelled neighbours, on {len(figures)} public sets",
     }
 
 
