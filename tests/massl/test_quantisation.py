@@ -11,10 +11,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from onnx import numpy_helper
 from typer.testing import CliRunner
 
 from cli.commands import app
 from indexer import Encoder
+from indexer.encoder import builtin_encoder
 from massl import quantisation, weights
 from massl.deployed import Deployed
 from massl.errors import MasslError
@@ -115,6 +117,19 @@ def test_sums_of_two_products_of_bytes_fit_into_16_bits(seed: int, rows: int, ta
     seven = np.abs(matrix).max(0).clip(1e-12) / 64
     worst = np.square(np.rint(matrix / seven) * seven - matrix).sum(0)
     assert (np.square(values * scale - matrix).sum(0) <= worst * 1.001 + 1e-9).all()
+
+
+def test_the_built_in_encoder_gives_the_same_numbers_on_processors_of_every_kind() -> None:
+    matrices = [
+        numpy_helper.to_array(tensor).astype(np.int64)
+        for tensor in onnx.load(builtin_encoder()).graph.initializer
+        if tensor.name.endswith(".weight.transposed.int8")
+    ]
+    assert len(matrices) == 48
+    for matrix in matrices:
+        pairs = matrix.reshape(-1, 2, matrix.shape[1])
+        for sign in (1, -1):  # the largest sums are of neighbours with one sign, and nothing of the other's
+            assert 255 * (sign * pairs).clip(0).sum(1).max() < 2**15
 
 
 def test_eight_bits_take_images_and_the_command_has_the_demos(vit: Path, tmp_path: Path, pictures: Path) -> None:
