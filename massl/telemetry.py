@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 SWITCHES = {
     # ONNX Runtime writes a device id and a queue of events below HOME, and sends them. It reads this once, while it is
@@ -14,7 +15,15 @@ SWITCHES = {
     "WANDB_ERROR_REPORTING": "false",  # crash reports
 }
 
+# OpenVINO reports each import to its makers and keeps an id and a count below HOME, without asking and with no variable
+# against it. It does so by a package of its own, and does without where that can't be imported.
+BLOCKED = "openvino_telemetry"
+
 
 def switch_off() -> None:
-    """Sets each library's own variable, whatever it was before. Child processes inherit it."""
+    """Sets each library's own variable, whatever it was before, and keeps `BLOCKED` from being imported.
+
+    Child processes inherit the variables, and block the package as soon as they import anything of ours.
+    """
     os.environ.update(SWITCHES)
+    sys.modules[BLOCKED] = None  # type: ignore[assignment]  # as the import system has it for what is not there

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import json
 import os
 import re
@@ -13,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from massl.telemetry import SWITCHES
+from massl.telemetry import BLOCKED, SWITCHES
 
 ROOT = Path(__file__).parent.parent
-REPORTING = {"onnxruntime", "gradio", "gradio_client", "huggingface_hub", "mlflow", "wandb"}
+REPORTING = {"onnxruntime", "openvino", "gradio", "gradio_client", "huggingface_hub", "mlflow", "wandb"}
 ROOMS = ("massl", "indexer", "app", "cli")
 OTHERS = ("benchmarks", "recipes", "docs")
 
@@ -34,10 +35,30 @@ def test_no_command_and_no_screen_asks_for_an_outside_name_or_writes_into_home(
 
 @pytest.mark.parametrize("first", ["massl", "massl.images", "indexer", "indexer.encoder", "app.page", "cli.doctor"])
 def test_importing_any_room_switches_all_telemetry_off_whatever_the_environment_says(first: str) -> None:
-    code = f"import {first}, os, json; print(json.dumps(dict(os.environ)))"
+    code = (
+        f"import {first}, os, json, importlib.util; "
+        f"print(json.dumps([dict(os.environ), importlib.util.find_spec({BLOCKED!r})]))"
+    )
     environment = {**os.environ, **dict.fromkeys(SWITCHES, "0")}
     told = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=True).stdout
-    assert SWITCHES.items() <= json.loads(told).items()
+    variables, package = json.loads(told)
+    assert SWITCHES.items() <= variables.items()
+    assert package is None
+
+
+@pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="needs pip install 'massl[openvino]'")
+def test_openvino_does_not_report_its_import_or_count_it_in_home(namespace: list[str], tmp_path: Path) -> None:
+    code = (
+        "import indexer, openvino, sys, time; print(openvino.Core().available_devices); time.sleep(1); "
+        "print(sorted(name for name in sys.modules if name.startswith('openvino_telemetry.')))"
+    )
+    # Nothing else of the environment, as it keeps still where it finds the variables of a CI system.
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "HOME": str(tmp_path)}
+    done = subprocess.run(
+        [*namespace, sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "['CPU']\n[]\n"
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_no_module_imports_a_library_that_reports_home_before_the_switches_are_off() -> None:
