@@ -63,6 +63,7 @@ from indexer.map import CollectionMap
 from indexer.paths import below, from_bytes
 from indexer.query import Query, Ranking, Result
 from indexer.restoring import Restored
+from indexer.runtimes import Wanted
 from indexer.suspects import Suspect
 from indexer.thumbnails import SIDE, Thumbnails
 from indexer.trained import Trained
@@ -75,11 +76,12 @@ from massl.writing import remove_forgotten
 class Collection:
     """Opened by `Collection.open`, or by `Collection.create` if it need not be there yet. Safe to share by threads."""
 
-    def __init__(self, home: Home, engines: Ladder = LADDER) -> None:
+    def __init__(self, home: Home, engines: Ladder = LADDER, runtime: Wanted = "auto") -> None:
         self.root = home.root
         self.folder = home.folder
         self.catalog = home.catalog
         self._home = home
+        self._runtime = runtime
         self._index = CollectionIndex(self.catalog, self.folder, engines)
         self.map = CollectionMap(self.catalog, self.folder)
         self.updating = False  # whether this process is bringing it up to date
@@ -91,13 +93,20 @@ class Collection:
     # Opening ------------------------------------------------------------------------------------------------------
 
     @classmethod
-    def open(cls, root: Path | str, index_dir: Path | str | None = None, *, engines: Ladder = LADDER) -> Collection:
-        """Opens the collection of a folder, to be searched by these engines.
+    def open(
+        cls,
+        root: Path | str,
+        index_dir: Path | str | None = None,
+        *,
+        engines: Ladder = LADDER,
+        runtime: Wanted = "auto",
+    ) -> Collection:
+        """Opens the collection of a folder, to be searched by these engines; `runtime` is as for `create`.
 
         Raises:
             MasslError: the folder is missing, was never indexed, or its catalog can't be read.
         """
-        return cls(Home.open(root, index_dir), engines)
+        return cls(Home.open(root, index_dir), engines, runtime)
 
     @classmethod
     def create(
@@ -109,6 +118,7 @@ class Collection:
         *,
         engines: Ladder = LADDER,
         include: Sequence[str] = (),
+        runtime: Wanted = "auto",
     ) -> Collection:
         """Opens the collection of a folder, or makes an empty one for this encoder (the built-in one if left out).
 
@@ -120,12 +130,13 @@ class Collection:
             rebuild: forget every embedding of a collection that is there, and take this encoder. Update it next.
             engines: what it is searched with, by size.
             include: what would be left out and may be all that there is; see `update`, which remembers it.
+            runtime: what embeds many pictures; see `Encoder.for_many`.
 
         Raises:
             EncoderMismatch: there is a collection already, made with another encoder, or at another size.
             MasslError: no folder, or nothing can be written.
         """
-        return cls(Home.create(root, encoder, index_dir, rebuild, include), engines)
+        return cls(Home.create(root, encoder, index_dir, rebuild, include), engines, runtime)
 
     @staticmethod
     def choose_encoder(
@@ -216,7 +227,7 @@ class Collection:
             result = indexing.update(
                 self.root,
                 self.catalog,
-                lambda: self.encoder,
+                lambda count: self.encoder.for_many(count, self._runtime),
                 report,
                 self.exclude,
                 self.max_pixels,

@@ -1,4 +1,6 @@
-"""An encoder: one self-describing ONNX file, run by ONNX Runtime. Whatever fits the contract works, ours or not.
+"""An encoder: one self-describing ONNX file, run by ONNX Runtime, or OpenVINO for many pictures (`indexer.runtimes`).
+
+Whatever fits the contract works, ours or not.
 
 The contract (`docs/encoder.md`): input `pixels`, uint8 `[N, S, S, 3]`, RGB; output `embedding`, float32 `[N, D]`, rows
 of unit length; optionally a second output `patches`, float32 `[N, h, w, D]`; everything in one file.
@@ -10,17 +12,22 @@ import base64
 import functools
 import hashlib
 import importlib.resources
+import logging
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import onnxruntime
+import psutil
 from numpy.typing import NDArray
 from PIL import Image
 
+from indexer import runtimes
+from indexer.openvino_runtime import OpenVino
+from indexer.runtimes import Choice, Runtime, Wanted
 from massl.errors import MasslError
 from massl.formats import SUFFIXES
 from massl.images import fit
@@ -38,6 +45,10 @@ _NO_MEMORY = ("Failed to allocate memory", "Available memory of", "bad_alloc", "
 
 # Whoever builds in another adds this one to `indexer.earlier`.
 BUILTIN = "4b293f8f53c318917658f3e0ce366e863b54936183b6b531bd78feaa7ac2ea99"  # SHA-256 of the encoder of this version
+
+ALIKE = 0.98  # cosine that both runtimes' embeddings of a picture must have at least
+
+_LOG = logging.getLogger(__name__)
 
 # Collections' copies of encoders: the name tells the content.
 _NAMED_BY_CONTENT = re.compile(r"encoder-([0-9a-f]{16})\.onnx")
@@ -105,6 +116,9 @@ class Encoder:
         image_sizes: all that S can be, the file's usual one first.
         resize: pixels of the shorter side before the S x S centre is cut out.
         metadata: every `massl.*` property of the file, without that prefix.
+        session: ONNX Runtime's.
+        threads: for one batch; one a core if None.
+        compiled: OpenVINO's network, which then embeds in place of the session; see `for_many`.
     """
 
     path: Path
@@ -116,6 +130,8 @@ class Encoder:
     resize: int
     metadata: Mapping[str, str]
     session: Any
+    threads: int | None = None
+    compiled: OpenVino | None = None
 
     @classmethod
     def load(
@@ -187,6 +203,7 @@ class Encoder:
             max(resize, image_size),
             metadata,
             session,
+            threads,
         )
         grey = np.full((2, image_size, image_size, 3), 128, np.uint8)
         try:
@@ -246,13 +263,93 @@ class Encoder:
         """Where it runs, as `cpu` or `cuda`."""
         return str(self.session.get_providers()[0]).removesuffix("ExecutionProvider").lower()
 
+    @property
+    def runtime(self) -> Runtime:
+        """What computes its embeddings."""
+        return "openvino" if self.compiled else "onnxruntime"
+
+    def choice(self, wanted: Wanted = "auto") -> Choice:
+        """What embeds many pictures with it on this machine, and why.
+
+        Raises:
+            EncoderDamaged: its file is no longer what was loaded.
+        """
+        return self._choice(self._data(), wanted)
+
+    def for_many(self, count: int, wanted: Wanted = "auto") -> Encoder:
+        """The same encoder, run by what embeds so many pictures fastest.
+
+        Where OpenVINO can't run the file, a line says so and ONNX Runtime does.
+
+        Args:
+            count: how many pictures are to be embedded.
+            wanted: which runtime; `auto` takes OpenVINO where it is installed and pays (`indexer.runtimes`).
+        """
+        if self.compiled or wanted == "onnxruntime" or (wanted == "auto" and count < runtimes.many()):
+            return self
+        try:
+            data = self._data()
+            choice = self._choice(data, wanted)
+            if choice.runtime == "openvino":
+                return self._compile(data, choice)
+            why = choice.why if choice.amiss else ""
+        except Exception as error:  # OpenVINO's have no common class
+            why = "it may take too much memory" if _out_of_memory(error) else _said_by_openvino(error)
+        if why:
+            _LOG.warning("OpenVINO can't run the encoder %s, so ONNX Runtime does: %s", self.name, why)
+        return self
+
+    def _choice(self, data: bytes, wanted: Wanted) -> Choice:
+        if self.device != "cpu":
+            return Choice("onnxruntime", f"it runs on {self.device}", amiss=wanted == "openvino")
+        return runtimes.choose(data, wanted)
+
+    def _data(self) -> bytes:
+        """The file's content.
+
+        Raises:
+            EncoderDamaged: it is no longer what was loaded.
+        """
+        try:
+            data = self.path.read_bytes()
+        except OSError as error:
+            raise EncoderDamaged(f"{self.path} can't be read any more: {error.strerror}; {_AGAIN}") from None
+        _check_whole(self.path, data, hashlib.sha256(data).hexdigest(), self.sha256)
+        return data
+
+    def _compile(self, data: bytes, choice: Choice) -> Encoder:
+        """The same encoder on OpenVINO, once its embeddings are seen to be the same.
+
+        Raises:
+            MemoryError: there may not be enough.
+            Exception: OpenVINO can't run it, or embeds otherwise.
+        """
+        free = available_memory()
+        # A small file may make large tensors as it is loaded. Those of ONNX Runtime are part of this process's memory,
+        # and OpenVINO makes them anew before it can be asked how large they are.
+        if free < psutil.Process().memory_info().rss:
+            raise MemoryError
+        made = OpenVino(data, self.image_size, choice.precision, self.threads, free * 3 // 4)
+        pixels = self._blotches()
+        cosines = (made.embed(pixels) * self.embed(pixels)).sum(1)
+        if not cosines.min() >= ALIKE:  # also where it is not a number
+            raise ValueError(f"its embeddings have a cosine of {cosines.min():.3f} with those of ONNX Runtime")
+        return replace(self, compiled=made)
+
+    def _blotches(self) -> NDArray[np.uint8]:
+        """Pictures of nothing, with about as much detail as real ones: uint8 `[4, S, S, 3]`."""
+        size = (self.image_size, self.image_size)
+        blotches = np.random.default_rng(0).integers(0, 256, (4, 14, 14, 3), np.uint8)
+        return np.stack([np.asarray(Image.fromarray(each).resize(size, Image.Resampling.BICUBIC)) for each in blotches])
+
     def prepare(self, picture: Image.Image) -> NDArray[np.uint8]:
         """An RGB picture of any size to what the encoder takes: uint8 `[S, S, 3]`."""
         return np.asarray(fit(picture, self.image_size, self.resize))
 
     def embed(self, pixels: NDArray[np.uint8] | Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
         """Embeds prepared pictures: uint8 `[N, S, S, 3]` to float32 `[N, D]`, rows of unit length."""
-        return self._run("embedding", np.asarray(pixels))
+        pixels = np.asarray(pixels)
+        return self.compiled.embed(pixels) if self.compiled else self._run("embedding", pixels)
 
     def embed_patches(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """The patch tokens of prepared pictures: uint8 `[N, S, S, 3]` to float32 `[N, h, w, D]`."""
@@ -310,6 +407,11 @@ def _reads_other_files(model: bytes) -> bool:
 
 def _out_of_memory(error: Exception) -> bool:
     return isinstance(error, MemoryError) or any(words in str(error) for words in _NO_MEMORY)
+
+
+def _said_by_openvino(error: Exception) -> str:
+    """What went wrong, without the places in its sources that OpenVINO names first."""
+    return " ".join(re.sub(r".*\.(cpp|hpp):\d+:", "", str(error), flags=re.DOTALL).split())[:160]
 
 
 def _too_large(path: Path) -> MasslError:

@@ -23,6 +23,7 @@ from indexer.changes import Changes, Row, Todo, compare
 from indexer.checksums import EMBEDDING
 from indexer.encoder import Embeds, Encoder
 from indexer.paths import from_bytes
+from indexer.runtimes import Runtime
 from massl import raw
 from massl.images import MAX_PIXELS, READER, ImageError, TooLarge, decode, read_bytes, within_memory
 from massl.scan import Contents, ImageFile, LeftOut, Skipped, walk
@@ -65,6 +66,7 @@ class IndexReport:
     left_out: Counter[str] = field(default_factory=Counter)
     kept_folders: tuple[str, ...] = ()  # made by a system, and looked into all the same: they hold labelled images
     seconds: float = 0.0
+    runtime: Runtime | None = None  # what computed the embeddings; None where there was nothing to embed
 
     @property
     def images_per_second(self) -> float:
@@ -88,7 +90,7 @@ class Loaded:
 def update(
     root: Path,
     catalog: Catalog,
-    encoder: Callable[[], Encoder],
+    encoder: Callable[[int], Encoder],
     report: Callable[[Progress], None],
     exclude: Sequence[str] = (),
     max_pixels: int = MAX_PIXELS,
@@ -104,7 +106,7 @@ def update(
     Args:
         root: the folder.
         catalog: what is known of it.
-        encoder: gives the encoder; asked only where there is something to embed.
+        encoder: gives the encoder for so many pictures; asked only where there is something to embed.
         report: told of every batch.
         exclude: patterns of what to leave out; see `massl.scan.walk`.
         max_pixels: larger images are skipped.
@@ -260,7 +262,7 @@ def _apply(catalog: Catalog, changes: Changes, passed_over: Sequence[Skipped]) -
 def _embed(
     root: Path,
     catalog: Catalog,
-    encoder: Callable[[], Encoder],
+    encoder: Callable[[int], Encoder],
     report: Callable[[Progress], None],
     todo: Sequence[Todo],
     max_pixels: int,
@@ -269,7 +271,8 @@ def _embed(
     if not todo:
         return
     report(Progress(0, len(todo), todo[0].file.path))
-    own = encoder()
+    own = encoder(len(todo))
+    result.runtime = own.runtime
     remaining = iter(todo)
     done = 0
     query = "SELECT 1 FROM images WHERE hash = ? AND embedding IS NOT NULL LIMIT 1"

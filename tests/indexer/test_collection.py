@@ -391,7 +391,7 @@ def test_a_killed_run_leaves_no_cache_that_looks_current(collection: Collection)
     query = [Query.of_file(sorted(collection.root.glob("flag/*"))[0])]
     collection.search(query, 1)
     shutil.copy(sorted(collection.root.glob("flag/*"))[0], collection.root / "new.jpg")
-    indexing.update(collection.root, collection.catalog, lambda: collection.encoder, lambda progress: None)
+    indexing.update(collection.root, collection.catalog, lambda count: collection.encoder, lambda progress: None)
     assert "new.jpg" in {result.path for result in Collection.open(collection.root).search(query, 2)}
 
 

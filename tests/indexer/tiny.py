@@ -80,6 +80,52 @@ def write_sizes_encoder(path: Path, sizes: Sequence[int], name: str = "sized", d
     return path
 
 
+def write_quantised_encoder(path: Path) -> Path:
+    """Two layers in 8 bits as static quantisation has them: the ranges of activations are in the file."""
+    chance = np.random.default_rng(0)
+    constants = {
+        "shape": np.array([-1, SIDE * SIDE * 3], np.int64),
+        "middle": np.float32(100),
+        "zero": np.uint8(100),
+        "none": np.uint8(0),
+        "in": np.float32(1),
+        "between": np.float32(12),
+    }
+    nodes = [
+        helper.make_node("Cast", ["pixels"], ["floats"], to=TensorProto.FLOAT),
+        helper.make_node("Reshape", ["floats", "shape"], ["flat"]),
+        helper.make_node("Sub", ["flat", "middle"], ["input"]),
+    ]
+    for layer, (wide, narrow) in {"1": (SIDE * SIDE * 3, 64), "2": (64, DIM)}.items():
+        weights = chance.normal(size=(wide, narrow)) / wide**0.5
+        scales = np.abs(weights).max(0) / 127
+        constants |= {
+            f"weights{layer}": np.rint(weights / scales).astype(np.int8),
+            f"scales{layer}": scales.astype(np.float32),
+            f"zeros{layer}": np.zeros(narrow, np.int8),
+        }
+        stored = [f"weights{layer}", f"scales{layer}", f"zeros{layer}"]
+        source, scale, zero = ("input", "in", "zero") if layer == "1" else ("kept", "between", "none")
+        nodes += [
+            helper.make_node("QuantizeLinear", [source, scale, zero], [f"quantised{layer}"]),
+            helper.make_node("DequantizeLinear", [f"quantised{layer}", scale, zero], [f"read{layer}"]),
+            helper.make_node("DequantizeLinear", stored, [f"factors{layer}"], axis=1),
+            helper.make_node("MatMul", [f"read{layer}", f"factors{layer}"], [f"product{layer}"]),
+        ]
+        if layer == "1":
+            nodes.append(helper.make_node("Relu", ["product1"], ["kept"]))
+    nodes.append(helper.make_node("LpNormalization", ["product2"], ["embedding"], axis=1, p=2))
+    graph = helper.make_graph(
+        nodes,
+        "quantised",
+        [helper.make_tensor_value_info("pixels", TensorProto.UINT8, ["N", SIDE, SIDE, 3])],
+        [helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["N", DIM])],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    return path
+
+
 def picture(number: int, kind: str = "BMP") -> bytes:
     """The file of a picture unlike those of other numbers. Of BMPs all have the same size in bytes."""
     pixels = np.random.default_rng(number).integers(0, 256, (SIDE, SIDE, 3), np.uint8)
