@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.options import Quiet, Verbose
+from cli.options import Quiet, Runtime, RuntimeOption, Verbose
 from cli.serve import Auth, Host, Port
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ def command(
         Path | None,
         typer.Option("--dir", help="Keep the demo's pictures and index in this new folder."),
     ] = None,
+    runtime: RuntimeOption = Runtime.auto,
     host: Host = "127.0.0.1",
     port: Port = 7860,
     auth: Auth = None,
@@ -52,7 +53,7 @@ def command(
         port = free_port(host, port)
     end_cleanly()
     with _pictures(folder) as root:
-        collection = Collection.create(root)
+        collection = Collection.create(root, runtime=runtime.value)
         report = cli.index.update(collection, quiet)
         say(cli.index.summary(report), quiet)
 

@@ -7,30 +7,35 @@ import os
 import platform
 from typing import Any
 
-from cli.options import Json, Quiet, Verbose
+from cli.options import Json, Quiet, Runtime, RuntimeOption, Verbose
+from massl.errors import MasslError
 from massl.machine import cores
 
 _PACKAGES = (
-    "massl", "numpy", "pillow", "pi-heif", "faiss-cpu", "faiss-gpu", "onnxruntime", "onnxruntime-gpu", "gradio",
-    "scikit-learn", "torch", "torchvision", "timm", "onnx",
+    "massl", "numpy", "pillow", "pi-heif", "faiss-cpu", "faiss-gpu", "onnxruntime", "onnxruntime-gpu", "openvino",
+    "gradio", "scikit-learn", "torch", "torchvision", "timm", "onnx",
 )  # fmt: skip
 # Both halves of a pair write the same import folder: the last one installed wins, without a word from pip.
 _EXCLUSIVE = (("faiss-cpu", "faiss-gpu"), ("onnxruntime", "onnxruntime-gpu"))
 
 
-def command(as_json: Json = False, quiet: Quiet = False, verbose: Verbose = False) -> None:
+def command(
+    runtime: RuntimeOption = Runtime.auto, as_json: Json = False, quiet: Quiet = False, verbose: Verbose = False
+) -> None:
     """Say what this machine can do: devices, providers, versions, and what is wrong with the installation.
 
     Examples: massl doctor · massl doctor --json
     """
     from cli.terminal import print_json, print_line
 
-    found = _examine()
+    found = _examine(runtime)
     if as_json:
         print_json(found)
         return
     for key in ("python", "system", "cores", "onnxruntime_providers", "faiss_gpus", "torch_devices"):
         print_line(f"{key.replace('_', ' ')}: {found[key]}")
+    if found["builtin"]:
+        print_line(f"built-in encoder: {_described(found['builtin'])}")
     for name, version in found["packages"].items():
         print_line(f"  {name} {version or 'not installed'}")
     for problem in found["problems"]:
@@ -38,9 +43,19 @@ def command(as_json: Json = False, quiet: Quiet = False, verbose: Verbose = Fals
     print_line("no problems found" if not found["problems"] else f"{len(found['problems'])} problem(s)")
 
 
-def _examine() -> dict[str, Any]:
+def _described(builtin: dict[str, Any]) -> str:
+    if builtin["runtime"] == "onnxruntime":
+        return f"by ONNX Runtime, as {builtin['why']}"
+    few = f"; fewer than {builtin['from']:,} pictures by ONNX Runtime" if builtin["from"] else ""
+    return f"by OpenVINO in {builtin['precision']}, as {builtin['why']}{few}"
+
+
+def _examine(runtime: Runtime) -> dict[str, Any]:
     import faiss
     import onnxruntime
+
+    from indexer.encoder import Encoder
+    from indexer.runtimes import many
 
     packages = {name: _version(name) for name in _PACKAGES}
     problems = [
@@ -54,6 +69,20 @@ def _examine() -> dict[str, Any]:
         import torch
 
         devices += [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
+    builtin = None
+    try:
+        choice = Encoder.load().choice(runtime.value)
+    except MasslError as error:
+        problems.append(str(error))
+    else:
+        by_openvino = choice.runtime == "openvino"
+        builtin = {
+            "runtime": choice.runtime,
+            "why": choice.why,
+            "precision": choice.precision if by_openvino else None,
+            "from": many() if by_openvino and runtime is Runtime.auto else 0,
+        }
+        problems += [choice.why] if choice.amiss else []
     return {
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
@@ -61,6 +90,7 @@ def _examine() -> dict[str, Any]:
         "onnxruntime_providers": onnxruntime.get_available_providers(),
         "faiss_gpus": faiss.get_num_gpus() if hasattr(faiss, "get_num_gpus") else 0,
         "torch_devices": devices if packages["torch"] else [],
+        "builtin": builtin,
         "packages": packages,
         "problems": problems,
     }

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli.configuration import Harmless
-from cli.options import Json, Quiet, Verbose
+from cli.options import Json, Quiet, Runtime, RuntimeOption, Verbose
 
 if TYPE_CHECKING:
     from cli.judges import Judge
@@ -108,6 +108,7 @@ def command(
         int, typer.Option("--min-images", min=1, help="Leave out classes of fewer images than this."), Harmless()
     ] = 1,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of splits, draws and edits."), Harmless()] = 0,
+    runtime: RuntimeOption = Runtime.auto,
     as_json: Json = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the table as Markdown."), Harmless()] = False,
     report: Annotated[
@@ -152,7 +153,7 @@ def command(
     )
     if report:
         check_output(report)
-    with load_judges([str(path) for path in encoder or []], data or []) as judges:
+    with load_judges([str(path) for path in encoder or []], data or [], runtime.value) as judges:
         results: list[Result] = []
         if train and test:
             from indexer.labelled import read_halves
@@ -238,12 +239,12 @@ def _copies(path: Path, judge: Judge, edited: int, seed: int, quiet: bool) -> Re
     from massl.evaluation.knn import nearest
     from massl.evaluation.measure import Measured, describe_copies
 
-    encoder = judge.encoder("copies are made from pictures")
     files = read_labelled(path) if path.suffix.lower() == ".csv" else read_images(path)
     references, rows, skipped = judge.embed_paths(files.root, files.paths, quiet)
     if len(rows) < 2:
         raise MasslError(f"{path} holds a single image; among others is where a copy has to be found")
     chosen = np.sort(np.random.default_rng(seed).permutation(len(rows))[:edited])
+    encoder = judge.encoder(len(chosen) * len(EDITS), "copies are made from pictures")
     with ProgressLine(f"Editing for {judge.name}", "images", quiet) as line:
         edits = [lambda picture, row, name=name: edit(picture, name, seed, row) for name in EDITS]
         paths = [files.paths[rows[row]] for row in chosen]

@@ -11,7 +11,7 @@ import typer
 
 from cli.configuration import Harmless
 from cli.interrupts import interrupt
-from cli.options import EncoderFile, Images, IndexDir, Json, Quiet, Verbose
+from cli.options import EncoderFile, Images, IndexDir, Json, Quiet, Runtime, RuntimeOption, Verbose
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -79,6 +79,7 @@ def command(
     include: Include = None,
     max_megapixels: MaxMegapixels = None,
     skipped: SkippedFile = None,
+    runtime: RuntimeOption = Runtime.auto,
     watch: Annotated[
         bool, typer.Option("--watch", help="Keep the index current until Ctrl-C; with --json one object a change.")
     ] = False,
@@ -101,7 +102,7 @@ def command(
     given = Collection.choose_encoder(images, encoder, image_size, index_dir)
     if given:
         _compare(images, index_dir, given, quiet)
-    collection = Collection.create(images, given, index_dir, rebuild, include=include or ())
+    collection = Collection.create(images, given, index_dir, rebuild, include=include or (), runtime=runtime.value)
     max_pixels = None if max_megapixels is None else round(max_megapixels * 1e6)
 
     def tell(report: IndexReport) -> None:
@@ -240,6 +241,7 @@ def describe(collection: Collection, report: IndexReport) -> dict[str, Any]:
         "skipped": [{"path": item.path, "reason": item.reason} for item in report.skipped],
         "left_out": dict(report.left_out),
         "encoder": collection.encoder_facts(),
+        "runtime": report.runtime,
         "search": asdict(measured) if (measured := collection.measured()) else None,
         "seconds": round(report.seconds, 3),
         "images_per_second": round(report.images_per_second, 1),

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from cli.terminal import ProgressLine
 from indexer.encoder import Encoder
 from indexer.labelled import Embedded, LabelledFiles, Table, embed, embed_paths, read_table
+from indexer.runtimes import Wanted
 from massl.errors import MasslError
 from massl.images import ImageError, open_image, within_memory
 from massl.run import is_run
@@ -28,34 +29,35 @@ BUILTIN = "builtin"
 
 @dataclass(frozen=True)
 class Judge:
-    """An encoder or a table under the name that it is shown by."""
+    """An encoder or a table under the name that it is shown by; `runtime` is what embeds many pictures."""
 
     name: str
     source: Encoder | Table
+    runtime: Wanted = "auto"
 
     @property
     def described(self) -> dict[str, Any]:
         """For the JSON."""
         return {"name": self.name, "sha256": self.source.sha256, "dim": self.source.dim}
 
-    def encoder(self, why: str) -> Encoder:
-        """The encoder; a `MasslError` where it is a table."""
+    def encoder(self, count: int, why: str) -> Encoder:
+        """The encoder, to embed so many pictures; a `MasslError` where it is a table."""
         if isinstance(self.source, Table):
             raise MasslError(f"{self.name} is a table of embeddings, and {why}; give an encoder")
-        return self.source
+        return self.source.for_many(count, self.runtime)
 
     def embed(self, files: LabelledFiles, quiet: bool) -> Embedded:
         """Labelled images to embeddings."""
         if isinstance(self.source, Table):
             return self.source.find(files)
         with ProgressLine(f"Embedding {files.name} with {self.name}", "images", quiet) as line:
-            return embed(files, self.source, line.update)
+            return embed(files, self.source.for_many(len(files.paths), self.runtime), line.update)
 
     def embed_paths(
         self, root: Path, paths: Sequence[str], quiet: bool
     ) -> tuple[NDArray[np.float32], list[int], tuple[Skipped, ...]]:
         """Images without labels to embeddings: see `indexer.labelled.embed_paths`."""
-        encoder = self.encoder("this needs the pictures")
+        encoder = self.encoder(len(paths), "this needs the pictures")
         with ProgressLine(f"Embedding with {self.name}", "images", quiet) as line:
             return embed_paths(root, paths, encoder, line.update)
 
@@ -67,7 +69,7 @@ class Judge:
         Raises:
             MasslError: an image is missing or can't be read.
         """
-        encoder = self.encoder("the queries are parts of pictures")
+        encoder = self.encoder(len(truth.queries), "the queries are parts of pictures")
         where = folder / "jpg" if (folder / "jpg").is_dir() else folder
         images, _, skipped = self.embed_paths(where, [f"{name}.jpg" for name in truth.images], quiet)
         if skipped:
@@ -92,8 +94,10 @@ def _within(box: tuple[float, float, float, float], size: tuple[int, int]) -> tu
 
 
 @contextmanager
-def load_judges(named: Sequence[str], data: Sequence[Path]) -> Iterator[list[Judge]]:
+def load_judges(named: Sequence[str], data: Sequence[Path], runtime: Wanted = "auto") -> Iterator[list[Judge]]:
     """What `named` names, in that order, or the built-in encoder; nothing where all of `data` are tables themselves.
+
+    Encoders embed many pictures by `runtime`.
 
     A run without an `encoder.onnx` (one that is still going, or was stopped) is exported from its newest checkpoint
     to a temporary file, for as long as the context lasts.
@@ -108,8 +112,8 @@ def load_judges(named: Sequence[str], data: Sequence[Path]) -> Iterator[list[Jud
         judges = [_load(name, Path(scratch) / f"{place}.onnx") for place, name in enumerate(named or [BUILTIN])]
         names = [judge.name for judge in judges]
         yield [
-            judge if names.count(judge.name) == 1 else replace(judge, name=f"{judge.name} ({given})")
-            for judge, given in zip(judges, named or [BUILTIN], strict=True)
+            replace(judge, runtime=runtime, name=name if names.count(name) == 1 else f"{name} ({given})")
+            for judge, name, given in zip(judges, names, named or [BUILTIN], strict=True)
         ]
 
 

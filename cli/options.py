@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -106,6 +108,32 @@ EncoderFile = Annotated[
         envvar="MASSL_ENCODER",
         callback=_file,
         help="An encoder.onnx, a run that wrote one, or `builtin`, which a new index takes if left out.",
+    ),
+]
+
+
+class Runtime(StrEnum):
+    """What embeds many pictures, see `indexer.runtimes`."""
+
+    auto = "auto"
+    onnxruntime = "onnxruntime"
+    openvino = "openvino"
+
+
+def _installed(runtime: Runtime) -> Runtime:
+    if runtime is Runtime.openvino and importlib.util.find_spec("openvino") is None:
+        raise typer.BadParameter("OpenVINO is not installed; run: pip install 'massl[openvino]'")
+    return runtime
+
+
+RuntimeOption = Annotated[
+    Runtime,
+    typer.Option(
+        "--runtime",
+        envvar="MASSL_RUNTIME",
+        callback=_installed,
+        help="What embeds many pictures on a CPU: auto takes OpenVINO where it is installed and pays, as massl doctor "
+        "says.",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead."), Harmless()]

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import typer
 
 from cli.interrupts import interrupt
-from cli.options import EncoderFile, Images, IndexDir, Quiet, Verbose
+from cli.options import EncoderFile, Images, IndexDir, Quiet, Runtime, RuntimeOption, Verbose
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,6 +37,7 @@ def command(
     images: Images,
     encoder: EncoderFile = None,
     index_dir: IndexDir = None,
+    runtime: RuntimeOption = Runtime.auto,
     host: Host = "127.0.0.1",
     port: Port = 7860,
     auth: Auth = None,
@@ -55,7 +56,8 @@ def command(
     login = check_address(host, auth)
     port = free_port(host, port)  # before anything that takes time
     end_cleanly()
-    collection = Collection.create(images, Collection.choose_encoder(images, encoder, None, index_dir), index_dir)
+    chosen = Collection.choose_encoder(images, encoder, None, index_dir)
+    collection = Collection.create(images, chosen, index_dir, runtime=runtime.value)
     updating = BackgroundUpdate(collection, _teller(quiet))
     say("The index is brought up to date meanwhile; the page shows how far it is.", quiet)
     open_page(collection, host, port, login, updating)

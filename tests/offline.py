@@ -9,6 +9,7 @@ said).
 from __future__ import annotations
 
 import fcntl
+import importlib.util
 import ipaddress
 import json
 import os
@@ -130,6 +131,8 @@ def _all_commands(session: Session, photos: Path) -> None:
     first = sorted(photos.glob("*/*.jpg"))[0]
     session.massl("--help")
     session.massl("index", photos)
+    if importlib.util.find_spec("openvino"):
+        session.massl("index", photos, "--index-dir", session.here / "by-openvino", "--runtime", "openvino")
     session.massl("search", photos, first)
     session.massl("dupes", photos)
     for kind in KINDS[:2]:

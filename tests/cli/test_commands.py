@@ -88,7 +88,7 @@ def test_the_whole_path_through_json(massl, photos: Path) -> None:
     index = massl("index", photos, "--json").json
     assert set(index) == {
         "schema", "indexed", "added", "changed", "moved", "removed", "unchanged", "skipped", "left_out", "encoder",
-        "search", "seconds", "images_per_second",
+        "runtime", "search", "seconds", "images_per_second",
     }  # fmt: skip
     assert set(index["encoder"]) == {"name", "sha256", "dim", "image_size"}
     assert (index["schema"], index["indexed"], index["added"], index["unchanged"]) == (1, 24, 24, 0)
@@ -530,6 +530,29 @@ def test_doctor_finds_this_installation_sound(massl) -> None:
     told = massl("doctor", "--json").json
     assert told["problems"] == []
     assert told["packages"]["onnxruntime"]
+
+
+def test_doctor_says_what_runs_the_built_in_encoder_and_why(massl) -> None:
+    told = massl("doctor", "--runtime", "onnxruntime", "--json").json
+    assert told["builtin"] == {"runtime": "onnxruntime", "why": "it was asked for", "precision": None, "from": 0}
+    said = massl("doctor", MASSL_RUNTIME="onnxruntime").output
+    assert "\nbuilt-in encoder: by ONNX Runtime, as it was asked for\n" in said
+    if not told["packages"]["openvino"]:
+        assert massl("doctor", "--json").json["builtin"]["why"] == "OpenVINO is not installed"
+        return
+    told = massl("doctor", "--runtime", "openvino", "--json").json
+    assert (told["builtin"]["runtime"], told["builtin"]["from"], told["problems"]) == ("openvino", 0, [])
+    assert told["builtin"]["precision"] in ("f32", "bf16")
+
+
+def test_doctor_finds_an_openvino_that_cannot_be_loaded(massl, tmp_path: Path) -> None:
+    (tmp_path / "openvino").mkdir()
+    (tmp_path / "openvino" / "__init__.py").write_text("raise ImportError('libsomething.so is missing')")
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    told = massl("doctor", "--json", PYTHONPATH=path).json
+    why = "OpenVINO can't be loaded (libsomething.so is missing)"
+    assert why in told["problems"]
+    assert (told["builtin"]["runtime"], told["builtin"]["why"]) == ("onnxruntime", why)
 
 
 @pytest.mark.parametrize("command", ["index", "search", "label", "classify", "info"])

@@ -67,6 +67,7 @@ REFUSED = {
     "index": {
         "encoder": "'x'", "index-dir": "'x'", "skipped": "'x'", "rebuild": "true", "max-megapixels": "9",
         "image-size": "224", "watch": "true", "quiet": "true",
+        "runtime": "'onnxruntime'",
     },
     "dupes": {"plan": "'x'", "index-dir": "'x'", "keep": "true", "forget": "true"},
     "label.export": {"out": "'x'", "index-dir": "'x'", "format": "'onnx'"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib.util
 import json
 import os
 import resource
@@ -19,7 +20,7 @@ from PIL import Image
 
 from indexer import Collection, Encoder
 from indexer.home import Home
-from tests.cli.conftest import failed
+from tests.cli.conftest import Ran, failed
 from tests.indexer.tiny import picture, write_encoder
 from tests.massl.test_decode_cost import tiled
 
@@ -75,6 +76,24 @@ def test_patterns_and_limits_are_flags_variables_and_remembered(massl, folder: P
     assert index(MASSL_MAX_MEGAPIXELS="1") == (41, 0)
     for wrong in ("-1", "inf", "nan"):
         assert massl("index", folder, "--max-megapixels", wrong).code == 2
+
+
+def test_the_runtime_is_a_flag_or_a_variable_and_told(massl, folder: Path, encoder_file: Path) -> None:
+    index = ("index", folder, "--encoder", encoder_file, "--json")
+    line = failed_usage(massl(*index, "--runtime", "tensorrt"))
+    assert "'auto', 'onnxruntime', 'openvino'" in line
+    assert massl(*index, "--runtime", "onnxruntime").json["runtime"] == "onnxruntime"
+    assert massl(*index).json["runtime"] is None  # nothing was left to embed
+    asked_for = massl(*index, "--rebuild", MASSL_RUNTIME="openvino")
+    if importlib.util.find_spec("openvino"):
+        assert asked_for.json["runtime"] == "openvino"
+    else:
+        assert "OpenVINO is not installed; run: pip install 'massl[openvino]'" in failed_usage(asked_for)
+
+
+def failed_usage(ran: Ran) -> str:
+    assert (ran.code, ran.output) == (2, "")
+    return " ".join(ran.error.replace("│", " ").split())
 
 
 def test_what_is_left_out_is_counted_said_and_read_where_asked_for(massl, folder: Path, encoder_file: Path) -> None:
