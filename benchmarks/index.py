@@ -49,23 +49,27 @@ def timed(work: Callable[[], object]) -> np.ndarray:
     return np.array([time.perf_counter() - clock, cpu_seconds() - cpu])
 
 
-def flops(file: Path) -> float:
-    """Floating-point operations of one image in products and convolutions, two for a multiplication and addition."""
+def flops(file: Path, side: int) -> float:
+    """Operations of one image of so many pixels a side in products and convolutions, two for a multiply-add."""
     import onnx
+    import onnxruntime
 
     model = onnx.load(file)
-    for value in model.graph.input:
-        value.type.tensor_type.shape.dim[0].dim_value = 1
-    graph = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
-    shapes = {value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim] for value in graph.value_info}
-    shapes |= {value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim] for value in graph.output}
-    shapes |= {tensor.name: list(tensor.dims) for tensor in graph.initializer}
+    kinds = ("MatMul", "MatMulInteger", "Gemm", "Conv")
+    nodes = [node for node in model.graph.node if node.op_type in kinds]
+    shapes = {tensor.name: list(tensor.dims) for tensor in model.graph.initializer}
+    # Run once, as shapes that follow from the size can't be told from the file alone.
+    wanted = {name for node in nodes for name in (*node.input[:2], node.output[0])} - set(shapes)
+    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in wanted - {o.name for o in model.graph.output})
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    found = session.run(list(wanted), {"pixels": np.zeros((1, side, side, 3), np.uint8)})
+    shapes |= {name: list(value.shape) for name, value in zip(wanted, found, strict=True)}
     total = 0.0
-    for node in graph.node:
-        if node.op_type in ("MatMul", "Gemm"):
-            total += 2.0 * np.prod(np.maximum(1, shapes[node.output[0]])) * shapes[node.input[0]][-1]
-        elif node.op_type == "Conv":
-            total += 2.0 * np.prod(np.maximum(1, shapes[node.output[0]])) * np.prod(shapes[node.input[1]][1:])
+    for node in nodes:
+        each = np.prod(shapes[node.input[1]][1:]) if node.op_type == "Conv" else shapes[node.input[0]][-1]
+        total += 2.0 * np.prod(shapes[node.output[0]]) * each
     return total
 
 
@@ -73,8 +77,8 @@ def speed(root: Path, encoder_files: list[Path | None], rounds: int) -> None:
     files = [item for item in walk(root) if isinstance(item, ImageFile)]
     one, other = (np.random.default_rng(seed).normal(size=(SIDE, SIDE)).astype(np.float32) for seed in (0, 1))
     for file in encoder_files:
-        encoder = Encoder.load(file)
-        work = 0.0 if encoder.metadata.get("precision") == "int8" else flops(encoder.path)
+        encoder = Encoder.load(file).for_many(len(files))
+        work = flops(encoder.path, encoder.image_size)
         pixels = np.stack(
             [item.pixels for batch in batches(root, files, encoder) for item in batch if item.pixels is not None]
         )
@@ -90,7 +94,7 @@ def speed(root: Path, encoder_files: list[Path | None], rounds: int) -> None:
         def whole(encoder: Encoder = encoder) -> None:
             with tempfile.TemporaryDirectory() as folder:
                 collection = Collection.create(root, encoder, folder)
-                update(root, collection.catalog, lambda: encoder, lambda progress: None)
+                update(root, collection.catalog, lambda count: encoder, lambda progress: None)
                 collection.catalog.close()
 
         tasks = {
@@ -106,7 +110,8 @@ def speed(root: Path, encoder_files: list[Path | None], rounds: int) -> None:
         median = {name: np.median(values, 0) for name, values in taken.items()}
         count = len(pixels)
         print(
-            f"\n{count} images, encoder {encoder.name} at {encoder.image_size} px on {encoder.device}, {rounds} rounds"
+            f"\n{count} images, encoder {encoder.name} at {encoder.image_size} px on {encoder.device} by "
+            f"{encoder.runtime}, {rounds} rounds"
         )
         for name in ("whole run", "decoding alone", "encoder alone"):
             clock, cpu = count / median[name]
@@ -117,11 +122,9 @@ def speed(root: Path, encoder_files: list[Path | None], rounds: int) -> None:
             both = seconds["decoding alone"] + seconds["encoder alone"]
             print(f"{measure}: whole run {slower / seconds['whole run']:.2f} of the slower of the two, ", end="")
             print(f"{both / seconds['whole run']:.2f} of both after one another", end="")
-            if work:
-                rate, best = work * count / seconds["encoder alone"], 2 * PRODUCTS * SIDE**3 / seconds["matrix product"]
-                print(f"; encoder {rate / 1e9:.1f} GFLOP/s ({work / 1e9:.2f} an image), ", end="")
-                print(f"{rate / best:.0%} of a matrix product's {best / 1e9:.1f}", end="")
-            print()
+            rate, best = work * count / seconds["encoder alone"], 2 * PRODUCTS * SIDE**3 / seconds["matrix product"]
+            print(f"; encoder {rate / 1e9:.1f} GFLOP/s ({work / 1e9:.2f} an image), ", end="")
+            print(f"{rate / best:.0%} of a matrix product's {best / 1e9:.1f}")
 
 
 def unchanged(count: int) -> None:
