@@ -126,12 +126,12 @@ def name_weights(model: onnx.ModelProto, state: Mapping[str, Tensor]) -> dict[st
     for node in model.graph.node:
         node.input[:] = [named.get(name, name) for name in node.input]
     stored = {tensor.name.removesuffix(TRANSPOSED) for tensor in model.graph.initializer} & state.keys()
-    vectors = [name for name in stored if state[name].ndim == 1]
+    others = [name for name in stored if state[name].ndim != 2]
     return {
         name: same
         for name, tensor in state.items()
-        if name not in stored and tensor.ndim == 1
-        for same in [next((each for each in vectors if torch.equal(state[each], tensor)), None)]
+        if name not in stored and tensor.ndim != 2
+        for same in [next((each for each in others if torch.equal(state[each], tensor)), None)]
         if same
     }
 

@@ -127,6 +127,19 @@ def test_position_embeddings_are_resized_once_on_loading(tmp_path: Path) -> None
     assert "Resize" not in used
 
 
+def test_what_a_network_holds_twice_comes_back_twice(tmp_path: Path) -> None:
+    """The class token's position, which in DINOv2's weights is the class token itself."""
+    backbone = build_backbone("test_vit", 96, 16)
+    with torch.no_grad():
+        backbone.pos_embed[:, :1] = backbone.cls_token.normal_()
+    torch.save(backbone.state_dict(), tmp_path / "weights.pth")
+    export(str(tmp_path / "weights.pth"), tmp_path / "e.onnx", image_sizes=(96, 64), backbone="test_vit")
+    again = weights.read_initial(str(tmp_path / "e.onnx")).backbone
+    assert again.keys() == backbone.state_dict().keys()
+    for name, tensor in backbone.state_dict().items():
+        torch.testing.assert_close(again[name], tensor, atol=1e-6, rtol=0, msg=name)
+
+
 def test_sizes_that_a_network_cannot_take_are_refused_in_one_line(tmp_path: Path) -> None:
     vit = untrained(tmp_path / "vit", "test_vit", 16, 64)
     with pytest.raises(MasslError, match="100 is no multiple of the patch, 16 pixels; take --image-size 96"):
@@ -299,9 +312,10 @@ def test_the_built_in_encoder_can_be_put_out_for_other_images(tmp_path: Path, pi
     told = ["export", "builtin", "--whiten", str(pictures), "-o", str(tmp_path / "mine.onnx"), "--name", "mine"]
     assert CliRunner().invoke(app, told).exit_code == 0
     mine = Encoder.load(tmp_path / "mine.onnx")
-    assert (mine.name, mine.image_size, mine.metadata["pooling"]) == ("mine", 96, ALL_STAGES)
     shipped = Encoder.load(builtin_encoder())
+    assert (mine.name, mine.image_sizes, mine.whitening) == ("mine", shipped.image_sizes, 0.5)
     assert (mine.metadata["source"], mine.metadata["precision"]) == (shipped.name, "int8")
+    assert mine.metadata["licence"] == "Apache-2.0"
 
 
 def test_an_encoder_of_an_earlier_version_is_not_put_out_as_something_else(tmp_path: Path, pictures: Path) -> None:
@@ -442,25 +456,27 @@ def test_a_run_that_began_with_an_encoder_is_whitened_for_a_mixture_with_what_th
     tmp_path: Path, pictures: Path
 ) -> None:
     images, _ = find_source(pictures / "flag")  # 30, too few to be whitened on alone
-    initial = weights.read_initial(str(builtin_encoder()))
+    before = tmp_path / "before.onnx"
+    many = find_source(pictures)[0]
+    export(str(untrained(tmp_path / "first", "resnet10t", 16, 64)), before, stages=True, whiten=many, dim=64)
+    initial = weights.read_initial(str(before))
     settings = plan("cpu", len(images), {"steps": "2", "batch": "4", "warmup": "1"}, None, "fp32", 0, initial.begins)[0]
     run, stops = tmp_path / "run", iter([True])
     with pytest.raises(Interrupted):
         train(images, run, settings, initial=initial, stop=lambda: next(stops))
     train(images, run, settings, resume=True)  # which is told nothing of the encoder
     mixed = Encoder.load(export_run(run, "mine", images))
-    builtin = Encoder.load(builtin_encoder())
-    assert (mixed.dim, mixed.metadata["pooling"], mixed.whitening) == (384, builtin.metadata["pooling"], MIXED)
+    assert (mixed.dim, mixed.metadata["pooling"], mixed.whitening) == (64, ALL_STAGES, MIXED)
     again = weights.read_initial(str(run))
     for one, other in zip(again.moments or (), initial.moments or (), strict=True):
         assert torch.equal(one, other)
 
     found = weights.read(str(run))
     pixels = torch.from_numpy(
-        np.stack([mixed.prepare(open_image(file, 96)) for file in (pictures / "flag").glob("*.jpg")])
+        np.stack([mixed.prepare(open_image(file, mixed.resize)) for file in (pictures / "flag").glob("*.jpg")])
     )
     with torch.no_grad():
-        whitening = whitening_of(Deployed(found, stages=True).eval()(pixels)[0], 384, before=initial.moments)
+        whitening = whitening_of(Deployed(found, stages=True).eval()(pixels)[0], 64, before=initial.moments)
         wanted = Deployed(found, True, whitening).eval()(pixels)[0].numpy()
     # Scores, as components of like variance may be turned among themselves.
     alike, wanted = (rows @ rows.T for rows in (mixed.embed(pixels.numpy()), wanted))

@@ -121,18 +121,36 @@ def test_a_training_can_begin_with_a_run_of_ours(run: Path) -> None:
 
 
 def test_a_training_can_begin_with_the_built_in_encoder(pictures: Path) -> None:
-    """What comes back out of the file computes what the file computes, whitening and all."""
+    """What comes back out of the file computes what the file computes, but for its 8 bits."""
     found = weights.read_initial(str(BUILTIN))
+    assert (found.architecture, found.patch_size, found.head) == ("vit_small_patch14_dinov2", 14, None)
+    assert found.origin["licence"] == "Apache-2.0"
+    encoder = Encoder.load(BUILTIN)
+    backbone = build_backbone(found.architecture, encoder.image_size, found.patch_size).eval()
+    weights.load_backbone(backbone, found.backbone, "the built-in encoder", found.positions)
+    pixels = real_pixels(encoder, pictures)
+    with torch.no_grad():
+        got = functional.normalize(backbone(normalise(torch.from_numpy(pixels).permute(0, 3, 1, 2))))
+    cosine = (encoder.embed(pixels) * got.numpy()).sum(1)
+    assert cosine.mean() > 0.98
+    assert cosine.min() > 0.95
+
+
+def test_a_training_can_begin_with_a_convolutional_encoder_in_8_bits(tmp_path: Path, pictures: Path) -> None:
+    """What comes back out of the file computes what the file computes, whitening and all."""
+    file = tmp_path / "e.onnx"
+    run = untrained(tmp_path / "run", "resnet18", 16, 64)
+    export(str(run), file, stages=True, whiten=find_source(pictures)[0], dim=48, precision="int8")
+    found = weights.read_initial(str(file))
     assert (found.architecture, found.patch_size, found.head) == ("resnet18", None, None)
-    assert (found.image_size, found.export_size) == (64, 96)
-    backbone = build_backbone("resnet18", 96).eval()
+    backbone = build_backbone("resnet18", 64).eval()
     backbone.load_state_dict(found.backbone)
-    pixels = torch.from_numpy(real_pixels(Encoder.load(BUILTIN), pictures))
+    pixels = torch.from_numpy(real_pixels(Encoder.load(file), pictures))
     images = normalise(pixels.permute(0, 3, 1, 2))
 
-    told = {tensor.name: numpy_helper.to_array(tensor) for tensor in onnx.load(BUILTIN).graph.initializer}
+    told = {tensor.name: numpy_helper.to_array(tensor) for tensor in onnx.load(file).graph.initializer}
     centre, matrix = (torch.from_numpy(told[f"{name}.half"].astype(np.float32)) for name in ("centre", "matrix"))
-    session = onnxruntime.InferenceSession(str(BUILTIN), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
     (wanted,) = session.run(["embedding"], {"pixels": pixels.numpy()})
     with torch.no_grad():
         features, _ = all_stages(backbone, images)
