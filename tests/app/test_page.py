@@ -20,7 +20,7 @@ def page(visit: Visit, site: str, unlabelled: Collection) -> Iterator[Any]:
 
 
 def _names(board: Any) -> list[str]:
-    return board.locator(".tile .caption .name").all_inner_texts()
+    return board.locator(".tile .caption .name").all_text_contents()  # also of what is not in sight
 
 
 def _all_fetched(tab: Any, collection: Collection) -> None:
