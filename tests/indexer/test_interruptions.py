@@ -21,6 +21,7 @@ from indexer.catalog import VERSION
 from indexer.indexing import BATCH, Progress
 from massl.errors import MasslError
 from tests.indexer.former import write_as_format
+from tests.indexer.kills import killed_while_forgetting
 from tests.indexer.test_changes import assert_same_answers
 from tests.indexer.tiny import picture, write_encoder
 
@@ -192,24 +193,8 @@ def test_a_rebuild_that_is_killed_leaves_the_old_encoder_or_the_new_one(
     root = folder / "0"
     Collection.create(root, tiny_encoder).update()
     wider = Encoder.load(write_encoder(tmp_path / "wider.onnx", "wider", dim=24), threads=1)
-    code = f"""if True:
-        import os, signal, sqlite3
-        from indexer import Collection, Encoder, catalog
-        class Killed(sqlite3.Connection):
-            forgotten = False
-            def execute(self, statement, *arguments):
-                last = self.forgotten and statement == "COMMIT"
-                self.forgotten |= "embedding = NULL" in statement
-                if last and {moment!r} == "before":
-                    os.kill(os.getpid(), signal.SIGKILL)
-                found = super().execute(statement, *arguments)
-                if last:
-                    os.kill(os.getpid(), signal.SIGKILL)
-                return found
-        connect = sqlite3.connect
-        catalog.sqlite3.connect = lambda *a, **k: connect(*a, factory=Killed, **k)
-        Collection.create({str(root)!r}, Encoder.load({str(wider.path)!r}), rebuild=True)"""
-    assert subprocess.run([sys.executable, "-c", code]).returncode == -signal.SIGKILL
+    rebuild = f"Collection.create({str(root)!r}, Encoder.load({str(wider.path)!r}), rebuild=True)"
+    killed_while_forgetting(moment, rebuild)
     found = Collection.open(root)
     assert found.encoder.sha256 == (tiny_encoder if moment == "before" else wider).sha256
     assert found.update().embedded == (0 if moment == "before" else 143)

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import shlex
-import signal
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,6 +19,7 @@ from indexer.encoder import BUILTIN
 from indexer.labelling import Labelling
 from massl.errors import MasslError
 from massl.images import open_image
+from tests.indexer.kills import killed_while_forgetting
 from tests.indexer.tiny import write_encoder, write_sizes_encoder
 
 SIZES = (8, 12, 16)
@@ -139,25 +137,10 @@ def test_a_rebuild_at_another_size_keeps_what_people_said(at_12: Collection, fil
 def test_a_rebuild_at_another_size_that_is_killed_goes_on_at_the_right_one(
     at_12: Collection, file: Path, moment: str
 ) -> None:
-    code = f"""if True:
-        import os, signal, sqlite3
-        from indexer import Collection, catalog
-        class Killed(sqlite3.Connection):
-            forgotten = False
-            def execute(self, statement, *arguments):
-                last = self.forgotten and statement == "COMMIT"
-                self.forgotten |= "embedding = NULL" in statement
-                if last and {moment!r} == "before":
-                    os.kill(os.getpid(), signal.SIGKILL)
-                found = super().execute(statement, *arguments)
-                if last:
-                    os.kill(os.getpid(), signal.SIGKILL)
-                return found
-        connect = sqlite3.connect
-        catalog.sqlite3.connect = lambda *a, **k: connect(*a, factory=Killed, **k)
-        root = {str(at_12.root)!r}
-        Collection.create(root, Collection.choose_encoder(root, None, 16), rebuild=True)"""
-    assert subprocess.run([sys.executable, "-c", code]).returncode == -signal.SIGKILL
+    root = str(at_12.root)
+    killed_while_forgetting(
+        moment, f"Collection.create({root!r}, Collection.choose_encoder({root!r}, None, 16), rebuild=True)"
+    )
     right = 12 if moment == "before" else 16
     on = Collection.create(at_12.root)
     assert on.update().embedded == (0 if moment == "before" else IMAGES)
