@@ -124,7 +124,7 @@ def command(
             stages=stages,
             whiten=find_source(whiten)[0] if whiten else None,
             calibrate=find_source(calibrate)[0] if calibrate else None,
-            else_calibrate=pictures,
+            default_images=pictures,
             strength=strength,
             own=own,
             evaluation=_figures(evaluation),

@@ -85,7 +85,7 @@ def export(
     stages: bool = False,
     whiten: Images | None = None,
     calibrate: Images | None = None,
-    else_calibrate: Path | None = None,
+    default_images: Path | None = None,
     dim: int | None = None,
     strength: float | None = None,
     own: float = OWN,
@@ -111,7 +111,7 @@ def export(
         stages: embed by all stages of a convolutional network; see `Deployed`.
         whiten: images to fit a whitening to, those of the training best; see `massl.whitening`.
         calibrate: images that show how large the values inside a transformer get, for `int8`; a run's own if left out.
-        else_calibrate: a folder of images for that where there are no others.
+        default_images: a folder of images to calibrate on where there are no others.
         dim: components that whitening keeps; as `massl.deployed.components` says if left out.
         strength: of the whitening, 0 to 1; as `massl.whitening.usual_strength` says if left out.
         own: the share of `whiten` in the whitening of all stages of a run that began with an encoder.
@@ -154,7 +154,7 @@ def export(
     deployed = Deployed(found, stages, whitening).eval()
     inputs = {}
     if precision == "int8" and not has_stages(found.backbone):
-        inputs = _calibrated(deployed, calibrate or _images_to_calibrate(source, else_calibrate), sizes, size, tell)
+        inputs = _calibrated(deployed, calibrate or _images_to_calibrate(source, default_images), sizes, size, tell)
     model, shared = _to_onnx(deployed, found.image_size)
     if precision == "fp16":
         store_in_half(model)
@@ -222,28 +222,28 @@ def _images_to_calibrate(source: str, otherwise: Path | None) -> Images:
         with contextlib.suppress(MasslError):
             return find_source(Path(describe_run(Path(source))["root"]))[0]
     if otherwise is None:
-        raise MasslError("8 bits take images that show how large the network's values get; give some to calibrate on")
+        raise MasslError("int8 needs images that show how large the network's values get: give some to calibrate on")
     return find_source(otherwise)[0]
 
 
 def _calibrated(
     deployed: Deployed, images: Images, sizes: Sequence[int], resize: int, tell: Callable[[str], None]
 ) -> dict[str, tuple[float, int]]:
-    """The scales of the inputs of all layers that bear 8 bits, by the names of their weights; see `massl.quantisation`.
+    """The scales of the inputs that can be in 8 bits, by the names of the layers' weights; see `massl.quantisation`.
 
-    `deployed` is scaled inside, and computes what it did.
+    `deployed` is smoothed in place, and computes what it did.
 
     Raises:
         MasslError: none of the images can be read.
     """
-    tell(f"calibrating on {min(len(images), quantisation.SAMPLE):,} images")
     most = quantisation.SAMPLE // len(sizes)
+    tell(f"calibrating on {min(len(images), most):,} images of {images.where}")
     shown = [batch for each in sizes for batch in sampled(images, most, each, round(resize * each / sizes[0]))]
     if not shown:
         raise MasslError(f"none of the images of {images.where} can be read; give others as --calibrate IMAGES")
-    ranges = quantisation.even_out(deployed, quantisation.observe(deployed, shown))
-    borne = quantisation.bears_eight_bits(deployed, ranges, shown[0][: quantisation.JUDGED])
-    return {f"{name}.weight": range.scale for name, range in borne.items()}
+    ranges = quantisation.smooth(deployed, quantisation.observe(deployed, shown))
+    fit = quantisation.fit_for_eight_bits(deployed, ranges, shown[0][: quantisation.JUDGED])
+    return {f"{name}.weight": range.scale for name, range in fit.items()}
 
 
 def _sizes(found: weights.Source, wanted: Sequence[int]) -> tuple[int, ...]:

@@ -16,7 +16,7 @@ from massl.network import PositionResizing
 
 # What is added to the name of a weight that is stored in fewer bits, or transposed.
 HALF, EIGHT_BITS, SCALE, TRANSPOSED = ".half", ".int8", ".int8.scale", ".transposed"
-PAIR = 128  # what two neighbouring bytes of a matrix add up to at most; see `in_bytes`
+PAIR = 128  # what two neighbouring bytes of a matrix add up to at most; see `quantise_weights`
 GRID = "positions.grid"  # the position embeddings of the patches, `[1, D, h, w]`, as the weights have them
 OFFSET = "positions.offset"  # see `massl.network.PositionResizing`
 SIDE = "S"  # the dimension of `pixels` that says how large pictures are
@@ -161,7 +161,7 @@ def store_in_bytes(model: onnx.ModelProto) -> None:
         scale = np.abs(values).max((1, 2, 3), keepdims=True).clip(1e-12) / 127
         tensor.CopyFrom(numpy_helper.from_array(np.rint(values / scale).astype(np.int8), name + EIGHT_BITS))
         model.graph.initializer.append(numpy_helper.from_array(scale.astype(np.float32), name + SCALE))
-        for node in reversed(_unfolded(name)):
+        for node in reversed(_dequantised_on_loading(name)):
             model.graph.node.insert(0, node)
 
 
@@ -178,18 +178,18 @@ def quantise(model: onnx.ModelProto, inputs: Mapping[str, tuple[float, int]]) ->
     weights = {tensor.name: tensor for tensor in model.graph.initializer if tensor.name.endswith(TRANSPOSED)}
     constants: dict[str, NDArray[Any]] = {}
     nodes: list[onnx.NodeProto] = []
-    unfolded: list[onnx.NodeProto] = []
+    on_loading: list[onnx.NodeProto] = []
     for node in model.graph.node:
         name = node.input[1] if node.op_type == "MatMul" else ""
         if name not in weights:
             nodes.append(node)
             continue
-        values, scale = in_bytes(numpy_helper.to_array(weights[name]))
+        values, scale = quantise_weights(numpy_helper.to_array(weights[name]))
         weights[name].CopyFrom(numpy_helper.from_array(values, name + EIGHT_BITS))
         constants[name + SCALE] = scale
         plain = name.removesuffix(TRANSPOSED)
         if plain not in inputs:
-            unfolded += _unfolded(name)
+            on_loading += _dequantised_on_loading(name)
             nodes.append(node)
             continue
         step, zero = inputs[plain]
@@ -203,14 +203,14 @@ def quantise(model: onnx.ModelProto, inputs: Mapping[str, tuple[float, int]]) ->
         ]
         node.input[0] = rounded
         nodes.append(node)
-    kept = [*unfolded, *nodes]
+    kept = [*on_loading, *nodes]
     del model.graph.node[:]
     model.graph.node.extend(kept)
     model.graph.initializer.extend(numpy_helper.from_array(values, name) for name, values in constants.items())
     store_in_half(model)
 
 
-def _unfolded(name: str) -> list[onnx.NodeProto]:
+def _dequantised_on_loading(name: str) -> list[onnx.NodeProto]:
     """A weight from its bytes; unlike `DequantizeLinear`, a product of constants is computed once, on loading."""
     wide = f"{name}.wide"
     return [
@@ -219,13 +219,13 @@ def _unfolded(name: str) -> list[onnx.NodeProto]:
     ]
 
 
-def in_bytes(matrix: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+def quantise_weights(matrix: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
     """A matrix `[K, N]` as int8 `[K, N]` and a scale a column, float32 `[N]`.
 
-    Processors without VNNI add two products of an unsigned and a signed byte in 16 bits (`vpmaddubsw`), which hold
-    32,767 at most. So that they compute what others do, two neighbours of a column with the same sign, in rows 2k and
-    2k + 1, add up to `PAIR` at most: 255 · 128 = 32,640. Each column takes the one of several scales that changes it
-    least. The last of these, 7 bits for all, is the usual remedy.
+    Processors without VNNI multiply an unsigned by a signed byte and add two such products in 16 bits (`vpmaddubsw`).
+    A sum above 32,767 is cut off there, and nowhere else. So two neighbours of a column (rows 2k and 2k + 1) that have
+    the same sign add up to `PAIR` at most: 255 · 128 = 32,640. Each column takes the one of several scales that changes
+    it least. The last of these, 7 bits for all, is the usual remedy.
     """
     usual = np.abs(matrix).max(0).clip(1e-12) / 127
     best = np.full(matrix.shape[1], np.inf)
@@ -240,7 +240,7 @@ def in_bytes(matrix: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.
 
 
 def _without_overflow(values: NDArray[np.int32]) -> NDArray[np.int32]:
-    """Takes from the larger of two neighbours of one sign what they have in excess of `PAIR` together."""
+    """Lowers the larger of two neighbours of one sign, so that together they have `PAIR` at most."""
     pairs = np.concatenate([values, np.zeros_like(values[: len(values) % 2])]).reshape(-1, 2, values.shape[1])
     excess = (np.abs(pairs.sum(1)) - PAIR).clip(0) * (pairs[:, 0] * pairs[:, 1] > 0)
     first = np.abs(pairs[:, 0]) >= np.abs(pairs[:, 1])

@@ -16,15 +16,15 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.nn import functional
 
-SAMPLE = 192  # pictures by which ranges are found, of all sizes together
+SAMPLE = 192  # views by which ranges are found: the same pictures at each size
 JUDGED = 16  # pictures on which a layer's inputs are tried in 8 bits
-# Of a layer's scales, the share that its inputs decide (Xiao et al., "SmoothQuant", ICML 2023, equation 4); the rest is
-# its weights'. On DINOv2's ViT-S/14 0.65 to 0.85 made no difference, 0.5 a small one.
-MIGRATED = 0.7
+# The migration strength, alpha in Xiao et al., "SmoothQuant", ICML 2023, equation 4. On DINOv2's ViT-S/14 0.65 to 0.85
+# made no difference, 0.5 a small one.
+MIGRATION = 0.7
 LEAST = 0.01  # of the channels' mean: a smaller one counts as this large
-# What the 8 bits of one layer may take from the mean cosine with the network in float. A layer that takes more
-# keeps its input in float. Ranges reach to the largest value seen: a few large values carry much.
-BEARABLE = 1e-3
+# How far an input in 8 bits may lower the mean cosine with the network in float. A layer that lowers it more keeps its
+# input in float. Ranges reach to the largest value seen: a few large values carry much.
+MAX_LOSS = 1e-3
 LEVELS = 255
 
 
@@ -77,8 +77,8 @@ def linear_layers(network: nn.Module) -> dict[str, nn.Module]:
     return {name: layer for name, layer in network.named_modules() if isinstance(layer, nn.Linear)}
 
 
-def even_out(network: nn.Module, ranges: Mapping[str, Range]) -> dict[str, Range]:
-    """Scales the channels of layers' inputs to be more alike, and the layers' weights the other way.
+def smooth(network: nn.Module, ranges: Mapping[str, Range]) -> dict[str, Range]:
+    """Makes the channels of layers' inputs more alike in size, and scales the layers' weights the other way.
 
     The network computes what it did: the scales go into the weights of what comes before, a normalisation or the values
     of the attention (Xiao et al., "SmoothQuant", ICML 2023, section 4).
@@ -96,7 +96,7 @@ def even_out(network: nn.Module, ranges: Mapping[str, Range]) -> dict[str, Range
         inputs, weights = ranges[name].largest, layer.weight.abs().amax(0)
         # A channel that was silent by chance may speak on other pictures.
         inputs, weights = (each.clamp(min=LEAST * float(each.mean()) + 1e-12) for each in (inputs, weights))
-        scales = inputs**MIGRATED / weights ** (1 - MIGRATED)
+        scales = inputs**MIGRATION / weights ** (1 - MIGRATION)
         before(scales)
         layer.weight.mul_(scales)
         changed[name] = Range(ranges[name].low / scales, ranges[name].high / scales)
@@ -139,8 +139,8 @@ def _is_plain(block: Any) -> bool:
     )
 
 
-def bears_eight_bits(network: nn.Module, ranges: Mapping[str, Range], pixels: Tensor) -> dict[str, Range]:
-    """The ranges of those layers of which the inputs can be had in 8 bits.
+def fit_for_eight_bits(network: nn.Module, ranges: Mapping[str, Range], pixels: Tensor) -> dict[str, Range]:
+    """The ranges of those layers whose inputs can be in 8 bits without much loss.
 
     Args:
         network: uint8 `[N, S, S, 3]` to embeddings, float32 `[N, D]`, as the first of its outputs.
@@ -154,7 +154,7 @@ def bears_eight_bits(network: nn.Module, ranges: Mapping[str, Range], pixels: Te
 
         return round_input
 
-    borne = {}
+    fit = {}
     with torch.no_grad():
         wanted = network(pixels)[0]
         for name, layer in linear_layers(network).items():
@@ -165,6 +165,6 @@ def bears_eight_bits(network: nn.Module, ranges: Mapping[str, Range], pixels: Te
                 cosine = functional.cosine_similarity(network(pixels)[0], wanted).mean()
             finally:
                 hook.remove()
-            if cosine >= 1 - BEARABLE:
-                borne[name] = ranges[name]
-    return borne
+            if cosine >= 1 - MAX_LOSS:
+                fit[name] = ranges[name]
+    return fit

@@ -21,7 +21,7 @@ from massl import quantisation, weights
 from massl.deployed import Deployed
 from massl.errors import MasslError
 from massl.export import export
-from massl.onnx_graph import PAIR, in_bytes
+from massl.onnx_graph import PAIR, quantise_weights
 from massl.sampling import sampled
 from massl.sources import find_source
 from tests.massl.test_export import untrained
@@ -47,11 +47,13 @@ def test_channels_are_evened_out_and_the_network_computes_what_it_did(vit: Path,
     uneven = torch.linspace(0.1, 10, 192)
     for block in network.backbone.blocks:
         with torch.no_grad():
+            for bias in (block.norm1.bias, block.norm2.bias, block.attn.qkv.bias, block.mlp.fc1.bias):
+                bias.normal_()
             block.norm1.weight.mul_(uneven)
             block.attn.qkv.weight.div_(uneven)
     before = embedded(network, pixels)
     ranges = quantisation.observe(network, [pixels[:8], pixels[8:]])
-    after = quantisation.even_out(network, ranges)
+    after = quantisation.smooth(network, ranges)
     torch.testing.assert_close(embedded(network, pixels), before, atol=1e-5, rtol=0)
     seen = quantisation.observe(network, [pixels])
     assert after.keys() == ranges.keys() == seen.keys()
@@ -74,8 +76,8 @@ def test_a_layer_that_a_single_large_value_spoils_stays_in_float(vit: Path, tmp_
         mlp.fc1.bias[7], mlp.fc2.weight[:, 7] = 5_000, 0
     pixels = shown(pictures, 8)
     ranges = quantisation.observe(network, [pixels])
-    borne = quantisation.bears_eight_bits(network, ranges, pixels)
-    assert ranges.keys() - borne.keys() == {"backbone.blocks.3.mlp.fc2"}
+    fit = quantisation.fit_for_eight_bits(network, ranges, pixels)
+    assert ranges.keys() - fit.keys() == {"backbone.blocks.3.mlp.fc2"}
 
     torch.save(network.backbone.state_dict(), tmp_path / "weights.pth")
     written = tmp_path / "e.onnx"
@@ -107,7 +109,7 @@ def test_sums_of_two_products_of_bytes_fit_into_16_bits(seed: int, rows: int, ta
         matrix[rows // 2] *= 30
     matrix[:, 0] = 1  # equal neighbours of the largest value: the worst case
     matrix[:, 1] = 0
-    values, scale = in_bytes(matrix)
+    values, scale = quantise_weights(matrix)
     padded = np.concatenate([values, np.zeros((rows % 2, 9), np.int8)]).astype(np.int64)
     pairs = padded.reshape(-1, 2, 9)
     for first in (0, 255):
