@@ -10,6 +10,8 @@ plain files, one folder a class:
                                            drop from every set of POOL (a folder a set; HASHES/<set>.tsv is its table)
                                            the images near a held-out or evaluation image, the unreadable, the doubles
 
+    gather.py draw OUT COUNT SET...        copy COUNT images, drawn at random, of each set (a folder) to OUT
+
 Only the standard library, Pillow, imagehash and numpy are used.
 """
 
@@ -22,6 +24,8 @@ import hashlib
 import io
 import json
 import multiprocessing
+import random
+import shutil
 import struct
 import subprocess
 import zipfile
@@ -440,6 +444,19 @@ def filter_pool(pool: Path, hashes: Path, holdout: Path, against: list[Path]) ->
     return report
 
 
+def draw(out: Path, count: int, sets: list[Path]) -> dict[str, int]:
+    """Copies so many images of each set, the same at every call, and counts them."""
+    chance, drawn = random.Random(0), {}
+    for folder in sets:
+        files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in (".jpg", ".jpeg", ".png"))
+        chosen = chance.sample(files, min(count, len(files)))
+        (out / folder.name).mkdir(parents=True, exist_ok=True)
+        for file in chosen:
+            shutil.copyfile(file, out / folder.name / file.name)
+        drawn[folder.name] = len(chosen)
+    return drawn
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
@@ -456,12 +473,18 @@ def main() -> None:
     drop.add_argument("report", type=Path)
     drop.add_argument("--holdout", type=Path, required=True)
     drop.add_argument("--against", type=Path, nargs="+", required=True)
+    some = commands.add_parser("draw")
+    some.add_argument("out", type=Path)
+    some.add_argument("count", type=int)
+    some.add_argument("sets", type=Path, nargs="+")
     given = parser.parse_args()
     ImageFile.LOAD_TRUNCATED_IMAGES = False
     if given.command == "set":
         print(given.name, write_set(given.name, given.source, given.out, SETS[given.name]))
     elif given.command == "hash":
         print(given.folder.name, hash_folder(given.folder, given.table))
+    elif given.command == "draw":
+        print(draw(given.out, given.count, given.sets))
     else:
         report = filter_pool(given.pool, given.hashes, given.holdout, given.against)
         given.report.write_text(json.dumps(report, indent=1) + "\n")
