@@ -43,7 +43,7 @@ def cost(side: int, used: int) -> str:
 
 def other_sizes(sides: Sequence[int], used: int) -> str:
     """The sizes that an encoder lists but for the one in use, and what each costs; empty where there is none."""
-    return ", ".join(f"{side} px: {cost(side, used)}" for side in sides if side != used)
+    return ", ".join(f"{side} px: {cost(side, used)}" for side in sorted(sides) if side != used)
 
 
 def moment(when: datetime | str | None) -> str:

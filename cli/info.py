@@ -79,7 +79,7 @@ def _encoder(told: dict[str, Any]) -> list[tuple[str, str]]:
         ("takes", f"pictures of {told['image_size']} x {told['image_size']} pixels"),
         *_sizes(told),
         ("gives", f"{told['dim']} numbers a picture" + (", and for places in it" if told["patches"] else "")),
-        *_training(told["training"]),
+        *_training(told["training"], told["image_sizes"]),
     ]
     if "pooling" in facts:
         lines.append(("embeds by", facts["pooling"].replace("last", "the last layer") + whitened))
@@ -99,7 +99,7 @@ def _classes(facts: dict[str, str]) -> list[tuple[str, str]]:
     return [("tells apart", f"{names}, by {facts['head']}" if "head" in facts else names)]
 
 
-def _training(told: dict[str, Any] | None) -> list[tuple[str, str]]:
+def _training(told: dict[str, Any] | None, sizes: list[int]) -> list[tuple[str, str]]:
     lines = []
     if told and told["architecture"]:
         parameters = f", {told['parameters'] / 1e6:,.1f} million parameters" if told["parameters"] else ""
@@ -110,7 +110,8 @@ def _training(told: dict[str, Any] | None) -> list[tuple[str, str]]:
         lines.append(("trained", f"by {told['method']}{images}{time}"))
     if told and told["figures"]:
         shares = (f"{name} {100 * share:.1f} %" for name, share in told["figures"].items())
-        lines.append(("k-NN top-1", ", ".join(shares)))
+        at = f" (at {sizes[0]} px)" if len(sizes) > 1 else ""
+        lines.append(("k-NN top-1", ", ".join(shares) + at))
     return lines
 
 
@@ -127,7 +128,7 @@ def _collection(told: dict[str, Any]) -> list[tuple[str, str]]:
         ("brought up to date", moment(told["checked"] or told["updated"]) + f"; made {moment(told['created'])}"),
         ("encoder", f"{encoder['name']}, {encoder['dim']} numbers a picture" + _used_at(encoder)),
         *_sizes(encoder),
-        *_training(told["training"]),
+        *_training(told["training"], encoder["image_sizes"]),
     ]
     if search:
         by = f" of the ten nearest, by {search['queries']:,} pictures" if search["queries"] else " of the nearest"

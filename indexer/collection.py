@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import shlex
@@ -45,7 +44,7 @@ from indexer.comparing import Beside, Comparison
 from indexer.drift import Drift
 from indexer.duplicates import Duplicate, Duplicates
 from indexer.earlier import made_by_former_builtin
-from indexer.encoder import BUILTIN, Encoder, builtin_encoder
+from indexer.encoder import BUILTIN, Encoder
 from indexer.engines import LADDER
 from indexer.facts import Facts, facts, file_state, image_of
 from indexer.filters import EVERYTHING, Filter, Outline, among, dates, exists, folders, in_order
@@ -775,7 +774,7 @@ class Collection:
         since = health.behind(self.root, self.catalog, self.exclude, self.include, contents.read(self.folder), report)
         report("disk", 0, 0)
         waiting, images = self.unembedded, len(self)
-        builtin = self.catalog.meta()["encoder_sha256"] == hashlib.sha256(builtin_encoder().read_bytes()).hexdigest()
+        builtin = self.catalog.meta()["encoder_sha256"] == BUILTIN
         report("trained", 0, 0)
         others = self.trained(here) if here else ()
         on_these = any(other.on_these for other in others)

@@ -180,7 +180,10 @@ class Encoder:
         usual = sizes[0]
         image_size = image_size or usual
         if image_size not in sizes:
-            raise MasslError(f"{path} takes pictures of {_listed(sizes)} pixels, not of {image_size}")
+            name = metadata.get("name", path)
+            raise MasslError(
+                f"the encoder {name} takes pictures of {_listed(sorted(sizes))} pixels, not of {image_size}"
+            )
         if fixed is None:
             session = _session(path, data, threads, image_size)
         elif fixed != image_size:

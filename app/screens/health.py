@@ -389,12 +389,14 @@ def _encoder(meta: dict[str, str], found: Health | None) -> dict[str, Any]:
             _fact("Trained", f"{training.method}{images}" if training.method else images or "not said in its file")
         )
     facts.append(_fact("Vector", f"{meta['dim']} numbers a picture"))
+    sizes = found.image_sizes if found else ()
+    at = f", at {sizes[0]} px" if len(sizes) > 1 else ""
     figures = [{"name": name, "value": f"{100 * share:.1f} %"} for name, share in sorted(training.figures.items())]
     return {
         "title": "Encoder",
         "facts": facts,
         "figures": figures,
-        "about": f"Right by the nearest labelled neighbours, on {len(figures)} public sets",
+        "about": f"Right by the nearest labelled neighbours, on {len(figures)} public sets{at}",
     }
 
 
@@ -428,7 +430,7 @@ def _familiar(drift: Drift) -> list[dict[str, Any]]:
         lines = ["There are too few pictures to say how unlike they are."]
         return [{"title": title, "lines": lines, "examples": []}]
     if drift.familiar is None:
-        lines = ["The encoder's file doesn't say what it was trained on in a way that could be compared."]
+        lines = ["This can't be told: the encoder's file holds no summary of the images that it was trained on."]
         return [{"title": title, "lines": lines, "examples": []}]
     said = {
         "known": "Your pictures are about as varied to the encoder as those it was trained on.",
