@@ -28,10 +28,12 @@ from PIL import Image
 from indexer import runtimes
 from indexer.openvino_runtime import OpenVino
 from indexer.runtimes import Choice, Runtime, Wanted
+from indexer.small_batches import SmallBatches
 from massl.errors import MasslError
 from massl.formats import SUFFIXES
 from massl.images import fit
 from massl.limits import available_memory
+from massl.machine import cores
 from massl.seal import is_whole
 
 LARGEST_SIDE = 2_048  # pixels of an encoder's input: S, and a quarter of what a picture may be resized to before
@@ -118,7 +120,7 @@ class Encoder:
         metadata: every `massl.*` property of the file, without that prefix.
         session: ONNX Runtime's.
         threads: for one batch; one a core if None.
-        compiled: OpenVINO's network, which then embeds in place of the session; see `for_many`.
+        faster: what embeds in place of the session; see `for_many`.
     """
 
     path: Path
@@ -131,7 +133,7 @@ class Encoder:
     metadata: Mapping[str, str]
     session: Any
     threads: int | None = None
-    compiled: OpenVino | None = None
+    faster: OpenVino | SmallBatches | None = None
 
     @classmethod
     def load(
@@ -269,7 +271,7 @@ class Encoder:
     @property
     def runtime(self) -> Runtime:
         """What computes its embeddings."""
-        return "openvino" if self.compiled else "onnxruntime"
+        return "openvino" if isinstance(self.faster, OpenVino) else "onnxruntime"
 
     def choice(self, wanted: Wanted = "auto") -> Choice:
         """What embeds many pictures with it on this machine, and why.
@@ -282,13 +284,14 @@ class Encoder:
     def for_many(self, count: int, wanted: Wanted = "auto") -> Encoder:
         """The same encoder, run by what embeds so many pictures fastest.
 
-        Where OpenVINO can't run the file, a line says so and ONNX Runtime does.
+        ONNX Runtime then takes a small batch for each core at a time. Where OpenVINO can't run the file, a line says so
+        and ONNX Runtime does.
 
         Args:
             count: how many pictures are to be embedded.
             wanted: which runtime; `auto` takes OpenVINO where it is installed and pays (`indexer.runtimes`).
         """
-        if self.compiled or wanted == "onnxruntime" or (wanted == "auto" and count < runtimes.many()):
+        if self.faster or (count < runtimes.many() and wanted != "openvino"):
             return self
         try:
             data = self._data()
@@ -300,7 +303,18 @@ class Encoder:
             why = "it may take too much memory" if _out_of_memory(error) else _said_by_openvino(error)
         if why:
             _LOG.warning("OpenVINO can't run the encoder %s, so ONNX Runtime does: %s", self.name, why)
-        return self
+        return self if count < runtimes.many() else self._in_parallel()
+
+    def _in_parallel(self) -> Encoder:
+        """The same encoder with a batch for each core at a time, where that can be."""
+        threads = self.threads or cores()
+        if threads == 1 or self.device != "cpu":
+            return self
+        try:
+            session = _session(self.path, self._data(), 1, self.image_size)
+        except MasslError:  # there is too little memory for another, or the file has changed since it was loaded
+            return self
+        return replace(self, faster=SmallBatches(replace(self, session=session).embed, threads))
 
     def _choice(self, data: bytes, wanted: Wanted) -> Choice:
         if self.device != "cpu":
@@ -337,7 +351,7 @@ class Encoder:
         cosines = (made.embed(pixels) * self.embed(pixels)).sum(1)
         if not cosines.min() >= ALIKE:  # also where it is not a number
             raise ValueError(f"its embeddings have a cosine of {cosines.min():.3f} with those of ONNX Runtime")
-        return replace(self, compiled=made)
+        return replace(self, faster=made)
 
     def _blotches(self) -> NDArray[np.uint8]:
         """Pictures of nothing, with about as much detail as real ones: uint8 `[4, S, S, 3]`."""
@@ -352,7 +366,7 @@ class Encoder:
     def embed(self, pixels: NDArray[np.uint8] | Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
         """Embeds prepared pictures: uint8 `[N, S, S, 3]` to float32 `[N, D]`, rows of unit length."""
         pixels = np.asarray(pixels)
-        return self.compiled.embed(pixels) if self.compiled else self._run("embedding", pixels)
+        return self.faster.embed(pixels) if self.faster else self._run("embedding", pixels)
 
     def embed_patches(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """The patch tokens of prepared pictures: uint8 `[N, S, S, 3]` to float32 `[N, h, w, D]`."""

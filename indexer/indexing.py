@@ -17,6 +17,7 @@ import numpy as np
 import PIL
 from numpy.typing import NDArray
 
+from indexer import small_batches
 from indexer.ahead import ahead
 from indexer.catalog import Catalog, in_parts, parts, to_bytes
 from indexer.changes import Changes, Row, Todo, compare
@@ -26,9 +27,10 @@ from indexer.paths import from_bytes
 from indexer.runtimes import Runtime
 from massl import raw
 from massl.images import MAX_PIXELS, READER, ImageError, TooLarge, decode, read_bytes, within_memory
+from massl.machine import cores
 from massl.scan import Contents, ImageFile, LeftOut, Skipped, walk
 
-BATCH = 32  # images in a batch, and so in a transaction: what a kill can cost at most
+BATCH = 32  # images in a batch at least, and so in a transaction: what a kill can cost at most
 GPU_BATCH = 256  # the same where a batch of 32 would leave most of the device idle
 _EVERY = 500  # files that are walked by between two reports
 
@@ -302,7 +304,7 @@ def batches(
         max_pixels: larger images are skipped.
         is_embedded: whether a content's hash needs no pixels.
     """
-    size = BATCH if encoder.device == "cpu" else GPU_BATCH
+    size = max(BATCH, small_batches.BATCH * cores()) if encoder.device == "cpu" else GPU_BATCH
 
     def load(file: ImageFile) -> Loaded:
         return _load(root, file, encoder, max_pixels, is_embedded)

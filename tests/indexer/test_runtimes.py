@@ -18,7 +18,9 @@ from onnx import helper, numpy_helper
 from indexer import Collection, Encoder, Query
 from indexer.openvino_runtime import BATCH, OpenVino
 from indexer.runtimes import choose, many, rule
+from indexer.small_batches import SmallBatches
 from massl.images import open_image
+from massl.machine import cores
 from tests.indexer.tiny import DIM, SIDE, write_encoder, write_quantised_encoder
 
 needs_openvino = pytest.mark.skipif(
@@ -65,7 +67,8 @@ def test_onnx_runtime_is_taken_where_it_is_asked_for_or_alone(encoder: Encoder) 
 def test_a_few_pictures_do_not_wait_for_openvino() -> None:
     code = (
         "import sys; from indexer import Encoder; from indexer.runtimes import many; encoder = Encoder.load(); "
-        "assert encoder.for_many(many() - 1) is encoder; assert encoder.for_many(10**9, 'onnxruntime') is encoder; "
+        "few = many() - 1; assert encoder.for_many(few) is encoder.for_many(few, 'onnxruntime') is encoder; "
+        "assert encoder.for_many(10**9, 'onnxruntime').runtime == 'onnxruntime'; "
         "print('openvino' in sys.modules)"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -128,6 +131,33 @@ def test_an_embedding_does_not_depend_on_its_neighbours(
     assert used.embed(of_pictures[:0]).shape == (0, encoder.dim)
 
 
+def test_small_batches_side_by_side_embed_what_one_batch_does(encoder: Encoder, of_pictures: NDArray[np.uint8]) -> None:
+    side_by_side = encoder.for_many(many(), "onnxruntime")
+    if cores() == 1:
+        assert side_by_side is encoder
+        return
+    assert isinstance(side_by_side.faster, SmallBatches)
+    assert side_by_side.for_many(many()) is side_by_side
+    for count in (0, 1, 4, 5, 32, len(of_pictures)):
+        np.testing.assert_array_equal(side_by_side.embed(of_pictures[:count]), encoder.embed(of_pictures[:count]))
+    np.testing.assert_array_equal(side_by_side.embed_patches(of_pictures[:2]), encoder.embed_patches(of_pictures[:2]))
+
+
+def test_an_encoder_of_one_thread_takes_one_batch_at_a_time(tmp_path: Path) -> None:
+    encoder = Encoder.load(write_encoder(tmp_path / "e.onnx"), threads=1)
+    assert encoder.for_many(10**9, "onnxruntime") is encoder
+
+
+def test_a_file_that_changed_after_it_was_loaded_is_not_loaded_again(tmp_path: Path) -> None:
+    path = write_encoder(tmp_path / "e.onnx")
+    encoder = Encoder.load(path, threads=2)
+    pixels = np.random.default_rng(0).integers(0, 256, (9, SIDE, SIDE, 3), np.uint8)
+    before = encoder.embed(pixels)
+    write_encoder(path, seed=1)
+    assert encoder.for_many(10**9, "onnxruntime") is encoder
+    np.testing.assert_array_equal(encoder.embed(pixels), before)
+
+
 @needs_openvino
 def test_threads_share_a_compiled_encoder(compiled: Encoder, of_pictures: NDArray[np.uint8]) -> None:
     alone = compiled.embed(of_pictures)
@@ -145,7 +175,8 @@ def test_patches_come_of_the_same_encoder(encoder: Encoder, compiled: Encoder, o
 
 @needs_openvino
 def test_an_encoder_keeps_its_number_of_threads(encoder: Encoder) -> None:
-    network = Encoder.load(threads=1).for_many(1, "openvino").compiled
+    network = Encoder.load(threads=1).for_many(1, "openvino").faster
+    assert isinstance(network, OpenVino)
     assert network._compiled.get_property("INFERENCE_NUM_THREADS") == 1
 
 

@@ -14,9 +14,9 @@ from PIL import Image
 SIDE, DIM = 8, 16
 
 
-def write_encoder(path: Path, name: str = "tiny", dim: int = DIM) -> Path:
+def write_encoder(path: Path, name: str = "tiny", dim: int = DIM, seed: int = 0) -> Path:
     """A linear map of 8 x 8 pixels to `dim` numbers of unit length: the contract of `docs/encoder.md`, in full."""
-    chance = np.random.default_rng(0)
+    chance = np.random.default_rng(seed)
     weights = chance.normal(size=(SIDE * SIDE * 3, dim)).astype(np.float32)
     nodes = [
         helper.make_node("Cast", ["pixels"], ["floats"], to=TensorProto.FLOAT),
