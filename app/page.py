@@ -12,17 +12,17 @@ from typing import Any
 
 import gradio as gr
 
+from app.formatting import readable
 from app.progress import Progress
 from app.screens import SCREENS, Screen
 from app.screens.screen import said_of
 from app.session import Session
 from app.uploads import take
-from app.words import readable
 from indexer import Collection
-from indexer.answers import of_classification, of_search
-from indexer.background import BackgroundUpdate
-from massl.errors import MasslError
-from massl.printable import visible
+from indexer.ingest.background_update import BackgroundUpdate
+from indexer.json_results import of_classification, of_search
+from massl.core.errors import MasslError
+from massl.core.printable import visible
 
 _HERE = files("app")
 _SYSTEM = ["ui-sans-serif", "system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "sans-serif"]
@@ -52,7 +52,7 @@ def build(collection: Collection, uploads: Path, updating: BackgroundUpdate | No
     """
     name = visible(collection.root.resolve().name) or "Pictures"
     with gr.Blocks(title=f"{name} · MaSSL", analytics_enabled=False, fill_width=True) as blocks:
-        session = gr.State(Session())  # `app.lifetime` says for how long
+        session = gr.State(Session())  # `app.access.retention` says for how long
         gr.HTML(f"<h1>{html.escape(name)}</h1>", elem_classes="massl-title", js_on_load=None)
         gr.HTML(
             value=None,

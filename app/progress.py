@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from app.words import sentence
+from app.formatting import sentence
 from indexer import Collection, IndexReport
-from indexer.background import BackgroundUpdate, Update
+from indexer.ingest.background_update import BackgroundUpdate, Update
 
 
 class Progress:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import os
 import shutil
 import socket
@@ -13,11 +12,12 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from massl.errors import MasslError
+from app.access.origin import is_loopback
+from massl.core.errors import MasslError
 
 if TYPE_CHECKING:
     from indexer import Collection
-    from indexer.background import BackgroundUpdate
+    from indexer.ingest.background_update import BackgroundUpdate
 
 AT_ONCE = 4  # events worked on at the same time
 WAITING = 64  # events that may wait; later ones are told that the page is busy
@@ -60,16 +60,6 @@ def check_address(host: str, auth: str | None) -> tuple[str, str] | None:
     return login
 
 
-def is_loopback(host: str) -> bool:
-    """Whether an address can be reached from this machine only."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
-
-
 @contextlib.contextmanager
 def serve(
     collection: Collection,
@@ -96,10 +86,10 @@ def serve(
         with _environment(host, uploads):
             # Only now: importing Gradio takes seconds, and it reads the environment as it loads.
             from app import page
-            from app.attempts import checker
-            from app.gate import Gate
-            from app.inbox import MAX_FILE, Inbox
-            from app.lifetime import SESSIONS, Lifetime
+            from app.access.login_attempts import checker
+            from app.access.request_filter import Gate
+            from app.access.retention import SESSIONS, Lifetime
+            from app.access.upload_folder import MAX_FILE, Inbox
 
             inbox = Inbox(Path(uploads))
             blocks = page.build(collection, Path(uploads), updating)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from massl.errors import MasslError
+from massl.core.errors import MasslError
 
 MOST_IMAGES = 100_000  # of one action
 

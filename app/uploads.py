@@ -14,8 +14,8 @@ from pathlib import Path
 from PIL import Image
 
 from indexer import Query
-from massl.errors import MasslError
-from massl.images import ImageError, decode, read_bytes, within_memory
+from massl.core.errors import MasslError
+from massl.core.images.decoding import ImageError, decode, read_bytes, within_memory
 
 _PREVIEW = 512  # pixels of the longer side
 _LARGE = 768  # pixels of the shorter side

@@ -16,10 +16,10 @@ from pathlib import Path
 
 import torch
 
-from massl.images import decode
+from massl.core.images.decoding import decode
+from massl.data.sources import find_source
+from massl.method.views import MultiCrop, Views, collate, needed_side, on_device
 from massl.settings import plan
-from massl.sources import find_source
-from massl.views import MultiCrop, Views, collate, needed_side, on_device
 
 
 def seconds(work: Callable[[], object], on_gpu: bool) -> float:

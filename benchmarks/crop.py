@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from indexer import Encoder
-from massl.images import open_image
+from massl.core.images.decoding import open_image
 
 CLASSES, PER_CLASS, QUERIES, SIDE = 24, 25, 200, 200
 

@@ -29,10 +29,9 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageFont, ImageOps
 
 from indexer import Collection, Encoder, Query
-from indexer.ladder import unit
-from indexer.vectors import CatalogVectors
-from massl.images import ImageError, open_image
-from massl.scan import find_images
+from indexer.store.vectors import CatalogVectors, unit
+from massl.core.files.scan import find_images
+from massl.core.images.decoding import ImageError, open_image
 
 Edit = Callable[[Image.Image, random.Random], Image.Image]
 

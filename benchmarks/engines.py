@@ -23,10 +23,10 @@ from index import PRODUCTS, SIDE, flops
 
 from cli.options import or_builtin
 from indexer import Encoder
-from massl.errors import MasslError
-from massl.images import open_image
-from massl.machine import cores
-from massl.scan import ImageFile, walk
+from massl.core.errors import MasslError
+from massl.core.files.scan import ImageFile, walk
+from massl.core.images.decoding import open_image
+from massl.core.machine import cores
 
 PICTURES = Path(__file__).parent.parent / "cli" / "pictures"
 BATCH = 32

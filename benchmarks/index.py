@@ -31,8 +31,8 @@ from pathlib import Path
 import numpy as np
 
 from indexer import Collection, Encoder
-from indexer.indexing import BATCH, batches, update
-from massl.scan import ImageFile, walk
+from indexer.ingest.indexing import BATCH, batches, update
+from massl.core.files.scan import ImageFile, walk
 
 SIDE, PRODUCTS = 1536, 8  # of the matrices whose product is timed, and how often it is taken
 

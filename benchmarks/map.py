@@ -16,9 +16,9 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer import Collection, layout
-from indexer.ladder import unit
-from indexer.vectors import CatalogVectors
+from indexer import Collection
+from indexer.projection import layout
+from indexer.store.vectors import CatalogVectors, unit
 
 NEIGHBOURS = 10
 ASKED = 1_000  # images whose neighbours are compared

@@ -41,18 +41,19 @@ from small import Split, embed
 from torch import Tensor, nn
 from torch.nn import functional
 
-from massl import learner, weights
-from massl.deployed import Deployed
-from massl.distributed import World, default_device
+from massl.data.sources import Files
+from massl.encoder import weights
+from massl.encoder.inference import Deployed
 from massl.evaluation.linear import logistic_probe
-from massl.learner import ACTIVATIONS, Learner
-from massl.loss import Loss
-from massl.network import build_backbone, clip_gradients, parameter_groups
-from massl.schedules import Rates
+from massl.method.loss import Loss
+from massl.method.network import build_backbone, clip_gradients, parameter_groups
+from massl.method.schedules import Rates
+from massl.method.views import EndlessBatches, Views, collate, on_device
 from massl.settings import Settings, plan
-from massl.sources import Files
-from massl.train import fast_precision
-from massl.views import EndlessBatches, Views, collate, on_device
+from massl.training import learner
+from massl.training.distributed import World, default_device
+from massl.training.learner import ACTIVATIONS, Learner
+from massl.training.loop import fast_precision
 
 METHODS = ("massl", "authors", "paper", "dino", "supervised")
 PROTOTYPES = 4096  # of DINO's last layer; 65,536 in its paper, for 1.28 million images
@@ -61,7 +62,7 @@ Step = Callable[[list[Tensor], list[int], int], None]  # views, the images' plac
 
 
 def massl(s: Settings, device: torch.device) -> tuple[nn.Module, Step]:
-    """Our own step, whichever loss is in `massl.learner`."""
+    """Our own step, whichever loss is in `massl.training.learner`."""
     learns = Learner(s, World(device))
 
     def step(views: list[Tensor], images: list[int], number: int) -> None:
@@ -71,7 +72,7 @@ def massl(s: Settings, device: torch.device) -> tuple[nn.Module, Step]:
 
 
 def authors_loss(clone: Path, s: Settings, device: torch.device) -> Callable[..., Loss]:
-    """The loss by the authors' own classes, in the form of `massl.loss.massl_loss`."""
+    """The loss by the authors' own classes, in the form of `massl.method.loss.massl_loss`."""
     sys.path.insert(0, str(clone))
     from criterion import Criterion  # type: ignore[import-not-found]
     from random_partition import RandomPartition  # type: ignore[import-not-found]

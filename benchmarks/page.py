@@ -29,9 +29,10 @@ import numpy as np
 import psutil
 from PIL import Image
 
-from indexer import Collection, Encoder, calibration
-from massl.images import open_image
-from massl.scan import find_images
+from indexer import Collection, Encoder
+from indexer.search import calibration
+from massl.core.files.scan import find_images
+from massl.core.images.decoding import open_image
 
 EVERY = 200  # images a folder
 NOISE = 0.1  # of an embedding's length, in all its numbers together

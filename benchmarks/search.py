@@ -28,11 +28,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexer import Collection, Encoder
-from indexer.ahead import cores
-from indexer.engines import CELL_CANDIDATES, LADDER
-from indexer.filters import Filter, among
-from indexer.ladder import AT, MARGIN, Ladder, nearest, unit
-from indexer.vectors import CatalogVectors
+from indexer.jobs.lookahead import cores
+from indexer.search.engines.engine_selection import AT, MARGIN, Ladder, nearest
+from indexer.search.engines.faiss_engines import CELL_CANDIDATES, LADDER
+from indexer.store.filters import Filter, among
+from indexer.store.vectors import CatalogVectors, unit
 
 EVERY = 100  # images a folder
 

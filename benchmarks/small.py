@@ -32,18 +32,18 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from indexer import Encoder
-from indexer.encoder import builtin_encoder
-from massl import checkpoint, weights
-from massl.deployed import Deployed, whitened_stages
+from indexer.encoder.onnx_encoder import builtin_encoder
+from massl.core.files.scan import find_images
+from massl.core.images.decoding import fit, open_image
+from massl.data.sources import Files
+from massl.encoder import checkpoint, weights
+from massl.encoder.inference import Deployed, whitened_stages
+from massl.encoder.whitening import fit_whitening
 from massl.evaluation import knn_top1, rankme
 from massl.evaluation.fewshot import few_shot
-from massl.images import fit, open_image
-from massl.network import build_backbone
-from massl.scan import find_images
+from massl.method.network import build_backbone
 from massl.settings import Settings, plan
-from massl.sources import Files
-from massl.train import Interrupted, fast_precision, train
-from massl.whitening import fit_whitening
+from massl.training.loop import Interrupted, fast_precision, train
 
 Pixels = NDArray[np.uint8]
 Floats = NDArray[np.float32]

@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""What a step of training takes on a CPU, with torch's own convolutions and with `massl.convolution`'s, side by side.
+"""What a step of training takes on a CPU, with torch's own convolutions and with `massl.training.cpu_convolution`'s,
+side by side.
 
     benchmarks/step.py [BACKBONE] [BATCH] [THREADS] [SIZE] [LOCAL_SIZE]
 
@@ -14,11 +15,11 @@ import time
 
 import torch
 
-from massl import learner
-from massl.distributed import World
-from massl.learner import Learner
-from massl.schedules import Rates
+from massl.method.schedules import Rates
 from massl.settings import plan
+from massl.training import learner
+from massl.training.distributed import World
+from massl.training.learner import Learner
 
 
 def main(backbone: str = "", batch: str = "32", threads: str = "2", size: str = "", local_size: str = "") -> None:

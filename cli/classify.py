@@ -34,8 +34,8 @@ def command(
     Examples: massl classify ./photos · massl classify ./photos --sure 0.9 · massl classify ./photos --json > all.json
     """
     from cli.terminal import print_json, print_line, say
-    from indexer.answers import of_classification
-    from massl.printable import visible
+    from indexer.json_results import of_classification
+    from massl.core.printable import visible
 
     collection = open_embedded(images, index_dir, quiet)
     result = collection.classify()

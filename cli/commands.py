@@ -14,9 +14,9 @@ import typer
 from cli import classify, configuration, demo, doctor, dupes, evaluate, export, index, info, label, search, serve, train
 from cli.options import HELP_FLAGS
 from cli.terminal import say
-from massl import faults
-from massl.errors import MasslError
-from massl.printable import visible
+from massl.core import disk_errors
+from massl.core.errors import MasslError
+from massl.core.printable import visible
 
 # What typer raises for wrong usage: click's ClickException, of the click that typer brings or depends on.
 _ShownByTyper: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
@@ -105,8 +105,8 @@ def main(arguments: list[str] | None = None) -> None:
             traceback.print_exc()
         if isinstance(error, OSError) and error.errno is not None:
             if error.filename is None:
-                _fail(str(faults.cannot_write("the output", error)), 1)
-            _fail(f"{error.filename}: {faults.reason(error)}; {faults.remedy(error)}", 1)
+                _fail(str(disk_errors.cannot_write("the output", error)), 1)
+            _fail(f"{error.filename}: {disk_errors.reason(error)}; {disk_errors.remedy(error)}", 1)
         reason = " ".join(str(error).split()) or type(error).__name__
         _fail(f"{type(error).__name__}: {reason}; run it again with -v for the details", 1)
 

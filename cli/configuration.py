@@ -18,7 +18,7 @@ from typing import Any
 
 import typer
 
-from massl.errors import MasslError
+from massl.core.errors import MasslError
 
 IN_FOLDER = "massl.toml"
 NAMED_BY = "MASSL_CONFIG"

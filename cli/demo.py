@@ -45,7 +45,7 @@ def command(
     from cli.serve import end_cleanly, open_page
     from cli.terminal import print_json, say
     from indexer import Collection, Query
-    from indexer.answers import of_classification, of_search
+    from indexer.json_results import of_classification, of_search
 
     login = None
     if not headless:  # before anything that takes time
@@ -90,8 +90,8 @@ def command(
 @contextlib.contextmanager
 def _pictures(folder: Path | None) -> Iterator[Path]:
     """A copy of the bundled pictures, in a temporary folder unless one is given."""
-    from massl.errors import MasslError
-    from massl.faults import remedy
+    from massl.core.disk_errors import remedy
+    from massl.core.errors import MasslError
 
     with contextlib.ExitStack() as stack:
         if folder is None:

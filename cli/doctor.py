@@ -8,8 +8,8 @@ import platform
 from typing import Any
 
 from cli.options import Json, Quiet, Runtime, RuntimeOption, Verbose
-from massl.errors import MasslError
-from massl.machine import cores
+from massl.core.errors import MasslError
+from massl.core.machine import cores
 
 _PACKAGES = (
     "massl", "numpy", "pillow", "pi-heif", "faiss-cpu", "faiss-gpu", "onnxruntime", "onnxruntime-gpu", "openvino",
@@ -54,8 +54,8 @@ def _examine(runtime: Runtime) -> dict[str, Any]:
     import faiss
     import onnxruntime
 
-    from indexer.encoder import Encoder
-    from indexer.runtimes import many
+    from indexer.encoder.onnx_encoder import Encoder
+    from indexer.encoder.runtimes import many
 
     packages = {name: _version(name) for name in _PACKAGES}
     problems = [

@@ -12,7 +12,7 @@ from cli.configuration import Harmless
 from cli.options import Images, IndexDir, Json, Quiet, Verbose, folder_of, on_command_line, open_embedded
 
 if TYPE_CHECKING:
-    from indexer.duplicates import Duplicates
+    from indexer.duplicates.detection import Duplicates
 
 
 def command(
@@ -55,8 +55,8 @@ def command(
     from cli.label import find_image
     from cli.terminal import ProgressLine, print_json, say
     from indexer import Collection
-    from indexer.health import index_command
-    from massl.writing import check_output
+    from indexer.index_command import index_command
+    from massl.core.files.atomic_writing import check_output
 
     if keep and forget:
         raise typer.BadParameter("--keep and --forget are opposites; give one of them")
@@ -134,7 +134,7 @@ def describe(found: Duplicates) -> dict[str, Any]:
 
 def _show(found: Duplicates, quiet: bool) -> None:
     from cli.terminal import print_line, say
-    from massl.printable import visible
+    from massl.core.printable import visible
 
     for number, group in enumerate(found.groups, 1):
         for item in group:
@@ -157,11 +157,11 @@ def _rounded(value: float | None) -> float | None:
 
 def _write(plan: Path, found: Duplicates) -> None:
     """The plan as CSV, names as the bytes that they are; a file that is there is replaced whole or not at all."""
-    from indexer import duplicates
-    from massl.faults import cannot_write
-    from massl.writing import write
+    from indexer.duplicates import detection
+    from massl.core.disk_errors import cannot_write
+    from massl.core.files.atomic_writing import write
 
     try:
-        write(plan, os.fsencode(duplicates.plan(found)))
+        write(plan, os.fsencode(detection.plan(found)))
     except OSError as error:
         raise cannot_write(plan, error, "name another file") from None

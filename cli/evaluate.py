@@ -14,7 +14,7 @@ from cli.options import Json, Quiet, Runtime, RuntimeOption, Verbose
 if TYPE_CHECKING:
     from cli.judges import Judge
     from cli.report import Result
-    from massl.evaluation.measure import Choices
+    from massl.evaluation.tasks import Choices
 
 
 class Task(StrEnum):
@@ -127,8 +127,8 @@ def command(
     from cli.report import write_report
     from cli.scores import as_markdown, as_text, figures
     from cli.terminal import print_json, print_line, say
-    from massl.evaluation.measure import Choices
-    from massl.writing import check_output
+    from massl.core.files.atomic_writing import check_output
+    from massl.evaluation.tasks import Choices
 
     if as_json and markdown:
         raise typer.BadParameter("--json and --markdown exclude each other")
@@ -156,7 +156,7 @@ def command(
     with load_judges([str(path) for path in encoder or []], data or [], runtime.value) as judges:
         results: list[Result] = []
         if train and test:
-            from indexer.labelled import read_halves
+            from indexer.ingest.labelled_images import read_halves
 
             files = read_halves(train, test).without_small(min_images)
             results += [_measure(task, files, judge, choices, quiet) for judge in judges]
@@ -188,8 +188,8 @@ def _of_data(
     """What every encoder makes of one set of images, or of one table of embeddings."""
     from cli.judges import Judge
     from cli.report import Result
-    from indexer.labelled import is_pair_list, read_labelled, read_table
-    from massl.errors import MasslError
+    from indexer.ingest.labelled_images import is_pair_list, read_labelled, read_table
+    from massl.core.errors import MasslError
 
     if ground_truth:
         return [_revisited(path, judge, ground_truth, quiet) for judge in judges]
@@ -217,7 +217,7 @@ def _measure(task: Task, files: Any, judge: Judge, choices: Choices, quiet: bool
 
 def _run(task: Task, found: Any, choices: Choices, name: str, quiet: bool) -> Any:
     from cli.terminal import ProgressLine
-    from massl.evaluation.measure import Labelled, measure
+    from massl.evaluation.tasks import Labelled, measure
 
     data = Labelled(found.vectors, found.labels, found.classes, found.train)
     with ProgressLine(f"Measuring {name}", "rounds", quiet) as line:
@@ -230,14 +230,14 @@ def _copies(path: Path, judge: Judge, edited: int, seed: int, quiet: bool) -> Re
 
     from cli.report import Result, Sought
     from cli.terminal import ProgressLine
-    from indexer.edited import embed_edited, open_to_edit
-    from indexer.labelled import read_images, read_labelled
-    from massl.errors import MasslError
+    from indexer.ingest.edited_copies import embed_edited, open_to_edit
+    from indexer.ingest.labelled_images import read_images, read_labelled
+    from massl.core.errors import MasslError
     from massl.evaluation.copies import copy_detection
     from massl.evaluation.edits import EDITS
     from massl.evaluation.edits import edited as edit
     from massl.evaluation.knn import nearest
-    from massl.evaluation.measure import Measured, describe_copies
+    from massl.evaluation.tasks import Measured, describe_copies
 
     files = read_labelled(path) if path.suffix.lower() == ".csv" else read_images(path)
     references, rows, skipped = judge.embed_paths(files.root, files.paths, quiet)
@@ -280,10 +280,10 @@ def _pairs(path: Path, judge: Judge, edited: int, seed: int, quiet: bool) -> Res
     import numpy as np
 
     from cli.report import Result
-    from indexer.labelled import read_pairs
-    from massl.errors import MasslError
+    from indexer.ingest.labelled_images import read_pairs
+    from massl.core.errors import MasslError
     from massl.evaluation.copies import pairs
-    from massl.evaluation.measure import Measured, describe_copies
+    from massl.evaluation.tasks import Measured, describe_copies
 
     listed = read_pairs(path)
     vectors, rows, skipped = judge.embed_paths(listed.root, listed.paths, quiet)
@@ -300,8 +300,8 @@ def _pairs(path: Path, judge: Judge, edited: int, seed: int, quiet: bool) -> Res
 def _revisited(path: Path, judge: Judge, ground_truth: Path, quiet: bool) -> Result:
     """The published benchmark, on the user's copy of its images."""
     from cli.report import Result
-    from massl.evaluation.measure import measure_revisited
     from massl.evaluation.revisited import read_ground_truth
+    from massl.evaluation.tasks import measure_revisited
 
     truth = read_ground_truth(ground_truth)
     images, queries = judge.embed_landmarks(path, truth, quiet)

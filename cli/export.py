@@ -103,12 +103,12 @@ def command(
     224 · massl export resnet50.pth --backbone resnet50
     """
     from cli.terminal import print_json, say
-    from massl.errors import MasslError
+    from massl.core.errors import MasslError
 
     try:
-        from massl.export import export
-        from massl.sources import find_source
-        from massl.writing import check_output
+        from massl.core.files.atomic_writing import check_output
+        from massl.data.sources import find_source
+        from massl.encoder.export import export
     except ImportError as error:
         raise MasslError(f"exporting needs more packages ({error.name}); run: pip install 'massl[train]'") from None
     if out.parent.is_dir():  # else it is made

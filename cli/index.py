@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from indexer import Collection, Encoder, IndexReport
-    from indexer.indexing import Progress
+    from indexer.ingest.indexing import Progress
 
 Exclude = Annotated[
     list[str] | None,
@@ -94,8 +94,8 @@ def command(
     """
     from cli.terminal import print_json, say
     from indexer import Collection
-    from massl.scan import left_out_line
-    from massl.writing import check_output
+    from massl.core.files.atomic_writing import check_output
+    from massl.core.files.scan import left_out_line
 
     if skipped:
         check_output(skipped)
@@ -127,7 +127,7 @@ def command(
         say(advice)
     if watch:
         from indexer import CollectionBusy
-        from indexer.watching import watch as changes
+        from indexer.ingest.watching import watch as changes
 
         # Whoever stops a service sends SIGTERM: end as on Ctrl-C.
         signal.signal(signal.SIGTERM, interrupt)
@@ -157,10 +157,10 @@ def command(
 
 def _compare(images: Path, index_dir: Path | None, given: Encoder, quiet: bool) -> None:
     """Says what another encoder or size would change, on the images that are labelled; nothing where it can't."""
-    from app.words import at_size
+    from app.formatting import at_size
     from cli.terminal import ProgressLine, say
     from indexer import Collection
-    from massl.errors import MasslError
+    from massl.core.errors import MasslError
 
     try:
         collection = Collection.open(images, index_dir)
@@ -188,10 +188,10 @@ def _compare(images: Path, index_dir: Path | None, given: Encoder, quiet: bool) 
 
 
 def _write_skipped(file: Path, report: IndexReport) -> None:
-    from massl.errors import MasslError
-    from massl.faults import cannot_write
-    from massl.tables import csv_text
-    from massl.writing import write
+    from massl.core.disk_errors import cannot_write
+    from massl.core.errors import MasslError
+    from massl.core.files.atomic_writing import write
+    from massl.core.files.csv_tables import csv_text
 
     text = csv_text(["path", "reason"], [(item.path, item.reason) for item in report.skipped])
     try:

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from app.words import moment, other_sizes, size
+from app.formatting import moment, other_sizes, size
 from cli.options import IndexDir, Json, Quiet, Verbose, or_builtin
-from massl.printable import visible
+from massl.core.printable import visible
 
 if TYPE_CHECKING:
-    from indexer.damage import CatalogDamaged
+    from indexer.store.damage import CatalogDamaged
 
 
 def command(
@@ -30,7 +30,7 @@ def command(
     Examples: massl info builtin · massl info encoder.onnx · massl info ./photos · massl info runs/photos
     """
     from cli.terminal import print_json, print_line
-    from indexer.damage import CatalogDamaged
+    from indexer.store.damage import CatalogDamaged
 
     try:
         described = _describe(thing, index_dir)
@@ -49,7 +49,8 @@ def command(
 def _tell_readable(error: CatalogDamaged, as_json: bool) -> None:
     """What of a damaged collection can be read."""
     from cli.terminal import print_json, print_line
-    from indexer import journal, salvage
+    from indexer.recovery import salvage
+    from indexer.store import journal
 
     try:
         found, said = salvage.read(error.path), journal.read(error.path.parent)
@@ -116,8 +117,8 @@ def _training(told: dict[str, Any] | None, sizes: list[int]) -> list[tuple[str, 
 
 
 def _collection(told: dict[str, Any]) -> list[tuple[str, str]]:
-    from massl.images import megapixels
-    from massl.scan import left_out_line
+    from massl.core.files.scan import left_out_line
+    from massl.core.images.decoding import megapixels
 
     encoder, search, scores, drift = told["encoder"], told["search"], told["scores"], told["drift"]
     lines = [
@@ -171,7 +172,7 @@ def _sizes(told: dict[str, Any]) -> list[tuple[str, str]]:
 def _unembedded(told: dict[str, Any]) -> list[tuple[str, str]]:
     if not told["unembedded"]:
         return []
-    from indexer.health import index_command
+    from indexer.index_command import index_command
 
     done = told["indexed"] - told["unembedded"]
     command = index_command(Path(told["root"]), Path(told["folder"]))
@@ -206,8 +207,8 @@ def _time(seconds: float) -> str:
 
 
 def _describe(thing: Path, index_dir: Path | None) -> dict[str, Any]:
-    from massl.errors import MasslError
-    from massl.run import describe_run, is_run
+    from massl.core.errors import MasslError
+    from massl.core.files.run_folder import describe_run, is_run
 
     if is_run(thing):
         return describe_run(thing)
@@ -223,7 +224,8 @@ def _describe(thing: Path, index_dir: Path | None) -> dict[str, Any]:
         raise MasslError(f"{thing}: there is no such file or folder")
     from dataclasses import asdict
 
-    from indexer import Encoder, health
+    from indexer import Encoder
+    from indexer.monitoring import health
 
     encoder = Encoder.load(thing)
     return {

@@ -13,13 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cli.terminal import ProgressLine
-from indexer.encoder import Encoder
-from indexer.labelled import Embedded, LabelledFiles, Table, embed, embed_paths, read_table
-from indexer.runtimes import Wanted
-from massl.errors import MasslError
-from massl.images import ImageError, open_image, within_memory
-from massl.run import is_run
-from massl.scan import Skipped
+from indexer.encoder.onnx_encoder import Encoder
+from indexer.encoder.runtimes import Wanted
+from indexer.ingest.labelled_images import Embedded, LabelledFiles, Table, embed, embed_paths, read_table
+from massl.core.errors import MasslError
+from massl.core.files.run_folder import is_run
+from massl.core.files.scan import Skipped
+from massl.core.images.decoding import ImageError, open_image, within_memory
 
 if TYPE_CHECKING:
     from massl.evaluation.revisited import GroundTruth
@@ -56,7 +56,7 @@ class Judge:
     def embed_paths(
         self, root: Path, paths: Sequence[str], quiet: bool
     ) -> tuple[NDArray[np.float32], list[int], tuple[Skipped, ...]]:
-        """Images without labels to embeddings: see `indexer.labelled.embed_paths`."""
+        """Images without labels to embeddings: see `indexer.ingest.labelled_images.embed_paths`."""
         encoder = self.encoder(len(paths), "this needs the pictures")
         with ProgressLine(f"Embedding with {self.name}", "images", quiet) as line:
             return embed_paths(root, paths, encoder, line.update)
@@ -138,7 +138,7 @@ def _of_run(run: Path, scratch: Path) -> Path:
     if not is_run(run):
         raise MasslError(f"{run} is a folder, and no run; give an encoder.onnx or the folder of a run")
     try:
-        from massl.export import export
+        from massl.encoder.export import export
     except ImportError as error:
         raise MasslError(
             f"{run} has no encoder.onnx yet, and making one needs more packages ({error.name}); "

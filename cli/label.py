@@ -11,12 +11,12 @@ import typer
 
 from cli.configuration import Harmless
 from cli.options import HELP_FLAGS, Images, IndexDir, Json, Quiet, Verbose, below, open_embedded
-from massl.printable import visible
+from massl.core.printable import visible
 
 if TYPE_CHECKING:
     from indexer import Collection
-    from indexer.damage import CatalogDamaged
-    from indexer.labels import Label
+    from indexer.store.damage import CatalogDamaged
+    from indexer.store.labels import Label
 
 app = typer.Typer(no_args_is_help=True, context_settings=HELP_FLAGS)
 
@@ -118,12 +118,12 @@ def import_labels(
     """
     from cli.terminal import print_json, say
     from indexer import Collection
-    from indexer.labels import PREDICTED
-    from indexer.labels import check as check_label
-    from indexer.table_paths import TablePaths
-    from massl.errors import MasslError
-    from massl.tables import read_csv
-    from massl.written_paths import not_utf8
+    from indexer.label_formats.table_paths import TablePaths
+    from indexer.store.labels import PREDICTED
+    from indexer.store.labels import check as check_label
+    from massl.core.errors import MasslError
+    from massl.core.files.csv_tables import read_csv
+    from massl.core.files.path_notation import not_utf8
 
     collection = Collection.open(images, index_dir)
     paths = TablePaths(collection.root, collection.catalog, lambda path: _image_in_table(collection, path))
@@ -200,11 +200,12 @@ def export(
     --format onnx --out classifier.onnx
     """
     from cli.terminal import print_json, say
-    from indexer import Collection, takeaway
-    from massl.errors import MasslError
-    from massl.writing import check_output
+    from indexer import Collection
+    from indexer.label_formats import exporting
+    from massl.core.errors import MasslError
+    from massl.core.files.atomic_writing import check_output
 
-    formats = takeaway.FORMATS
+    formats = exporting.FORMATS
     if kind not in (*formats, "onnx"):
         raise typer.BadParameter(f"there is no format {kind[:20]!r}; choose one of {', '.join(formats)}, or onnx")
     if as_json and out is None and (kind != "csv" or predictions):
@@ -222,7 +223,7 @@ def export(
         if as_json and out is None:
             print_json({"labels": [vars(item) for item in labels]})
         else:
-            _put_out(takeaway.of_labels(labels), kind, out, as_json, quiet)
+            _put_out(exporting.of_labels(labels), kind, out, as_json, quiet)
         if damaged:
             raise damaged
         return
@@ -314,9 +315,10 @@ def check(
 
 def _readable_labels(images: Path, index_dir: Path | None) -> tuple[list[Label], CatalogDamaged | None]:
     """The labels; of a damaged catalog those that can be read, of it or of its journal, and that it is damaged."""
-    from indexer import Collection, salvage
-    from indexer.damage import CatalogDamaged
-    from massl.errors import MasslError
+    from indexer import Collection
+    from indexer.recovery import salvage
+    from indexer.store.damage import CatalogDamaged
+    from massl.core.errors import MasslError
 
     try:
         return Collection.open(images, index_dir).labels(), None
@@ -330,8 +332,8 @@ def _readable_labels(images: Path, index_dir: Path | None) -> tuple[list[Label],
 def _put_out(text: str, kind: str, out: Path | None, as_json: bool, quiet: bool) -> None:
     """Prints a table, or writes it to a file."""
     from cli.terminal import print_json, print_line, say
-    from massl.faults import cannot_write
-    from massl.writing import write
+    from massl.core.disk_errors import cannot_write
+    from massl.core.files.atomic_writing import write
 
     if out is None:
         print_line(text, end="")
@@ -348,7 +350,7 @@ def _put_out(text: str, kind: str, out: Path | None, as_json: bool, quiet: bool)
 
 def _image_in_table(collection: Collection, path: str) -> int:
     """The image that a table's path means, which is relative to the collection's folder wherever the table is read."""
-    from massl.errors import MasslError
+    from massl.core.errors import MasslError
 
     try:
         return collection.image_id(Path(path).as_posix())
@@ -358,7 +360,7 @@ def _image_in_table(collection: Collection, path: str) -> int:
 
 def find_image(collection: Collection, path: str) -> int:
     """The image that a path means: from here if it lies in the collection's folder, else relative to that folder."""
-    from massl.errors import MasslError
+    from massl.core.errors import MasslError
 
     named = os.path.lexists(path) or not os.path.lexists(os.path.join(collection.root, path))  # here, or nowhere
     if named:

@@ -63,8 +63,8 @@ def open_embedded(images: Path, index_dir: Path | None, quiet: bool) -> Collecti
     """
     from cli.terminal import say
     from indexer import Collection
-    from indexer.health import index_command
-    from massl.errors import MasslError
+    from indexer.index_command import index_command
+    from massl.core.errors import MasslError
 
     collection = Collection.open(images, index_dir)
     count, left = len(collection), collection.unembedded
@@ -83,7 +83,7 @@ def or_builtin(source: str) -> str:
     """What the user named; `builtin` is a file of the package."""
     if source != "builtin":
         return source
-    from indexer.encoder import builtin_encoder, check_builtin
+    from indexer.encoder.onnx_encoder import builtin_encoder, check_builtin
 
     check_builtin()
     return str(builtin_encoder())
@@ -91,8 +91,8 @@ def or_builtin(source: str) -> str:
 
 def _file(encoder: Path | None) -> Path | None:
     """The file that is meant: a run's folder stands for the encoder that it wrote."""
-    from massl.errors import MasslError
-    from massl.run import is_run
+    from massl.core.errors import MasslError
+    from massl.core.files.run_folder import is_run
 
     if encoder is None or not is_run(encoder):
         return encoder and Path(or_builtin(str(encoder)))
@@ -113,7 +113,7 @@ EncoderFile = Annotated[
 
 
 class Runtime(StrEnum):
-    """What embeds many pictures, see `indexer.runtimes`."""
+    """What embeds many pictures, see `indexer.encoder.runtimes`."""
 
     auto = "auto"
     onnxruntime = "onnxruntime"

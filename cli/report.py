@@ -15,17 +15,17 @@ import numpy as np
 from PIL import Image
 
 from cli.scores import Figure, best, rows
+from massl.core.disk_errors import cannot_write
+from massl.core.files.atomic_writing import write
+from massl.core.files.scan import Skipped
+from massl.core.images.decoding import ImageError, open_image, within_memory
 from massl.evaluation.accuracy import confusion
 from massl.evaluation.knn import nearest
-from massl.faults import cannot_write
-from massl.images import ImageError, open_image, within_memory
-from massl.scan import Skipped
-from massl.writing import write
 
 if TYPE_CHECKING:
     from cli.judges import Judge
-    from indexer.labelled import Embedded
-    from massl.evaluation.measure import Measured
+    from indexer.ingest.labelled_images import Embedded
+    from massl.evaluation.tasks import Measured
 
 SIDE = 96  # pixels of a picture
 QUERIES = 12  # right ones shown, and wrong ones

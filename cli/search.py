@@ -12,7 +12,7 @@ import typer.core
 
 from cli.configuration import Harmless
 from cli.options import Images, IndexDir, Json, Quiet, Verbose, folder_of, open_embedded
-from massl.printable import visible
+from massl.core.printable import visible
 
 if TYPE_CHECKING:
     from datetime import date
@@ -81,8 +81,8 @@ def command(
     Examples: massl search ./photos query.jpg · massl search ./photos a.jpg +b.jpg -c.jpg -k 50 --paths
     """
     from cli.terminal import ProgressLine, print_json, print_line, say
-    from indexer.answers import of_search
-    from massl.errors import MasslError
+    from indexer.json_results import of_search
+    from massl.core.errors import MasslError
 
     box = _crop(crop) if crop else None
     days = _day(since), _day(until)
@@ -127,8 +127,8 @@ def _query(text: str, root: Path, crop: tuple[int, int, int, int] | None) -> Any
 
 
 def _day(text: str | None) -> date | None:
-    from indexer.filters import day
-    from massl.errors import MasslError
+    from indexer.store.filters import day
+    from massl.core.errors import MasslError
 
     try:
         return day(text) if text else None

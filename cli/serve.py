@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from indexer import Collection
-    from indexer.background import BackgroundUpdate, Update
+    from indexer.ingest.background_update import BackgroundUpdate, Update
 
 Host = Annotated[str, typer.Option("--host", envvar="MASSL_HOST", help="Address to listen on.")]
 Port = Annotated[int, typer.Option("--port", envvar="MASSL_PORT", min=0, max=65535, help="0: any free one.")]
@@ -51,7 +51,7 @@ def command(
     from app.server import check_address, free_port
     from cli.terminal import say
     from indexer import Collection
-    from indexer.background import BackgroundUpdate
+    from indexer.ingest.background_update import BackgroundUpdate
 
     login = check_address(host, auth)
     port = free_port(host, port)  # before anything that takes time
@@ -96,7 +96,7 @@ def open_page(
 
 def _where(url: str, host: str, login: tuple[str, str] | None) -> str:
     """What to open in a browser, and who else can: by the address that is listened on."""
-    from app.server import is_loopback
+    from app.access.origin import is_loopback
 
     if is_loopback(host):
         return f"Open {url} in a browser."

@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from massl.printable import visible
+from massl.core.printable import visible
 
 PLAIN_EVERY = 5.0  # seconds between progress lines where there is no terminal
 
@@ -34,7 +34,7 @@ def print_line(text: str, end: str = "\n") -> None:
 
 
 def say(text: str, quiet: bool = False) -> None:
-    """A line for a person, on standard error; see `massl.printable.visible`."""
+    """A line for a person, on standard error; see `massl.core.printable.visible`."""
     if not quiet:
         print(visible(text), file=sys.stderr)
 

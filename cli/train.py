@@ -98,28 +98,28 @@ def command(
     'shards/images-{000..123}.tar'
     """
     from cli.terminal import ProgressLine, print_json, say
-    from massl.errors import MasslError
+    from massl.core.errors import MasslError
 
     if "OMP_WAIT_POLICY" not in os.environ:
         # How long torch's threads spin while they wait for each other, read as torch is loaded. At its default of some
         # 300,000 turns two threads train at two fifths of their speed where something else wants one of their cores.
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     try:
-        from massl import distributed
-        from massl.train import Interrupted, fast_precision, train
+        from massl.training import distributed
+        from massl.training.loop import Interrupted, fast_precision, train
     except ImportError as error:
         raise MasslError(f"training needs more packages ({error.name}); run: pip install 'massl[train]'") from None
     if devices > 1 and "WORLD_SIZE" not in os.environ:
         raise typer.Exit(distributed.launch(sys.argv[1:], devices))
 
-    from massl.export import export_run
-    from massl.loading import plan_loading
-    from massl.machine import cores
-    from massl.probe import find_classes
-    from massl.run import check_new
-    from massl.scan import left_out_line
+    from massl.core.files.run_folder import check_new
+    from massl.core.files.scan import left_out_line
+    from massl.core.machine import cores
+    from massl.data.sources import doubts, find_source
+    from massl.encoder.export import export_run
     from massl.settings import concerns, plan, read_settings
-    from massl.sources import doubts, find_source
+    from massl.training.loading import plan_loading
+    from massl.training.probe import find_classes
 
     overrides = dict(_pair(text) for text in settings or ())
     flags = {"backbone": backbone, "precision": precision, "accumulate": accumulate}
@@ -210,7 +210,7 @@ def command(
 
 
 def _weights(source: str, backbone: str | None) -> Any:
-    from massl.weights import read_initial
+    from massl.encoder.weights import read_initial
 
     return read_initial(or_builtin(source), backbone)
 
@@ -252,7 +252,7 @@ def _show(table: list[Choice], images: int, world: Any, preset: str) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from massl.printable import visible
+    from massl.core.printable import visible
 
     where = f"{world.size} times {world.device.type}" if world.size > 1 else world.device
     view = Table("setting", "value", "why", title=f"{images:,} images, on {where}, preset {preset}", box=None)

@@ -12,14 +12,15 @@ for result in collection.search([Query.of_file("query.jpg")]):
 
 import massl  # noqa: F401 - before ONNX Runtime, whose telemetry it switches off
 from indexer.collection import Collection
-from indexer.encoder import Encoder, EncoderMismatch
-from indexer.engines import LADDER, Cells, Exact, FastScan
-from indexer.home import CollectionBusy
-from indexer.indexing import IndexReport
-from indexer.labels import Label
-from indexer.ladder import Ladder
-from indexer.query import Query, Result
-from indexer.vectors import Engine, VectorIndex, VectorSource
+from indexer.encoder.onnx_encoder import Encoder, EncoderMismatch
+from indexer.ingest.indexing import IndexReport
+from indexer.search.engines.engine_selection import Ladder
+from indexer.search.engines.faiss_engines import LADDER, Cells, Exact, FastScan
+from indexer.search.engines.interface import Engine, VectorIndex
+from indexer.search.query import Query, Result
+from indexer.storage import CollectionBusy
+from indexer.store.labels import Label
+from indexer.store.vectors import VectorSource
 
 __all__ = [
     "LADDER",

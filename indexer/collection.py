@@ -17,59 +17,50 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer import (
-    arrivals,
-    calibration,
-    comparing,
-    contents,
-    decisions,
-    deploy,
-    drift,
-    duplicates,
-    health,
-    indexing,
-    kinds,
-    labels,
-    query,
-    rejections,
-    restoring,
-    suspects,
-    takeaway,
-    trained,
-)
-from indexer.calibration import Calibration
-from indexer.catalog import READY, embedded_by, name_list, now, to_bytes
-from indexer.classify import Classification, Classifier
-from indexer.comparing import Beside, Comparison
-from indexer.drift import Drift
-from indexer.duplicates import Duplicate, Duplicates
-from indexer.earlier import made_by_former_builtin
-from indexer.encoder import BUILTIN, Encoder
-from indexer.engines import LADDER
-from indexer.facts import Facts, facts, file_state, image_of
-from indexer.filters import EVERYTHING, Filter, Outline, among, dates, exists, folders, in_order
-from indexer.groups import GROUPS, Group
-from indexer.health import Health, Training
-from indexer.heat import Heat, HeatMaps
-from indexer.home import Home
-from indexer.index import AmendedIndex, CollectionIndex
-from indexer.kinds import Kinds
-from indexer.labelling import Labelling, LabellingState
-from indexer.labels import Label
-from indexer.ladder import MARGIN, Ladder, Measured, nearest, unit
-from indexer.learning import LearningCurve
-from indexer.map import CollectionMap
-from indexer.paths import below, from_bytes
-from indexer.query import Query, Ranking, Result
-from indexer.restoring import Restored
-from indexer.runtimes import Wanted
-from indexer.suspects import Suspect
-from indexer.thumbnails import SIDE, Thumbnails
-from indexer.trained import Trained
-from indexer.vectors import CatalogVectors, Preparing
-from massl.errors import MasslError
-from massl.scan import Skipped, check_folder
-from massl.writing import remove_forgotten
+from indexer.duplicates import detection
+from indexer.duplicates.detection import Duplicate, Duplicates
+from indexer.encoder.former_builtin import made_by_former_builtin
+from indexer.encoder.onnx_encoder import BUILTIN, Encoder
+from indexer.encoder.runtimes import Wanted
+from indexer.fewshot import label_errors, onnx_export
+from indexer.fewshot.classification import Classification, Classifier
+from indexer.fewshot.clusters import GROUPS, Group
+from indexer.fewshot.label_errors import Suspect
+from indexer.fewshot.label_state import Labelling, LabellingState
+from indexer.fewshot.learning_curve import LearningCurve
+from indexer.index_command import index_command
+from indexer.ingest import indexing
+from indexer.label_formats import exporting
+from indexer.monitoring import drift, encoder_comparison, health, trained_encoders
+from indexer.monitoring.drift import Drift
+from indexer.monitoring.encoder_comparison import Beside, Comparison
+from indexer.monitoring.health import Health, Training
+from indexer.monitoring.trained_encoders import Trained
+from indexer.projection import categories
+from indexer.projection.categories import Kinds
+from indexer.projection.collection_map import CollectionMap
+from indexer.recovery import journal_restore
+from indexer.recovery.journal_restore import Restored
+from indexer.search import calibration, query
+from indexer.search.calibration import Calibration
+from indexer.search.engines.engine_selection import MARGIN, Ladder, Measured, nearest
+from indexer.search.engines.faiss_engines import LADDER
+from indexer.search.engines.interface import Preparing
+from indexer.search.heat_map import Heat, HeatMaps
+from indexer.search.index import AmendedIndex, CollectionIndex
+from indexer.search.query import Query, Ranking, Result
+from indexer.storage import Home
+from indexer.store import arrivals, decisions, file_contents, labels, rejections
+from indexer.store.catalog import READY, embedded_by, name_list, now, to_bytes
+from indexer.store.filters import EVERYTHING, Filter, Outline, among, dates, exists, folders, in_order
+from indexer.store.image_facts import Facts, facts, file_state, image_of
+from indexer.store.labels import Label
+from indexer.store.paths import below, from_bytes
+from indexer.store.thumbnails import SIDE, Thumbnails
+from indexer.store.vectors import CatalogVectors, unit
+from massl.core.errors import MasslError
+from massl.core.files.atomic_writing import remove_forgotten
+from massl.core.files.scan import Skipped, check_folder
 
 
 class Collection:
@@ -194,7 +185,7 @@ class Collection:
         max_pixels: int | None = None,
         include: Sequence[str] | None = None,
     ) -> indexing.IndexReport:
-        """Brings the collection up to date with its folder; see `indexer.indexing.update`.
+        """Brings the collection up to date with its folder; see `indexer.ingest.indexing.update`.
 
         Args:
             report: told how far the images are.
@@ -222,7 +213,7 @@ class Collection:
             elif "include" not in self.catalog.meta():
                 kept_folders = tuple(sorted(labels.system_folders(self.catalog)))
                 self.catalog.set_meta({"include": json.dumps(kept_folders)})
-            known = contents.read(self.folder)
+            known = file_contents.read(self.folder)
             result = indexing.update(
                 self.root,
                 self.catalog,
@@ -233,11 +224,11 @@ class Collection:
                 self.include,
                 known,
             )
-            contents.keep(self.folder, known)
+            file_contents.keep(self.folder, known)
             self.catalog.set_meta({"left_out": json.dumps(result.left_out)})
             arrivals.note(self.catalog)
             self.catalog.set_meta({"checked": now()})
-            restoring.settle(self.catalog, f"massl label restore {shlex.quote(str(self.root))}")
+            journal_restore.settle(self.catalog, f"massl label restore {shlex.quote(str(self.root))}")
             meta = self.catalog.meta()
             generation = meta["generation"]
             if meta.get("calibrated_generation") != generation:
@@ -249,12 +240,14 @@ class Collection:
 
     @property
     def exclude(self) -> tuple[str, ...]:
-        """Patterns of files and folders that are left out; see `massl.scan.walk`."""
+        """Patterns of files and folders that are left out; see `massl.core.files.scan.walk`."""
         return tuple(name_list(self.catalog.meta().get("exclude", "[]")))
 
     @property
     def include(self) -> tuple[str, ...]:
-        """Patterns of what would be left out, as hidden or made by a system, and is not; see `massl.scan.walk`."""
+        """Patterns of what would be left out, as hidden or made by a system, and is not; see
+        `massl.core.files.scan.walk`.
+        """
         return tuple(name_list(self.catalog.meta().get("include", "[]")))
 
     @property
@@ -341,7 +334,7 @@ class Collection:
         return query.described(self.catalog, ranking, first, last)
 
     def heat(self, queries: Sequence[Query], image: int) -> Heat:
-        """Which parts of an image are like what was searched by; see `indexer.heat`.
+        """Which parts of an image are like what was searched by; see `indexer.search.heat_map`.
 
         Raises:
             MasslError: the encoder has no patch tokens, or the image is gone or can't be read any more.
@@ -381,7 +374,7 @@ class Collection:
     def browse(
         self, wanted: Filter = EVERYTHING, after: str = "", limit: int = 100
     ) -> list[tuple[int, str, str | None]]:
-        """Id, path and label of images by path; see `indexer.filters.in_order`.
+        """Id, path and label of images by path; see `indexer.store.filters.in_order`.
 
         Raises:
             MasslError: no image carries a label, or lies in a folder, that is filtered by.
@@ -409,7 +402,7 @@ class Collection:
         return Calibration.from_json(self.catalog.meta().get("calibration"))
 
     def index(self, preparing: Preparing = lambda step, done, total: None, tidy: bool = False) -> AmendedIndex:
-        """The vectors, ready to search; see `indexer.index.CollectionIndex.get`."""
+        """The vectors, ready to search; see `indexer.search.index.CollectionIndex.get`."""
         return self._index.get(preparing, tidy)
 
     def measured(self) -> Measured | None:
@@ -426,7 +419,7 @@ class Collection:
         if row is None or row[1] == "gone":
             if not os.path.lexists(self.root / path):
                 raise MasslError(f"{self.root / path}: there is no such image; paths are relative to {self.root}")
-            command = health.index_command(self.root, self.folder)
+            command = index_command(self.root, self.folder)
             raise MasslError(f"{path} is not in the index of {self.root}; run: {command}")
         if row[1] == "skipped":
             raise MasslError(f"{path} could not be indexed: {row[2]}")
@@ -493,16 +486,17 @@ class Collection:
         return labels.remove(self.catalog, images)
 
     def restore_labels(self, before: Mapping[int, tuple[str, str] | None], after: Mapping[int, str | None]) -> int:
-        """Takes a step of labelling back, all of it or nothing; see `indexer.labels.restore`."""
+        """Takes a step of labelling back, all of it or nothing; see `indexer.store.labels.restore`."""
         return labels.restore(self.catalog, before, after)
 
     def bring_back_labels(self) -> Restored:
-        """Gives images what people said of them and the catalog doesn't have any more; see `indexer.restoring`.
+        """Gives images what people said of them and the catalog doesn't have any more; see
+        `indexer.recovery.journal_restore`.
 
         Raises:
             MasslError: the journal can't be read, or nothing can be written.
         """
-        return restoring.restore(self.catalog)
+        return journal_restore.restore(self.catalog)
 
     def labels(self) -> list[Label]:
         """Every label on a searchable image, by path."""
@@ -559,7 +553,7 @@ class Collection:
         return rejections.by_image(self.catalog)
 
     def learning_curve(self, report: Callable[[int, int], None] = lambda done, total: None) -> LearningCurve:
-        """How the accuracy grew with the labels, and how many more would help; see `indexer.learning`.
+        """How the accuracy grew with the labels, and how many more would help; see `indexer.fewshot.learning_curve`.
 
         Raises:
             MasslError: labels of fewer than two classes.
@@ -576,29 +570,31 @@ class Collection:
 
     def confirm_labels(self, given: Iterable[tuple[int, str]]) -> None:
         """Remembers that labels, each an image and its label, are right although they are suspect."""
-        suspects.confirm(self.catalog, given)
+        label_errors.confirm(self.catalog, given)
 
     def confirmed_labels(self) -> set[tuple[int, str]]:
         """Those labels."""
-        return suspects.confirmed(self.catalog)
+        return label_errors.confirmed(self.catalog)
 
     def forget_confirmed(self, given: Iterable[tuple[int, str]]) -> None:
         """Takes that back."""
-        suspects.doubt_again(self.catalog, given)
+        label_errors.doubt_again(self.catalog, given)
 
     def different(self, count: int) -> list[int]:
-        """Unlabelled images that are unlike the labelled ones and each other; see `indexer.queues.most_different`."""
+        """Unlabelled images that are unlike the labelled ones and each other; see
+        `indexer.fewshot.sampling.most_different`.
+        """
         return self._labelling.different(count)
 
     def groups(self, count: int = GROUPS) -> list[Group]:
-        """Groups of like images that nobody has labelled, the closest first; see `indexer.groups`."""
+        """Groups of like images that nobody has labelled, the closest first; see `indexer.fewshot.clusters`."""
         return self._labelling.groups(count)
 
     def export_labels(self, kind: str, predictions: bool = False, sure: float = 0.0) -> str:
         """The labels as the text of a file.
 
         Args:
-            kind: one of `indexer.takeaway.FORMATS`.
+            kind: one of `indexer.label_formats.exporting.FORMATS`.
             predictions: with the predicted classes of images that nobody has labelled.
             sure: the least probability of those.
 
@@ -606,16 +602,17 @@ class Collection:
             MasslError: no such format, nothing labelled, or, for predictions, labels of fewer than two classes.
         """
         guesses = self._labelling.predictions(sure) if predictions else []
-        return takeaway.write(kind, takeaway.rows(self.catalog, guesses), self.root.resolve().name)
+        return exporting.write(kind, exporting.rows(self.catalog, guesses), self.root.resolve().name)
 
     def export_classifier(self, path: Path | str) -> Classifier:
-        """Writes the classifier that `classify` asks as an `.onnx` file that takes pictures; see `indexer.deploy`.
+        """Writes the classifier that `classify` asks as an `.onnx` file that takes pictures; see
+        `indexer.fewshot.onnx_export`.
 
         Raises:
             MasslError: labels of fewer than two classes, or the file can't be written.
         """
         fitted = self._labelling.classifier()
-        deploy.write(fitted, self.encoder, Path(path))
+        onnx_export.write(fitted, self.encoder, Path(path))
         return fitted
 
     def paths_of(self, images: Sequence[int]) -> list[str]:
@@ -629,8 +626,8 @@ class Collection:
     # Looking ------------------------------------------------------------------------------------------------------
 
     def kinds(self, ids: NDArray[np.int64], by: Literal["label", "folder"], most: int) -> Kinds:
-        """These images by label or folder, in at most about `most` kinds; see `indexer.kinds`."""
-        return (kinds.by_folder if by == "folder" else kinds.by_label)(self.catalog, ids, most)
+        """These images by label or folder, in at most about `most` kinds; see `indexer.projection.categories`."""
+        return (categories.by_folder if by == "folder" else categories.by_label)(self.catalog, ids, most)
 
     def described(self, images: Sequence[int]) -> list[tuple[int, str, str | None]]:
         """Id, path and label of these images, in their order, without those that are not in the collection."""
@@ -646,7 +643,7 @@ class Collection:
         ids, packed = CatalogVectors(self.catalog).of(np.unique(np.array(images, np.int64)))
         if not len(ids):
             raise MasslError("these images are no longer in the collection; look at it afresh")
-        return ids[kinds.typical(unit(packed), count)].tolist()
+        return ids[categories.typical(unit(packed), count)].tolist()
 
     # Duplicates ---------------------------------------------------------------------------------------------------
 
@@ -658,8 +655,8 @@ class Collection:
         threshold: float | None = None,
         report: Callable[[str, int, int], None] = lambda step, done, total: None,
     ) -> Duplicates:
-        """Exact and near duplicates in groups, of which none is touched; see `indexer.duplicates.find`."""
-        return duplicates.find(
+        """Exact and near duplicates in groups, of which none is touched; see `indexer.duplicates.detection.find`."""
+        return detection.find(
             self.root,
             self.catalog,
             self.index,
@@ -670,29 +667,29 @@ class Collection:
         )
 
     def settled(self, found: Duplicates) -> Duplicates:
-        """What was found, with the decisions made since; see `indexer.duplicates.settle`."""
-        return duplicates.settle(self.root, self.catalog, found)
+        """What was found, with the decisions made since; see `indexer.duplicates.detection.settle`."""
+        return detection.settle(self.root, self.catalog, found)
 
     def keep_both(self, images: Sequence[int]) -> int:
-        """Remembers that each two of these are to be kept; see `indexer.decisions.keep_both`."""
+        """Remembers that each two of these are to be kept; see `indexer.store.decisions.keep_both`."""
         return decisions.keep_both(self.catalog, images)
 
     def choose(self, image: int, over: Sequence[int]) -> None:
-        """Remembers that an image is to be kept in place of these; see `indexer.decisions.choose`."""
+        """Remembers that an image is to be kept in place of these; see `indexer.store.decisions.choose`."""
         decisions.choose(self.catalog, image, over)
 
     def kept_together(self) -> list[tuple[Duplicate, ...]]:
-        """Images that are to be kept all, in groups; see `indexer.decisions.kept_together`."""
-        return duplicates.described(self.catalog, decisions.kept_together(self.catalog))
+        """Images that are to be kept all, in groups; see `indexer.store.decisions.kept_together`."""
+        return detection.described(self.catalog, decisions.kept_together(self.catalog))
 
     def forget_kept(self, images: Sequence[int] = ()) -> int:
-        """Forgets such decisions; see `indexer.decisions.forget`."""
+        """Forgets such decisions; see `indexer.store.decisions.forget`."""
         return decisions.forget(self.catalog, images)
 
     # Drift --------------------------------------------------------------------------------------------------------
 
     def drift(self) -> Drift:
-        """How unlike its encoder's training images, and its newest images the others; see `indexer.drift`.
+        """How unlike its encoder's training images, and its newest images the others; see `indexer.monitoring.drift`.
 
         Measured once for as long as the images stay the same.
         """
@@ -712,24 +709,27 @@ class Collection:
         return found
 
     def compare(self, other: Encoder, report: Callable[[int, int], None] = lambda done, total: None) -> Comparison:
-        """Another encoder beside the collection's own, on its labelled images; see `indexer.comparing.compare`."""
-        return comparing.compare(self.root, self.catalog, other, report)
+        """Another encoder beside the collection's own, on its labelled images; see
+        `indexer.monitoring.encoder_comparison.compare`.
+        """
+        return encoder_comparison.compare(self.root, self.catalog, other, report)
 
     def beside(
         self, other: Trained | int, report: Callable[[str, int, int], None] = lambda step, done, total: None
     ) -> Beside:
-        """A trained encoder, or the collection's own at another size, beside it; see `indexer.comparing.beside`.
+        """A trained encoder, or the collection's own at another size, beside it; see
+        `indexer.monitoring.encoder_comparison.beside`.
 
         Raises:
             MasslError: its file isn't what it was any more, doesn't list the size, or none of the images can be read.
         """
         report("encoder", 0, 0)
         if isinstance(other, int):
-            return comparing.beside(self.root, self.catalog, self._home.encoder_at(other), report)
+            return encoder_comparison.beside(self.root, self.catalog, self._home.encoder_at(other), report)
         encoder = Encoder.load(other.path)
         if encoder.sha256 != other.sha256:
             raise MasslError(f"{other.path} has changed since it was found; look again")
-        return comparing.beside(self.root, self.catalog, encoder, report)
+        return encoder_comparison.beside(self.root, self.catalog, encoder, report)
 
     def comparing_state(self) -> tuple[object, ...]:
         """Differs whenever what `compare` and `beside` say might: by a vector, a label or the encoder."""
@@ -748,19 +748,24 @@ class Collection:
         return (
             f"{self.root} is indexed with {meta['encoder_name']}, the built-in encoder of an earlier version; that of "
             "this version is another and a better one. To switch, keeping the labels, run: "
-            + health.index_command(self.root, self.folder, "builtin")
+            + index_command(self.root, self.folder, "builtin")
         )
 
     def trained(self, here: Path) -> tuple[Trained, ...]:
-        """Encoders other than its own that somebody who works in the folder `here` trained; see `indexer.trained`."""
-        return trained.find(trained.places(here, self.root), self.root, self.catalog.meta()["encoder_sha256"])
+        """Encoders other than its own that somebody who works in the folder `here` trained; see
+        `indexer.monitoring.trained_encoders`.
+        """
+        return trained_encoders.find(
+            trained_encoders.places(here, self.root), self.root, self.catalog.meta()["encoder_sha256"]
+        )
 
     def health(
         self,
         report: Callable[[str, int, int], None] = lambda step, done, total: None,
         here: Path | None = None,
     ) -> Health:
-        """What takes a moment to find out: drift, the encoder, the folder and the disk; see `indexer.health`.
+        """What takes a moment to find out: drift, the encoder, the folder and the disk; see
+        `indexer.monitoring.health`.
 
         Args:
             report: told the step, and how much of it is done, of how much.
@@ -771,7 +776,9 @@ class Collection:
         report("drift", 0, 0)
         found = self.drift()
         training, sizes = self._encoder_file()
-        since = health.behind(self.root, self.catalog, self.exclude, self.include, contents.read(self.folder), report)
+        since = health.behind(
+            self.root, self.catalog, self.exclude, self.include, file_contents.read(self.folder), report
+        )
         report("disk", 0, 0)
         waiting, images = self.unembedded, len(self)
         builtin = self.catalog.meta()["encoder_sha256"] == BUILTIN

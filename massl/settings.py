@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from massl.errors import MasslError
+from massl.core.errors import MasslError
 
 PATCHED = ("vit_", "deit", "test_vit")  # how the names of networks begin whose patches have a size of our choice
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from indexer import Collection, Encoder
-from indexer.catalog import Catalog
+from indexer.store.catalog import Catalog
 
 PICTURES = Path(__file__).parent.parent / "cli" / "pictures"
 

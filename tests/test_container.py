@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from massl.telemetry import SWITCHES
+from massl.core.telemetry import SWITCHES
 
 DOCKERFILE = (Path(__file__).parent.parent / "Dockerfile").read_text(encoding="utf-8")
 STRANGER = "54321"  # a user without an entry in the password file

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from massl.telemetry import BLOCKED, SWITCHES
+from massl.core.telemetry import BLOCKED, SWITCHES
 
 ROOT = Path(__file__).parent.parent
 REPORTING = {"onnxruntime", "openvino", "gradio", "gradio_client", "huggingface_hub", "mlflow", "wandb"}
@@ -33,7 +33,10 @@ def test_no_command_and_no_screen_asks_for_an_outside_name_or_writes_into_home(
     assert seen == {"asked": [], "reached": [], "written": [], "failed": []}
 
 
-@pytest.mark.parametrize("first", ["massl", "massl.images", "indexer", "indexer.encoder", "app.page", "cli.doctor"])
+@pytest.mark.parametrize(
+    "first",
+    ["massl", "massl.core.images.decoding", "indexer", "indexer.encoder.onnx_encoder", "app.page", "cli.doctor"],
+)
 def test_importing_any_room_switches_all_telemetry_off_whatever_the_environment_says(first: str) -> None:
     code = (
         f"import {first}, os, json, importlib.util; "

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from indexer.encoder import builtin_encoder
-from massl.images import decode
-from massl.scan import find_images
-from massl.sources import find_source
+from indexer.encoder.onnx_encoder import builtin_encoder
+from massl.core.files.scan import find_images
+from massl.core.images.decoding import decode
+from massl.data.sources import find_source
 
 ROOT = Path(__file__).parents[1]
 RECIPE = ROOT / "recipes" / "builtin"

@@ -7,18 +7,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from app.formatting import readable, size
+from app.screens.job_status import running
 from app.screens.screen import Action, Screen
+from app.screens.tiles import tile
 from app.session import Payload, Session, number
-from app.tiles import tile
-from app.waiting import running
-from app.words import readable, size
 from indexer import Collection
-from indexer import duplicates as logic
-from indexer.decisions import version
-from indexer.duplicates import Duplicate, Duplicates
-from indexer.filters import modified
-from indexer.work import Report, Standing, Work
-from massl.errors import MasslError
+from indexer.duplicates import detection as logic
+from indexer.duplicates.detection import Duplicate, Duplicates
+from indexer.jobs.work import Report, Standing, Work
+from indexer.store.decisions import version
+from indexer.store.filters import modified
+from massl.core.errors import MasslError
 
 PAGE = 20  # groups
 FILES = 24  # of one group that are drawn

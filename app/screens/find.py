@@ -9,18 +9,18 @@ from typing import Any
 
 import numpy as np
 
-from app.labelling import Labelling
-from app.question import MOST_EXAMPLES, NOTHING, Example, Part, Question, pixels, question
+from app.formatting import moment, no_pictures, readable, sentence, size
+from app.screens.label_actions import Labelling
 from app.screens.screen import Action, Screen, said_of
+from app.screens.search_request import MOST_EXAMPLES, NOTHING, Example, Part, Question, pixels, question
+from app.screens.tiles import MOST, Tile, section, tile
 from app.session import Payload, Session, number
-from app.tiles import MOST, Tile, section, tile
 from app.uploads import Remembered, take
-from app.words import moment, no_pictures, readable, sentence, size
 from indexer import Collection, Query, Result
-from indexer.facts import Facts
-from indexer.filters import count
-from indexer.query import Ranking
-from massl.errors import MasslError
+from indexer.search.query import Ranking
+from indexer.store.filters import count
+from indexer.store.image_facts import Facts
+from massl.core.errors import MasslError
 
 BANDS = {"same": "Same", "alike": "Alike", "weak": "Loose"}
 PAGE = 48  # tiles that are fetched at a time, as one scrolls

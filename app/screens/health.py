@@ -8,24 +8,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from app.formatting import at_size, cost, moment, other_sizes, readable, size
 from app.progress import duration
+from app.screens.job_status import running
 from app.screens.screen import Action, Screen
+from app.screens.tiles import tile
 from app.session import Payload, Session, number
-from app.tiles import tile
-from app.waiting import running
-from app.words import at_size, cost, moment, other_sizes, readable, size
 from indexer import Collection
-from indexer import trained as runs
-from indexer.calibration import IDENTICAL
-from indexer.catalog import embedded_by
-from indexer.comparing import EXAMPLES, FEWEST_SEEN, NEIGHBOURS, Beside, Change, Comparison
-from indexer.drift import Drift, Newest
-from indexer.health import Health, index_command
-from indexer.trained import Trained
-from indexer.work import Report, Standing, Work
-from massl.errors import MasslError
-from massl.scan import left_out_line
-from massl.tables import csv_text
+from indexer.index_command import index_command
+from indexer.jobs.work import Report, Standing, Work
+from indexer.monitoring import trained_encoders as runs
+from indexer.monitoring.drift import Drift, Newest
+from indexer.monitoring.encoder_comparison import EXAMPLES, FEWEST_SEEN, NEIGHBOURS, Beside, Change, Comparison
+from indexer.monitoring.health import Health
+from indexer.monitoring.trained_encoders import Trained
+from indexer.search.calibration import IDENTICAL
+from indexer.store.catalog import embedded_by
+from massl.core.errors import MasslError
+from massl.core.files.csv_tables import csv_text
+from massl.core.files.scan import left_out_line
 
 SKIPPED = 100  # files that are listed at first, and more at a time
 MOST = 10_000  # that are listed; the table that can be taken away has all

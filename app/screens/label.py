@@ -10,21 +10,21 @@ from typing import Any
 
 import numpy as np
 
-from app.advice import DOUBT, advise, methods, percent, summary
-from app.export import EXPORTS, export
-from app.labelling import AUTHOR, Labelling
+from app.formatting import count, readable
+from app.screens.classification_advice import DOUBT, advise, methods, percent, summary
+from app.screens.job_status import asked, running
+from app.screens.label_actions import AUTHOR, Labelling
+from app.screens.label_downloads import EXPORTS, export
 from app.screens.screen import Action, Screen
+from app.screens.tiles import MOST, PAGE_SIZES, Tile, section, tile
 from app.session import Payload, Session, Step, images, number
-from app.tiles import MOST, PAGE_SIZES, Tile, section, tile
-from app.waiting import asked, running
-from app.words import count, readable
 from indexer import Collection
-from indexer.classify import NONE, Classification
-from indexer.labels import ACCEPTED, DRAWN
-from indexer.queues import least_sure, most_sure
-from indexer.suspects import Suspect
-from indexer.work import Standing, Work
-from massl.errors import MasslError
+from indexer.fewshot.classification import NONE, Classification
+from indexer.fewshot.label_errors import Suspect
+from indexer.fewshot.sampling import least_sure, most_sure
+from indexer.jobs.work import Standing, Work
+from indexer.store.labels import ACCEPTED, DRAWN
+from massl.core.errors import MasslError
 
 PAGE = PAGE_SIZES[0]
 SECTION = 12  # tiles of a class at first

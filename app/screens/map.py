@@ -11,17 +11,17 @@ from typing import Any
 
 import numpy as np
 
-from app.labelling import Labelling
+from app.formatting import no_pictures, readable, sentence
 from app.progress import duration
 from app.screens.find import Find
+from app.screens.label_actions import Labelling
 from app.screens.screen import Action, Screen
+from app.screens.tiles import tile
 from app.session import Payload, Session, images, number
-from app.tiles import tile
-from app.words import no_pictures, readable, sentence
 from indexer import Collection
-from indexer.kinds import NONE, OTHERS, Kinds
-from indexer.map import Making, Map
-from massl.errors import MasslError
+from indexer.projection.categories import NONE, OTHERS, Kinds
+from indexer.projection.collection_map import Making, Map
+from massl.core.errors import MasslError
 
 KINDS = 11  # that have a colour of their own
 MATCHES = 1_000  # of the best matches, that are coloured

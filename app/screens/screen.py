@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+from app.formatting import sentence
 from app.session import Payload, Session
-from app.words import sentence
 from indexer import Collection
-from massl.errors import MasslError
+from massl.core.errors import MasslError
 
 Action = Callable[[Session, Payload], str | None]
 

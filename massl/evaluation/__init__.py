@@ -1,10 +1,10 @@
 """Measures of embeddings, on arrays: no torch and no images, so that any encoder's output can be judged.
 
-A file a protocol; `measure.py` runs one by its name. Sources, and what each figure means: `docs/evaluation.md`.
+A file a protocol; `tasks.py` runs one by its name. Sources, and what each figure means: `docs/evaluation.md`.
 scikit-learn and SciPy are imported where they are used, as the training loop imports this package too.
 """
 
+from massl.evaluation.effective_rank import rankme
 from massl.evaluation.knn import knn_predict, knn_top1
-from massl.evaluation.rank import rankme
 
 __all__ = ["knn_predict", "knn_top1", "rankme"]

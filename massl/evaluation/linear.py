@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from massl.errors import MasslError
+from massl.core.errors import MasslError
 from massl.evaluation.similarity import Floats, Labels
 from massl.evaluation.splits import stratified
 

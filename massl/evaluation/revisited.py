@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from massl.errors import MasslError
+from massl.core.errors import MasslError
 from massl.evaluation.similarity import Floats, similarities
 
 # What a query should find, and what counts neither for nor against: the paper's three set-ups.

@@ -22,11 +22,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional
 
-from massl.augment import normalise
-from massl.images import decode, fit
-from massl.network import build_backbone
-from massl.scan import find_images
-from massl.weights import load_backbone
+from massl.core.files.scan import find_images
+from massl.core.images.decoding import decode, fit
+from massl.encoder.weights import load_backbone
+from massl.method.augment import normalise
+from massl.method.network import build_backbone
 
 SHA256 = "0cd026c8f1f265d5203c4125ee1226825678758512784065a16958c0e205c61f"
 SIDE = 224  # pixels a side that the ONNX graph takes

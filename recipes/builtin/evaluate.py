@@ -21,12 +21,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from indexer import Encoder
-from indexer.encoder import Embeds
-from indexer.labelled import LabelledFiles, embed, read_labelled
+from indexer.encoder.onnx_encoder import Embeds
+from indexer.ingest.labelled_images import LabelledFiles, embed, read_labelled
+from massl.core.images.decoding import fit
 from massl.evaluation import knn_top1
 from massl.evaluation.fewshot import few_shot
 from massl.evaluation.retrieval import retrieval
-from massl.images import fit
 
 # Where a class has about as many images as there are neighbours to vote, only the nearest one is asked.
 NEIGHBOURS = {"emoji": 1, "stamps": 1}

@@ -21,8 +21,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from massl.images import ImageError, decode
-from massl.scan import find_images
+from massl.core.files.scan import find_images
+from massl.core.images.decoding import ImageError, decode
 
 QUALITY = 80
 

@@ -17,5 +17,5 @@ put_out() {
 
 put_out --out "$work/judged.onnx"
 python "$here/evaluate.py" "$sets" "$work/evaluation.json" "$work/judged.onnx"
-put_out --evaluation "$work/evaluation.json" --out "$here/../../indexer/builtin/encoder.onnx"
-echo "now BUILTIN in indexer/encoder.py is to be: $(sha256sum < "$here/../../indexer/builtin/encoder.onnx")"
+put_out --evaluation "$work/evaluation.json" --out "$here/../../indexer/encoder/builtin/encoder.onnx"
+echo "now BUILTIN in indexer/encoder/onnx_encoder.py is to be: $(sha256sum < "$here/../../indexer/encoder/builtin/encoder.onnx")"

@@ -6,7 +6,7 @@
 The folders are clones of the public repositories facebookresearch/dino, filipradenovic/revisitop and
 facebookresearch/isc2021; torchmetrics and ranx are packages, each of which can live in an environment of its own, as
 the figures of a part are added to those that OUT.json already holds. Nothing of all this is part of the project; the
-figures are, in tests/massl/evaluation_golden.json. Run it from the project's folder with PYTHONPATH=. set.
+figures are, in tests/massl/evaluation/evaluation_golden.json. Run it from the project's folder with PYTHONPATH=. set.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.massl.evaluation_data import CLASSES, TRAIN, copies, embeddings, landmarks, setups
+from tests.massl.evaluation.evaluation_data import CLASSES, TRAIN, copies, embeddings, landmarks, setups
 
 SETUPS = {
     "easy": (("easy",), ("junk", "hard")),

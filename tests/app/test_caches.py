@@ -20,7 +20,7 @@ from PIL import Image
 from app.progress import Progress
 from app.server import serve
 from indexer import Collection, Encoder
-from indexer.thumbnails import Thumbnails
+from indexer.store.thumbnails import Thumbnails
 from tests.app.test_server import BROWSER
 from tests.indexer.tiny import write_encoder
 

@@ -25,8 +25,8 @@ from app.screens.map import MapScreen
 from app.server import serve
 from app.session import Session
 from indexer import Collection, Encoder
-from indexer.background import BackgroundUpdate, Update
-from indexer.indexing import IndexReport
+from indexer.ingest.background_update import BackgroundUpdate, Update
+from indexer.ingest.indexing import IndexReport
 from tests.app.conftest import Visit
 from tests.indexer.tiny import write_encoder
 

@@ -25,7 +25,7 @@ from PIL import Image
 
 from app.server import AT_ONCE, WAITING, serve
 from indexer import Collection
-from indexer.classify import Classification
+from indexer.fewshot.classification import Classification
 from tests.app.test_server import BROWSER, _call, _file, _left_over, _upload
 
 CANARY = secrets.token_hex(16)

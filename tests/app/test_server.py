@@ -15,12 +15,12 @@ from typing import Any
 import httpx
 import pytest
 
+from app.formatting import moment, readable, size
 from app.screens.find import Find
 from app.server import check_address, serve
 from app.session import Session
-from app.words import moment, readable, size
 from indexer import Collection
-from massl.errors import MasslError
+from massl.core.errors import MasslError
 
 BROWSER = {"trust_env": False, "timeout": 20}
 

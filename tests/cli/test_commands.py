@@ -340,7 +340,7 @@ def test_encoders_that_do_not_fit_get_one_line(massl, photos: Path, tmp_path: Pa
 
 @pytest.mark.usefixtures("indexed")
 def test_another_encoder_exits_with_4_and_rebuilds_when_told(massl, photos: Path, tmp_path: Path) -> None:
-    from indexer.encoder import builtin_encoder
+    from indexer.encoder.onnx_encoder import builtin_encoder
 
     write_copy(builtin_encoder(), tmp_path / "other.onnx", name="other")
     line = failed(massl("index", photos, "--encoder", tmp_path / "other.onnx"), code=4)
@@ -441,7 +441,7 @@ def test_only_what_is_kept_is_called_kept() -> None:
         "import signal, sys\n"
         "class Press:\n"
         "    def find_spec(self, name, *rest):\n"
-        "        if name == 'indexer.labelled': signal.raise_signal(signal.SIGINT)\n"
+        "        if name == 'indexer.ingest.labelled_images': signal.raise_signal(signal.SIGINT)\n"
         "sys.meta_path.insert(0, Press())\n"
         "from cli import main\n"
         "main(['eval', 'knn', 'anything'])"

@@ -13,7 +13,7 @@ import pytest
 
 from tests.cli.conftest import Ran, failed
 from tests.indexer.tiny import write_copy
-from tests.massl.evaluation_data import CLASSES, embeddings
+from tests.massl.evaluation.evaluation_data import CLASSES, embeddings
 
 CONTRACT = {"schema", "task", "metrics", "images", "classes", "encoder"}
 
@@ -52,7 +52,7 @@ def test_a_table_is_measured_to_the_contract(massl, table: Path) -> None:
 
 
 def test_encoders_stand_side_by_side(massl, photos: Path, tmp_path: Path) -> None:
-    from indexer.encoder import builtin_encoder
+    from indexer.encoder.onnx_encoder import builtin_encoder
 
     (tmp_path / "a run").mkdir()
     write_copy(builtin_encoder(), tmp_path / "a run" / "encoder.onnx", name="new | one")

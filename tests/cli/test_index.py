@@ -19,10 +19,10 @@ import pytest
 from PIL import Image
 
 from indexer import Collection, Encoder
-from indexer.home import Home
+from indexer.storage import Home
 from tests.cli.conftest import Ran, failed
 from tests.indexer.tiny import picture, write_encoder
-from tests.massl.test_decode_cost import tiled
+from tests.massl.core.images.test_decode_cost import tiled
 
 MASSL = [sys.executable, "-c", "from cli import main; main()"]
 

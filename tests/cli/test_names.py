@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from cli import terminal
-from massl.printable import visible
+from massl.core.printable import visible
 from tests.indexer.tiny import picture, write_encoder
 
 OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")

@@ -11,7 +11,7 @@ def killed_while_forgetting(moment: str, rebuild: str) -> None:
     """Runs `rebuild`, a statement, in a process that is killed just `before` or just `after` it commits."""
     code = f"""if True:
         import os, signal, sqlite3
-        from indexer import Collection, Encoder, catalog
+        from indexer import Collection, Encoder; from indexer.store import catalog
         class Killed(sqlite3.Connection):
             forgotten = False
             def execute(self, statement, *arguments):

@@ -16,11 +16,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from indexer import Collection, Encoder, EncoderMismatch, Query, indexing
-from indexer import query as queries
-from indexer.home import Home
-from indexer.labelling import Labelling
-from massl.errors import MasslError
+from indexer import Collection, Encoder, EncoderMismatch, Query
+from indexer.fewshot.label_state import Labelling
+from indexer.ingest import indexing
+from indexer.search import query as queries
+from indexer.storage import Home
+from massl.core.errors import MasslError
 from tests.indexer.tiny import write_copy
 from tests.massl.conftest import full_disk
 
@@ -105,7 +106,7 @@ def test_a_folder_without_permission_is_listed(collection: Collection) -> None:
     closed.chmod(0)
     try:
         if os.access(closed, os.R_OK):  # as root, permissions don't bind
-            code = "import os, sys; from massl.scan import walk; os.setuid(65534); print(*walk(sys.argv[1]))"
+            code = "import os, sys; from massl.core.files.scan import walk; os.setuid(65534); print(*walk(sys.argv[1]))"
             for folder in (collection.root, *collection.root.parents):
                 folder.chmod(folder.stat().st_mode | 0o555)
             output = subprocess.run(

@@ -13,12 +13,12 @@ import pytest
 from PIL import Image
 
 from indexer import Collection, Encoder, EncoderMismatch, Query
-from indexer.catalog import Catalog
-from indexer.earlier import FORMER, made_by_former_builtin
-from indexer.encoder import BUILTIN
-from indexer.labelling import Labelling
-from massl.errors import MasslError
-from massl.images import open_image
+from indexer.encoder.former_builtin import FORMER, made_by_former_builtin
+from indexer.encoder.onnx_encoder import BUILTIN
+from indexer.fewshot.label_state import Labelling
+from indexer.store.catalog import Catalog
+from massl.core.errors import MasslError
+from massl.core.images.decoding import open_image
 from tests.indexer.kills import killed_while_forgetting
 from tests.indexer.tiny import write_encoder, write_sizes_encoder
 

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.engines import Cells, Exact, FastScan
-from indexer.ladder import Ladder
-from indexer.vectors import Preparing, VectorIndex, VectorSource
+from indexer.search.engines.engine_selection import Ladder
+from indexer.search.engines.faiss_engines import Cells, Exact, FastScan
+from indexer.search.engines.interface import Preparing, VectorIndex
+from indexer.store.vectors import VectorSource
 
 SMALL_STEPS = Ladder(((0, Exact()), (4_000, FastScan()), (6_000, Cells())))
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from massl.data.sources import find_source
 from massl.settings import Settings, plan
-from massl.sources import find_source
-from massl.train import train
+from massl.training.loop import train
 
 SMALL = {
     "projection_norm": "false", "colour_change": "1",

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from massl.errors import MasslError
+from massl.core.errors import MasslError
 from massl.settings import PRESETS, Begins, Settings, plan, read_settings, write_toml
 
 SIZES = st.integers(2, 3_000_000)

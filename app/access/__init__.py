@@ -1,0 +1,1 @@
+"""What the server lets through: requests, logins, uploads, and how long they are kept."""

@@ -1,0 +1,114 @@
+"""Labelling from the page, and taking it back: the same on every screen."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from app.formatting import count
+from app.session import Payload, Session, Step, images
+from indexer import Collection
+from massl.core.errors import MasslError
+
+AUTHOR = "page"
+_MOST_STEPS = 100  # that can be undone
+_MOST_REMEMBERED = 200_000  # pictures of all these steps together, the latest aside
+_MOST_NAMED = 3  # labels that are named when others take their place
+
+
+class Labelling:
+    """The labelling actions on one collection. Holds no state of any session."""
+
+    def __init__(self, collection: Collection) -> None:
+        self.collection = collection
+        self.actions = {"label": self.label, "unlabel": self._unlabel, "undo": self._undo}
+
+    def shown(self, session: Session) -> dict[str, Any]:
+        """What the bar that labels shows."""
+        counts = self.collection.label_counts()
+        return {
+            # In an order that stays: their keys must not shift under anybody's fingers.
+            "classes": [{"name": name, "count": counts[name]} for name in self.collection.classes() if name in counts],
+            "undo": session.steps[-1].text if session.steps else None,
+        }
+
+    def give(self, session: Session, wanted: Mapping[int, str], text: str, author: str = AUTHOR) -> str:
+        """Labels images, image to label, as one step called `text`; returns what was done as a sentence."""
+        before = self._labels_of(list(wanted))
+        self.collection.give_labels(wanted, author)
+        return self._remember(session, Step(text, before, dict(wanted)))
+
+    def reject(self, session: Session, wanted: Mapping[int, str], text: str) -> str:
+        """Remembers that images don't have the labels that were proposed for them, as one step called `text`."""
+        known = self.collection.rejected_labels()
+        new = {image: label for image, label in wanted.items() if label not in known.get(image, frozenset())}
+        self.collection.reject_labels(new)
+        return self._remember(session, Step(text, {}, {}, rejected=tuple(new.items())))
+
+    def confirm(self, session: Session, ids: list[int]) -> str:
+        """Remembers that images' labels are right although they looked wrong."""
+        kept = tuple((image, label[0]) for image, label in self._labels_of(ids).items() if label is not None)
+        self.collection.confirm_labels(kept)
+        return self._remember(session, Step(f"kept the label of {count(ids)}", {}, {}, confirmed=kept))
+
+    def label(self, session: Session, payload: Payload, author: str = AUTHOR) -> str:
+        """Labels the pictures of `payload` by its `label`, as one step; returns what was done as a sentence."""
+        name = str(payload.get("label") or "").strip()
+        chosen = images(payload)
+        before = Counter(had[0] for had in self._labels_of(chosen).values() if had and had[0] != name)
+        said = self.give(session, dict.fromkeys(chosen, name), f"labelled {count(chosen)} “{name}”", author)
+        return f"{said}, {_replaced(before, len(chosen))}" if before else said
+
+    def _unlabel(self, session: Session, payload: Payload) -> str:
+        before = self._labels_of(images(payload))
+        had = {image: label for image, label in before.items() if label is not None}
+        if not had:
+            raise MasslError("None of these pictures has a label")
+        self.collection.remove_labels(had)
+        return self._remember(session, Step(f"unlabelled {count(had)}", dict(had.items()), dict.fromkeys(had)))
+
+    def _undo(self, session: Session, payload: Payload) -> str:
+        if not session.steps:
+            raise MasslError(
+                "There is nothing to undo: steps can be taken back until the page is reloaded. Labels can still be "
+                "changed: select the pictures and label them anew, or remove their label"
+            )
+        step = session.steps[-1]
+        kept = 0
+        # A step is labels, or rejections, or confirmations: one transaction.
+        if step.before:
+            kept = self.collection.restore_labels(step.before, step.after)
+        if step.rejected:
+            self.collection.forget_rejected(step.rejected)
+        if step.confirmed:
+            self.collection.forget_confirmed(step.confirmed)
+        session.steps.pop()  # only now: what failed can be tried again
+        session.labelled += 1
+        return f"Undone: {step.text}" + (f" ({kept} changed by others since, left as they are)" if kept else "")
+
+    def _remember(self, session: Session, step: Step) -> str:
+        steps = [*session.steps[-_MOST_STEPS + 1 :], step]
+        while len(steps) > 1 and sum(map(_pictures, steps)) > _MOST_REMEMBERED:
+            del steps[0]
+        session.steps = steps
+        session.labelled += 1
+        return step.text[0].upper() + step.text[1:]
+
+    def _labels_of(self, ids: list[int]) -> dict[int, tuple[str, str] | None]:
+        found = self.collection.labels_of(ids)
+        return {image: (item.label, item.author) if item else None for image, item in found.items()}
+
+
+def _pictures(step: Step) -> int:
+    return len(step.before) + len(step.rejected) + len(step.confirmed)
+
+
+def _replaced(before: Counter[str], images: int) -> str:
+    """Which labels gave way, the commonest first: as `of which 34 “cardboard” before`."""
+    shown = [f"{number:,} “{label}”" for label, number in before.most_common(_MOST_NAMED)]
+    if rest := before.total() - sum(number for _, number in before.most_common(_MOST_NAMED)):
+        shown.append(f"{rest:,} something else")
+    if images == 1:
+        return f"which was “{next(iter(before))}”"
+    return f"of which {', '.join(shown)} before; Undo brings {'that' if before.total() == 1 else 'those'} back"

@@ -1,0 +1,109 @@
+"""What one session searches for: its examples and filters, as the browser sends them and as the indexer takes them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from app.session import Payload, number
+from indexer.store.filters import EVERYTHING, Filter, day
+from massl.core.errors import MasslError
+
+MOST_EXAMPLES = 16
+
+Part = tuple[float, float, float, float]  # x, y, width, height of a region, as shares of the picture
+
+
+@dataclass(frozen=True)
+class Example:
+    """A picture to be like, or with a weight of -1 unlike: an image of the collection, or an upload by its token."""
+
+    image: int | None = None
+    upload: str | None = None
+    weight: float = 1.0
+    part: Part | None = None
+
+
+@dataclass(frozen=True)
+class Question:
+    """Examples (none: all pictures, by name) and what the pictures found must be."""
+
+    examples: tuple[Example, ...] = ()
+    wanted: Filter = EVERYTHING
+
+
+NOTHING = Question()
+
+
+def question(payload: Payload, image_of: Any) -> Question:
+    """Reads a question that the browser sent.
+
+    Args:
+        payload: `examples`, each with `image`, `content` or `upload`, and `weight`, `part`; `labels`, `folders`,
+            `since`, `until`.
+        image_of: the id of an image by the first digits of its content's hash.
+
+    Raises:
+        MasslError: it is none, or a picture has gone.
+    """
+    given = _list(payload.get("examples"))
+    if len(given) > MOST_EXAMPLES:
+        raise MasslError(f"A search takes {MOST_EXAMPLES} examples at most; remove one first")
+    examples = []
+    for item in given:
+        if not isinstance(item, dict):
+            raise _unexpected()
+        weight = -1.0 if item.get("weight") == -1 else 1.0
+        part = _part(item.get("part"))
+        if isinstance(item.get("upload"), str):
+            examples.append(Example(None, item["upload"], weight, part))
+        elif isinstance(item.get("content"), str):
+            examples.append(Example(image_of(item["content"]), None, weight, part))
+        else:
+            examples.append(Example(number(item.get("image")), None, weight, part))
+    since, until = (day(_text(payload[key])) if payload.get(key) else None for key in ("since", "until"))
+    labels, folders = (tuple(_text(item) for item in _list(payload.get(key))) for key in ("labels", "folders"))
+    return Question(tuple(examples), Filter(labels, folders, since, until))
+
+
+def _part(given: object) -> Part | None:
+    if given is None:
+        return None
+    if not isinstance(given, list) or len(given) != 4:
+        raise _unexpected()
+    if not all(isinstance(item, (int, float)) and math.isfinite(item) for item in given):
+        raise _unexpected()
+    x, y, width, height = (min(1.0, max(0.0, float(item))) for item in given)
+    width, height = min(width, 1 - x), min(height, 1 - y)
+    if width <= 0 or height <= 0:
+        raise MasslError("That part of the picture is empty; draw a larger one")
+    return x, y, width, height
+
+
+def pixels(part: Part, width: int, height: int) -> tuple[int, int, int, int]:
+    """A part in whole pixels of a picture: x, y, width, height, at least one pixel each."""
+    left, top = min(int(part[0] * width), width - 1), min(int(part[1] * height), height - 1)
+    right, bottom = (
+        min(width, max(left + 1, round((part[0] + part[2]) * width))),
+        min(height, max(top + 1, round((part[1] + part[3]) * height))),
+    )
+    return left, top, right - left, bottom - top
+
+
+def _list(given: object) -> list[Any]:
+    if given is None:
+        return []
+    if not isinstance(given, list) or len(given) > 1_000:
+        raise _unexpected()
+    return given
+
+
+def _text(given: object) -> str:
+    if not isinstance(given, str) or len(given) > 4_096 or "\0" in given:
+        raise _unexpected()
+    return given
+
+
+def _unexpected() -> MasslError:
+    return MasslError("The page sent something unexpected; reload it")

@@ -1,0 +1,1 @@
+"""Duplicates: candidates, verification by pixels, groups, and the plan to remove them."""

@@ -1,0 +1,544 @@
+"""Duplicates: exact ones by content, near ones by embedding and then by pixels, in groups with one to keep each.
+
+Embeddings propose: of every image's nearest neighbours those that stand out from its neighbourhood, the most
+outstanding first. Pixels decide (`indexer.search.pixel_verification`): how well a pair must coincide is found from
+how well unrelated neighbours in the same collection coincide, so that of the pairs called near duplicates few are
+expected to be false.
+
+Every image of a group has itself been compared with the one to keep. Groups joined by any chain of pairs would not do:
+frames of one film, each like the next, would become one group and all but one of them be proposed for removal.
+Nothing here writes to, moves or deletes an image.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from indexer.search.calibration import CROWD, FAR, IDENTICAL, neighbourhood
+from indexer.search.engines.interface import VectorIndex
+from indexer.search.pixel_verification import Looks
+from indexer.store.catalog import Catalog, in_parts
+from indexer.store.decisions import Decided, decided, hashes_of
+from indexer.store.filters import Filter
+from indexer.store.image_facts import is_unchanged
+from indexer.store.paths import below, from_bytes
+from indexer.store.vectors import CatalogVectors, VectorSource, unit
+from massl.core.files.csv_tables import csv_text
+
+BLOCK = 1_024  # images whose neighbours are sought at once
+NEIGHBOURS = 8  # of each image, that are candidates
+FEWEST_LOOKS = 200  # pairs of which so many are looked at, if there are as many
+IDLE = 100  # looks in a row, of which fewer than `YIELD` were duplicates, end the looking
+YIELD = 0.02
+NULL = 300  # looks at unrelated neighbours
+LOWEST = 0.75  # agreement under which nothing is called a duplicate, however unlike unrelated images are
+ENOUGH = 20  # looks at unrelated neighbours, under which they tell nothing,
+UNKNOWN = 0.9  # and the agreement that is asked for then
+FALSE = 0.02  # of the near pairs, how many may be expected to be false
+PLAN = ("group", "path", "action", "kind", "score", "expected_false_matches", "bytes", "decided", "reason")
+LOOK = 0.85  # agreement under which the plan asks to look before a near duplicate is removed
+
+Place = TypeVar("Place")
+
+
+@dataclass(frozen=True)
+class Duplicate:
+    """A file of a group.
+
+    Attributes:
+        image, path: its id, and its path relative to the root.
+        kind: `keep`, or how it duplicates the one to keep: `exact` (byte for byte) or `near`.
+        score: how well its pixels agree with the kept one's, at most 1; 1 for `keep` and `exact`.
+        false_matches: of all pairs that were compared, how many unrelated ones are expected to agree so well; None in
+            a collection too small to tell.
+        bytes, width, height: of the file, and of the image in pixels.
+        mtime_ns: when the file was last written to, nanoseconds since 1970.
+        chosen: someone decided to keep it.
+    """
+
+    image: int
+    path: str
+    kind: str
+    score: float
+    false_matches: float | None
+    bytes: int
+    width: int
+    height: int
+    mtime_ns: int
+    chosen: bool = False
+
+
+@dataclass(frozen=True)
+class Duplicates:
+    """What was found. In each group the one to keep comes first.
+
+    Attributes:
+        groups: by path of the one to keep.
+        images: how many were searched.
+        compared: pairs whose pixels were compared.
+        threshold: the agreement from which a pair counted as near duplicates; None if none were sought.
+        kept_both: pairs passed over because someone decided to keep both.
+        stale: files that would be in a group, but have gone or changed since they were indexed.
+    """
+
+    groups: tuple[tuple[Duplicate, ...], ...]
+    images: int
+    compared: int
+    threshold: float | None
+    kept_both: int
+    stale: int
+
+    @property
+    def removable(self) -> int:
+        """How many files the groups hold beside those to keep."""
+        return sum(len(group) - 1 for group in self.groups)
+
+    @property
+    def removable_bytes(self) -> int:
+        """Their size."""
+        return sum(item.bytes for group in self.groups for item in group[1:])
+
+
+@dataclass(frozen=True)
+class _File:
+    image: int
+    path: bytes
+    hash: bytes
+    size: int
+    width: int
+    height: int
+    mtime_ns: int
+    chosen: bool = False
+    link: bool = False
+
+    @property
+    def worth(self) -> tuple[bool, int, int, bool, int, int, bytes]:
+        """What to keep first: the chosen, most pixels, most bytes, no link, the oldest, the shortest path."""
+        pixels = self.width * self.height
+        return (not self.chosen, -pixels, -self.size, self.link, self.mtime_ns, len(self.path), self.path)
+
+
+def find(
+    root: Path,
+    catalog: Catalog,
+    index: Callable[[], VectorIndex],
+    *,
+    exact_only: bool = False,
+    under: str | None = None,
+    threshold: float | None = None,
+    report: Callable[[str, int, int], None] = lambda step, done, total: None,
+) -> Duplicates:
+    """Finds the duplicates in a collection.
+
+    Args:
+        root: the collection's folder, to look at pixels.
+        catalog: its catalog.
+        index: gives its vectors; called only if near duplicates are sought.
+        exact_only: only files with the same content.
+        under: only among images below this folder, relative to the root.
+        threshold: the agreement from which a pair counts as near duplicates, above 0 and at most 1; found from the
+            collection if left out.
+        report: is told the step, and how much of it is done, of how much.
+    """
+    copies = _by_content(catalog, under, embedded=not exact_only)
+    images = sum(len(files) for files in copies.values())
+    decisions = decided(catalog, {file.image: file.hash for files in copies.values() for file in files})
+    for files in copies.values():
+        files[:] = [replace(file, chosen=file.image in decisions.chosen) for file in files]
+        files.sort(key=lambda file: file.worth)
+    stale = _drop_stale(root, copies, [content for content, files in copies.items() if len(files) > 1])
+    copies = {content: files for content, files in copies.items() if files}
+    contents = sorted(copies)  # by hash: an order that no renaming changes
+    position = {content: place for place, content in enumerate(contents)}
+    pairs: dict[tuple[int, int], float] = {}
+    paths = [below(root, from_bytes(copies[c][0].path)) for c in contents]
+    looks = Looks(paths, [c.hex() for c in contents], {}, catalog.max_pixels)
+    chance: NDArray[np.float64] = np.empty(0)
+    compared = 0
+    if not exact_only and len(contents) > 1:
+        both = ((one, other) for one, other in decisions.contents if one in position and other in position)
+        apart = {_pair(position[one], position[other]) for one, other in both}
+        ids = np.array([copies[content][0].image for content in contents], np.int64)
+        whole = under is None and len(contents) == images
+        candidates, far = _candidates(index(), CatalogVectors(catalog), ids, whole, report)
+        chance = _chance(looks, far, report)
+        telling = threshold or max(LOWEST, float(chance[-1]) if len(chance) >= ENOUGH else UNKNOWN)
+        seen = _look(looks, [pair for pair in candidates if pair not in apart], telling, report)
+        compared = len(seen)
+        if threshold is None:
+            threshold = _threshold(np.array(list(seen.values())), chance)
+        pairs = {pair: score for pair, score in seen.items() if score >= threshold}
+    placed = {position[content]: files for content, files in copies.items()}
+    stale += _drop_stale(root, placed, {place for pair in pairs for place in pair})
+    pairs = {pair: score for pair, score in pairs.items() if placed[pair[0]] and placed[pair[1]]}
+    placed = {place: files for place, files in placed.items() if files}
+    groups = _groups(placed, pairs, decisions, looks, threshold or 1.0)
+
+    def described(files: list[tuple[_File, str, float]]) -> tuple[Duplicate, ...]:
+        return tuple(
+            Duplicate(
+                file.image, from_bytes(file.path), kind, score,
+                _expected(score, chance, max(1, compared)) if kind == "near" else 0.0,
+                file.size, file.width, file.height, file.mtime_ns, file.chosen,
+            )
+            for file, kind, score in files
+        )  # fmt: skip
+
+    found = tuple(described(group) for group in groups)
+    found = tuple(sorted(found, key=lambda group: group[0].path))
+    return Duplicates(found, images, compared, None if exact_only else threshold, len(decisions.images), stale)
+
+
+# Proposing ------------------------------------------------------------------------------------------------------------
+
+
+def _candidates(
+    index: VectorIndex,
+    vectors: VectorSource,
+    ids: NDArray[np.int64],
+    whole: bool,
+    report: Callable[[str, int, int], None],
+) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+    """Pairs of positions that may be duplicates, the most promising first; and unrelated ones, drawn evenly.
+
+    A self-join in blocks: beside the index it needs memory for one block and for the pairs that are kept, of which
+    there are at most as many as images.
+    """
+    places = np.argsort(ids)
+    sorted_ids = ids[places]
+    most = max(FEWEST_LOOKS, len(ids))
+    kept = _Candidates.none()
+    far: list[tuple[int, int]] = []
+    every = max(1, len(ids) // NULL)
+    for start in range(0, len(ids), BLOCK):
+        block = ids[start : start + BLOCK]
+        stored, packed = vectors.of(np.sort(block))
+        queries = np.zeros((len(block), vectors.dim), np.float32)  # of images removed meanwhile: like none
+        queries[np.argsort(block)[np.isin(np.sort(block), stored)]] = unit(packed)
+        scores, found = index.search(queries, FAR[1] + 1, None if whole else sorted_ids)
+        scores = np.where(found < 0, scores[:, :1], scores)  # fewer than asked for: nothing stands out among them
+        own = found == block[:, None]
+        own[~own.any(1), -1] = True  # not among its own neighbours, crowded out by pictures that score the same
+        scores = scores[~own].reshape(len(block), -1)
+        slots = np.searchsorted(sorted_ids, found[~own].reshape(len(block), -1)).clip(max=len(ids) - 1)
+        known = sorted_ids[slots] == found[~own].reshape(len(block), -1)  # not indexed since the catalog was read
+        others = places[slots]
+        if not scores.shape[1]:
+            break
+        standing_out = scores - CROWD * neighbourhood(scores)[:, None]
+        ones = np.arange(start, start + len(block))
+        if scores.shape[1] >= FAR[0]:
+            for row in range(-start % every, len(block), every):
+                column = FAR[0] - 1 + (start + row) // every % (scores.shape[1] - FAR[0] + 1)
+                if known[row, column]:
+                    far.append(_pair(start + row, int(others[row, column])))
+        near = known[:, :NEIGHBOURS]
+        one, other = np.broadcast_to(ones[:, None], near.shape)[near], others[:, :NEIGHBOURS][near]
+        kept = kept.with_more(standing_out[:, :NEIGHBOURS][near], one, other)
+        if len(kept.values) > 4 * most:
+            kept = kept.best(2 * most)
+        report("neighbours", min(start + BLOCK, len(ids)), len(ids))
+    kept = kept.best(2 * most)
+    # A pair is found from both sides, mostly: its better side counts.
+    pairs = dict.fromkeys(zip(kept.low.tolist(), kept.high.tolist(), strict=True))
+    return list(pairs)[:most], far
+
+
+@dataclass(frozen=True)
+class _Candidates:
+    """Pairs of positions, `low` below `high`, int64 `[P]`, and how far each stands out, float64 `[P]`."""
+
+    values: NDArray[np.float64]
+    low: NDArray[np.int64]
+    high: NDArray[np.int64]
+
+    @classmethod
+    def none(cls) -> _Candidates:
+        return cls(np.empty(0), np.empty(0, np.int64), np.empty(0, np.int64))
+
+    def with_more(self, values: NDArray[np.float32], one: NDArray[np.int64], other: NDArray[np.int64]) -> _Candidates:
+        # Scores are sums in an order that may depend on the block: equal ones must not be told apart by their last bit.
+        return _Candidates(
+            np.append(self.values, np.round(values.astype(np.float64), 5)),
+            np.append(self.low, np.minimum(one, other)),
+            np.append(self.high, np.maximum(one, other)),
+        )
+
+    def best(self, wanted: int) -> _Candidates:
+        order = np.lexsort((self.high, self.low, -self.values))[:wanted]
+        return _Candidates(self.values[order], self.low[order], self.high[order])
+
+
+def _pair(one: int, other: int) -> tuple[int, int]:
+    return (one, other) if one < other else (other, one)
+
+
+# Deciding -------------------------------------------------------------------------------------------------------------
+
+
+def _look(
+    looks: Looks, candidates: list[tuple[int, int]], lowest: float, report: Callable[[str, int, int], None]
+) -> dict[tuple[int, int], float]:
+    """The agreement of candidates, until hardly any is a duplicate any more."""
+    seen: dict[tuple[int, int], float] = {}
+    hits: list[bool] = []
+    with closing(looks.agreements(candidates)) as agreements:
+        for pair, agreement in zip(candidates, agreements, strict=False):
+            seen[pair] = agreement
+            hits.append(agreement >= lowest)
+            if len(hits) % 50 == 0:
+                report("pairs", len(hits), len(candidates))
+            if len(hits) >= FEWEST_LOOKS and sum(hits[-IDLE:]) < YIELD * IDLE:
+                break
+    report("pairs", len(hits), len(hits))
+    return seen
+
+
+def _chance(looks: Looks, far: list[tuple[int, int]], report: Callable[[str, int, int], None]) -> NDArray[np.float64]:
+    """The rising agreement of unrelated neighbours."""
+    found = np.empty(len(far))
+    for place, agreement in enumerate(looks.agreements(far)):
+        found[place] = agreement
+        if place % 50 == 0:
+            report("unrelated pairs", place, len(far))
+    return np.sort(found)
+
+
+def _expected(score: float, chance: NDArray[np.float64], compared: int) -> float | None:
+    """How many of `compared` unrelated pairs are expected to agree at least so well; None where nothing tells.
+
+    Above all but a twentieth of the null its tail goes on as an exponential, as in `indexer.search.calibration`, in
+    Fisher's z, the inverse hyperbolic tangent of a correlation, which has no upper end.
+    """
+    count = len(chance)
+    if count < ENOUGH:
+        return None
+    tail = max(4, count // 20)
+    knee = chance[-tail - 1]
+    if score <= knee:
+        return compared * (1 - float(np.searchsorted(chance, score)) / count)
+    # By the median, not the mean: a few of these neighbours may be copies after all.
+    fall = max(0.03, float(np.median(_z(chance[-tail:]) - _z(knee))) / float(np.log(2)))
+    return compared * tail / count * float(np.exp((_z(knee) - _z(score)) / fall))
+
+
+def _z(correlation: Any) -> Any:
+    return np.arctanh(np.clip(correlation, -IDENTICAL, IDENTICAL))
+
+
+def _threshold(agreements: NDArray[np.float64], chance: NDArray[np.float64]) -> float:
+    """The lowest agreement at which few of the pairs that reach it are expected to be false.
+
+    That is control of the false discovery rate by Benjamini and Hochberg's step-up rule (1995).
+    """
+    if len(chance) < ENOUGH:
+        return UNKNOWN
+    rising = np.sort(agreements[agreements >= LOWEST])
+    if not len(rising):
+        return LOWEST
+    found = np.arange(len(rising), 0, -1)
+    expected = np.array([_expected(float(score), chance, len(agreements)) for score in rising])
+    passing = np.flatnonzero(expected <= FALSE * found)
+    return float(rising[passing[0]]) if len(passing) else IDENTICAL
+
+
+# Grouping -------------------------------------------------------------------------------------------------------------
+
+
+def _groups(
+    copies: dict[int, list[_File]],
+    pairs: dict[tuple[int, int], float],
+    decisions: Decided,
+    looks: Looks,
+    threshold: float,
+) -> Iterator[list[tuple[_File, str, float]]]:
+    """Groups around the one to keep: from the worthiest file down, each takes what duplicates it and is still free."""
+    linked: dict[int, dict[int, float]] = {}
+    for (one, other), score in pairs.items():
+        linked.setdefault(one, {})[other] = score
+        linked.setdefault(other, {})[one] = score
+    free = set(copies)
+    for centre in sorted(copies, key=lambda place: copies[place][0].worth):
+        if centre not in free or (centre not in linked and len(copies[centre]) == 1):
+            continue
+        free.discard(centre)
+        keep = copies[centre][0]
+        group = [(keep, "keep", 1.0)]
+        # What someone chose to keep is nowhere proposed for removal.
+        exact = (file for file in copies[centre][1:] if not file.chosen and not decisions.both(keep.image, file.image))
+        group += [(file, "exact", 1.0) for file in exact]
+        near = linked.get(centre, {})
+        # Two steps away lies what was found beside a copy of the centre only: it must face the centre itself.
+        reachable = {place for step in near for place in (step, *linked[step])} & free
+        for place in sorted(reachable, key=lambda place: copies[place][0].worth):
+            if copies[place][0].chosen or decisions.apart(keep.hash, copies[place][0].hash):
+                continue
+            score = near[place] if place in near else looks.agreement(centre, place)
+            if score < threshold:
+                continue
+            free.discard(place)
+            group += [(file, "near", score) for file in copies[place]]
+        if len(group) > 1:
+            yield group
+
+
+def _drop_stale(root: Path, copies: dict[Place, list[_File]], of: Iterable[Place]) -> int:
+    """Leaves, `of` these, files that lie there as they were indexed, and one name each; returns how many went stale.
+
+    What is proposed for removal must have its like on the disk.
+    """
+    stale = 0
+    for place in of:
+        there = []
+        for file in copies[place]:
+            with contextlib.suppress(OSError):
+                path = below(root, from_bytes(file.path))
+                state = path.stat()
+                if is_unchanged(state, file.size, file.mtime_ns):
+                    there.append((replace(file, link=path.is_symlink()), state))
+        stale += len(copies[place]) - len(there)
+        copies[place] = _apart(there)
+    return stale
+
+
+def _apart(files: list[tuple[_File, os.stat_result]]) -> list[_File]:
+    """Files that are not one by two names, as by a link: removing one of those would free nothing, or lose both."""
+    found: dict[tuple[int, int], _File] = {}
+    for file, state in sorted(files, key=lambda pair: pair[0].worth):
+        found.setdefault((state.st_dev, state.st_ino), file)
+    return list(found.values())
+
+
+def _by_content(catalog: Catalog, under: str | None, embedded: bool) -> dict[bytes, list[_File]]:
+    """Every file, or every searchable one, by its content's hash, the one to keep first."""
+    found: dict[bytes, list[_File]] = {}
+    wanted = Filter(folders=() if under is None else (under,))
+    wanted.check(catalog)
+    where, values = wanted.where()
+    query = f"SELECT id, path, hash, size, width, height, mtime_ns FROM images WHERE {where}"
+    if embedded:
+        query += " AND embedding IS NOT NULL"
+    for row in catalog.read(query, values):
+        if None in row:
+            raise catalog.damaged("an image has no hash or no size")
+        file = _File(*row)
+        found.setdefault(file.hash, []).append(file)
+    return found
+
+
+# Afterwards -----------------------------------------------------------------------------------------------------------
+
+
+def settle(root: Path, catalog: Catalog, found: Duplicates) -> Duplicates:
+    """What was found, with the decisions since: nothing is sought again.
+
+    Files that moved are where they are now; those that have gone or changed leave their groups, and so do those that
+    are to be kept beside the one to keep. Another one to keep comes first in its group; what doesn't duplicate it as
+    well as it did the former leaves.
+    """
+    with catalog.snapshot():
+        hashes = hashes_of(catalog, (item.image for group in found.groups for item in group))
+        paths = dict(zip(hashes, catalog.paths_of(list(hashes)), strict=True))  # some may have moved
+    decisions = decided(catalog, hashes)
+    most = catalog.max_pixels
+    now = [
+        tuple(replace(item, path=paths[item.image]) for item in group if item.image in paths) for group in found.groups
+    ]
+    groups = tuple(_settled(root, group, hashes, decisions, found.threshold, most) for group in now if group)
+    return replace(found, groups=tuple(group for group in groups if group), kept_both=len(decisions.images))
+
+
+def _settled(
+    root: Path,
+    group: tuple[Duplicate, ...],
+    hashes: dict[int, bytes],
+    decisions: Decided,
+    threshold: float | None,
+    max_pixels: int,
+) -> tuple[Duplicate, ...]:
+    """A group as it is now; empty where there is nothing left to decide."""
+    before = group[0]
+    group = tuple(replace(item, chosen=item.image in decisions.chosen) for item in group if item.image in hashes)
+    if not group:
+        return ()
+    keep = next((item for item in group if item.chosen), group[0])
+    names = [hashes[item.image].hex() for item in group]
+    looks = Looks([below(root, item.path) for item in group], names, {}, max_pixels)
+    rest = []
+    for place, item in enumerate(group):
+        one, other = hashes[keep.image], hashes[item.image]
+        if item is keep or item.chosen or decisions.both(keep.image, item.image) or decisions.apart(one, other):
+            continue
+        if one == other:
+            rest.append(replace(item, kind="exact", score=1.0, false_matches=0.0))
+        elif keep.image == before.image or hashes.get(before.image) == one:
+            rest.append(item)
+        else:
+            score = looks.agreement(group.index(keep), place)
+            if score >= (threshold or 1.0):
+                # Of the pair that was compared then this is known; of another one not.
+                known = keep.false_matches if item.image == before.image else None
+                rest.append(replace(item, kind="near", score=score, false_matches=known))
+    first = replace(keep, kind="keep", score=1.0, false_matches=0.0)
+    return (first, *rest) if rest else ()
+
+
+def described(catalog: Catalog, groups: Sequence[Sequence[int]]) -> list[tuple[Duplicate, ...]]:
+    """Groups of images that are all to be kept, as those of `find` are told."""
+    query = "SELECT id, path, size, width, height, mtime_ns FROM images WHERE id IN ({})"
+    rows: dict[int, tuple[Any, ...]] = {}
+    for part in in_parts([image for group in groups for image in group]):
+        rows |= {row[0]: row[1:] for row in catalog.read(query.format(", ".join("?" * len(part))), part)}
+    return [
+        tuple(
+            Duplicate(image, from_bytes(path), "keep", 1.0, 0.0, *facts)
+            for image, (path, *facts) in ((image, rows[image]) for image in group)
+        )
+        for group in groups
+    ]
+
+
+def plan(found: Duplicates) -> str:
+    """What to keep and what to remove, as CSV with the columns `PLAN`, a line a file.
+
+    `decided` says of each group whether somebody chose what to keep, `yes`, or it is merely suggested, `no`; `reason`,
+    by what that file is the one to keep, and of the others whether their content is the same.
+    """
+    rows: list[tuple[object, ...]] = []
+    for number, group in enumerate(found.groups, 1):
+        decided, reason = "yes" if group[0].chosen else "no", why(group)
+        for item in group:
+            if item.kind == "exact":
+                reason = "same content"
+            elif item.kind == "near":
+                reason = "near copy" if item.score >= LOOK else "near copy, please look"
+            false_matches = "" if item.false_matches is None else f"{item.false_matches:.3g}"
+            action = ("keep", "") if item.kind == "keep" else ("remove", item.kind)
+            rows.append((number, item.path, *action, f"{item.score:.4f}", false_matches, item.bytes, decided, reason))
+    return csv_text(PLAN, rows)
+
+
+def why(group: Sequence[Duplicate]) -> str:
+    """By what the first of a group is the one to keep, as `most pixels`."""
+    keep, *rest = group
+    if keep.chosen:
+        return "chosen"
+    ways: tuple[tuple[str, Callable[[Duplicate], int]], ...] = (
+        ("most pixels", lambda item: item.width * item.height),
+        ("largest file", lambda item: item.bytes),
+        ("oldest", lambda item: item.mtime_ns),
+    )
+    for name, value in ways:
+        rest = [item for item in rest if value(item) == value(keep)]
+        if not rest:
+            return name
+    return "shortest path"

@@ -1,0 +1,1 @@
+"""Encoders run by ONNX Runtime or OpenVINO, and the built-in one."""

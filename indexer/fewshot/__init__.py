@@ -1,0 +1,1 @@
+"""Few-shot classification: classifiers, their selection, label errors, and what to label next."""

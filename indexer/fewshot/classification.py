@@ -1,0 +1,210 @@
+"""Few-shot classification: everything from a handful of labels, with probabilities that can be believed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Set
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from indexer.fewshot.classifiers import Head, softmax
+from indexer.fewshot.in_distribution import familiar
+from indexer.fewshot.model_selection import Choice, Compared, choose, untried, wilson
+from massl.core.errors import MasslError
+
+NONE = -1  # in place of a class
+_WORTH = 4  # labels as they come, in groups of like images, that tell as much as one drawn at random
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """What to expect of proposals.
+
+    Attributes:
+        images: how many proposals it is about.
+        accuracy: the share of them that is right: the mean of their probabilities.
+        interval: where it very likely lies. See `Classification.expected`.
+    """
+
+    images: int
+    accuracy: float
+    interval: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Classification:
+    """Predictions for every image, and how far to trust them.
+
+    Attributes:
+        classes: the labels, sorted.
+        counts: how many examples of each were given.
+        images: int64 `[N]` ids.
+        predicted: int `[N]`, an index into `classes`, or `NONE` where somebody rejected every class.
+        probability: float `[N]`, of the predicted class, calibrated where an estimate could be made.
+        bounds: float `[N, 2]`, the probability as it would be calibrated by hiding whole clusters of like examples, and
+            by hiding examples one by one: pessimistic and optimistic, mostly.
+        estimated_accuracy: share of right predictions to expect of images like the labelled ones, from labelled images
+            that were held out in turn; None where a class has a single example, as nothing can be held out then.
+        interval: the 95 % interval of the estimate; None likewise.
+        method: how the classes were told apart, one of those in `indexer.fewshot.classifiers`.
+        judged_on: how many labels that somebody gave, not merely agreed to, the estimates rest on.
+        drawn: whether these were drawn by chance: then the estimate is of all familiar images, not of those like the
+            labelled ones.
+        compared: each method's share of right predictions on held-out images, the chosen one first.
+        labelled: bool `[N]`, whether somebody gave the label.
+        familiar: bool `[N]`, whether an image is like the labelled ones; the estimate is of such images only, and the
+            probabilities of the others mean little. See `indexer.fewshot.in_distribution`.
+    """
+
+    classes: tuple[str, ...]
+    counts: dict[str, int]
+    images: NDArray[np.int64]
+    predicted: NDArray[np.integer]
+    probability: NDArray[np.float64]
+    bounds: NDArray[np.float64]
+    estimated_accuracy: float | None
+    interval: tuple[float, float] | None
+    method: str
+    judged_on: int
+    drawn: bool
+    compared: tuple[Compared, ...]
+    labelled: NDArray[np.bool_]
+    familiar: NDArray[np.bool_]
+
+    def sure(self, least: float) -> NDArray[np.bool_]:
+        """Which images have a class, bool `[N]`: labelled, or predicted with at least this probability, 0 to 1.
+
+        Above 0, only where they are familiar, too.
+        """
+        enough = (self.probability >= least) & self.familiar if least > 0 else np.True_
+        return self.labelled | ((self.predicted != NONE) & enough)
+
+    def expected(self, least: float = 0.0) -> Expectation | None:
+        """How many of the proposals with at least this probability are right; None where that can't be said.
+
+        Of unlabelled, familiar images only. The interval goes from the lower end of Wilson's for the pessimistic
+        probabilities to the upper end of that for the optimistic ones; at the lower end labels that chance has not
+        drawn are worth a quarter as many. What that comes to is measured in docs/labelling.md.
+        """
+        about = self.sure(least) & self.familiar & ~self.labelled
+        if self.estimated_accuracy is None or not about.any():
+            return None
+        accuracy = float(self.probability[about].mean())
+        means = [accuracy, *self.bounds[about].mean(0).tolist()]
+        worth = 1 if self.drawn else _WORTH
+        low, high = wilson(min(means), self.judged_on / worth)[0], wilson(max(means), self.judged_on)[1]
+        return Expectation(int(about.sum()), accuracy, (low, high))
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A fitted head with what turns its logits into probabilities. See `train`."""
+
+    classes: tuple[str, ...]
+    head: Head
+    choice: Choice
+    doubt: float
+
+    def probabilities(self, vectors: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Unit vectors `[N, D]` to probabilities `[N, C]`."""
+        return self.shares(self.head.logits(vectors), self.choice.temperature)
+
+    def shares(self, logits: NDArray[np.float64], temperature: float) -> NDArray[np.float64]:
+        """Logits `[N, C]` to probabilities, by this temperature."""
+        return (1 - self.doubt) * softmax(logits / temperature) + self.doubt / len(self.classes)
+
+
+def train(
+    ids: NDArray[np.int64],
+    vectors: NDArray[np.float32],
+    labels: Mapping[int, str],
+    accepted: Set[int] = frozenset(),
+    drawn: Set[int] = frozenset(),
+) -> Classifier:
+    """Fits the head that does best by cross-validation to the labelled embeddings.
+
+    Args:
+        ids: int64 `[N]`.
+        vectors: float32 `[N, D]`, rows of unit length.
+        labels: id to label, for some of `ids`.
+        accepted: ids whose label was proposed and agreed to: learnt from, but no evidence of how good proposals are.
+        drawn: ids that chance has drawn from those without a label, to be labelled one and all: the best evidence.
+
+    Raises:
+        MasslError: labels of fewer than two classes.
+    """
+    rows, targets, classes = examples(ids, labels)
+    # What was agreed to was proposed by a head that knew the others: whoever hides one of these must hide that, too.
+    given = ~np.isin(ids[rows], np.fromiter(accepted, np.int64, len(accepted)))
+    fair = np.isin(ids[rows], np.fromiter(drawn, np.int64, len(drawn)))
+    missing = np.bincount(targets[given], minlength=len(classes)).min() == 0
+    choice = untried(len(rows)) if missing else choose(vectors[rows[given]], targets[given], fair[given])
+    head = choice.candidate.fit(vectors[rows], targets, len(classes))
+    # No surer than so few examples can make anyone: after n of them, one more that is wrong is not ruled out
+    # (Laplace's rule of succession).
+    return Classifier(classes, head, choice, 1 / (len(rows) + 2))
+
+
+def classify(
+    ids: NDArray[np.int64],
+    vectors: NDArray[np.float32],
+    labels: Mapping[int, str],
+    rejected: Mapping[int, frozenset[str]] | None = None,
+    accepted: Set[int] = frozenset(),
+    drawn: Set[int] = frozenset(),
+) -> Classification:
+    """Predicts a class for every image. Labelled images keep their own label, with probability 1.
+
+    Args:
+        ids: int64 `[N]`.
+        vectors: float32 `[N, D]`, rows of unit length.
+        labels: id to label, for some of `ids`.
+        rejected: id to classes that somebody said it is not: they are not proposed for it. The remaining classes
+            become no likelier by that, as the image may well be of none.
+        accepted: as of `train`.
+        drawn: as of `train`.
+
+    Raises:
+        MasslError: labels of fewer than two classes.
+    """
+    fitted = train(ids, vectors, labels, accepted=accepted, drawn=drawn)
+    rows, targets, classes = examples(ids, labels)
+    choice, logits = fitted.choice, fitted.head.logits(vectors)
+    shares = fitted.shares(logits, choice.temperature)
+    place = {identity: row for row, identity in enumerate(ids.tolist())} if rejected else {}
+    for image, names in (rejected or {}).items():
+        if image in place:
+            shares[place[image], [classes.index(name) for name in names if name in classes]] = 0
+    predicted, probability = shares.argmax(1), shares.max(1)
+    predicted[probability == 0] = NONE
+    each = np.arange(len(ids))
+    one_by_one, clusters = (fitted.shares(logits, warmth)[each, predicted] for warmth in choice.temperatures)
+    bounds = np.stack([clusters, one_by_one], 1)
+    predicted[rows], probability[rows], bounds[rows] = targets, 1.0, 1.0
+    labelled = np.zeros(len(ids), np.bool_)
+    labelled[rows] = True
+    counts = Counter(classes[target] for target in targets)
+    return Classification(
+        classes, dict(counts), ids, predicted, probability, bounds, choice.accuracy, choice.interval,
+        choice.candidate.method, choice.judged_on, choice.drawn, choice.compared, labelled, familiar(vectors, rows),
+    )  # fmt: skip
+
+
+def examples(
+    ids: NDArray[np.int64], labels: Mapping[int, str]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], tuple[str, ...]]:
+    """Rows of the labelled images among `ids`, their targets, both int64 `[n]`, and the classes these stand for.
+
+    Raises:
+        MasslError: labels of fewer than two classes.
+    """
+    rows = np.flatnonzero(np.isin(ids, np.fromiter(labels, np.int64, len(labels))))
+    given = [labels[int(identity)] for identity in ids[rows]]
+    classes = tuple(sorted(set(given)))
+    if len(classes) < 2:
+        have = f"only {classes[0]!r}" if classes else "none"
+        raise MasslError(f"labels of at least two classes are needed, and there is {have}; label a few more images")
+    places = {name: place for place, name in enumerate(classes)}
+    return rows, np.array([places[label] for label in given], np.int64), classes

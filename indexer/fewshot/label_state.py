@@ -1,0 +1,128 @@
+"""What is learned from a collection's labels: classes for the rest, labels to doubt, and which images to label next."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from indexer.fewshot import label_errors
+from indexer.fewshot.classification import Classification, Classifier, classify, examples, train
+from indexer.fewshot.clusters import Group, find_groups
+from indexer.fewshot.label_errors import Suspect
+from indexer.fewshot.learning_curve import LearningCurve, learning_curve
+from indexer.fewshot.model_selection import choose
+from indexer.fewshot.sampling import most_different
+from indexer.store import labels, rejections
+from indexer.store.catalog import Catalog, embedded_by
+from indexer.store.vectors import CatalogVectors, unit
+
+# Vectors, labels, rejected labels, which labels were merely agreed to, and which images chance has drawn.
+LabellingState = tuple[tuple[str, int], dict[int, str], dict[int, frozenset[str]], frozenset[int], frozenset[int]]
+
+
+class Labelling:
+    """What a collection's methods of the same names ask. Threads may share it: each of what it keeps is swapped whole.
+
+    All that learns from labels raises `MasslError` while they are of fewer than two classes.
+    """
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+        self._vectors: tuple[object, NDArray[np.int64], NDArray[np.float32]] | None = None
+        self._classified: tuple[object, Classification] | None = None
+
+    def vectors(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Ids int64 `[N]` and unit vectors float32 `[N, D]` of all searchable images; kept until one changes."""
+        state, kept = self.vectors_state(), self._vectors
+        if kept is not None and kept[0] == state:
+            return kept[1:]
+        self._vectors = kept = None  # before more of them are read: never twice in memory
+        blocks = list(CatalogVectors(self._catalog).blocks())
+        ids = np.concatenate([np.empty(0, np.int64), *(own for own, _ in blocks)])
+        dim = int(self._catalog.meta()["dim"])
+        vectors = np.empty((len(ids), dim), np.float32)
+        start = 0
+        for _, packed in blocks:
+            vectors[start : start + len(packed)] = unit(packed)
+            start += len(packed)
+        self._vectors = state, ids, vectors
+        return ids, vectors
+
+    def vectors_state(self) -> tuple[str, int]:
+        """Differs whenever a vector does, or which there are."""
+        if not self._catalog.notes_changes():
+            return self._catalog.meta().get("generation", ""), 0
+        last = next(self._catalog.read("SELECT seq FROM sqlite_sequence WHERE name = 'changes'"), (0,))[0]
+        return embedded_by(self._catalog.meta()), last
+
+    def labelling_state(self) -> LabellingState:
+        """All that a classification follows from: it differs whenever a vector, a label or a rejection does."""
+        return (
+            self.vectors_state(),
+            labels.by_image(self._catalog),
+            rejections.by_image(self._catalog),
+            labels.by_author(self._catalog, labels.ACCEPTED),
+            labels.by_author(self._catalog, labels.DRAWN),
+        )
+
+    def classify(self) -> Classification:
+        """Every searchable image's class; kept until a label, a rejection or a vector changes."""
+        state = self.labelling_state()
+        kept = self._classified
+        if kept is None or kept[0] != state:
+            _, given, rejected, accepted, drawn = state
+            ids, vectors = self.vectors()
+            kept = state, classify(ids, vectors, given, rejected, accepted, drawn)
+            self._classified = kept
+        return kept[1]
+
+    def predictions(self, sure: float) -> list[tuple[int, str, float]]:
+        """Id, class and probability of the images without a label that are `Classification.sure`."""
+        result = self.classify()
+        return [
+            (int(result.images[row]), result.classes[result.predicted[row]], float(result.probability[row]))
+            for row in np.flatnonzero(result.sure(sure) & ~result.labelled)
+        ]
+
+    def classifier(self) -> Classifier:
+        """What names the images that nobody has labelled."""
+        ids, vectors, targets, classes = self._examples()
+        given = {int(identity): classes[target] for identity, target in zip(ids, targets, strict=True)}
+        accepted, drawn = (labels.by_author(self._catalog, author) for author in (labels.ACCEPTED, labels.DRAWN))
+        return train(ids, vectors, given, accepted=accepted, drawn=drawn)
+
+    def learning_curve(self, report: Callable[[int, int], None]) -> LearningCurve:
+        """How the accuracy grew with the labels that somebody gave, not merely agreed to."""
+        ids, vectors, targets, classes = self._examples()
+        given = ~np.isin(ids, list(labels.by_author(self._catalog, labels.ACCEPTED)))
+        return learning_curve(vectors[given], targets[given], len(classes), report)
+
+    def suspects(self) -> list[Suspect]:
+        """Labels that are probably wrong, the most suspect first, without those that somebody confirmed."""
+        ids, vectors, targets, classes = self._examples()
+        kept = label_errors.confirmed(self._catalog)
+        found = label_errors.suspects(ids, vectors, targets, classes, choose(vectors, targets))
+        return [suspect for suspect in found if (suspect.image, suspect.given) not in kept]
+
+    def different(self, count: int) -> list[int]:
+        """Unlabelled images that are unlike the labelled ones and each other."""
+        ids, vectors = self.vectors()
+        return [int(identity) for identity in ids[most_different(vectors, self._labelled(ids), count)]]
+
+    def groups(self, count: int) -> list[Group]:
+        """Groups of like images that nobody has labelled, the closest first."""
+        ids, vectors = self.vectors()
+        free = ~self._labelled(ids)
+        return find_groups(ids[free], vectors[free], count)
+
+    def _labelled(self, ids: NDArray[np.int64]) -> NDArray[np.bool_]:
+        return np.isin(ids, np.array(list(labels.by_image(self._catalog)), np.int64))
+
+    def _examples(self) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.int64], tuple[str, ...]]:
+        """Ids `[n]`, vectors `[n, D]` and targets `[n]` of the labelled images, and the classes."""
+        given = labels.by_image(self._catalog)
+        ids, packed = CatalogVectors(self._catalog).of(np.array(sorted(given), np.int64))
+        rows, targets, classes = examples(ids, given)
+        return ids[rows], unit(packed)[rows], targets, classes

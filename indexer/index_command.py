@@ -1,0 +1,34 @@
+"""The `massl index` command that helps: what errors, advice and the page tell a person to run."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+
+def index_command(
+    root: Path,
+    folder: Path,
+    encoder: Path | str | None = None,
+    rebuild: bool = True,
+    image_size: int | None = None,
+) -> str:
+    """The command that brings a collection up to date, or gives it another encoder or size.
+
+    Args:
+        root: where its images are.
+        folder: where its index is.
+        encoder: the file of the other encoder, or `builtin`.
+        rebuild: everything is to be embedded anew with that encoder, or at that size.
+        image_size: the other side in pixels of the pictures that the encoder looks at.
+    """
+    command = f"massl index {shlex.quote(str(root))}"
+    if folder != root / ".massl":
+        command += f" --index-dir {shlex.quote(str(folder))}"
+    if encoder is not None:
+        command += f" --encoder {shlex.quote(str(encoder))}"
+    if image_size is not None:
+        command += f" --image-size {image_size}"
+    if rebuild and (encoder is not None or image_size is not None):
+        command += " --rebuild"
+    return command

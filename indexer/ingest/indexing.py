@@ -1,0 +1,435 @@
+"""Bringing a catalog up to date with a folder: what changed, decoded and embedded in batches, a transaction each."""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Generator, Iterable, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import PIL
+from numpy.typing import NDArray
+
+from indexer.encoder import small_batches
+from indexer.encoder.onnx_encoder import Embeds, Encoder
+from indexer.encoder.runtimes import Runtime
+from indexer.ingest.changes import Changes, Row, Todo, compare
+from indexer.jobs.lookahead import ahead
+from indexer.store.catalog import Catalog, in_parts, parts, to_bytes
+from indexer.store.checksums import EMBEDDING
+from indexer.store.paths import from_bytes
+from massl.core.files.scan import Contents, ImageFile, LeftOut, Skipped, walk
+from massl.core.images import raw
+from massl.core.images.decoding import MAX_PIXELS, READER, ImageError, TooLarge, decode, read_bytes, within_memory
+from massl.core.machine import cores
+
+BATCH = 32  # images in a batch at least, and so in a transaction: what a kill can cost at most
+GPU_BATCH = 256  # the same where a batch of 32 would leave most of the device idle
+_EVERY = 500  # files that are walked by between two reports
+
+
+@dataclass(frozen=True)
+class Progress:
+    """`done` of `total` files; `path` is one of the last.
+
+    `stage` is `look` while the folder is walked (`total` is 0 then, as it can't be known), `compare` while the contents
+    of touched files are compared with the catalog, then `embed`, which begins with 0 done.
+    """
+
+    done: int
+    total: int
+    path: str
+    stage: Literal["look", "compare", "embed"] = "embed"
+
+
+@dataclass
+class IndexReport:
+    """What one run did, in files.
+
+    `indexed` is how many can be searched now, `skipped` what can't and why, `left_out` how many of each kind were not
+    looked at; see `massl.core.files.scan.LeftOut`.
+    """
+
+    indexed: int = 0
+    added: int = 0
+    changed: int = 0
+    moved: int = 0
+    removed: int = 0
+    unchanged: int = 0
+    embedded: int = 0
+    skipped: list[Skipped] = field(default_factory=list)
+    left_out: Counter[str] = field(default_factory=Counter)
+    kept_folders: tuple[str, ...] = ()  # made by a system, and looked into all the same: they hold labelled images
+    seconds: float = 0.0
+    runtime: Runtime | None = None  # what computed the embeddings; None where there was nothing to embed
+
+    @property
+    def images_per_second(self) -> float:
+        """Images embedded a second over the whole run, walking and writing included."""
+        return self.embedded / self.seconds if self.seconds else 0.0
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A file that was read: its pixels, or why there are none; neither where its content is embedded already."""
+
+    file: ImageFile
+    hash: bytes | None = None
+    pixels: NDArray[np.uint8] | None = None
+    width: int = 0
+    height: int = 0
+    reason: str | None = None
+    lasting: bool = True  # whether the reason lies in the content, and so holds until the file changes
+
+
+def update(
+    root: Path,
+    catalog: Catalog,
+    encoder: Callable[[int], Encoder],
+    report: Callable[[Progress], None],
+    exclude: Sequence[str] = (),
+    max_pixels: int = MAX_PIXELS,
+    include: Sequence[str] = (),
+    contents: Contents | None = None,
+) -> IndexReport:
+    """Makes the catalog say what is below `root` now.
+
+    A file counts as unchanged while its size and its two times of change are. Images are followed by content (see
+    `indexer.ingest.changes`). Rows of files that have gone are kept, out of sight, so that an unplugged disk costs
+    nothing when it comes back.
+
+    Args:
+        root: the folder.
+        catalog: what is known of it.
+        encoder: gives the encoder for so many pictures; asked only where there is something to embed.
+        report: told of every batch.
+        exclude: patterns of what to leave out; see `massl.core.files.scan.walk`.
+        max_pixels: larger images are skipped.
+        include: patterns of what would be left out, and is wanted.
+        contents: what is known of files whose names don't say what they are.
+    """
+    started = time.monotonic()
+    result = IndexReport()
+    _look_again_if_readers_changed(catalog, max_pixels)
+    changes, passed_over = _scan(root, catalog, report, walk(root, exclude, include, contents), result)
+    _apply(catalog, changes, passed_over)
+    _embed(root, catalog, encoder, report, changes.todo, max_pixels, result)
+    ((result.indexed,),) = catalog.read("SELECT count(*) FROM images WHERE state = 'ready'")
+    result.skipped = skipped_files(catalog)
+    result.seconds = time.monotonic() - started
+    return result
+
+
+def skipped_files(catalog: Catalog) -> list[Skipped]:
+    """Every file and folder that is passed over at present, by path."""
+    rows = catalog.read("SELECT path, reason FROM images WHERE state = 'skipped' ORDER BY path")
+    return [Skipped(from_bytes(path), reason) for path, reason in rows]
+
+
+def _look_again_if_readers_changed(catalog: Catalog, max_pixels: int) -> None:
+    """Has skipped files read anew when what reads them is another: a format, or a larger limit, may now do."""
+    meta = catalog.meta()
+    readers = f"pillow {PIL.__version__}, raw {raw.can_develop()}, massl {READER}"
+    with_another = meta.get("readers") != readers
+    if with_another or int(meta.get("readers_max_pixels", 0)) != max_pixels:
+        which = "TRUE" if with_another else "reason LIKE 'too large%'"
+        with catalog.writing() as connection:
+            connection.execute(f"UPDATE images SET mtime_ns = -1 WHERE state = 'skipped' AND {which}")
+            connection.executemany(
+                "INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)",
+                [("readers", readers), ("readers_max_pixels", str(max_pixels))],
+            )
+
+
+def _scan(
+    root: Path,
+    catalog: Catalog,
+    report: Callable[[Progress], None],
+    walked: Iterable[ImageFile | Skipped | LeftOut],
+    result: IndexReport,
+) -> tuple[Changes, list[Skipped]]:
+    """Walks the folder beside the catalog. Files that are as they were cost a look at their size and times."""
+    rows = {row[1]: Row(*row) for row in catalog.read("SELECT id, path, size, mtime_ns, ctime_ns, state FROM images")}
+    unembedded = {row[0] for row in catalog.read("SELECT id FROM images WHERE embedding IS NULL")}
+    kept: list[tuple[Row, ImageFile]] = []
+    touched: list[tuple[Row, ImageFile]] = []
+    new: list[ImageFile] = []
+    todo: list[Todo] = []
+    passed_over: list[Skipped] = []
+    for seen, item in enumerate(walked):
+        if seen % _EVERY == 0:
+            report(Progress(seen, 0, item.path, "look"))
+        if isinstance(item, LeftOut):
+            result.left_out[item.kind] += 1
+            continue
+        if isinstance(item, Skipped):
+            passed_over.append(item)
+            continue
+        row = rows.pop(to_bytes(item.path), None)
+        if row is None:
+            new.append(item)
+        elif not row.is_as(item) or (row.state == "gone" and row.id in unembedded):
+            touched.append((row, item))
+        elif row.state == "ready" and row.id in unembedded:
+            todo.append(Todo(item, row, "same"))
+        else:
+            result.unchanged += row.state == "ready"
+            result.added += row.state == "gone"
+            if row.state == "gone" or row.ctime_ns == -1:
+                kept.append((row, item))
+
+    for item in passed_over:
+        row = rows.get(to_bytes(item.path))
+        if row and row.state == "skipped":
+            del rows[row.path]
+    taken = {to_bytes(item.path) for item in passed_over}
+    hashes = _hashes(catalog, [row.id for row, _ in touched] + [row.id for row in rows.values()])
+
+    def hash_of(files: Sequence[ImageFile]) -> list[bytes | None]:
+        found = []
+        for digest in ahead(lambda file: _hash(root / file.path), files):
+            found.append(digest)
+            report(Progress(len(found), len(files), files[len(found) - 1].path, "compare"))
+        return found
+
+    changes = compare(
+        [(row._replace(hash=hashes[row.id]), item) for row, item in touched],
+        new,
+        [row._replace(hash=hashes[row.id]) for row in rows.values()],
+        taken,
+        lambda wanted: _known_hashes(catalog, wanted),
+        hash_of,
+    )
+    result.unchanged += sum(row.state == "ready" and row.id not in unembedded for row, _ in changes.kept)
+    result.added += sum(row.state == "gone" and row.id not in unembedded for row, _ in changes.kept)
+    result.moved = sum(row.state == "ready" for row, _ in changes.moved)
+    result.added += sum(row.state == "gone" and row.id not in unembedded for row, _ in changes.moved)
+    result.removed = changes.removed
+    # Content that is known, but has no embedding: after --rebuild, or of a file that could not be read before.
+    for was, pairs in (("same", changes.kept), ("moved", changes.moved)):
+        missing = [(row, item) for row, item in pairs if row.id in unembedded]
+        todo += [Todo(item, row, was if row.state == "ready" else row.state) for row, item in missing]
+    changes.kept += kept
+    changes.todo += todo
+    changes.todo.sort(key=lambda item: item.file.path)
+    return changes, passed_over
+
+
+def _apply(catalog: Catalog, changes: Changes, passed_over: Sequence[Skipped]) -> None:
+    """Writes everything that needs no embedding, in one transaction: what is seen is the folder before or after."""
+    if not (changes.kept or changes.moved or changes.vanished or changes.displaced or passed_over):
+        return
+    state = "state = CASE WHEN embedding IS NULL AND reason IS NOT NULL THEN 'skipped' ELSE 'ready' END"
+    times = "size = ?, mtime_ns = CASE mtime_ns WHEN -1 THEN -1 ELSE ? END, ctime_ns = ?"
+    with catalog.writing() as connection:
+        # Paths are unique, and images may have changed places: first all leave, then all arrive.
+        leaving = [row for row, _ in changes.moved] + changes.displaced
+        connection.executemany(
+            "UPDATE images SET path = ? WHERE id = ?", [(b"\0%d" % row.id, row.id) for row in leaving]
+        )
+        connection.executemany(
+            "UPDATE images SET state = 'gone' WHERE id = ?", [(row.id,) for row in changes.vanished + changes.displaced]
+        )
+        connection.executemany(
+            f"UPDATE images SET path = ?, {times}, {state} WHERE id = ?",
+            [(to_bytes(file.path), *_times(file), row.id) for row, file in changes.moved],
+        )
+        connection.executemany(
+            f"UPDATE images SET {times}, {state} WHERE id = ?", [(*_times(file), row.id) for row, file in changes.kept]
+        )
+        for item in passed_over:
+            _write_skipped(connection, ImageFile(item.path, 0, -1), item.reason)
+        # What was never embedded and says nothing of anything: skipped files that have gone.
+        connection.execute(
+            "DELETE FROM images WHERE state = 'gone' AND embedding IS NULL "
+            "AND id NOT IN (SELECT image FROM labels) AND id NOT IN (SELECT image FROM decisions)"
+        )
+        if changes.moved:
+            connection.execute(
+                "INSERT INTO meta (key, value) VALUES ('moves', '1') "
+                "ON CONFLICT (key) DO UPDATE SET value = CAST(value AS INTEGER) + 1"
+            )
+        back = any(row.state != "ready" for row, _ in changes.moved + changes.kept)
+        if back or changes.vanished or changes.displaced:
+            _next_generation(connection)
+
+
+def _embed(
+    root: Path,
+    catalog: Catalog,
+    encoder: Callable[[int], Encoder],
+    report: Callable[[Progress], None],
+    todo: Sequence[Todo],
+    max_pixels: int,
+    result: IndexReport,
+) -> None:
+    if not todo:
+        return
+    report(Progress(0, len(todo), todo[0].file.path))
+    own = encoder(len(todo))
+    result.runtime = own.runtime
+    remaining = iter(todo)
+    done = 0
+    query = "SELECT 1 FROM images WHERE hash = ? AND embedding IS NOT NULL LIMIT 1"
+    with catalog.reading_from_threads() as read:
+        files = [item.file for item in todo]
+        loaded = batches(root, files, own, max_pixels, lambda digest: bool(read(query, [digest])))
+        with closing(loaded):  # its threads end before what they read from does
+            for batch in loaded:
+                _commit(catalog, own, list(zip(islice(remaining, len(batch)), batch, strict=True)), result)
+                done += len(batch)
+                report(Progress(done, len(todo), batch[-1].file.path))
+
+
+def batches(
+    root: Path,
+    files: Sequence[ImageFile],
+    encoder: Embeds,
+    max_pixels: int = MAX_PIXELS,
+    is_embedded: Callable[[bytes], bool] = lambda digest: False,
+) -> Generator[list[Loaded], None, None]:
+    """Reads files in threads, ahead of the encoder but never by more than four batches.
+
+    Args:
+        root: the folder.
+        files: what to read in it.
+        encoder: what the pixels are for.
+        max_pixels: larger images are skipped.
+        is_embedded: whether a content's hash needs no pixels.
+    """
+    size = max(BATCH, small_batches.BATCH * cores()) if encoder.device == "cpu" else GPU_BATCH
+
+    def load(file: ImageFile) -> Loaded:
+        return _load(root, file, encoder, max_pixels, is_embedded)
+
+    with closing(ahead(load, files, 4 * size)) as loaded:
+        while batch := list(islice(loaded, size)):
+            yield batch
+
+
+def _hash(path: Path) -> bytes | None:
+    try:
+        with within_memory():
+            return hashlib.sha256(read_bytes(path)).digest()
+    except ImageError:
+        return None
+
+
+def _load(
+    root: Path,
+    file: ImageFile,
+    encoder: Embeds,
+    max_pixels: int,
+    is_embedded: Callable[[bytes], bool],
+) -> Loaded:
+    digest = None
+    try:
+        with within_memory():
+            data = read_bytes(root / file.path)
+            digest = hashlib.sha256(data).digest()
+            if is_embedded(digest):
+                return Loaded(file, digest)
+            decoded = decode(data, encoder.resize, max_pixels)
+            return Loaded(file, digest, encoder.prepare(decoded.picture), decoded.width, decoded.height)
+    except TooLarge as error:
+        return Loaded(file, digest, reason=f"{error}; --max-megapixels raises it")
+    except ImageError as error:
+        return Loaded(file, digest, reason=str(error), lasting=error.lasting)
+
+
+def _commit(catalog: Catalog, encoder: Encoder, batch: list[tuple[Todo, Loaded]], result: IndexReport) -> None:
+    """Embeds what of a batch is new content, and writes the whole batch in one transaction."""
+    known = _embedded(catalog, [item.hash for _, item in batch if item.hash is not None and item.reason is None])
+    new = {
+        item.hash: item
+        for _, item in batch
+        if item.pixels is not None and item.hash is not None and item.hash not in known
+    }
+    if new:
+        rows = encoder.embed(np.stack([item.pixels for item in new.values() if item.pixels is not None]))
+        for (digest, item), row in zip(new.items(), rows.astype(np.float16), strict=True):
+            known[digest] = (row.tobytes(), item.width, item.height)
+    result.embedded += len(new)
+    with catalog.writing() as connection:
+        # With every batch, so that no kill can leave a cache that looks current.
+        _next_generation(connection)
+        for todo, item in batch:
+            if item.hash not in known:
+                file = item.file if item.lasting else replace(item.file, mtime_ns=-1)
+                _write_skipped(connection, file, item.reason or "changed while reading", item.hash)
+                continue
+            embedding, width, height = known[item.hash]
+            values = (*_times(item.file), item.hash, width, height, embedding)
+            if todo.row is None:
+                connection.execute(
+                    "INSERT INTO images (path, size, mtime_ns, ctime_ns, hash, width, height, embedding, state) "
+                    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'ready')",
+                    (to_bytes(item.file.path), *values),
+                )
+            else:
+                connection.execute(
+                    "UPDATE images SET size = ?, mtime_ns = ?, ctime_ns = ?, hash = ?, width = ?, height = ?, "
+                    "embedding = ?, state = 'ready', reason = NULL WHERE id = ?",
+                    (*values, todo.row.id),
+                )
+            result.unchanged += todo.was == "same"
+            result.changed += todo.was == "ready"
+            result.added += todo.was in ("gone", "skipped")
+
+
+def _embedded(catalog: Catalog, digests: Sequence[bytes]) -> dict[bytes | None, tuple[bytes, int, int]]:
+    """What the catalog already has for the content of a batch: copies cost nothing."""
+    marks = ", ".join("?" * len(digests))
+    if not digests:
+        return {}
+    query = (
+        f"SELECT {EMBEDDING}, embedding_checksum, width, height FROM images "
+        f"WHERE embedding IS NOT NULL AND hash IN ({marks})"
+    )
+    rows = list(catalog.read(query, digests))
+    sound = catalog.sound(row[:4] for row in rows)
+    return {digest: (embedding, *row[4:]) for (_, digest, embedding, _), row in zip(sound, rows, strict=True)}
+
+
+def _known_hashes(catalog: Catalog, digests: Collection[bytes]) -> set[bytes]:
+    """Which of these contents the catalog has, in whatever state."""
+    found: set[bytes] = set()
+    for part in parts(list(digests)):
+        marks = ", ".join("?" * len(part))
+        found |= {row[0] for row in catalog.read(f"SELECT hash FROM images WHERE hash IN ({marks})", part)}
+    return found
+
+
+def _hashes(catalog: Catalog, ids: Sequence[int]) -> dict[int, bytes | None]:
+    found: dict[int, bytes | None] = {}
+    for part in in_parts(ids):
+        marks = ", ".join("?" * len(part))
+        found |= {row[0]: row[1] for row in catalog.read(f"SELECT id, hash FROM images WHERE id IN ({marks})", part)}
+    return found
+
+
+def _times(file: ImageFile) -> tuple[int, int, int]:
+    return file.size, file.mtime_ns, file.ctime_ns
+
+
+def _next_generation(connection: sqlite3.Connection) -> None:
+    """Marks the vectors on disk as those of an earlier state."""
+    connection.execute("UPDATE meta SET value = CAST(value AS INTEGER) + 1 WHERE key = 'generation'")
+
+
+def _write_skipped(connection: sqlite3.Connection, file: ImageFile, reason: str, digest: bytes | None = None) -> None:
+    # Of a file that can't be read the hash of before stays: by it its label is found again.
+    connection.execute(
+        "INSERT INTO images (path, size, mtime_ns, ctime_ns, hash, state, reason) VALUES (?, ?, ?, ?, ?, 'skipped', ?) "
+        "ON CONFLICT (path) DO UPDATE SET size = excluded.size, mtime_ns = excluded.mtime_ns, "
+        "ctime_ns = excluded.ctime_ns, hash = coalesce(excluded.hash, hash), state = 'skipped', "
+        "reason = excluded.reason, embedding = NULL",
+        (to_bytes(file.path), *_times(file), digest, reason),
+    )

@@ -1,0 +1,56 @@
+"""Noticing that something below a folder changed."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import watchfiles
+
+from massl.core.files.scan import kind_of_file
+from massl.core.images.formats import OTHER
+
+EVERY = 300.0  # seconds between looks at everything: not all network drives, and no linked folders, tell of changes
+WITHOUT_NOTICE = 30.0  # the same where the system can't tell of any
+_TICK = 1000  # milliseconds
+
+
+def watch(root: Path, index: Path, complain: Callable[[str], None] = lambda reason: None) -> Iterator[None]:
+    """Yields whenever something below `root` may have changed, and every five minutes in any case.
+
+    Ends by the caller's leaving, or with the KeyboardInterrupt of a Ctrl-C.
+
+    Args:
+        root: the folder.
+        index: the index's own folder, in which changes don't count.
+        complain: told why changes are only looked for every half minute, where that is so.
+    """
+    top, own = os.path.realpath(root), os.path.realpath(index)
+
+    def matters(change: watchfiles.Change, path: str) -> bool:
+        if path == own or path.startswith(own + os.sep):
+            return False
+        if any(part.startswith(".") for part in os.path.relpath(path, top).split(os.sep) if part != ".."):
+            return False
+        return not os.path.isfile(path) or kind_of_file(Path(path)) != OTHER
+
+    looked, pause = time.monotonic(), 0.0  # once right away: things may have changed before the watch stood
+    try:
+        for found in watchfiles.watch(
+            top,
+            watch_filter=matters,
+            step=500,
+            rust_timeout=_TICK,
+            yield_on_timeout=True,
+            ignore_permission_denied=True,
+        ):
+            if found or time.monotonic() - looked >= pause:
+                yield
+                looked, pause = time.monotonic(), EVERY
+    except OSError as error:
+        complain(f"the system can't watch {root} ({error}); looking every {WITHOUT_NOTICE:.0f} seconds")
+        while True:
+            time.sleep(WITHOUT_NOTICE)
+            yield

@@ -1,0 +1,1 @@
+"""Work in threads: done ahead of whoever takes it, or in the background with progress."""

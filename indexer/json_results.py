@@ -1,0 +1,61 @@
+"""A search and a classification in plain values: the JSON of the commands, which the page's endpoints answer too."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from indexer.fewshot.classification import Classification
+from indexer.search.query import Result
+
+if TYPE_CHECKING:
+    from indexer.collection import Collection
+
+
+def of_search(results: Sequence[Result], started: float) -> dict[str, Any]:
+    """A search that was begun at `started`, by `time.perf_counter`."""
+    rows = [
+        {
+            "rank": result.rank,
+            "path": result.path,
+            "score": round(result.score, 4),
+            "match": result.match,
+            "false_matches": float(f"{result.false_matches:.3g}"),
+            "label": result.label,
+        }
+        for result in results
+    ]
+    return {"results": rows, "milliseconds": round((time.perf_counter() - started) * 1000, 1)}
+
+
+def of_classification(collection: Collection, result: Classification, sure: float = 0.0) -> dict[str, Any]:
+    """A classification; predictions that are not `Classification.sure` have no label.
+
+    Raises:
+        MasslError: one of its images is no longer in the collection.
+    """
+    has = result.sure(sure)
+    rows = zip(collection.paths_of(result.images.tolist()), result.predicted, result.probability, has, strict=True)
+    expected = result.expected(sure)
+    return {
+        "labels": result.counts,
+        "estimated_accuracy": result.estimated_accuracy,
+        "interval": list(result.interval) if result.interval else None,
+        "expected_accuracy": expected.accuracy if expected else None,
+        "expected_interval": list(expected.interval) if expected else None,
+        "expected_of": expected.images if expected else 0,
+        "method": result.method,
+        "methods": [{"method": item.method, "accuracy": item.accuracy} for item in result.compared],
+        "sure": sure,
+        "unsure": int((~has).sum()),
+        "unfamiliar": int((~result.familiar).sum()),
+        "predictions": [
+            {
+                "path": path,
+                "label": result.classes[label] if enough else None,
+                "probability": round(float(probability), 4),
+            }
+            for path, label, probability, enough in rows
+        ],
+    }

@@ -1,0 +1,189 @@
+"""The labels in the forms that other tools read: CSV, a manifest for ImageFolder, COCO, Label Studio."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from urllib.parse import quote
+
+from indexer.store.catalog import READY, Catalog, in_parts
+from indexer.store.labels import PREDICTED, Label
+from indexer.store.paths import from_bytes
+from massl.core.errors import MasslError
+from massl.core.files.csv_tables import csv_text, is_formula
+
+
+@dataclass(frozen=True)
+class Row:
+    """An image and its label.
+
+    Attributes:
+        path: relative to the collection's root.
+        label: a person's, or a predicted one.
+        author: who gave it; `labels.PREDICTED` for a predicted one.
+        at: when, ISO 8601 in UTC; empty for a predicted one.
+        probability: of a predicted one, 0 to 1; None for a person's.
+        width, height: of the image as it stands upright, in pixels.
+    """
+
+    path: str
+    label: str
+    author: str
+    at: str
+    probability: float | None
+    width: int
+    height: int
+
+
+def rows(catalog: Catalog, predictions: Iterable[tuple[int, str, float]] = ()) -> list[Row]:
+    """Every labelled image, and those of `predictions` (id, label, probability) that have none, by path."""
+    query = f"SELECT path, label, author, at, width, height FROM labels JOIN images ON images.id = image WHERE {READY}"
+    found = {
+        from_bytes(path): Row(from_bytes(path), label, author, at, None, width or 0, height or 0)
+        for path, label, author, at, width, height in catalog.read(query)
+    }
+    guesses = {image: (label, probability) for image, label, probability in predictions}
+    for part in in_parts(list(guesses)):
+        marks = ", ".join("?" * len(part))
+        query = f"SELECT id, path, width, height FROM images WHERE {READY} AND id IN ({marks})"
+        for image, path, width, height in catalog.read(query, part):
+            label, probability = guesses[image]
+            name = from_bytes(path)
+            found.setdefault(name, Row(name, label, PREDICTED, "", probability, width or 0, height or 0))
+    return [found[path] for path in sorted(found)]
+
+
+def of_labels(given: Iterable[Label]) -> str:
+    """Labels that people gave as CSV: all that can be told where the catalog is damaged."""
+    return _csv([Row(item.path, item.label, item.author, item.at, None, 0, 0) for item in given], "")
+
+
+def write(kind: str, labelled: Sequence[Row], folder: str) -> str:
+    """The labels as the text of a file of this kind, one of `FORMATS`.
+
+    Args:
+        kind: the format's name.
+        labelled: what to write.
+        folder: the name of the folder of images.
+
+    Raises:
+        MasslError: no such format.
+    """
+    if kind not in FORMATS:
+        raise MasslError(f"there is no format {kind[:20]!r}; choose one of {', '.join(FORMATS)}, or onnx")
+    return FORMATS[kind](labelled, folder)
+
+
+def _csv(labelled: Sequence[Row], folder: str) -> str:
+    predicted = any(row.probability is not None for row in labelled)
+    table = [[row.path, row.label, row.author, row.at] for row in labelled]
+    if predicted:
+        for line, row in zip(table, labelled, strict=True):
+            line.append("" if row.probability is None else f"{row.probability:.4f}")
+    return csv_text(["path", "label", "author", "at", *(["probability"] if predicted else [])], table)
+
+
+def _imagefolder(labelled: Sequence[Row], folder: str) -> str:
+    """`metadata.csv`, which `datasets` takes beside the images, with the place of each in torchvision's layout."""
+    folders = _folders(sorted({row.label for row in labelled}))
+    taken: set[str] = set()
+    table = []
+    for row in labelled:
+        stem, dot, ending = row.path.rpartition("/")[2].rpartition(".")
+        stem, ending = (stem, dot + ending) if stem else (ending, "")
+        target, turn = f"{folders[row.label]}/{stem}{ending}", 1
+        while target.casefold() in taken:  # two folders may have files of one name
+            turn += 1
+            target = f"{folders[row.label]}/{stem}-{turn}{ending}"
+        taken.add(target.casefold())
+        # An apostrophe before a name that looks like a formula would make it another file's; `./` doesn't.
+        place = f"./{row.path}" if is_formula(row.path) else row.path
+        table.append([place, row.label, target])
+    return csv_text(["file_name", "label", "target"], table)
+
+
+def _coco(labelled: Sequence[Row], folder: str) -> str:
+    """Images, categories, and an annotation an image that is of the whole of it: readers of COCO expect a box."""
+    names = sorted({row.label for row in labelled})
+    numbers = {name: number for number, name in enumerate(names, 1)}
+    annotations = []
+    for number, row in enumerate(labelled, 1):
+        annotation = {
+            "id": number,
+            "image_id": number,
+            "category_id": numbers[row.label],
+            "bbox": [0, 0, row.width, row.height],
+            "area": row.width * row.height,
+            # Its outline, as a reader that makes masks expects one.
+            "segmentation": [[0, 0, row.width, 0, row.width, row.height, 0, row.height]],
+            "iscrowd": 0,
+        }
+        if row.probability is not None:
+            annotation["score"] = round(row.probability, 4)
+        annotations.append(annotation)
+    return _json(
+        {
+            "info": {"description": f"Labels of {folder}, one an image, made with MaSSL"},
+            "images": [
+                {"id": number, "file_name": row.path, "width": row.width, "height": row.height}
+                for number, row in enumerate(labelled, 1)
+            ],
+            "categories": [{"id": numbers[name], "name": name, "supercategory": ""} for name in names],
+            "annotations": annotations,
+        }
+    )
+
+
+def _label_studio(labelled: Sequence[Row], folder: str) -> str:
+    """Tasks for a labelling interface with `<Image name="image" value="$image"/>` and `<Choices name="choice" ...>`.
+
+    The images are served by Label Studio's local storage, whose root is to be the folder that holds `folder`.
+    """
+    tasks = []
+    for number, row in enumerate(labelled, 1):
+        choice = {
+            "id": f"massl-{number}",
+            "type": "choices",
+            "from_name": "choice",
+            "to_name": "image",
+            "value": {"choices": [row.label]},
+        }
+        place = quote(f"{folder}/{row.path}", errors="surrogateescape")
+        # Numbered, as Label Studio's own exports are: its converter takes nothing else.
+        task: dict[str, object] = {"id": number, "data": {"image": f"/data/local-files/?d={place}"}}
+        if row.probability is None:
+            task["annotations"] = [{"id": number, "result": [choice]}]
+        else:
+            task["predictions"] = [{"model_version": PREDICTED, "score": round(row.probability, 4), "result": [choice]}]
+        tasks.append(task)
+    return _json(tasks)
+
+
+FORMATS: dict[str, Callable[[Sequence[Row], str], str]] = {
+    "csv": _csv,
+    "imagefolder": _imagefolder,
+    "coco": _coco,
+    "label-studio": _label_studio,
+}
+
+
+def _folders(labels: Sequence[str]) -> dict[str, str]:
+    """A folder's name for each label: one that every file system takes, and no other label has."""
+    found: dict[str, str] = {}
+    taken: set[str] = set()
+    for label in labels:
+        plain = re.sub(r'[\\/:*?"<>|]', "_", label).strip(" .") or "_"
+        plain = f"_{plain}" if is_formula(plain) else plain
+        name, turn = plain, 1
+        while name.casefold() in taken:
+            turn += 1
+            name = f"{plain}-{turn}"
+        taken.add(name.casefold())
+        found[label] = name
+    return found
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, indent=1) + "\n"

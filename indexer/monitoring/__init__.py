@@ -1,0 +1,1 @@
+"""How a collection is: drift, health, and other encoders beside its own."""

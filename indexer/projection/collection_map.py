@@ -1,0 +1,285 @@
+"""A collection's map, kept from one look to the next: shown at once, made better in the background, cached in a file.
+
+The file is a cache, as the index's is: written to a temporary name, flushed, renamed, its SHA-256 kept in the catalog
+and checked before it is read. What it says of an image holds while the image's content and the encoder are the same.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import logging
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from indexer.projection import layout
+from indexer.store.catalog import READY, Catalog, embedded_by
+from indexer.store.vectors import CatalogVectors
+from massl.core.errors import MasslError
+from massl.core.files.atomic_writing import remove_older, whole
+
+KEPT = 0.9  # share of the images that must have a point already for the others to be put among them; else all is redone
+_FORMAT = "1"
+
+
+@dataclass(frozen=True, eq=False)
+class Map:
+    """Images in the plane.
+
+    Attributes:
+        ids: rising, int64 `[N]`.
+        points: float32 `[N, 2]`, from -1 to 1; where no axis means anything.
+        kind: `principal` (components: at once, rough) or `neighbours` (t-SNE).
+        laid_out: how many were laid out themselves; the others were put among their nearest neighbours.
+        missing: searchable images that it doesn't show yet.
+        version: another text for other points.
+    """
+
+    ids: NDArray[np.int64]
+    points: NDArray[np.float32]
+    kind: Literal["principal", "neighbours"]
+    laid_out: int
+    missing: int
+    version: str
+
+
+@dataclass(frozen=True)
+class Making:
+    """How far the better map is: the step, the share of all that is done, and the seconds that it has taken."""
+
+    step: str
+    done: float
+    seconds: float
+
+    @property
+    def seconds_left(self) -> float | None:
+        """About how long still; None while that can't be told."""
+        return self.seconds * (1 - self.done) / self.done if self.done > 0.05 else None
+
+
+@dataclass(frozen=True)
+class _Content:
+    """What the catalog holds: rising ids, int64 `[N]`, and the beginning of each content's hash, uint64 `[N]`."""
+
+    ids: NDArray[np.int64]
+    hashes: NDArray[np.uint64]
+    encoder: str
+
+    @classmethod
+    def of(cls, catalog: Catalog) -> _Content:
+        with catalog.snapshot():
+            rows = catalog.read(
+                f"SELECT id, substr(hash, 1, 8) FROM images WHERE {READY} AND embedding IS NOT NULL ORDER BY id"
+            )
+            pairs = list(rows)
+            encoder = embedded_by(catalog.meta())
+        ids = np.fromiter((identity for identity, _ in pairs), np.int64, len(pairs))
+        begun = b"".join((digest or b"").ljust(8, b"\0") for _, digest in pairs)
+        return cls(ids, np.frombuffer(begun, np.uint64), encoder)
+
+    def same(self, other: _Content) -> NDArray[np.bool_]:
+        """Which of these images the other holds with the same content, bool `[N]`."""
+        if not len(other.ids) or self.encoder != other.encoder:
+            return np.zeros(len(self.ids), bool)
+        rows = np.searchsorted(other.ids, self.ids).clip(max=len(other.ids) - 1)
+        return (other.ids[rows] == self.ids) & (other.hashes[rows] == self.hashes)
+
+
+@dataclass(frozen=True, eq=False)
+class _Made:
+    """A map by neighbours, and of which contents it is."""
+
+    content: _Content
+    points: NDArray[np.float32]
+    laid_out: int
+
+
+class _Stopped(Exception):
+    pass
+
+
+class CollectionMap:
+    """The map of a collection. Safe to share by threads; all who look share one."""
+
+    def __init__(self, catalog: Catalog, folder: Path) -> None:
+        self._catalog = catalog
+        self._folder = folder
+        self._lock = threading.Lock()
+        self._made: _Made | None = None
+        self._opened = False
+        self._shown: tuple[tuple[str, ...], _Made | None, Map] | None = None
+        self._worker: threading.Thread | None = None
+        self._stop = threading.Event()
+        self._making: Making | None = None
+        self._failed: tuple[tuple[str, ...], str] | None = None
+
+    def get(self, improve: bool = True) -> Map:
+        """The map as well as it can be had at once; a better one is begun in the background.
+
+        Args:
+            improve: begin it. Not worth while as long as images are still coming in.
+        """
+        state = self._state()
+        with self._lock:
+            if not self._opened:
+                self._made, self._opened = self._read(), True
+            if self._shown is None or self._shown[:2] != (state, self._made):
+                self._shown = state, self._made, self._draw()
+            current = self._shown[2]
+            behind = current.kind == "principal" or current.missing
+            if improve and behind and len(current.ids) >= layout.FEWEST and self._tried(state) is None:
+                self._begin(state)
+            return current
+
+    def making(self) -> Making | None:
+        """How far the better map is; None while none is being made."""
+        return self._making
+
+    def trouble(self) -> str | None:
+        """Why there is no better map; None where nothing went wrong."""
+        return self._failed[1] if self._failed else None
+
+    def stop(self) -> None:
+        """Stops what goes on in the background, and waits until it has; what was made before stays."""
+        self._stop.set()
+        worker = self._worker
+        if worker is not None:
+            worker.join()
+
+    def wait(self, seconds: float) -> bool:
+        """Waits for what goes on in the background; False if it takes longer."""
+        worker = self._worker
+        if worker is not None:
+            worker.join(seconds)
+        return worker is None or not worker.is_alive()
+
+    def _state(self) -> tuple[str, ...]:
+        meta = self._catalog.meta()
+        return meta["generation"], embedded_by(meta)
+
+    def _tried(self, state: tuple[str, ...]) -> str | None:
+        return self._failed[1] if self._failed and self._failed[0] == state else None
+
+    def _draw(self) -> Map:
+        if self._made is not None:
+            content = _Content.of(self._catalog)
+            kept = self._made.content.same(content)
+            if kept.sum() >= len(content.ids) / 2 and kept.any():
+                ids, points = self._made.content.ids[kept], self._made.points[kept]
+                laid_out = min(self._made.laid_out, len(ids))
+                return Map(ids, points, "neighbours", laid_out, len(content.ids) - len(ids), _version(ids, points))
+        ids, points = layout.principal(CatalogVectors(self._catalog))
+        return Map(ids, points, "principal", len(ids), 0, _version(ids, points))
+
+    # In the background --------------------------------------------------------------------------------------------
+
+    def _begin(self, state: tuple[str, ...]) -> None:
+        if self._stop.is_set() or (self._worker is not None and self._worker.is_alive()):
+            return
+        self._making = Making("comparing", 0.0, 0.0)
+        self._worker = threading.Thread(target=self._work, args=(state,), name="map", daemon=True)
+        self._worker.start()
+
+    def _work(self, state: tuple[str, ...]) -> None:
+        _step_back()
+        started = time.monotonic()
+
+        def going(step: str, done: float) -> None:
+            if self._stop.is_set():
+                raise _Stopped
+            self._making = Making(step, done, time.monotonic() - started)
+
+        try:
+            made = self._make(going)
+            self._write(made)
+            with self._lock:
+                self._made, self._failed = made, None
+        except _Stopped:
+            pass
+        except MasslError as error:
+            self._failed = state, str(error)
+        except Exception:  # the edge of this thread: the rough map stays, and whoever runs it sees the details
+            logging.getLogger(__name__).exception("the map could not be made")
+            self._failed = state, "the map by likeness could not be made; the details are where massl runs"
+        finally:
+            self._making = None
+            self._catalog.close()
+
+    def _make(self, going: Callable[[str, float], None]) -> _Made:
+        content = _Content.of(self._catalog)
+        vectors = CatalogVectors(self._catalog)
+        before = None
+        laid_out = 0
+        if self._made is not None and self._made.content.encoder == content.encoder:
+            kept = self._made.content.same(content)
+            before = self._made.content.ids[kept], self._made.points[kept]
+            laid_out = min(self._made.laid_out, int(kept.sum()))
+        if before is not None and len(before[0]) >= KEPT * len(content.ids):
+            ids, points = layout.placed(vectors, *before, going)
+        else:
+            ids, points, laid_out = layout.by_neighbours(vectors, going, before)
+        # Images may have come and gone meanwhile: of those that came no content is known, and they count as missing.
+        there = np.isin(ids, content.ids)
+        ids, points = ids[there], points[there]
+        hashes = content.hashes[np.searchsorted(content.ids, ids)]
+        return _Made(_Content(ids, hashes, content.encoder), points, laid_out)
+
+    # In a file ----------------------------------------------------------------------------------------------------
+
+    def _write(self, made: _Made) -> None:
+        buffer = io.BytesIO()
+        np.savez(buffer, ids=made.content.ids, hashes=made.content.hashes, points=made.points)
+        data = buffer.getvalue()
+        digest = hashlib.sha256(data).hexdigest()
+        path = self._folder / f"map-{digest[:16]}.npz"
+        try:
+            with whole(path) as written:
+                written.write_bytes(data)
+            self._catalog.set_meta(
+                {
+                    "map_format": _FORMAT,
+                    "map_file": path.name,
+                    "map_sha256": digest,
+                    "map_encoder": made.content.encoder,
+                    "map_laid_out": str(made.laid_out),
+                }
+            )
+        except (OSError, MasslError):  # a read-only or full disk costs the cache, not the map
+            return
+        remove_older(path, "map-*.npz")
+
+    def _read(self) -> _Made | None:
+        """The map that the catalog names, if it is there and whole."""
+        meta = self._catalog.meta()
+        if meta.get("map_format") != _FORMAT:
+            return None
+        try:
+            data = (self._folder / meta["map_file"]).read_bytes()
+        except OSError:
+            return None
+        if hashlib.sha256(data).hexdigest() != meta["map_sha256"]:
+            return None
+        with np.load(io.BytesIO(data), allow_pickle=False) as stored:
+            content = _Content(stored["ids"], stored["hashes"], meta["map_encoder"])
+            return _Made(content, stored["points"], int(meta["map_laid_out"]))
+
+
+def _version(ids: NDArray[np.int64], points: NDArray[np.float32]) -> str:
+    return hashlib.sha256(ids.tobytes() + points.tobytes()).hexdigest()[:16]
+
+
+def _step_back() -> None:
+    """Where the system can: this thread, and those that it starts, wait behind all others, as somebody searches."""
+    if sys.platform == "linux":  # elsewhere it would be the whole process
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 5)

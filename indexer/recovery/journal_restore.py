@@ -1,0 +1,154 @@
+"""Bringing back from the journal what people said, into a catalog that doesn't have it any more."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+from dataclasses import dataclass
+
+from indexer.recovery import salvage
+from indexer.store import journal
+from indexer.store.catalog import Catalog, parts
+from indexer.store.decisions import DISTINCT
+from indexer.store.journal import Image, Said
+from indexer.store.labels import check
+from massl.core.disk_errors import cannot_write
+from massl.core.errors import MasslError
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Restored:
+    """What was brought back.
+
+    Attributes:
+        labels, decisions: how many.
+        left: labels that were not, as (path, label, why), by path.
+        damaged: lines of the journal that could not be read.
+    """
+
+    labels: int
+    decisions: int
+    left: tuple[tuple[str, str, str], ...]
+    damaged: int
+
+
+def restore(catalog: Catalog) -> Restored:
+    """Gives images the labels and decisions that the journal has for their content and the catalog doesn't.
+
+    What the catalog says of an image stays. Doing it twice changes nothing more.
+
+    Raises:
+        MasslError: the journal can't be read, or the catalog can't be written.
+    """
+    folder = catalog.path.parent
+    try:
+        said = journal.read(folder)
+    except OSError as error:
+        raise MasslError(f"{folder / journal.NAME} can't be read: {(error.strerror or str(error)).lower()}") from None
+    left: list[tuple[str, str, str]] = []
+    labels = decisions = 0
+    with catalog.writing() as connection:
+        missing = said.without(journal.of_catalog(connection))
+        wanted = {bytes.fromhex(image.hash) for image in _images(missing) if image.hash}
+        by_content: dict[str, list[tuple[int, str]]] = {}
+        for part in parts(sorted(wanted)):
+            marks = ", ".join("?" * len(part))
+            query = f"SELECT id, path, hash FROM images WHERE hash IN ({marks}) ORDER BY state = 'ready' DESC, path"
+            for identity, path, digest in connection.execute(query, part):
+                by_content.setdefault(digest.hex(), []).append((identity, os.fsdecode(path)))
+        taken = {image for (image,) in connection.execute("SELECT image FROM labels")}
+
+        def find(image: Image, without: set[int]) -> int | None:
+            there = by_content.get(image.hash, [])
+            own = [identity for identity, path in there if path == image.path]
+            others = [identity for identity, path in there if path != image.path and identity not in without]
+            return next(iter(own or others), None)
+
+        exact = {(path, digest) for digest, found in by_content.items() for _, path in found}
+        # Those whose path is what it was come first, so that a copy doesn't get another's label.
+        for image, given in sorted(missing.labels.items(), key=lambda item: (tuple(item[0]) not in exact, item[0])):
+            identity = find(image, taken)
+            try:
+                check(given.label)
+                check(given.author)
+            except MasslError:
+                left.append((image.path, given.label, "it is no label"))
+                continue
+            if identity is None or identity in taken:
+                why = "its image has another label" if identity else "no image has this content any more"
+                left.append((image.path, given.label, why))
+                continue
+            taken.add(identity)
+            _note_move(connection, image, identity)
+            connection.execute(
+                "INSERT INTO labels (image, label, author, at) VALUES (?, ?, ?, ?)",
+                (identity, given.label, given.author, given.at),
+            )
+            labels += 1
+        for decision, at in missing.decisions.items():
+            one = find(decision.image, set())
+            about = decision.about
+            if decision.kind == DISTINCT:
+                other = find(decision.other, {one} if one else set()) if decision.other else None
+                if one is None or other is None:
+                    continue
+                one, about = min(one, other), f"{max(one, other)} {about}"
+            if one is not None:
+                decisions += connection.execute(
+                    "INSERT OR IGNORE INTO decisions (image, kind, about, at) VALUES (?, ?, ?, ?)",
+                    (one, decision.kind, about, at),
+                ).rowcount
+    return Restored(labels, decisions, tuple(sorted(left)), said.damaged)
+
+
+def settle(catalog: Catalog, command: str) -> None:
+    """After the images are indexed: has the journal and the catalog say the same.
+
+    Of a catalog that was repaired, what it lost is brought back. Of any other, a line says what the journal has and
+    the catalog doesn't, as the catalog may have been deleted on purpose.
+
+    Args:
+        catalog: is brought up to date.
+        command: brings back what is missing.
+    """
+    meta = catalog.meta()
+    try:
+        left = catalog.complete_journal()
+    except OSError as error:
+        _LOG.warning("%s", cannot_write(catalog.path.with_name(journal.NAME), error))
+        return
+    if salvage.RESTORE in meta:
+        done = restore(catalog)
+        with catalog.writing() as connection:
+            connection.execute("DELETE FROM meta WHERE key = ?", [salvage.RESTORE])
+        if done.labels or done.decisions:
+            _LOG.warning("brought back from the journal: %d labels, %d decisions", done.labels, done.decisions)
+        for path, label, why in done.left:
+            _LOG.warning("not brought back: %r of %s: %s", label, ascii(path)[1:-1], why)
+    elif left.labels:
+        _LOG.warning(
+            "the journal has %d labels that the catalog doesn't have; to bring them back, run: %s",
+            len(left.labels),
+            command,
+        )
+    if left.damaged:
+        _LOG.warning("%d lines of the journal were damaged; it is written anew from the catalog", left.damaged)
+
+
+def _note_move(connection: sqlite3.Connection, image: Image, identity: int) -> None:
+    """Tells the journal that an image lies elsewhere now, so that it isn't missed under its former path."""
+    connection.execute(
+        "INSERT INTO unwritten (act, path, hash, other_path, other_hash) "
+        "SELECT 'move', ?, ?, path, hash FROM images WHERE id = ? AND path IS NOT ?",
+        (os.fsencode(image.path), bytes.fromhex(image.hash), identity, os.fsencode(image.path)),
+    )
+
+
+def _images(said: Said) -> list[Image]:
+    images = list(said.labels)
+    for decision in said.decisions:
+        images += [decision.image] + ([decision.other] if decision.other else [])
+    return images

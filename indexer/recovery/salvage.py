@@ -1,0 +1,264 @@
+"""A damaged catalog: what can be read of it, and a sound one made of that. The damaged file is kept."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from datetime import datetime
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from indexer.store import checksums, damage, journal
+from indexer.store.catalog import Catalog, is_fact
+from indexer.store.labels import Label
+from indexer.store.paths import from_bytes
+from indexer.store.schema import keep_tables
+from massl.core.errors import MasslError
+from massl.core.files.atomic_writing import temporary
+
+RESTORE = "restore"  # the fact that labels are to be brought back once the images are indexed
+_DROPPED = ("vectors_", "map_", "verified", "format", RESTORE)  # caches that hold numbers of changes, what is set anew
+_MISSING = {"ctime_ns": "-1"}  # what stands for columns that earlier formats don't have; else nothing does
+_GAP = 200_000  # ids that are looked up one by one between what can be read from either end
+_LOG = logging.getLogger(__name__)
+
+# The first 100 bytes of a catalog are the same in each, but for counters: (place, bytes), by SQLite's file format.
+_HEADER = ((0, b"SQLite format 3\0\x10\0\2\2\0\x40\x20\x20"), (44, b"\0\0\0\4"), (56, b"\0\0\0\1"))
+
+
+@dataclass
+class Salvaged:
+    """What of a damaged catalog is as it was written.
+
+    Attributes:
+        meta: facts about the collection.
+        images: rows of `indexer.store.checksums.IMAGE` and the embedding, None where that changed.
+        labels, decisions: rows of these.
+        lost_images, lost_labels, lost_decisions: rows that were read and had changed, or belong to an image that had.
+    """
+
+    meta: dict[str, str] = field(default_factory=dict)
+    images: list[tuple[Any, ...]] = field(default_factory=list)
+    labels: list[tuple[Any, ...]] = field(default_factory=list)
+    decisions: list[tuple[Any, ...]] = field(default_factory=list)
+    lost_images: int = 0
+    lost_labels: int = 0
+    lost_decisions: int = 0
+
+    @property
+    def embedded(self) -> int:
+        """Images whose embedding is sound."""
+        return sum(row[-1] is not None for row in self.images)
+
+
+def read(path: Path) -> Salvaged:
+    """Reads what can be read of a catalog, whatever has happened to it. The file stays as it is.
+
+    Raises:
+        OSError: there is no room for a copy of it beside it, or it can't be read at all.
+    """
+    with temporary(path.parent) as copy:
+        shutil.copyfile(path, copy)
+        wal, copied_wal = (file.with_name(f"{file.name}-wal") for file in (path, copy))
+        try:
+            if wal.exists():
+                shutil.copyfile(wal, copied_wal)
+            with copy.open("r+b") as file:
+                for place, data in _HEADER:
+                    file.seek(place)
+                    file.write(data)
+            with closing(sqlite3.connect(copy, isolation_level=None)) as connection:
+                keep_tables(connection)
+            with closing(sqlite3.connect(copy, isolation_level=None)) as connection:
+                return _read(connection)
+        except (sqlite3.Error, UnicodeDecodeError):
+            return Salvaged()
+        finally:
+            for ending in ("-wal", "-shm"):
+                copy.with_name(copy.name + ending).unlink(missing_ok=True)
+
+
+def repair(path: Path, facts: dict[str, str], comparable: bool) -> Salvaged:
+    """Makes a sound catalog of what can be read of a damaged one, which stays beside it under another name.
+
+    Args:
+        path: of the damaged catalog; of the sound one afterwards.
+        facts: what a new catalog's meta would be. What can be read takes its place, but the encoder is that of `facts`.
+        comparable: whether the embeddings are by that very encoder, and at its size; else they are left out.
+
+    Raises:
+        OSError, MasslError: nothing can be written; the damaged catalog is then as it was.
+    """
+    found = read(path)
+    wal = path.with_name(f"{path.name}-wal")
+    kept = path.with_name(f"catalog-damaged-{datetime.now():%Y%m%d-%H%M%S}.sqlite")
+    shutil.copyfile(path, kept)
+    if wal.exists():
+        shutil.copyfile(wal, kept.with_name(f"{kept.name}-wal"))
+    if not comparable:
+        found.images = [(*row[:-1], None) for row in found.images]
+    encoder = {key: value for key, value in facts.items() if key.startswith("encoder_") or key in ("dim", "image_size")}
+    meta = facts | {key: value for key, value in found.meta.items() if not key.startswith(_DROPPED)} | encoder
+    meta |= {RESTORE: "1", "generation": str(int(meta["generation"]) + 1)}
+    size = 2 * int(meta["dim"])
+    rebuilt = path.with_name("catalog-rebuilt.sqlite")
+    try:
+        catalog = Catalog.create(rebuilt, meta)
+        with closing(catalog._connect("")) as connection:
+            connection.execute("PRAGMA journal_mode = DELETE")  # so that all of it is in one file
+            connection.execute("BEGIN")
+            images = [(*row[:-1], row[-1] if len(row[-1] or b"") == size else None) for row in found.images]
+            connection.executemany(
+                f"INSERT OR IGNORE INTO images ({checksums.IMAGE}, embedding) VALUES ({', '.join('?' * 11)})", images
+            )
+            there = {identity for (identity,) in connection.execute("SELECT id FROM images")}
+            for name, columns, rows in (
+                ("labels", checksums.LABEL, found.labels),
+                ("decisions", checksums.DECISION, found.decisions),
+            ):
+                connection.executemany(
+                    f"INSERT OR IGNORE INTO {name} ({columns}) VALUES (?, ?, ?, ?)",
+                    [row for row in rows if row[0] in there],
+                )
+            while checksums.unsealed(connection):
+                checksums.seal(connection)
+            checksums.seal(connection)
+            connection.execute("COMMIT")
+        for ending in ("-wal", "-shm"):  # the damaged one's, which SQLite would put into this one
+            path.with_name(path.name + ending).unlink(missing_ok=True)
+        os.replace(rebuilt, path)
+    finally:
+        for ending in ("", "-wal", "-shm", "-journal"):
+            rebuilt.with_name(rebuilt.name + ending).unlink(missing_ok=True)
+    _LOG.warning("the catalog was damaged and is made anew: %s; the damaged file is kept as %s", in_words(found), kept)
+    return found
+
+
+def in_words(found: Salvaged) -> str:
+    """What can be read, in a line."""
+    said = (
+        f"{len(found.images):,} images, {found.embedded:,} of them with their embedding, {len(found.labels):,} labels"
+    )
+    lost = [(found.lost_images, "image"), (found.lost_labels, "label"), (found.lost_decisions, "decision")]
+    told = ", ".join(f"{count:,} {what}{'s' if count > 1 else ''}" for count, what in lost if count)
+    return f"{said} and {len(found.decisions):,} decisions can be read" + (f"; changed: {told}" if told else "")
+
+
+def labels(path: Path) -> list[Label]:
+    """Every label of a damaged collection that can be read, of its catalog or else of its journal; by path.
+
+    Raises:
+        OSError: as `read`.
+    """
+    found = read(path)
+    paths = {row[0]: from_bytes(row[1]) for row in found.images if row[8] != "gone"}
+    said = journal.read(path.parent)
+    given = {image.path: Label(image.path, label.label, label.author, label.at) for image, label in said.labels.items()}
+    for image, label, author, at in found.labels:
+        if image in paths:
+            given[paths[image]] = Label(paths[image], label, author, at)
+    return [given[name] for name in sorted(given) if not name.startswith("\0")]
+
+
+def _read(connection: sqlite3.Connection) -> Salvaged:
+    connection.text_factory = lambda text: text.decode("utf-8", "surrogateescape")
+    for pragma in ("writable_schema = ON", "cell_size_check = ON", "trusted_schema = OFF"):
+        with contextlib.suppress(sqlite3.Error, UnicodeDecodeError):
+            connection.execute(f"PRAGMA {pragma}")
+    found = Salvaged()
+    given = {
+        table: {name for _, name, *_ in _all(connection, f"PRAGMA table_info({table})")}
+        for table in ("meta", "images", "labels", "decisions")
+    }
+
+    def columns(table: str, *names: str) -> str:
+        """Those of a table that it has; catalogs of earlier formats have no checksums."""
+        return ", ".join(name if name in given[table] else f"{_MISSING.get(name, 'NULL')} AS {name}" for name in names)
+
+    wanted = columns("meta", *checksums.META.split(", "), "checksum")
+    for key, value, checksum in _all(connection, f"SELECT {wanted} FROM meta"):
+        if checksums.is_sound((key, value, checksum)) and _is_text(key, value) and is_fact(key, value):
+            found.meta[key] = value
+    wanted = columns("images", *checksums.IMAGE.split(", "), "row_checksum", "embedding", "embedding_checksum")
+    query = f"SELECT {wanted} FROM images NOT INDEXED"
+    for *row, checksum, embedding, embedding_checksum in _by_number(connection, query, "id"):
+        if not checksums.is_sound((*row, checksum)) or not _is_image(row):
+            found.lost_images += 1
+            continue
+        sound = isinstance(embedding, bytes) and checksums.is_sound((row[0], row[5], embedding, embedding_checksum))
+        found.images.append((*row, embedding if sound else None))
+    there = {row[0] for row in found.images}
+    wanted = columns("labels", *checksums.LABEL.split(", "), "checksum")
+    for *row, checksum in _by_number(connection, f"SELECT {wanted} FROM labels NOT INDEXED", "image"):
+        if checksums.is_sound((*row, checksum)) and _is_text(*row[1:]) and row[0] in there:
+            found.labels.append(tuple(row))
+        else:
+            found.lost_labels += 1
+    wanted = columns("decisions", *checksums.DECISION.split(", "), "checksum")
+    for *row, checksum in _all(connection, f"SELECT {wanted} FROM decisions"):
+        if checksums.is_sound((*row, checksum)) and _is_text(*row[1:]) and row[0] in there:
+            found.decisions.append(tuple(row))
+        else:
+            found.lost_decisions += 1
+    return found
+
+
+def _all(connection: sqlite3.Connection, query: str) -> Iterator[Sequence[Any]]:
+    """Rows up to the first that can't be read, and no more than the file has room for."""
+    with contextlib.suppress(sqlite3.Error, OverflowError, UnicodeDecodeError):
+        yield from islice(connection.execute(query), damage.most_rows(connection))
+
+
+def _by_number(connection: sqlite3.Connection, query: str, number: str) -> Iterator[Sequence[Any]]:
+    """Rows from the first on, from the last back, and one by one between: a page that is damaged costs its own rows."""
+    low, high = 0, None
+    seen: set[int] = set()
+    for row in _all(connection, f"{query} ORDER BY {number}"):
+        if isinstance(row[0], int) and row[0] not in seen:
+            low = max(low, row[0])
+            seen.add(row[0])
+            yield row
+    for row in _all(connection, f"{query} ORDER BY {number} DESC"):
+        if isinstance(row[0], int):
+            if row[0] in seen:
+                break
+            high = row[0] if high is None else min(high, row[0])
+            seen.add(row[0])
+            yield row
+    for between in range(low + 1, min(high or 0, low + _GAP)):
+        if between not in seen:
+            for row in _all(connection, f"{query} WHERE {number} = {between}"):
+                if row[0] == between:
+                    seen.add(between)
+                    yield row
+
+
+def _is_image(row: Sequence[Any]) -> bool:
+    """Whether the values of `checksums.IMAGE` are what they can be."""
+    identity, path, size, mtime_ns, ctime_ns, digest, width, height, state, reason = row
+    numbers = all(isinstance(value, int) for value in (identity, size, mtime_ns, ctime_ns))
+    sides = all(value is None or isinstance(value, int) for value in (width, height))
+    content = digest is None or isinstance(digest, bytes)
+    told = state in ("ready", "skipped", "gone") and (reason is None or _is_text(reason))
+    return numbers and sides and content and told and (state == "gone" or _is_path(path)) and isinstance(path, bytes)
+
+
+def _is_path(value: Any) -> bool:
+    try:
+        return bool(from_bytes(value))
+    except MasslError:
+        return False
+
+
+def _is_text(*values: Any) -> bool:
+    try:
+        return all(isinstance(value, str) and bool(value.encode()) for value in values)
+    except UnicodeEncodeError:
+        return False

@@ -1,0 +1,1 @@
+"""Search engines behind one interface, and which of them a collection uses."""

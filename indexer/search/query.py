@@ -1,0 +1,208 @@
+"""What is searched by and what is found: example pictures, their one vector, the results in their order."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from indexer.encoder.onnx_encoder import Encoder
+from indexer.search.calibration import Calibration
+from indexer.store import labels
+from indexer.store.catalog import READY, Catalog, in_parts
+from indexer.store.checksums import EMBEDDING
+from indexer.store.paths import below
+from indexer.store.vectors import unit, unpacked
+from massl.core.errors import MasslError
+from massl.core.images.decoding import MAX_PIXELS, Decoded, ImageError, decode, read_bytes, within_memory
+
+
+@dataclass(frozen=True)
+class Query:
+    """One example to search by, wanted (weight 1) or unwanted (weight -1): a file's content or an image's id.
+
+    `crop` is x, y, width, height in pixels of the upright image: only this part of it is searched by.
+    """
+
+    data: bytes | None = None
+    image: int | None = None
+    weight: float = 1.0
+    crop: tuple[int, int, int, int] | None = None
+    name: str = "the picture"
+
+    @classmethod
+    def of_file(cls, path: Path | str, weight: float = 1.0, crop: tuple[int, int, int, int] | None = None) -> Query:
+        """A file anywhere on this machine; `crop` is x, y, width, height in pixels of the upright image.
+
+        Raises:
+            MasslError: it is missing, empty or can't be read.
+        """
+        try:
+            return cls(read_bytes(Path(path)), None, weight, crop, str(path))
+        except ImageError as error:
+            reason = error if os.path.lexists(path) else "there is no such file"
+            raise MasslError(f"{path} can't be used as a query: {reason}") from None
+
+    @contextmanager
+    def picture(self, shortest: int, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
+        """Its pixels, cropped, decoded as the indexer would for an encoder that needs `shortest` pixels.
+
+        It may be as large as any image may usually be, also where those of the collection may have only `max_pixels`.
+        To the end of the block it counts as memory in use.
+
+        Raises:
+            MasslError: it is no image, it can't be read any more, the crop lies outside it, or the memory is too small.
+        """
+        try:
+            with within_memory():
+                yield self._cut(decode(self.data or b"", None if self.crop else shortest, max(MAX_PIXELS, max_pixels)))
+        except ImageError as error:
+            raise MasslError(f"{self.name} can't be used as a query: {error}") from None
+
+    def _cut(self, decoded: Decoded) -> Image.Image:
+        picture = decoded.picture
+        if self.crop is None:
+            return picture
+        x, y, width, height = self.crop
+        if x < 0 or y < 0 or width < 1 or height < 1 or x + width > picture.width or y + height > picture.height:
+            raise MasslError(
+                f"the crop {x},{y},{width},{height} is not inside {self.name}, "
+                f"which is {picture.width} x {picture.height} pixels"
+            )
+        return picture.crop((x, y, x + width, y + height))
+
+
+@dataclass(frozen=True)
+class Result:
+    """An image found: `path` relative to the root, `score` the cosine similarity, `label` a person's label or None.
+
+    `match` is `same`, `alike` or `weak`, from this collection's own calibration; `false_matches` is how many images
+    of the collection one would expect above this score if none had to do with the query.
+    """
+
+    rank: int
+    image: int
+    path: str
+    score: float
+    match: str
+    false_matches: float
+    label: str | None
+
+
+@dataclass(frozen=True, eq=False)
+class Ranking:
+    """Images in the order of their similarity to a query.
+
+    Attributes:
+        images: ids, int64 `[n]`.
+        scores: cosine similarities, float32 `[n]`, falling.
+        calibration: what scores mean in this collection.
+        crowd: the query's neighbourhood, see `indexer.search.calibration.neighbourhood`; None where there is nothing
+        to tell. among: how many images the collection holds.
+    """
+
+    images: NDArray[np.int64]
+    scores: NDArray[np.float32]
+    calibration: Calibration
+    crowd: float | None
+    among: int
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def match(self, score: float) -> str:
+        """`same`, `alike` or `weak`."""
+        return self.calibration.match(score, self.among, self.crowd)
+
+    def false_matches(self, score: float) -> float:
+        """How many images of the collection one would expect above a score if none had to do with the query."""
+        return self.calibration.false_matches(score, self.among, self.crowd)
+
+    def above(self, score: float) -> int:
+        """How many of the images score this or more."""
+        return int(np.searchsorted(-self.scores, -np.float32(score), side="right"))
+
+
+def with_content(query: Query, catalog: Catalog, root: Path) -> Query:
+    """The query with its file's content, where it is an image of the collection that was given by its id.
+
+    Raises:
+        MasslError: the catalog doesn't hold it, or the file can't be read any more.
+    """
+    if query.data is not None:
+        return query
+    (path,) = catalog.paths_of([query.image or 0])
+    return replace(Query.of_file(below(root, path), query.weight, query.crop), image=query.image, name=path)
+
+
+def stored(catalog: Catalog, image: int | None) -> NDArray[np.float32]:
+    """An image's embedding, float32 `[D]`, from the catalog.
+
+    Raises:
+        MasslError: the catalog doesn't hold it.
+    """
+    query = f"SELECT {EMBEDDING}, embedding_checksum FROM images WHERE id = ? AND {READY} AND embedding IS NOT NULL"
+    for _, _, embedding, _ in catalog.sound(catalog.read(query, [image])):
+        return unpacked(catalog, [embedding], int(catalog.meta()["dim"]))[0].astype(np.float32)
+    raise MasslError("that image is no longer in the collection; search again from another one")
+
+
+def embed(
+    queries: Sequence[Query], catalog: Catalog, root: Path, encoder: Callable[[], Encoder]
+) -> NDArray[np.float32]:
+    """The queries' weighted sum, float32 `[D]` of unit length. The encoder is asked for only if pixels are needed.
+
+    Raises:
+        MasslError: an image that the catalog doesn't hold, a file that is none, or a sum of nothing.
+    """
+    total = np.zeros(int(catalog.meta()["dim"]), np.float32)
+    for query in queries:
+        if query.data is not None or query.crop is not None:
+            own = encoder()
+            with within_memory(), with_content(query, catalog, root).picture(own.resize, catalog.max_pixels) as picture:
+                pixels = own.prepare(picture)
+            vector = own.embed(pixels[None])[0]
+        else:
+            vector = stored(catalog, query.image)
+        total += query.weight * vector
+    length = float(np.linalg.norm(total))
+    if length < 1e-6:
+        raise MasslError("the wanted and the unwanted examples cancel each other out; change one of them")
+    return total / length
+
+
+def ranked(
+    catalog: Catalog, ids: NDArray[np.int64], target: NDArray[np.float32]
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Those of these ids that can be searched, with their cosine similarity to `target`, by the catalog; best first."""
+    found: list[tuple[Any, ...]] = []
+    for part in in_parts(ids.tolist()):
+        marks = ", ".join("?" * len(part))
+        found += catalog.read(
+            f"SELECT {EMBEDDING}, embedding_checksum FROM images "
+            f"WHERE {READY} AND embedding IS NOT NULL AND id IN ({marks})",
+            part,
+        )
+    packed = unpacked(catalog, [row[2] for row in catalog.sound(found)], len(target))
+    scores = unit(packed) @ target
+    order = np.argsort(-scores, kind="stable")
+    return np.fromiter((row[0] for row in found), np.int64, len(found))[order], scores[order]
+
+
+def described(catalog: Catalog, ranking: Ranking, first: int = 0, last: int | None = None) -> list[Result]:
+    """The results from the place `first` (from 0) up to before `last`, without those that have gone since."""
+    images = ranking.images[first:last].tolist()
+    known = labels.beside_paths(catalog, images)
+    scores = ranking.scores[first:last].tolist()
+    return [
+        Result(rank, image, known[image][0], score, ranking.match(score), ranking.false_matches(score), known[image][1])
+        for rank, (image, score) in enumerate(zip(images, scores, strict=True), first + 1)
+        if image in known
+    ]

@@ -1,0 +1,431 @@
+"""Where a collection lies: the folder of its catalog, the copy of its encoder, and the lock of whoever indexes it."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import os
+import secrets
+import stat
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import filelock
+
+from indexer.encoder.onnx_encoder import Encoder, EncoderDamaged, EncoderMismatch, builtin_encoder
+from indexer.index_command import index_command
+from indexer.recovery import salvage
+from indexer.store.catalog import Catalog, cannot_write, now
+from indexer.store.damage import CatalogDamaged
+from massl.core.errors import MasslError
+from massl.core.files.atomic_writing import remove_older, whole
+from massl.core.files.path_notation import as_text, of_text
+from massl.core.files.scan import CATALOG, check_folder, check_holds_images
+
+# Collections' copies of encoders, and nobody's own encoder that lies in the folder too.
+_COPIES = f"encoder-{'[0-9a-f]' * 16}.onnx"
+
+
+_LOG = logging.getLogger(__name__)
+
+
+class CollectionBusy(MasslError):
+    """Another process is indexing the collection."""
+
+
+class Home:
+    """A folder of images, the folder that knows them, and the catalog in that. Safe to share by threads."""
+
+    def __init__(self, root: Path, folder: Path, catalog: Catalog) -> None:
+        self.root = root
+        self.folder = folder
+        self.catalog = catalog
+        self._lock = threading.Lock()
+        self._encoder: Encoder | None = None
+
+    @classmethod
+    def open(cls, root: Path | str, index_dir: Path | str | None = None) -> Home:
+        """See `Collection.open`."""
+        root = Path(root)
+        folder = _folder(root, index_dir)
+        if not (folder / CATALOG).exists():
+            check_folder(root)
+            own = f"run: {index_command(root, folder)}"
+            for above in root.resolve().parents:
+                if not index_dir and (above / ".massl" / CATALOG).exists():
+                    raise MasslError(f"{root} is a part of {above}, which has an index: name that, or {own}")
+            raise MasslError(f"{root} has no index yet; {own}")
+        home = cls(root, folder, Catalog.open(folder / CATALOG))
+        owner = home.catalog.meta().get("root")
+        # An index beside its images moves with them; one elsewhere could be meant for another folder.
+        elsewhere = owner and os.path.realpath(root) != (owner := of_text(owner)) and os.path.isdir(owner)
+        if index_dir and elsewhere:
+            raise MasslError(f"the index in {folder} belongs to {owner}, not to {root}; choose another --index-dir")
+        return home
+
+    @classmethod
+    def create(
+        cls,
+        root: Path | str,
+        encoder: Encoder | None,
+        index_dir: Path | str | None,
+        rebuild: bool,
+        include: Sequence[str] = (),
+    ) -> Home:
+        """See `Collection.create`."""
+        root = Path(root)
+        check_folder(root)
+        folder = _folder(root, index_dir)
+        if (folder / CATALOG).exists():
+            home = cls._open_sound(root, folder, index_dir, encoder)
+            if rebuild:
+                home._take(encoder or home.encoder)
+            else:
+                home.check_fits(encoder)
+                if encoder is not None:
+                    home._mend_copy(encoder)
+            return home
+        check_holds_images(root, include)
+        encoder = encoder or Encoder.load()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with filelock.FileLock(folder / "lock", timeout=0):
+                return cls._make(root, folder, encoder)
+        except filelock.Timeout:
+            raise CollectionBusy(f"{root} is being indexed by another process; try again in a moment") from None
+        except OSError as error:
+            raise cannot_write(folder, error) from None
+
+    @classmethod
+    def choose_encoder(
+        cls, root: Path | str, index_dir: Path | str | None, file: Path | None, image_size: int | None
+    ) -> Encoder | None:
+        """See `Collection.choose_encoder`."""
+        if file is None and image_size is None:
+            return None
+        encoder = Encoder.load(file, image_size=image_size) if file else None
+        root = Path(root)
+        check_folder(root)
+        folder = _folder(root, index_dir)
+        if not (folder / CATALOG).exists():
+            return encoder or Encoder.load(image_size=image_size)
+        try:
+            home = cls.open(root, index_dir)
+        except CatalogDamaged:
+            home = cls._open_sound(root, folder, index_dir, encoder)
+        encoder = encoder or home.encoder
+        meta = home.catalog.meta()
+        if encoder.sha256 != meta["encoder_sha256"]:
+            return encoder
+        return _at(encoder, image_size or _size(meta, encoder))
+
+    @classmethod
+    def _open_sound(cls, root: Path, folder: Path, index_dir: Path | str | None, encoder: Encoder | None) -> Home:
+        """Opens a collection to index it: examined whole once a day; a damaged one is made anew of what is sound."""
+        for last in (False, True):
+            try:
+                home = cls.open(root, index_dir)
+                if home.catalog.meta().get("verified") != now()[:10] and home.catalog.can_be_written():
+                    home.catalog.examine(whole=True)
+                    with contextlib.suppress(MasslError):  # a full disk costs the same again the next time
+                        home.catalog.set_meta({"verified": now()[:10]})
+                return home
+            except CatalogDamaged as error:
+                if last:
+                    raise
+                cls._repair(root, folder, encoder, error)
+        raise AssertionError
+
+    @classmethod
+    def _repair(cls, root: Path, folder: Path, encoder: Encoder | None, error: CatalogDamaged) -> None:
+        """Puts a sound catalog in a damaged one's place; see `indexer.recovery.salvage.repair`."""
+        try:
+            with filelock.FileLock(folder / "lock", timeout=0):
+                with contextlib.suppress(CatalogDamaged):
+                    Catalog.open(folder / CATALOG).close()
+                    Catalog(folder / CATALOG).examine(whole=True)
+                    Catalog(folder / CATALOG).meta()
+                    return  # another process has been at it meanwhile
+                try:
+                    meta = salvage.read(folder / CATALOG).meta
+                    known = encoder or _copied(folder, meta.get("encoder_sha256")) or Encoder.load()
+                    same = known.sha256 == meta.get("encoder_sha256", known.sha256)
+                    if same and _size(meta, known) in known.image_sizes:
+                        known = _at(known, _size(meta, known))
+                except MasslError:
+                    raise error from None
+                # Where the size can't be read, embeddings may be of any that the file lists.
+                told = "image_size" in meta or len(known.image_sizes) == 1
+                comparable = same and told and known.image_size == _size(meta, known)
+                salvage.repair(folder / CATALOG, _facts(root, known), comparable)
+                if not _copy(folder, known.sha256).exists():
+                    _keep(known, folder)
+        except filelock.Timeout:
+            raise CollectionBusy(f"{root} is being indexed by another process; try again in a moment") from None
+        except OSError as trouble:
+            raise cannot_write(folder, trouble) from None
+
+    @classmethod
+    def _make(cls, root: Path, folder: Path, encoder: Encoder) -> Home:
+        if (folder / CATALOG).exists():  # another process was faster
+            return cls.open(root, folder)
+        copy = _keep(encoder, folder)
+        home = cls(root, folder, Catalog.create(folder / CATALOG, _facts(root, encoder)))
+        home._encoder = encoder
+        remove_older(copy, _COPIES)
+        return home
+
+    def held(self) -> filelock.AcquireReturnProxy:
+        """The lock that keeps a second indexer out, taken; released at the end of a `with`.
+
+        Raises:
+            CollectionBusy: another process has it.
+            MasslError: nothing can be written.
+        """
+        try:
+            held = filelock.FileLock(self.folder / "lock", timeout=0).acquire()
+        except filelock.Timeout:
+            holder = self.catalog.meta().get("holder", "another process")
+            raise CollectionBusy(f"{self.root} is being indexed by {holder}; try again when it has finished") from None
+        except OSError as error:
+            raise cannot_write(self.folder, error) from None
+        self.catalog.set_meta({"holder": f"process {os.getpid()}"})
+        return held
+
+    def made_by(self, encoder: Encoder) -> bool:
+        """Whether the collection was embedded by this very encoder, at the size that it is used at."""
+        meta = self.catalog.meta()
+        return encoder.sha256 == meta["encoder_sha256"] and encoder.image_size == _size(meta, encoder)
+
+    def check_fits(self, encoder: Encoder | None) -> None:
+        """Raises `EncoderMismatch` if the collection was embedded by another encoder, or at another size."""
+        if encoder is None or self.made_by(encoder):
+            return
+        meta = self.catalog.meta()
+        if encoder.sha256 == meta["encoder_sha256"]:
+            was, asked = f"at {_size(meta, encoder)} pixels", f"at {encoder.image_size}"
+            command = index_command(self.root, self.folder, image_size=encoder.image_size)
+        else:
+            was = f"with the encoder {meta['encoder_name']} ({meta['encoder_sha256'][:12]})"
+            asked = f"with {encoder.name} ({encoder.sha256[:12]})"
+            size = None if encoder.image_size == encoder.image_sizes[0] else encoder.image_size
+            command = index_command(self.root, self.folder, encoder.called, image_size=size)
+        raise EncoderMismatch(
+            f"{self.root} was indexed {was}, not {asked}; to embed it anew, keeping its labels, run: {command}"
+        )
+
+    @property
+    def image_size(self) -> int | None:
+        """See `Collection.image_size`."""
+        told = self.catalog.meta().get("image_size")
+        if told:
+            return int(told)
+        try:
+            return self.encoder.image_size
+        except MasslError:
+            return None
+
+    @property
+    def encoder(self) -> Encoder:
+        """The encoder that the collection is made with now."""
+        with self._lock:
+            # Another process may have indexed it anew, with another one or at another size.
+            if self._encoder is None or not self.made_by(self._encoder):
+                self._encoder = self._own_encoder()
+            return self._encoder
+
+    def encoder_at(self, image_size: int) -> Encoder:
+        """The collection's encoder at another size, that its file lists."""
+        return _at(self.encoder, image_size)
+
+    def _own_encoder(self) -> Encoder:
+        """The collection's copy, compared with the catalog before it is used; else a file of the very same content.
+
+        Raises:
+            EncoderDamaged: there is none.
+            EncoderMismatch: a copy under the name of before is another encoder.
+        """
+        meta = self.catalog.meta()
+        own = meta["encoder_sha256"]
+        size = int(meta["image_size"]) if "image_size" in meta else None
+        copy, as_before = _copy(self.folder, own), self.folder / "encoder.onnx"
+        try:
+            place = copy if copy.exists() or not as_before.exists() else as_before
+            return Encoder.load(place, sha256=own, image_size=size)
+        except EncoderDamaged:
+            what = "damaged"
+        except MasslError:
+            what = "missing" if not copy.exists() else "unreadable"
+        for place in (builtin_encoder(), Path(meta.get("encoder_path", ""))):
+            if not _may_be(place, meta.get("encoder_bytes")):
+                continue
+            with contextlib.suppress(MasslError):
+                encoder = Encoder.load(place, sha256=own, image_size=size)
+                self._replace_copy(encoder, what)
+                return encoder
+        raise EncoderDamaged(
+            f"the index's copy of its encoder, {meta['encoder_name']}, is {what}; labels and embeddings are sound. "
+            f"Bring back the file that it was made with (SHA-256 {own[:12]}…): run: "
+            f"{index_command(self.root, self.folder, 'FILE', rebuild=False)}"
+        )
+
+    def _mend_copy(self, encoder: Encoder) -> None:
+        """Puts the copy back, from the same encoder, if it is no longer what it was."""
+        try:
+            Encoder.load(_copy(self.folder, encoder.sha256), sha256=encoder.sha256)
+        except MasslError:
+            if encoder.path.resolve() != (self.folder / "encoder.onnx").resolve():
+                self._replace_copy(encoder, "damaged or missing")
+
+    def _replace_copy(self, encoder: Encoder, what: str) -> None:
+        try:
+            _keep(encoder, self.folder)
+            done = "was made anew from"
+        except OSError:  # a read-only or full disk costs the copy, not the search
+            done = "can't be written anew; in its place serves"
+        _LOG.warning("the index's copy of its encoder was %s; it %s %s", what, done, encoder.called)
+
+    def _take(self, encoder: Encoder) -> None:
+        """Makes the collection another encoder's or size's: every embedding goes, labels and decisions stay."""
+        with self.held():
+            same = encoder.sha256 == self.catalog.meta()["encoder_sha256"]
+            # The copy says nothing of where it could be made anew from.
+            origin = {} if same and encoder.path.parent == self.folder else _origin(encoder)
+            try:
+                copy = _keep(encoder, self.folder)
+            except OSError as error:
+                raise cannot_write(self.folder, error) from None
+            with self.catalog.writing() as connection:
+                connection.execute("UPDATE images SET embedding = NULL")
+                connection.execute("DELETE FROM meta WHERE key LIKE 'vectors_%' OR key LIKE 'calibrat%'")
+                connection.execute("DELETE FROM meta WHERE key = 'drift'")
+                connection.executemany(
+                    "INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)",
+                    [
+                        ("encoder_sha256", encoder.sha256),
+                        ("encoder_name", encoder.name),
+                        ("dim", str(encoder.dim)),
+                        ("image_size", str(encoder.image_size)),
+                        *origin.items(),
+                    ],
+                )
+            self._encoder = encoder
+            remove_older(copy, _COPIES)
+
+
+def _folder(root: Path, index_dir: Path | str | None) -> Path:
+    """Where the index lies, after a look at it: whoever made it may have put links there that lead to other files.
+
+    Raises:
+        MasslError: something in it is no ordinary file or folder; or it is itself a link that nobody named.
+    """
+    folder = Path(index_dir) if index_dir else root / ".massl"
+    own = os.path.join(os.path.realpath(root), ".massl")
+    if not index_dir and os.path.lexists(folder) and os.path.realpath(folder) != own:
+        raise MasslError(
+            f"{folder} is a link, and may lead into somebody's own folder; if you made it, name "
+            f"{os.path.realpath(folder)} with --index-dir"
+        )
+    check_no_links(folder)
+    return folder
+
+
+def check_no_links(folder: Path) -> None:
+    """Refuses a folder in which writing a file could write another one, or reading it never end.
+
+    Raises:
+        MasslError: it holds a link, a pipe or a device.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if not (entry.is_file(follow_symlinks=False) or entry.is_dir(follow_symlinks=False)):
+                    raise MasslError(
+                        f"{Path(entry.path)} is a link, or no ordinary file, which massl never makes there: nothing of "
+                        "it was used; remove it and try again"
+                    )
+    except OSError:
+        return  # there is none yet, or it can't be listed, which whoever opens it will say
+
+
+def _copy(folder: Path, sha256: str) -> Path:
+    """A collection's copy of an encoder: named by its content, so that a kill never leaves it beside another's name."""
+    return folder / f"encoder-{sha256[:16]}.onnx"
+
+
+def _facts(root: Path, encoder: Encoder) -> dict[str, str]:
+    """What a new catalog says of its collection."""
+    return {
+        "encoder_sha256": encoder.sha256,
+        "encoder_name": encoder.name,
+        "dim": str(encoder.dim),
+        "image_size": str(encoder.image_size),
+        **_origin(encoder),
+        "created": now(),
+        "root": as_text(os.path.realpath(root)),
+        "generation": "0",
+        "identity": secrets.token_hex(8),
+    }
+
+
+def _size(meta: Mapping[str, str], encoder: Encoder) -> int:
+    """Side in pixels of the pictures that a collection of this encoder was embedded by; the usual one if not told."""
+    return int(meta.get("image_size", encoder.image_sizes[0]))
+
+
+def _at(encoder: Encoder, image_size: int) -> Encoder:
+    """The same file at this size.
+
+    Raises:
+        MasslError: it doesn't list the size.
+    """
+    if encoder.image_size == image_size:
+        return encoder
+    return Encoder.load(encoder.path, sha256=encoder.sha256, image_size=image_size)
+
+
+def _copied(folder: Path, sha256: str | None) -> Encoder | None:
+    """The encoder of which a folder has a copy: that of this SHA-256, or the only one if it isn't known."""
+    copies = [_copy(folder, sha256)] if sha256 else sorted(folder.glob(_COPIES))
+    for copy in copies if len(copies) == 1 else ():
+        with contextlib.suppress(MasslError):
+            return Encoder.load(copy, sha256=sha256)
+    return None
+
+
+def _origin(encoder: Encoder) -> dict[str, str]:
+    """Where an encoder's file lay, from which a damaged copy can be made anew."""
+    path = os.path.realpath(encoder.path)
+    size = str(os.path.getsize(path))
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        path = ""
+    return {"encoder_path": path, "encoder_bytes": size}
+
+
+def _may_be(path: Path, size: str | None) -> bool:
+    """Whether a file can be the encoder, before anything of it is read: the catalog names it, and may be anybody's."""
+    try:
+        found = path.stat()
+    except (OSError, ValueError):
+        return False
+    return stat.S_ISREG(found.st_mode) and (size is None or str(found.st_size) == size)
+
+
+def _keep(encoder: Encoder, folder: Path) -> Path:
+    """Puts a copy of an encoder into a collection's folder.
+
+    Raises:
+        EncoderDamaged: the encoder's file is no longer what was loaded.
+        OSError: it can't be read or written.
+    """
+    copy = _copy(folder, encoder.sha256)
+    data = encoder.path.read_bytes()
+    if hashlib.sha256(data).hexdigest() != encoder.sha256:
+        raise EncoderDamaged(f"{encoder.path} has changed since it was read; run it again")
+    with whole(copy) as written:
+        written.write_bytes(data)
+    return copy

@@ -1,0 +1,48 @@
+"""What the last run found in files whose names don't say what they are, so that the next one doesn't open them again.
+
+A cache: without it, or with a damaged one, those files are opened once more.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+from collections import defaultdict
+from pathlib import Path
+
+from massl.core.files.atomic_writing import write
+from massl.core.files.scan import Contents
+from massl.core.images.formats import RULES
+
+NAME = "contents.json"
+_DIGEST = 8  # bytes
+
+
+def read(folder: Path) -> Contents:
+    """What is known; nothing where the file is missing, damaged or by other rules.
+
+    Args:
+        folder: the collection's own.
+    """
+    known: dict[bytes, str] = {}
+    try:
+        noted = json.loads((folder / NAME).read_bytes())
+        for kind, text in noted["kinds"].items() if noted["rules"] == RULES else ():
+            digests = base64.b64decode(text, validate=True)
+            known |= dict.fromkeys((digests[at : at + _DIGEST] for at in range(0, len(digests), _DIGEST)), str(kind))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        pass
+    return Contents(known)
+
+
+def keep(folder: Path, contents: Contents) -> None:
+    """Writes what is known now, if that is something new. A full disk costs the next run the opening."""
+    if not contents.changed:
+        return
+    kinds: dict[str, list[bytes]] = defaultdict(list)
+    for digest, kind in contents.now.items():
+        kinds[kind].append(digest)
+    text = {kind: base64.b64encode(b"".join(sorted(digests))).decode() for kind, digests in sorted(kinds.items())}
+    with contextlib.suppress(OSError):
+        write(folder / NAME, json.dumps({"schema": 1, "rules": RULES, "kinds": text}).encode())

@@ -1,0 +1,205 @@
+"""Which images a search is confined to, by label, folder and date; and these in order, where nothing is searched."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from indexer.store.catalog import READY, Catalog, to_bytes
+from indexer.store.labels import counts as label_counts
+from indexer.store.paths import from_bytes
+from massl.core.errors import MasslError
+
+_UNKNOWN = -1  # of a file's time of modification, in the catalog
+_NANOSECONDS = 10**9
+_YEARS = (1678, 2261)  # what nanoseconds since 1970 reach in 64 bits, in whole years
+
+
+@dataclass(frozen=True)
+class Filter:
+    """What an image must be to be searched. Several labels or folders widen the choice, the kinds together narrow it.
+
+    Attributes:
+        labels: it carries one of these.
+        folders: it lies below one of these, relative to the root.
+        since, until: its file was last modified on this day or later, or earlier; both days count, in the local time
+            of this machine.
+        labelled: it carries a label, whichever.
+    """
+
+    labels: tuple[str, ...] = ()
+    folders: tuple[str, ...] = ()
+    since: date | None = None
+    until: date | None = None
+    labelled: bool = False
+
+    def __bool__(self) -> bool:
+        return bool(self.labels or self.folders or self.since or self.until or self.labelled)
+
+    def check(self, catalog: Catalog) -> None:
+        """Raises a `MasslError` unless some image carries each label, lies in each folder, and has such a date."""
+        if self.since and self.until and self.since > self.until:
+            raise MasslError(f"no day is after {self.since} and before {self.until}; change one of the two dates")
+        for label in self.labels:
+            if not exists(catalog, Filter(labels=(label,))):
+                known = ", ".join(repr(name) for name in label_counts(catalog)) or "none"
+                raise MasslError(f"no image has the label {label!r}; the labels are: {known}")
+        for folder in self.folders:
+            if _prefix(folder) and not exists(catalog, Filter(folders=(folder,))):
+                raise MasslError(
+                    f"no image lies below a folder {folder!r}; give one relative to the folder that was indexed"
+                )
+        if (self.since or self.until) and not exists(catalog, Filter(since=self.since, until=self.until)):
+            first, last = dates(catalog)
+            which = " and ".join(
+                text for text, day in ((f"since {self.since}", self.since), (f"until {self.until}", self.until)) if day
+            )
+            there = f"the files are from {first} to {last}" if first else "no file's date is known"
+            raise MasslError(f"no image was last changed {which}; {there}")
+
+    def where(self) -> tuple[str, list[Any]]:
+        """The condition on `images` as SQL, and its values."""
+        terms, values = [READY], list[Any]()
+        if self.labels:
+            marks = ", ".join("?" * len(self.labels))
+            terms.append(f"images.id IN (SELECT image FROM labels WHERE label IN ({marks}))")
+            values += self.labels
+        if self.labelled:
+            terms.append("images.id IN (SELECT image FROM labels)")
+        prefixes = [_prefix(folder) for folder in self.folders]
+        if prefixes and all(prefixes):
+            # Everything that begins with "prefix/": a range of bytes, so that the index on paths serves.
+            terms.append("(" + " OR ".join(["path >= ? AND path < ?"] * len(prefixes)) + ")")
+            for prefix in prefixes:
+                values += [to_bytes(prefix + "/"), to_bytes(prefix + "0")]  # "0" is the byte after "/"
+        if self.since or self.until:
+            terms.append(f"mtime_ns <> {_UNKNOWN} AND mtime_ns >= ? AND mtime_ns < ?")
+            values += [_begins(self.since) if self.since else -(2**63)]
+            values += [_begins(self.until + timedelta(1)) if self.until and self.until < date.max else 2**63 - 1]
+        return " AND ".join(terms), values
+
+
+EVERYTHING = Filter()
+
+
+def among(catalog: Catalog, wanted: Filter) -> NDArray[np.int64] | None:
+    """Rising ids of the images that pass; None where nothing is filtered by.
+
+    Raises:
+        MasslError: see `Filter.check`.
+    """
+    if not wanted:
+        return None
+    wanted.check(catalog)
+    where, values = wanted.where()
+    rows = catalog.read(f"SELECT id FROM images WHERE {where}", values)
+    return np.sort(np.fromiter((image for (image,) in rows), np.int64))
+
+
+def in_order(catalog: Catalog, wanted: Filter, after: str = "", limit: int = 100) -> list[tuple[int, str, str | None]]:
+    """Id, path and label of the images that pass, by path: `limit` of them, those that come after the path `after`.
+
+    However far down the list, it costs the same: it is read on from there, not from its beginning.
+    """
+    where, values = wanted.where()
+    rows = catalog.read(
+        "SELECT images.id, path, label FROM images LEFT JOIN labels ON labels.image = images.id "
+        f"WHERE {where} AND path > ? ORDER BY path LIMIT ?",
+        [*values, to_bytes(after), limit],
+    )
+    return [(image, from_bytes(path), label) for image, path, label in rows]
+
+
+def exists(catalog: Catalog, wanted: Filter) -> bool:
+    """Whether any image passes."""
+    where, values = wanted.where()
+    return any(catalog.read(f"SELECT 1 FROM images WHERE {where} LIMIT 1", values))
+
+
+def count(catalog: Catalog, wanted: Filter) -> int:
+    """How many images pass."""
+    where, values = wanted.where()
+    ((found,),) = catalog.read(f"SELECT count(*) FROM images WHERE {where}", values)
+    return found
+
+
+def folders(catalog: Catalog) -> dict[str, int]:
+    """Every folder that holds images, itself or further below, with how many; by path, relative to the root."""
+    found: dict[str, int] = {}
+    for (path,) in catalog.read("SELECT path FROM images WHERE state = 'ready' ORDER BY path"):
+        for parent in _above(from_bytes(path)):
+            found[parent] = found.get(parent, 0) + 1
+    return found
+
+
+@dataclass(frozen=True)
+class Outline:
+    """What a collection can be filtered by: `folders` as by `folders`, the days `first` and `last` as by `dates`."""
+
+    folders: dict[str, int]
+    first: date | None
+    last: date | None
+
+
+def dates(catalog: Catalog) -> tuple[date | None, date | None]:
+    """The days on which the oldest and the newest file were last modified."""
+    ((first, last),) = catalog.read(
+        "SELECT min(mtime_ns) AS oldest, max(mtime_ns) AS newest FROM images "
+        f"WHERE state = 'ready' AND mtime_ns <> {_UNKNOWN}"
+    )
+    return (None, None) if first is None else (modified(first).date(), modified(last).date())
+
+
+def modified(mtime_ns: int) -> datetime:
+    """A file's time of modification, in the local time of this machine; in UTC where it knows none."""
+    moment = datetime.fromtimestamp(0, UTC) + timedelta(seconds=mtime_ns // _NANOSECONDS)
+    try:
+        return moment.astimezone()
+    except (OSError, OverflowError, ValueError):  # Windows knows none before 1970
+        return moment
+
+
+def day(text: str) -> date:
+    """Reads a day written as YYYY-MM-DD.
+
+    Raises:
+        MasslError: it is not written so, or there is no such day.
+    """
+    try:
+        if not re.fullmatch(r"\d{4}-\d{2}-\d{2}", text, re.ASCII):
+            raise ValueError
+        return date.fromisoformat(text)
+    except ValueError:
+        raise MasslError(f"a date is written YYYY-MM-DD, as in 2026-01-31, not {text[:20]!r}") from None
+
+
+def _prefix(folder: str) -> str:
+    """A folder as paths in the catalog begin, without the slash; empty for the root."""
+    prefix = posixpath.normpath(folder.strip("/") or ".")
+    return "" if prefix == "." else prefix
+
+
+def _above(path: str) -> Iterator[str]:
+    end = path.find("/")
+    while end >= 0:
+        yield path[:end]
+        end = path.find("/", end + 1)
+
+
+def _begins(which: date) -> int:
+    """Nanoseconds since 1970 at which a day begins."""
+    if not _YEARS[0] <= which.year <= _YEARS[1]:
+        return -(2**63) if which.year < _YEARS[0] else 2**63 - 1
+    midnight = datetime.combine(which, time.min)
+    try:
+        seconds = midnight.timestamp()
+    except (OSError, OverflowError, ValueError):  # as in `modified`
+        seconds = midnight.replace(tzinfo=UTC).timestamp()
+    return int(seconds) * _NANOSECONDS

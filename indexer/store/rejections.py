@@ -1,0 +1,43 @@
+"""Proposed labels that somebody rejected, among the catalog's decisions: they are not proposed again."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Mapping
+
+from indexer.store.catalog import Catalog, now
+from massl.core.errors import MasslError
+
+_KIND = "rejected"
+
+
+def add(catalog: Catalog, rejected: Mapping[int, str]) -> int:
+    """Remembers, image by image, a label that it doesn't have; returns how many were not known yet.
+
+    Raises:
+        MasslError: an image that the catalog doesn't hold.
+    """
+    rows = [(image, _KIND, label, now()) for image, label in rejected.items()]
+    with catalog.writing() as connection:
+        try:
+            # Two people may say the same at once; an image that isn't there is no such repetition.
+            return connection.executemany(
+                "INSERT INTO decisions (image, kind, about, at) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING", rows
+            ).rowcount
+        except sqlite3.IntegrityError:
+            raise MasslError("one of these images is no longer in the collection; nothing was remembered") from None
+
+
+def remove(catalog: Catalog, rejected: Iterable[tuple[int, str]]) -> int:
+    """Forgets rejections, each an image and a label; returns how many there were."""
+    with catalog.writing() as connection:
+        statement = "DELETE FROM decisions WHERE image = ? AND kind = ? AND about = ?"
+        return connection.executemany(statement, [(image, _KIND, label) for image, label in rejected]).rowcount
+
+
+def by_image(catalog: Catalog) -> dict[int, frozenset[str]]:
+    """Image id to the labels that were rejected for it."""
+    found: dict[int, set[str]] = {}
+    for image, label in catalog.read("SELECT image, about FROM decisions WHERE kind = ?", [_KIND]):
+        found.setdefault(image, set()).add(label)
+    return {image: frozenset(names) for image, names in found.items()}

@@ -1,0 +1,113 @@
+"""What a collection asks of a search engine, so that another can take FAISS's place; and where vectors come from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from indexer.store.catalog import READY, Catalog
+from indexer.store.checksums import EMBEDDING
+
+BLOCK = 32_768  # vectors in memory at a time while an index is built
+
+
+class VectorSource(Protocol):
+    """The vectors that an engine builds its index of: float16, of unit length but for rounding, in the order of ids."""
+
+    dim: int
+
+    def __len__(self) -> int: ...
+
+    def blocks(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float16]]]:
+        """All of them, a block at a time: ids int64 `[B]`, rising, and vectors `[B, D]`."""
+        ...
+
+    def sample(self, count: int) -> tuple[NDArray[np.int64], NDArray[np.float16]]:
+        """At most `count` of them, drawn at random but the same each time."""
+        ...
+
+    def of(self, ids: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float16]]:
+        """Those of `ids` that there are, in the order of ids: int64 `[n]`, float16 `[n, D]`."""
+        ...
+
+
+class CatalogVectors:
+    """A catalog's vectors, streamed: at no time are more than a block of them in memory."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+        self.dim = int(catalog.meta()["dim"])
+        # Those without an embedding (there are some only while another encoder takes over) count too: to look at each
+        # would be to read them all.
+        ((self._count,),) = catalog.read("SELECT count(*) FROM images WHERE state = 'ready'")
+
+    def __len__(self) -> int:
+        return self._count
+
+    def blocks(self, size: int = BLOCK) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float16]]]:
+        """See `VectorSource.blocks`."""
+        last = -1
+        while True:
+            query = f"SELECT {_VERIFIED} FROM images WHERE {_SEARCHABLE} AND id > ? ORDER BY id LIMIT {size}"
+            ids, vectors = self._unpack(list(self._catalog.read(query, [last])))
+            if len(ids):
+                yield ids, vectors
+                last = int(ids[-1])
+            if len(ids) < size:
+                return
+
+    def blocks_of(self, ids: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float16]]]:
+        """As `blocks`, of those of rising `ids` that there are."""
+        for start in range(0, len(ids), BLOCK):
+            yield self.of(ids[start : start + BLOCK])
+
+    def sample(self, count: int) -> tuple[NDArray[np.int64], NDArray[np.float16]]:
+        """See `VectorSource.sample`."""
+        rows = self._catalog.read("SELECT id FROM images WHERE state = 'ready'")
+        ids = np.fromiter((identity for (identity,) in rows), np.int64)
+        if len(ids) > count:
+            ids = np.random.default_rng(0).choice(ids, count, replace=False)
+        return self.of(np.sort(ids))
+
+    def of(self, ids: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float16]]:
+        """See `VectorSource.of`."""
+        rows: list[tuple[Any, ...]] = []
+        for start in range(0, len(ids), BLOCK):
+            marks = ", ".join(map(str, ids[start : start + BLOCK].tolist()))
+            rows += self._catalog.read(f"SELECT {_VERIFIED} FROM images WHERE {_SEARCHABLE} AND id IN ({marks})")
+        return self._unpack(sorted(rows))
+
+    def _unpack(self, rows: list[tuple[Any, ...]]) -> tuple[NDArray[np.int64], NDArray[np.float16]]:
+        ids = np.fromiter((row[0] for row in rows), np.int64, len(rows))
+        if len(ids) and not 0 <= ids.min() <= ids.max() <= _LAST:
+            raise self._catalog.damaged("an image's number is out of all range")
+        return ids, unpacked(self._catalog, [row[2] for row in self._catalog.sound(rows)], self.dim)
+
+
+def unpacked(catalog: Catalog, embeddings: Sequence[bytes], dim: int) -> NDArray[np.float16]:
+    """Embeddings as a catalog keeps them to float16 `[n, dim]`.
+
+    Raises:
+        MasslError: one is of another length, or holds what is no number.
+    """
+    if not {len(embedding) for embedding in embeddings} <= {2 * dim}:
+        raise catalog.damaged(f"an embedding doesn't have {dim} numbers")
+    packed = np.frombuffer(b"".join(embeddings), np.float16).reshape(len(embeddings), dim)
+    if not np.isfinite(packed).all():
+        raise catalog.damaged("an embedding holds what is no number")
+    return packed
+
+
+_LAST = (1 << 31) - 1  # the largest id: a filtered search keeps a table of all up to the last
+_VERIFIED = f"{EMBEDDING}, embedding_checksum"
+_SEARCHABLE = f"{READY} AND embedding IS NOT NULL"
+
+
+def unit(packed: NDArray[np.float16]) -> NDArray[np.float32]:
+    """Float16 rows as float32 of unit length: rounding has left them a little off."""
+    vectors = packed.astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True).clip(1e-6)
+    return vectors

@@ -1,0 +1,1 @@
+"""Files and folders: walking, atomic writing, CSV, paths as people note them."""

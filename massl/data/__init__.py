@@ -1,0 +1,1 @@
+"""Training images: folders, lists and shards, and random samples of them."""

@@ -1,0 +1,1 @@
+"""Encoders: weights read from anywhere, checkpoints, whitening, and the ONNX file that is written."""

@@ -1,0 +1,339 @@
+"""From weights to `encoder.onnx`, the self-describing file that everything else reads (see docs/encoder.md)."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import io
+import json
+import logging
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from onnx import helper
+from torch.nn import functional
+
+import massl
+from massl.core.disk_errors import cannot_write
+from massl.core.errors import MasslError
+from massl.core.files.atomic_writing import whole
+from massl.core.files.onnx_digest import sealed
+from massl.core.files.run_folder import describe_run, is_run
+from massl.data.sampling import sampled
+from massl.data.sources import Source as Images
+from massl.data.sources import find_source
+from massl.encoder import quantisation, weights
+from massl.encoder.inference import Deployed, components, has_stages, takes_any_size, whitened_stages
+from massl.encoder.onnx_graph import (
+    name_weights,
+    quantise,
+    remove_notes,
+    resize_positions_by,
+    store_in_bytes,
+    store_in_half,
+)
+from massl.encoder.whitening import OWN, SAMPLE, fit_whitening, usual_strength
+
+FORMAT = 1
+# Largest difference between torch and ONNX Runtime, per value of a unit vector, by precision. int8 is judged by
+# direction instead: its cosine with float32 must stay above 0.98.
+TOLERANCE = {"fp32": 1e-4, "fp16": 2e-3}
+INT8_COSINE = 0.98
+
+
+def export_run(folder: Path, name: str, images: Images) -> Path:
+    """Writes `encoder.onnx` into a run's folder, in float32: it embeds as `massl.encoder.inference.whitened_stages`
+    says.
+
+    Args:
+        folder: the run's.
+        name: what the encoder calls itself.
+        images: those that the run was trained on.
+    """
+    path = folder / "encoder.onnx"
+    found = weights.read(str(folder))
+    whitens = bool(whitened_stages(found.backbone, len(images), found.moments))
+    export(str(folder), path, name=name, stages=whitens, whiten=images if whitens else None)
+    return path
+
+
+def _images_of(run: Path, source: weights.Source) -> Images | None:
+    """Those that a run's embeddings are whitened on, or None where it embeds by its last layer alone.
+
+    Raises:
+        MasslError: they are no longer where they were.
+    """
+    about = describe_run(run)
+    if not whitened_stages(source.backbone, about["images"], source.moments):
+        return None
+    try:
+        return find_source(Path(about["root"]))[0]
+    except MasslError as error:
+        raise MasslError(
+            f"{run} embeds as the images that it learnt from let it, and those can't be had ({error}); give them, or "
+            "others of their kind, as massl export --whiten IMAGES"
+        ) from None
+
+
+def export(
+    source: str,
+    out: Path,
+    *,
+    precision: str | None = None,
+    image_sizes: Sequence[int] = (),
+    resize: int | None = None,
+    backbone: str | None = None,
+    name: str | None = None,
+    stages: bool = False,
+    whiten: Images | None = None,
+    calibrate: Images | None = None,
+    default_images: Path | None = None,
+    dim: int | None = None,
+    strength: float | None = None,
+    own: float = OWN,
+    evaluation: Mapping[str, object] | None = None,
+    tell: Callable[[str], None] = lambda step: None,
+) -> dict[str, Any]:
+    """Writes an encoder and holds it to torch before it takes its place.
+
+    Args:
+        source: a run's folder, whose embeddings are as `export_run` makes them, a checkpoint, a state dict, an encoder
+            file, or `timm:NAME`; see `massl.encoder.weights.read`.
+        out: the file to write, replaced only when all went well.
+        precision: `fp32`; `fp16` (weights stored in half precision, computed in single: half the size, same speed);
+            `int8` (a quarter of the size: of transformers linear layers in 8 bits, about twice as fast on a CPU; of
+            convolutional networks the weights alone, computed in single, the same speed). An encoder file's own, else
+            `fp32`, if left out.
+        image_sizes: sides of the input in pixels, the usual one first; if left out those of an encoder file, the run's
+            `export_size`, else that of training. More than one only of vision transformers, each a multiple of the
+            patch.
+        resize: shorter side before the centre is cut out at the usual size, in pixels.
+        backbone: timm's name of the network, where a state dict doesn't tell; see `massl.encoder.weights.read`.
+        name: what the encoder calls itself; the file's name if left out.
+        stages: embed by all stages of a convolutional network; see `Deployed`.
+        whiten: images to fit a whitening to, those of the training best; see `massl.encoder.whitening`.
+        calibrate: images that show how large the values inside a transformer get, for `int8`; a run's own if left out.
+        default_images: a folder of images to calibrate on where there are no others.
+        dim: components that whitening keeps; as `massl.encoder.inference.components` says if left out.
+        strength: of the whitening, 0 to 1; as `massl.encoder.whitening.usual_strength` says if left out.
+        own: the share of `whiten` in the whitening of all stages of a run that began with an encoder.
+        evaluation: figures with the names of their data sets, kept in the metadata.
+        tell: called with what it is about to do where that takes time.
+
+    Returns:
+        What was written: name, bytes, dim, image size, and the largest difference from torch.
+
+    Raises:
+        MasslError: the source can't be read, a `strength` of no whitening, the file can't be written, or the export
+            doesn't agree with torch.
+    """
+    found = weights.read(source, image_sizes[0] if image_sizes else None, backbone)
+    sizes = _sizes(found, image_sizes)
+    size = resize or found.resize or found.image_size
+    if stages and not has_stages(found.backbone):
+        raise MasslError(f"{found.architecture} has no four stages to embed by; leave --stages out")
+    precision = precision or str(found.facts.get("precision", "fp32"))
+    if is_run(Path(source)) and has_stages(found.backbone) and not stages:
+        whiten = whiten or _images_of(Path(source), found)
+        stages = whiten is not None
+    stages = stages or found.stages
+    if whiten is None and found.strength and not found.whitening:
+        raise MasslError(f"{source} embeds as an earlier version of massl did; give --whiten IMAGES to embed anew")
+    if whiten is None:
+        if strength is not None:
+            raise MasslError("nothing would be whitened: give --whiten IMAGES, or leave --whiten-strength out")
+        whitening, strength = found.whitening, found.strength if found.whitening else 0.0
+    else:
+        plain = Deployed(found, stages).eval()
+        before = found.moments if stages and own < 1 else None
+        tell(f"whitening on {min(len(whiten), SAMPLE):,} images")
+        kept = dim or components(len(whiten), before)
+        strength = usual_strength(before, own) if strength is None else strength
+        with torch.no_grad():
+            whitening = fit_whitening(
+                lambda pixels: plain(pixels)[0], whiten, found.image_size, size, kept, strength, before, own
+            )
+    deployed = Deployed(found, stages, whitening).eval()
+    inputs = {}
+    if precision == "int8" and not has_stages(found.backbone):
+        inputs = _calibrated(deployed, calibrate or _images_to_calibrate(source, default_images), sizes, size, tell)
+    model, shared = _to_onnx(deployed, found.image_size)
+    if precision == "fp16":
+        store_in_half(model)
+    elif precision == "int8" and has_stages(found.backbone):
+        store_in_bytes(model)
+        store_in_half(model)
+    elif precision == "int8":
+        quantise(model, inputs)
+    difference = max(_compare(deployed, model, each, precision) for each in sizes)
+    nothing = torch.zeros((1, found.image_size, found.image_size, 3), dtype=torch.uint8)
+    put_out = int(deployed(nothing)[0].shape[1])
+    name = name or out.stem
+    told = dict(found.facts)
+    if told.get("name", name) != name:
+        told["source"] = told["name"]
+    facts = {
+        "format": FORMAT,
+        "architecture": found.architecture,
+        "dim": put_out,
+        "image_size": found.image_size,
+        "image_sizes": ",".join(map(str, sizes)),
+        "resize": size,
+        "crop": "center",
+        "interpolation": "bicubic",
+        "parameters": sum(parameter.numel() for parameter in found.backbone.parameters()),
+        "pooling": weights.ALL_STAGES if stages else "last",
+        "whitening": strength,
+        "creator": f"massl {massl.__version__}",
+        **told,
+        "name": name,
+        "precision": precision,
+        **({"shared_weights": json.dumps(shared)} if shared else {}),
+        **({"evaluation": json.dumps(evaluation)} if evaluation else {}),
+    }
+    if whitening and whitening.mean_embedding is not None:
+        stored = whitening.mean_embedding.numpy().astype("<f2").tobytes()
+        facts["mean_embedding"] = base64.b64encode(stored).decode("ascii")
+    helper.set_model_props(model, {f"massl.{key}": str(value) for key, value in facts.items()})
+    data = sealed(model)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with whole(out) as written:
+            written.write_bytes(data)
+    except OSError as error:
+        raise cannot_write(out, error, "name another file to write") from error
+    return {
+        "path": str(out),
+        "name": facts["name"],
+        "bytes": len(data),
+        "dim": put_out,
+        "image_size": found.image_size,
+        "image_sizes": list(sizes),
+        "precision": precision,
+        "difference": difference,
+    }
+
+
+def _images_to_calibrate(source: str, otherwise: Path | None) -> Images:
+    """A run's own images, else those of a folder.
+
+    Raises:
+        MasslError: there are neither.
+    """
+    if is_run(Path(source)):
+        with contextlib.suppress(MasslError):
+            return find_source(Path(describe_run(Path(source))["root"]))[0]
+    if otherwise is None:
+        raise MasslError("int8 needs images that show how large the network's values get: give some to calibrate on")
+    return find_source(otherwise)[0]
+
+
+def _calibrated(
+    deployed: Deployed, images: Images, sizes: Sequence[int], resize: int, tell: Callable[[str], None]
+) -> dict[str, tuple[float, int]]:
+    """The scales of the inputs that can be in 8 bits, by the names of the layers' weights; see
+    `massl.encoder.quantisation`.
+
+    `deployed` is smoothed in place, and computes what it did.
+
+    Raises:
+        MasslError: none of the images can be read.
+    """
+    most = quantisation.SAMPLE // len(sizes)
+    tell(f"calibrating on {min(len(images), most):,} images of {images.where}")
+    shown = [batch for each in sizes for batch in sampled(images, most, each, round(resize * each / sizes[0]))]
+    if not shown:
+        raise MasslError(f"none of the images of {images.where} can be read; give others as --calibrate IMAGES")
+    ranges = quantisation.smooth(deployed, quantisation.observe(deployed, shown))
+    fit = quantisation.fit_for_eight_bits(deployed, ranges, shown[0][: quantisation.JUDGED])
+    return {f"{name}.weight": range.scale for name, range in fit.items()}
+
+
+def _sizes(found: weights.Source, wanted: Sequence[int]) -> tuple[int, ...]:
+    """The sides of pictures that the file is held to torch at, the usual one first.
+
+    Raises:
+        MasslError: a size of which the network makes no whole patches, or several of a network that takes one.
+    """
+    sizes = tuple(dict.fromkeys([found.image_size, *wanted, *found.image_sizes]))
+    if len(sizes) > 1 and not takes_any_size(found.backbone):
+        raise MasslError(f"{found.architecture} takes pictures of one size; give one --image-size")
+    patch = found.backbone.patch_embed.patch_size[0] if takes_any_size(found.backbone) else 1
+    for size in sizes:
+        if size % patch:
+            near = max(1, round(size / patch)) * patch
+            raise MasslError(f"{size} is no multiple of the patch, {patch} pixels; take --image-size {near}")
+    return sizes
+
+
+def _to_onnx(deployed: Deployed, size: int) -> tuple[onnx.ModelProto, dict[str, str]]:
+    """The graph, and which of a transformer's weights are stored under the name of another; see `name_weights`."""
+    example = torch.zeros((2, size, size, 3), dtype=torch.uint8)
+    count = {0: torch.export.Dim("N", min=1)}
+    given: tuple[torch.Tensor, ...] = (example,)
+    shapes: dict[str, Any] = {"pixels": count}
+    any_size = takes_any_size(deployed.backbone)
+    if any_size:
+        patch = deployed.backbone.patch_embed.patch_size[0]
+        side = torch.export.Dim("side", min=2)
+        given = (example, deployed.grid_of(size))
+        shapes = {"pixels": {**count, 1: patch * side, 2: patch * side}, "positions": {2: side, 3: side}}
+    # The exporter reports its steps on standard output, which carries data only.
+    quiet = contextlib.redirect_stdout(io.StringIO())
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with quiet, warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            deployed,
+            given,
+            dynamo=True,
+            input_names=list(shapes),
+            output_names=["embedding", "patches"],
+            dynamic_shapes=shapes,
+            verbose=False,
+        )
+    assert program is not None
+    model = program.model_proto
+    remove_notes(model)
+    if any_size:
+        grid = deployed.grid_of(patch * deployed.backbone.patch_embed.grid_size[0])
+        resize_positions_by(model, "positions", grid.detach().numpy(), patch, deployed.positions)
+    shared = name_weights(model, deployed.state_dict())
+    return model, shared if any_size else {}
+
+
+def _compare(deployed: Deployed, model: onnx.ModelProto, size: int, precision: str) -> float:
+    """Holds the ONNX model to torch on three batch sizes; returns the largest difference seen."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    generator = torch.Generator().manual_seed(0)
+    worst = 0.0
+    for count in (1, 2, 5):
+        # Smooth random pictures: white noise is unlike anything that an encoder was made for.
+        coarse = torch.rand((count, 3, 8, 8), generator=generator)
+        pixels = (255 * functional.interpolate(coarse, size=(size, size), mode="bicubic").clamp(0, 1)).byte()
+        pixels = pixels.permute(0, 2, 3, 1).contiguous()
+        with torch.no_grad():
+            wanted = [output.numpy() for output in deployed(pixels)]
+        got = session.run(["embedding", "patches"], {"pixels": pixels.numpy()})
+        if precision == "int8":
+            cosine = float((wanted[0] * got[0]).sum(1).min())
+            if cosine < INT8_COSINE:
+                raise MasslError(
+                    f"in 8 bits this encoder's embeddings point elsewhere (cosine {cosine:.3f}, at least "
+                    f"{INT8_COSINE} is asked for); export it as fp16 instead"
+                )
+            worst = max(worst, 1 - cosine)
+            continue
+        difference = max(float(np.abs(one - other).max()) for one, other in zip(wanted, got, strict=True))
+        if not difference <= TOLERANCE[precision]:
+            raise MasslError(f"the exported encoder differs from torch by {difference:.1e}, which should not happen")
+        worst = max(worst, difference)
+    return worst

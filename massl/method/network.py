@@ -1,0 +1,237 @@
+"""Student and teacher: a timm backbone and a projection head. The memory takes the place of prototypes."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+import timm
+import torch
+from timm.layers import Format, PatchEmbed
+from timm.models import VisionTransformer
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional
+
+from massl.core.errors import MasslError
+from massl.settings import PATCHED
+
+
+@dataclass(frozen=True)
+class PositionResizing:
+    """How position embeddings of one grid of patches are made into those of another. Always bicubic.
+
+    `AS_DINO`, the default, is the way of DINO, DINOv2 and MaSSL's authors; `AS_TIMM` that of timm and of DINOv2 with
+    registers.
+    """
+
+    offset: float = 0.1  # patches that the new grid is taken to have more; 0: exactly the new grid
+    antialias: bool = False
+
+
+AS_DINO = PositionResizing()
+AS_TIMM = PositionResizing(offset=0.0, antialias=True)
+
+
+class Head(nn.Module):
+    """Three linear layers with GELU between, then L2 normalisation: `[B, d]` to `[B, out]` of unit length.
+
+    Truncated-normal weights (std 0.02) and zero biases, as the authors initialise it. With `normed`, batch
+    normalisation before each GELU (a flag of the authors' code, off in their recipes): it keeps the projections of
+    an untrained network apart, which on small collections decides between learning and collapse. With `spread`,
+    batch normalisation (without scale or shift) of the projections too, before they are scaled to unit length: what
+    all images have in common is taken away, so that they can't all come to lie at one point. Not in the paper.
+    """
+
+    def __init__(
+        self, width: int, hidden: int = 2048, out: int = 256, normed: bool = False, spread: bool = False
+    ) -> None:
+        super().__init__()
+
+        def norm() -> list[nn.Module]:
+            return [nn.BatchNorm1d(hidden)] if normed else []
+
+        self.mlp = nn.Sequential(
+            nn.Linear(width, hidden), *norm(), nn.GELU(),
+            nn.Linear(hidden, hidden), *norm(), nn.GELU(),
+            nn.Linear(hidden, out), *([nn.BatchNorm1d(out, affine=False)] if spread else []),
+        )  # fmt: skip
+        for layer in self.mlp:
+            if isinstance(layer, nn.Linear):
+                nn.init.trunc_normal_(layer.weight, std=0.02)
+                nn.init.zeros_(layer.bias)
+
+    def forward(self, features: Tensor) -> Tensor:
+        # In float32 whatever autocast says: the temperatures magnify rounding by up to 25.
+        return functional.normalize(self.mlp(features).float(), dim=-1, eps=1e-6)
+
+
+class Network(nn.Module):
+    """A backbone with its head; `forward` takes views of several sizes.
+
+    Args:
+        backbone: of `build_backbone`.
+        head: what projects its output.
+        positions: how a vision transformer's position embeddings are resized for views of other sizes.
+    """
+
+    def __init__(self, backbone: nn.Module, head: Head, positions: PositionResizing = AS_DINO) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = head
+        self.positions = positions
+
+    def forward(self, *views: Tensor) -> Tensor:
+        """Projects float views, each group `[v, B, 3, S, S]` of one size, to `[V, B, out]` in the order given."""
+        # Channels last is the layout that convolutions are fastest in, by a fifth on a CPU.
+        pixels = [group.flatten(0, 1).contiguous(memory_format=torch.channels_last) for group in views]
+        features = [embed(self.backbone, group, self.positions) for group in pixels]
+        projections = self.head(torch.cat(features))
+        return projections.unflatten(0, (-1, views[0].shape[1]))
+
+
+def embed(backbone: Any, images: Tensor, way: PositionResizing = AS_DINO) -> Tensor:
+    """Normalised images `[N, 3, S, S]` of whatever size to a network's own output `[N, d]`."""
+    if isinstance(backbone, VisionTransformer) and not backbone.dynamic_img_size and backbone.pos_embed is not None:
+        old = backbone.patch_embed.grid_size
+        rows, columns = backbone.patch_embed.patch_size
+        new = (images.shape[-2] // rows, images.shape[-1] // columns)
+        if new != old:
+            prefix = backbone.pos_embed.shape[1] - old[0] * old[1]
+            positions = resize_positions(backbone.pos_embed, old, new, prefix, way)
+            return functional_call(backbone, {"pos_embed": positions}, (images,))
+    return backbone(images)
+
+
+def resize_positions(
+    positions: Tensor,
+    old: tuple[int, int],
+    new: tuple[int, int],
+    prefix: int,
+    way: PositionResizing = AS_DINO,
+) -> Tensor:
+    """Position embeddings of one grid of patches for another, the way that the weights were trained for.
+
+    The ways differ: a first step's loss changes in the fourth digit with timm's instead of DINO's.
+
+    Args:
+        positions: `[1, prefix + h·w, d]`.
+        old: (h, w), the grid that they were made for.
+        new: the grid that they are wanted for; the same grid leaves them as they are.
+        prefix: how many of the first belong to tokens that are no patch, and stay as they are.
+        way: how those of the patches are resized.
+    """
+    if new == old:
+        return positions
+    first, rest = positions[:, :prefix], positions[:, prefix:]
+    grid = rest.unflatten(1, old).permute(0, 3, 1, 2)
+    if way.offset:
+        scale = tuple((wanted + way.offset) / had for wanted, had in zip(new, old, strict=True))
+        resized = functional.interpolate(grid, scale_factor=scale, mode="bicubic", antialias=way.antialias)
+    else:
+        resized = functional.interpolate(grid, new, mode="bicubic", antialias=way.antialias)
+    return torch.cat([first, resized.flatten(2).transpose(1, 2)], dim=1)
+
+
+def build_backbone(
+    name: str,
+    image_size: int,
+    patch_size: int | None = None,
+    drop_path: float = 0.0,
+    dynamic: bool = True,
+    mean_pooled: bool = False,
+) -> nn.Module:
+    """A timm network without its classifier, whose output is the pooled embedding `[B, d]`.
+
+    Args:
+        name: any timm vision transformer, as `vit_small_patch16_224`, a Swin, or a convolutional network.
+        image_size: side in pixels for which position embeddings or windows are made; other sizes are interpolated.
+        patch_size: overrides the side of a patch that a vision transformer's name implies.
+        drop_path: rate of stochastic depth.
+        dynamic: whether `Network` may show a transformer other sizes too; not where it is exported.
+        mean_pooled: embed by the normalised mean of a vision transformer's patch tokens instead of by its class token.
+
+    Raises:
+        MasslError: timm knows no such network, or it can't be built for these sizes.
+    """
+    options: dict[str, Any] = {"num_classes": 0, "drop_path_rate": drop_path}
+    if name.startswith(PATCHED):
+        options |= {"img_size": image_size, "dynamic_img_size": dynamic}
+        if patch_size:
+            options["patch_size"] = patch_size
+        if mean_pooled:
+            options["global_pool"] = "avg"
+    elif name.startswith("swin"):
+        # Windows are fitted to this size; other sizes are padded to whole windows.
+        options |= {"img_size": image_size, "strict_img_size": not dynamic}
+    if not timm.is_model(name):
+        close = timm.list_models(f"*{name.split('_')[0]}*")[:3]
+        hint = f", for instance {', '.join(close)}" if close else ""
+        raise MasslError(f"timm has no network called {name!r}; `timm.list_models()` names them{hint}")
+    try:
+        network = timm.create_model(name, **options)
+    except (TypeError, ValueError, AssertionError, RuntimeError) as error:
+        raise MasslError(f"{name} can't be built for {image_size} px images: {error}") from error
+    patches = getattr(network, "patch_embed", None)
+    if isinstance(patches, PatchEmbed) and patches.strict_img_size and patches.img_size != (image_size, image_size):
+        raise MasslError(f"{name} takes pictures of {patches.img_size[0]} pixels alone, not {image_size}")
+    if isinstance(network, VisionTransformer):
+        transformer: Any = network
+        if type(transformer.patch_embed) is PatchEmbed and image_size % transformer.patch_embed.patch_size[0]:
+            side = transformer.patch_embed.patch_size[0]
+            fitting = max(1, round(image_size / side)) * side
+            raise MasslError(f"{name} takes pictures of a multiple of {side} pixels, not {image_size}; try {fitting}")
+        if transformer.cls_token is not None:
+            nn.init.trunc_normal_(transformer.cls_token, std=0.02)  # as the authors; timm begins it at next to nothing
+        if dynamic and type(transformer.patch_embed) is PatchEmbed:
+            # Its positions are brought to a view's size by `Network`, so it takes the patches in a row as they come.
+            transformer.dynamic_img_size = False
+            transformer.patch_embed.flatten, transformer.patch_embed.output_fmt = True, Format.NCHW
+    return network
+
+
+def build_pair(backbone: nn.Module, head: Head, positions: PositionResizing = AS_DINO) -> tuple[Network, Network]:
+    """The student, and a teacher that starts as its copy, takes no gradient and drops no path."""
+    student = Network(backbone, head, positions).to(memory_format=torch.channels_last)
+    teacher = copy.deepcopy(student).requires_grad_(False)
+    for module in teacher.modules():
+        if hasattr(module, "drop_prob"):
+            module.drop_prob = 0.0  # type: ignore[assignment]
+    return student, teacher
+
+
+def parameter_groups(network: nn.Module) -> list[dict[str, object]]:
+    """Weights that decay, then biases and other one-dimensional tensors, which don't."""
+    decaying: list[nn.Parameter] = []
+    plain: list[nn.Parameter] = []
+    for parameter in network.parameters():
+        (plain if parameter.ndim <= 1 else decaying).append(parameter)
+    return [{"params": decaying}, {"params": plain, "weight_decay": 0.0}]
+
+
+@torch.no_grad()
+def update_teacher(student: Network, teacher: Network, momentum: float, wanted: Tensor | None = None) -> None:
+    """Teacher = momentum · teacher + (1 - momentum) · student, over parameters.
+
+    With `wanted`, a bool scalar on the device, nothing happens where it is false. Batch statistics are left alone:
+    the teacher keeps its own, of global views only, which is what it is used on.
+    """
+    averages: list[Tensor] = list(teacher.parameters())
+    students: list[Tensor] = list(student.parameters())
+    moves = list(torch._foreach_sub(students, averages))
+    torch._foreach_mul_(moves, 1.0 - momentum if wanted is None else (1.0 - momentum) * wanted)
+    torch._foreach_add_(averages, moves)
+
+
+@torch.no_grad()
+def clip_gradients(network: nn.Module, limit: float) -> Tensor:
+    """Scales each parameter's gradient to a norm of at most `limit`, as the authors do; returns the norm of all.
+
+    All parameters at once and without waiting for the device.
+    """
+    gradients = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
+    norms = torch.stack(torch._foreach_norm(gradients))
+    factors = (limit / (norms + 1e-6)).clamp(max=1.0)
+    torch._foreach_mul_(gradients, list(factors.unbind()))
+    return norms.norm()

@@ -1,0 +1,213 @@
+"""One training step (paper, section 3 and algorithm 1): what learns, and what it learns against."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from massl.core.errors import MasslError
+from massl.encoder.weights import Initial, load_backbone
+from massl.method.loss import massl_loss
+from massl.method.memory import Memory
+from massl.method.network import (
+    AS_DINO,
+    Head,
+    PositionResizing,
+    build_backbone,
+    build_pair,
+    clip_gradients,
+    parameter_groups,
+    update_teacher,
+)
+from massl.method.schedules import Rates
+from massl.settings import Settings
+from massl.training.cpu_convolution import quicken
+from massl.training.distributed import World
+from massl.training.monitor import memory_use
+
+PROJECTION = 256  # [D]
+ACTIVATIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}  # by a setting's `precision`
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a step gave. All of it stays on the device until somebody looks."""
+
+    loss: Tensor  # scalar, the mean over all ranks
+    finite: Tensor  # bool scalar: whether loss and gradient were; if not, the step changed nothing
+    gradient_norm: Tensor  # scalar, before clipping
+    student_entropy: Tensor  # scalar, nats; a mean over blocks and this rank's images
+    teacher_entropy: Tensor
+    teacher: Tensor  # [2, B, D], this rank's projections of the global views
+
+
+class Learner:
+    """Student, teacher, memory and optimiser.
+
+    Ranks hold the same weights and the same memory, and each has its share of a step's images.
+
+    Args:
+        settings: of the run; `batch` counts the images of all ranks.
+        world: the ranks that learn together, and this one's device.
+        initial: weights to begin with; drawn at random where there are none.
+
+    Raises:
+        MasslError: the network can't be built, or the weights are another one's.
+    """
+
+    def __init__(self, settings: Settings, world: World, initial: Initial | None = None) -> None:
+        s = settings
+        self.settings = s
+        self.world = world
+        device = world.device
+        torch.manual_seed(s.seed)  # the same first weights on every rank
+        backbone = build_backbone(s.backbone, s.image_size, s.patch_size, s.drop_path, mean_pooled=s.mean_pooled)
+        width: int = backbone.num_features  # type: ignore[assignment]
+        head = Head(width, s.head_width, normed=s.head_norm, spread=s.projection_norm)
+        if initial:
+            load_backbone(backbone, initial.backbone, f"the network {initial.architecture}", initial.positions)
+            if initial.head and _shapes(initial.head) == _shapes(head.state_dict()):
+                head.load_state_dict(initial.head)
+        student, teacher = build_pair(backbone, head, initial.positions if initial else AS_DINO)
+        if device.type == "cpu" and s.precision == "fp32" and not s.compile:
+            quicken(student)
+        if s.checkpoint_activations:
+            _checkpoint_activations(student.backbone, s.backbone)
+        if world.size > 1 and device.type == "cuda":  # elsewhere there is none: each rank normalises its own share
+            student, teacher = (nn.SyncBatchNorm.convert_sync_batchnorm(network) for network in (student, teacher))
+        self.student, self.teacher = (network.to(device).train() for network in (student, teacher))
+        self.memory = Memory(s.memory, PROJECTION, torch.Generator().manual_seed(s.seed)).to(device)
+        self.fused = device.type in ("cpu", "cuda")
+        self.optimiser = torch.optim.AdamW(parameter_groups(student), lr=0.0, fused=self.fused)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=s.precision == "fp16")
+        if s.compile:
+            # In place, so that checkpoints name their tensors as without.
+            self.student.compile()
+            self.teacher.compile()
+        self._parallel: nn.Module = self.student
+        if world.size > 1:
+            self._parallel = DistributedDataParallel(self.student, device_ids=world.device_ids)
+
+    def step(self, views: Sequence[Tensor], rates: Rates, step: int, permutation: Tensor | None = None) -> Step:
+        """Takes one step, or none where loss or gradient are not finite.
+
+        Nothing here waits for the device: a step that is not finite is undone by arithmetic, not by a branch.
+
+        Args:
+            views: this rank's, normalised float `[2, B, 3, G, G]` and, if there are local ones, `[N, B, 3, L, L]`.
+            rates: what the schedules say for this step.
+            step: its number; the step's random draws (permutation, drop-path) come from it and the seed alone, so
+                that a run which goes on here needs no state of any generator.
+            permutation: int64 `[K]` of the memory's rows; drawn, the same on all ranks, if left out.
+        """
+        s, device = self.settings, self.world.device
+        for group, decay in zip(self.optimiser.param_groups, (rates.weight_decay, 0.0), strict=True):
+            group["lr"], group["weight_decay"] = rates.learning_rate, decay
+        if permutation is None:
+            permutation = self._permutation(step)
+        torch.manual_seed((s.seed + step) * self.world.size + self.world.rank)  # drop-path: another on each rank
+        statistics = [buffer for network in (self.student, self.teacher) for buffer in network.buffers()]
+        before = [buffer.clone() for buffer in statistics]
+
+        self.optimiser.zero_grad(set_to_none=True)
+        losses, entropies, projections = [], [], []
+        shares = list(_split(views, s.accumulate))
+        for number, share in enumerate(shares):
+            last = number + 1 == len(shares)
+            with (
+                nullcontext() if last or self.world.size == 1 else self._parallel.no_sync(),  # type: ignore[operator]
+                torch.autocast(device.type, ACTIVATIONS[s.precision], enabled=s.precision != "fp32"),
+            ):
+                with torch.no_grad():
+                    z_teacher = self.teacher(share[0])
+                z_student = self._parallel(*share)
+                # The memory as it stands before this step's update: no image meets its own embedding.
+                result = massl_loss(
+                    z_student, z_teacher, self.memory.rows, permutation, s.block, s.student_temperature,
+                    rates.teacher_temperature,
+                )  # fmt: skip
+                weight = share[0].shape[1] / views[0].shape[1]
+                self.scaler.scale(result.loss * weight).backward()
+            losses.append(result.loss.detach() * weight)
+            entropies.append(torch.stack([result.student_entropy, result.teacher_entropy]) * weight)
+            projections.append(z_teacher)
+        self.scaler.unscale_(self.optimiser)
+        norm = clip_gradients(self.student, s.clip)
+        loss = self.world.mean(torch.stack(losses).sum())
+        z_teacher = torch.cat(projections, 1)
+        finite = torch.isfinite(norm + loss)
+
+        self._update(finite)
+        update_teacher(self.student, self.teacher, rates.momentum, finite)
+        self.memory.push(self.world.gather(z_teacher[1]), finite)  # the second global view alone
+        for buffer, old in zip(statistics, before, strict=True):  # of batch normalisation
+            buffer.copy_(torch.where(finite, buffer, old))
+        student_entropy, teacher_entropy = torch.stack(entropies).sum(0)
+        return Step(loss, finite, norm, student_entropy, teacher_entropy, z_teacher)
+
+    def memory_use(self, teacher: Tensor, rates: Rates, step: int) -> float:
+        """`massl.training.monitor.memory_use` of this rank's teacher projections `[B, D]`, over a block of this
+        step's.
+        """
+        s = self.settings
+        rows = self._permutation(step)[: s.block]
+        return float(memory_use(teacher, self.memory.rows[rows], rates.teacher_temperature))
+
+    def _permutation(self, step: int) -> Tensor:
+        draws = torch.Generator(self.world.device).manual_seed(self.settings.seed + step)
+        return torch.randperm(self.settings.memory, generator=draws, device=self.world.device)
+
+    def _update(self, finite: Tensor) -> None:
+        if self.fused:
+            # The fused optimiser looks at this on the device, as it does for a gradient scaler.
+            self.optimiser.found_inf = (~finite).float()  # type: ignore[attr-defined]
+            self.optimiser.step()
+        elif finite:
+            self.optimiser.step()
+        if self.scaler.is_enabled():
+            self.scaler.update()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that a step changes, and `positions`: how its first weights have their positions resized."""
+        parts = ("student", "teacher", "memory", "optimiser", "scaler")
+        positions = dataclasses.astuple(self.student.positions)
+        return {**{part: getattr(self, part).state_dict() for part in parts}, "positions": positions}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """The reverse of `state_dict`.
+
+        Raises:
+            MasslError: it is another network's.
+        """
+        try:
+            for part in ("student", "teacher", "memory", "optimiser", "scaler"):
+                getattr(self, part).load_state_dict(state[part])
+            positions = PositionResizing(*state.get("positions", ()))  # earlier versions' checkpoints hold none
+            self.student.positions = self.teacher.positions = positions
+        except (KeyError, RuntimeError, ValueError) as error:
+            first = " ".join(str(error).split())[:160]
+            raise MasslError(f"the checkpoint doesn't fit the run's config.toml: {first}") from None
+
+
+def _shapes(state: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in state.items()}
+
+
+def _split(views: Sequence[Tensor], parts: int) -> Iterator[list[Tensor]]:
+    """Cuts views `[v, B, ...]` into up to `parts` shares of the images."""
+    for share in zip(*(group.chunk(min(parts, group.shape[1]), dim=1) for group in views), strict=True):
+        yield list(share)
+
+
+def _checkpoint_activations(backbone: nn.Module, name: str) -> None:
+    try:
+        backbone.set_grad_checkpointing(True)  # type: ignore[operator]
+    except (AttributeError, AssertionError, TypeError):
+        raise MasslError(f"{name} can't checkpoint its activations; leave --checkpoint-activations out") from None

@@ -1,0 +1,174 @@
+"""What the encoder is worth while it learns: measured on the same few images every time, by the teacher's backbone."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from massl.core.errors import MasslError
+from massl.core.files.scan import find_images
+from massl.core.images.decoding import ImageError, decode, fit, within_memory
+from massl.data.sources import Files, Source
+from massl.encoder.inference import all_stages
+from massl.encoder.whitening import Moments, whitening_of
+from massl.evaluation import knn_top1, rankme
+from massl.method.augment import normalise
+from massl.method.network import AS_DINO, PositionResizing, embed
+
+IMAGES = 512  # unlabelled images that rank and spread are measured on
+LABELLED = 2000  # labelled images at most, half of which are looked up among the other half
+BATCH = 64
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Images, decoded once: uint8 `[N, 3, S, S]`, and the labels int64 `[N]` of the first of them (or none).
+
+    `bank` and `asked` index the labelled ones: neighbours of the second are looked for among the first. `dim` is the
+    number of components by which the run's encoder will embed, see `massl.encoder.inference.whitened_stages`, or 0;
+    `before` is what it will be whitened for beside its own images, see `massl.encoder.whitening.fit_whitening`.
+    """
+
+    pixels: Tensor
+    labels: np.ndarray
+    bank: np.ndarray
+    asked: np.ndarray
+    dim: int = 0
+    before: Moments | None = None
+
+    @classmethod
+    def prepare(
+        cls, source: Source, size: int, labelled: Path | None = None, dim: int = 0, before: Moments | None = None
+    ) -> Probe:
+        """Draws and decodes the images, always the same ones.
+
+        Args:
+            source: the images that are trained on; some of them are drawn.
+            size: side in pixels of what the network is given.
+            labelled: a folder with a subfolder a class, to measure k-NN on.
+            dim: components of whitened stages that the run's encoder will embed by; 0: by its last layer.
+            before: as of `massl.encoder.whitening.fit_whitening`.
+
+        Raises:
+            MasslError: `labelled` is no folder, or has fewer than two classes of two readable images each.
+        """
+        labels: list[int] = []
+        pixels: list[Tensor] = []
+        if labelled:
+            paths = find_classes(labelled)
+            names = sorted({path.split("/", 1)[0] for path in paths if "/" in path})
+            files = Files(labelled, labelled, paths)
+            for index in random.Random(0).sample(range(len(files)), len(files)):
+                if len(pixels) == LABELLED:
+                    break
+                if "/" in paths[index] and (picture := _decode(files, index, size)) is not None:
+                    pixels.append(picture)
+                    labels.append(names.index(paths[index].split("/", 1)[0]))
+        halves = _halves(np.array(labels, np.int64))
+        if labelled and len(np.unique(np.array(labels)[halves[1]] if labels else [])) < 2:
+            raise _too_few(labelled)
+        for index in random.Random(0).sample(range(len(source)), len(source)):
+            if len(pixels) - len(labels) == IMAGES:
+                break
+            if (picture := _decode(source, index, size)) is not None:
+                pixels.append(picture)
+        return cls(torch.stack(pixels), np.array(labels, np.int64), *halves, dim, before)
+
+    def measure(
+        self,
+        backbone: nn.Module,
+        device: torch.device,
+        precision: torch.dtype,
+        positions: PositionResizing = AS_DINO,
+    ) -> dict[str, float]:
+        """`rankme` and `spread` of the unlabelled images, and `knn_top1` of the labelled ones.
+
+        Rank and spread are of the last layer; spread is the mean cosine distance of two images, 0 when all are alike.
+        `knn_top1` is of what the run would export. Where that is whitened stages, they are whitened on all the images
+        measured, by as many of the components as these allow, and `knn_last` is of the last layer.
+
+        Args:
+            backbone: normalised `[N, 3, S, S]` to `[N, D]`; left in the mode in which it was.
+            device: where it lives.
+            precision: that of its activations.
+            positions: how its position embeddings are resized for pictures of this size.
+        """
+        training = backbone.training
+        backbone.eval()
+        rows, stages = [], []
+        with torch.no_grad(), torch.autocast(device.type, precision, enabled=precision != torch.float32):
+            for start in range(0, len(self.pixels), BATCH):
+                images = normalise(self.pixels[start : start + BATCH].to(device))
+                rows.append(embed(backbone, images, positions).float().cpu())
+                if self.dim and len(self.labels):
+                    stages.append(all_stages(backbone, images)[0].cpu())
+        backbone.train(training)
+        z = nn.functional.normalize(torch.cat(rows), dim=1)
+        count = len(self.labels)
+        rest = z[count:].numpy()
+        measured = {"rankme": rankme(rest), "spread": spread(rest)}
+        if stages:
+            features = nn.functional.normalize(torch.cat(stages), dim=1)
+            dim = self.dim if self.before else min(self.dim, len(features) // 3)
+            whitening = whitening_of(features, dim, before=self.before)
+            exported = nn.functional.normalize((features - whitening.centre) @ whitening.matrix, dim=1)
+            measured |= {"knn_top1": self._knn(exported), "knn_last": self._knn(z)}
+        elif count:
+            measured["knn_top1"] = self._knn(z)
+        return measured
+
+    def _knn(self, z: Tensor) -> float:
+        bank, asked, rows = self.bank, self.asked, z.numpy()
+        return knn_top1(rows[bank], self.labels[bank], rows[asked], self.labels[asked])
+
+
+def find_classes(labelled: Path) -> list[str]:
+    """The images of a labelled folder, as paths below it.
+
+    Raises:
+        MasslError: it is no folder, or hasn't two subfolders with two images each.
+    """
+    paths, _ = find_images(labelled)
+    counts = Counter(path.split("/", 1)[0] for path in paths if "/" in path)
+    if sum(count > 1 for count in counts.values()) < 2:
+        raise _too_few(labelled)
+    return paths
+
+
+def _too_few(labelled: Path) -> MasslError:
+    return MasslError(
+        f"{labelled} must hold a subfolder of at least two readable images for each of at least two classes"
+    )
+
+
+def spread(z: np.ndarray) -> float:
+    """Mean cosine distance of two of the unit rows `[N, D]`: 0 when all are alike, about 1 when spread evenly."""
+    n = len(z)
+    return float(1 - (np.square(z.sum(0, dtype=np.float64)).sum() - n) / max(1, n * (n - 1)))
+
+
+def _decode(source: Source, index: int, size: int) -> Tensor | None:
+    try:
+        with within_memory():
+            picture = fit(decode(source.read(index), size).picture, size, size)
+    except ImageError:  # training reports it
+        return None
+    return torch.from_numpy(np.asarray(picture).copy()).permute(2, 0, 1)
+
+
+def _halves(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Every second image of each class, and the others; a class of one image is left out."""
+    bank: list[int] = []
+    asked: list[int] = []
+    for label in np.unique(labels):
+        rows = np.flatnonzero(labels == label)
+        if len(rows) > 1:
+            bank += rows[::2].tolist()
+            asked += rows[1::2].tolist()
+    return np.array(bank, np.int64), np.array(asked, np.int64)

@@ -1,0 +1,318 @@
+"""The screen "Duplicates": what a person sees and decides, and what is remembered."""
+
+from __future__ import annotations
+
+import csv
+import io
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.screens.duplicates import DuplicatesScreen
+from app.server import serve
+from app.session import Session
+from indexer import Collection
+from indexer.duplicates.detection import Duplicates
+from indexer.jobs.work import Work
+from tests.app.conftest import HOSTILE, Visit, show
+from tests.indexer.copies import copy_of
+
+
+@pytest.fixture(scope="module")
+def copied(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Collection:
+    """30 pictures; one has an exact copy of a hostile name, another a smaller copy."""
+    root = tmp_path_factory.mktemp("copied")
+    for kind in ("antique", "bug", "space"):
+        for file in sorted((pictures / kind).glob("*.jpg"))[:10]:
+            shutil.copy(file, root / f"{kind}-{file.name}")
+    first, second = sorted(root.glob("antique-*.jpg"))[:2]
+    (root / "other").mkdir()
+    shutil.copy(first, root / "other" / HOSTILE)
+    copy_of(second, "smaller", root / "other")
+    made = Collection.create(root)
+    made.update()
+    return made
+
+
+@pytest.fixture
+def undecided(copied: Collection) -> Collection:
+    """The same without any decision."""
+    copied.forget_kept()
+    return copied
+
+
+@pytest.fixture(scope="module")
+def found(copied: Collection) -> Duplicates:
+    """What is found in it."""
+    return copied.duplicates()
+
+
+def screen_of(collection: Collection, found: Duplicates | None = None) -> DuplicatesScreen:
+    """The screen once it has looked; with what was found before, as that takes seconds."""
+    screen = DuplicatesScreen(collection, Path())
+    if found is not None:
+        screen._finding = Work(lambda report: found)
+    screen.do(Session(), {"do": "find"})
+    screen._finding.wait(60)
+    return screen
+
+
+def files(drawn: dict[str, Any]) -> list[dict[str, str]]:
+    """Path to role, a group each."""
+    return [{file["path"]: file["role"] for file in group["files"]} for group in drawn["groups"]]
+
+
+def contents(collection: Collection) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in collection.root.rglob("*.jpg")}
+
+
+def test_groups_are_decided_remembered_and_taken_away_as_a_plan(undecided: Collection, found: Duplicates) -> None:
+    before = contents(undecided)
+    screen, session = screen_of(undecided, found), Session()
+    drawn = screen.do(session, {"do": "start"})
+    assert [sorted(group.values()) for group in files(drawn)] == [["copy", "suggested"]] * 2
+    assert [entry["count"] for entry in drawn["filters"]] == [2, 0, 0]
+    exact, near = drawn["groups"]
+    assert HOSTILE in {file["name"] for file in exact["files"]}
+    assert exact["files"][1]["note"] == "Same content"
+    assert near["files"][0]["note"] == "Most pixels"
+
+    copy = near["files"][1]
+    drawn = screen.do(session, {"do": "choose", "image": copy["id"]})
+    assert copy["path"] in drawn["message"]["text"]
+    assert files(drawn) == files({"groups": [exact]})
+    drawn = screen.do(session, {"do": "filter", "filter": "decided"})
+    assert files(drawn) == [{copy["path"]: "chosen", near["files"][0]["path"]: "copy"}]
+
+    # The plan tells what somebody decided from what is merely suggested.
+    rows = list(csv.DictReader(io.StringIO(screen.do(session, {"do": "csv"})["download"]["text"])))
+    told = {row["path"]: (row["action"], row["decided"], row["reason"]) for row in rows}
+    assert told[copy["path"]] == ("keep", "yes", "chosen")
+    assert told[near["files"][0]["path"]][:2] == ("remove", "yes")
+    assert told[exact["files"][0]["path"]][:2] == ("keep", "no")
+    assert told[exact["files"][0]["path"]][2] == exact["files"][0]["note"].lower()
+    assert told[exact["files"][1]["path"]] == ("remove", "no", "same content")
+
+    screen.do(session, {"do": "filter", "filter": "open"})
+    drawn = screen.do(session, {"do": "both", "image": exact["image"]})
+    assert (drawn["groups"], drawn["empty"]) == ([], "Every group is decided.")
+    assert [entry["count"] for entry in drawn["filters"]] == [0, 1, 1]
+
+    # Another session, another start of the page: the decisions are there, and so is the plan.
+    later = screen_of(Collection.open(undecided.root)).do(Session(), {"do": "csv"})
+    assert [entry["count"] for entry in later["filters"]] == [0, 1, 1]
+    rows = list(csv.DictReader(io.StringIO(later["download"]["text"])))
+    assert [(row["path"], row["action"]) for row in rows] == [
+        (copy["path"], "keep"),
+        (near["files"][0]["path"], "remove"),
+    ]
+    assert contents(undecided) == before
+
+    # Step by step back to where it began.
+    for _ in range(2):
+        drawn = screen.do(session, {"do": "undo"})
+    assert files(drawn) == files({"groups": [exact, near]})
+    assert screen.do(session, {"do": "undo"})["message"]["text"] == "There is nothing to undo."
+
+
+def test_a_group_that_was_kept_whole_can_be_decided_again(undecided: Collection, found: Duplicates) -> None:
+    screen, session = screen_of(undecided, found), Session()
+    image = screen.do(session, {"do": "start"})["groups"][0]["image"]
+    screen.do(session, {"do": "both", "image": image})
+    drawn = screen.do(session, {"do": "filter", "filter": "kept"})
+    (group,) = files(drawn)
+    assert list(group.values()) == ["both", "both"]
+    drawn = screen.do(session, {"do": "forget", "image": drawn["groups"][0]["image"]})
+    assert drawn["groups"] == []
+    assert len(screen.do(session, {"do": "filter", "filter": "open"})["groups"]) == 2
+
+
+def test_what_one_looks_at_is_one_s_own_and_what_was_decided_everybody_s(
+    undecided: Collection, found: Duplicates
+) -> None:
+    screen, ada, bob = screen_of(undecided, found), Session(), Session()
+    screen.do(ada, {"do": "filter", "filter": "decided"})
+    seen = screen.do(bob, {"do": "start"})
+    assert (seen["filter"], len(seen["groups"]), seen["undo"]) == ("open", 2, False)
+    screen.do(bob, {"do": "choose", "image": seen["groups"][0]["image"]})
+    hers = screen.do(ada, {"do": "start"})
+    assert (hers["filter"], len(hers["groups"]), hers["undo"]) == ("decided", 1, False)
+
+
+def test_looking_is_shown_stopped_and_begun_again(undecided: Collection) -> None:
+    screen, session = DuplicatesScreen(undecided, Path()), Session()
+    reached, go = threading.Event(), threading.Event()
+    find = screen._find_all
+
+    def slowly(report: Any) -> Any:
+        def told(step: str, done: int, total: int) -> None:
+            reached.set()
+            go.wait(20)
+            report(step, done, total)
+
+        return find(told)
+
+    screen._finding = Work(slowly)
+    drawn = screen.do(session, {"do": "start"})  # a small collection is looked through unasked
+    assert drawn["running"] is not None
+    assert reached.wait(20)
+    screen._finding.stop()
+    go.set()
+    screen._finding.wait(20)
+    drawn = screen.do(session, {"do": "look"})
+    assert drawn["running"] is None
+    assert "Stopped" in drawn["problem"]
+    screen.do(session, {"do": "find"})
+    screen._finding.wait(60)
+    assert len(screen.do(session, {"do": "look"})["groups"]) == 2
+
+
+def test_the_plan_names_files_where_they_are_now(undecided: Collection, found: Duplicates) -> None:
+    screen, session = screen_of(undecided, found), Session()
+    group = next(group for group in found.groups if group[1].kind == "near")
+    keep, other = (undecided.root / item.path for item in group)
+    for one, another in ((keep, keep.with_name("x")), (other, keep), (keep.with_name("x"), other)):
+        one.rename(another)
+    undecided.update()
+    rows = csv.DictReader(io.StringIO(screen.do(session, {"do": "csv"})["download"]["text"]))
+    actions = {row["path"]: row["action"] for row in rows}
+    assert actions[str(other.relative_to(undecided.root))] == "keep"
+    assert actions[str(keep.relative_to(undecided.root))] == "remove"
+    for one, another in ((keep, keep.with_name("x")), (other, keep), (keep.with_name("x"), other)):
+        one.rename(another)
+    undecided.update()
+
+
+def test_pictures_that_came_since_make_the_page_say_so(undecided: Collection) -> None:
+    screen, session = screen_of(undecided), Session()
+    assert not screen.do(session, {"do": "start"})["stale"]
+    new = undecided.root / "another.jpg"
+    shutil.copy(sorted(undecided.root.glob("bug-*.jpg"))[0], new)
+    undecided.update()
+    drawn = screen.do(session, {"do": "start"})
+    assert drawn["stale"]
+    assert len(drawn["groups"]) == 2  # what was found is still there
+    screen.do(session, {"do": "find"})
+    screen._finding.wait(60)
+    assert len(screen.do(session, {"do": "look"})["groups"]) == 3
+    new.unlink()
+    drawn = screen_of(undecided).do(Session(), {"do": "look"})
+    assert len(drawn["groups"]) == 2
+    assert "1 file has changed or gone since this folder was indexed, and left out." in drawn["summary"]
+    undecided.update()
+    assert len(screen.do(session, {"do": "start"})["groups"]) == 2
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        {"do": "choose"},
+        {"do": "choose", "image": "1"},
+        {"do": "choose", "image": 987654},
+        {"do": "both", "image": None},
+        {"do": "forget", "image": True},
+        {"do": "undo"},
+        {"do": "delete", "image": 1},
+    ],
+)
+def test_whatever_a_browser_sends_nothing_is_decided(
+    undecided: Collection, found: Duplicates, payload: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    screen = screen_of(undecided, found)
+    drawn = screen.do(Session(), payload)
+    assert drawn["message"]["kind"] == "error"
+    assert drawn["message"]["text"].endswith(".")
+    assert [entry["count"] for entry in drawn["filters"]] == [2, 0, 0]
+    assert caplog.records == []
+
+
+# In a browser ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def tab(visit: Visit, undecided: Collection) -> Iterator[Any]:
+    """The screen, opened."""
+    with serve(undecided, "127.0.0.1", 0, None) as address, visit(str(address), "Duplicates") as tab:
+        yield tab
+
+
+def test_a_person_decides_about_duplicates(tab: Any, undecided: Collection, tmp_path: Path) -> None:
+    before = contents(undecided)
+    board = tab.locator("#massl-duplicates")
+    tab.wait_for_selector("#massl-duplicates .group")
+    assert board.locator(".group").count() == 2
+    assert "2 groups among 32 pictures" in board.locator(".words").inner_text()
+    tab.wait_for_function("() => document.querySelector('#massl-duplicates .file img').naturalWidth > 100")
+    assert board.get_by_text(HOSTILE).count() == 1  # as text
+    assert tab.locator("img[src='x']").count() == 0
+
+    near = board.locator(".group").nth(1)
+    copy = near.locator(".file").nth(1)
+    path = copy.locator(".path").inner_text()
+    assert near.locator(".role").inner_text() == "Suggested to keep"
+    copy.get_by_role("button", name="Keep this one").click()
+    tab.wait_for_function("() => document.querySelectorAll('#massl-duplicates .group').length === 1")
+    assert path in board.locator(".done").inner_text()
+    board.get_by_role("button", name="Keep all").click()
+    tab.wait_for_selector("#massl-duplicates .empty")
+    assert board.locator(".empty").inner_text() == "Every group is decided."
+    board.get_by_role("button", name="Decided 1").click()
+    tab.wait_for_selector("#massl-duplicates .file.chosen")
+    assert board.locator(".file.chosen .path").inner_text() == path
+
+    with tab.expect_download() as waiting:
+        board.get_by_role("button", name="Download the plan as CSV").click()
+    waiting.value.save_as(tmp_path / "plan.csv")
+    rows = list(csv.DictReader((tmp_path / "plan.csv").open(encoding="utf-8")))
+    assert (rows[0]["path"], rows[0]["action"]) == (path, "keep")
+    assert contents(undecided) == before
+
+    tab.reload()
+    show(tab, "Duplicates")
+    tab.wait_for_selector("#massl-duplicates .empty")
+    board.get_by_role("button", name="Kept all 1").click()
+    board.get_by_role("button", name="Decide again").click()
+    board.get_by_role("button", name="To decide 1").click()
+    tab.wait_for_selector("#massl-duplicates .file.suggested")
+    tab.set_viewport_size({"width": 390, "height": 844})
+    assert tab.evaluate("() => document.documentElement.scrollWidth") == 390
+
+
+def test_without_duplicates_there_is_no_plan_to_take_away(visit: Visit, pictures: Path, tmp_path: Path) -> None:
+    (tmp_path / "few").mkdir()
+    for kind in ("antique", "bug", "fruit", "space"):
+        shutil.copy(min((pictures / kind).glob("*.jpg")), tmp_path / "few" / f"{kind}.jpg")
+    unlike = Collection.create(tmp_path / "few")
+    unlike.update()
+    with serve(unlike, "127.0.0.1", 0, None) as address, visit(str(address), "Duplicates") as tab:
+        board = tab.locator("#massl-duplicates")
+        board.get_by_text("No duplicates among 4 pictures.").wait_for()
+        assert board.get_by_role("button", name="plan").count() == 0
+
+
+class Endless(Collection):
+    """A collection in which looking for duplicates never ends by itself."""
+
+    def duplicates(self, *, report: Any, **options: Any) -> Duplicates:
+        """See `Collection.duplicates`."""
+        while True:
+            report("pairs", 30, 100)
+            time.sleep(0.02)
+
+
+def test_looking_can_be_stopped_in_the_page_while_its_progress_is_drawn(visit: Visit, undecided: Collection) -> None:
+    endless = Endless.open(undecided.root)
+    with serve(endless, "127.0.0.1", 0, None) as address, visit(str(address), "Duplicates") as tab:
+        board = tab.locator("#massl-duplicates")
+        for _ in range(2):
+            tab.wait_for_function("() => document.querySelector('#massl-duplicates progress')?.value === 30")
+            board.get_by_role("button", name="Stop").click()
+            board.get_by_text("Stopped. Nothing was lost").wait_for()
+            board.get_by_role("button", name="Find duplicates").click()
+        board.get_by_role("button", name="Stop").click()
+        board.get_by_text("Stopped. Nothing was lost").wait_for()

@@ -1,0 +1,506 @@
+"""The screen "Label": what it answers to whatever a browser sends, and its story in a real browser."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import onnxruntime
+import pytest
+
+from app.screens.label import Label
+from app.session import Session
+from indexer import Collection
+from indexer.jobs.work import Work
+from indexer.store.labels import ACCEPTED, DRAWN
+from massl.core.errors import MasslError
+from tests.app.conftest import PHONE, Visit, show
+
+
+@pytest.fixture
+def screen(unlabelled: Collection, tmp_path: Path) -> Label:
+    """The screen of a collection without labels and decisions."""
+    unlabelled.forget_rejected(
+        [(image, label) for image, names in unlabelled.rejected_labels().items() for label in names]
+    )
+    unlabelled.forget_confirmed(unlabelled.confirmed_labels())
+    return Label(unlabelled, tmp_path)
+
+
+def _label(collection: Collection, each: int, *kinds: str) -> None:
+    for kind in kinds:
+        own = [image for image, path in collection.images() if path.startswith(f"{kind}/")]
+        collection.add_labels(kind, own[:each], "test")
+
+
+def _tiles(drawn: dict[str, Any]) -> list[dict[str, Any]]:
+    return [tile for section in drawn["sections"] for tile in section["tiles"]]
+
+
+def _done(screen: Label, session: Session, payload: dict[str, Any] | None = None) -> dict[str, Any]:
+    """The screen once nothing goes on in the background."""
+    drawn = screen.do(session, payload or {"do": "start"})
+    message, download = drawn["message"], drawn["download"]
+    for _ in range(100):
+        if not drawn["running"]:
+            break
+        drawn = screen.do(session, {"do": "start"})
+    return drawn | {"message": message, "download": download}
+
+
+# What to do next ------------------------------------------------------------------------------------------------------
+
+
+def test_at_every_point_it_says_what_to_do_next(screen: Label) -> None:
+    collection, session = screen.collection, Session()
+    drawn = _done(screen, session)
+    assert (drawn["view"], drawn["advice"]["text"], drawn["exports"]) == ("groups", "Begin with a name", [])
+    assert len(drawn["sections"]) >= 5
+    _label(collection, 5, "flag")  # five labels of one class only
+    drawn = _done(screen, session)
+    assert drawn["advice"]["text"] == "Name a second class"
+    assert drawn["view"] == "groups"
+    assert [view["ready"] for view in drawn["views"]] == [True, True, *[False] * 6]
+    _label(collection, 1, "fruit")
+    drawn = _done(screen, session)
+    assert drawn["advice"]["text"] == "Give “fruit” a second picture"
+    assert "so far only one: fruit" in drawn["summary"][0]
+    _label(collection, 3, "fruit")
+    assert _done(screen, session)["advice"]["view"] == "different"
+    assert drawn["view"] == "groups"  # what somebody works at stays
+    _label(collection, 7, "antique", "bug", "flag", "fruit", "painting", "space")
+    drawn = _done(screen, session)
+    assert drawn["advice"]["view"] in ("unsure", "sure", "check", "drawn")
+    drawn = _done(screen, session, {"do": "sure", "sure": 1})
+    assert "proposals should be right (very likely" in drawn["summary"][0]
+    assert drawn["summary"][1].startswith("Of your own labelled pictures, each hidden in turn, ")
+    collection.add_labels(
+        "fruit", [image for image, _ in collection.images() if image not in _given(collection)], "test"
+    )
+    collection.confirm_labels((suspect.image, suspect.given) for suspect in collection.suspects())  # all this fruit
+    assert _done(screen, session)["advice"]["text"] == "Everything is labelled"
+
+
+def _given(collection: Collection) -> set[int]:
+    return {collection.image_id(item.path) for item in collection.labels()}
+
+
+def test_a_page_is_accepted_and_the_next_comes_and_all_is_undone(screen: Label) -> None:
+    collection, session = screen.collection, Session()
+    _label(collection, 4, "flag", "fruit", "space", "painting")
+    before = collection.labels()
+    page = _tiles(_done(screen, session, {"do": "view", "view": "unsure"}))
+    assert len(page) == 24
+    proposed = [[tile["id"], tile["guess"]] for tile in page]
+    collection.add_labels("by hand", [page[0]["id"]], "somebody else")  # since the page was drawn: stays
+    drawn = _done(screen, session, {"do": "accept", "seen": proposed})
+    assert drawn["message"]["text"] == "Accepted 23 pictures"
+    labels = collection.labels_of([image for image, _ in proposed])
+    assert {labels[image].author for image, _ in proposed[1:]} == {ACCEPTED}  # nobody chose these
+    assert labels[page[0]["id"]].label == "by hand"
+    assert all(labels[image].label == guess for image, guess in proposed[1:])
+    assert not {tile["id"] for tile in _tiles(drawn)} & {image for image, _ in proposed}
+    collection.remove_labels([page[0]["id"]])
+    assert collection.classify().judged_on == 16  # the labels by hand, whatever was accepted
+    drawn = _done(screen, session, {"do": "undo"})
+    assert "Undone: accepted 23" in drawn["message"]["text"]
+    assert collection.labels() == before
+    # The page comes back: what is accepted next must be what was looked at.
+    assert [tile["id"] for tile in _tiles(drawn)] == [image for image, _ in proposed]
+
+
+def test_a_page_drawn_by_chance_is_labelled_whole_and_tells_how_good_the_proposals_are(screen: Label) -> None:
+    collection, session = screen.collection, Session()
+    _label(collection, 4, "flag", "fruit", "space", "painting")
+    drawn = _done(screen, session, {"do": "view", "view": "drawn"})
+    page = _tiles(drawn)
+    assert len(page) == 24
+    other = _tiles(_done(screen, Session(), {"do": "view", "view": "drawn"}))
+    assert {tile["id"] for tile in page} != {tile["id"] for tile in other}
+    first, *rest = page
+    refused = _done(screen, session, {"do": "reject", "seen": [[first["id"], first["guess"]]]})
+    assert "would flatter" in refused["message"]["text"]
+    elsewhere = next(tile["id"] for tile in other if tile["id"] not in {tile["id"] for tile in page})
+    _done(screen, session, {"do": "label", "label": "flag", "images": [elsewhere]})
+    _done(screen, session, {"do": "label", "label": "flag", "images": [first["id"]]})
+    drawn = _done(screen, session, {"do": "accept", "seen": [[tile["id"], tile["guess"]] for tile in rest]})
+    authors = {image: label.author for image, label in collection.labels_of([first["id"], elsewhere]).items() if label}
+    assert authors == {first["id"]: DRAWN, elsewhere: "page"}  # chosen by hand, not by chance
+    result = collection.classify()
+    assert (result.drawn, result.judged_on) == (True, 24)
+    assert any(
+        line.startswith("Of 24 pictures that chance has drawn, each hidden in turn, ") for line in drawn["summary"]
+    )
+
+
+def test_undoing_brings_back_the_page_whatever_was_looked_at_since(screen: Label) -> None:
+    session = Session()
+    _label(screen.collection, 4, "flag", "fruit", "space", "painting")
+    page = _tiles(_done(screen, session, {"do": "view", "view": "unsure"}))
+    _done(screen, session, {"do": "reject", "seen": [[page[0]["id"], page[0]["guess"]]]})
+    _done(screen, session, {"do": "accept", "seen": [[tile["id"], tile["guess"]] for tile in page[1:]]})
+    _done(screen, session, {"do": "next"})
+    _done(screen, session, {"do": "view", "view": "class"})
+    drawn = _done(screen, session, {"do": "undo"})
+    assert drawn["view"] == "unsure"
+    assert [tile["id"] for tile in _tiles(drawn)] == [tile["id"] for tile in page[1:]]
+    assert not any(tile["label"] for tile in _tiles(drawn))
+    drawn = _done(screen, session, {"do": "undo"})  # the rejected one is on its page again, where it was
+    assert [(tile["id"], tile["guess"]) for tile in _tiles(drawn)] == [(tile["id"], tile["guess"]) for tile in page]
+
+
+def test_rejected_proposals_leave_the_page_are_not_made_again_and_can_be_undone(screen: Label) -> None:
+    collection, session = screen.collection, Session()
+    _label(collection, 4, "flag", "fruit", "space")
+    page = _tiles(_done(screen, session, {"do": "view", "view": "unsure"}))
+    wrong = [[tile["id"], tile["guess"]] for tile in page[:3]]
+    drawn = _done(screen, session, {"do": "reject", "seen": wrong})
+    assert drawn["message"]["text"] == "Rejected 3 pictures"
+    assert len(_tiles(drawn)) == 21
+    again = {
+        tile["id"]: tile.get("guess") for tile in _tiles(_done(screen, Session(), {"do": "view", "view": "unsure"}))
+    }
+    assert all(again[image] != guess for image, guess in wrong)
+    assert _done(screen, session, {"do": "undo"})["message"]["text"] == "Undone: rejected 3 pictures"
+    assert collection.rejected_labels() == {}
+
+
+def test_a_queue_stays_in_place_until_it_is_answered_or_skipped(screen: Label) -> None:
+    collection, session = screen.collection, Session()
+    _label(collection, 4, "flag", "fruit")
+    for view in ("different", "unsure"):
+        page = [tile["id"] for tile in _tiles(_done(screen, session, {"do": "view", "view": view}))]
+        drawn = _done(screen, session, {"do": "label", "images": page[:5], "label": "fruit"})
+        assert [tile["id"] for tile in _tiles(drawn)] == page
+        assert [tile["label"] for tile in _tiles(drawn)][:6] == ["fruit"] * 5 + [None]
+        skipped = [tile["id"] for tile in _tiles(_done(screen, session, {"do": "next"}))]
+        assert skipped
+        assert not set(skipped) & set(page)
+        _done(screen, session, {"do": "undo"})
+
+
+def test_the_bar_of_doubt_leaves_pictures_without_a_class(screen: Label) -> None:
+    session = Session()
+    _label(screen.collection, 4, "flag", "fruit", "space")
+    _done(screen, session, {"do": "view", "view": "class"})
+    sizes = []
+    for sure in (1, 60, 99):
+        drawn = _done(screen, session, {"do": "sure", "sure": sure})
+        assert drawn["sure"] == sure
+        titles = {section["title"]: section["note"] for section in drawn["sections"]}
+        sizes.append(int(titles.get("Not sure: without a class", "0")))
+        assert set(titles) >= {"flag", "fruit", "space"}
+    assert sizes == sorted(sizes)
+    assert sizes[2] == len(screen.collection) - 12  # nobody is that sure after twelve labels
+
+
+def test_a_label_that_looks_wrong_is_shown_with_its_neighbours_and_is_kept_or_changed(screen: Label) -> None:
+    collection, session = screen.collection, Session()
+    _label(collection, 9, "flag", "space")
+    wrong = collection.image_id([item.path for item in collection.labels() if item.label == "flag"][7])
+    collection.add_labels("space", [wrong], "test")
+    drawn = _done(screen, session, {"do": "view", "view": "check"})
+    suspect = next(each for each in drawn["suspects"] if each["tile"]["id"] == wrong)
+    assert (suspect["given"], suspect["proposed"]) == ("space", "flag")
+    assert len(suspect["neighbours"]) == 4
+    assert all(near["path"].startswith("flag/") for near in suspect["neighbours"])
+    drawn = _done(screen, session, {"do": "keep", "images": [wrong]})
+    assert wrong not in [each["tile"]["id"] for each in drawn["suspects"]]
+    drawn = _done(screen, session, {"do": "undo"})
+    assert wrong in [each["tile"]["id"] for each in drawn["suspects"]]
+    drawn = _done(screen, session, {"do": "label", "images": [wrong], "label": "flag"})
+    assert wrong not in [each["tile"]["id"] for each in drawn["suspects"]]
+
+
+def test_the_table_of_labels_and_proposals_is_offered_first_and_says_how_many_it_holds(screen: Label) -> None:
+    session = Session()
+    _label(screen.collection, 4, "flag")
+    offered = _done(screen, session)["exports"]
+    assert [entry["name"] for entry in offered][:2] == [
+        "Labels and proposals as a table (CSV)",
+        "Only the labels as a table (CSV)",
+    ]
+    assert [entry["ready"] for entry in offered] == [False, True, True, True, True, False]  # with one class only
+    _label(screen.collection, 4, "fruit", "space")
+    assert all(entry["ready"] for entry in _done(screen, session)["exports"])
+    _done(screen, session, {"do": "sure", "sure": 60})
+    drawn = _done(screen, session, {"do": "export", "format": "csv+"})
+    rows = list(csv.DictReader(drawn["download"]["text"].splitlines()))
+    proposed = [float(row["probability"]) for row in rows if row["author"] == "massl"]
+    assert drawn["message"]["text"].endswith(f", {len(proposed)} proposed at least 60 % sure")
+    assert proposed
+    assert min(proposed) >= 0.6
+    assert len(rows) == len(proposed) + 12
+
+
+def test_labels_that_give_way_to_another_are_told(screen: Label) -> None:
+    session = Session()
+    _label(screen.collection, 4, "flag", "fruit")
+    known = [screen.collection.image_id(item.path) for item in screen.collection.labels()]
+    free = [image for image, _ in screen.collection.images() if image not in known]
+
+    def said(images: list[int], label: str) -> str:
+        return str(screen.do(session, {"do": "label", "images": images, "label": label})["message"]["text"])
+
+    assert said(free[:2], "space") == "Labelled 2 pictures “space”"
+    mixed = said([*known, *free[:3]], "space")
+    assert mixed == "Labelled 11 pictures “space”, of which 4 “flag”, 4 “fruit” before; Undo brings those back"
+    assert said(free[:1], "<b>") == "Labelled 1 picture “<b>”, which was “space”"
+    assert said(free[:1], "<b>") == "Labelled 1 picture “<b>”"  # nothing gave way
+    for _ in range(3):
+        screen.do(session, {"do": "undo"})
+    assert screen.collection.label_counts() == {"flag": 4, "fruit": 4, "space": 2}
+
+
+def test_the_panel_points_to_labels_that_look_wrong_until_they_are_answered(screen: Label) -> None:
+    collection, session = screen.collection, Session()
+    _label(collection, 9, "flag", "space", "fruit")
+    _done(screen, session)
+    for path in [item.path for item in collection.labels() if item.label == "flag"]:
+        wrong = collection.image_id(path)
+        collection.add_labels("space", [wrong], "test")
+        if wrong in [suspect.image for suspect in collection.suspects()]:
+            break  # not every wrong label is found, which ones depends on the encoder
+        collection.add_labels("flag", [wrong], "test")
+    _done(screen, session, {"do": "view", "view": "check"})
+    drawn = _done(screen, session)
+    doubtful = [suspect["tile"]["id"] for suspect in drawn["suspects"]]
+    assert wrong in doubtful
+    assert drawn["advice"]["view"] == "check"
+    assert drawn["advice"]["text"].startswith(f"Check {len(doubtful)} label")
+    assert _done(screen, session, {"do": "keep", "images": doubtful})["advice"]["view"] != "check"
+    assert _done(screen, session, {"do": "undo"})["advice"]["view"] == "check"
+
+
+def test_keys_of_classes_are_the_same_for_everybody_and_do_not_shift_when_one_is_added(screen: Label) -> None:
+    session = Session()
+    _label(screen.collection, 2, "flag", "space")
+    assert [each["name"] for each in screen.do(session, {"do": "start"})["classes"]] == ["flag", "space"]
+    _label(screen.collection, 2, "bug", "fruit")
+    for person in (session, Session()):  # the same page, and one that was reloaded or is somebody else's
+        names = [each["name"] for each in screen.do(person, {"do": "start"})["classes"]]
+        assert names == ["flag", "space", "bug", "fruit"]
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        {"do": "nonsense"},
+        {"do": "accept"},
+        {"do": "accept", "seen": []},
+        {"do": "accept", "seen": [[1]]},
+        {"do": "accept", "seen": [["1", "flag"]]},
+        {"do": "accept", "seen": [[1, 2]]},
+        {"do": "accept", "seen": [[987654, "flag"]]},
+        {"do": "accept", "seen": [[1, "no such class"]]},
+        {"do": "reject", "seen": [[987654, "flag"]]},
+        {"do": "reject", "seen": "all"},
+        {"do": "keep", "images": [987654]},
+        {"do": "sure", "sure": "very"},
+        {"do": "export", "format": "../../etc/passwd"},
+        {"do": "export", "format": "onnx"},
+        {"do": "label", "images": [1], "label": "y" * 10_000},
+        {"do": "undo"},
+    ],
+)
+def test_whatever_a_browser_sends_the_answer_is_a_sentence(
+    screen: Label, payload: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    drawn = screen.do(Session(), payload)
+    assert drawn["message"]["kind"] == "error"
+    assert drawn["message"]["text"].endswith(".")
+    assert screen.collection.labels() == []
+    assert screen.collection.rejected_labels() == {}
+    assert caplog.records == []  # foreseen, not merely survived
+
+
+# In the background ----------------------------------------------------------------------------------------------------
+
+
+def test_what_fails_in_the_background_is_said_once_and_not_tried_again_at_every_look(
+    screen: Label, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = []
+
+    def fail() -> None:
+        tried.append(True)
+        raise MasslError("the disk is full")
+
+    monkeypatch.setattr(screen.collection, "groups", fail)
+    session = Session()
+    for _ in range(3):
+        drawn = _done(screen, session, {"do": "view", "view": "groups"})
+        assert drawn["problem"] == "Looking for pictures that are alike failed: the disk is full"
+    assert len(tried) == 1
+    screen.do(session, {"do": "regroup"})  # only when somebody asks
+    assert len(tried) == 2
+
+
+def test_pictures_that_left_are_left_out_of_the_groups_until_these_are_sought_anew(screen: Label) -> None:
+    found = [replace(group, typical=(10**9, *group.typical)) for group in screen.collection.groups(3)]
+    screen._grouping = Work(lambda report: found)
+    drawn = _done(screen, Session(), {"do": "view", "view": "groups"})
+    assert drawn["message"] is None
+    assert [len(section["tiles"]) for section in drawn["sections"]] == [len(group.typical) - 1 for group in found]
+
+
+# In a browser ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def page(visit: Visit, site: str, screen: Label) -> Iterator[Any]:
+    """The screen in a browser."""
+    with visit(site, "Label") as tab:
+        tab.wait_for_selector("#massl-label .naming")
+        yield tab
+
+
+def _until(tab: Any, text: str, where: str = ".ask") -> None:
+    tab.wait_for_function(
+        "([where, text]) => document.querySelector(`#massl-label ${where}`)?.innerText.includes(text)",
+        arg=[where, text],
+    )
+
+
+def test_ctrl_z_after_a_reload_says_that_there_is_nothing_to_undo(page: Any, screen: Label) -> None:
+    page.locator("#massl-label section .tick").nth(0).click()
+    page.locator("#massl-label .bar input").fill("flower")
+    page.keyboard.press("Enter")
+    _until(page, "Labelled 1 picture", ".bar")
+    page.reload()
+    show(page, "Label")
+    page.keyboard.press("Control+z")
+    _until(page, "There is nothing to undo: steps can be taken back until the page is reloaded.", ".message.error")
+    assert screen.collection.label_counts() == {"flower": 1}
+
+
+def test_a_person_names_groups_accepts_rejects_and_takes_the_labels_away(
+    page: Any, screen: Label, tmp_path: Path
+) -> None:
+    board, collection = page.locator("#massl-label"), screen.collection
+    kinds = {image: path.split("/")[0] for image, path in collection.images()}
+    _until(page, "Begin with a name")
+
+    # Groups are named: what doesn't belong is left out by selecting what does.
+    named = 0
+    while named < 2:
+        group = board.locator("section").nth(0)
+        ids = [int(node.get_attribute("data-image")) for node in group.locator(".tile").all()]
+        most = max({kinds[image] for image in ids}, key=[kinds[image] for image in ids].count)
+        for place, image in enumerate(ids):
+            if kinds[image] == most:
+                group.locator(".tick").nth(place).click()
+        name = "<b>bold</b>" if not named else "two"  # markup stays text
+        group.locator(".naming input").fill(name)
+        group.locator(".naming input").press("Enter")
+        named += 1
+        page.wait_for_function(f"() => document.querySelectorAll('#massl-label .class').length === {named}")
+    assert board.locator(".class .name").all_inner_texts()[0] == "<b>bold</b>"
+    assert set(collection.label_counts()) == {"<b>bold</b>", "two"}
+    _until(page, "labelled by hand")
+
+    # A name that is none, or too long, is said to be so, and what was typed stays.
+    naming = board.locator(".naming").nth(0)
+    for typed, told in (("   ", "Type a name"), ("n" * 10_000, "10,000 characters")):
+        naming.locator("input").fill(typed)
+        naming.locator("button").click()
+        assert told in board.locator(".message.error").inner_text()
+        assert naming.locator("input").input_value() == typed
+    assert set(collection.label_counts()) == {"<b>bold</b>", "two"}
+    naming.locator("input").fill("")
+
+    # What is typed, and where, stays when pictures come in and all is drawn anew.
+    naming.locator("input").press_sequentially("dog")
+    page.evaluate("document.dispatchEvent(new Event('massl-indexed'))")
+    page.wait_for_selector("#massl-label .massl-board[aria-busy]", state="detached")
+    assert naming.locator("input").input_value() == "dog"
+    assert naming.locator("input").evaluate("field => field === document.activeElement")
+    naming.locator("input").fill("")
+
+    # A rectangle drawn around the first two pictures selects them, and a key names them.
+    board.get_by_role("button", name="Least sure").click()
+    page.wait_for_selector("#massl-label .paging")
+    first, second = (board.locator(".tile").nth(place).bounding_box() for place in (0, 1))
+    page.mouse.move(first["x"] + 30, first["y"] + first["height"] - 4)
+    page.mouse.down()
+    page.mouse.move(second["x"] + 40, second["y"] + 60, steps=4)
+    page.mouse.up()
+    assert board.locator(".tile.chosen").count() == 2
+    before = len(collection.labels())
+    page.keyboard.press("1")
+    page.wait_for_function("() => document.querySelectorAll('#massl-label .badge').length === 2")
+    assert len(collection.labels()) == before + 2
+
+    # One is rejected, the page accepted by a key, and both are taken back by Ctrl-Z.
+    board.locator(".picture").nth(4).click()
+    page.keyboard.press("r")
+    _until(page, "Rejected 1 picture", ".bar")
+    page.keyboard.press("a")
+    _until(page, "Accepted", ".bar")
+    accepted = len(collection.labels())
+    assert accepted == before + 23
+    page.keyboard.press("Control+z")
+    page.keyboard.press("Control+z")  # while the first is answered: not lost
+    _until(page, "Undone: rejected 1 picture", ".bar")
+    assert len(collection.labels()) == before + 2
+    assert collection.rejected_labels() == {}
+
+    board.get_by_role("button", name="How good is it?").click()
+    page.wait_for_selector("#massl-label .plot .dot")
+    assert "labels" in board.locator(".curve p").nth(0).inner_text()
+
+    board.locator(".menu summary").click()
+    with page.expect_download() as waiting:
+        board.get_by_role("button", name="Labels and proposals as a table").click()
+    waiting.value.save_as(tmp_path / "all.csv")
+    rows = list(csv.DictReader((tmp_path / "all.csv").open(encoding="utf-8")))
+    assert before + 2 <= len(rows) <= len(collection)
+    assert {row["label"] for row in rows} == {"<b>bold</b>", "two"}
+    board.locator(".menu summary").click()
+    with page.expect_download() as waiting:
+        board.get_by_role("button", name="The classifier itself").click()
+    waiting.value.save_as(tmp_path / "classifier.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "classifier.onnx", providers=["CPUExecutionProvider"])
+    assert json.loads(session.get_modelmeta().custom_metadata_map["massl.labels"]) == ["<b>bold</b>", "two"]
+    side = collection.encoder.image_size
+    (shares,) = session.run(["probabilities"], {"pixels": np.zeros((1, side, side, 3), np.uint8)})
+    assert shares.sum() == pytest.approx(1, abs=1e-4)
+
+
+def test_an_exported_classifier_has_a_name_that_cannot_be_guessed_and_old_ones_go(
+    site: str, collection: Collection, tmp_path: Path
+) -> None:
+    for name in ("0" * 32, "../../etc", "%2e%2e%2f%2e%2e%2fetc"):
+        assert httpx.get(f"{site}download/{name}/classifier.onnx").status_code in (403, 404)
+    assert httpx.get(f"{site}download/{'0' * 32}/catalog.sqlite").status_code in (403, 404)
+    screen = Label(collection, tmp_path)
+    _label(collection, 3, "flag", "fruit")
+    for _ in range(2):
+        href = screen.do(Session(), {"do": "export", "format": "onnx"})["download"]["href"]
+        folder = tmp_path / href.split("/")[1]
+        os.utime(folder / "classifier.onnx", (0, 0))
+    assert [path for path in tmp_path.iterdir() if path.is_dir()] == [folder]  # the older one is gone
+
+
+def test_the_screen_fits_a_phone(visit: Visit, site: str, screen: Label) -> None:
+    _label(screen.collection, 4, "flag", "fruit", "space")
+    with visit(site, "Label", **PHONE) as tab:
+        tab.wait_for_selector("#massl-label .tile")
+        for view in ("Groups", "By class", "How good is it?"):
+            tab.locator("#massl-label").get_by_role("button", name=view, exact=True).tap()
+            tab.wait_for_selector(f"#massl-label .order[aria-pressed='true']:text-is('{view}')")
+            assert tab.evaluate("() => document.documentElement.scrollWidth") == 390
+        tab.locator("#massl-label").get_by_role("button", name="By class", exact=True).tap()
+        tab.wait_for_selector("#massl-label .tick")
+        classes = tab.locator("#massl-label .bar .class")
+        assert classes.count() == 3
+        assert not classes.first.is_visible()  # nothing is selected: the bar is one line
+        tab.locator("#massl-label .tick").first.tap()
+        classes.first.wait_for(state="visible")

@@ -1,0 +1,117 @@
+"""Brought up to date in the background: searched meanwhile, stopped, kept out by another process."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import filelock
+import pytest
+
+from indexer import Collection, Encoder, Query
+from indexer.ingest import background_update
+from indexer.ingest.background_update import BackgroundUpdate, Update
+from indexer.ingest.indexing import BATCH
+from tests.indexer.tiny import picture
+
+IMAGES = 400
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "photos").mkdir()
+    for number in range(IMAGES):
+        (tmp_path / "photos" / f"{number:03}.bmp").write_bytes(picture(number))
+    return tmp_path / "photos"
+
+
+def until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def test_what_is_committed_can_be_searched_while_the_rest_comes_in(folder: Path, tiny_encoder: Encoder) -> None:
+    collection = Collection.create(folder, tiny_encoder)
+    go_on = threading.Semaphore(0)
+    told: list[Update] = []
+
+    def tell(update: Update) -> None:
+        told.append(update)
+        if update.stage == "indexing" and update.done:
+            assert go_on.acquire(timeout=30)
+
+    running = BackgroundUpdate(collection, tell)
+    running.start()
+    until(lambda: running.state().done == BATCH and running.state().stage == "indexing")
+    assert running.state().running
+    assert len(collection) == BATCH
+    assert collection.search([Query(data=picture(0))], 5)[0].path == "000.bmp"
+    for _ in range(IMAGES):
+        go_on.release()
+    assert running.wait(60)
+    last = running.state()
+    assert (last.stage, last.running) == ("done", False)
+    assert last.report
+    assert (last.report.indexed, last.report.added) == (IMAGES, IMAGES)
+    assert {update.total for update in told if update.stage == "indexing"} == {IMAGES}
+    assert list(dict.fromkeys(update.stage for update in told))[:2] == ["looking", "indexing"]
+    assert len(collection) == IMAGES
+
+
+def test_stopped_it_keeps_whole_batches_and_the_next_one_goes_on(folder: Path, tiny_encoder: Encoder) -> None:
+    collection = Collection.create(folder, tiny_encoder)
+    reached = threading.Event()
+    running = BackgroundUpdate(collection, lambda update: reached.set() if update.done >= 2 * BATCH else None)
+    running.start()
+    assert reached.wait(30)
+    running.stop()
+    assert running.state().stage == "stopped"
+    kept = len(collection)
+    assert 0 < kept < IMAGES
+    assert kept % BATCH == 0
+    again = BackgroundUpdate(collection)
+    again.start()
+    assert again.wait(60)
+    report = again.state().report
+    assert report
+    assert (report.unchanged, report.added, report.indexed) == (kept, IMAGES - kept, IMAGES)
+
+
+def test_while_another_process_indexes_it_says_so_and_follows(
+    folder: Path, tiny_encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(background_update, "AGAIN", 0.01)
+    collection = Collection.create(folder, tiny_encoder)
+    with filelock.FileLock(folder / ".massl" / "lock"):
+        running = BackgroundUpdate(collection)
+        running.start()
+        until(lambda: running.state().stage == "busy")
+        assert "is being indexed by" in running.state().message
+        assert running.state().running
+    assert running.wait(60)
+    assert running.state().stage == "done"
+
+
+def test_it_can_be_stopped_while_it_waits_for_another_process(folder: Path, tiny_encoder: Encoder) -> None:
+    collection = Collection.create(folder, tiny_encoder)
+    with filelock.FileLock(folder / ".massl" / "lock"):
+        running = BackgroundUpdate(collection)
+        running.start()
+        until(lambda: running.state().stage == "busy")
+        running.stop()
+    assert running.state().stage == "stopped"
+
+
+def test_a_folder_that_has_gone_is_a_sentence(folder: Path, tiny_encoder: Encoder) -> None:
+    collection = Collection.create(folder, tiny_encoder, folder.parent / "index")
+    shutil.rmtree(folder)
+    running = BackgroundUpdate(collection)
+    running.start()
+    assert running.wait(30)
+    assert running.state().stage == "failed"
+    assert str(folder) in running.state().message

@@ -1,0 +1,64 @@
+"""The second look: copies agree whatever was done to them, look-alikes don't."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as some
+from PIL import Image
+
+from indexer.search.pixel_verification import Looks, Sketch, agreement
+from tests.indexer.copies import EDITS
+
+PICTURES = Path(__file__).parents[3] / "cli" / "pictures"
+PAINTINGS = [Image.open(path).convert("RGB") for path in sorted((PICTURES / "painting").glob("*.jpg"))[:6]]
+
+
+@pytest.mark.parametrize("edit", EDITS)
+def test_copies_agree(edit: str) -> None:
+    for picture in PAINTINGS:
+        assert agreement(Sketch.of(picture), Sketch.of(EDITS[edit](picture))) > 0.8
+
+
+def test_different_pictures_do_not_agree() -> None:
+    sketches = [Sketch.of(picture) for picture in PAINTINGS]
+    assert max(agreement(one, other) for one in sketches for other in sketches if one is not other) < 0.7
+
+
+@settings(max_examples=8, deadline=None)
+@given(
+    which=some.integers(0, len(PAINTINGS) - 1),
+    keep=some.floats(0.8, 1.0),
+    left=some.floats(0, 1),
+    top=some.floats(0, 1),
+    scale=some.floats(0.4, 1.5),
+)
+@example(which=0, keep=0.875, left=0, top=0, scale=1)  # between two steps of size and half a coarse pixel off
+def test_a_part_of_a_picture_is_found_in_it(which: int, keep: float, left: float, top: float, scale: float) -> None:
+    picture = PAINTINGS[which]
+    width, height = keep * picture.width, keep * picture.height
+    x, y = left * (picture.width - width), top * (picture.height - height)
+    part = picture.crop((round(x), round(y), round(x + width), round(y + height)))
+    part = part.resize((round(part.width * scale), round(part.height * scale)))
+    assert agreement(Sketch.of(picture), Sketch.of(part)) > 0.6
+
+
+def test_it_does_not_matter_which_is_given_first() -> None:
+    one = Sketch.of(PAINTINGS[0])
+    for other in map(Sketch.of, [*PAINTINGS[1:], *(edit(PAINTINGS[0]) for edit in EDITS.values())]):
+        assert agreement(one, other) == agreement(other, one)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 900), (900, 1), (40, 40)])
+def test_pictures_without_detail_agree_with_nothing(size: tuple[int, int]) -> None:
+    blank = Sketch.of(Image.new("RGB", size, "white"))
+    assert agreement(blank, blank) <= 0
+    assert agreement(blank, Sketch.of(PAINTINGS[0])) <= 0
+
+
+def test_a_file_that_has_gone_agrees_with_nothing(tmp_path: Path) -> None:
+    there = sorted((PICTURES / "fruit").glob("*.jpg"))[0]
+    looks = Looks([there, tmp_path / "gone.jpg"], ["a" * 64, "b" * 64], {})
+    assert looks.agreement(0, 1) == 0

@@ -1,0 +1,116 @@
+"""Two ranks learn what one would have."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from torch import multiprocessing
+
+from massl.encoder import checkpoint
+from massl.method.schedules import Rates
+from massl.training.distributed import World
+from massl.training.learner import Learner
+from tests.massl.conftest import SMALL_VIT, small_settings
+
+RATES = Rates(1e-3, 0.04, 0.9, 0.05)
+FLAGS = [f"--set={name}={value}" for name, value in SMALL_VIT.items()]
+
+
+def learn(rank: int, ranks: int, out: Path, rendezvous: Path) -> None:
+    """Two steps of one of `ranks` ranks on its share of eight images; what it ended with goes to a file."""
+    torch.set_num_threads(1)
+    if ranks > 1:
+        torch.distributed.init_process_group("gloo", f"file://{rendezvous}", rank=rank, world_size=ranks)
+    settings = small_settings(batch="8", backbone="test_vit", head_norm="false", drop_path="0", accumulate="2")
+    learner = Learner(settings, World(torch.device("cpu"), rank, ranks))
+    draws = torch.Generator().manual_seed(1)
+    whole = [torch.randn(2, 8, 3, side, side, generator=draws) for side in (32, 16)]
+    share = slice(rank * 8 // ranks, (rank + 1) * 8 // ranks)
+    gradients = []
+    for step in range(2):
+        result = learner.step([group[:, share] for group in whole], RATES, step)
+        gradients.append([parameter.grad.clone() for parameter in learner.student.parameters()])
+    torch.save(
+        {"loss": result.loss, "gradients": gradients[0], "memory": learner.memory.rows, "random": torch.rand(1)},
+        out / f"{rank}-of-{ranks}.pt",
+    )
+
+
+def test_two_ranks_have_the_memory_and_the_gradients_of_one(tmp_path: Path) -> None:
+    multiprocessing.spawn(learn, (2, tmp_path, tmp_path / "rendezvous"), nprocs=2)
+    learn(0, 1, tmp_path, tmp_path)
+    one, first, second = (torch.load(tmp_path / f"{name}.pt") for name in ("0-of-1", "0-of-2", "1-of-2"))
+    for rank in (first, second):
+        for gradient, wanted in zip(rank["gradients"], one["gradients"], strict=True):
+            torch.testing.assert_close(gradient, wanted, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(rank["loss"], one["loss"], atol=1e-4, rtol=0)
+    assert torch.equal(first["memory"], second["memory"])
+    torch.testing.assert_close(first["memory"], one["memory"], atol=1e-3, rtol=0)
+    assert first["random"] != second["random"]  # drop-path draws differ
+
+
+def test_the_command_trains_on_two_devices_as_on_one(photos: Path, tmp_path: Path) -> None:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    losses = []
+    for devices in (1, 2):
+        command = [
+            sys.executable,
+            "-m",
+            "cli",
+            "train",
+            str(photos),
+            *FLAGS,
+            "--set=head_norm=false",
+            "--precision=fp32",
+        ]
+        command += [
+            "--set=drop_path=0",
+            "--backbone=test_vit",
+            f"--devices={devices}",
+            f"--out={tmp_path / str(devices)}",
+        ]
+        done = subprocess.run([*command, "--json"], capture_output=True, text=True, env=environment, check=True)
+        assert json.loads(done.stdout)["images_seen"] == 32  # printed once, by the first of them
+        rows = (tmp_path / str(devices) / "metrics.jsonl").read_text().splitlines()
+        losses.append([json.loads(row)["loss"] for row in rows])
+    # The first steps' are the same; later ones drift, as Adam makes much of rounding.
+    assert losses[0][:3] == pytest.approx(losses[1][:3], abs=1e-3)
+    assert len(losses[0]) == len(losses[1]) == 8
+
+
+def test_sigterm_makes_all_ranks_checkpoint_and_end(photos: Path, tmp_path: Path) -> None:
+    flags = [*FLAGS, "--set=steps=100000", "--set=checkpoint_every=100000", "--set=probe_every=100000"]
+    command = [sys.executable, "-m", "cli", "train", str(photos), *flags, "--backbone=test_vit", "--devices=2"]
+    run = subprocess.Popen(
+        [*command, f"--out={tmp_path / 'run'}"], stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    deadline = time.monotonic() + 120
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    while not metrics.exists() or not metrics.read_text():
+        assert time.monotonic() < deadline
+        assert run.poll() is None
+        time.sleep(0.05)
+    run.send_signal(signal.SIGTERM)
+    errors = run.communicate(timeout=120)[1]
+    assert run.returncode == 130
+    assert "go on with: massl train" in errors
+    assert "Traceback" not in errors
+    state = checkpoint.load(checkpoint.latest(tmp_path / "run" / "checkpoints"))
+    assert int(state["memory"]["written"]) == 4 * state["step"]
+
+
+def test_a_batch_that_can_not_be_shared_says_so(photos: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "cli", "train", str(photos), *FLAGS, "--set=batch=3", "--devices=2"]
+    done = subprocess.run([*command, f"--out={tmp_path / 'run'}"], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.count("batch (3) must be a multiple of the 2 devices that share it") == 1
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,112 @@
+"""One step of learning: what changes nothing, and what must not change the result."""
+
+from __future__ import annotations
+
+import copy
+import functools
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from massl.method.schedules import Rates
+from massl.training import learner as learning
+from massl.training.distributed import World
+from massl.training.learner import Learner
+from tests.massl.conftest import small_settings
+
+ALONE = World(torch.device("cpu"))
+
+
+def views(images: int = 4) -> list[Tensor]:
+    draws = torch.Generator().manual_seed(1)
+    return [torch.randn(2, images, 3, 32, 32, generator=draws), torch.randn(2, images, 3, 16, 16, generator=draws)]
+
+
+def learn(steps: int, **settings: str) -> Learner:
+    """A learner after a few steps, drop-path off and no batch statistics unless asked for."""
+    values = small_settings(**{"backbone": "test_vit", "head_norm": "false", "drop_path": "0", **settings})
+    learner = Learner(values, ALONE)
+    for step in range(steps):
+        learner.step(views(), Rates(1e-3, 0.04, 0.9, 0.05), step)
+    return learner
+
+
+def weights(learner: Learner) -> dict[str, Tensor]:
+    return {f"{part}.{name}": t for part in ("student", "teacher", "memory") for name, t in
+            getattr(learner, part).state_dict().items()}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"accumulate": "2"}, {"accumulate": "3"}, {"checkpoint_activations": "true"}, {"compile": "true"}],
+    ids=str,
+)
+def test_saving_memory_or_time_changes_no_gradient(settings: dict[str, str], monkeypatch) -> None:
+    # Traced, split into forward and backward, but not turned into C++, which takes minutes.
+    monkeypatch.setattr(nn.Module, "compile", functools.partialmethod(nn.Module.compile, backend="aot_eager"))
+    plain, saving = learn(1), learn(1, **settings)
+    assert list(weights(plain)) == list(weights(saving))
+    for (name, one), (_, other) in zip(
+        plain.student.named_parameters(), saving.student.named_parameters(), strict=True
+    ):
+        torch.testing.assert_close(other.grad, one.grad, atol=1e-5, rtol=1e-4, msg=name)
+    torch.testing.assert_close(saving.memory.rows, plain.memory.rows)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_lower_precisions_learn_nearly_the_same(precision: str) -> None:
+    plain, lower = learn(1), learn(0, precision=precision)
+    while not lower.step(views(), Rates(1e-3, 0.04, 0.9, 0.05), 0).finite:
+        assert precision == "fp16"  # which finds its gradients' scale by overflowing
+    assert lower.memory.written == 4
+    for one, other in zip(plain.student.parameters(), lower.student.parameters(), strict=True):
+        assert other.dtype == torch.float32
+        # Adam's first steps have the size of the rate, whatever the gradient's.
+        assert (one - other).abs().max() <= 2.1e-3
+    torch.testing.assert_close(lower.memory.rows, plain.memory.rows, atol=0.05, rtol=0)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("poison", ["images", "loss", "gradient"])
+def test_a_step_that_is_not_finite_changes_nothing(poison: str, precision: str, monkeypatch) -> None:
+    learner = learn(1, backbone="resnet18", head_norm="true")  # both have batch statistics that a NaN would enter
+    before = copy.deepcopy(weights(learner)), copy.deepcopy(learner.optimiser.state_dict())
+    given = views()
+    if poison == "images":
+        given[0][1, 2, 0, 5, 5] = float("nan")
+    elif poison == "loss":
+        plain = learning.massl_loss
+        monkeypatch.setattr(
+            learning, "massl_loss", lambda *rest: (r := plain(*rest))._replace(loss=r.loss * float("inf"))
+        )
+    else:
+        next(learner.student.parameters()).register_hook(lambda gradient: gradient * float("inf"))
+    result = learner.step(given, Rates(1e-3, 0.04, 0.9, 0.05), 1)
+    assert not result.finite
+    for name, tensor in weights(learner).items():
+        assert torch.equal(tensor, before[0][name]), name
+    for index, moments in learner.optimiser.state_dict()["state"].items():
+        for name, tensor in moments.items():
+            assert torch.equal(tensor, before[1]["state"][index][name]), name
+
+
+def test_a_step_depends_on_its_number_and_not_on_what_was_drawn_before() -> None:
+    values = small_settings(drop_path="0.5")
+    one, other = Learner(values, ALONE), Learner(values, ALONE)
+    torch.randn(7)  # as a worker or a probe might
+    for learner in (one, other):
+        result = learner.step(views(), Rates(1e-3, 0.04, 0.9, 0.05), 5)
+        assert result.finite
+        torch.rand(3)
+    for name, tensor in weights(one).items():
+        assert torch.equal(tensor, weights(other)[name]), name
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "swin_tiny_patch4_window7_224", "vit_wee_patch16_reg1_gap_256"])
+def test_other_networks_take_a_step_by_the_same_setting(backbone: str) -> None:
+    learner = Learner(small_settings(backbone=backbone), ALONE)
+    result = learner.step(views(2), Rates(1e-3, 0.04, 0.9, 0.05), 0)
+    assert result.finite
+    assert result.teacher.shape == (2, 2, 256)
+    assert all(parameter.grad is not None for parameter in learner.student.parameters())
