@@ -27,8 +27,7 @@ from torch.nn import functional
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from massl.method.loss import massl_loss
-from tests.massl.method.plain_loss import plain_loss
+from massl.method.loss import massl_loss, plain_loss
 
 WIDTH = 256
 STUDENT_TEMPERATURE, TEACHER_TEMPERATURE = 0.1, 0.04

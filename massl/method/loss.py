@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn import functional
 
 # No temporary has more elements than this, or than the `[(V + 2)·B, D]` queries where those are more. Where all logits
 # would be fewer, a quarter of them is the limit instead, down to pieces of the memory of so many slots.
@@ -24,6 +25,28 @@ class Loss(NamedTuple):
     loss: Tensor
     student_entropy: Tensor
     teacher_entropy: Tensor
+
+
+def plain_loss(
+    student: Tensor, teacher: Tensor, memory: Tensor, permutation: Tensor, block: int, tau_s: float, tau_t: float
+) -> Tensor:
+    """Every logit, permuted and cut into blocks; a log-softmax for every pair of views and block; autograd's gradient.
+
+    The definition, to be held against the paper, and what the tests hold `massl_loss` to. Arguments as `massl_loss` has
+    them; returns the scalar that is its `loss`. It keeps all `[V, B, K]` logits, so training uses the other.
+    """
+    student_blocks = (student @ memory.T / tau_s)[..., permutation].split(block, dim=-1)
+    teacher_blocks = (teacher @ memory.T / tau_t)[..., permutation].split(block, dim=-1)
+    targets = [functional.softmax(logits, dim=-1) for logits in teacher_blocks]
+    total, pairs = student.new_zeros(()), 0
+    for i in range(len(student)):
+        for j in range(2):
+            if i != j:
+                pairs += 1
+                for logits, target in zip(student_blocks, targets, strict=True):
+                    crossed = -(target[j] * functional.log_softmax(logits[i], dim=-1)).sum(-1)
+                    total = total + crossed.mean() / len(targets)
+    return total / pairs
 
 
 def massl_loss(

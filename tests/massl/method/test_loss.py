@@ -17,8 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from massl.method import loss as module
-from massl.method.loss import BUDGET, flash_precision, massl_loss
-from tests.massl.method.plain_loss import plain_loss
+from massl.method.loss import BUDGET, flash_precision, massl_loss, plain_loss
 
 # What `flash_precision` answers on a CPU, on a GPU under autocast, and where no flash kernel fits.
 PATHS = {"cpu": torch.float32, "gpu": torch.float16, "fallback": None}
