@@ -12,7 +12,7 @@ from cli.configuration import Harmless
 from cli.options import Json, Quiet, Runtime, RuntimeOption, Verbose
 
 if TYPE_CHECKING:
-    from cli.judges import Judge
+    from cli.encoders import Judge
     from cli.report import Result
     from massl.evaluation.tasks import Choices
 
@@ -123,7 +123,7 @@ def command(
     Examples: massl eval knn ./labelled · massl eval linear ./labelled --encoder builtin --encoder runs/photos ·
     massl eval transfer ./birds ./tools ./stamps --markdown · massl eval copies ./photos --report report.html
     """
-    from cli.judges import load_judges
+    from cli.encoders import load_judges
     from cli.report import write_report
     from cli.scores import as_markdown, as_text, figures
     from cli.terminal import print_json, print_line, say
@@ -186,7 +186,7 @@ def _of_data(
     quiet: bool,
 ) -> list[Result]:
     """What every encoder makes of one set of images, or of one table of embeddings."""
-    from cli.judges import Judge
+    from cli.encoders import Judge
     from cli.report import Result
     from indexer.ingest.labelled_images import is_pair_list, read_labelled, read_table
     from massl.core.errors import MasslError

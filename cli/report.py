@@ -23,7 +23,7 @@ from massl.evaluation.accuracy import confusion
 from massl.evaluation.knn import nearest
 
 if TYPE_CHECKING:
-    from cli.judges import Judge
+    from cli.encoders import Judge
     from indexer.ingest.labelled_images import Embedded
     from massl.evaluation.tasks import Measured
 
