@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexer.encoder.onnx_encoder import Encoder
-from indexer.ingest.labelled_images import embed_paths
+from indexer.ingest.embedding import embed_paths
 from indexer.store.catalog import READY, Catalog
 from indexer.store.paths import from_bytes
 from indexer.store.vectors import CatalogVectors, unit

@@ -22,9 +22,10 @@ from PIL import Image
 
 from indexer import Encoder
 from indexer.encoder.onnx_encoder import Embeds
-from indexer.ingest.labelled_images import LabelledFiles, embed, read_labelled
+from indexer.ingest.embedding import embed_paths
 from massl.core.images.decoding import fit
 from massl.evaluation import knn_top1
+from massl.evaluation.datasets import LabelledFiles, embed, read_labelled
 from massl.evaluation.fewshot import few_shot
 from massl.evaluation.retrieval import retrieval
 
@@ -89,7 +90,7 @@ def sample(files: LabelledFiles) -> LabelledFiles:
 
 def measure(files: LabelledFiles, how: Embeds) -> dict[str, float]:
     """Shares by the names of `KINDS`; no five-shot where a class has fewer than six images."""
-    table = embed(files, how, lambda done, total: None)
+    table = embed(files, lambda root, paths, report: embed_paths(root, paths, how, report), lambda done, total: None)
     vectors, labels = table.vectors, table.labels
     k = NEIGHBOURS.get(files.name, USUAL)
     found = {"knn": knn_top1(vectors, labels, vectors, labels, k, leave_one_out=True)}

@@ -441,7 +441,7 @@ def test_only_what_is_kept_is_called_kept() -> None:
         "import signal, sys\n"
         "class Press:\n"
         "    def find_spec(self, name, *rest):\n"
-        "        if name == 'indexer.ingest.labelled_images': signal.raise_signal(signal.SIGINT)\n"
+        "        if name == 'massl.evaluation.datasets': signal.raise_signal(signal.SIGINT)\n"
         "sys.meta_path.insert(0, Press())\n"
         "from cli import main\n"
         "main(['eval', 'knn', 'anything'])"

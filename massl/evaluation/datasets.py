@@ -12,15 +12,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.encoder.onnx_encoder import Embeds
-from indexer.ingest.indexing import batches
 from massl.core.errors import MasslError
 from massl.core.files.csv_tables import csv_columns, read_csv
 from massl.core.files.path_notation import as_on_disk
 from massl.core.files.scan import ImageFile, Skipped, check_folder, walk
-from massl.core.images.decoding import MAX_PIXELS
 
 Report = Callable[[int, int], None]
+
+EmbedPaths = Callable[[Path, Sequence[str], Report], tuple[NDArray[np.float32], list[int], tuple[Skipped, ...]]]
+"""Embeds image files below a folder: float32 `[n, D]`, which of the paths the rows are, and the unreadable ones."""
 
 TRAIN = frozenset({"train", "training"})
 TEST = frozenset({"test", "val", "valid", "validation", "testing"})
@@ -271,41 +271,16 @@ def read_table(path: Path) -> Table:
     )
 
 
-def embed(files: LabelledFiles, encoder: Embeds, report: Report) -> Embedded:
+def embed(files: LabelledFiles, embed_paths: EmbedPaths, report: Report) -> Embedded:
     """Embeds labelled images. Those that can't be read are passed over, and listed with the reason.
 
     Raises:
         MasslError: images of fewer than two classes can be read.
     """
-    found, rows, skipped = embed_paths(files.root, files.paths, encoder, report)
+    found, rows, skipped = embed_paths(files.root, files.paths, report)
     if len({files.labels[row] for row in rows}) < 2:
         raise _one_class(files.name)
     return _embedded(files, rows, found, [files.paths[row] for row in rows], (*files.skipped, *skipped))
-
-
-def embed_paths(
-    root: Path, paths: Sequence[str], encoder: Embeds, report: Report, max_pixels: int = MAX_PIXELS
-) -> tuple[NDArray[np.float32], list[int], tuple[Skipped, ...]]:
-    """Embeds image files: float32 `[n, D]`, which of `paths` the rows are, and the files that could not be read.
-
-    Those of more than `max_pixels` pixels count as such.
-    """
-    vectors: list[NDArray[np.float32]] = []
-    rows: list[int] = []
-    skipped: list[Skipped] = []
-    done = 0
-    for batch in batches(root, [ImageFile(path, 0, 0) for path in paths], encoder, max_pixels):
-        kept = [(row, item.pixels) for row, item in enumerate(batch, done) if item.pixels is not None]
-        skipped += [Skipped(item.file.path, item.reason or "") for item in batch if item.pixels is None]
-        if kept:
-            vectors.append(encoder.embed(np.stack([pixels for _, pixels in kept])))
-            rows += [row for row, _ in kept]
-        done += len(batch)
-        report(done, len(paths))
-    if not vectors:
-        why = f"; the first: {skipped[0].path!r}, {skipped[0].reason}" if skipped else ""
-        raise MasslError(f"not one image could be read{why}")
-    return np.concatenate(vectors), rows, tuple(skipped)
 
 
 def _walk(root: Path) -> tuple[list[str], tuple[Skipped, ...]]:

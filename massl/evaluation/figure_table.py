@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from cli.report import Result
+from massl.evaluation.results import Result
 
 
 @dataclass(frozen=True)
@@ -38,14 +37,14 @@ def rows(
     Sets of images are measured by every encoder; a table of embeddings is its own encoder, and has its own column only
     where it stands beside none: all tables share a single column.
     """
-    tables = len({result.judge.name for result in results if result.root is None and result.embedded})
-    alone = tables == len({result.judge.name for result in results})
-    columns = ["score"] if alone else list(dict.fromkeys(result.judge.name for result in results))
+    tables = len({result.encoder.name for result in results if result.root is None and result.embedded})
+    alone = tables == len({result.encoder.name for result in results})
+    columns = ["score"] if alone else list(dict.fromkeys(result.encoder.name for result in results))
     cells: dict[tuple[str, str], list[Figure | None]] = {}
     for result, found in zip(results, told, strict=True):
         for figure in found:
             row = cells.setdefault((result.data, figure.name), [None] * len(columns))
-            row[0 if alone else columns.index(result.judge.name)] = figure
+            row[0 if alone else columns.index(result.encoder.name)] = figure
     names = list(dict.fromkeys(result.data for result in results))
     if task == "transfer" and len(names) > 1:
         for name in dict.fromkeys(figure for _, figure in cells):

@@ -6,100 +6,26 @@ import base64
 import html
 import io
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from cli.scores import Figure, best, rows
 from massl.core.disk_errors import cannot_write
 from massl.core.files.atomic_writing import write
-from massl.core.files.scan import Skipped
 from massl.core.images.decoding import ImageError, open_image, within_memory
 from massl.evaluation.accuracy import confusion
+from massl.evaluation.figure_table import Figure, best, rows
 from massl.evaluation.knn import nearest
-
-if TYPE_CHECKING:
-    from cli.encoders import Judge
-    from indexer.ingest.labelled_images import Embedded
-    from massl.evaluation.tasks import Measured
+from massl.evaluation.results import Result
 
 SIDE = 96  # pixels of a picture
 QUERIES = 12  # right ones shown, and wrong ones
 NEIGHBOURS = 6
 LOOKED_AT = 2_000  # queries among which those shown are chosen
 FULL_TABLE = 25  # classes above which the confusions are a list
-
-
-@dataclass(frozen=True)
-class Sought:
-    """An edited picture that was looked for among all images.
-
-    Attributes:
-        edit: how it was edited.
-        original: the path of what it is a copy of.
-        found: the path of the most similar image.
-        score: its similarity to its original.
-        best: to what was found.
-        edited: makes it again; an `ImageError` where its file can't be read any more.
-    """
-
-    edit: str
-    original: str
-    found: str
-    score: float
-    best: float
-    edited: Callable[[], Image.Image]
-
-    @property
-    def is_found(self) -> bool:
-        """Whether no image is more similar than its original, but for rounding."""
-        return self.score > self.best - 1e-6
-
-
-@dataclass(frozen=True)
-class Result:
-    """What one encoder made of one set.
-
-    Attributes:
-        data: the set's name.
-        judge: the encoder or table.
-        measured: the figures.
-        embedded: the labelled embeddings; None where the task has no labels.
-        root: the folder that the paths are relative to; None where a table brought the embeddings.
-        images: their number, where `embedded` doesn't say.
-        classes: likewise.
-        skipped: likewise.
-        sought: edited pictures, of `copies`.
-    """
-
-    data: str
-    judge: Judge
-    measured: Measured
-    embedded: Embedded | None
-    root: Path | None = None
-    images: int = 0
-    classes: int | None = None
-    skipped: tuple[Skipped, ...] = ()
-    sought: Sequence[Sought] = ()
-
-    @property
-    def image_count(self) -> int:
-        """Images that were used."""
-        return len(self.embedded.labels) if self.embedded else self.images
-
-    @property
-    def class_count(self) -> int | None:
-        """Classes; None where the task has none."""
-        return len(self.embedded.classes) if self.embedded else self.classes
-
-    @property
-    def skipped_files(self) -> tuple[Skipped, ...]:
-        """Files that were passed over."""
-        return self.embedded.skipped if self.embedded else self.skipped
 
 
 def write_report(path: Path, task: str, results: Sequence[Result], told: Sequence[list[Figure]]) -> None:
@@ -119,7 +45,7 @@ def _page(task: str, results: Sequence[Result], told: Sequence[list[Figure]]) ->
     yield _HEAD.format(title=_safe(f"massl eval {task}"))
     yield _figures(task, results, told)
     for result in results:
-        yield f"<h2>{_safe(result.data)} <small>{_safe(result.judge.name)}</small></h2>"
+        yield f"<h2>{_safe(result.data)} <small>{_safe(result.encoder.name)}</small></h2>"
         yield f"<p>{result.image_count:,} images"
         yield f", {result.class_count:,} classes" if result.class_count else ""
         yield f"; {_safe(result.measured.protocol)}.</p>"

@@ -11,7 +11,10 @@ import pytest
 
 from indexer import Encoder
 from indexer.ingest.edited_copies import embed_edited
-from indexer.ingest.labelled_images import (
+from indexer.ingest.embedding import FileEmbedder
+from massl.core.errors import MasslError
+from massl.core.images.decoding import open_image
+from massl.evaluation.datasets import (
     LabelledFiles,
     embed,
     is_pair_list,
@@ -21,15 +24,13 @@ from indexer.ingest.labelled_images import (
     read_pairs,
     read_table,
 )
-from massl.core.errors import MasslError
-from massl.core.images.decoding import open_image
 from massl.evaluation.edits import EDITS, edited
 
 
 def test_a_folder_a_csv_file_and_a_table_say_the_same(photos: Path, encoder: Encoder, tmp_path: Path) -> None:
     (photos / "loose.jpg").write_bytes(next(photos.glob("flag/*")).read_bytes())
     (photos / "flag" / "broken.jpg").write_text("no image")
-    found = embed(read_labelled(photos), encoder, lambda done, total: None)
+    found = embed(read_labelled(photos), FileEmbedder(encoder).embed_paths, lambda done, total: None)
     assert found.classes == ("flag", "fruit", "painting", "space")
     assert (np.bincount(found.labels) == 6).all()
     assert [item.path for item in found.skipped] == ["flag/broken.jpg"]
@@ -37,7 +38,7 @@ def test_a_folder_a_csv_file_and_a_table_say_the_same(photos: Path, encoder: Enc
 
     lines = [f"photos/{path},{path.split('/')[0]}" for path in found.paths]
     (tmp_path / "set.csv").write_text("\n".join(["path,label", *lines]))
-    listed = embed(read_labelled(tmp_path / "set.csv"), encoder, lambda done, total: None)
+    listed = embed(read_labelled(tmp_path / "set.csv"), FileEmbedder(encoder).embed_paths, lambda done, total: None)
     assert np.array_equal(listed.labels, found.labels)
     assert listed.vectors == pytest.approx(found.vectors, abs=1e-5)
 
@@ -168,7 +169,7 @@ def test_edited_pictures_are_embedded_in_their_order(photos: Path, encoder: Enco
     edits = [lambda picture, row: picture, lambda picture, row: edited(picture, "mirror", 0, row)]
     found = embed_edited(photos, paths, encoder, edits, lambda done, total: None)
     assert found.shape == (3, 2, encoder.dim)
-    plain = embed(read_labelled(photos), encoder, lambda done, total: None)
+    plain = embed(read_labelled(photos), FileEmbedder(encoder).embed_paths, lambda done, total: None)
     rows = [plain.paths.index(path) for path in paths]
     assert (found[:, 0] * plain.vectors[rows]).sum(1) == pytest.approx(np.ones(3), abs=0.02)
     assert not np.allclose(found[:, 0], found[:, 1])
