@@ -14,7 +14,7 @@ from pathlib import Path
 
 import filelock
 
-from indexer.encoder.onnx_encoder import Encoder, EncoderDamaged, EncoderMismatch, builtin_encoder
+from indexer.encoder.onnx_encoder import Encoder, EncoderDamaged, EncoderMismatch, SizeNotListed, builtin_encoder
 from indexer.index_command import index_command
 from indexer.recovery import salvage
 from indexer.store.catalog import Catalog, cannot_write, now
@@ -115,7 +115,8 @@ class Home:
             home = cls.open(root, index_dir)
         except CatalogDamaged:
             home = cls._open_sound(root, folder, index_dir, encoder)
-        encoder = encoder or home.encoder
+        # Not `home.encoder` for a size that is given: the catalog's own may be none that the file lists.
+        encoder = encoder or (home._own_encoder(image_size) if image_size else home.encoder)
         meta = home.catalog.meta()
         if encoder.sha256 != meta["encoder_sha256"]:
             return encoder
@@ -240,20 +241,32 @@ class Home:
         """The collection's encoder at another size, that its file lists."""
         return _at(self.encoder, image_size)
 
-    def _own_encoder(self) -> Encoder:
+    def _own_encoder(self, image_size: int | None = None) -> Encoder:
         """The collection's copy, compared with the catalog before it is used; else a file of the very same content.
 
+        Args:
+            image_size: side in pixels of the pictures that it is used on; the collection's if left out.
+
         Raises:
+            SizeNotListed: its file doesn't list the size.
             EncoderDamaged: there is none.
             EncoderMismatch: a copy under the name of before is another encoder.
         """
         meta = self.catalog.meta()
         own = meta["encoder_sha256"]
-        size = int(meta["image_size"]) if "image_size" in meta else None
+        size = image_size or (int(meta["image_size"]) if "image_size" in meta else None)
         copy, as_before = _copy(self.folder, own), self.folder / "encoder.onnx"
         try:
             place = copy if copy.exists() or not as_before.exists() else as_before
             return Encoder.load(place, sha256=own, image_size=size)
+        except SizeNotListed as error:
+            if image_size:
+                raise
+            usual = Encoder.load(place, sha256=own).image_size
+            command = index_command(self.root, self.folder, image_size=usual)
+            raise SizeNotListed(
+                f"{error}, as the index says; to embed it anew, keeping its labels, run: {command}"
+            ) from None
         except EncoderDamaged:
             what = "damaged"
         except MasslError:

@@ -49,6 +49,7 @@ _NO_MEMORY = ("Failed to allocate memory", "Available memory of", "bad_alloc", "
 # Whoever builds in another adds this one to `indexer.encoder.former_builtin`.
 BUILTIN = "4b293f8f53c318917658f3e0ce366e863b54936183b6b531bd78feaa7ac2ea99"  # SHA-256 of the encoder of this version
 
+UNIT = 0.02  # that the length of an embedding may differ from 1 by; bfloat16 rounds by up to 0.004
 ALIKE = 0.98  # cosine that both runtimes' embeddings of a picture must have at least
 
 _LOG = logging.getLogger(__name__)
@@ -65,6 +66,10 @@ class EncoderMismatch(MasslError):
 
 class EncoderDamaged(MasslError):
     """An encoder file is not what it was when it was written."""
+
+
+class SizeNotListed(MasslError):
+    """An encoder file is to be used at a size that it doesn't list."""
 
 
 class Embeds(Protocol):
@@ -160,6 +165,8 @@ class Encoder:
         """
         path = Path(path) if path else builtin_encoder()
         try:
+            if not (path.is_file() or path.is_dir()) and path.exists():  # reading a pipe or a device may never end
+                raise MasslError(f"{path} is no ordinary file; give an encoder.onnx, or a run's folder")
             data = path.read_bytes()
         except FileNotFoundError:
             raise MasslError(f"{path}: there is no such encoder file") from None
@@ -172,7 +179,7 @@ class Encoder:
         if b"location" in data and _reads_other_files(data):  # without the word no tensor refers to a file
             # Such a model would have ONNX Runtime read other files, of its author's choosing (CVE-2024-27318).
             raise MasslError(f"{path} keeps weights in other files; an encoder must be one file: {_HOW}")
-        session = _session(path, data, threads, image_size)
+        session = _first_session(path, data, threads, image_size)
         fixed, dim = _check_contract(path, session)
         metadata = {
             key.removeprefix("massl."): value
@@ -184,8 +191,8 @@ class Encoder:
         image_size = image_size or usual
         if image_size not in sizes:
             name = metadata.get("name", path)
-            raise MasslError(
-                f"the encoder {name} takes pictures of {_listed(sorted(sizes))} pixels, not of {image_size}"
+            raise SizeNotListed(
+                f"the encoder {name} takes pictures of {_listed(sorted(set(sizes)))} pixels, not of {image_size}"
             )
         if fixed is None:
             session = _session(path, data, threads, image_size)
@@ -388,6 +395,14 @@ class Encoder:
         raise _too_large(self.path)
 
 
+def are_unit(embeddings: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Which rows of `[N, D]` are embeddings: numbers of unit length. A file that keeps the contract on grey may not
+    keep it on every picture.
+    """
+    lengths = np.linalg.norm(embeddings, axis=1)
+    return np.asarray(np.abs(lengths - 1) <= UNIT)  # also false where a length is not a number
+
+
 def _check_whole(path: Path, data: bytes, digest: str, wanted: str | None) -> None:
     """Compares a file with all that is known of it: what is asked for, its name, and the digest that it carries.
 
@@ -482,6 +497,16 @@ def _session(path: Path, data: bytes, threads: int | None, image_size: int | Non
             raise MasslError(f"{path} is a picture, and no encoder.onnx") from None
         first = " ".join(str(error).split())[:160]
         raise MasslError(f"{path} is no ONNX model that can be run here: {first}; {_HOW}") from None
+
+
+def _first_session(path: Path, data: bytes, threads: int | None, image_size: int | None) -> Any:
+    """A session at the size asked for; at none where that fails, as the file may not list it, which it says itself."""
+    if image_size is None or image_size > LARGEST_SIDE:
+        return _session(path, data, threads, None)
+    try:
+        return _session(path, data, threads, image_size)
+    except MasslError:
+        return _session(path, data, threads, None)
 
 
 def _image_sizes(path: Path, metadata: Mapping[str, str], fixed: int | None) -> tuple[int, ...]:

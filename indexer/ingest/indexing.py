@@ -18,7 +18,7 @@ import PIL
 from numpy.typing import NDArray
 
 from indexer.encoder import small_batches
-from indexer.encoder.onnx_encoder import Embeds, Encoder
+from indexer.encoder.onnx_encoder import Embeds, Encoder, are_unit
 from indexer.encoder.runtimes import Runtime
 from indexer.ingest.changes import Changes, Row, Todo, compare
 from indexer.jobs.lookahead import ahead
@@ -354,16 +354,21 @@ def _commit(catalog: Catalog, encoder: Encoder, batch: list[tuple[Todo, Loaded]]
     }
     if new:
         rows = encoder.embed(np.stack([item.pixels for item in new.values() if item.pixels is not None]))
-        for (digest, item), row in zip(new.items(), rows.astype(np.float16), strict=True):
-            known[digest] = (row.tobytes(), item.width, item.height)
-    result.embedded += len(new)
+        fits = are_unit(rows)
+        for (digest, item), row, fit in zip(new.items(), rows.astype(np.float16), fits, strict=True):
+            if fit:
+                known[digest] = (row.tobytes(), item.width, item.height)
+        result.embedded += int(fits.sum())
     with catalog.writing() as connection:
         # With every batch, so that no kill can leave a cache that looks current.
         _next_generation(connection)
         for todo, item in batch:
             if item.hash not in known:
-                file = item.file if item.lasting else replace(item.file, mtime_ns=-1)
-                _write_skipped(connection, file, item.reason or "changed while reading", item.hash)
+                # Of a picture that was read the encoder makes nothing; another one may.
+                unfit = item.pixels is not None
+                file = item.file if item.lasting and not unfit else replace(item.file, mtime_ns=-1)
+                reason = item.reason or ("the encoder gives no embedding for it" if unfit else "changed while reading")
+                _write_skipped(connection, file, reason, item.hash)
                 continue
             embedding, width, height = known[item.hash]
             values = (*_times(item.file), item.hash, width, height, embedding)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from indexer.encoder.onnx_encoder import Encoder
+from indexer.encoder.onnx_encoder import Encoder, are_unit
 from indexer.search.calibration import Calibration
 from indexer.store import labels
 from indexer.store.catalog import READY, Catalog, in_parts
@@ -168,7 +168,10 @@ def embed(
             own = encoder()
             with within_memory(), with_content(query, catalog, root).picture(own.resize, catalog.max_pixels) as picture:
                 pixels = own.prepare(picture)
-            vector = own.embed(pixels[None])[0]
+            rows = own.embed(pixels[None])
+            if not are_unit(rows).all():
+                raise MasslError(f"the encoder {own.name} gives no embedding for that picture; search with another one")
+            vector = rows[0]
         else:
             vector = stored(catalog, query.image)
         total += query.weight * vector

@@ -298,6 +298,8 @@ def _source_from_onnx(path: Path, image_size: int | None) -> Source:
 def _read_onnx(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     """What an encoder file tells, and its weights by name in float32, however they are stored."""
     try:
+        if not path.is_file() and path.exists():  # reading a pipe or a device may never end
+            raise MasslError(f"{path} is no ordinary file; give an encoder.onnx")
         data = path.read_bytes()
         whole = is_whole(data)
         model = onnx.load_model_from_string(data)
@@ -311,6 +313,10 @@ def _read_onnx(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
                 tensors.setdefault(f"{node.input[1]}_bias", bias)
     except FileNotFoundError:
         raise MasslError(f"{path}: there is no such file") from None
+    except MasslError:
+        raise
+    except OSError as error:
+        raise MasslError(f"{path}: {(error.strerror or str(error)).lower()}") from None
     except Exception as error:  # protobuf's reader has an exception class of its own
         raise _not_ours(path, error) from None
     if not whole:
