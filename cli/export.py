@@ -14,6 +14,7 @@ from cli.configuration import Harmless
 from cli.options import Json, Quiet, Verbose, or_builtin
 
 SMALLEST = 16  # pixels
+LARGEST = 2_048  # pixels: what an encoder file may take at most, by docs/encoder.md
 
 
 class Precision(StrEnum):
@@ -145,6 +146,8 @@ def _sizes(text: str) -> list[int]:
         raise typer.BadParameter(f"--image-size takes pixels, as 224 or 112,168,224, not {text!r}") from None
     if any(size < SMALLEST for size in sizes):
         raise typer.BadParameter(f"--image-size must be at least {SMALLEST} pixels")
+    if any(size > LARGEST for size in sizes):
+        raise typer.BadParameter(f"--image-size must be at most {LARGEST:,} pixels")
     return sizes
 
 

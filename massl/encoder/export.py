@@ -160,6 +160,7 @@ def export(
                 lambda pixels: plain(pixels)[0], whiten, found.image_size, size, kept, strength, before, own
             )
     deployed = Deployed(found, stages, whitening).eval()
+    _check_embeds(deployed, source, found.image_size)
     inputs = {}
     if precision == "int8" and not has_stages(found.backbone):
         inputs = _calibrated(deployed, calibrate or _images_to_calibrate(source, default_images), sizes, size, tell)
@@ -306,6 +307,17 @@ def _to_onnx(deployed: Deployed, size: int) -> tuple[onnx.ModelProto, dict[str, 
         resize_positions_by(model, "positions", grid.detach().numpy(), patch, deployed.positions)
     shared = name_weights(model, deployed.state_dict())
     return model, shared if any_size else {}
+
+
+def _check_embeds(deployed: Deployed, source: str | Path, size: int) -> None:
+    """Raises `MasslError` where the weights give a grey picture no embedding of unit length."""
+    with torch.no_grad():
+        length = float(deployed(torch.full((1, size, size, 3), 128, dtype=torch.uint8))[0].norm())
+    if not abs(length - 1) < 1e-2:  # also where it is not a number
+        raise MasslError(
+            f"the weights of {source} give no embedding: they are all zero, or so large that numbers overflow; take "
+            "other weights"
+        )
 
 
 def _compare(deployed: Deployed, model: onnx.ModelProto, size: int, precision: str) -> float:
