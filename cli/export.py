@@ -12,9 +12,9 @@ import typer
 
 from cli.configuration import Harmless
 from cli.options import Json, Quiet, Verbose, or_builtin
+from massl.core.encoder_contract import LARGEST_SIDE, MOST_SIZES
 
 SMALLEST = 16  # pixels
-LARGEST = 2_048  # pixels: what an encoder file may take at most, by docs/encoder.md
 
 
 class Precision(StrEnum):
@@ -146,8 +146,10 @@ def _sizes(text: str) -> list[int]:
         raise typer.BadParameter(f"--image-size takes pixels, as 224 or 112,168,224, not {text!r}") from None
     if any(size < SMALLEST for size in sizes):
         raise typer.BadParameter(f"--image-size must be at least {SMALLEST} pixels")
-    if any(size > LARGEST for size in sizes):
-        raise typer.BadParameter(f"--image-size must be at most {LARGEST:,} pixels")
+    if any(size > LARGEST_SIDE for size in sizes):
+        raise typer.BadParameter(f"--image-size must be at most {LARGEST_SIDE:,} pixels")
+    if len(set(sizes)) > MOST_SIZES:
+        raise typer.BadParameter(f"--image-size takes at most {MOST_SIZES} sizes, not {len(set(sizes))}")
     return sizes
 
 

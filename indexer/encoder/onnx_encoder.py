@@ -30,6 +30,7 @@ from indexer.encoder import runtimes
 from indexer.encoder.openvino_runtime import OpenVino
 from indexer.encoder.runtimes import Choice, Runtime, Wanted
 from indexer.encoder.small_batches import SmallBatches
+from massl.core.encoder_contract import FORMAT, LARGEST_SIDE, MOST_SIZES
 from massl.core.errors import MasslError
 from massl.core.files.onnx_digest import is_whole
 from massl.core.images.decoding import fit
@@ -37,7 +38,6 @@ from massl.core.images.formats import SUFFIXES
 from massl.core.machine import cores
 from massl.core.memory_budget import available_memory
 
-LARGEST_SIDE = 2_048  # pixels of an encoder's input: S, and a quarter of what a picture may be resized to before
 WIDEST = 16_384  # numbers of an embedding
 LEAST_MEMORY = 1 << 30  # bytes that running encoders may take, however little is free
 
@@ -53,6 +53,8 @@ UNIT = 0.02  # that the length of an embedding may differ from 1 by; bfloat16 ro
 ALIKE = 0.98  # cosine that both runtimes' embeddings of a picture must have at least
 
 _LOG = logging.getLogger(__name__)
+
+_SIZES = re.compile(r"[0-9]{1,5}(,[0-9]{1,5})*")
 
 # Collections' copies of encoders: the name tells the content.
 _NAMED_BY_CONTENT = re.compile(r"encoder-([0-9a-f]{16})\.onnx")
@@ -186,6 +188,7 @@ class Encoder:
             for key, value in session.get_modelmeta().custom_metadata_map.items()
             if key.startswith("massl.")
         }
+        _check_format(path, metadata)
         sizes = _image_sizes(path, metadata, fixed)
         usual = sizes[0]
         image_size = image_size or usual
@@ -512,15 +515,29 @@ def _first_session(path: Path, data: bytes, threads: int | None, image_size: int
 def _image_sizes(path: Path, metadata: Mapping[str, str], fixed: int | None) -> tuple[int, ...]:
     """All that S can be in pixels, the usual one first."""
     told = metadata.get("image_sizes", str(fixed))
-    try:
-        sizes = tuple(int(size) for size in told.split(","))
-    except ValueError:
-        sizes = ()
-    if not sizes or not 0 < min(sizes) <= max(sizes) <= LARGEST_SIDE:
+    # Not by int() alone, which takes the digits of all scripts, signs and underscores.
+    sizes = tuple(int(size) for size in told.split(",")) if _SIZES.fullmatch(told) else ()
+    if not sizes or not 0 < min(sizes) <= max(sizes) <= LARGEST_SIDE or len(set(sizes)) < len(sizes):
         raise MasslError(
             f"{path}: its massl.image_sizes is {told[:40]!r}, not a list of pixels up to {LARGEST_SIDE:,}; {_HOW}"
         )
+    if len(sizes) > MOST_SIZES:
+        raise MasslError(f"{path}: its massl.image_sizes lists {len(sizes):,} sizes, and {MOST_SIZES} is the most")
     return sizes
+
+
+def _check_format(path: Path, metadata: Mapping[str, str]) -> None:
+    """Compares the version of the contract that a file was written for.
+
+    Raises:
+        MasslError: it is not known here.
+    """
+    told = metadata.get("format", FORMAT)
+    if told != FORMAT:
+        raise MasslError(
+            f"{path} was written for another version of massl: its massl.format is {told[:40]!r}, not {FORMAT}; "
+            f"install the newest massl, or {_HOW}"
+        )
 
 
 def _listed(sizes: Sequence[int]) -> str:

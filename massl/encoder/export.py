@@ -21,6 +21,7 @@ from torch.nn import functional
 
 import massl
 from massl.core.disk_errors import cannot_write
+from massl.core.encoder_contract import FORMAT
 from massl.core.errors import MasslError
 from massl.core.files.atomic_writing import whole
 from massl.core.files.onnx_digest import sealed
@@ -40,7 +41,6 @@ from massl.encoder.onnx_graph import (
 )
 from massl.encoder.whitening import OWN, SAMPLE, fit_whitening, usual_strength
 
-FORMAT = 1
 # Largest difference between torch and ONNX Runtime, per value of a unit vector, by precision. int8 is judged by
 # direction instead: its cosine with float32 must stay above 0.98.
 TOLERANCE = {"fp32": 1e-4, "fp16": 2e-3}

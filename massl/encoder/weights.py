@@ -337,6 +337,8 @@ def _initial_from_onnx(path: Path, told: Mapping[str, str], tensors: Mapping[str
     normalisation that leaves its input's scale and adds the bias; before it is trained on, `spread_normalisation` has
     to find statistics for it.
     """
+    if "massl.architecture" not in told:
+        raise MasslError(f"{path} was not written by massl export, so it can't be read as weights")
     try:
         architecture, _, patch = told["massl.architecture"].partition(", patch ")
         size, side = int(told["massl.image_size"]), int(patch) if patch else None

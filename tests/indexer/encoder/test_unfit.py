@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import sqlite3
 import subprocess
@@ -96,3 +97,24 @@ def test_a_pipe_in_place_of_an_encoder_is_refused_at_once(command: list[str], tm
     done = subprocess.run(arguments, capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
     assert "is no ordinary file" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "told"),
+    [
+        ("image_sizes", "\N{FULLWIDTH DIGIT EIGHT}", "not a list of pixels"),
+        ("image_sizes", "+8,12", "not a list of pixels"),
+        ("image_sizes", "8,1_2", "not a list of pixels"),
+        ("image_sizes", "8,12,8", "not a list of pixels"),
+        ("image_sizes", ",".join(map(str, range(8, 41))), "lists 33 sizes, and 32 is the most"),
+        ("format", "2", "its massl.format is '2', not 1; install the newest massl"),
+    ],
+)
+def test_a_property_that_massl_would_not_write_is_refused(key: str, value: str, told: str, tmp_path: Path) -> None:
+    path = write_sizes_encoder(tmp_path / "encoder.onnx", SIZES)
+    model = onnx.load(path)
+    kept = {prop.key: prop.value for prop in model.metadata_props}
+    helper.set_model_props(model, kept | {f"massl.{key}": value})
+    onnx.save(model, path)
+    with pytest.raises(MasslError, match=re.escape(told)):
+        Encoder.load(path)
