@@ -28,6 +28,7 @@ PER_CORE = 256
 
 # Instructions for products of 8-bit numbers, as Linux names them.
 _VNNI = {"avx512_vnni", "avx_vnni", "amx_int8"}
+_BFLOAT16 = {"avx512_bf16", "amx_bf16"}
 # Products of activations that are quantised while the network runs, which OpenVINO computes in floating point.
 _SLOW = {"DynamicQuantizeLinear", "MatMulInteger", "ConvInteger", "QLinearMatMul", "QLinearConv"}
 
@@ -86,6 +87,13 @@ def rule(operations: Set[str], able: Set[str], wanted: Wanted = "auto") -> Choic
     return Choice("openvino", why, precision)
 
 
+def would_pay(model: bytes) -> bool:
+    """Whether OpenVINO, which isn't installed, would be taken for an encoder, given as the content of its file."""
+    instructions = _instructions()
+    able = {"bf16", "vnni"} if _BFLOAT16 & instructions else {"vnni"} if _VNNI & instructions else set()
+    return rule(_operations(model), able).runtime == "openvino"
+
+
 @functools.cache
 def _abilities() -> frozenset[str]:
     """What of `vnni` and `bf16` the processor can do; nothing on one other than x86-64, where nothing was measured."""
@@ -96,12 +104,17 @@ def _abilities() -> frozenset[str]:
     # All processors with bfloat16 have the other, which OpenVINO doesn't tell of.
     if "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         return frozenset({"bf16", "vnni"})
+    return frozenset({"vnni"} if _VNNI & _instructions() else ())
+
+
+def _instructions() -> set[str]:
+    """What the processor can do beside the usual, as Linux names it; nothing on other systems."""
     try:
         told = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
     except OSError:
-        return frozenset()
+        return set()
     flags = re.search(r"^flags\s*:(.*)$", told, re.MULTILINE)
-    return frozenset({"vnni"} if flags and _VNNI & set(flags[1].split()) else ())
+    return set(flags[1].split()) if flags else set()
 
 
 def _operations(model: bytes) -> set[str]:

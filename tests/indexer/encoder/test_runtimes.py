@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from indexer import Collection, Encoder, Query
+from indexer.encoder import runtimes
+from indexer.encoder.onnx_encoder import builtin_encoder
 from indexer.encoder.openvino_runtime import BATCH, OpenVino
 from indexer.encoder.runtimes import choose, many, rule
 from indexer.encoder.small_batches import SmallBatches
@@ -62,6 +64,14 @@ def test_onnx_runtime_is_taken_where_it_is_asked_for_or_alone(encoder: Encoder) 
     assert ran.stdout == "OpenVINO is not installed False True\nonnxruntime onnxruntime\n"
     told = "OpenVINO can't run the encoder massl-builtin-4, so ONNX Runtime does: OpenVINO is not installed"
     assert ran.stderr == told.replace("massl-builtin-4", encoder.name) + "\n"
+
+
+@pytest.mark.parametrize(
+    ("instructions", "pays"), [({"avx512_vnni", "fpu"}, True), ({"avx512_bf16"}, True), ({"fpu"}, False)]
+)
+def test_openvino_is_worth_installing_where_it_would_be_taken(monkeypatch, instructions, pays) -> None:
+    monkeypatch.setattr(runtimes, "_instructions", lambda: instructions)
+    assert runtimes.would_pay(builtin_encoder().read_bytes()) is pays
 
 
 def test_a_few_pictures_do_not_wait_for_openvino() -> None:
