@@ -133,19 +133,20 @@ def describe(found: Duplicates) -> dict[str, Any]:
 
 
 def _show(found: Duplicates, quiet: bool) -> None:
+    from app.formatting import size
     from cli.terminal import print_line, say
     from massl.core.printable import visible
 
     for number, group in enumerate(found.groups, 1):
         for item in group:
             score = f"{item.score:.3f}" if item.kind == "near" else ""
-            size = f"{item.width} x {item.height}"
-            print_line(f"{number:>4}  {item.kind:<5}  {score:<5}  {size:>13}  {item.bytes:>12,}  {visible(item.path)}")
+            side = f"{item.width} x {item.height}"
+            print_line(f"{number:>4}  {item.kind:<5}  {score:<5}  {side:>13}  {item.bytes:>12,}  {visible(item.path)}")
     if not found.groups:
         say(f"no duplicates among {found.images:,} images", quiet)
         return
     say(
-        f"{len(found.groups):,} groups with {found.removable:,} duplicates ({found.removable_bytes / 1e6:,.1f} MB) "
+        f"{len(found.groups):,} groups with {found.removable:,} duplicates ({size(found.removable_bytes)}) "
         f"among {found.images:,} images" + (f"; {found.kept_both:,} pairs are kept both" if found.kept_both else ""),
         quiet,
     )

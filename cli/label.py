@@ -362,12 +362,17 @@ def find_image(collection: Collection, path: str) -> int:
     """The image that a path means: from here if it lies in the collection's folder, else relative to that folder."""
     from massl.core.errors import MasslError
 
-    named = os.path.lexists(path) or not os.path.lexists(os.path.join(collection.root, path))  # here, or nowhere
-    if named:
-        path = below(collection.root, path) or path
+    here, there = os.path.lexists(path), os.path.lexists(os.path.join(collection.root, path))
+    inside = below(collection.root, path) if here or not there else path
+    given, path = path, inside or path
     if os.path.isdir(os.path.join(collection.root, path)):
         raise MasslError(f"{path} is a folder; name its images, as {os.path.join(path, '*.jpg')}")
-    return collection.image_id(Path(path).as_posix())
+    try:
+        return collection.image_id(Path(path).as_posix())
+    except MasslError:
+        if inside or here:
+            raise
+        raise MasslError(f"{given}: there is no such image, neither here nor in {collection.root}") from None
 
 
 def _author() -> str:

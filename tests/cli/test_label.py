@@ -39,6 +39,8 @@ def test_labels_come_from_spreadsheets_and_in_utf8(massl, photos: Path, tmp_path
 def test_an_image_that_is_not_there_is_named_as_it_was_given(massl, photos: Path) -> None:
     line = failed(massl("label", "add", photos, "x", f"{photos.name}/fruit/typo.jpg", cwd=photos.parent))
     assert f"{photos / 'fruit/typo.jpg'}: there is no such image" in line
+    line = failed(massl("label", "add", photos, "x", "typo.jpg", cwd=photos.parent.parent))
+    assert f"typo.jpg: there is no such image, neither here nor in {photos}" in line
 
 
 @pytest.mark.usefixtures("indexed")
