@@ -46,7 +46,7 @@ from massl.encoder import weights
 from massl.encoder.inference import Deployed
 from massl.evaluation.linear import logistic_probe
 from massl.method.loss import Loss
-from massl.method.network import build_backbone, clip_gradients, parameter_groups
+from massl.method.network import build_backbone, clip_gradients, output_width, parameter_groups
 from massl.method.schedules import Rates
 from massl.method.views import EndlessBatches, Views, collate, on_device
 from massl.settings import Settings, plan
@@ -101,7 +101,7 @@ def dino(s: Settings, device: torch.device) -> tuple[nn.Module, Step]:
 
     torch.manual_seed(s.seed)
     backbone = build_backbone(s.backbone, s.image_size, s.patch_size, s.drop_path)
-    width: Any = backbone.num_features
+    width = output_width(backbone)
     head = functools.partial(DINOProjectionHead, width, s.head_width, 256, PROTOTYPES, batch_norm=True)
     student = nn.ModuleList([backbone, head(freeze_last_layer=1)]).to(device).train()
     teacher = nn.ModuleList([copy.deepcopy(backbone), head()]).to(device).train().requires_grad_(False)
@@ -138,7 +138,7 @@ def supervised(s: Settings, device: torch.device, labels: Tensor) -> tuple[nn.Mo
     """A linear classifier on the backbone, learnt with it from the true labels, int64 `[N]`."""
     torch.manual_seed(s.seed)
     backbone = build_backbone(s.backbone, s.image_size, s.patch_size, s.drop_path)
-    width: Any = backbone.num_features
+    width = output_width(backbone)
     network = nn.Sequential(backbone, nn.Linear(width, int(labels.max()) + 1)).to(device).train()
     optimiser = torch.optim.AdamW(parameter_groups(network), lr=0.0, fused=True)
 

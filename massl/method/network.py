@@ -8,7 +8,7 @@ from typing import Any
 
 import timm
 import torch
-from timm.layers import Format, PatchEmbed
+from timm.layers import Format, PatchEmbed, convert_sync_batchnorm
 from timm.models import VisionTransformer
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -170,7 +170,15 @@ def build_backbone(
         hint = f", for instance {', '.join(close)}" if close else ""
         raise MasslError(f"timm has no network called {name!r}; `timm.list_models()` names them{hint}")
     try:
-        network = timm.create_model(name, **options)
+        try:
+            network = timm.create_model(name, **options)
+        except TypeError as error:
+            if "'drop_path_rate'" not in str(error):
+                raise
+            if drop_path:
+                raise MasslError(f"{name} has no stochastic depth; give --set drop_path=0") from None
+            del options["drop_path_rate"]  # left in where it is taken, as some networks' own default is not 0
+            network = timm.create_model(name, **options)
     except (TypeError, ValueError, AssertionError, RuntimeError) as error:
         raise MasslError(f"{name} can't be built for {image_size} px images: {error}") from error
     patches = getattr(network, "patch_embed", None)
@@ -191,6 +199,12 @@ def build_backbone(
     return network
 
 
+def output_width(backbone: Any) -> int:
+    """d, of the pooled embedding `[B, d]` of a network without its classifier."""
+    # MobileNetV3 and others have one more layer between the features and the classifier, which stays.
+    return getattr(backbone, "head_hidden_size", None) or backbone.num_features
+
+
 def build_pair(backbone: nn.Module, head: Head, positions: PositionResizing = AS_DINO) -> tuple[Network, Network]:
     """The student, and a teacher that starts as its copy, takes no gradient and drops no path."""
     student = Network(backbone, head, positions).to(memory_format=torch.channels_last)
@@ -199,6 +213,16 @@ def build_pair(backbone: nn.Module, head: Head, positions: PositionResizing = AS
         if hasattr(module, "drop_prob"):
             module.drop_prob = 0.0  # type: ignore[assignment]
     return student, teacher
+
+
+def synchronise_normalisation(network: Network) -> Network:
+    """The same network, whose batch normalisations take the statistics of all ranks' images; for GPUs alone.
+
+    By timm's own conversion: torch's makes timm's `BatchNormAct2d`, which holds its activation too, a normalisation
+    without it, as in EfficientNet, RegNet, MobileNetV3, ResNetV2 and DenseNet.
+    """
+    converted: Network = convert_sync_batchnorm(network)
+    return converted
 
 
 def parameter_groups(network: nn.Module) -> list[dict[str, object]]:

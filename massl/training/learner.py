@@ -23,7 +23,9 @@ from massl.method.network import (
     build_backbone,
     build_pair,
     clip_gradients,
+    output_width,
     parameter_groups,
+    synchronise_normalisation,
     update_teacher,
 )
 from massl.method.schedules import Rates
@@ -33,6 +35,8 @@ from massl.training.distributed import World
 from massl.training.monitor import memory_use
 
 PROJECTION = 256  # [D]
+FUSED = ("cpu", "cuda")  # devices whose optimiser looks by itself at whether a step is finite
+KERNELS = ("fused", "foreach", "capturable", "differentiable")  # of an optimiser: how it computes, not what
 ACTIVATIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}  # by a setting's `precision`
 
 
@@ -69,8 +73,7 @@ class Learner:
         device = world.device
         torch.manual_seed(s.seed)  # the same first weights on every rank
         backbone = build_backbone(s.backbone, s.image_size, s.patch_size, s.drop_path, mean_pooled=s.mean_pooled)
-        width: int = backbone.num_features  # type: ignore[assignment]
-        head = Head(width, s.head_width, normed=s.head_norm, spread=s.projection_norm)
+        head = Head(output_width(backbone), s.head_width, normed=s.head_norm, spread=s.projection_norm)
         if initial:
             load_backbone(backbone, initial.backbone, f"the network {initial.architecture}", initial.positions)
             if initial.head and _shapes(initial.head) == _shapes(head.state_dict()):
@@ -81,10 +84,10 @@ class Learner:
         if s.checkpoint_activations:
             _checkpoint_activations(student.backbone, s.backbone)
         if world.size > 1 and device.type == "cuda":  # elsewhere there is none: each rank normalises its own share
-            student, teacher = (nn.SyncBatchNorm.convert_sync_batchnorm(network) for network in (student, teacher))
+            student, teacher = map(synchronise_normalisation, (student, teacher))
         self.student, self.teacher = (network.to(device).train() for network in (student, teacher))
         self.memory = Memory(s.memory, PROJECTION, torch.Generator().manual_seed(s.seed)).to(device)
-        self.fused = device.type in ("cpu", "cuda")
+        self.fused = device.type in FUSED
         self.optimiser = torch.optim.AdamW(parameter_groups(student), lr=0.0, fused=self.fused)
         self.scaler = torch.amp.GradScaler(device.type, enabled=s.precision == "fp16")
         if s.compile:

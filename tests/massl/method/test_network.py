@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import pytest
@@ -12,7 +13,18 @@ from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
 from massl.core.errors import MasslError
-from massl.method.network import AS_DINO, AS_TIMM, Head, PositionResizing, build_backbone, embed, resize_positions
+from massl.method.network import (
+    AS_DINO,
+    AS_TIMM,
+    Head,
+    Network,
+    PositionResizing,
+    build_backbone,
+    embed,
+    output_width,
+    resize_positions,
+    synchronise_normalisation,
+)
 from massl.training.probe import spread
 
 SIDES = st.integers(1, 24)
@@ -101,8 +113,41 @@ def test_views_of_another_size_get_positions_resized_the_way_told() -> None:
         assert not torch.allclose(embed(backbone, images, AS_DINO), embed(backbone, images, AS_TIMM), atol=1e-5)
 
 
+def test_a_network_without_stochastic_depth_says_how_to_go_without() -> None:
+    build_backbone("densenet121", 64)
+    with pytest.raises(MasslError, match=r"densenet121 has no stochastic depth; give --set drop_path=0$"):
+        build_backbone("densenet121", 64, drop_path=0.1)
+
+
 def test_a_size_that_a_network_can_not_take_is_refused() -> None:
     with pytest.raises(MasslError, match="a multiple of 14 pixels, not 100; try 98"):
         build_backbone("vit_small_patch14_dinov2", 100, dynamic=False)
     with pytest.raises(MasslError, match="pictures of 224 pixels alone, not 112"):
         build_backbone("eva02_tiny_patch14_224", 112, dynamic=False)
+
+
+FAMILIES = (
+    "resnet10t", "efficientnet_lite0", "regnetx_002", "mobilenetv3_small_050", "resnetv2_50", "densenet121",
+    "test_byobnet", "ghostnet_050", "vit_tiny_patch16_224",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_network_for_several_gpus_computes_what_it_does_on_one(name: str) -> None:
+    torch.manual_seed(0)
+    backbone = build_backbone(name, 64, 16 if name.startswith("vit") else None)
+    network = Network(backbone, Head(output_width(backbone), 32, 16, normed=True, spread=True))
+    for parameter in network.parameters():  # biases that begin at zero would hide an activation that is missing
+        if parameter.ndim == 1:
+            torch.nn.init.normal_(parameter, 0.5, 0.5)
+    converted = synchronise_normalisation(copy.deepcopy(network))
+    plain = [module for module in converted.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    assert plain
+    assert all(isinstance(module, nn.SyncBatchNorm) for module in plain)
+    assert network.state_dict().keys() == converted.state_dict().keys()
+    pixels = torch.randn(1, 4, 3, 64, 64)
+    for mode in (True, False):  # one process has nothing to synchronise with, so this runs on a CPU
+        torch.manual_seed(0)
+        wanted = network.train(mode)(pixels)
+        torch.manual_seed(0)
+        torch.testing.assert_close(converted.train(mode)(pixels), wanted)
