@@ -190,13 +190,23 @@ class Learner:
             MasslError: it is another network's.
         """
         try:
-            for part in ("student", "teacher", "memory", "optimiser", "scaler"):
+            for part in ("student", "teacher", "memory"):
                 getattr(self, part).load_state_dict(state[part])
+            self.optimiser.load_state_dict(_for_this_device(state["optimiser"], self.optimiser))
+            if state["scaler"]:  # empty where the device that wrote it scales nothing
+                self.scaler.load_state_dict(state["scaler"])
             positions = PositionResizing(*state.get("positions", ()))  # earlier versions' checkpoints hold none
             self.student.positions = self.teacher.positions = positions
         except (KeyError, RuntimeError, ValueError) as error:
             first = " ".join(str(error).split())[:160]
             raise MasslError(f"the checkpoint doesn't fit the run's config.toml: {first}") from None
+
+
+def _for_this_device(saved: dict[str, Any], optimiser: torch.optim.Optimizer) -> dict[str, Any]:
+    """The state that another device's optimiser saved, to be computed with as `optimiser` does on its own."""
+    groups = zip(saved["param_groups"], optimiser.param_groups, strict=True)
+    own = [{**group, **{name: mine[name] for name in KERNELS if name in mine}} for group, mine in groups]
+    return {**saved, "param_groups": own}
 
 
 def _shapes(state: Mapping[str, Tensor]) -> dict[str, torch.Size]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+from typing import Any
 
 import pytest
 import torch
@@ -110,3 +111,41 @@ def test_other_networks_take_a_step_by_the_same_setting(backbone: str) -> None:
     assert result.finite
     assert result.teacher.shape == (2, 2, 256)
     assert all(parameter.grad is not None for parameter in learner.student.parameters())
+
+
+def as_saved_by(learner: Learner, **kernels: bool | None) -> dict[str, Any]:
+    """A learner's state as a device saves it whose optimiser computes by other kernels, counting steps on the device.
+
+    As `checkpoint.load` gives it, all on the CPU.
+    """
+    state = copy.deepcopy(learner.state_dict())
+    for group in state["optimiser"]["param_groups"]:
+        group |= kernels
+    return state
+
+
+ON_CUDA = {"fused": True, "foreach": None, "capturable": False, "differentiable": False}
+ON_MPS = {"fused": False, "foreach": None, "capturable": False, "differentiable": False}
+
+
+@pytest.mark.parametrize(("here", "there"), [("cpu", ON_MPS), ("mps", ON_CUDA), ("cpu", ON_CUDA)], ids=str)
+def test_a_run_goes_on_on_another_kind_of_device(here: str, there: dict[str, Any], monkeypatch) -> None:
+    monkeypatch.setattr(learning, "FUSED", ("cpu", "cuda") if here == "cpu" else ())  # MPS's is not fused
+    whole, parts = learn(2), learn(3)
+    parts.load_state_dict(as_saved_by(whole, **there))
+    own = {name: value for name, value in parts.optimiser.param_groups[0].items() if name in learning.KERNELS}
+    assert own["fused"] is (here == "cpu")
+    for learner in (whole, parts):
+        assert learner.step(views(), Rates(1e-3, 0.04, 0.9, 0.05), 2).finite
+    for (name, one), other in zip(weights(whole).items(), weights(parts).values(), strict=True):
+        assert torch.equal(one, other), name
+
+
+@pytest.mark.parametrize("there", [{}, {"scale": 512.0, "growth_factor": 2.0, "backoff_factor": 0.5,
+                                        "growth_interval": 2000, "_growth_tracker": 7}], ids=str)  # fmt: skip
+def test_a_gradient_scale_is_taken_where_there_was_one(there: dict[str, Any]) -> None:
+    learner = learn(1, precision="fp16")
+    learner.load_state_dict(as_saved_by(learner) | {"scaler": there})
+    assert learner.scaler.get_scale() == there.get("scale", learner.scaler.get_scale())
+    while not learner.step(views(), Rates(1e-3, 0.04, 0.9, 0.05), 1).finite:
+        pass
