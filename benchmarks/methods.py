@@ -49,6 +49,7 @@ from massl.method.loss import Loss
 from massl.method.network import build_backbone, clip_gradients, output_width, parameter_groups
 from massl.method.schedules import Rates
 from massl.method.views import EndlessBatches, Views, collate, on_device
+from massl.seeding import seed_of
 from massl.settings import Settings, plan
 from massl.training import learner
 from massl.training.distributed import World, default_device
@@ -99,7 +100,7 @@ def dino(s: Settings, device: torch.device) -> tuple[nn.Module, Step]:
     from lightly.loss import DINOLoss  # type: ignore[import-not-found]
     from lightly.models.modules import DINOProjectionHead  # type: ignore[import-not-found]
 
-    torch.manual_seed(s.seed)
+    torch.manual_seed(seed_of(s.seed, "weights"))
     backbone = build_backbone(s.backbone, s.image_size, s.patch_size, s.drop_path)
     width = output_width(backbone)
     head = functools.partial(DINOProjectionHead, width, s.head_width, 256, PROTOTYPES, batch_norm=True)
@@ -136,7 +137,7 @@ def dino(s: Settings, device: torch.device) -> tuple[nn.Module, Step]:
 
 def supervised(s: Settings, device: torch.device, labels: Tensor) -> tuple[nn.Module, Step]:
     """A linear classifier on the backbone, learnt with it from the true labels, int64 `[N]`."""
-    torch.manual_seed(s.seed)
+    torch.manual_seed(seed_of(s.seed, "weights"))
     backbone = build_backbone(s.backbone, s.image_size, s.patch_size, s.drop_path)
     width = output_width(backbone)
     network = nn.Sequential(backbone, nn.Linear(width, int(labels.max()) + 1)).to(device).train()

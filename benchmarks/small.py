@@ -28,11 +28,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from indexer.encoder.onnx_encoder.onnx_encoder import builtin_encoder
 from numpy.typing import NDArray
 from torch.nn import functional
 
 from indexer import Encoder
-from indexer.encoder.onnx_encoder import builtin_encoder
 from massl.core.files.scan import find_images
 from massl.core.images.decoding import fit, open_image
 from massl.data.sources import Files
@@ -42,6 +42,7 @@ from massl.encoder.whitening import fit_whitening
 from massl.evaluation import knn_top1, rankme
 from massl.evaluation.fewshot import few_shot
 from massl.method.network import build_backbone
+from massl.seeding import seed_of
 from massl.settings import Settings, plan
 from massl.training.loop import Interrupted, fast_precision, train
 
@@ -155,7 +156,7 @@ def run(root: Path, out: Path, seed: int, measurements: int, workers: int, init:
                 "pixels_32": split.raw(32),
             }
         )
-        torch.manual_seed(s.seed)  # the very weights that the run begins with
+        torch.manual_seed(seed_of(s.seed, "weights"))  # the very weights that the run begins with
         first = build_backbone(s.backbone, s.encoder_size, s.patch_size, dynamic=False).eval()
         if initial:
             first.load_state_dict(initial.backbone)

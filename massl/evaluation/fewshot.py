@@ -121,7 +121,7 @@ def low_shot(
         count = 0
         for draw in range(draws):
             # Its own seed a share and draw, so that a share's figures do not depend on which others are asked for.
-            chosen = stratified(pool_labels, share, seed + draw)
+            chosen = stratified(pool_labels, share, [seed, draw])
             count = int(chosen.sum())
             centre = pool[chosen].mean(0)
             model = _regression(_unit(pool[chosen] - centre), pool_labels[chosen])

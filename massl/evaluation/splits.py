@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
 from massl.evaluation.similarity import Labels
 
 
-def stratified(labels: Labels, share: float, seed: int) -> NDArray[np.bool_]:
+def stratified(labels: Labels, share: float, seed: int | Sequence[int]) -> NDArray[np.bool_]:
     """Which images fall into the first part: about `share` of each class, drawn by `seed`; bool `[N]`.
+
+    Several numbers are one seed: those of `[0, 1]` and `[1, 0]` have nothing to do with each other.
 
     Of a class with two images or more both parts get at least one; a single image goes to the first part.
     """

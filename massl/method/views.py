@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from typing import Any, NamedTuple
 
@@ -17,6 +16,7 @@ from massl.core.errors import MasslError
 from massl.core.images.decoding import ImageError, decode, within_memory
 from massl.data.sources import Source
 from massl.method.augment import augment, change, draw, normalise
+from massl.seeding import seed_of
 from massl.settings import Settings
 
 
@@ -98,7 +98,7 @@ class Views(Dataset):
                 with within_memory(), torch.random.fork_rng(devices=[]):
                     picture = decode(self.source.read(at), self.shortest).picture
                     # Not torch.manual_seed, which also notes a seed for every kind of device: a fifth of all the time.
-                    torch.default_generator.manual_seed(_seed(self.settings.seed, epoch, index))
+                    torch.default_generator.manual_seed(seed_of(self.settings.seed, "views", epoch, index))
                     crops, draws = self.crop(picture), draw(self.settings)
             except ImageError as error:
                 skipped.append((self.source.name(at), str(error)))
@@ -148,7 +148,7 @@ class EndlessBatches(Sampler[list[tuple[int, int]]]):
         for step in range(self.start, self.steps):
             epoch, position = divmod(step, each)
             if position == 0 or step == self.start:
-                generator = torch.Generator().manual_seed(_seed(self.seed, epoch))
+                generator = torch.Generator().manual_seed(seed_of(self.seed, "order", epoch))
                 order = torch.randperm(self.images, generator=generator).tolist()
             batch = order[position * self.batch : (position + 1) * self.batch]
             yield [(epoch, index) for index in batch[self.share]]
@@ -161,8 +161,3 @@ def _stack(pictures: list[Image.Image], size: int = 0) -> Tensor:
     if not pictures:
         return torch.empty((0, 3, size, size), dtype=torch.uint8)
     return torch.from_numpy(np.stack([np.asarray(picture) for picture in pictures])).permute(0, 3, 1, 2).contiguous()
-
-
-def _seed(*parts: int) -> int:
-    digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little") >> 1

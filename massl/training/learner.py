@@ -29,6 +29,7 @@ from massl.method.network import (
     update_teacher,
 )
 from massl.method.schedules import Rates
+from massl.seeding import seed_of
 from massl.settings import Settings
 from massl.training.cpu_convolution import quicken
 from massl.training.distributed import World
@@ -71,7 +72,7 @@ class Learner:
         self.settings = s
         self.world = world
         device = world.device
-        torch.manual_seed(s.seed)  # the same first weights on every rank
+        torch.manual_seed(seed_of(s.seed, "weights"))  # the same first weights on every rank
         backbone = build_backbone(s.backbone, s.image_size, s.patch_size, s.drop_path, mean_pooled=s.mean_pooled)
         head = Head(output_width(backbone), s.head_width, normed=s.head_norm, spread=s.projection_norm)
         if initial:
@@ -86,7 +87,7 @@ class Learner:
         if world.size > 1 and device.type == "cuda":  # elsewhere there is none: each rank normalises its own share
             student, teacher = map(synchronise_normalisation, (student, teacher))
         self.student, self.teacher = (network.to(device).train() for network in (student, teacher))
-        self.memory = Memory(s.memory, PROJECTION, torch.Generator().manual_seed(s.seed)).to(device)
+        self.memory = Memory(s.memory, PROJECTION, torch.Generator().manual_seed(seed_of(s.seed, "memory"))).to(device)
         self.fused = device.type in FUSED
         self.optimiser = torch.optim.AdamW(parameter_groups(student), lr=0.0, fused=self.fused)
         self.scaler = torch.amp.GradScaler(device.type, enabled=s.precision == "fp16")
@@ -115,7 +116,7 @@ class Learner:
             group["lr"], group["weight_decay"] = rates.learning_rate, decay
         if permutation is None:
             permutation = self._permutation(step)
-        torch.manual_seed((s.seed + step) * self.world.size + self.world.rank)  # drop-path: another on each rank
+        torch.manual_seed(seed_of(s.seed, "drop-path", step, self.world.rank))
         statistics = [buffer for network in (self.student, self.teacher) for buffer in network.buffers()]
         before = [buffer.clone() for buffer in statistics]
 
@@ -164,8 +165,9 @@ class Learner:
         return float(memory_use(teacher, self.memory.rows[rows], rates.teacher_temperature))
 
     def _permutation(self, step: int) -> Tensor:
-        draws = torch.Generator(self.world.device).manual_seed(self.settings.seed + step)
-        return torch.randperm(self.settings.memory, generator=draws, device=self.world.device)
+        s, device = self.settings, self.world.device
+        draws = torch.Generator(device).manual_seed(seed_of(s.seed, "permutation", step))
+        return torch.randperm(s.memory, generator=draws, device=device)
 
     def _update(self, finite: Tensor) -> None:
         if self.fused:

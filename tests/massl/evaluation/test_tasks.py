@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,7 +31,7 @@ from sklearn.metrics import (
 from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
 
 from massl.core.errors import MasslError
-from massl.evaluation import knn_predict, knn_top1, rankme, similarity
+from massl.evaluation import fewshot, knn_predict, knn_top1, rankme, similarity
 from massl.evaluation.accuracy import confusion, mean_per_class
 from massl.evaluation.clustering import agreement, cluster
 from massl.evaluation.copies import copy_detection, pairs
@@ -229,13 +230,27 @@ def test_nearest_mean_is_by_distance_not_by_angle() -> None:
     assert nearest_mean(np.array([[1.0, 0.0], [0.1, 0.1]]), np.array([[0.2, 0.0]])) == [1]
 
 
+def test_low_shot_draws_of_different_seeds_are_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[tuple[bool, ...]] = []
+
+    def watched(*given: Any) -> Any:
+        drawn.append(tuple((chosen := stratified(*given)).tolist()))
+        return chosen
+
+    monkeypatch.setattr(fewshot, "stratified", watched)
+    vectors, labels = clusters(60, 0)
+    for seed in range(3):
+        low_shot(vectors, labels, vectors, labels, (0.4,), 3, seed)
+    assert len(set(drawn)) == len(drawn) == 9
+
+
 def test_low_shot_improves_with_labels_and_equals_a_direct_minimum() -> None:
     vectors, labels = (values[: TRAIN + 200] for values in embeddings())
     test = vectors[TRAIN:], labels[TRAIN:]
     found = low_shot(vectors[:TRAIN], labels[:TRAIN], *test, (0.02, 0.4), 3, 0)
     assert found[0.4].mean > found[0.02].mean
     assert found[0.02].labelled == stratified(labels[:TRAIN], 0.02, 0).sum()
-    chosen = stratified(labels[:TRAIN], 0.4, 1)
+    chosen = stratified(labels[:TRAIN], 0.4, [0, 1])
     centre = vectors[:TRAIN][chosen].mean(0)
     inside, outside = ((rows - centre) for rows in (vectors[:TRAIN][chosen], test[0]))
     inside, outside = (rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (inside, outside))

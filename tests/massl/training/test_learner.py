@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from massl.method.schedules import Rates
+from massl.seeding import seed_of
 from massl.training import learner as learning
 from massl.training.distributed import World
 from massl.training.learner import Learner
@@ -149,3 +150,27 @@ def test_a_gradient_scale_is_taken_where_there_was_one(there: dict[str, Any]) ->
     assert learner.scaler.get_scale() == there.get("scale", learner.scaler.get_scale())
     while not learner.step(views(), Rates(1e-3, 0.04, 0.9, 0.05), 1).finite:
         pass
+
+
+def test_runs_of_different_seeds_share_no_draws(monkeypatch) -> None:
+    seeds: list[int] = []
+    plain = torch.manual_seed
+    monkeypatch.setattr(torch, "manual_seed", lambda seed: (seeds.append(seed), plain(seed))[1])
+    permutations = set()
+    for seed in range(3):
+        for rank in range(2):
+            learner = learn(0, seed=str(seed))
+            learner.world = World(torch.device("cpu"), rank, 1)
+            for step in range(3):
+                learner.step(views(), Rates(1e-3, 0.04, 0.9, 0.05), step)
+                permutations.add((seed, step, tuple(learner._permutation(step).tolist())))
+    assert len({values for *_, values in permutations}) == len(permutations) == 9  # ranks share theirs
+    begun, drawn = seeds[::4], [seed for place, seed in enumerate(seeds) if place % 4]
+    assert len(set(begun)) == 3
+    assert len(set(drawn)) == 18
+    assert not set(begun) & set(drawn)
+
+
+def test_a_run_draws_each_of_its_numbers_from_a_seed_of_its_own() -> None:
+    places = [("weights",), ("memory",), ("order", 0), ("views", 0, 0), ("drop-path", 0, 0), ("permutation", 0)]
+    assert len({seed_of(seed, *place) for seed in (-1, 0, 1) for place in places}) == 18
