@@ -22,6 +22,11 @@ COPY app app
 COPY cli cli
 
 SHELL ["/bin/bash", "-euo", "pipefail", "-c"]
+# --compile runs a compiler, of C++ for a CPU and of C for a GPU.
+# hadolint ignore=DL3008
+RUN if [ "$TRAIN" = 1 ]; then \
+        apt-get update; apt-get install --yes --no-install-recommends g++; rm -rf /var/lib/apt/lists/*; \
+    fi
 # The CPU and GPU halves of FAISS and ONNX Runtime share an import folder: the one has to go before the other comes.
 # hadolint ignore=DL3013
 RUN if [ "$TRAIN" = 1 ]; then extra='[train]'; else extra=''; fi; \

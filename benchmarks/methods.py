@@ -42,6 +42,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from massl.data.sources import Files
+from massl.devices import choose_device
 from massl.encoder import weights
 from massl.encoder.inference import Deployed
 from massl.evaluation.linear import logistic_probe
@@ -52,7 +53,7 @@ from massl.method.views import EndlessBatches, Views, collate, on_device
 from massl.seeding import seed_of
 from massl.settings import Settings, plan
 from massl.training import learner
-from massl.training.distributed import World, default_device
+from massl.training.distributed import World
 from massl.training.learner import ACTIVATIONS, Learner
 from massl.training.loop import fast_precision
 
@@ -165,7 +166,7 @@ def supervised(s: Settings, device: torch.device, labels: Tensor) -> tuple[nn.Mo
 def one(root: Path, method: str, seed: int, seen: int, preset: str, clone: Path | None) -> dict[str, Any]:
     """One run in this process: trains, judges, and says what it took."""
     split = Split(root, seed)
-    device = default_device()
+    device = choose_device()
     images = len(split.bank)
     chosen = {"steps": "1", "seed": str(seed)}
     batch = plan(preset, images, chosen, precision=fast_precision(device), workers=0)[0].batch

@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -72,7 +73,15 @@ def command(
         typer.Option("--set", metavar="NAME=VALUE", help="Override one setting; may be given again."),
         Harmless(lambda pair: _sets_a_number(str(pair))),
     ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1, mps; auto is a GPU if there is one."),
+    ] = None,
     devices: Annotated[int, typer.Option("--devices", min=1, help="GPUs, or processes on a CPU.")] = 1,
+    workers: Annotated[
+        int | None, typer.Option("--workers", min=0, help="Processes that load images; 0: none."), Harmless()
+    ] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Of everything that is drawn."), Harmless()] = None,
     precision: Annotated[str | None, typer.Option("--precision", help="bf16, fp16 or fp32."), Harmless()] = None,
     accumulate: Annotated[
         int | None,
@@ -114,15 +123,16 @@ def command(
 
     from massl.core.files.run_folder import check_new
     from massl.core.files.scan import left_out_line
-    from massl.core.machine import cores
     from massl.data.sources import doubts, find_source
+    from massl.devices import choose_device, unused_gpus
     from massl.encoder.export import export_run
-    from massl.settings import concerns, plan, read_settings
-    from massl.training.loading import plan_loading
+    from massl.settings import OF_THE_MACHINE, Settings, concerns, plan, read_settings
+    from massl.training.loading import plan_loading, usual_workers
     from massl.training.probe import find_classes
 
     overrides = dict(_pair(text) for text in settings or ())
     flags = {"backbone": backbone, "precision": precision, "accumulate": accumulate}
+    flags |= {"device": device, "workers": workers, "seed": seed}
     flags |= {"checkpoint_activations": checkpoint_activations or None, "compile": compiled or None}
     overrides |= {key: str(value) for key, value in flags.items() if value is not None}
     source, skipped = find_source(images)
@@ -131,28 +141,35 @@ def command(
     initial = _weights(init, overrides.get("backbone")) if init and not resume else None
     if initial and "backbone" in overrides:
         overrides["backbone"] = initial.architecture  # the same network, with or without a tag
-    world = distributed.World.join()
-    quiet = quiet or world.rank > 0
+    stored = None
     if resume:
-        if on_command_line(context, "preset", "out", "epochs", "settings", "init", *flags, "compiled"):
+        fixed = flags.keys() - set(OF_THE_MACHINE)
+        if on_command_line(context, "preset", "out", "epochs", "settings", "init", "compiled", *fixed):
             raise typer.BadParameter("--resume goes on with the run's own settings; leave the other flags out")
-        folder, chosen = resume, read_settings(resume / "config.toml")
+        anew: dict[str, Any] = {name: flags[name] for name in OF_THE_MACHINE if on_command_line(context, name)}
+        stored = replace(read_settings(resume / "config.toml"), **anew)
+    named = stored.device if stored else overrides.get("device", Settings.device)
+    world = distributed.World.join(choose_device(named))
+    quiet = quiet or world.rank > 0
+    if resume and stored:
+        folder, chosen = resume, stored
         say(f"Going on with {folder} on {world.device}", quiet)
     else:
         folder = Path(world.share(str(out or _new_folder(images))))
         if world.share((folder / "config.toml").exists()):  # one rank looks: another may have begun
             check_new(folder)
         preset = preset or ("cpu" if world.device.type == "cpu" else "gpu")
-        workers = min(8, max(1, cores() // world.size))
+        usual = usual_workers(world.size_here)
         begins = initial and initial.begins
         augment = "device" if world.device.type == "cuda" else "loader"
         chosen, table = plan(
-            preset, len(source), overrides, epochs, fast_precision(world.device), workers, begins, augment
+            preset, len(source), overrides, epochs, fast_precision(world.device), usual, begins, augment
         )
         if not quiet:
             _show(table, len(source), world, preset)
     shortage = plan_loading(chosen, world.size, world.size_here).note
-    doubted = [] if quiet else [*concerns(chosen, len(source)), *doubts(source, chosen.image_size), shortage]
+    idle = unused_gpus(world.device, world.size_here) if named in ("auto", "cuda") else ""
+    doubted = [] if quiet else [*concerns(chosen, len(source)), *doubts(source, chosen.image_size), shortage, idle]
     for concern in filter(None, doubted):
         say(f"  note: {concern}", quiet)
     for item in skipped[:SHOWN]:

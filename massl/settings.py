@@ -60,6 +60,7 @@ class Settings:
     checkpoint_activations: bool = False  # recompute activations in the backward pass: less memory, slower
     compile: bool = False  # torch.compile: minutes at the start, faster steps
     precision: str = "bf16"  # bf16, fp16 or fp32: of the networks' activations; parameters and loss are float32
+    device: str = "auto"  # auto, cpu, cuda, cuda:N or mps; auto is the GPU if there is one
     workers: int = 2  # processes that decode and cut views; 0: none
     batch_timeout: int = 300  # seconds; a batch that takes longer to load ends the run
     augment: str = "loader"  # loader or device: where views get their flips, colours and blur
@@ -106,6 +107,7 @@ class Settings:
                 raise MasslError(f"{name} must be two shares of the area, 0 < low <= high <= 1, not {low}, {high}")
         if self.block > self.memory:
             raise MasslError(f"block ({self.block}) must not be larger than memory ({self.memory})")
+        check_device_name(self.device)
         if self.augment not in ("loader", "device"):
             raise MasslError(f"augment must be loader or device, not {self.augment!r}")
         if self.precision not in ("bf16", "fp16", "fp32"):
@@ -118,6 +120,16 @@ class Settings:
     def encoder_size(self) -> int:
         """Side of what the encoder takes once it is exported, in pixels."""
         return self.export_size or self.image_size
+
+
+def check_device_name(name: str) -> None:
+    """Raises a `MasslError` unless `name` is one that the setting `device` takes, whether it is there or not."""
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:[0-9]+)?", name):
+        raise MasslError(f"there is no device {name!r}; choose auto, cpu, cuda, cuda:N or mps")
+
+
+# What a run that goes on may have otherwise than it began: how it is computed, not what.
+OF_THE_MACHINE = ("device", "workers", "accumulate", "checkpoint_activations")
 
 
 @dataclass(frozen=True)

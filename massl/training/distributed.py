@@ -15,18 +15,11 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
-from massl.core.errors import MasslError
 from massl.core.machine import cores
+from massl.devices import choose_device
 
 # Long enough for rank 0 to measure and to write a checkpoint while the others wait for it.
 PATIENCE = timedelta(minutes=30)
-
-
-def default_device() -> torch.device:
-    """The GPU if there is one, else the CPU."""
-    if torch.cuda.is_available():
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
 @dataclass(frozen=True)
@@ -44,17 +37,14 @@ class World:
         Raises:
             MasslError: there are fewer GPUs than ranks on this host.
         """
-        device = device or default_device()
+        device = device or choose_device()
         size = int(os.environ.get("WORLD_SIZE", 1))
+        if device.type == "cuda":
+            torch.cuda.set_device(device)  # also alone: what asks for no device takes the current one
         if size == 1:
             return cls(device)
         if device.type == "mps":
             device = torch.device("cpu")  # there is no communication between its processes
-        if device.type == "cuda":
-            wanted, there = int(os.environ.get("LOCAL_WORLD_SIZE", 1)), torch.cuda.device_count()
-            if wanted > there:
-                raise MasslError(f"this machine has {there} GPU{'s' * (there != 1)}; give --devices {there}")
-            torch.cuda.set_device(device)
         if not dist.is_initialized():
             dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
         return cls(device, dist.get_rank(), size)

@@ -26,11 +26,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from massl.core.errors import MasslError
+from massl.core.machine import cores
 from massl.core.memory_budget import BUDGET
 from massl.method.views import Batch, EndlessBatches, Item, Views, collate
 from massl.settings import Settings
 
 SHARED = Path("/dev/shm")
+MOST = 8  # processes of one rank, unless told otherwise
 AHEAD = 4  # batches that a worker prepares ahead, where there is room for them
 HELD = 2  # more, that have arrived and are not yet used
 SHARE = 0.8  # of the shared memory that is free
@@ -62,6 +64,11 @@ class Loading:
     ahead: int = AHEAD
     shared: bool = True
     note: str = ""
+
+
+def usual_workers(ranks_here: int = 1) -> int:
+    """One process a core that loads images, shared by this machine's ranks: from 1 to `MOST` for each of them."""
+    return min(MOST, max(1, cores() // ranks_here))
 
 
 def plan_loading(settings: Settings, ranks: int = 1, ranks_here: int = 1, free: int | None = None) -> Loading:

@@ -22,6 +22,7 @@ from massl.core.errors import MasslError
 from massl.core.files.path_notation import as_text
 from massl.core.files.run_folder import check_new, describe_run
 from massl.data.sources import Source, check_readable, check_same
+from massl.devices import check_compiler, choose_device
 from massl.encoder import checkpoint
 from massl.encoder.inference import whitened_stages
 from massl.encoder.weights import Initial
@@ -30,7 +31,7 @@ from massl.evaluation import rankme
 from massl.method.augment import normalise
 from massl.method.schedules import Rates
 from massl.method.views import EndlessBatches, Views, on_device
-from massl.settings import Settings, read_settings, write_toml
+from massl.settings import OF_THE_MACHINE, Settings, read_settings, write_toml
 from massl.training.batch_normalisation import spread_normalisation
 from massl.training.distributed import World
 from massl.training.learner import ACTIVATIONS, Learner
@@ -92,7 +93,7 @@ def train(
     Args:
         source: the images, from `massl.data.sources.find_source`.
         out: the run's folder; made if it is not there.
-        settings: from `massl.settings.plan`; ignored on resume, where the run's own are read.
+        settings: from `massl.settings.plan`; on resume the run's own are read, but for those `OF_THE_MACHINE`.
         resume: go on from the newest checkpoint in `out`.
         labelled: a folder with a subfolder a class, to measure k-NN on while training; never trained with labels.
         tracker: `wandb` or `mlflow`, besides TensorBoard.
@@ -110,16 +111,20 @@ def train(
         LoadingFailed: no batch will come; what was learnt is kept.
         MasslError: the folder is another run's, losses stay non-finite, or nothing can be written.
     """
-    world = world or World.join()
+    if resume:
+        machine = {name: getattr(settings, name) for name in OF_THE_MACHINE}
+        settings = dataclasses.replace(read_settings(out / "config.toml"), **machine)
+    world = world or World.join(choose_device(settings.device))
     device, leads = world.device, world.rank == 0
     if resume:
-        settings = read_settings(out / "config.toml")
         earlier = describe_run(out)
         labelled = labelled or (Path(earlier["labels"]) if earlier.get("labels") else None)
         tracker = tracker or earlier.get("tracker", "")
     elif world.share((out / "config.toml").exists()):
         check_new(out)
     s = settings
+    if s.compile:
+        check_compiler(device)
     if s.batch % world.size:
         raise MasslError(f"batch ({s.batch}) must be a multiple of the {world.size} devices that share it")
 

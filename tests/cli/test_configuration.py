@@ -21,7 +21,7 @@ from cli.terminal import print_line, say
 # What a stranger may decide, by command: all that is marked where it is declared. Whoever marks another has thought of
 # a folder that came from somebody who means ill.
 HARMLESS = {
-    "train": {"preset", "epochs", "settings", "precision", "accumulate", "checkpoint_activations"},
+    "train": {"preset", "epochs", "settings", "precision", "accumulate", "checkpoint_activations", "workers", "seed"},
     "export": {"precision", "image_sizes", "stages", "strength", "own"},
     "eval": {
         "k",
@@ -61,6 +61,7 @@ REFUSED = {
     "train": {
         "out": "'x'", "resume": "'x'", "labels": "'x'", "backbone": "'hf-hub:a/b'", "init": "'x'", "devices": "2",
         "track": "'wandb'", "name": "'x'", "set": "['backbone=hf-hub:a/b']", "compile": "true", "quiet": "true",
+        "device": "'cpu'",
     },
     "export": {"out": "'x'", "whiten": "'x'", "calibrate": "'x'", "evaluation": "'x'"},
     "eval": {"encoder": "'x'", "report": "'x'", "train": "'x'", "test": "'x'", "ground-truth": "'x.pkl'"},
