@@ -121,6 +121,7 @@ def command(
     if devices > 1 and "WORLD_SIZE" not in os.environ:
         raise typer.Exit(distributed.launch(sys.argv[1:], devices))
 
+    from massl.accumulation import parts_note
     from massl.core.files.run_folder import check_new
     from massl.core.files.scan import left_out_line
     from massl.data.sources import doubts, find_source
@@ -169,9 +170,11 @@ def command(
             _show(table, len(source), world, preset)
     shortage = plan_loading(chosen, world.size, world.size_here).note
     idle = unused_gpus(world.device, world.size_here) if named in ("auto", "cuda") else ""
-    doubted = [] if quiet else [*concerns(chosen, len(source)), *doubts(source, chosen.image_size), shortage, idle]
-    for concern in filter(None, doubted):
-        say(f"  note: {concern}", quiet)
+    if not quiet:
+        parts = parts_note(chosen, world.size)
+        doubted = [*concerns(chosen, len(source)), *doubts(source, chosen.image_size), shortage, idle, parts]
+        for concern in filter(None, doubted):
+            say(f"  note: {concern}")
     for item in skipped[:SHOWN]:
         say(f"  skipped {item.path!r}: {item.reason}", quiet)
     if len(skipped) > SHOWN:

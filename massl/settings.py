@@ -56,7 +56,7 @@ class Settings:
     weight_decay_end: float = 0.4
     clip: float = 3.0  # largest norm of one parameter's gradient
     # Machine
-    accumulate: int = 1  # parts that a step's images are cut into, one after the other: less memory, same gradient
+    accumulate: int = 1  # parts that a step's images are cut into: less memory, same gradient without batch norms
     checkpoint_activations: bool = False  # recompute activations in the backward pass: less memory, slower
     compile: bool = False  # torch.compile: minutes at the start, faster steps
     precision: str = "bf16"  # bf16, fp16 or fp32: of the networks' activations; parameters and loss are float32

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from massl.accumulation import check_parts
 from massl.core.errors import MasslError
 from massl.encoder.weights import Initial, load_backbone
 from massl.method.loss import massl_loss
@@ -64,7 +65,8 @@ class Learner:
         initial: weights to begin with; drawn at random where there are none.
 
     Raises:
-        MasslError: the network can't be built, or the weights are another one's.
+        MasslError: the network can't be built, or the weights are another one's, or a head would normalise over a
+            single image.
     """
 
     def __init__(self, settings: Settings, world: World, initial: Initial | None = None) -> None:
@@ -72,6 +74,8 @@ class Learner:
         self.settings = s
         self.world = world
         device = world.device
+        synchronised = world.size > 1 and device.type == "cuda"  # elsewhere each rank normalises its own share
+        check_parts(s, world.size, synchronised)
         torch.manual_seed(seed_of(s.seed, "weights"))  # the same first weights on every rank
         backbone = build_backbone(s.backbone, s.image_size, s.patch_size, s.drop_path, mean_pooled=s.mean_pooled)
         head = Head(output_width(backbone), s.head_width, normed=s.head_norm, spread=s.projection_norm)
@@ -84,7 +88,7 @@ class Learner:
             quicken(student)
         if s.checkpoint_activations:
             _checkpoint_activations(student.backbone, s.backbone)
-        if world.size > 1 and device.type == "cuda":  # elsewhere there is none: each rank normalises its own share
+        if synchronised:
             student, teacher = map(synchronise_normalisation, (student, teacher))
         self.student, self.teacher = (network.to(device).train() for network in (student, teacher))
         self.memory = Memory(s.memory, PROJECTION, torch.Generator().manual_seed(seed_of(s.seed, "memory"))).to(device)

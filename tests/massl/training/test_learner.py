@@ -8,8 +8,12 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from massl.accumulation import check_parts, part_sizes, parts_note
+from massl.core.errors import MasslError
 from massl.method.schedules import Rates
 from massl.seeding import seed_of
 from massl.training import learner as learning
@@ -174,3 +178,40 @@ def test_runs_of_different_seeds_share_no_draws(monkeypatch) -> None:
 def test_a_run_draws_each_of_its_numbers_from_a_seed_of_its_own() -> None:
     places = [("weights",), ("memory",), ("order", 0), ("views", 0, 0), ("drop-path", 0, 0), ("permutation", 0)]
     assert len({seed_of(seed, *place) for seed in (-1, 0, 1) for place in places}) == 18
+
+
+@pytest.mark.parametrize(
+    ("settings", "same"),
+    [
+        ({}, True),
+        ({"head_norm": "true"}, False),
+        ({"projection_norm": "true"}, False),
+        ({"backbone": "resnet10t"}, False),
+    ],
+    ids=str,
+)
+def test_it_is_said_where_parts_of_a_batch_are_not_the_same_gradient(settings: dict[str, str], same: bool) -> None:
+    plain, parts = (learn(1, accumulate=number, **settings) for number in ("1", "2"))
+    gradients = zip(plain.student.parameters(), parts.student.parameters(), strict=True)
+    assert same == all(torch.allclose(one.grad, other.grad, atol=1e-5, rtol=1e-4) for one, other in gradients)
+    assert not parts_note(plain.settings)
+    assert same == (not parts_note(parts.settings))
+    if not same:
+        assert parts_note(parts.settings).startswith("batch normalisation takes its statistics over parts of 2 images")
+
+
+@pytest.mark.parametrize("settings", [{"head_norm": "true"}, {"projection_norm": "true"}], ids=str)
+def test_a_head_does_not_normalise_the_views_of_one_image_among_themselves(settings: dict[str, str]) -> None:
+    for wrong in ({"accumulate": "4"}, {"batch": "1"}, {"batch": "3", "accumulate": "2"}):
+        with pytest.raises(MasslError, match="parts of one image, whose views the head would normalise"):
+            learn(0, **settings, **wrong)
+    values = small_settings(batch="2", **settings)
+    with pytest.raises(MasslError, match="a batch of 2 on 2 devices has parts of one image"):
+        check_parts(values, 2)
+    check_parts(values, 2, synchronised=True)
+    learn(0, accumulate="4")
+
+
+@given(st.integers(1, 200), st.integers(1, 200))
+def test_parts_are_as_large_as_torch_cuts_them(images: int, parts: int) -> None:
+    assert part_sizes(images, parts) == [len(part) for part in torch.empty(images).chunk(parts)]
