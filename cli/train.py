@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import signal
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,7 +18,7 @@ from cli.interrupts import interrupt
 from cli.options import Json, Quiet, Verbose, on_command_line, or_builtin
 
 if TYPE_CHECKING:
-    from massl.settings import Choice
+    from massl.settings import Choice, Settings
 
 
 SHOWN = 20  # files passed over that are named before a run begins
@@ -94,6 +95,13 @@ def command(
     compiled: Annotated[
         bool, typer.Option("--compile", help="Compile the networks: a slow start, faster steps.")
     ] = False,
+    profile: Annotated[
+        int,
+        typer.Option("--profile", min=0, metavar="STEPS", help="Trace so many steps to a file in the run's folder."),
+    ] = 0,
+    plan_only: Annotated[
+        bool, typer.Option("--plan", help="Print every setting and what the run will take, and do nothing else.")
+    ] = False,
     tracker: Annotated[str, typer.Option("--track", help="wandb or mlflow, besides TensorBoard.")] = "",
     name: Annotated[str | None, typer.Option("--name", help="What the encoder calls itself.")] = None,
     as_json: Json = False,
@@ -118,7 +126,7 @@ def command(
         from massl.training.loop import Interrupted, fast_precision, train
     except ImportError as error:
         raise MasslError(f"training needs more packages ({error.name}); run: pip install 'massl[train]'") from None
-    if devices > 1 and "WORLD_SIZE" not in os.environ:
+    if devices > 1 and "WORLD_SIZE" not in os.environ and not plan_only:
         raise typer.Exit(distributed.launch(sys.argv[1:], devices))
 
     from massl.accumulation import parts_note
@@ -127,7 +135,7 @@ def command(
     from massl.data.sources import doubts, find_source
     from massl.devices import choose_device, unused_gpus
     from massl.encoder.export import export_run
-    from massl.settings import OF_THE_MACHINE, Settings, concerns, plan, read_settings
+    from massl.settings import OF_THE_MACHINE, Choice, Settings, concerns, differing, plan, read_settings
     from massl.training.loading import plan_loading, usual_workers
     from massl.training.probe import find_classes
 
@@ -152,29 +160,37 @@ def command(
     named = stored.device if stored else overrides.get("device", Settings.device)
     world = distributed.World.join(choose_device(named))
     quiet = quiet or world.rank > 0
+    ranks, ranks_here = (devices, devices) if plan_only and world.size == 1 else (world.size, world.size_here)
     if resume and stored:
-        folder, chosen = resume, stored
-        say(f"Going on with {folder} on {world.device}", quiet)
+        folder, chosen, preset = resume, stored, ""
+        table = [Choice(name, value, "of the run") for name, value in asdict(stored).items()]
+        say(f"Going on with {folder} on {world.device}", quiet or plan_only)
     else:
         folder = Path(world.share(str(out or _new_folder(images))))
         if world.share((folder / "config.toml").exists()):  # one rank looks: another may have begun
             check_new(folder)
         preset = preset or ("cpu" if world.device.type == "cpu" else "gpu")
-        usual = usual_workers(world.size_here)
+        usual = usual_workers(ranks_here)
         begins = initial and initial.begins
         augment = "device" if world.device.type == "cuda" else "loader"
         chosen, table = plan(
             preset, len(source), overrides, epochs, fast_precision(world.device), usual, begins, augment
         )
-        if not quiet:
-            _show(table, len(source), world, preset)
-    shortage = plan_loading(chosen, world.size, world.size_here).note
-    idle = unused_gpus(world.device, world.size_here) if named in ("auto", "cuda") else ""
-    if not quiet:
-        parts = parts_note(chosen, world.size)
-        doubted = [*concerns(chosen, len(source)), *doubts(source, chosen.image_size), shortage, idle, parts]
-        for concern in filter(None, doubted):
-            say(f"  note: {concern}")
+        if not quiet and not plan_only:
+            _show(table if verbose else differing(table, preset), len(source), world.device, ranks, preset)
+            say("" if verbose else "  all else as the preset has it; -v or --plan shows it")
+    notes: list[str] = []
+    if plan_only or not quiet:
+        shortage = plan_loading(chosen, ranks, ranks_here).note
+        idle = unused_gpus(world.device, ranks_here) if named in ("auto", "cuda") else ""
+        parts = parts_note(chosen, ranks)
+        found = [*concerns(chosen, len(source)), *doubts(source, chosen.image_size), shortage, idle, parts]
+        notes = [note for note in found if note]
+    if plan_only:
+        _plan(table, chosen, len(source), world.device, ranks, preset or "", folder, notes, as_json)
+        return
+    for note in notes:
+        say(f"  note: {note}", quiet)
     for item in skipped[:SHOWN]:
         say(f"  skipped {item.path!r}: {item.reason}", quiet)
     if len(skipped) > SHOWN:
@@ -189,7 +205,11 @@ def command(
 
             def report(progress: Any) -> None:
                 now = progress.metrics
-                note = f"loss {now['loss']:.3f}, rank {now['rank']:.0f}, {now['images_per_second']:.0f} images/s"
+                note = (
+                    f"loss {now['loss']:.3f}, rank {now['rank']:.0f}, {now['images_per_second']:.0f} images/s, "
+                    f"{1000 * now['step_seconds']:,.0f} ms a step, {now['data_wait_share']:.0%} of it waiting for "
+                    f"images, peak memory {_size(now['peak_bytes'])}"
+                )
                 if "knn_top1" in now:
                     say(f"  step {progress.step:,}: k-NN {now['knn_top1']:.1%}, rank {now['rankme']:.0f}", quiet)
                 for warning in progress.warnings:
@@ -197,7 +217,7 @@ def command(
                 line.update(progress.step, progress.steps, note)
 
             summary = train(
-                source, folder, chosen, resume=bool(resume), labelled=labels, tracker=tracker,
+                source, folder, chosen, resume=bool(resume), labelled=labels, tracker=tracker, profile=profile,
                 initial=initial, world=world, report=report, stop=lambda: bool(interrupted),
             )  # fmt: skip
     finally:
@@ -214,6 +234,8 @@ def command(
     if as_json:
         print_json({"run": str(folder), "encoder": str(encoder), **summary, "left_out": dict(source.left_out)})
     say(f"Trained in {summary['seconds']:.0f} s: {encoder}", quiet)
+    if summary["trace"]:
+        say(f"  trace of {profile} steps, for https://ui.perfetto.dev: {summary['trace']}", quiet)
     for item in summary["skipped"][:5]:
         say(f"  skipped {item['path']!r}: {item['reason']}", quiet)
     best, last = summary["best"], summary["metrics"]
@@ -267,15 +289,72 @@ def _sets_a_number(pair: str) -> bool:
     return isinstance(default, (int, float)) and not isinstance(default, bool)
 
 
-def _show(table: list[Choice], images: int, world: Any, preset: str) -> None:
+def _show(
+    table: list[Choice], images: int, device: Any, ranks: int, preset: str, on_standard_output: bool = False
+) -> None:
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     from massl.core.printable import visible
 
-    where = f"{world.size} times {world.device.type}" if world.size > 1 else world.device
-    view = Table("setting", "value", "why", title=f"{images:,} images, on {where}, preset {preset}", box=None)
+    where = f"{ranks} times {device.type}" if ranks > 1 else str(device)
+    title = f"{images:,} images, on {where}" + (f", preset {preset}" if preset else "")
+    view = Table("setting", "value", "why", title=title, box=None)
     for choice in table:
         view.add_row(choice.name, Text(visible(str(choice.value))), choice.why)
-    Console(stderr=True).print(view)
+    Console(stderr=not on_standard_output).print(view)
+
+
+def _plan(
+    table: list[Choice], chosen: Settings, images: int, device: Any, ranks: int, preset: str, folder: Path,
+    notes: list[str], as_json: bool,
+) -> None:  # fmt: skip
+    """Prints what `massl train` would do and what it would take."""
+    from cli.terminal import print_json, print_line
+    from massl.accumulation import check_parts
+    from massl.core.errors import MasslError
+    from massl.cost import cost_of, free_space
+
+    if chosen.batch % ranks:
+        raise MasslError(f"batch ({chosen.batch}) must be a multiple of the {ranks} devices that share it")
+    check_parts(chosen, ranks, ranks > 1 and device.type == "cuda")
+    cost, free = cost_of(chosen, ranks, device.type), free_space(folder)
+    if cost.disk > free:
+        notes = [*notes, f"{folder} needs {_size(cost.disk)}, and {_size(free)} are free there"]
+    if as_json:
+        # JSON has no infinity, which `clip` may be.
+        settings = {
+            choice.name: {"value": None if choice.value == math.inf else choice.value, "why": choice.why}
+            for choice in table
+        }
+        about = {"images": images, "device": str(device), "devices": ranks, "preset": preset or None}
+        print_json({**about, "run": str(folder), "settings": settings, "cost": asdict(cost), "notes": notes})
+        return
+    _show(table, images, device, ranks, preset, on_standard_output=True)
+    each = f" on each of {ranks} devices" if ranks > 1 else ""
+    memory = f"memory: {_size(cost.fixed)}{each}, and what a step keeps of its images, which isn't known beforehand"
+    if cost.image is not None and cost.device is not None:
+        memory = (
+            f"memory: {_size(cost.device)}{each}, and temporaries on top: {_size(cost.fixed)} whatever the batch, and "
+            f"{_size(cost.image)} for each of {cost.part:,} images at a time"
+        )
+    rows = {
+        "steps": f"{chosen.steps:,} of {chosen.batch:,} images",
+        "images": f"{cost.images_seen:,} seen, each about {cost.images_seen / images:,.0f} times",
+        "parameters": f"{cost.parameters / 1e6:,.1f} million, the head included",
+        "device": memory,
+        "checkpoint": f"{_size(cost.checkpoint)}, one every {chosen.checkpoint_every:,} steps, the last "
+        f"{chosen.keep_checkpoints:,} and the best are kept",
+        "disk": f"up to {_size(cost.disk)} in {folder}, where {_size(free)} are free",
+        "time": "not known before it runs; its first lines tell",
+    }
+    print_line("")
+    for name, value in rows.items():
+        print_line(f"  {name:<12} {value}")
+    for note in notes:
+        print_line(f"  note: {note}")
+
+
+def _size(count: float) -> str:
+    return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:,.1f} MB"

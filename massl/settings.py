@@ -365,6 +365,12 @@ def plan(
     return settings, sorted([*chosen.values(), *defaults], key=lambda choice: order.index(choice.name))
 
 
+def differing(table: typing.Iterable[Choice], preset: str) -> list[Choice]:
+    """Those choices of `plan` that are neither the preset's nor, where it says nothing, the default."""
+    usual = {field.name: field.default for field in dataclasses.fields(Settings)} | dict(PRESETS[preset].values)
+    return [choice for choice in table if choice.value != usual[choice.name]]
+
+
 def concerns(settings: Settings, images: int) -> list[str]:
     """What a person should know before a run of these settings on so many images starts, a line each."""
     s = settings

@@ -104,7 +104,7 @@ class Learner:
             self._parallel = DistributedDataParallel(self.student, device_ids=world.device_ids)
 
     def step(self, views: Sequence[Tensor], rates: Rates, step: int, permutation: Tensor | None = None) -> Step:
-        """Takes one step, or none where loss or gradient are not finite.
+        """Takes one step, or none where loss or gradient are not finite, or where it raises, as out of memory.
 
         Nothing here waits for the device: a step that is not finite is undone by arithmetic, not by a branch.
 
@@ -115,14 +115,26 @@ class Learner:
                 that a run which goes on here needs no state of any generator.
             permutation: int64 `[K]` of the memory's rows; drawn, the same on all ranks, if left out.
         """
+        # Of batch normalisation: what a forward pass changes.
+        statistics = [buffer for network in (self.student, self.teacher) for buffer in network.buffers()]
+        before = [buffer.clone() for buffer in statistics]
+        try:
+            result = self._learn(views, rates, step, permutation)
+        except BaseException:
+            for buffer, old in zip(statistics, before, strict=True):
+                buffer.copy_(old)
+            raise
+        for buffer, old in zip(statistics, before, strict=True):
+            buffer.copy_(torch.where(result.finite, buffer, old))
+        return result
+
+    def _learn(self, views: Sequence[Tensor], rates: Rates, step: int, permutation: Tensor | None) -> Step:
         s, device = self.settings, self.world.device
         for group, decay in zip(self.optimiser.param_groups, (rates.weight_decay, 0.0), strict=True):
             group["lr"], group["weight_decay"] = rates.learning_rate, decay
         if permutation is None:
             permutation = self._permutation(step)
         torch.manual_seed(seed_of(s.seed, "drop-path", step, self.world.rank))
-        statistics = [buffer for network in (self.student, self.teacher) for buffer in network.buffers()]
-        before = [buffer.clone() for buffer in statistics]
 
         self.optimiser.zero_grad(set_to_none=True)
         losses, entropies, projections = [], [], []
@@ -155,8 +167,6 @@ class Learner:
         self._update(finite)
         update_teacher(self.student, self.teacher, rates.momentum, finite)
         self.memory.push(self.world.gather(z_teacher[1]), finite)  # the second global view alone
-        for buffer, old in zip(statistics, before, strict=True):  # of batch normalisation
-            buffer.copy_(torch.where(finite, buffer, old))
         student_entropy, teacher_entropy = torch.stack(entropies).sum(0)
         return Step(loss, finite, norm, student_entropy, teacher_entropy, z_teacher)
 

@@ -28,13 +28,15 @@ from massl.encoder.inference import whitened_stages
 from massl.encoder.weights import Initial
 from massl.encoder.whitening import Moments
 from massl.evaluation import rankme
+from massl.metering import Meter, Trace
 from massl.method.augment import normalise
 from massl.method.schedules import Rates
-from massl.method.views import EndlessBatches, Views, on_device
+from massl.method.views import Batch, EndlessBatches, Views, on_device
+from massl.out_of_memory import is_out_of_memory, remedy
 from massl.settings import OF_THE_MACHINE, Settings, read_settings, write_toml
 from massl.training.batch_normalisation import spread_normalisation
 from massl.training.distributed import World
-from massl.training.learner import ACTIVATIONS, Learner
+from massl.training.learner import ACTIVATIONS, Learner, Step
 from massl.training.loading import LoadingFailed, batches, make_loader, plan_loading
 from massl.training.monitor import Monitor
 from massl.training.probe import Probe
@@ -80,6 +82,7 @@ def train(
     resume: bool = False,
     labelled: Path | None = None,
     tracker: str = "",
+    profile: int = 0,
     initial: Initial | None = None,
     world: World | None = None,
     report: Callable[[Progress], None] = lambda progress: None,
@@ -97,6 +100,7 @@ def train(
         resume: go on from the newest checkpoint in `out`.
         labelled: a folder with a subfolder a class, to measure k-NN on while training; never trained with labels.
         tracker: `wandb` or `mlflow`, besides TensorBoard.
+        profile: so many steps are traced to a file in the run's folder, see `massl.metering.Trace`.
         initial: weights to begin with, from `massl.encoder.weights.read_initial`.
         world: the ranks that train together, and this one's device; this process alone if left out.
         report: called at each logged step, on rank 0.
@@ -104,12 +108,14 @@ def train(
             the run ends.
 
     Returns:
-        A summary: steps, images seen, seconds, files skipped with reasons, the last metrics, the best measurement.
+        A summary: steps, images seen, seconds, files skipped with reasons, the last metrics, the best measurement, the
+        trace's path or None.
 
     Raises:
         Interrupted: `stop` said so.
         LoadingFailed: no batch will come; what was learnt is kept.
-        MasslError: the folder is another run's, losses stay non-finite, or nothing can be written.
+        MasslError: the folder is another run's, losses stay non-finite, a step takes more memory than there is, or
+            nothing can be written.
     """
     if resume:
         machine = {name: getattr(settings, name) for name in OF_THE_MACHINE}
@@ -180,6 +186,20 @@ def train(
         }
         checkpoint.save(out / "checkpoints", step, state, s.keep_checkpoints, improved)
 
+    def step_of(loaded: Batch, rates: Rates, number: int) -> Step:
+        try:
+            return learner.step(on_device(loaded, device, s), rates, number)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            error.__traceback__ = None  # which holds on to what the step had made
+        line, flag = remedy(s, world, sum(parameter.numel() for parameter in learner.student.parameters()))
+        if _kept(save, start, done, leads):
+            raise MasslError(f"{line}; go on with: {again} {flag}".rstrip())
+        if leads and not resume:
+            (out / "config.toml").unlink(missing_ok=True)  # nothing was learnt: the folder is free for another try
+        raise MasslError(f"{line}; nothing was learnt yet, begin again")
+
     keys = EndlessBatches(len(source), s.batch, s.seed, start, s.steps, world.rank, world.size)
     loading = plan_loading(s, world.size, world.size_here)
     loader = make_loader(Views(source, s), keys, loading, world.size_here, pinned=device.type == "cuda")
@@ -192,22 +212,28 @@ def train(
     done = start
     again = f"massl train {shlex.quote(source.where)} --resume {out}"
     arriving = batches(loader, s.batch_timeout, stop)
-    with contextlib.closing(arriving), track(out, s, start, tracker, silent=not leads) as write:
-        waited, window_start, window_step, fetch_start = 0.0, time.monotonic(), start, time.monotonic()
+    trace = Trace(out, device, start, s.steps, profile if leads else 0)
+    with (
+        contextlib.closing(arriving),
+        contextlib.closing(trace),
+        track(out, s, start, tracker, silent=not leads) as write,
+    ):
+        meter = Meter(device, s.batch, start)
         step = start
         while True:
             try:
-                loaded = next(arriving, None)
+                with meter.waiting():
+                    loaded = next(arriving, None)
             except LoadingFailed as error:
                 kept = _kept(save, start, done, leads)
                 raise LoadingFailed(f"{error}; {f'go on with: {again}' if kept else 'no step was done'}") from error
             if loaded is None:  # the last one, or told to stop during a wait
                 break
-            waited += time.monotonic() - fetch_start
             skipped.update(loaded.skipped)
-            views = on_device(loaded, device, s)
             rates = Rates.at(step, s)
-            result = learner.step(views, rates, step)
+            trace.step_begins(step)
+            result = step_of(loaded, rates, step)
+            trace.step_ends(step)
             bad = torch.where(result.finite, 0, bad + 1)
             images_seen += s.batch
             done = step + 1
@@ -221,9 +247,7 @@ def train(
                 _check_finite(int(bad), step, s, out)
             improved = False
             if logs or probes:
-                now = time.monotonic()
                 filled = min(int(learner.memory.written), s.memory)
-                seconds = max(now - window_start, 1e-9)
                 metrics = {
                     "step": done,
                     "epoch": done * s.batch / len(source),
@@ -236,30 +260,28 @@ def train(
                     "memory_filled": filled / s.memory,
                     "memory_used": learner.memory_use(result.teacher[0], rates, step),
                     "memory_age": filled / 2 / s.batch,  # steps since a row was written, on average
-                    "images_per_second": (done - window_step) * s.batch / seconds,
-                    "data_wait_share": waited / seconds,
-                    "seconds_left": (s.steps - done) * seconds / (done - window_step),
+                    **meter.figures(done, s.steps),
                     "skipped_files": len(skipped),
-                    "seconds": earlier_seconds + now - started,
+                    "seconds": earlier_seconds + time.monotonic() - started,
                 }
-                if probes and leads:
-                    metrics |= probe.measure(
-                        learner.teacher.backbone, device, ACTIVATIONS[s.precision], learner.teacher.positions
-                    )
-                    improved = _improves(best, metrics, s)
-                write(done, metrics)
-                warnings += monitor.look(metrics)
-                if leads:
-                    report(Progress(done, s.steps, metrics, tuple(warnings)))
-                warnings.clear()
-                waited, window_start, window_step = 0.0, time.monotonic(), done
-            stopping = looks and world.any(stop())
-            if leads and (stopping or saves or improved):
-                save(done, improved)
+                with meter.aside():
+                    if probes and leads:
+                        metrics |= probe.measure(
+                            learner.teacher.backbone, device, ACTIVATIONS[s.precision], learner.teacher.positions
+                        )
+                        improved = _improves(best, metrics, s)
+                    write(done, metrics)
+                    warnings += monitor.look(metrics)
+                    if leads:
+                        report(Progress(done, s.steps, metrics, tuple(warnings)))
+                    warnings.clear()
+            with meter.aside():
+                stopping = looks and world.any(stop())
+                if leads and (stopping or saves or improved):
+                    save(done, improved)
             if stopping and not ends:
                 raise _interrupted(done, again, out)
             step += 1
-            fetch_start = time.monotonic()
         if done < s.steps:
             if not _kept(save, start, done, leads):
                 raise Interrupted("stopped before the first step was done; there is nothing to keep")
@@ -272,6 +294,7 @@ def train(
         "skipped": [{"path": path, "reason": reason} for path, reason in sorted(skipped.items())],
         "metrics": finite_or_none(metrics),
         "best": best,
+        "trace": trace.path and str(trace.path),
     }
 
 

@@ -14,7 +14,7 @@ from massl.settings import Settings
 COLLAPSED_RANK = 4.0  # effective rank below which embeddings tell a handful of kinds of image apart, no more
 COLLAPSED_SPREAD = 0.02  # mean cosine distance below which all images look alike
 PATIENCE = 3  # measurements in a row that must agree before anything is said
-WAITING = 0.5  # share of the time spent waiting for images
+WAITING = 1 / 3  # share of the time spent waiting for images
 UNIFORM = 0.02  # nats below log P at which a distribution over a block still tells nothing apart
 
 
@@ -73,7 +73,7 @@ class Monitor:
         if self._persists("waiting", step > s.log_every, metrics["data_wait_share"] > WAITING):
             said.append(
                 f"step {step}: {metrics['data_wait_share']:.0%} of the time goes into waiting for images: more "
-                f"--set workers=N than {s.workers} may help, or smaller images"
+                f"--workers than {s.workers} may help, or smaller images, or a faster disk"
             )
         if "knn_top1" in metrics:
             at, best = self._best_knn

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import resource
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from cli.commands import app
 from massl.data.sources import find_source
 from massl.settings import Settings, plan
 from massl.training.loop import train
@@ -44,3 +46,16 @@ def run(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     source, _ = find_source(pictures / "flag")
     train(source, out, small_settings(len(source)))
     return out
+
+
+@pytest.fixture
+def massl_train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """Runs `massl train` with the given words in an empty folder; gives what it wrote to standard output."""
+
+    def run(*words: object) -> str:
+        monkeypatch.chdir(tmp_path)
+        ran = CliRunner().invoke(app, ["train", *map(str, words)], catch_exceptions=False)
+        assert ran.exit_code == 0, ran.output
+        return ran.stdout
+
+    return run

@@ -1,0 +1,78 @@
+"""What to say where a step takes more memory than there is: into how many parts a batch should be cut."""
+
+from __future__ import annotations
+
+import torch
+
+from massl.accumulation import part_sizes
+from massl.core.memory_budget import available_memory
+from massl.cost import FLOAT, bytes_of_an_image
+from massl.settings import Settings
+from massl.training.distributed import World
+
+SHARE = 0.8  # of the free memory that is counted on; the rest is for temporaries
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether torch said so, on any device: on some it is a plain `RuntimeError`."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    said = str(error)
+    return isinstance(error, RuntimeError) and ("out of memory" in said or "can't allocate memory" in said)
+
+
+def remedy(settings: Settings, world: World, parameters: int) -> tuple[str, str]:
+    """What to do once a step ran out of memory.
+
+    Args:
+        settings: of the run.
+        world: the ranks that train, and this one's device.
+        parameters: of the student.
+
+    Returns:
+        A line that says what happened, and the flag that mends it; "" where no number of parts does.
+    """
+    s = settings
+    device = world.device
+    # What is there for a part, once gradients and moments are there, too.
+    room = SHARE * (_free(device) - 3 * FLOAT * parameters)
+    each = bytes_of_an_image(s, device.type)
+    share = s.batch // world.size
+    current = max(part_sizes(share, s.accumulate))
+    where = "the GPU's memory" if device.type in ("cuda", "mps") else "the memory"
+    parts = parts_that_fit(share, current, int(room // each) if each else None, s.head_norm or s.projection_norm)
+    if parts is None:
+        few = f"{current} image{'s' * (current != 1)}"
+        return f"{where} does not hold even a part of {few}: give a smaller --backbone or --set image_size", ""
+    size = max(part_sizes(share, parts))
+    also = "" if s.checkpoint_activations else ", and so should --checkpoint-activations, which computes more"
+    return (
+        f"{where} does not hold a step of {current * world.size} images at a time; parts of {size} should fit"
+        f"{' on each device' if world.size > 1 else ''} (--accumulate {parts}, or a smaller batch: --set "
+        f"batch={size * world.size}){also}",
+        f"--accumulate {parts}",
+    )
+
+
+def parts_that_fit(share: int, current: int, fitting: int | None, normed: bool) -> int | None:
+    """Into how many parts to cut a device's `share` of a batch; None where parts can't be smaller.
+
+    Args:
+        share: images of the batch on a device.
+        current: images of the part that did not fit.
+        fitting: images that are computed to fit; None where that is not known.
+        normed: whether a part needs two images.
+    """
+    least = 2 if normed else 1
+    # What did not fit didn't, whatever was computed.
+    most = max(least, min(current // 2, fitting if fitting is not None else current))
+    wanted = range(1, share + 1)
+    fits = (parts for parts in wanted if max(sizes := part_sizes(share, parts)) <= most and min(sizes) >= least)
+    return next(fits, None) if most < current else None
+
+
+def _free(device: torch.device) -> int:
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        return torch.cuda.mem_get_info(device)[0]
+    return available_memory()
