@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 
 from massl.accumulation import part_sizes
+from massl.core.errors import MasslError
 from massl.core.memory_budget import available_memory
 from massl.cost import FLOAT, bytes_of_an_image
 from massl.settings import Settings
@@ -19,6 +23,22 @@ def is_out_of_memory(error: BaseException) -> bool:
         return True
     said = str(error)
     return isinstance(error, RuntimeError) and ("out of memory" in said or "can't allocate memory" in said)
+
+
+@contextmanager
+def held_by(device: torch.device, what: str, remedy: str) -> Iterator[None]:
+    """Around what `device` has to hold besides the parts of a batch.
+
+    Raises:
+        MasslError: its memory does not hold it.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        others = "; nvidia-smi shows what else takes of it" if device.type == "cuda" else ""
+        raise MasslError(f"{_memory_of(device)} does not hold {what}: {remedy}{others}") from None
 
 
 def remedy(settings: Settings, world: World, parameters: int) -> tuple[str, str]:
@@ -39,7 +59,7 @@ def remedy(settings: Settings, world: World, parameters: int) -> tuple[str, str]
     each = bytes_of_an_image(s, device.type)
     share = s.batch // world.size
     current = max(part_sizes(share, s.accumulate))
-    where = "the GPU's memory" if device.type in ("cuda", "mps") else "the memory"
+    where = _memory_of(device)
     parts = parts_that_fit(share, current, int(room // each) if each else None, s.head_norm or s.projection_norm)
     if parts is None:
         few = f"{current} image{'s' * (current != 1)}"
@@ -69,6 +89,10 @@ def parts_that_fit(share: int, current: int, fitting: int | None, normed: bool) 
     wanted = range(1, share + 1)
     fits = (parts for parts in wanted if max(sizes := part_sizes(share, parts)) <= most and min(sizes) >= least)
     return next(fits, None) if most < current else None
+
+
+def _memory_of(device: torch.device) -> str:
+    return "the memory" if device.type == "cpu" else "the GPU's memory"
 
 
 def _free(device: torch.device) -> int:

@@ -32,7 +32,7 @@ from massl.metering import Meter, Trace
 from massl.method.augment import normalise
 from massl.method.schedules import Rates
 from massl.method.views import Batch, EndlessBatches, Views, on_device
-from massl.out_of_memory import is_out_of_memory, remedy
+from massl.out_of_memory import held_by, is_out_of_memory, remedy
 from massl.settings import OF_THE_MACHINE, Settings, read_settings, write_toml
 from massl.training.batch_normalisation import spread_normalisation
 from massl.training.distributed import World
@@ -134,7 +134,8 @@ def train(
     if s.batch % world.size:
         raise MasslError(f"batch ({s.batch}) must be a multiple of the {world.size} devices that share it")
 
-    learner = Learner(s, world, initial)
+    with held_by(device, "the networks and the memory", "give a smaller --backbone or --set memory"):
+        learner = Learner(s, world, initial)
     start = images_seen = 0
     earlier_seconds = 0.0
     best: dict[str, Any] = {}
@@ -266,9 +267,10 @@ def train(
                 }
                 with meter.aside():
                     if probes and leads:
-                        metrics |= probe.measure(
-                            learner.teacher.backbone, device, ACTIVATIONS[s.precision], learner.teacher.positions
-                        )
+                        with held_by(device, "the images that are measured", "give a smaller --set export_size"):
+                            metrics |= probe.measure(
+                                learner.teacher.backbone, device, ACTIVATIONS[s.precision], learner.teacher.positions
+                            )
                         improved = _improves(best, metrics, s)
                     write(done, metrics)
                     warnings += monitor.look(metrics)

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import resource
 import shutil
 from pathlib import Path
 
-import psutil
 import pytest
 import torch
 from torch import Tensor
@@ -17,8 +15,10 @@ from massl.core.errors import MasslError
 from massl.cost import bytes_of_an_image, cost_of
 from massl.data.sources import find_source
 from massl.encoder import checkpoint
+from massl.method.schedules import Rates
 from massl.out_of_memory import is_out_of_memory, parts_that_fit, remedy
 from massl.settings import differing, plan
+from massl.training import learner
 from massl.training.distributed import World
 from massl.training.learner import Learner
 from massl.training.loop import train
@@ -86,22 +86,17 @@ def test_parts_are_as_large_as_fit(
 
 
 def test_a_step_that_takes_too_much_memory_says_how_it_would_fit(photos: Path, tmp_path: Path, monkeypatch) -> None:
-    """By a real allocation that the system refuses, of a real step."""
     source, _ = find_source(photos)
     settings = small_settings(batch="24", image_size="160", local_size="96", steps="4", checkpoint_every="100")
-    learn, limits, steps = Learner._learn, resource.getrlimit(resource.RLIMIT_AS), []
+    plain, steps = learner.massl_loss, []
 
-    def confined(self: Learner, *given):
+    def greedy(*given):
         steps.append(1)
         if len(steps) == fails_at:
-            room = psutil.Process().memory_info().vms + (1 << 20)
-            resource.setrlimit(resource.RLIMIT_AS, (room, limits[1]))
-        try:
-            return learn(self, *given)
-        finally:
-            resource.setrlimit(resource.RLIMIT_AS, limits)
+            torch.empty(1 << 60)  # which the system refuses
+        return plain(*given)
 
-    monkeypatch.setattr(Learner, "_learn", confined)
+    monkeypatch.setattr(learner, "massl_loss", greedy)
     monkeypatch.setattr(out_of_memory, "available_memory", lambda: 60 << 20)
     fails_at = 1
     line = r"the memory does not hold a step of 24 images at a time; parts of \d+ should fit \(--accumulate \d+, or "
@@ -111,28 +106,31 @@ def test_a_step_that_takes_too_much_memory_says_how_it_would_fit(photos: Path, t
     fails_at = 3
     with pytest.raises(MasslError, match=line + r".*; go on with: massl train .* --resume .*run --accumulate \d+$"):
         train(source, tmp_path / "run", settings)  # the folder is free for another try
-    assert [json.loads(row)["step"] for row in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()] == [1, 2]
+    assert losses(tmp_path / "run") == 2
     steps.clear()
     fails_at = 0
     again = small_settings(batch="24", image_size="160", local_size="96", steps="4", accumulate="3")
     assert train(source, tmp_path / "run", again, resume=True)["images_seen"] == 4 * 24
-    assert len(steps) == 2
+    assert len(steps) == 2 * 3
+    assert losses(tmp_path / "run") == 4
+
+
+def losses(run: Path) -> int:
+    return len((run / "metrics.jsonl").read_text().splitlines())
 
 
 def test_a_failed_step_leaves_batch_statistics_as_they_were(monkeypatch) -> None:
-    learner = Learner(small_settings(backbone="resnet10t", head_norm="true"), ALONE)
-    before = {name: buffer.clone() for name, buffer in learner.student.named_buffers()}
+    own = Learner(small_settings(backbone="resnet10t", head_norm="true"), ALONE)
+    before = {name: buffer.clone() for name, buffer in own.student.named_buffers()}
 
     def refused(*given):
         raise RuntimeError("[enforce fail at alloc_cpu.cpp:118] DefaultCPUAllocator: can't allocate memory: you tried")
 
-    monkeypatch.setattr("massl.training.learner.massl_loss", refused)
-    from massl.method.schedules import Rates
-
+    monkeypatch.setattr(learner, "massl_loss", refused)
     with pytest.raises(RuntimeError) as caught:
-        learner.step([torch.randn(2, 4, 3, 32, 32), torch.randn(2, 4, 3, 16, 16)], Rates(1e-3, 0.04, 0.9, 0.05), 0)
+        own.step([torch.randn(2, 4, 3, 32, 32), torch.randn(2, 4, 3, 16, 16)], Rates(1e-3, 0.04, 0.9, 0.05), 0)
     assert is_out_of_memory(caught.value)
-    assert all(torch.equal(buffer, before[name]) for name, buffer in learner.student.named_buffers())
+    assert all(torch.equal(buffer, before[name]) for name, buffer in own.student.named_buffers())
 
 
 def test_torchs_own_errors_are_told_apart() -> None:
@@ -170,3 +168,19 @@ def test_a_plan_is_printed_and_nothing_is_done(photos: Path, tmp_path: Path, mas
     assert plan["cost"]["part"] == 9
     assert not out.exists()
     assert not (tmp_path / "runs").exists()
+
+
+def test_networks_that_do_not_fit_end_the_run_in_a_line(photos: Path, tmp_path: Path, monkeypatch) -> None:
+    def too_large(*given):
+        torch.empty(1 << 60)
+
+    monkeypatch.setattr("massl.training.loop.Learner", too_large)
+    with pytest.raises(MasslError, match=r"does not hold the networks and the memory: give a smaller --backb"):
+        train(find_source(photos)[0], tmp_path / "run", small_settings())
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_goes_on_with_other_parts_and_workers_than_it_began_with(run: Path, pictures: Path, massl_train) -> None:
+    words = (pictures / "flag", "--resume", run, "--plan", "--json", "--accumulate", "2", "--workers", "1")
+    told = json.loads(massl_train(*words))["settings"]
+    assert (told["accumulate"]["value"], told["workers"]["value"], told["memory"]["value"]) == (2, 1, 32)
