@@ -69,7 +69,9 @@ class World:
         if self.size == 1:
             return tensor
         gathered = tensor.new_empty((self.size * tensor.shape[0], *tensor.shape[1:]))
-        dist.all_gather_into_tensor(gathered, tensor.contiguous())
+        # The one by its new name, which earlier versions of torch don't have.
+        gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+        gather(gathered, tensor.contiguous())
         return gathered
 
     def mean(self, tensor: Tensor) -> Tensor:

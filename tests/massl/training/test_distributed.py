@@ -79,6 +79,7 @@ def test_the_command_trains_on_two_devices_as_on_one(photos: Path, tmp_path: Pat
         ]
         done = subprocess.run([*command, "--json"], capture_output=True, text=True, env=environment, check=True)
         assert json.loads(done.stdout)["images_seen"] == 32  # printed once, by the first of them
+        assert "Warning" not in done.stderr
         rows = (tmp_path / str(devices) / "metrics.jsonl").read_text().splitlines()
         losses.append([json.loads(row)["loss"] for row in rows])
     # The first steps' are the same; later ones drift, as Adam makes much of rounding.
