@@ -42,17 +42,17 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from massl.data.sources import Files
-from massl.devices import choose_device
 from massl.encoder import weights
 from massl.encoder.inference import Deployed
 from massl.evaluation.linear import logistic_probe
 from massl.method.loss import Loss
 from massl.method.network import build_backbone, clip_gradients, output_width, parameter_groups
 from massl.method.schedules import Rates
+from massl.method.seeding import seed_of
 from massl.method.views import EndlessBatches, Views, collate, on_device
-from massl.seeding import seed_of
 from massl.settings import Settings, plan
 from massl.training import learner
+from massl.training.devices import choose_device
 from massl.training.distributed import World
 from massl.training.learner import ACTIVATIONS, Learner
 from massl.training.loop import fast_precision

@@ -42,7 +42,7 @@ from massl.encoder.whitening import fit_whitening
 from massl.evaluation import knn_top1, rankme
 from massl.evaluation.fewshot import few_shot
 from massl.method.network import build_backbone
-from massl.seeding import seed_of
+from massl.method.seeding import seed_of
 from massl.settings import Settings, plan
 from massl.training.loop import Interrupted, fast_precision, train
 

@@ -129,13 +129,13 @@ def command(
     if devices > 1 and "WORLD_SIZE" not in os.environ and not plan_only:
         raise typer.Exit(distributed.launch(sys.argv[1:], devices))
 
-    from massl.accumulation import parts_note
     from massl.core.files.run_folder import check_new
     from massl.core.files.scan import left_out_line
     from massl.data.sources import doubts, find_source
-    from massl.devices import choose_device, unused_gpus
     from massl.encoder.export import export_run
     from massl.settings import OF_THE_MACHINE, Choice, Settings, concerns, differing, plan, read_settings
+    from massl.training.accumulation import parts_note
+    from massl.training.devices import choose_device, unused_gpus
     from massl.training.loading import plan_loading, usual_workers
     from massl.training.probe import find_classes
 
@@ -312,9 +312,9 @@ def _plan(
 ) -> None:  # fmt: skip
     """Prints what `massl train` would do and what it would take."""
     from cli.terminal import print_json, print_line
-    from massl.accumulation import check_parts
     from massl.core.errors import MasslError
-    from massl.cost import cost_of, free_space
+    from massl.training.accumulation import check_parts
+    from massl.training.cost import cost_of, free_space
 
     if chosen.batch % ranks:
         raise MasslError(f"batch ({chosen.batch}) must be a multiple of the {ranks} devices that share it")

@@ -16,7 +16,7 @@ from massl.core.errors import MasslError
 from massl.core.images.decoding import ImageError, decode, within_memory
 from massl.data.sources import Source
 from massl.method.augment import augment, change, draw, normalise
-from massl.seeding import seed_of
+from massl.method.seeding import seed_of
 from massl.settings import Settings
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch import distributed as dist
 
 from massl.core.machine import cores
-from massl.devices import choose_device
+from massl.training.devices import choose_device
 
 # Long enough for rank 0 to measure and to write a checkpoint while the others wait for it.
 PATIENCE = timedelta(minutes=30)

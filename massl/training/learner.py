@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from massl.accumulation import check_parts
 from massl.core.errors import MasslError
 from massl.encoder.weights import Initial, load_backbone
 from massl.method.loss import massl_loss
@@ -30,8 +29,9 @@ from massl.method.network import (
     update_teacher,
 )
 from massl.method.schedules import Rates
-from massl.seeding import seed_of
+from massl.method.seeding import seed_of
 from massl.settings import Settings
+from massl.training.accumulation import check_parts
 from massl.training.cpu_convolution import quicken
 from massl.training.distributed import World
 from massl.training.monitor import memory_use

@@ -22,23 +22,23 @@ from massl.core.errors import MasslError
 from massl.core.files.path_notation import as_text
 from massl.core.files.run_folder import check_new, describe_run
 from massl.data.sources import Source, check_readable, check_same
-from massl.devices import check_compiler, choose_device
 from massl.encoder import checkpoint
 from massl.encoder.inference import whitened_stages
 from massl.encoder.weights import Initial
 from massl.encoder.whitening import Moments
 from massl.evaluation import rankme
-from massl.metering import Meter, Trace
 from massl.method.augment import normalise
 from massl.method.schedules import Rates
 from massl.method.views import Batch, EndlessBatches, Views, on_device
-from massl.out_of_memory import held_by, is_out_of_memory, remedy
 from massl.settings import OF_THE_MACHINE, Settings, read_settings, write_toml
 from massl.training.batch_normalisation import spread_normalisation
+from massl.training.devices import check_compiler, choose_device
 from massl.training.distributed import World
 from massl.training.learner import ACTIVATIONS, Learner, Step
 from massl.training.loading import LoadingFailed, batches, make_loader, plan_loading
+from massl.training.metering import Meter, Trace
 from massl.training.monitor import Monitor
+from massl.training.out_of_memory import held_by, is_out_of_memory, remedy
 from massl.training.probe import Probe
 from massl.training.tracking import finite_or_none, track
 
@@ -100,7 +100,7 @@ def train(
         resume: go on from the newest checkpoint in `out`.
         labelled: a folder with a subfolder a class, to measure k-NN on while training; never trained with labels.
         tracker: `wandb` or `mlflow`, besides TensorBoard.
-        profile: so many steps are traced to a file in the run's folder, see `massl.metering.Trace`.
+        profile: so many steps are traced to a file in the run's folder, see `massl.training.metering.Trace`.
         initial: weights to begin with, from `massl.encoder.weights.read_initial`.
         world: the ranks that train together, and this one's device; this process alone if left out.
         report: called at each logged step, on rank 0.

@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from massl.accumulation import check_parts, part_sizes, parts_note
 from massl.core.errors import MasslError
 from massl.method.schedules import Rates
-from massl.seeding import seed_of
+from massl.method.seeding import seed_of
 from massl.training import learner as learning
+from massl.training.accumulation import check_parts, part_sizes, parts_note
 from massl.training.distributed import World
 from massl.training.learner import Learner
 from tests.massl.conftest import small_settings

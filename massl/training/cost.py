@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from massl.accumulation import part_sizes
 from massl.method.network import Head, Network, build_backbone, build_pair, output_width
 from massl.settings import Settings
+from massl.training.accumulation import part_sizes
 from massl.training.learner import ACTIVATIONS, PROJECTION
 
 FLOAT = 4  # bytes of a parameter

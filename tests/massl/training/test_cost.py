@@ -10,18 +10,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from massl import out_of_memory
 from massl.core.errors import MasslError
-from massl.cost import bytes_of_an_image, cost_of
 from massl.data.sources import find_source
 from massl.encoder import checkpoint
 from massl.method.schedules import Rates
-from massl.out_of_memory import is_out_of_memory, parts_that_fit, remedy
 from massl.settings import differing, plan
-from massl.training import learner
+from massl.training import learner, out_of_memory
+from massl.training.cost import bytes_of_an_image, cost_of
 from massl.training.distributed import World
 from massl.training.learner import Learner
 from massl.training.loop import train
+from massl.training.out_of_memory import is_out_of_memory, parts_that_fit, remedy
 from tests.massl.conftest import small_settings
 
 ALONE = World(torch.device("cpu"))

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from massl.data.sources import find_source
-from massl.metering import Meter, Trace, peak_memory
 from massl.training.loop import train
+from massl.training.metering import Meter, Trace, peak_memory
 from tests.massl.conftest import small_settings
 
 CPU = torch.device("cpu")

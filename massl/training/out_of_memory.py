@@ -7,11 +7,11 @@ from contextlib import contextmanager
 
 import torch
 
-from massl.accumulation import part_sizes
 from massl.core.errors import MasslError
 from massl.core.memory_budget import available_memory
-from massl.cost import FLOAT, bytes_of_an_image
 from massl.settings import Settings
+from massl.training.accumulation import part_sizes
+from massl.training.cost import FLOAT, bytes_of_an_image
 from massl.training.distributed import World
 
 SHARE = 0.8  # of the free memory that is counted on; the rest is for temporaries

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from massl import devices
 from massl.core.errors import MasslError
 from massl.core.machine import cores
-from massl.devices import check_compiler, choose_device, unused_gpus, why_no_cuda
+from massl.training import devices
+from massl.training.devices import check_compiler, choose_device, unused_gpus, why_no_cuda
 from massl.training.distributed import World
 from massl.training.loading import usual_workers
 
