@@ -178,7 +178,7 @@ def command(
         )
         if not quiet and not plan_only:
             _show(table if verbose else differing(table, preset), len(source), world.device, ranks, preset)
-            say("" if verbose else "  all else as the preset has it; -v or --plan shows it")
+            say("  all else as the preset has it; -v or --plan shows it", quiet=verbose)
     notes: list[str] = []
     if plan_only or not quiet:
         shortage = plan_loading(chosen, ranks, ranks_here).note

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
+from typer.testing import CliRunner
 
+from cli.commands import app
 from massl.core.errors import MasslError
 from massl.data.sources import find_source
 from massl.encoder import checkpoint
@@ -21,7 +24,7 @@ from massl.training.distributed import World
 from massl.training.learner import Learner
 from massl.training.loop import train
 from massl.training.out_of_memory import is_out_of_memory, parts_that_fit, remedy
-from tests.massl.conftest import small_settings
+from tests.massl.conftest import SMALL_VIT, small_settings
 
 ALONE = World(torch.device("cpu"))
 
@@ -183,3 +186,19 @@ def test_a_run_goes_on_with_other_parts_and_workers_than_it_began_with(run: Path
     words = (pictures / "flag", "--resume", run, "--plan", "--json", "--accumulate", "2", "--workers", "1")
     told = json.loads(massl_train(*words))["settings"]
     assert (told["accumulate"]["value"], told["workers"]["value"], told["memory"]["value"]) == (2, 1, 32)
+
+
+def test_the_usual_table_is_short_and_all_of_it_is_there(photos: Path, tmp_path: Path) -> None:
+    flags = [f"--set={name}={value}" for name, value in {**SMALL_VIT, "steps": "1", "log_every": "1"}.items()]
+    shown = []
+    for number, verbose in enumerate(([], ["-v"])):
+        words = ["train", str(photos), "--out", str(tmp_path / str(number)), *flags, *verbose, "--seed", "7"]
+        shown.append(CliRunner().invoke(app, words, catch_exceptions=False).stderr)
+    short, long = shown
+    for said in shown:
+        assert " a step, " in said
+        assert " of it waiting for images, peak memory " in said
+        assert re.search(r"^ seed +7 +given", said, re.MULTILINE)
+    assert "weight_decay_end" in long
+    assert "weight_decay_end" not in short
+    assert "-v or --plan shows it" in short
