@@ -12,6 +12,7 @@ from typing import Any
 
 import gradio as gr
 
+from app import scripts
 from app.formatting import readable
 from app.progress import Progress
 from app.screens import SCREENS, Screen
@@ -57,7 +58,7 @@ def build(collection: Collection, uploads: Path, updating: BackgroundUpdate | No
         gr.HTML(
             value=None,
             html_template='<div class="massl-progress" role="status"></div>',
-            js_on_load="\n".join(_script(name) for name in ("elements", "progress")),
+            js_on_load=scripts.starting("progress"),
             apply_default_css=False,
             server_functions=[_function(Progress(collection, updating).progress)],
         )
@@ -80,12 +81,11 @@ def _connect(blocks: gr.Blocks, tab: gr.Tab, session: gr.State, screen: Screen, 
         return session, screen.do(session, {"do": "start"})
 
     quiet: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-    scripts = [_script(name) for name in (*screen.scripts, screen.key)]
     board = gr.HTML(
         value=None,
         # Constant: the values go to the script, never through a template, as file names are anyone's.
         html_template=f'<div class="massl-board" data-screen="{screen.key}"></div>',
-        js_on_load="\n".join([*scripts, "start();"]),
+        js_on_load=scripts.starting(screen.key),
         apply_default_css=False,
         elem_id=f"massl-{screen.key}",
         server_functions=[_function(each) for each in screen.functions] or None,
@@ -108,10 +108,6 @@ def _function(answer: Callable[[Any], dict[str, Any]]) -> Callable[[Any], dict[s
 
     call.__name__ = answer.__name__
     return call
-
-
-def _script(name: str) -> str:
-    return (_HERE / "script" / f"{name}.js").read_text("utf-8")
 
 
 def _payload(event: gr.EventData) -> dict[str, Any]:

@@ -85,7 +85,7 @@ def serve(
     try:
         with _environment(host, uploads):
             # Only now: importing Gradio takes seconds, and it reads the environment as it loads.
-            from app import page
+            from app import page, scripts
             from app.access.login_attempts import checker
             from app.access.request_filter import Gate
             from app.access.retention import SESSIONS, Lifetime
@@ -116,7 +116,7 @@ def serve(
                     state_session_capacity=SESSIONS,
                     # Named outright, so that no GRADIO_* variable opens another door.
                     allowed_paths=[str(collection.folder.resolve() / "thumbnails")],
-                    app_kwargs={"lifespan": lifespan},
+                    app_kwargs={"lifespan": lifespan, "routes": [scripts.route()]},
                     share=False,
                     ssr_mode=False,
                     num_workers=0,

@@ -36,10 +36,11 @@ EDGES: dict[str, set[str]] = {
     "app": set(),
     "app.access": set(),
     "app.formatting": set(),
-    "app.page": {"app.formatting", "app.progress", "app.screens", "app.session", "app.uploads"},
+    "app.page": {"app.formatting", "app.progress", "app.screens", "app.scripts", "app.session", "app.uploads"},
     "app.progress": {"app.formatting"},
     "app.screens": {"app.formatting", "app.progress", "app.session", "app.uploads"},
-    "app.server": {"app.access", "app.page"},
+    "app.scripts": set(),
+    "app.server": {"app.access", "app.page", "app.scripts"},
     "app.session": set(),
     "app.uploads": set(),
     "indexer": {

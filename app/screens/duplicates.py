@@ -51,7 +51,6 @@ class DuplicatesScreen(Screen):
 
     key = "duplicates"
     title = "Duplicates"
-    scripts = ("elements", "board")
 
     def __init__(self, collection: Collection, uploads: Path) -> None:
         super().__init__(collection, uploads)

@@ -11,7 +11,7 @@ import numpy as np
 
 from app.formatting import moment, no_pictures, readable, sentence, size
 from app.screens.label_actions import Labelling
-from app.screens.screen import Action, Screen, said_of
+from app.screens.screen import Action, Aside, Screen
 from app.screens.search_request import MOST_EXAMPLES, NOTHING, Example, Part, Question, pixels, question
 from app.screens.tiles import MOST, Tile, section, tile
 from app.session import Payload, Session, number
@@ -67,13 +67,11 @@ class Find(Screen):
 
     key = "find"
     title = "Search"
-    scripts = ("elements", "board", "tiles", "labels", "region", "details")
 
     def __init__(self, collection: Collection, uploads: Path) -> None:
         super().__init__(collection, uploads)
         self._labelling = Labelling(collection)
         self._uploads = Remembered()
-        self._asides = {"more": self._more, "details": self._details, "why": self._why}
 
     @property
     def actions(self) -> Mapping[str, Action]:
@@ -85,19 +83,9 @@ class Find(Screen):
             **self._labelling.actions,
         }
 
-    def do(self, session: Session, payload: Payload) -> dict[str, Any]:
-        """As every screen does; but what leaves the screen as it is (the next page, details) is answered alone."""
-        name = str(payload.get("do"))
-        if name not in self._asides:
-            return super().do(session, payload)
-        serial = session.of(Finding).serial  # of before: another question may be asked while this is answered
-        try:
-            self._check_collection(session)
-            answer = self._asides[name](session, payload)
-        except Exception as error:  # the edge, as in Screen.do
-            answer = {"error": said_of(error)}
-        session.turn += 1
-        return {"screen": self.key, "turn": session.turn, "aside": name, "serial": serial, **answer, "message": None}
+    @property
+    def asides(self) -> Mapping[str, Aside]:
+        return {"more": self._more, "details": self._details, "why": self._why}
 
     def draw(self, session: Session) -> dict[str, Any]:
         finding = session.of(Finding)
@@ -275,6 +263,7 @@ class Find(Screen):
 
     def _more(self, session: Session, payload: Payload) -> dict[str, Any]:
         finding = session.of(Finding)
+        serial = finding.serial  # of before: another question may be asked while this is answered
         first = number(payload.get("from"))
         nobodys = {"from": first, "tiles": [], "more": False, "serial": None}
         known = first in finding.ends if finding.ranking is None else first <= finding.shown
@@ -284,7 +273,8 @@ class Find(Screen):
         if payload.get("serial") != finding.serial:
             return nobodys  # any more: something else was asked meanwhile
         finding.shown = max(finding.shown, first + PAGE)
-        return {"from": first, "tiles": tiles, "more": first + PAGE < finding.reachable and len(tiles) > 0}
+        more = first + PAGE < finding.reachable and len(tiles) > 0
+        return {"from": first, "tiles": tiles, "more": more, "serial": serial}
 
     def _details(self, session: Session, payload: Payload) -> dict[str, Any]:
         finding = session.of(Finding)

@@ -85,7 +85,6 @@ class HealthScreen(Screen):
 
     key = "health"
     title = "Health"
-    scripts = ("elements", "board")
 
     def __init__(self, collection: Collection, uploads: Path) -> None:
         super().__init__(collection, uploads)

@@ -80,7 +80,6 @@ class Label(Screen):
 
     key = "label"
     title = "Label"
-    scripts = ("elements", "board", "tiles", "rubber", "labels", "plot")
 
     def __init__(self, collection: Collection, uploads: Path) -> None:
         super().__init__(collection, uploads)

@@ -42,7 +42,6 @@ class MapScreen(Screen):
 
     key = "map"
     title = "Map"
-    scripts = ("elements", "board", "plane", "labels")
 
     def __init__(self, collection: Collection, uploads: Path) -> None:
         super().__init__(collection, uploads)

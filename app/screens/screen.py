@@ -1,4 +1,14 @@
-"""What every screen is: actions by name, and a drawing of its state as plain values."""
+"""What every screen is: actions by name, and a drawing of its state as plain values.
+
+A screen is a module here with a subclass of `Screen`, listed in `SCREENS`. The class says what it must provide. Its
+counterpart is the ES module `script/<key>.js`; `script/screen.js` says what that exports. The messages between the two:
+
+| the script sends | answered by | with |
+| --- | --- | --- |
+| `act({do, ...})` | one of `actions`, then `draw` | the drawing, and `screen`, `turn`, `message`, `looked` |
+| `channel.beside({do, ...})` | one of `asides` | what it returns or `error`, and `screen`, `turn`, `aside` |
+| `channel.ask(name, value)` | one of `functions` | what it returns, or `error` |
+"""
 
 from __future__ import annotations
 
@@ -14,6 +24,7 @@ from indexer import Collection
 from massl.core.errors import MasslError
 
 Action = Callable[[Session, Payload], str | None]
+Aside = Callable[[Session, Payload], dict[str, Any]]
 
 
 def said_of(error: Exception) -> str:
@@ -27,7 +38,12 @@ def said_of(error: Exception) -> str:
 class Screen(ABC):
     """One tab of the page. Holds no state of any session: that is the `Session` passed in.
 
-    A subclass has its script in `script/<key>.js` and its style in `style/<key>.css`.
+    A subclass has its script in `script/<key>.js` and its style in `style/<key>.css`. It must provide `key`, `title`,
+    `actions`, `draw` and `reset`; `asides` and `functions` where its script asks for such.
+
+    Attributes:
+        key: names the script and the style, and in the page the element `massl-<key>`.
+        title: of the tab.
 
     Args:
         collection: what is looked at.
@@ -36,7 +52,6 @@ class Screen(ABC):
 
     key: ClassVar[str]
     title: ClassVar[str]
-    scripts: ClassVar[tuple[str, ...]]  # of script/, that its own script builds on, in order
 
     def __init__(self, collection: Collection, uploads: Path) -> None:
         self.collection = collection
@@ -51,8 +66,13 @@ class Screen(ABC):
         """
 
     @property
+    def asides(self) -> Mapping[str, Aside]:
+        """What the browser can ask for that leaves the screen as it is: the next page, say. May raise MasslError."""
+        return {}
+
+    @property
     def functions(self) -> Sequence[Callable[[Any], dict[str, Any]]]:
-        """What its script can ask for as `server.NAME(value)`, without a session: value in, plain values out."""
+        """What its script can ask for without a session, by the function's name: value in, plain values out."""
         return ()
 
     @abstractmethod
@@ -73,11 +93,14 @@ class Screen(ABC):
             )
 
     def do(self, session: Session, payload: Payload) -> dict[str, Any]:
-        """Does an action and draws the screen; an error comes back as the screen's message."""
+        """Does an action and draws the screen; an error comes back as its message. An aside is answered alone."""
+        name = str(payload.get("do"))
+        if aside := self.asides.get(name):
+            return self._beside(session, payload, name, aside)
         try:
             self._check_collection(session)
-            action = self.actions.get(str(payload.get("do")))
-            if action is None and payload.get("do") not in ("start", "look"):
+            action = self.actions.get(name)
+            if action is None and name not in ("start", "look"):
                 raise MasslError("The page is older than the program; reload it")
             said = action(session, payload) if action else None
             message = {"kind": "done", "text": said} if said else None
@@ -93,5 +116,14 @@ class Screen(ABC):
             except Exception:  # the collection itself has gone: what was drawn before stays, below the sentence
                 drawn = {"gone": True}
         session.turn += 1
-        looked = payload.get("do") == "look"  # by itself: what was said last need not make room for it
+        looked = name == "look"  # by itself: what was said last need not make room for it
         return {"screen": self.key, "turn": session.turn, **drawn, "message": message, "looked": looked}
+
+    def _beside(self, session: Session, payload: Payload, name: str, aside: Aside) -> dict[str, Any]:
+        try:
+            self._check_collection(session)
+            answer = aside(session, payload)
+        except Exception as error:  # the edge, as in `do`
+            answer = {"error": said_of(error)}
+        session.turn += 1
+        return {"screen": self.key, "turn": session.turn, "aside": name, **answer, "message": None}

@@ -1,151 +1,278 @@
 // One picture looked at: what is known of it, labelled ones like it, and why it was found.
 
-const details = make("dialog", { class: "details", tabindex: "-1", "aria-label": "About this picture" });
-let looked = null; // the tile that is looked at
-let heated = null; // the answer that says why it was found
-let warm = true; // whether that is shown
-const DIM = 225; // of 255: how dark the part that is least alike becomes; a colour would be lost on a picture of that colour
+import { button, drawingOn, make, one, source } from "./elements.js";
+import { fitSheet, fitWhenLoaded, placeAt } from "./region.js";
 
-function openDetails(tile) {
-  looked = tile;
-  heated = null;
-  drawDetails({ name: tile.path, src: tile.src, facts: [], neighbours: [] });
-  if (!details.isConnected) {
-    board.append(details);
-    details.addEventListener("keydown", step);
-    details.addEventListener("click", (event) => event.target === details && details.close());
+/** @typedef {import("./tiles.js").Tile} Tile */
+
+/**
+ * What the aside "details" answers.
+ *
+ * @typedef {object} Facts
+ * @property {number} image
+ * @property {string} name
+ * @property {string} src
+ * @property {[string, string][]} facts each a name and a value
+ * @property {Tile[]} neighbours labelled pictures most like it
+ * @property {string} [path]
+ * @property {number} [ratio] width by height
+ * @property {string} [trouble] what is wrong with the file
+ * @property {string} [match]
+ * @property {boolean} [why] whether there is a reason why it was found
+ */
+
+/**
+ * What the aside "why" answers.
+ *
+ * @typedef {object} Reason
+ * @property {number} image
+ * @property {string} [said]
+ * @property {number[][]} [cosines] how alike each patch is, by rows
+ * @property {number[]} [part] of the picture that they cover
+ */
+
+/**
+ * What can be done with the picture that is looked at.
+ *
+ * @typedef {object} Uses
+ * @property {() => boolean} asked whether there is a search to add it to
+ * @property {(tile: Tile) => void} open searches with it
+ * @property {(tile: Tile, weight: number) => void} add adds it to the search
+ * @property {(tile: Tile) => void} part searches by a part of it
+ * @property {() => Tile[]} around the pictures in sight, in their order
+ */
+
+const DIM = 225; // of 255: how dark the least alike part becomes; a colour would be lost on a picture of that colour
+const CONTRAST = 0.15; // the least span of cosines: a picture that is alike all over shall look so
+const HEIGHT = 64; // hundredths of the window's, of the picture
+
+export class Details {
+  /**
+   * @param {import("./screen.js").Screen<any>} screen
+   * @param {Uses} uses
+   */
+  constructor(screen, uses) {
+    this.screen = screen;
+    this.uses = uses;
+    this.dialog = make("dialog", { class: "details", tabindex: "-1", "aria-label": "About this picture" });
+    this.dialog.addEventListener("keydown", (event) => this.step(event));
+    this.dialog.addEventListener("click", (event) => event.target === this.dialog && this.dialog.close());
+    /** @type {Tile | null} that is looked at */
+    this.looked = null;
+    /** @type {Reason | null} */
+    this.reason = null;
+    this.warm = true; // whether the reason is shown on the picture
+    screen.asides.details = (answer) => this.takeFacts(answer);
+    screen.asides.why = (answer) => this.takeReason(answer);
   }
-  if (!details.open) details.showModal();
-  trigger("act", { do: "details", image: tile.id });
+
+  /** @param {Tile} tile */
+  open(tile) {
+    this.looked = tile;
+    this.reason = null;
+    this.draw(tile, { image: tile.id, name: tile.path, src: tile.src, facts: [], neighbours: [] });
+    if (!this.dialog.isConnected) this.screen.board.append(this.dialog);
+    if (!this.dialog.open) this.dialog.showModal();
+    this.screen.channel.beside({ do: "details", image: tile.id });
+  }
+
+  /** @param {Facts} answer */
+  takeFacts(answer) {
+    const { looked, dialog } = this;
+    if (!looked || answer.image !== looked.id || !dialog.open) return;
+    this.draw(looked, answer);
+    if (answer.why) this.screen.channel.beside({ do: "why", image: answer.image });
+  }
+
+  /** @param {Reason} answer */
+  takeReason(answer) {
+    if (answer.image !== this.looked?.id) return;
+    this.reason = answer;
+    this.drawReason();
+  }
+
+  /**
+   * Goes to the picture before or after it in the grid, by the arrow keys.
+   *
+   * @param {KeyboardEvent} event
+   */
+  step(event) {
+    if (!/^Arrow(Left|Right)$/.test(event.key) || source(event).matches("input[type=text]")) return;
+    const tiles = this.uses.around();
+    const at = tiles.findIndex((tile) => tile.id === this.looked?.id);
+    const next = tiles[at + (event.key === "ArrowLeft" ? -1 : 1)];
+    if (at >= 0 && next) this.open(next);
+  }
+
+  /**
+   * @param {Tile} looked
+   * @param {Facts} answer
+   */
+  draw(looked, answer) {
+    const { dialog } = this;
+    dialog.replaceChildren(
+      make(
+        "div",
+        { class: "sides" },
+        make(
+          "div",
+          { class: "left" },
+          make("div", { class: "look" }, this.drawSheet(looked, answer)),
+          make("p", { class: "why", role: "status" }),
+        ),
+        make(
+          "div",
+          { class: "right" },
+          make("h2", {}, answer.name),
+          answer.trouble ? make("p", { class: "trouble", role: "alert" }, answer.trouble) : null,
+          answer.match ? make("p", { class: "calm" }, answer.match) : null,
+          answer.path ? drawPath(answer.path) : null,
+          make(
+            "dl",
+            {},
+            answer.facts.flatMap(([name, text]) => [make("dt", {}, name), make("dd", {}, text)]),
+          ),
+          this.drawButtons(looked),
+          this.drawNeighbours(answer),
+        ),
+      ),
+      make("button", { type: "button", class: "close", "aria-label": "Close", onclick: () => dialog.close() }, "×"),
+    );
+    this.drawReason();
+    // What had the focus may be gone: without one in the dialog its keys would do nothing.
+    if (dialog.open && !dialog.contains(document.activeElement)) dialog.focus();
+  }
+
+  /**
+   * @param {Tile} looked
+   * @param {Facts} answer
+   */
+  drawSheet(looked, answer) {
+    const image = make("img", { src: answer.src, alt: answer.name });
+    const sheet = make("div", { class: "sheet" }, image);
+    fitWhenLoaded(image, sheet, HEIGHT);
+    image.addEventListener("error", () => image.remove()); // the small one stays, and the words beside it say why
+    // The small one stands in until the large one is there.
+    if (answer.src !== looked.src) sheet.style.background = `center / contain no-repeat url("${looked.src}")`;
+    if (answer.ratio) fitSheet(sheet, answer.ratio, HEIGHT);
+    return sheet;
+  }
+
+  /** @param {Tile} looked */
+  drawButtons(looked) {
+    const { uses, dialog } = this;
+    const leave = (/** @type {() => void} */ what) => () => {
+      dialog.close();
+      what();
+    };
+    const asked = uses.asked();
+    return make(
+      "div",
+      { class: "buttons" },
+      button(
+        "More like this",
+        leave(() => uses.open(looked)),
+        { class: "main" },
+      ),
+      asked
+        ? button(
+            "+ Also like this",
+            leave(() => uses.add(looked, 1)),
+          )
+        : null,
+      asked
+        ? button(
+            "− Less like this",
+            leave(() => uses.add(looked, -1)),
+          )
+        : null,
+      button(
+        "Search by a part",
+        leave(() => uses.part(looked)),
+      ),
+    );
+  }
+
+  /** @param {Facts} answer */
+  drawNeighbours({ path, neighbours }) {
+    const text = "Once pictures are labelled, the labelled ones most like it stand here.";
+    return [
+      neighbours.length ? make("h3", {}, "Labelled pictures most like it") : null,
+      make(
+        "ul",
+        { class: "neighbours" },
+        neighbours.map((tile) =>
+          make(
+            "li",
+            {},
+            make(
+              "button",
+              { type: "button", title: tile.path, onclick: () => this.open(tile) },
+              make("img", { src: tile.src, alt: "" }),
+              make("span", { class: "name" }, tile.label || ""),
+              make("span", { class: "calm" }, tile.score),
+            ),
+          ),
+        ),
+      ),
+      path && !neighbours.length ? make("p", { class: "calm" }, text) : null,
+    ];
+  }
+
+  drawReason() {
+    const { dialog, reason } = this;
+    const sheet = one(dialog, ".sheet");
+    const why = one(dialog, ".why");
+    for (const old of sheet.querySelectorAll("canvas")) old.remove();
+    if (!reason) return why.replaceChildren();
+    const shown = make("input", {
+      type: "checkbox",
+      checked: this.warm,
+      onchange: () => {
+        this.warm = shown.checked;
+        this.drawReason();
+        one(dialog, ".why input").focus();
+      },
+    });
+    const title = make("label", {}, shown, make("strong", {}, "Why it was found"));
+    why.replaceChildren(...(reason.cosines ? [title] : []), make("span", { class: "calm" }, reason.said));
+    if (!reason.cosines || !reason.part || !this.warm) return;
+    const canvas = heatMap(reason.cosines);
+    placeAt(canvas, reason.part);
+    sheet.append(canvas);
+  }
 }
 
-// The picture before or after it in the grid, by the arrow keys.
-function step(event) {
-  if (!/^Arrow(Left|Right)$/.test(event.key) || event.target.matches("input[type=text]")) return;
-  const tiles = value.sections.flatMap((section) => section.tiles).filter((tile) => !outOfSight(tile));
-  const at = tiles.findIndex((tile) => tile.id === looked.id);
-  const next = tiles[at + (event.key === "ArrowLeft" ? -1 : 1)];
-  if (at >= 0 && next) openDetails(next);
-}
-
-function drawDetails(answer) {
-  const leave = (what) => () => {
-    details.close();
-    what();
-  };
-  const image = make("img", { src: answer.src, alt: answer.name });
-  const sheet = make("div", { class: "sheet" }, image);
-  const picture = make("div", { class: "look" }, sheet);
-  fitWhenLoaded(image, sheet, 64);
-  image.addEventListener("error", () => image.remove()); // the small one stays, and the words beside it say why
-  // The small one stands in until the large one is there.
-  if (answer.src !== looked.src) sheet.style.background = `center / contain no-repeat url("${looked.src}")`;
-  if (answer.ratio) fitSheet(sheet, answer.ratio, 64);
-  const path = make("input", { type: "text", readonly: true, value: answer.path || "", "aria-label": "Path of the file" });
+/** @param {string} text */
+function drawPath(text) {
+  const path = make("input", { type: "text", readonly: true, value: text, "aria-label": "Path of the file" });
   const copy = button("Copy path", async () => {
     path.select();
     try {
-      await navigator.clipboard.writeText(answer.path);
+      await navigator.clipboard.writeText(text);
     } catch {
       document.execCommand("copy"); // without https the clipboard is closed to scripts, but not to a selection
     }
     copy.textContent = "Copied";
   });
-  const why = make("p", { class: "why", role: "status" });
-  details.replaceChildren(
-    make(
-      "div",
-      { class: "sides" },
-      make("div", { class: "left" }, picture, why),
-      make(
-        "div",
-        { class: "right" },
-        make("h2", {}, answer.name),
-        answer.trouble ? make("p", { class: "trouble", role: "alert" }, answer.trouble) : null,
-        answer.match ? make("p", { class: "calm" }, answer.match) : null,
-        answer.path ? make("div", { class: "path" }, path, copy) : null,
-        make(
-          "dl",
-          {},
-          answer.facts.flatMap(([name, text]) => [make("dt", {}, name), make("dd", {}, text)]),
-        ),
-        make(
-          "div",
-          { class: "buttons" },
-          button("More like this", leave(() => openTile(looked)), { class: "main" }),
-          value.asked ? button("+ Also like this", leave(() => add(looked, 1))) : null,
-          value.asked ? button("− Less like this", leave(() => add(looked, -1))) : null,
-          button("Search by a part", leave(() => openRegion(asExample(looked), (part) => ask([{ image: looked.id, weight: 1, part }])))),
-        ),
-        answer.neighbours.length ? make("h3", {}, "Labelled pictures most like it") : null,
-        make(
-          "ul",
-          { class: "neighbours" },
-          answer.neighbours.map((tile) =>
-            make(
-              "li",
-              {},
-              make(
-                "button",
-                { type: "button", title: tile.path, onclick: () => openDetails(tile) },
-                make("img", { src: tile.src, alt: "" }),
-                make("span", { class: "name" }, tile.label || ""),
-                make("span", { class: "calm" }, tile.score),
-              ),
-            ),
-          ),
-        ),
-        answer.path && !answer.neighbours.length
-          ? make("p", { class: "calm" }, "Once pictures are labelled, the labelled ones most like it stand here.")
-          : null,
-      ),
-    ),
-    make("button", { type: "button", class: "close", "aria-label": "Close", onclick: () => details.close() }, "×"),
-  );
-  drawWhy();
-  // What had the focus may be gone: without one in the dialog its keys would do nothing.
-  if (details.open && !details.contains(document.activeElement)) details.focus();
+  return make("div", { class: "path" }, path, copy);
 }
 
-function drawWhy() {
-  const sheet = details.querySelector(".sheet");
-  const why = details.querySelector(".why");
-  for (const old of sheet.querySelectorAll("canvas")) old.remove();
-  if (!heated) return why.replaceChildren();
-  const shown = make("input", {
-    type: "checkbox",
-    checked: warm,
-    onchange: (event) => {
-      warm = event.target.checked;
-      drawWhy();
-      details.querySelector(".why input").focus();
-    },
-  });
-  why.replaceChildren(
-    ...(heated.cosines ? [make("label", {}, shown, make("strong", {}, "Why it was found"))] : []),
-    make("span", { class: "calm" }, heated.said),
-  );
-  if (!heated.cosines || !warm) return;
-  const rows = heated.cosines;
+/**
+ * A veil that is clear where the picture is alike.
+ *
+ * @param {number[][]} rows the cosine of each patch
+ */
+function heatMap(rows) {
   const all = rows.flat();
   const highest = Math.max(...all);
-  const span = Math.max(highest - Math.min(...all), 0.15); // a picture that is alike all over shall look so
+  const span = Math.max(highest - Math.min(...all), CONTRAST);
   const canvas = make("canvas", { width: rows[0].length, height: rows.length, "aria-hidden": "true" });
-  const pixels = canvas.getContext("2d").createImageData(rows[0].length, rows.length);
-  all.forEach((cosine, at) => pixels.data.set([2, 6, 23, DIM * ((highest - cosine) / span) ** 0.8], 4 * at));
-  canvas.getContext("2d").putImageData(pixels, 0, 0);
-  ["left", "top", "width", "height"].forEach((side, at) => (canvas.style[side] = `${100 * heated.part[at]}%`));
-  sheet.append(canvas);
+  const context = drawingOn(canvas);
+  const pixels = context.createImageData(rows[0].length, rows.length);
+  all.forEach((cosine, at) => {
+    pixels.data.set([2, 6, 23, DIM * ((highest - cosine) / span) ** 0.8], 4 * at);
+  });
+  context.putImageData(pixels, 0, 0);
+  return canvas;
 }
-
-asides.details = (answer) => {
-  if (!looked || answer.image !== looked.id || !details.open) return;
-  drawDetails(answer);
-  if (answer.why) trigger("act", { do: "why", image: answer.image });
-};
-
-asides.why = (answer) => {
-  if (!looked || answer.image !== looked.id) return;
-  heated = answer;
-  drawWhy();
-};

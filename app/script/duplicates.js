@@ -1,116 +1,204 @@
 // The screen "Duplicates": groups of files side by side, and what is decided about them.
 
-const told = make("span", { role: "status" });
-const bar = make("progress", { max: 100 });
-const progress = make("div", { class: "progress" }, told, bar, button("Stop", () => act({ do: "stop" })));
-let headed = ""; // what the head shows
+import { button, make } from "./elements.js";
+import { Screen } from "./screen.js";
+import { orSentence } from "./tiles.js";
 
-function drawProgress(running) {
-  const share = running.total ? Math.round((100 * running.done) / running.total) : null;
-  told.textContent = share === null ? `${running.step} …` : `${running.step}: ${share} %`;
-  bar.setAttribute("aria-label", running.step);
-  if (share === null) bar.removeAttribute("value");
-  else bar.value = share;
-}
+/**
+ * A file of a group.
+ *
+ * @typedef {object} File
+ * @property {number} id
+ * @property {string} src
+ * @property {string} name
+ * @property {string} path
+ * @property {"suggested" | "chosen" | "both" | "copy"} role what is to become of it
+ * @property {string} pixels
+ * @property {string} bytes
+ * @property {string} date
+ * @property {string} note
+ */
 
-function drawHead() {
-  const running = value.running;
-  parts.told.textContent = value.message && value.message.kind === "done" ? value.message.text : "";
-  if (running) drawProgress(running);
-  // Left as it is where it shows the same: a button that is replaced while it is being pressed is not pressed.
-  const wanted = JSON.stringify([Boolean(running), value.summary, value.stale, value.problem, value.found, value.undo, value.filters, value.filter]);
-  if (wanted === headed) return;
-  headed = wanted;
-  const words = make(
-    "div",
-    { class: "words" },
-    make("strong", {}, "Files that show the same picture"),
-    ...(value.summary.length
-      ? value.summary.map((line) => make("span", {}, line))
-      : [make("span", {}, "The same content, or edited copies: smaller, cut, brighter, compressed again. Nothing is ever deleted.")]),
-    value.stale && !running ? make("span", { class: "behind" }, "Pictures have come or gone since: look again to see all.") : null,
-    value.problem ? make("span", { class: "behind" }, value.problem) : null,
-  );
-  const buttons = make(
-    "div",
-    { class: "buttons" },
-    running
-      ? null
-      : value.found && !value.stale
-        ? null
-        : button(value.found ? "Look again" : "Find duplicates", () => act({ do: "find" }), { class: "main" }),
-    value.undo ? button("Undo", () => act({ do: "undo" }), { title: "Take the last decision back" }) : null,
-    value.plan ? button("Download the plan as CSV", () => act({ do: "csv" })) : null,
-  );
-  const filters = value.filters.map((filter) =>
-    button(`${filter.name} ${filter.count.toLocaleString("en")}`, () => act({ do: "filter", filter: filter.key }), {
-      class: "order",
-      "aria-pressed": String(filter.key === value.filter),
-    }),
-  );
-  parts.head.replaceChildren(
-    make("div", { class: "ask" }, words, buttons, running ? progress : null),
-    filters.length ? make("div", { class: "orders", role: "group", "aria-label": "Which groups" }, filters) : "",
-  );
-}
+/**
+ * Files that show the same.
+ *
+ * @typedef {object} Group
+ * @property {string} key
+ * @property {number} image the first
+ * @property {string} title
+ * @property {"open" | "decided" | "kept"} kind
+ * @property {File[]} files
+ * @property {number} rest how many more there are
+ */
 
-function drawFile(file, group) {
-  const roles = { suggested: "Suggested to keep", chosen: "Kept", both: "Kept", copy: "" };
-  const image = make("img", { src: file.src, alt: file.name, loading: "lazy", decoding: "async", draggable: "false" });
-  image.addEventListener("error", () => image.replaceWith(make("span", { class: "missing" }, "This picture can't be shown")));
-  const choice =
-    file.role === "both" || file.role === "chosen"
-      ? null
-      : button("Keep this one", () => act({ do: "choose", image: file.id }), {
-          class: file.role === "suggested" ? "main" : "plain",
-          "aria-label": `Keep this one: ${file.path}`,
-        });
-  return make(
-    "li",
-    { class: `file ${file.role}` },
-    make("div", { class: "frame" }, image, roles[file.role] ? make("span", { class: "role" }, roles[file.role]) : null),
-    make("div", { class: "path", title: file.path }, file.path),
-    make("div", { class: "facts" }, make("span", {}, file.pixels), make("span", {}, file.bytes), make("span", {}, file.date)),
-    make("div", { class: "note" }, file.note),
-    choice,
-  );
-}
+/**
+ * What DuplicatesScreen.draw answers.
+ *
+ * @typedef {import("./screen.js").Answer & {
+ *   problem: string,
+ *   found: boolean,
+ *   stale: boolean,
+ *   empty: string,
+ *   summary: string[],
+ *   groups: Group[],
+ *   filter?: string,
+ *   filters: { key: string, name: string, count: number }[],
+ *   more: boolean,
+ *   plan: boolean,
+ *   undo: boolean,
+ * }} Answer
+ */
 
-function drawGroup(group) {
-  const aside =
-    group.kind === "open"
-      ? button("Keep all", () => act({ do: "both", image: group.image }), { "aria-label": `Keep all: ${group.title}` })
-      : button("Decide again", () => act({ do: "forget", image: group.image }));
-  return make(
-    "section",
-    { class: "group", "aria-label": group.title },
-    make("header", {}, make("h2", {}, group.title), aside),
-    make("ul", { class: "files" }, group.files.map((file) => drawFile(file, group))),
-    group.rest ? make("p", { class: "nothing" }, `and ${group.rest.toLocaleString("en")} more, which the plan lists`) : null,
-  );
-}
+const ROLES = { suggested: "Suggested to keep", chosen: "Kept", both: "Kept", copy: "" };
 
-// Groups are kept from one drawing to the next, so that pictures don't flicker and the hand stays where it is.
-let groups = new Map();
-
-function drawGroups() {
-  const next = new Map();
-  for (const group of value.groups) {
-    const wanted = JSON.stringify(group);
-    const before = groups.get(group.key);
-    next.set(group.key, before && before.wanted === wanted ? before : { wanted, node: drawGroup(group) });
+/** @extends {Screen<Answer>} */
+class DuplicatesScreen extends Screen {
+  /** @param {import("./screen.js").Page} page */
+  constructor(page) {
+    super(page);
+    this.told = make("span", { role: "status" });
+    this.meter = make("progress", { max: 100 });
+    const stop = button("Stop", () => this.act({ do: "stop" }));
+    this.progress = make("div", { class: "progress" }, this.told, this.meter, stop);
+    this.headed = ""; // what the head shows
+    /** @type {Map<string, { wanted: string, node: HTMLElement }>} groups, from one drawing to the next: pictures don't
+     *   flicker, and the hand stays where it is */
+    this.groups = new Map();
   }
-  groups = next;
-  parts.main.replaceChildren(
-    ...[...groups.values()].map((entry) => entry.node),
-    ...(value.empty ? [make("p", { class: "empty" }, value.empty)] : []),
-    ...(value.more ? [button("Show more", () => act({ do: "more" }), { class: "plain more" })] : []),
-  );
+
+  /** @override */
+  draw() {
+    this.drawHead();
+    this.drawGroups();
+    this.parts.foot.replaceChildren(...(this.done ? [make("p", { class: "done" }, this.done)] : []));
+    this.lookAgain();
+  }
+
+  /** @param {import("./screen.js").Running} running */
+  drawProgress(running) {
+    const share = running.total ? Math.round((100 * running.done) / running.total) : null;
+    this.told.textContent = share === null ? `${running.step} …` : `${running.step}: ${share} %`;
+    this.meter.setAttribute("aria-label", running.step);
+    if (share === null) this.meter.removeAttribute("value");
+    else this.meter.value = share;
+  }
+
+  drawHead() {
+    const { running, summary, stale, problem, found, undo, filters, filter } = this.value;
+    this.parts.told.textContent = this.done;
+    if (running) this.drawProgress(running);
+    // Left as it is where it shows the same: a button that is replaced while it is being pressed is not pressed.
+    const wanted = JSON.stringify([Boolean(running), summary, stale, problem, found, undo, filters, filter]);
+    if (wanted === this.headed) return;
+    this.headed = wanted;
+    const orders = filters.map((entry) =>
+      button(`${entry.name} ${entry.count.toLocaleString("en")}`, () => this.act({ do: "filter", filter: entry.key }), {
+        class: "order",
+        "aria-pressed": String(entry.key === filter),
+      }),
+    );
+    this.parts.head.replaceChildren(
+      make("div", { class: "ask" }, this.drawWords(), this.drawButtons(), running ? this.progress : null),
+      orders.length ? make("div", { class: "orders", role: "group", "aria-label": "Which groups" }, orders) : "",
+    );
+  }
+
+  drawWords() {
+    const { running, summary, stale, problem } = this.value;
+    const about =
+      "The same content, or edited copies: smaller, cut, brighter, compressed again. Nothing is ever deleted.";
+    const behind = "Pictures have come or gone since: look again to see all.";
+    return make(
+      "div",
+      { class: "words" },
+      make("strong", {}, "Files that show the same picture"),
+      (summary.length ? summary : [about]).map((line) => make("span", {}, line)),
+      stale && !running ? make("span", { class: "behind" }, behind) : null,
+      problem ? make("span", { class: "behind" }, problem) : null,
+    );
+  }
+
+  drawButtons() {
+    const { running, found, stale, undo, plan } = this.value;
+    const find = () => this.act({ do: "find" });
+    return make(
+      "div",
+      { class: "buttons" },
+      running || (found && !stale) ? null : button(found ? "Look again" : "Find duplicates", find, { class: "main" }),
+      undo ? button("Undo", () => this.act({ do: "undo" }), { title: "Take the last decision back" }) : null,
+      plan ? button("Download the plan as CSV", () => this.act({ do: "csv" })) : null,
+    );
+  }
+
+  /** @param {File} file */
+  drawFile(file) {
+    const image = make("img", {
+      src: file.src,
+      alt: file.name,
+      loading: "lazy",
+      decoding: "async",
+      draggable: "false",
+    });
+    orSentence(image);
+    const role = ROLES[file.role];
+    return make(
+      "li",
+      { class: `file ${file.role}` },
+      make("div", { class: "frame" }, image, role ? make("span", { class: "role" }, role) : null),
+      make("div", { class: "path", title: file.path }, file.path),
+      make(
+        "div",
+        { class: "facts" },
+        [file.pixels, file.bytes, file.date].map((fact) => make("span", {}, fact)),
+      ),
+      make("div", { class: "note" }, file.note),
+      file.role === "both" || file.role === "chosen"
+        ? null
+        : button("Keep this one", () => this.act({ do: "choose", image: file.id }), {
+            class: file.role === "suggested" ? "main" : "plain",
+            "aria-label": `Keep this one: ${file.path}`,
+          }),
+    );
+  }
+
+  /** @param {Group} group */
+  drawGroup({ image, title, kind, files, rest }) {
+    const decide =
+      kind === "open"
+        ? button("Keep all", () => this.act({ do: "both", image }), { "aria-label": `Keep all: ${title}` })
+        : button("Decide again", () => this.act({ do: "forget", image }));
+    const more = `and ${rest.toLocaleString("en")} more, which the plan lists`;
+    return make(
+      "section",
+      { class: "group", "aria-label": title },
+      make("header", {}, make("h2", {}, title), decide),
+      make(
+        "ul",
+        { class: "files" },
+        files.map((file) => this.drawFile(file)),
+      ),
+      rest ? make("p", { class: "nothing" }, more) : null,
+    );
+  }
+
+  drawGroups() {
+    const { groups, empty, more } = this.value;
+    const next = new Map();
+    for (const group of groups) {
+      const wanted = JSON.stringify(group);
+      const before = this.groups.get(group.key);
+      next.set(group.key, before?.wanted === wanted ? before : { wanted, node: this.drawGroup(group) });
+    }
+    this.groups = next;
+    this.parts.main.replaceChildren(
+      ...[...next.values()].map((entry) => entry.node),
+      ...(empty ? [make("p", { class: "empty" }, empty)] : []),
+      ...(more ? [button("Show more", () => this.act({ do: "more" }), { class: "plain more" })] : []),
+    );
+  }
 }
 
-function drawDone() {
-  const done = value.message && value.message.kind === "done" ? value.message.text : "";
-  parts.foot.replaceChildren(...(done ? [make("p", { class: "done" }, done)] : []));
+/** @type {import("./screen.js").Open} */
+export function open(page) {
+  new DuplicatesScreen(page).start();
 }
-
-drawing.push(drawHead, drawGroups, drawDone, lookAgain);

@@ -1,154 +1,301 @@
 // The screen "Health": facts, what was passed over, other encoders and sizes, and which command would help. There is
 // nothing to press that would change anything: commands are there to be copied.
 
-const told = make("span", { role: "status" });
-const far = make("progress", { max: "1" });
-const progress = make("div", { class: "progress" }, told, far, button("Stop", () => act({ do: "stop" }))); // one at a time
-let drawn = ""; // what the main part shows
+import { button, make } from "./elements.js";
+import { Screen } from "./screen.js";
 
-function drawProgress() {
-  for (const { running } of value.others) {
-    if (!running) continue;
-    told.textContent = `${running.step} …`;
-    far.setAttribute("aria-label", running.step);
-    if (running.total) far.value = running.done / running.total;
-    else far.removeAttribute("value");
+/** @typedef {import("./tiles.js").Tile} Tile */
+/** @typedef {import("./screen.js").Running} Running */
+/** @typedef {{ name: string, value: string, hint?: string }} Fact */
+
+/** @typedef {{ title: string, facts: Fact[], about: string, figures: Fact[] }} Card facts, and a table of figures */
+
+/**
+ * Something that was found out.
+ *
+ * @typedef {object} Finding
+ * @property {string} title
+ * @property {string[]} lines the first is the answer
+ * @property {Tile[]} examples
+ * @property {boolean} notable
+ * @property {{ value: number, low: number, high: number }} [meter]
+ */
+
+/**
+ * An encoder, or a size, that could take the place of the present one.
+ *
+ * @typedef {object} Other
+ * @property {number} place
+ * @property {string} encoder
+ * @property {string} name
+ * @property {string} title
+ * @property {boolean} trained here, by massl train
+ * @property {Fact[]} facts
+ * @property {Running | null} running the comparison
+ * @property {boolean} compared
+ * @property {string[]} lines what the comparison comes to; the first is the answer
+ * @property {{ name: string, share: number, text: string }[]} bars
+ * @property {{ picture: Tile, present: Tile[], other: Tile[] }[]} sights what is most like a picture to either
+ * @property {string} command
+ */
+
+/** @typedef {{ why: string, commands: string[] }} Advice */
+
+/**
+ * What HealthScreen.draw answers.
+ *
+ * @typedef {import("./screen.js").Answer & {
+ *   problem: string,
+ *   cards: Card[],
+ *   drift: Finding[],
+ *   advice: Advice[],
+ *   others: Other[],
+ *   skipped: { path: string, reason: string }[],
+ *   reasons: { reason: string, count: number }[],
+ *   more: boolean,
+ * }} Answer
+ */
+
+/** @extends {Screen<Answer>} */
+class HealthScreen extends Screen {
+  /** @param {import("./screen.js").Page} page */
+  constructor(page) {
+    super(page);
+    this.told = make("span", { role: "status" });
+    this.meter = make("progress", { max: "1" });
+    const stop = button("Stop", () => this.act({ do: "stop" }));
+    this.progress = make("div", { class: "progress" }, this.told, this.meter, stop); // of one comparison at a time
+    this.drawn = ""; // what the main part shows
+  }
+
+  /** @override */
+  draw() {
+    this.drawHead();
+    this.drawProgress();
+    this.drawMain();
+    this.lookAgain();
+  }
+
+  drawProgress() {
+    for (const { running } of this.value.others) {
+      if (!running) continue;
+      this.told.textContent = `${running.step} …`;
+      this.meter.setAttribute("aria-label", running.step);
+      if (running.total) this.meter.value = running.done / running.total;
+      else this.meter.removeAttribute("value");
+    }
+  }
+
+  drawHead() {
+    const { running, problem } = this.value;
+    const text = running ? `${running.step} …` : problem || "What it is made of, and how far to trust it.";
+    const again = button("Look again", () => this.act({ do: "again" }));
+    this.parts.head.replaceChildren(
+      make(
+        "div",
+        { class: "ask" },
+        make(
+          "div",
+          { class: "words" },
+          make("strong", {}, "How the collection is"),
+          make("span", { role: "status" }, text),
+        ),
+        running ? null : make("div", { class: "buttons" }, again),
+      ),
+    );
+  }
+
+  drawMain() {
+    const { value } = this;
+    // Left as it is where it shows the same: a button that is replaced while it is being pressed is not pressed, and
+    // what was selected to be copied is not copied.
+    const others = value.others.map((entry) => ({ ...entry, running: Boolean(entry.running) }));
+    const wanted = JSON.stringify([
+      value.advice,
+      value.drift,
+      value.cards,
+      value.skipped,
+      value.more,
+      value.waiting,
+      others,
+    ]);
+    if (wanted === this.drawn) return;
+    this.drawn = wanted;
+    const drawOther = (/** @type {Other} */ entry) => this.drawOther(entry);
+    const cards = [
+      ...value.advice.map(drawAdvice),
+      ...value.others.filter((entry) => entry.trained).map(drawOther),
+      ...value.drift.filter((entry) => entry.notable).map(drawFinding),
+      ...value.cards.map(drawCard),
+      ...value.drift.filter((entry) => !entry.notable).map(drawFinding),
+      ...value.others.filter((entry) => !entry.trained).map(drawOther),
+    ];
+    this.parts.main.replaceChildren(make("div", { class: "cards" }, cards), this.drawSkipped());
+  }
+
+  /**
+   * What could take the encoder's place. Comparing only looks; what would change something is a command to be copied.
+   *
+   * @param {Other} entry
+   */
+  drawOther(entry) {
+    const { title, facts, lines, bars, sights, name, command } = entry;
+    const about = "To search and label with it from now on (every picture is embedded anew; labels stay):";
+    return make(
+      "section",
+      { class: "card wide other", "aria-label": title },
+      make("h2", {}, title),
+      make("dl", {}, drawFacts(facts)),
+      entry.running ? this.progress : this.value.waiting ? null : this.drawCompare(entry),
+      lines.length ? make("p", { class: "said" }, lines[0]) : null,
+      bars.length ? make("div", { class: "measures" }, bars.map(drawBar)) : null,
+      lines.slice(1).map((line) => make("p", { class: "note" }, line)),
+      sights.map((sight) =>
+        make(
+          "div",
+          { class: "sight" },
+          drawRow("Most like", [sight.picture]),
+          make(
+            "div",
+            { class: "both" },
+            drawRow("With the encoder in use", sight.present),
+            drawRow(`With ${name}`, sight.other),
+          ),
+        ),
+      ),
+      make("p", { class: "note" }, about),
+      drawCommand(command),
+    );
+  }
+
+  /** @param {Other} entry */
+  drawCompare({ place, encoder, name, compared }) {
+    const text = compared ? "Compare again" : "Compare on my pictures";
+    return button(text, () => this.act({ do: "compare", place, encoder }), {
+      class: compared ? "plain" : "main",
+      "aria-label": `${text}: ${name}`,
+    });
+  }
+
+  drawSkipped() {
+    const { skipped, reasons, more } = this.value;
+    if (!skipped.length) return "";
+    const rows = skipped.map((item) => make("tr", {}, make("td", {}, item.path), make("td", {}, item.reason)));
+    const head = make("tr", {}, make("th", {}, "File"), make("th", {}, "Why"));
+    return make(
+      "section",
+      { class: "skipped", "aria-label": "Files passed over" },
+      make(
+        "header",
+        {},
+        make("h2", {}, "Files passed over"),
+        button("Download as CSV", () => this.act({ do: "csv" })),
+      ),
+      make(
+        "ul",
+        { class: "reasons" },
+        reasons.map((entry) => make("li", {}, `${entry.count.toLocaleString("en")} × ${entry.reason}`)),
+      ),
+      make("div", { class: "rows" }, make("table", {}, make("thead", {}, head), make("tbody", {}, rows))),
+      more ? button("Show more", () => this.act({ do: "more" }), { class: "plain more" }) : null,
+    );
   }
 }
 
-function drawHead() {
-  const running = value.running;
-  parts.head.replaceChildren(
-    make(
-      "div",
-      { class: "ask" },
-      make(
-        "div",
-        { class: "words" },
-        make("strong", {}, "How the collection is"),
-        make("span", { role: "status" }, running ? `${running.step} …` : value.problem || "What it is made of, and how far to trust it."),
-      ),
-      running ? null : make("div", { class: "buttons" }, button("Look again", () => act({ do: "again" }))),
-    ),
-  );
+/** @param {Fact[]} facts */
+function drawFacts(facts) {
+  return facts.flatMap((fact) => [make("dt", {}, fact.name), make("dd", { title: fact.hint || null }, fact.value)]);
 }
 
-function card(entry) {
-  const facts = entry.facts.flatMap((fact) => [
-    make("dt", {}, fact.name),
-    make("dd", { title: fact.hint || null }, fact.value),
-  ]);
-  const rows = entry.figures.map((row) => make("tr", {}, make("th", { scope: "row" }, row.name), make("td", {}, row.value)));
-  const figures = rows.length
-    ? make("details", {}, make("summary", { class: "note" }, entry.about), make("table", {}, make("tbody", {}, rows)))
-    : null;
-  return make("section", { class: "card", "aria-label": entry.title }, make("h2", {}, entry.title), make("dl", {}, facts), figures);
-}
-
-function finding(entry) {
-  const meter = entry.meter
-    ? make("meter", { min: 0, max: 1, value: entry.meter.value, low: entry.meter.low, high: entry.meter.high, optimum: 0, "aria-label": entry.title })
-    : null;
-  const examples = entry.examples.map((tile) => {
-    const image = make("img", { src: tile.src, alt: tile.path, title: tile.path, loading: "lazy", decoding: "async" });
-    image.addEventListener("error", () => image.remove());
-    return make("li", {}, image);
-  });
+/** @param {Card} card */
+function drawCard({ title, facts, about, figures }) {
+  const rows = figures.map((row) => make("tr", {}, make("th", { scope: "row" }, row.name), make("td", {}, row.value)));
   return make(
     "section",
-    { class: "card wide", "aria-label": entry.title },
-    make("h2", {}, entry.title),
-    meter,
-    entry.lines.map((line, place) => make("p", { class: place ? "note" : "said" }, line)),
-    examples.length ? make("ul", { class: "examples", "aria-label": "Those most unlike the rest" }, examples) : null,
+    { class: "card", "aria-label": title },
+    make("h2", {}, title),
+    make("dl", {}, drawFacts(facts)),
+    rows.length
+      ? make("details", {}, make("summary", { class: "note" }, about), make("table", {}, make("tbody", {}, rows)))
+      : null,
   );
 }
 
-// What could take the encoder's place. Comparing only looks; what would change something is a command to be copied.
-function other(entry) {
-  const tiles = (some) =>
-    some.map((tile) => {
-      const image = make("img", { src: tile.src, alt: tile.path, title: tile.label ? `${tile.path} (${tile.label})` : tile.path, loading: "lazy", decoding: "async" });
-      image.addEventListener("error", () => image.remove());
-      return make("li", {}, image);
-    });
-  const row = (name, some) => make("div", { class: "row" }, make("span", { class: "note" }, name), make("ul", { class: "examples", "aria-label": name }, tiles(some)));
-  const bars = entry.bars.map((bar) =>
-    make("div", { class: "measure" }, make("span", {}, bar.name), make("progress", { max: "1", value: String(bar.share), "aria-label": bar.name }), make("strong", {}, bar.text)),
-  );
+/** @param {Finding} finding */
+function drawFinding({ title, lines, examples, meter }) {
+  const pictures = examples.map((tile) => drawExample(tile, tile.path));
   return make(
     "section",
-    { class: "card wide other", "aria-label": entry.title },
-    make("h2", {}, entry.title),
-    make("dl", {}, entry.facts.flatMap((fact) => [make("dt", {}, fact.name), make("dd", { title: fact.hint || null }, fact.value)])),
-    entry.running
-      ? progress
-      : value.waiting
-        ? null
-        : button(entry.compared ? "Compare again" : "Compare on my pictures", () => act({ do: "compare", place: entry.place, encoder: entry.encoder }), {
-            class: entry.compared ? "plain" : "main",
-            "aria-label": `${entry.compared ? "Compare again" : "Compare on my pictures"}: ${entry.name}`,
-          }),
-    entry.lines.length ? make("p", { class: "said" }, entry.lines[0]) : null,
-    bars.length ? make("div", { class: "measures" }, bars) : null,
-    entry.lines.slice(1).map((line) => make("p", { class: "note" }, line)),
-    entry.sights.map((sight) =>
-      make("div", { class: "sight" }, row("Most like", [sight.picture]), make("div", { class: "both" }, row("With the encoder in use", sight.present), row(`With ${entry.name}`, sight.other))),
-    ),
-    make("p", { class: "note" }, "To search and label with it from now on (every picture is embedded anew; labels stay):"),
-    make("code", { tabindex: "0", title: "Click to select, then copy into a terminal" }, entry.command),
+    { class: "card wide", "aria-label": title },
+    make("h2", {}, title),
+    meter
+      ? make("meter", {
+          min: 0,
+          max: 1,
+          value: meter.value,
+          low: meter.low,
+          high: meter.high,
+          optimum: 0,
+          "aria-label": title,
+        })
+      : null,
+    lines.map((line, place) => make("p", { class: place ? "note" : "said" }, line)),
+    pictures.length ? make("ul", { class: "examples", "aria-label": "Those most unlike the rest" }, pictures) : null,
   );
 }
 
-function advice(entry) {
+/**
+ * @param {string} name
+ * @param {Tile[]} tiles
+ */
+function drawRow(name, tiles) {
+  const pictures = tiles.map((tile) => drawExample(tile, tile.label ? `${tile.path} (${tile.label})` : tile.path));
+  return make(
+    "div",
+    { class: "row" },
+    make("span", { class: "note" }, name),
+    make("ul", { class: "examples", "aria-label": name }, pictures),
+  );
+}
+
+/**
+ * @param {Tile} tile
+ * @param {string} title
+ */
+function drawExample(tile, title) {
+  const image = make("img", { src: tile.src, alt: tile.path, title, loading: "lazy", decoding: "async" });
+  image.addEventListener("error", () => image.remove());
+  return make("li", {}, image);
+}
+
+/** @param {Other["bars"][number]} bar */
+function drawBar({ name, share, text }) {
+  return make(
+    "div",
+    { class: "measure" },
+    make("span", {}, name),
+    make("progress", { max: "1", value: share, "aria-label": name }),
+    make("strong", {}, text),
+  );
+}
+
+/** @param {Advice} advice */
+function drawAdvice({ why, commands }) {
   return make(
     "section",
     { class: "card wide advice", "aria-label": "What would help" },
     make("h2", {}, "What would help"),
-    make("p", { class: "said" }, `${entry.why}.`),
-    entry.commands.map((command) => make("code", { tabindex: "0", title: "Click to select, then copy into a terminal" }, command)),
+    make("p", { class: "said" }, `${why}.`),
+    commands.map(drawCommand),
   );
 }
 
-function drawSkipped() {
-  if (!value.skipped.length) return null;
-  const rows = value.skipped.map((item) => make("tr", {}, make("td", {}, item.path), make("td", {}, item.reason)));
-  return make(
-    "section",
-    { class: "skipped", "aria-label": "Files passed over" },
-    make(
-      "header",
-      {},
-      make("h2", {}, "Files passed over"),
-      button("Download as CSV", () => act({ do: "csv" })),
-    ),
-    make("ul", { class: "reasons" }, value.reasons.map((entry) => make("li", {}, `${entry.count.toLocaleString("en")} × ${entry.reason}`))),
-    make("div", { class: "rows" }, make("table", {}, make("thead", {}, make("tr", {}, make("th", {}, "File"), make("th", {}, "Why"))), make("tbody", {}, rows))),
-    value.more ? button("Show more", () => act({ do: "more" }), { class: "plain more" }) : null,
-  );
+/** @param {string} command */
+function drawCommand(command) {
+  return make("code", { tabindex: "0", title: "Click to select, then copy into a terminal" }, command);
 }
 
-function drawMain() {
-  drawProgress();
-  // Left as it is where it shows the same: a button that is replaced while it is being pressed is not pressed, and what
-  // was selected to be copied is not copied.
-  const others = value.others.map((entry) => ({ ...entry, running: Boolean(entry.running) }));
-  const wanted = JSON.stringify([value.advice, value.drift, value.cards, value.skipped, value.more, value.waiting, others]);
-  if (wanted === drawn) return;
-  drawn = wanted;
-  parts.main.replaceChildren(
-    make(
-      "div",
-      { class: "cards" },
-      value.advice.map(advice),
-      value.others.filter((entry) => entry.trained).map(other),
-      value.drift.filter((entry) => entry.notable).map(finding),
-      value.cards.map(card),
-      value.drift.filter((entry) => !entry.notable).map(finding),
-      value.others.filter((entry) => !entry.trained).map(other),
-    ),
-    drawSkipped() || "",
-  );
+/** @type {import("./screen.js").Open} */
+export function open(page) {
+  new HealthScreen(page).start();
 }
-
-drawing.push(drawHead, drawMain, lookAgain);

@@ -1,42 +1,140 @@
 // The screen "Label".
 
-const clickSelects = true;
+import { button, make, one } from "./elements.js";
+import { LabelBar } from "./labels.js";
+import { drawCurve } from "./learning-curve.js";
+import { Rubber } from "./rubber.js";
+import { Screen } from "./screen.js";
+import { Selection } from "./selection.js";
+import { Tiles } from "./tiles.js";
 
-// The proposals on show, or of the selected pictures: they are answered as they were seen.
-answer = (what) => {
-  if (value.view === "groups" || value.view === "check" || value.view === "curve") return;
-  if (value.view === "class" && !chosen.size) return complain("Select some pictures first; a whole page is accepted in a queue.");
-  if (what === "reject" && !chosen.size) return complain("Select the pictures that are proposed wrongly first, then reject them.");
-  const tiles = value.sections.flatMap((section) => section.tiles);
-  const meant = tiles.filter((tile) => tile.guess && !tile.label && (!chosen.size || chosen.has(tile.id)));
-  act({ do: what, seen: meant.map((tile) => [tile.id, tile.guess]) });
-  clear();
-};
+/** @typedef {import("./tiles.js").Tile} Tile */
+/** @typedef {import("./tiles.js").Section} Section */
 
-function percent(share) {
-  return `${Math.round(100 * share)} %`;
-}
+/** @typedef {"groups" | "different" | "unsure" | "sure" | "drawn" | "class" | "check" | "curve"} View */
 
-function drawHead() {
-  const typing = parts.main.querySelector(".naming input:focus"); // before what it is part of is drawn anew
-  naming = typing ? typing.dataset.group : null;
-  board.dataset.view = value.view;
-  // Held, and not taken from under the hand: drawn when it is let go.
-  if (parts.head.querySelector("input:active, button:active")) {
-    return document.addEventListener("pointerup", () => setTimeout(drawHead), { once: true });
+/**
+ * A label that looks wrong, and the labelled pictures that say so.
+ *
+ * @typedef {object} Suspect
+ * @property {Tile} tile
+ * @property {string} given its label
+ * @property {string} proposed
+ * @property {number} probability of the label, in percent, when it is hidden
+ * @property {number} proposed_probability
+ * @property {Tile[]} neighbours
+ */
+
+/**
+ * What Label.draw answers.
+ *
+ * @typedef {import("./tiles.js").Grid & import("./labels.js").Labelling & {
+ *   view: View,
+ *   views: { key: View, name: string, ready: boolean }[],
+ *   advice: { view: View, name: string, text: string, why: string, here: boolean },
+ *   summary: string[],
+ *   methods: string,
+ *   sure: number,
+ *   sorted: boolean,
+ *   exports: { key: string, name: string, ready: boolean }[],
+ *   sections: Section[],
+ *   suspects: Suspect[],
+ *   curve: import("./learning-curve.js").Curve | null,
+ *   problem: string,
+ *   regroup?: boolean,
+ *   paging?: { accept: boolean, left: number },
+ * }} Answer
+ */
+
+/** @extends {Screen<Answer>} */
+class LabelScreen extends Screen {
+  /** @param {import("./screen.js").Page} page */
+  constructor(page) {
+    super(page);
+    this.selection = new Selection(this.board);
+    this.tiles = new Tiles(this, this.selection, {
+      clickSelects: true,
+      more: (section) => this.act({ do: "more", section: section.key }),
+    });
+    this.rubber = new Rubber(this, this.selection);
+    this.bar = new LabelBar(this, this.selection, (reply) => this.reply(reply));
+    /** @type {Map<string, string>} typed for groups and not given yet, by their pictures: kept over redraws */
+    this.names = new Map();
+    /** @type {string | undefined} the group in whose field somebody types */
+    this.naming = undefined;
+    /** @type {(() => void)[]} the buttons of groups, which follow the selection */
+    this.counting = [];
+    this.selection.follow(() => {
+      for (const count of this.counting) count();
+    });
   }
-  const views = value.views.map((view) =>
-    button(view.name, () => act({ do: "view", view: view.key }), {
-      class: "order",
-      disabled: !view.ready,
-      "aria-pressed": String(view.key === value.view),
-    }),
-  );
-  const advice = value.advice;
-  const lines = value.summary.map((line) => make("span", {}, line));
-  const open = parts.head.querySelector("details[open]") !== null;
-  parts.head.replaceChildren(
-    make(
+
+  /**
+   * Answers the proposals on show, or of the selected pictures: they are answered as they were seen.
+   *
+   * @param {import("./labels.js").Reply} reply
+   */
+  reply(reply) {
+    const { selection, value } = this;
+    if (value.view === "groups" || value.view === "check" || value.view === "curve") return;
+    if (value.view === "class" && !selection.size) {
+      return this.complain("Select some pictures first; a whole page is accepted in a queue.");
+    }
+    if (reply === "reject" && !selection.size) {
+      return this.complain("Select the pictures that are proposed wrongly first, then reject them.");
+    }
+    const tiles = value.sections.flatMap((section) => section.tiles);
+    const meant = tiles.filter((tile) => tile.guess && !tile.label && (!selection.size || selection.has(tile.id)));
+    this.act({ do: reply, seen: meant.map((tile) => [tile.id, tile.guess]) });
+    selection.clear();
+  }
+
+  /** @override */
+  draw() {
+    this.drawHead();
+    this.tiles.draw();
+    this.drawMain();
+    this.lookAgain();
+  }
+
+  drawHead() {
+    const { value } = this;
+    const { head, main } = this.parts;
+    const typing = main.querySelector(".naming input:focus"); // before what it is part of is drawn anew
+    this.naming = typing instanceof HTMLElement ? typing.dataset.group : undefined;
+    this.board.dataset.view = value.view;
+    // Held, and not taken from under the hand: drawn when it is let go.
+    if (head.querySelector("input:active, button:active")) {
+      document.addEventListener("pointerup", () => setTimeout(() => this.drawHead()), { once: true });
+      return;
+    }
+    const views = value.views.map((view) =>
+      button(view.name, () => this.act({ do: "view", view: view.key }), {
+        class: "order",
+        disabled: !view.ready,
+        "aria-pressed": String(view.key === value.view),
+      }),
+    );
+    const slides = value.sorted && (value.view === "sure" || value.view === "class");
+    head.replaceChildren(
+      this.drawAdvice(head.querySelector("details[open]") !== null),
+      make(
+        "div",
+        { class: "steer" },
+        make("div", { class: "orders", role: "group", "aria-label": "What to look at" }, views),
+        slides ? this.drawDoubt() : null,
+      ),
+      value.running ? drawRunning(value.running) : "",
+      value.problem ? make("p", { class: "note", role: "status" }, value.problem) : "",
+    );
+  }
+
+  /** @param {boolean} open whether the exports are in sight */
+  drawAdvice(open) {
+    const { advice, summary, methods, exports, download } = this.value;
+    const lines = summary.map((line) => make("span", {}, line));
+    const go = () => this.act({ do: "view", view: advice.view });
+    return make(
       "div",
       { class: "ask" },
       make(
@@ -44,61 +142,175 @@ function drawHead() {
         { class: "words" },
         make("strong", {}, advice.text),
         make("span", {}, advice.why),
-        lines.length ? make("div", { class: "estimate", title: value.methods }, lines) : null,
+        lines.length ? make("div", { class: "estimate", title: methods }, lines) : null,
       ),
       make(
         "div",
         { class: "buttons" },
-        advice.here ? null : button(`Go to: ${advice.name}`, () => act({ do: "view", view: advice.view }), { class: "main" }),
-        value.exports.length ? drawExports(open && !value.download) : null,
+        advice.here ? null : button(`Go to: ${advice.name}`, go, { class: "main" }),
+        exports.length ? this.drawExports(open && !download) : null,
       ),
-    ),
-    make(
-      "div",
-      { class: "steer" },
-      make("div", { class: "orders", role: "group", "aria-label": "What to look at" }, views),
-      value.sorted && (value.view === "sure" || value.view === "class") ? drawBarOfDoubt() : null,
-    ),
-    value.running ? drawRunning() : "",
-    value.problem ? make("p", { class: "note", role: "status" }, value.problem) : "",
-  );
-}
+    );
+  }
 
-function drawExports(open) {
-  return make(
-    "details",
-    { class: "menu", open },
-    make("summary", { class: "plain" }, "Export"),
-    make(
+  /** @param {boolean} open */
+  drawExports(open) {
+    const choices = this.value.exports.map((entry) =>
+      button(entry.name, () => this.act({ do: "export", format: entry.key }), {
+        class: "choice",
+        disabled: !entry.ready,
+        title: entry.ready ? "" : "Needs labels of two classes",
+      }),
+    );
+    return make(
+      "details",
+      { class: "menu", open },
+      make("summary", { class: "plain" }, "Export"),
+      make("div", { class: "choices" }, choices),
+    );
+  }
+
+  drawDoubt() {
+    const said = make("output", {}, `${this.value.sure} %`);
+    const slider = make("input", {
+      type: "range",
+      min: "0",
+      max: "99",
+      value: this.value.sure,
+      "aria-label": "The least probability of a class, in percent",
+      oninput: () => {
+        said.textContent = `${slider.value} %`;
+      },
+      onchange: () => {
+        this.act({ do: "sure", sure: Number(slider.value) });
+      },
+    });
+    const text = "Leave without a class what is less sure than";
+    return make("label", { class: "doubt" }, make("span", {}, text), slider, said);
+  }
+
+  drawMain() {
+    const { value } = this;
+    const { main } = this.parts;
+    this.counting = [];
+    if (value.view === "groups") this.drawNames();
+    if (value.paging) main.append(this.drawPaging(value.paging));
+    if (value.view === "check") main.prepend(...value.suspects.map((suspect) => this.drawSuspect(suspect)));
+    if (value.curve) main.prepend(drawCurve(value.curve, value.methods));
+  }
+
+  drawNames() {
+    const { value } = this;
+    const { main } = this.parts;
+    const sections = main.querySelectorAll(":scope > section");
+    value.sections.forEach((section, place) => {
+      const head = one(sections[place], "header");
+      head.querySelector(".link")?.remove();
+      head.append(this.drawNaming(section));
+    });
+    const fields = /** @type {NodeListOf<HTMLInputElement>} */ (main.querySelectorAll(".naming input"));
+    const field = [...fields].find((each) => each.dataset.group === this.naming);
+    if (field) field.focus({ preventScroll: true });
+    const names = value.classes.map((entry) => make("option", { value: entry.name }));
+    main.append(make("datalist", { id: "massl-classes" }, names));
+    if (!value.regroup) return;
+    main.append(button("Look for new groups", () => this.act({ do: "regroup" }), { class: "plain more" }));
+  }
+
+  /**
+   * A name for all pictures of a group that are on show, or for those of them that are selected.
+   *
+   * @param {Section} section
+   */
+  drawNaming(section) {
+    const free = section.tiles.filter((tile) => !tile.label).map((tile) => tile.id);
+    const meant = () => {
+      const picked = free.filter((id) => this.selection.has(id));
+      return picked.length ? picked : free;
+    };
+    const group = section.tiles.map((tile) => tile.id).join(); // whatever its number is by now
+    const field = make("input", {
+      type: "text",
+      list: "massl-classes",
+      placeholder: "Name of this class",
+      "aria-label": `Name for ${section.title}`,
+      "data-group": group,
+      autocomplete: "off",
+      spellcheck: "false",
+      oninput: () => {
+        this.names.set(group, field.value);
+      },
+    });
+    field.value = this.names.get(group) || "";
+    const name = () => {
+      const given = field.value.trim();
+      if (!given) this.complain("Type a name for the class first.");
+      if (!given || this.bar.tooLong(given)) return field.focus({ preventScroll: true });
+      this.names.delete(group);
+      this.act({ do: "label", images: meant(), label: field.value });
+      this.selection.clear();
+    };
+    field.addEventListener("keydown", (event) => {
+      event.stopPropagation();
+      if (event.key !== "Enter") return;
+      event.preventDefault();
+      name();
+    });
+    const go = button("", name);
+    const count = () => {
+      const { length } = meant();
+      go.textContent = length === free.length ? `Name these ${length}` : `Name the ${length} selected`;
+    };
+    count();
+    this.counting.push(count);
+    return make("div", { class: "naming" }, field, go);
+  }
+
+  /** @param {{ accept: boolean, left: number }} paging */
+  drawPaging({ accept, left }) {
+    const content = ["Accept this page ", make("kbd", {}, "A")];
+    return make(
       "div",
-      { class: "choices" },
-      value.exports.map((entry) => 
-        button(entry.name, () => act({ do: "export", format: entry.key }), {
-          class: "choice",
-          disabled: !entry.ready,
-          title: entry.ready ? "" : "Needs labels of two classes",
-        }),
+      { class: "paging" },
+      accept ? button(content, () => this.reply("accept"), { class: "main" }) : null,
+      button("Skip this page", () => this.act({ do: "next" })),
+      make("span", { class: "note" }, `${left.toLocaleString()} without a label`),
+    );
+  }
+
+  /** @param {Suspect} suspect */
+  drawSuspect({ tile, given, proposed, probability, proposed_probability, neighbours }) {
+    const note =
+      `With its own label hidden: ${given} ${probability} %, ${proposed} ${proposed_probability} %. ` +
+      `The nearest pictures labelled “${proposed}”:`;
+    const change = { do: "label", images: [tile.id], label: proposed };
+    return make(
+      "article",
+      { class: "suspect", "aria-label": `Is ${tile.name} really ${given}?` },
+      drawFigure(tile, tile.name),
+      make(
+        "div",
+        { class: "evidence" },
+        make("strong", {}, `Labelled “${given}”, looks like “${proposed}”`),
+        make("span", { class: "note" }, note),
+        make(
+          "div",
+          { class: "near" },
+          neighbours.map((near) => drawFigure(near, near.score)),
+        ),
+        make(
+          "div",
+          { class: "buttons" },
+          button(`Change to “${proposed}”`, () => this.act(change)),
+          button(`Keep “${given}”`, () => this.act({ do: "keep", images: [tile.id] })),
+        ),
       ),
-    ),
-  );
+    );
+  }
 }
 
-function drawBarOfDoubt() {
-  const said = make("output", {}, `${value.sure} %`);
-  const slider = make("input", {
-    type: "range",
-    min: "0",
-    max: "99",
-    value: value.sure,
-    "aria-label": "The least probability of a class, in percent",
-    oninput: (event) => (said.textContent = `${event.target.value} %`),
-    onchange: (event) => act({ do: "sure", sure: Number(event.target.value) }),
-  });
-  return make("label", { class: "doubt" }, make("span", {}, "Leave without a class what is less sure than"), slider, said);
-}
-
-function drawRunning() {
-  const { step, done, total } = value.running;
+/** @param {import("./screen.js").Running} running */
+function drawRunning({ step, done, total }) {
   return make(
     "div",
     { class: "pending", role: "status" },
@@ -107,136 +319,16 @@ function drawRunning() {
   );
 }
 
-// A name for all pictures of a group that are on show, or for those of them that are selected.
-function drawNaming(section) {
-  const free = section.tiles.filter((tile) => !tile.label).map((tile) => tile.id);
-  const meant = () => {
-    const picked = free.filter((id) => chosen.has(id));
-    return picked.length ? picked : free;
-  };
-  const group = section.tiles.map((tile) => tile.id).join(); // whatever its number is by now
-  const field = make("input", {
-    type: "text",
-    list: "massl-classes",
-    placeholder: "Name of this class",
-    "aria-label": `Name for ${section.title}`,
-    "data-group": group,
-    autocomplete: "off",
-    spellcheck: "false",
-    oninput: () => names.set(group, field.value),
-  });
-  field.value = names.get(group) || "";
-  const name = () => {
-    if (!field.value.trim()) complain("Type a name for the class first.");
-    if (!field.value.trim() || tooLong(field.value.trim())) return field.focus({ preventScroll: true });
-    names.delete(group);
-    act({ do: "label", images: meant(), label: field.value });
-    clear();
-  };
-  field.addEventListener("keydown", (event) => {
-    event.stopPropagation();
-    if (event.key === "Enter") {
-      event.preventDefault();
-      name();
-    }
-  });
-  const go = button("", name, { class: "plain" });
-  const count = () => {
-    go.textContent = meant().length === free.length ? `Name these ${free.length}` : `Name the ${meant().length} selected`;
-  };
-  count();
-  counting.push(count);
-  return make("div", { class: "naming" }, field, go);
+/**
+ * @param {Tile} tile
+ * @param {string | undefined} text
+ */
+function drawFigure(tile, text) {
+  const image = make("img", { src: tile.src, alt: tile.name, title: tile.path, loading: "lazy" });
+  return make("figure", {}, image, make("figcaption", {}, text));
 }
 
-const names = new Map(); // typed for groups and not given yet, by their pictures: kept over redraws
-let naming = null; // the group in whose field somebody types
-let counting = []; // the buttons of groups that follow the selection
-marking.push(() => counting.forEach((count) => count()));
-
-function drawMain() {
-  counting = [];
-  if (value.view === "groups") {
-    const sections = parts.main.querySelectorAll(":scope > section");
-    value.sections.forEach((section, place) => {
-      const head = sections[place].querySelector("header");
-      head.querySelector(".link")?.remove();
-      head.append(drawNaming(section));
-    });
-    const field = [...parts.main.querySelectorAll(".naming input")].find((each) => each.dataset.group === naming);
-    if (field) field.focus({ preventScroll: true });
-    parts.main.append(
-      make("datalist", { id: "massl-classes" }, value.classes.map((entry) => make("option", { value: entry.name }))),
-    );
-    if (value.regroup) parts.main.append(button("Look for new groups", () => act({ do: "regroup" }), { class: "plain more" }));
-  }
-  if (value.paging) parts.main.append(drawPaging());
-  if (value.view === "check") parts.main.prepend(...value.suspects.map(drawSuspect));
-  if (value.curve) parts.main.prepend(drawCurve());
+/** @type {import("./screen.js").Open} */
+export function open(page) {
+  new LabelScreen(page).start();
 }
-
-function drawPaging() {
-  return make(
-    "div",
-    { class: "paging" },
-    value.paging.accept ? button(["Accept this page ", make("kbd", {}, "A")], () => answer("accept"), { class: "main" }) : null,
-    button("Skip this page", () => act({ do: "next" })),
-    make("span", { class: "note" }, `${value.paging.left.toLocaleString()} without a label`),
-  );
-}
-
-function drawSuspect(suspect) {
-  const figure = (tile, text) =>
-    make("figure", {}, make("img", { src: tile.src, alt: tile.name, title: tile.path, loading: "lazy" }), make("figcaption", {}, text));
-  return make(
-    "article",
-    { class: "suspect", "aria-label": `Is ${suspect.tile.name} really ${suspect.given}?` },
-    figure(suspect.tile, suspect.tile.name),
-    make(
-      "div",
-      { class: "evidence" },
-      make("strong", {}, `Labelled “${suspect.given}”, looks like “${suspect.proposed}”`),
-      make(
-        "span",
-        { class: "note" },
-        `With its own label hidden: ${suspect.given} ${suspect.probability} %, ${suspect.proposed} ${suspect.proposed_probability} %. ` +
-          `The nearest pictures labelled “${suspect.proposed}”:`,
-      ),
-      make("div", { class: "near" }, suspect.neighbours.map((tile) => figure(tile, tile.score))),
-      make(
-        "div",
-        { class: "buttons" },
-        button(`Change to “${suspect.proposed}”`, () => act({ do: "label", images: [suspect.tile.id], label: suspect.proposed })),
-        button(`Keep “${suspect.given}”`, () => act({ do: "keep", images: [suspect.tile.id] })),
-      ),
-    ),
-  );
-}
-
-function drawCurve() {
-  const { points, advice } = value.curve;
-  const told = points.map((point) => `${point.labels} labels, ${percent(point.accuracy)} right`).join("; ");
-  return make(
-    "div",
-    { class: "curve" },
-    make("p", {}, make("strong", {}, advice)),
-    points.length
-      ? plot(
-          points.map((point) => ({
-            x: point.labels,
-            y: point.accuracy,
-            low: point.low,
-            high: point.high,
-            hint: `${point.labels} labels: ${percent(point.accuracy)} right (very likely ${percent(point.low)} to ${percent(point.high)})`,
-          })),
-          "labels",
-          `Share of right proposals by number of labels: ${told}`,
-        )
-      : null,
-    make("p", { class: "note" }, "Measured with ever fewer of your labels, on labelled pictures that were hidden. The band is where each figure very likely lies."),
-    value.methods ? make("p", { class: "note" }, value.methods) : null,
-  );
-}
-
-drawing.unshift(drawHead);
-drawing.push(drawMain, lookAgain);

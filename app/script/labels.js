@@ -1,116 +1,189 @@
 // The bar that labels the selected pictures, and its keys.
 
+import { button, make, source } from "./elements.js";
+
+/** @typedef {{ name: string, count: number }} Class a class, and how many pictures have its label */
+
+/**
+ * What the bar shows, as app/screens/label_actions.py gives it.
+ *
+ * @typedef {import("./screen.js").Answer & {
+ *   classes: Class[],
+ *   undo: string | null,
+ *   sections: Pick<import("./tiles.js").Section, "tiles">[],
+ * }} Labelling
+ */
+
+/** @typedef {"accept" | "reject"} Reply what is said to a proposal */
+
 const MAX_LABEL = 100; // characters
-let draft = ""; // the class name being typed, kept over redraws
-let answer = null; // on a screen that proposes classes: answers "accept" or "reject" to the proposals on show
 
-// Said, not cut: what is left of a name that was cut is another name.
-function tooLong(name) {
-  const long = [...name].length > MAX_LABEL;
-  if (long) complain(`That name has ${[...name].length.toLocaleString()} characters, and a class can have ${MAX_LABEL}. Nothing was labelled.`);
-  return long;
-}
+export class LabelBar {
+  /**
+   * @param {import("./screen.js").Screen<any>} screen whose value is a Labelling
+   * @param {import("./selection.js").Selection} selection
+   * @param {(reply: Reply) => void} [reply] answers the proposals on show, on a screen that has some
+   */
+  constructor(screen, selection, reply) {
+    this.screen = screen;
+    this.selection = selection;
+    this.reply = reply;
+    this.draft = ""; // the class name being typed, kept over redraws
+    this.bar = make("div", { class: "bar", role: "region", "aria-label": "Label the selected pictures" });
+    document.addEventListener("keydown", (event) => this.onKey(event));
+    selection.follow(() => this.draw());
+  }
 
-function label(name) {
-  name = name.trim();
-  if (!name) return complain("Type a name for the class first.");
-  if (!chosen.size) return complain("Select some pictures first: the circle in a picture's corner, or Space.");
-  if (tooLong(name)) return;
-  draft = "";
-  act({ do: "label", images: [...chosen], label: name });
-  clear();
-}
+  /** @returns {Labelling} */
+  get value() {
+    return this.screen.value;
+  }
 
-function withChosen(what) {
-  if (!chosen.size) return;
-  act({ do: what, images: [...chosen] });
-  clear();
-}
+  /**
+   * Whether a name is longer than one can be; the screen says so then. Said, not cut: what is left of a name that was
+   * cut is another name.
+   *
+   * @param {string} name
+   */
+  tooLong(name) {
+    const length = [...name].length;
+    if (length <= MAX_LABEL) return false;
+    const said = length.toLocaleString();
+    this.screen.complain(`That name has ${said} characters, and a class can have ${MAX_LABEL}. Nothing was labelled.`);
+    return true;
+  }
 
-const bar = make("div", { class: "bar", role: "region", "aria-label": "Label the selected pictures" });
+  /** @param {string} given */
+  label(given) {
+    const name = given.trim();
+    if (!name) return this.screen.complain("Type a name for the class first.");
+    if (!this.selection.size) {
+      return this.screen.complain("Select some pictures first: the circle in a picture's corner, or Space.");
+    }
+    if (this.tooLong(name)) return;
+    this.draft = "";
+    this.screen.act({ do: "label", images: [...this.selection.ids], label: name });
+    this.selection.clear();
+  }
 
-function drawBar() {
-  if (!bar.isConnected) parts.foot.replaceChildren(bar);
-  bar.classList.toggle("hidden", !value.sections.some((section) => section.tiles.length));
-  const any = chosen.size > 0;
-  const typed = bar.querySelector("input");
-  const typing = typed && document.activeElement === typed;
-  const input = make("input", {
-    type: "text",
-    placeholder: "Name of a class",
-    "aria-label": "Name of a class for the selected pictures",
-    autocomplete: "off",
-    spellcheck: "false",
-  });
-  input.value = draft;
-  input.addEventListener("input", () => (draft = input.value));
-  input.addEventListener("keydown", (event) => {
-    if (event.key === "Enter") {
-      event.preventDefault();
-      label(input.value);
-    } else if (event.key === "Escape") input.blur();
-    event.stopPropagation();
-  });
-  const classes = value.classes.map((entry, position) =>
-    make(
+  unlabel() {
+    if (!this.selection.size) return;
+    this.screen.act({ do: "unlabel", images: [...this.selection.ids] });
+    this.selection.clear();
+  }
+
+  draw() {
+    const { bar, selection, value } = this;
+    if (!bar.isConnected) this.screen.parts.foot.replaceChildren(bar);
+    bar.classList.toggle("hidden", !value.sections.some((section) => section.tiles.length));
+    const any = selection.size > 0;
+    const typed = bar.querySelector("input");
+    const typing = typed && document.activeElement === typed;
+    const input = this.drawInput();
+    this.screen.parts.told.textContent = any ? `${selection.size} selected` : this.screen.done;
+    const tiles = value.sections.flatMap((section) => section.tiles).filter((tile) => selection.has(tile.id));
+    const guessed = tiles.some((tile) => tile.guess && !tile.label);
+    const reply = guessed ? this.reply : undefined;
+    bar.replaceChildren(
+      this.drawState(),
+      make(
+        "div",
+        { class: "classes" },
+        value.classes.map((entry, position) => this.drawClass(entry, position)),
+      ),
+      make(
+        "div",
+        { class: "give" },
+        reply ? button(["Accept ", make("kbd", {}, "A")], () => reply("accept"), { class: "main" }) : null,
+        reply ? button(["Reject ", make("kbd", {}, "R")], () => reply("reject")) : null,
+        any ? input : null,
+        any ? button("Label", () => this.label(input.value), { class: guessed ? "plain" : "main" }) : null,
+        tiles.some((tile) => tile.label) ? button("Remove label", () => this.unlabel()) : null,
+      ),
+    );
+    if (typing && any) input.focus();
+  }
+
+  drawState() {
+    const { selection, value } = this;
+    const hint = value.classes.length
+      ? "Select pictures to label them"
+      : "Select pictures by the circle in their corner, then name their class";
+    return make(
+      "div",
+      { class: "state" },
+      selection.size
+        ? [
+            make("strong", {}, `${selection.size} selected`),
+            button("Clear", () => this.selection.clear(), { class: "link" }),
+          ]
+        : make("span", {}, this.screen.done || hint),
+      value.undo
+        ? button("Undo", () => this.screen.act({ do: "undo" }), { class: "link", title: `Undo: ${value.undo}` })
+        : null,
+    );
+  }
+
+  drawInput() {
+    const input = make("input", {
+      type: "text",
+      placeholder: "Name of a class",
+      "aria-label": "Name of a class for the selected pictures",
+      autocomplete: "off",
+      spellcheck: "false",
+      oninput: () => {
+        this.draft = input.value;
+      },
+    });
+    input.value = this.draft;
+    input.addEventListener("keydown", (event) => {
+      if (event.key === "Enter") {
+        event.preventDefault();
+        this.label(input.value);
+      } else if (event.key === "Escape") input.blur();
+      event.stopPropagation();
+    });
+    return input;
+  }
+
+  /**
+   * @param {Class} entry
+   * @param {number} position
+   */
+  drawClass(entry, position) {
+    const key = position < 9 ? String(position + 1) : null;
+    const does = `Label the selected pictures “${entry.name}”`;
+    return make(
       "button",
       {
         type: "button",
         class: "class",
-        disabled: !any,
-        title: position < 9 ? `Label the selected pictures “${entry.name}” (key ${position + 1})` : `Label the selected pictures “${entry.name}”`,
-        onclick: () => label(entry.name),
+        disabled: !this.selection.size,
+        title: key ? `${does} (key ${key})` : does,
+        onclick: () => this.label(entry.name),
       },
-      position < 9 ? make("kbd", {}, String(position + 1)) : null,
+      key ? make("kbd", {}, key) : null,
       make("span", { class: "name" }, entry.name),
       make("span", { class: "count" }, String(entry.count)),
-    ),
-  );
-  const done = value.message && value.message.kind === "done" ? value.message.text : "";
-  const hint = value.classes.length
-    ? "Select pictures to label them"
-    : "Select pictures by the circle in their corner, then name their class";
-  parts.told.textContent = any ? `${chosen.size} selected` : done;
-  const guessed = value.sections.some((section) => section.tiles.some((tile) => chosen.has(tile.id) && tile.guess && !tile.label));
-  const labelled = value.sections.some((section) => section.tiles.some((tile) => chosen.has(tile.id) && tile.label));
-  bar.replaceChildren(
-    make(
-      "div",
-      { class: "state" },
-      any
-        ? [make("strong", {}, `${chosen.size} selected`), button("Clear", clear, { class: "link" })]
-        : make("span", {}, done || hint),
-      value.undo ? button("Undo", () => act({ do: "undo" }), { class: "link", title: `Undo: ${value.undo}` }) : null,
-    ),
-    make("div", { class: "classes" }, classes),
-    make(
-      "div",
-      { class: "give" },
-      any && guessed && answer ? button(["Accept ", make("kbd", {}, "A")], () => answer("accept"), { class: "main" }) : null,
-      any && guessed && answer ? button(["Reject ", make("kbd", {}, "R")], () => answer("reject")) : null,
-      any ? input : null,
-      any ? button("Label", () => label(input.value), { class: guessed ? "plain" : "main" }) : null,
-      any && labelled ? button("Remove label", () => withChosen("unlabel")) : null,
-    ),
-  );
-  if (typing && any) input.focus();
-}
+    );
+  }
 
-function onKey(event) {
-  if (!visible() || !value || /^(INPUT|TEXTAREA|SELECT)$/.test(event.target.tagName)) return;
-  if (document.querySelector("dialog[open]")) return; // its keys are its own
-  if (event.key === "Escape" && chosen.size) clear();
-  else if (event.key === "z" && (event.ctrlKey || event.metaKey) && !event.shiftKey) {
-    event.preventDefault();
-    act({ do: "undo" });
-  } else if (/^[1-9]$/.test(event.key) && chosen.size && !event.ctrlKey && !event.metaKey && !event.altKey) {
-    const entry = value.classes[Number(event.key) - 1];
-    if (entry) label(entry.name);
-  } else if (answer && /^[aArR]$/.test(event.key) && !event.ctrlKey && !event.metaKey && !event.altKey) {
-    event.preventDefault();
-    answer(event.key.toLowerCase() === "a" ? "accept" : "reject");
-  } else if (answer && event.key === "Enter" && !event.target.closest("button, a, summary")) answer("accept");
+  /** @param {KeyboardEvent} event */
+  onKey(event) {
+    const { screen, selection, reply } = this;
+    if (!screen.visible() || !screen.answered || /^(INPUT|TEXTAREA|SELECT)$/.test(source(event).tagName)) return;
+    if (document.querySelector("dialog[open]")) return; // its keys are its own
+    const held = event.ctrlKey || event.metaKey || event.altKey;
+    if (event.key === "Escape" && selection.size) selection.clear();
+    else if (event.key === "z" && (event.ctrlKey || event.metaKey) && !event.shiftKey) {
+      event.preventDefault();
+      screen.act({ do: "undo" });
+    } else if (/^[1-9]$/.test(event.key) && selection.size && !held) {
+      const entry = this.value.classes[Number(event.key) - 1];
+      if (entry) this.label(entry.name);
+    } else if (reply && /^[aArR]$/.test(event.key) && !held) {
+      event.preventDefault();
+      reply(event.key.toLowerCase() === "a" ? "accept" : "reject");
+    } else if (reply && event.key === "Enter" && !source(event).closest("button, a, summary")) reply("accept");
+  }
 }
-
-document.addEventListener("keydown", onKey);
-marking.push(drawBar);

@@ -1,26 +1,74 @@
 // Selecting pictures by drawing a rectangle around them with the mouse.
 
-const band = make("div", { class: "rubber", "aria-hidden": "true" });
-let drag = null;
+import { make, source } from "./elements.js";
+import { imageOf } from "./tiles.js";
 
-function within(box) {
-  return drag.boxes.filter(
-    (other) => other.left < box.right && other.right > box.left && other.top < box.bottom && other.bottom > box.top,
-  );
+/** @typedef {{ left: number, right: number, top: number, bottom: number }} Box in pixels of the document */
+
+const UNSTEADY = 8; // pixels that a hand may move in a click
+
+export class Rubber {
+  /**
+   * @param {import("./screen.js").Screen<any>} screen
+   * @param {import("./selection.js").Selection} selection
+   */
+  constructor(screen, selection) {
+    this.board = screen.board;
+    this.selection = selection;
+    this.band = make("div", { class: "rubber", "aria-hidden": "true" });
+    this.board.addEventListener("pointerdown", (event) => {
+      // Fingers scroll; only a mouse draws.
+      if (event.pointerType !== "mouse" || event.button !== 0 || event.shiftKey) return;
+      const at = source(event);
+      if (!at.closest(".content") || at.closest("input, select, a, button:not(.picture)")) return;
+      this.begin(event);
+    });
+  }
+
+  /** @param {PointerEvent} began */
+  begin(began) {
+    const drag = new Drag(this, began);
+    const stretch = (/** @type {PointerEvent} */ event) => drag.stretch(event);
+    const release = () => {
+      window.removeEventListener("pointermove", stretch);
+      window.removeEventListener("pointerup", release);
+      window.removeEventListener("pointercancel", release);
+      drag.end();
+    };
+    window.addEventListener("pointermove", stretch);
+    window.addEventListener("pointerup", release);
+    window.addEventListener("pointercancel", release);
+  }
 }
 
-function stretch(event) {
-  const x = event.clientX + window.scrollX;
-  const y = event.clientY + window.scrollY;
-  if (!drag.drawn && Math.hypot(x - drag.x, y - drag.y) < 8) return; // a click by an unsteady hand
-  if (!drag.drawn) {
-    drag.drawn = true;
-    drag.before = new Set(chosen);
+// One rectangle, from pressing the button to letting it go.
+class Drag {
+  /**
+   * @param {Rubber} rubber
+   * @param {PointerEvent} began
+   */
+  constructor(rubber, began) {
+    this.rubber = rubber;
+    const [x, y] = placeOf(began);
+    this.x = x;
+    this.y = y;
+    this.drawn = false; // not yet: it may be a click
+    /** @type {Set<number>} what was selected when it began */
+    this.before = new Set();
+    /** @type {(Box & { id: number })[]} */
+    this.boxes = [];
+  }
+
+  draw() {
+    const { board, selection, band } = this.rubber;
+    this.drawn = true;
+    this.before = new Set(selection.ids);
     // Measured once: asking the browser at every move would be slow with thousands of pictures.
-    drag.boxes = [...board.querySelectorAll(".tile")].map((tile) => {
+    const tiles = /** @type {NodeListOf<HTMLElement>} */ (board.querySelectorAll(".tile"));
+    this.boxes = [...tiles].map((tile) => {
       const at = tile.getBoundingClientRect();
       return {
-        id: Number(tile.dataset.image),
+        id: imageOf(tile),
         left: at.left + window.scrollX,
         right: at.right + window.scrollX,
         top: at.top + window.scrollY,
@@ -30,40 +78,47 @@ function stretch(event) {
     document.body.append(band);
     document.body.classList.add("massl-dragging");
   }
-  const box = { left: Math.min(x, drag.x), right: Math.max(x, drag.x), top: Math.min(y, drag.y), bottom: Math.max(y, drag.y) };
-  band.style.left = `${box.left}px`;
-  band.style.top = `${box.top}px`;
-  band.style.width = `${box.right - box.left}px`;
-  band.style.height = `${box.bottom - box.top}px`;
-  const touched = new Set(within(box).map((other) => other.id));
-  for (const { id } of drag.boxes) choose(id, drag.before.has(id) || touched.has(id));
-  mark();
-}
 
-function release() {
-  window.removeEventListener("pointermove", stretch);
-  window.removeEventListener("pointerup", release);
-  window.removeEventListener("pointercancel", release);
-  band.remove();
-  document.body.classList.remove("massl-dragging");
-  if (drag && drag.drawn) {
+  /** @param {PointerEvent} event */
+  stretch(event) {
+    const { selection, band } = this.rubber;
+    const [x, y] = placeOf(event);
+    if (!this.drawn && Math.hypot(x - this.x, y - this.y) < UNSTEADY) return;
+    if (!this.drawn) this.draw();
+    const left = Math.min(x, this.x);
+    const right = Math.max(x, this.x);
+    const top = Math.min(y, this.y);
+    const bottom = Math.max(y, this.y);
+    band.style.left = `${left}px`;
+    band.style.top = `${top}px`;
+    band.style.width = `${right - left}px`;
+    band.style.height = `${bottom - top}px`;
+    for (const box of this.boxes) {
+      const touched = box.left < right && box.right > left && box.top < bottom && box.bottom > top;
+      selection.put(box.id, touched || this.before.has(box.id));
+    }
+    selection.changed();
+  }
+
+  end() {
+    this.rubber.band.remove();
+    document.body.classList.remove("massl-dragging");
+    if (!this.drawn) return;
     // The click that ends it is not meant for the picture below.
-    const swallow = (event) => {
+    const swallow = (/** @type {MouseEvent} */ event) => {
       event.stopPropagation();
       event.preventDefault();
     };
     window.addEventListener("click", swallow, { capture: true, once: true });
     setTimeout(() => window.removeEventListener("click", swallow, { capture: true }), 50);
   }
-  drag = null;
 }
 
-board.addEventListener("pointerdown", (event) => {
-  // Fingers scroll; only a mouse draws.
-  if (event.pointerType !== "mouse" || event.button !== 0 || event.shiftKey) return;
-  if (!event.target.closest(".content") || event.target.closest("input, select, a, button:not(.picture)")) return;
-  drag = { x: event.clientX + window.scrollX, y: event.clientY + window.scrollY, drawn: false };
-  window.addEventListener("pointermove", stretch);
-  window.addEventListener("pointerup", release);
-  window.addEventListener("pointercancel", release);
-});
+/**
+ * Where a hand is, in pixels of the document.
+ *
+ * @param {PointerEvent} event
+ */
+function placeOf(event) {
+  return [event.clientX + window.scrollX, event.clientY + window.scrollY];
+}

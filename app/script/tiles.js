@@ -1,222 +1,345 @@
-// Grids of pictures: drawing and selecting them. A screen's own script says what a click on a picture does, openTile, and
-// whether clicking selects, clickSelects. It may add buttons to a tile, tileTools, leave some out of sight, cutsOff,
-// and fetch further ones in its own way, fetchMore.
+// Grids of pictures: drawing and selecting them.
 
-const chosen = new Set(); // ids of the selected pictures
-let anchor = null; // where a range selection starts
+import { button, make, one, source } from "./elements.js";
 
-// Selecting ---------------------------------------------------------------------------------------------------------
+/**
+ * A picture, as app/screens/tiles.py describes it; a screen adds what else it knows.
+ *
+ * @typedef {object} Tile
+ * @property {number} id
+ * @property {string} src
+ * @property {string} name of the file
+ * @property {string} path
+ * @property {string | null} label
+ * @property {string} [score] its similarity, or the probability of its proposal
+ * @property {number} [value] the similarity
+ * @property {string} [band] how good a match that is
+ * @property {string} [bandName]
+ * @property {string} [chance]
+ * @property {string} [hint]
+ * @property {string} [guess] the class that is proposed
+ */
 
-function pictures() {
-  return [...board.querySelectorAll(".tile:not([hidden]) .picture")];
-}
+/**
+ * Pictures below one heading.
+ *
+ * @typedef {{ key: string, title: string, note: string, tiles: Tile[], more: boolean }} Section
+ */
 
-function choose(id, on) {
-  if (on) chosen.add(id);
-  else chosen.delete(id);
-}
+/** @typedef {import("./screen.js").Answer & { sections: Section[], empty: string }} Grid what is drawn */
 
-function toggle(picture, event) {
-  const id = Number(picture.dataset.image);
-  const all = pictures();
-  const from = all.findIndex((other) => other.dataset.image === anchor);
-  if (event && event.shiftKey && from >= 0) {
-    const to = all.indexOf(picture);
-    for (const other of all.slice(Math.min(from, to), Math.max(from, to) + 1)) choose(Number(other.dataset.image), true);
-  } else {
-    choose(id, !chosen.has(id));
-    anchor = picture.dataset.image;
-  }
-  mark();
-}
+/**
+ * What a screen says of its pictures.
+ *
+ * @typedef {object} Manners
+ * @property {boolean} clickSelects
+ * @property {(tile: Tile) => void} [open] what a click does where it doesn't select
+ * @property {(tile: Tile) => HTMLElement} [tools] buttons on a picture
+ * @property {(tile: Tile) => boolean} [cutsOff] whether it is left out of sight
+ * @property {(section: Section) => void} more fetches further ones
+ */
 
-function clear() {
-  chosen.clear();
-  anchor = null;
-  mark();
-}
-
-function chooseAll(section) {
-  const ids = section.tiles.filter((tile) => !outOfSight(tile)).map((tile) => tile.id);
-  const every = ids.every((id) => chosen.has(id));
-  for (const id of ids) choose(id, !every);
-  mark();
-}
-
-function outOfSight(tile) {
-  return typeof cutsOff === "function" && cutsOff(tile);
-}
-
-// Shows the selection without drawing everything again.
-function mark() {
-  for (const tile of board.querySelectorAll(".tile")) {
-    const on = chosen.has(Number(tile.dataset.image));
-    tile.classList.toggle("chosen", on);
-    tile.querySelector(".tick").setAttribute("aria-checked", String(on));
-  }
-  board.classList.toggle("choosing", chosen.size > 0);
-  for (const each of marking) each();
-}
-
-const marking = []; // functions that follow the selection
-
-// Drawing -----------------------------------------------------------------------------------------------------------
-
-// Tiles are kept from one drawing to the next, so that pictures don't flicker.
-const kept = new Map();
-
-function showMore(section) {
-  if (typeof fetchMore === "function") fetchMore();
-  else act({ do: "more", section: section.key });
-}
-
-function nodeOf(section, tile) {
-  const key = `${section.key}\n${tile.id}`;
-  const wanted = JSON.stringify(tile);
-  let entry = kept.get(key);
-  if (!entry || entry.wanted !== wanted) {
-    entry = { wanted, node: drawTile(tile) };
-    kept.set(key, entry);
-  }
-  return entry.node;
-}
-
-function drawSections() {
-  const used = new Set();
-  const drawn = value.sections.map((section) => {
-    const tiles = section.tiles.map((tile) => {
-      used.add(`${section.key}\n${tile.id}`);
-      return nodeOf(section, tile);
+export class Tiles {
+  /**
+   * @param {import("./screen.js").Screen<any>} screen whose value is a Grid
+   * @param {import("./selection.js").Selection} selection
+   * @param {Manners} manners
+   */
+  constructor(screen, selection, manners) {
+    this.screen = screen;
+    this.board = screen.board;
+    this.selection = selection;
+    this.manners = manners;
+    /** @type {Map<string, { wanted: string, node: HTMLElement }>} from one drawing to the next: pictures don't flicker */
+    this.kept = new Map();
+    selection.follow(() => this.mark());
+    this.board.addEventListener("keydown", (event) => this.onKey(event));
+    // A button answers Space when it is let go: without this the picture would be searched for as well.
+    this.board.addEventListener("keyup", (event) => {
+      if (event.key === " " && source(event).closest(".picture")) event.preventDefault();
     });
+  }
+
+  /** @returns {Section[]} */
+  get sections() {
+    return this.screen.value.sections;
+  }
+
+  // Selecting ---------------------------------------------------------------------------------------------------------
+
+  pictures() {
+    const found = this.board.querySelectorAll(".tile:not([hidden]) .picture");
+    return [.../** @type {NodeListOf<HTMLElement>} */ (found)];
+  }
+
+  /**
+   * @param {HTMLElement} picture
+   * @param {MouseEvent | KeyboardEvent} [event]
+   */
+  toggle(picture, event) {
+    const { selection } = this;
+    const id = imageOf(picture);
+    const all = this.pictures();
+    const from = all.findIndex((other) => imageOf(other) === selection.anchor);
+    if (event?.shiftKey && from >= 0) {
+      const to = all.indexOf(picture);
+      for (const other of all.slice(Math.min(from, to), Math.max(from, to) + 1)) selection.put(imageOf(other), true);
+    } else {
+      selection.put(id, !selection.has(id));
+      selection.anchor = id;
+    }
+    selection.changed();
+  }
+
+  /** @param {Section} section */
+  chooseAll(section) {
+    const ids = this.seen(section).map((tile) => tile.id);
+    const every = ids.every((id) => this.selection.has(id));
+    for (const id of ids) this.selection.put(id, !every);
+    this.selection.changed();
+  }
+
+  /**
+   * Those that are not left out of sight.
+   *
+   * @param {Section} section
+   */
+  seen(section) {
+    return section.tiles.filter((tile) => !this.manners.cutsOff?.(tile));
+  }
+
+  /** Shows the selection without drawing everything again. */
+  mark() {
+    for (const tile of this.board.querySelectorAll(".tile")) {
+      const on = this.selection.has(imageOf(/** @type {HTMLElement} */ (tile)));
+      tile.classList.toggle("chosen", on);
+      one(tile, ".tick").setAttribute("aria-checked", String(on));
+    }
+  }
+
+  // Drawing -----------------------------------------------------------------------------------------------------------
+
+  draw() {
+    const here = new Set(this.sections.flatMap((section) => section.tiles.map((tile) => tile.id)));
+    for (const id of [...this.selection.ids]) if (!here.has(id)) this.selection.put(id, false);
+    const focused = document.activeElement;
+    const back = focused instanceof HTMLElement && this.board.contains(focused) ? focused.dataset.image : undefined;
+    this.drawSections();
+    this.selection.changed();
+    if (back) {
+      const again = this.board.querySelector(`.picture[data-image="${Number(back)}"]`) || this.pictures()[0];
+      if (again instanceof HTMLElement) again.focus({ preventScroll: true });
+    }
+  }
+
+  /**
+   * The element of a picture; another only when there is something else to show.
+   *
+   * @param {Section} section
+   * @param {Tile} tile
+   */
+  nodeOf(section, tile) {
+    const key = keyOf(section, tile);
+    const wanted = JSON.stringify(tile);
+    let entry = this.kept.get(key);
+    if (!entry || entry.wanted !== wanted) {
+      entry = { wanted, node: this.drawTile(tile) };
+      this.kept.set(key, entry);
+    }
+    return entry.node;
+  }
+
+  drawSections() {
+    const drawn = this.sections.map((section) => this.drawSection(section));
+    const used = new Set(this.sections.flatMap((section) => section.tiles.map((tile) => keyOf(section, tile))));
+    for (const key of this.kept.keys()) if (!used.has(key)) this.kept.delete(key);
+    const empty = this.screen.value.empty ? [make("p", { class: "empty" }, this.screen.value.empty)] : [];
+    this.screen.parts.main.replaceChildren(...drawn, ...empty);
+    this.pictures().forEach((picture, position) => {
+      picture.setAttribute("tabindex", position ? "-1" : "0");
+    });
+  }
+
+  /** @param {Section} section */
+  drawSection(section) {
+    const { title, note, tiles, more } = section;
+    const nodes = tiles.map((tile) => this.nodeOf(section, tile));
     return make(
       "section",
-      { "aria-label": section.title },
+      { "aria-label": title },
       make(
         "header",
         {},
-        make("h2", {}, section.title),
-        make("span", { class: "note" }, section.note),
-        section.tiles.length ? button(`Select all ${section.tiles.length} shown`, () => chooseAll(section), { class: "link" }) : null,
+        make("h2", {}, title),
+        make("span", { class: "note" }, note),
+        tiles.length
+          ? button(`Select all ${tiles.length} shown`, () => this.chooseAll(section), { class: "link" })
+          : null,
       ),
-      section.tiles.length
-        ? make("ul", { class: "tiles" }, tiles)
-        : make("p", { class: "nothing" }, "None."),
-      section.more ? button("Show more", () => showMore(section), { class: "plain more" }) : null,
+      tiles.length ? make("ul", { class: "tiles" }, nodes) : make("p", { class: "nothing" }, "None."),
+      more ? button("Show more", () => this.manners.more(section), { class: "plain more" }) : null,
     );
-  });
-  for (const key of kept.keys()) if (!used.has(key)) kept.delete(key);
-  const empty = value.empty ? [make("p", { class: "empty" }, value.empty)] : [];
-  parts.main.replaceChildren(...drawn, ...empty);
-  const first = pictures();
-  first.forEach((picture, position) => picture.setAttribute("tabindex", position ? "-1" : "0"));
+  }
+
+  /** @param {Tile} tile */
+  drawTile(tile) {
+    const guess = tile.guess && !tile.label ? tile.guess : null;
+    const picture = this.drawPicture(tile, guess);
+    const tick = make("button", {
+      type: "button",
+      class: "tick",
+      role: "checkbox",
+      "aria-checked": "false",
+      "aria-label": `Select ${tile.name}`,
+      tabindex: "-1",
+      onclick: (event) => this.toggle(picture, event),
+    });
+    const badge = tile.label ? make("span", { class: "badge", title: `Labelled ${tile.label}` }, tile.label) : null;
+    const hint = tile.hint || "";
+    return make(
+      "li",
+      { class: "tile", "data-image": tile.id },
+      make("div", { class: "frame" }, picture, tick, this.manners.tools?.(tile), badge),
+      make(
+        "div",
+        { class: "caption" },
+        make("span", { class: "name", title: tile.path }, guess || tile.name),
+        tile.score ? make("span", { class: `score ${tile.band || ""}`, title: hint }, tile.score) : null,
+      ),
+      tile.bandName
+        ? make(
+            "div",
+            { class: `band ${tile.band}`, title: hint },
+            [tile.bandName, tile.chance].filter(Boolean).join(" · "),
+          )
+        : null,
+    );
+  }
+
+  /**
+   * @param {Tile} tile
+   * @param {string | null} guess
+   */
+  drawPicture(tile, guess) {
+    const spoken = [
+      tile.name,
+      tile.bandName ? `${tile.bandName}, similarity ${tile.score}` : null,
+      guess ? `probably ${guess}, ${tile.score}` : null,
+      tile.label ? `labelled ${tile.label}` : null,
+    ];
+    const image = make("img", {
+      src: tile.src,
+      alt: spoken.filter(Boolean).join(", "),
+      loading: "lazy",
+      decoding: "async",
+      draggable: "false",
+    });
+    orSentence(image);
+    const title = [tile.path, tile.hint].filter(Boolean).join("\n");
+    return make(
+      "button",
+      {
+        type: "button",
+        class: "picture",
+        "data-image": tile.id,
+        title,
+        onclick: (event) => {
+          const { clickSelects, open } = this.manners;
+          const keys = event.shiftKey || event.ctrlKey || event.metaKey;
+          if (this.selection.size > 0 || keys || clickSelects) this.toggle(event.currentTarget, event);
+          else open?.(tile);
+        },
+      },
+      image,
+    );
+  }
+
+  // Keyboard ----------------------------------------------------------------------------------------------------------
+
+  /**
+   * Moves the focus to the picture that a key leads to.
+   *
+   * @param {HTMLElement} picture where it is
+   * @param {string} key
+   */
+  move(picture, key) {
+    const all = this.pictures();
+    const here = all.indexOf(picture);
+    let to = here;
+    if (key === "ArrowLeft") to = here - 1;
+    else if (key === "ArrowRight") to = here + 1;
+    else if (key === "Home") to = 0;
+    else if (key === "End") to = all.length - 1;
+    else {
+      const beyond = nextRow(all, picture, key === "ArrowDown");
+      if (beyond === null) return;
+      to = beyond;
+    }
+    const next = all[Math.max(0, Math.min(all.length - 1, to))];
+    for (const other of all) other.setAttribute("tabindex", other === next ? "0" : "-1");
+    next.focus();
+  }
+
+  /** @param {KeyboardEvent} event */
+  onKey(event) {
+    const picture = source(event).closest(".picture");
+    if (!(picture instanceof HTMLElement)) return;
+    if (event.key === " ") {
+      event.preventDefault();
+      this.toggle(picture, event);
+    } else if (/^(Arrow(Left|Right|Up|Down)|Home|End)$/.test(event.key)) {
+      event.preventDefault();
+      if (event.shiftKey && this.selection.anchor === null) this.toggle(picture);
+      this.move(picture, event.key);
+      if (event.shiftKey && document.activeElement instanceof HTMLElement) this.toggle(document.activeElement, event);
+    } else if (event.key === "a" && (event.ctrlKey || event.metaKey)) {
+      event.preventDefault();
+      for (const other of this.pictures()) this.selection.put(imageOf(other), true);
+      this.selection.changed();
+    }
+  }
 }
 
-function drawTile(tile) {
-  const guess = tile.guess && !tile.label ? tile.guess : null;
-  const described = [tile.path, tile.hint].filter(Boolean).join("\n");
-  const spoken = [
-    tile.name,
-    tile.bandName ? `${tile.bandName}, similarity ${tile.score}` : null,
-    guess ? `probably ${guess}, ${tile.score}` : null,
-    tile.label ? `labelled ${tile.label}` : null,
-  ].filter(Boolean);
-  const image = make("img", { src: tile.src, alt: spoken.join(", "), loading: "lazy", decoding: "async", draggable: "false" });
+/** @param {HTMLElement} node */
+export function imageOf(node) {
+  return Number(node.dataset.image);
+}
+
+/**
+ * Puts a sentence in the place of a picture that can't be shown.
+ *
+ * @param {HTMLImageElement} image
+ */
+export function orSentence(image) {
   image.addEventListener("error", () => {
     image.replaceWith(make("span", { class: "missing" }, "This picture can't be shown"));
   });
-  const click = (event) => {
-    const selecting = chosen.size > 0 || event.shiftKey || event.ctrlKey || event.metaKey || clickSelects;
-    if (selecting) toggle(event.currentTarget, event);
-    else openTile(tile);
-  };
-  const picture = make("button", { type: "button", class: "picture", "data-image": tile.id, title: described, onclick: click }, image);
-  const tick = make("button", {
-    type: "button",
-    class: "tick",
-    role: "checkbox",
-    "aria-checked": "false",
-    "aria-label": `Select ${tile.name}`,
-    tabindex: "-1",
-    onclick: (event) => toggle(picture, event),
-  });
-  const caption = make(
-    "div",
-    { class: "caption" },
-    make("span", { class: "name", title: tile.path }, guess || tile.name),
-    tile.score
-      ? make("span", { class: `score ${tile.band || ""}`, title: tile.hint || "" }, tile.score)
-      : null,
-  );
-  return make(
-    "li",
-    { class: "tile", "data-image": tile.id },
-    make("div", { class: "frame" }, picture, tick, typeof tileTools === "function" ? tileTools(tile) : null, tile.label ? make("span", { class: "badge", title: `Labelled ${tile.label}` }, tile.label) : null),
-    caption,
-    tile.bandName
-      ? make("div", { class: `band ${tile.band}`, title: tile.hint || "" }, [tile.bandName, tile.chance].filter(Boolean).join(" · "))
-      : null,
-  );
 }
 
-drawing.push(() => {
-  const here = new Set(value.sections.flatMap((section) => section.tiles.map((tile) => tile.id)));
-  for (const id of [...chosen]) if (!here.has(id)) chosen.delete(id);
-  const focused = document.activeElement && board.contains(document.activeElement) ? document.activeElement : null;
-  const back = focused && focused.dataset.image;
-  drawSections();
-  mark();
-  if (back) {
-    const again = board.querySelector(`.picture[data-image="${Number(back)}"]`) || pictures()[0];
-    if (again) again.focus({ preventScroll: true });
-  }
-});
+/**
+ * @param {Section} section
+ * @param {Tile} tile
+ */
+function keyOf(section, tile) {
+  return `${section.key}\n${tile.id}`;
+}
 
-// Keyboard ----------------------------------------------------------------------------------------------------------
-
-function move(picture, key) {
-  const all = pictures();
-  const here = all.indexOf(picture);
+/**
+ * The place of the nearest picture in the row above or below: rows differ in length where one class ends.
+ *
+ * @param {HTMLElement[]} all
+ * @param {HTMLElement} picture
+ * @param {boolean} down
+ */
+function nextRow(all, picture, down) {
   const box = picture.getBoundingClientRect();
-  let to = here;
-  if (key === "ArrowLeft") to = here - 1;
-  else if (key === "ArrowRight") to = here + 1;
-  else if (key === "Home") to = 0;
-  else if (key === "End") to = all.length - 1;
-  else {
-    // The nearest picture in the row above or below: rows differ in length where one class ends.
-    const down = key === "ArrowDown";
-    const rows = all
-      .map((other, index) => ({ index, at: other.getBoundingClientRect() }))
-      .filter(({ at }) => (down ? at.top > box.top + 4 : at.top < box.top - 4));
-    if (!rows.length) return;
-    const top = down ? Math.min(...rows.map(({ at }) => at.top)) : Math.max(...rows.map(({ at }) => at.top));
-    const row = rows.filter(({ at }) => Math.abs(at.top - top) < 4);
-    to = row.reduce((best, other) => (Math.abs(other.at.left - box.left) < Math.abs(best.at.left - box.left) ? other : best)).index;
-  }
-  const next = all[Math.max(0, Math.min(all.length - 1, to))];
-  for (const other of all) other.setAttribute("tabindex", other === next ? "0" : "-1");
-  next.focus();
+  const rows = all
+    .map((other, index) => ({ index, at: other.getBoundingClientRect() }))
+    .filter(({ at }) => (down ? at.top > box.top + 4 : at.top < box.top - 4));
+  if (!rows.length) return null;
+  const tops = rows.map(({ at }) => at.top);
+  const top = down ? Math.min(...tops) : Math.max(...tops);
+  const far = (/** @type {{ at: DOMRect }} */ { at }) => Math.abs(at.left - box.left);
+  const row = rows.filter(({ at }) => Math.abs(at.top - top) < 4);
+  return row.reduce((best, other) => (far(other) < far(best) ? other : best)).index;
 }
-
-board.addEventListener("keydown", (event) => {
-  const picture = event.target.closest(".picture");
-  if (!picture) return;
-  if (event.key === " ") {
-    event.preventDefault();
-    toggle(picture, event);
-  } else if (/^(Arrow(Left|Right|Up|Down)|Home|End)$/.test(event.key)) {
-    event.preventDefault();
-    const before = picture;
-    if (event.shiftKey && anchor === null) toggle(before);
-    move(picture, event.key);
-    if (event.shiftKey) toggle(document.activeElement, event);
-  } else if (event.key === "a" && (event.ctrlKey || event.metaKey)) {
-    event.preventDefault();
-    for (const other of pictures()) choose(Number(other.dataset.image), true);
-    mark();
-  }
-});
-// A button answers Space when it is let go: without this the picture would be searched for as well.
-board.addEventListener("keyup", (event) => {
-  if (event.key === " " && event.target.closest(".picture")) event.preventDefault();
-});

@@ -203,7 +203,7 @@ def test_the_collection_deleted_or_indexed_anew_while_the_page_is_open_is_a_sent
         )
         tab.get_by_role("tab", name="Map").click()
         tab.wait_for_function(
-            "() => document.querySelector('#massl-map .message').innerText.includes('no longer there')"
+            "() => document.querySelector('#massl-map .message')?.innerText.includes('no longer there')"
         )
 
         # Made anew, by another encoder: the page begins anew, and searches with that one.

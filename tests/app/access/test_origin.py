@@ -306,14 +306,20 @@ def test_a_household_of_ipv6_addresses_is_one_sender() -> None:
 
 
 @contextmanager
-def proxy(site: str, forwarded: str | None) -> Iterator[int]:
-    """A proxy as one puts before a page: names the page by its own address, and says what the browser named."""
+def proxy(site: str, forwarded: str | None, below: str = "") -> Iterator[int]:
+    """A proxy as one puts before a page: names the page by its own address, and says what the browser named.
+
+    It serves the page `below` a path, and nothing beside that.
+    """
     page = urlsplit(site)
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.0"  # an answer ends with its connection
 
         def forward(self) -> None:
+            if not self.path.startswith(f"{below}/"):
+                self.send_error(404)
+                return
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             headers = {
                 name: value for name, value in self.headers.items() if name.lower() not in ("host", "connection")
@@ -322,7 +328,7 @@ def proxy(site: str, forwarded: str | None) -> Iterator[int]:
             if forwarded:
                 headers["X-Forwarded-Host"] = forwarded.replace("PORT", str(self.server.server_port))  # type: ignore[attr-defined]
             connection = http.client.HTTPConnection(str(page.hostname), page.port, timeout=30)
-            connection.request(self.command, self.path, body, headers)
+            connection.request(self.command, self.path.removeprefix(below), body, headers)
             answer = connection.getresponse()
             self.send_response_only(answer.status)
             for name, value in answer.getheaders():

@@ -1,0 +1,110 @@
+// The selected pictures of the map, in a strip below it; and what is known of single pictures.
+
+import { button, make } from "./elements.js";
+
+/** @typedef {import("./tiles.js").Tile} Tile */
+
+const REMEMBERED = 4000; // tiles
+const FIRST = 24; // shown, before the server has said how many
+
+export class Picked {
+  /**
+   * @param {import("./screen.js").Screen<import("./map.js").Answer>} screen
+   * @param {import("./selection.js").Selection} selection
+   * @param {import("./labels.js").LabelBar} bar
+   */
+  constructor(screen, selection, bar) {
+    this.screen = screen;
+    this.selection = selection;
+    this.bar = bar;
+    this.list = make("div", { class: "picked" });
+    /** @type {Map<number, Tile>} by id */
+    this.known = new Map();
+    selection.follow(() => this.draw());
+  }
+
+  /**
+   * Asks for what is shown of pictures.
+   *
+   * @param {number[]} images
+   * @throws {Error} there was no answer
+   */
+  async fetch(images) {
+    for (const tile of (await this.screen.channel.ask("pictures", { images })).tiles) this.known.set(tile.id, tile);
+  }
+
+  async draw() {
+    const { screen, selection, known } = this;
+    const wanted = [...selection.ids].slice(0, screen.answered ? screen.value.most : FIRST);
+    const missing = wanted.filter((id) => !known.has(id));
+    if (missing.length) {
+      try {
+        await this.fetch(missing);
+      } catch (error) {
+        return screen.complain(error instanceof Error ? error.message : String(error));
+      }
+    }
+    if (known.size > REMEMBERED) known.clear();
+    const tiles = wanted.flatMap((id) => (selection.has(id) ? (known.get(id) ?? []) : []));
+    // The bar that labels looks here for what is selected; it stays in sight without, with what was done and the undoing.
+    if (screen.answered) screen.value.sections = [{ tiles: tiles.length ? tiles : [NOTHING] }];
+    this.list.replaceChildren(...(selection.size ? this.drawSelected(tiles) : []));
+    this.bar.draw();
+    const said = this.bar.bar.querySelector(".state > span");
+    if (said && /circle/.test(said.textContent ?? "")) {
+      said.textContent = "Select pictures on the map to name their class";
+    }
+  }
+
+  /** @param {Tile[]} tiles those that are shown */
+  drawSelected(tiles) {
+    const { selection, screen } = this;
+    const { size } = selection;
+    return [
+      make(
+        "header",
+        {},
+        make("h2", {}, size === 1 ? "1 picture selected" : `${size.toLocaleString("en")} pictures selected`),
+        size > tiles.length ? make("span", { class: "note" }, `the first ${tiles.length} shown`) : null,
+        button("Search with these", () => screen.act({ do: "search", images: [...selection.ids] }), {
+          class: "main",
+        }),
+        button("Clear", () => selection.clear()),
+      ),
+      make(
+        "ul",
+        { class: "strip" },
+        tiles.map((tile) => this.drawTile(tile)),
+      ),
+    ];
+  }
+
+  /** @param {Tile} tile */
+  drawTile(tile) {
+    const takeOut = () => {
+      this.selection.put(tile.id, false);
+      this.selection.changed();
+    };
+    return make(
+      "li",
+      {},
+      make(
+        "button",
+        {
+          type: "button",
+          class: "picture",
+          "data-image": tile.id,
+          title: `${tile.path}\nTake it out of the selection`,
+          "aria-label": `${tile.name}: take it out of the selection`,
+          onclick: takeOut,
+        },
+        make("img", { src: tile.src, alt: "", loading: "lazy", decoding: "async" }),
+      ),
+      make("span", { class: "name" }, tile.name),
+      tile.label ? make("span", { class: "badge" }, tile.label) : null,
+    );
+  }
+}
+
+/** Stands for no picture at all. @type {Tile} */
+const NOTHING = { id: -1, src: "", name: "", path: "", label: null };

@@ -1,0 +1,95 @@
+// What is searched for: examples to be like or unlike, and filters; as the server takes it, and as the address says it.
+
+/**
+ * A picture to be like, or unlike: one of the collection by its id or the first digits of its content's hash, or an
+ * upload by its token.
+ *
+ * @typedef {object} Example
+ * @property {number} [image]
+ * @property {string} [content]
+ * @property {string} [upload]
+ * @property {number} weight 1, or -1 for unlike
+ * @property {import("./region.js").Part | null} [part]
+ */
+
+/** @typedef {{ labels: string[], folders: string[], since: string, until: string }} Filters what the pictures must be */
+
+/** @typedef {Filters & { examples: Example[], cut: number | null }} Asked all of it, and the cut-off of what is shown */
+
+const OWN = ["like", "unlike", "label", "under", "since", "until", "cut"]; // in the address
+
+/**
+ * An example as the server takes it.
+ *
+ * @param {Example} example
+ * @returns {Example}
+ */
+export function bare({ image, content, upload, weight, part }) {
+  return { image, content, upload, weight, part };
+}
+
+/** Whether the page's address asks for something. */
+export function inAddress() {
+  const query = new URLSearchParams(location.search);
+  return OWN.some((name) => query.has(name));
+}
+
+/**
+ * The address of what is shown; an upload has none.
+ *
+ * @param {Asked} asked
+ */
+export function written(asked) {
+  const query = new URLSearchParams(location.search);
+  for (const name of OWN) query.delete(name);
+  if (!asked.examples.some((example) => example.upload)) {
+    for (const { content, part, weight } of asked.examples) {
+      const where = part ? `@${part.map((share) => Number(share.toFixed(3))).join(",")}` : "";
+      query.append(weight > 0 ? "like" : "unlike", `${content}${where}`);
+    }
+  }
+  for (const label of asked.labels) query.append("label", label);
+  for (const folder of asked.folders) query.append("under", folder);
+  if (asked.since) query.append("since", asked.since);
+  if (asked.until) query.append("until", asked.until);
+  if (asked.cut !== null) query.append("cut", asked.cut.toFixed(2));
+  return `${location.pathname}${[...query].length ? `?${query}` : ""}${location.hash}`;
+}
+
+/**
+ * What the page's address asks for.
+ *
+ * @returns {Asked}
+ */
+export function read() {
+  const query = new URLSearchParams(location.search);
+  const example = (/** @type {string} */ text, /** @type {number} */ weight) => {
+    const [content, part] = text.split("@");
+    return { content, weight, part: part ? part.split(",").map(Number) : null };
+  };
+  const cut = Number(query.get("cut"));
+  return {
+    examples: [
+      ...query.getAll("like").map((text) => example(text, 1)),
+      ...query.getAll("unlike").map((text) => example(text, -1)),
+    ],
+    labels: query.getAll("label"),
+    folders: query.getAll("under"),
+    since: query.get("since") || "",
+    until: query.get("until") || "",
+    cut: query.has("cut") && Number.isFinite(cut) ? cut : null,
+  };
+}
+
+/**
+ * Puts what is shown into the address, and into what the browser's Back comes back to.
+ *
+ * @param {Asked} asked
+ * @param {boolean} fresh a step of its own in the browser's history
+ */
+export function remember(asked, fresh) {
+  const state = { ...history.state, massl: asked };
+  if (fresh) delete state.screen; // the one before it may have been left on another screen
+  if (fresh) history.pushState(state, "", written(asked));
+  else history.replaceState(state, "", written(asked));
+}
