@@ -274,7 +274,9 @@ export class Plane {
    * @param {Raster} raster
    */
   drawSelected(raster) {
-    const { order, selected, paint, palette } = this;
+    const { order, xs, ys, selected, paint, palette, ink } = this;
+    const { scale, left, top } = this.view;
+    const tall = scale * this.view.tall;
     const radius = this.radius();
     const ring = raster.disc(radius + 2.4 * this.ratio);
     const dot = raster.disc(radius);
@@ -282,8 +284,9 @@ export class Plane {
       for (let turn = 0; turn < order.length; turn += 1) {
         const place = order[turn];
         if (!selected[place]) continue;
-        const [x, y] = this.spot(place);
-        raster.stamp(shape, x | 0, y | 0, shape === ring ? this.ink : palette[paint[place]]);
+        const x = (xs[place] * scale + left) | 0;
+        const y = (ys[place] * tall + top) | 0;
+        raster.stamp(shape, x, y, shape === ring ? ink : palette[paint[place]]);
       }
   }
 

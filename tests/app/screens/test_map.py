@@ -263,3 +263,23 @@ def test_what_no_page_asks_for_is_refused(unlabelled: Collection, tmp_path: Path
 
     with pytest.raises(MasslError, match="unexpected"):
         MapScreen(unlabelled, tmp_path).pictures(data)
+
+
+def test_a_map_that_can_t_be_fetched_is_not_asked_for_again_and_again(
+    visit: Visit, site: str, unlabelled: Collection
+) -> None:
+    with visit(site) as tab:
+        asked: list[str] = []
+
+        def cut_off(route: Any) -> None:
+            if '"points"' not in (route.request.post_data or ""):
+                route.continue_()
+                return
+            asked.append(route.request.url)
+            route.abort()
+
+        tab.route("**/component_server/**", cut_off)
+        tab.get_by_role("tab", name="Map", exact=True).click()
+        tab.wait_for_selector("#massl-map .message:not(:empty)")
+        tab.wait_for_timeout(500)
+        assert len(asked) == 1
