@@ -10,7 +10,9 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 _SOURCES = {
-    file.name: file.read_bytes() for file in sorted((files("app") / "script").iterdir(), key=lambda file: file.name)
+    file.name: file.read_bytes()
+    for file in sorted((files("app") / "script").iterdir(), key=lambda file: file.name)
+    if file.name.endswith(".js")
 }
 # In the address of each, so that a browser may keep them, and never mixes those of two versions: what a module imports
 # lies beside it, under the same address.
