@@ -31,8 +31,11 @@ def starting(name: str) -> str:
         # Gradio gives a component the events whose quoted names it finds in here.
         '  (script) => script.open({ element, act: (what) => trigger("act", what), props, server, upload, watch }),\n'
         "  () => {\n"
-        '    element.firstElementChild.className += " message error";\n'
-        f'    element.firstElementChild.textContent = "{_FAILED}";\n'
+        '    const said = document.createElement("div");\n'
+        '    said.className = "message error";\n'
+        '    said.setAttribute("role", "alert");\n'
+        f'    said.textContent = "{_FAILED}";\n'
+        "    element.firstElementChild.replaceChildren(said);\n"
         "  },\n"
         ");"
     )

@@ -77,7 +77,7 @@ def test_a_script_that_can_t_be_fetched_is_told_in_a_sentence(visit: Visit, site
     with visit(site) as tab:
         tab.route("**/script/**/map.js", lambda route: route.abort())
         tab.get_by_role("tab", name="Map", exact=True).click()
-        tab.wait_for_selector("#massl-map .message >> text=could not be loaded. Is massl still running?")
+        tab.wait_for_selector("#massl-map .message[role=alert] >> text=could not be loaded. Is massl still running?")
 
 
 @pytest.mark.parametrize("name", ["progress", *(kind.key for kind in SCREENS)])
