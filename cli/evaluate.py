@@ -36,7 +36,9 @@ class Probe(StrEnum):
 
 
 def command(
-    task: Annotated[Task, typer.Argument(help="The protocol; docs/evaluation.md describes each.", show_default=False)],
+    task: Annotated[
+        Task, typer.Argument(help="The protocol; docs/reference/evaluation.md describes each.", show_default=False)
+    ],
     data: Annotated[
         list[Path] | None,
         typer.Argument(

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Takes the screenshots of docs/page.md anew: every screen, light and dark, on the bundled pictures.
+"""Takes the screenshots of docs/reference/page.md anew: every screen, light and dark, on the bundled pictures.
 
     python docs/screenshots.py
 

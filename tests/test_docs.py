@@ -53,6 +53,12 @@ def test_every_page_of_the_docs_that_is_named_exists() -> None:
     assert sorted((path, name) for path, name in named if not (ROOT / name).is_file()) == []
 
 
+def test_the_list_of_the_docs_names_every_page() -> None:
+    links = _links((DOCS / "README.md").read_text(encoding="utf-8"))
+    listed = {DOCS / "README.md", *((DOCS / link.partition("#")[0]).resolve() for link in links)}
+    assert sorted(set(DOCS.resolve().rglob("*.md")) - {page.resolve() for page in listed}) == []
+
+
 @pytest.mark.parametrize(
     "broken",
     [

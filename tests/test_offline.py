@@ -76,7 +76,9 @@ def test_no_module_imports_a_library_that_reports_home_before_the_switches_are_o
             assert not (early := _early(ast.parse(path.read_text(encoding="utf-8")))), f"{path}: {early}"
 
 
-@pytest.mark.parametrize("page", ["README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))])
+@pytest.mark.parametrize(
+    "page", ["README.md", *(path.relative_to(ROOT).as_posix() for path in sorted((ROOT / "docs").rglob("*.md")))]
+)
 def test_no_example_of_the_docs_lets_a_library_report_home(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):

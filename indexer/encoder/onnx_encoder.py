@@ -3,8 +3,9 @@
 
 Whatever fits the contract works, ours or not.
 
-The contract (`docs/encoder.md`): input `pixels`, uint8 `[N, S, S, 3]`, RGB; output `embedding`, float32 `[N, D]`, rows
-of unit length; optionally a second output `patches`, float32 `[N, h, w, D]`; everything in one file.
+The contract (`docs/reference/encoder-file.md`): input `pixels`, uint8 `[N, S, S, 3]`, RGB; output `embedding`,
+float32 `[N, D]`, rows of unit length; optionally a second output `patches`, float32 `[N, h, w, D]`; everything in one
+file.
 """
 
 from __future__ import annotations

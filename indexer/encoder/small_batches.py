@@ -1,7 +1,7 @@
 """ONNX Runtime on several small batches at a time, each by one thread: faster than one batch by all threads.
 
 What the operations of a small batch hand to each other stays in a core's own cache, and no thread waits for another
-after each operation. `benchmarks/engines.py` measures it, and `docs/encoder.md` has what it found.
+after each operation. `benchmarks/engines.py` measures it, and `docs/reference/encoder-file.md` has what it found.
 """
 
 from __future__ import annotations

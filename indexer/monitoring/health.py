@@ -19,7 +19,7 @@ from massl.core.files.scan import Contents, LeftOut, Skipped, walk
 if TYPE_CHECKING:
     from indexer.monitoring.trained_encoders import Trained
 
-FEW_TO_TRAIN = 1_000  # images; training on fewer has not been measured (docs/small.md)
+FEW_TO_TRAIN = 1_000  # images; training on fewer has not been measured (docs/measurements/small-collections.md)
 _EVERY = 1_000  # files between two reports
 
 

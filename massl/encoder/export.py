@@ -1,4 +1,4 @@
-"""From weights to `encoder.onnx`, the self-describing file that everything else reads (see docs/encoder.md)."""
+"""From weights to `encoder.onnx`, the self-describing file that all else reads (docs/reference/encoder-file.md)."""
 
 from __future__ import annotations
 

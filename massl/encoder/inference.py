@@ -199,7 +199,7 @@ def whitened_stages(backbone: nn.Module, images: int, before: Moments | None = N
     """By how many components of its whitened stages a network embeds that was trained on so many images.
 
     0: by its last layer alone, as it has no stages, or there are too few images to whiten on, and no features of others
-    `before`. A small network's stages say more than its last layer alone (docs/small.md).
+    `before`. A small network's stages say more than its last layer alone (docs/measurements/small-collections.md).
     """
     enough = before is not None or images >= FEW_TO_WHITEN
     return components(images, before) if has_stages(backbone) and enough else 0

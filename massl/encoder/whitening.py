@@ -5,7 +5,7 @@ Subtracting their mean and scaling their principal components to equal variance 
 labels, and folded into the exported network. Source: Jégou and Chum, "Negative evidences and co-occurrences in image
 retrieval: the benefit of PCA and whitening", ECCV 2012. Whitened in full, a component in which images of one kind
 differ weighs as much as one that tells kinds apart. Nearest neighbours survive that, class means of a few images don't
-(docs/small.md): so it is done by half unless told otherwise.
+(docs/measurements/small-collections.md): so it is done by half unless told otherwise.
 
 A thousand images of one kind say how they differ among themselves, in fewer directions than features have. A run that
 begins with an encoder has another source, what that encoder was whitened for: so components and their scales are those
@@ -26,11 +26,12 @@ from massl.core.errors import MasslError
 from massl.data.sampling import sampled
 from massl.data.sources import Source
 
-SAMPLE = 2048  # images that it is fitted to; twice as many changed no figure by more than 0.1 (docs/small.md)
+# All figures: docs/measurements/small-collections.md
+SAMPLE = 2048  # images that it is fitted to; twice as many changed no figure by more than 0.1
 STRENGTH = 0.5  # of the scaling: 0 leaves the components' variances as they are, 1 makes them equal
 MIXED = 0.75  # the same of a mixture, whose components are better known
 SHRINKAGE = 1e-2  # of the mean variance, added to each: directions that hold only noise must not be blown up
-OWN = 0.15  # share of a run's own images in its whitening where it began with an encoder (docs/small.md)
+OWN = 0.15  # share of a run's own images in its whitening where it began with an encoder
 
 
 class Whitening(NamedTuple):

