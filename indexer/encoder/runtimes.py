@@ -2,7 +2,7 @@
 
 ONNX Runtime loads every encoder, checks it, and embeds a few pictures: it is ready within a tenth of a second. OpenVINO
 compiles for one to four seconds and then runs some files on some processors faster. `benchmarks/engines.py` measures
-both, and `docs/reference/encoder-file.md` has what it found.
+both, and `docs/measurements/speed.md` has what it found.
 """
 
 from __future__ import annotations

@@ -86,7 +86,7 @@ class Classification:
 
         Of unlabelled, familiar images only. The interval goes from the lower end of Wilson's for the pessimistic
         probabilities to the upper end of that for the optimistic ones; at the lower end labels that chance has not
-        drawn are worth a quarter as many. What that comes to is measured in docs/how-to/label-and-classify.md.
+        drawn are worth a quarter as many. What that comes to is measured in docs/measurements/labelling.md.
         """
         about = self.sure(least) & self.familiar & ~self.labelled
         if self.estimated_accuracy is None or not about.any():

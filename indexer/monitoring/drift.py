@@ -27,7 +27,7 @@ from indexer.store.vectors import CatalogVectors, unit
 FEWEST = 8  # images on either side, under which nothing is said
 SAMPLE = 4_096  # images that a measure is taken on
 # Mean scores of two images: up to the first a collection is as varied as what the encoder learnt from, from the second
-# on it is far from it. See docs/reference/page.md for those of real sets.
+# on it is far from it. See docs/measurements/page.md for those of real sets.
 BOUNDS = (0.06, 0.25)
 BY_HALF = (0.15, 0.45)  # of an encoder that is whitened by half: a few components weigh more there
 # Of the lower bound. As judgements of one fold depend on each other it is nearer 0.01: 3 of 360 random splits of real
