@@ -26,10 +26,12 @@ from numpy.typing import NDArray
 from indexer.search.calibration import CROWD, FAR, IDENTICAL, neighbourhood
 from indexer.search.engines.interface import VectorIndex
 from indexer.search.pixel_verification import Looks
-from indexer.store.catalog import Catalog, in_parts
+from indexer.store import images
+from indexer.store.catalog import Catalog
 from indexer.store.decisions import Decided, decided, hashes_of
 from indexer.store.filters import Filter
 from indexer.store.image_facts import is_unchanged
+from indexer.store.images import StoredFile
 from indexer.store.paths import below, from_bytes
 from indexer.store.vectors import CatalogVectors, VectorSource, unit
 from massl.core.files.csv_tables import csv_text
@@ -109,14 +111,7 @@ class Duplicates:
 
 
 @dataclass(frozen=True)
-class _File:
-    image: int
-    path: bytes
-    hash: bytes
-    size: int
-    width: int
-    height: int
-    mtime_ns: int
+class _File(StoredFile):
     chosen: bool = False
     link: bool = False
 
@@ -423,15 +418,8 @@ def _by_content(catalog: Catalog, under: str | None, embedded: bool) -> dict[byt
     found: dict[bytes, list[_File]] = {}
     wanted = Filter(folders=() if under is None else (under,))
     wanted.check(catalog)
-    where, values = wanted.where()
-    query = f"SELECT id, path, hash, size, width, height, mtime_ns FROM images WHERE {where}"
-    if embedded:
-        query += " AND embedding IS NOT NULL"
-    for row in catalog.read(query, values):
-        if None in row:
-            raise catalog.damaged("an image has no hash or no size")
-        file = _File(*row)
-        found.setdefault(file.hash, []).append(file)
+    for stored in images.files(catalog, wanted, embedded):
+        found.setdefault(stored.hash, []).append(_File(**vars(stored)))
     return found
 
 
@@ -494,17 +482,13 @@ def _settled(
 
 def described(catalog: Catalog, groups: Sequence[Sequence[int]]) -> list[tuple[Duplicate, ...]]:
     """Groups of images that are all to be kept, as those of `find` are told."""
-    query = "SELECT id, path, size, width, height, mtime_ns FROM images WHERE id IN ({})"
-    rows: dict[int, tuple[Any, ...]] = {}
-    for part in in_parts([image for group in groups for image in group]):
-        rows |= {row[0]: row[1:] for row in catalog.read(query.format(", ".join("?" * len(part))), part)}
-    return [
-        tuple(
-            Duplicate(image, from_bytes(path), "keep", 1.0, 0.0, *facts)
-            for image, (path, *facts) in ((image, rows[image]) for image in group)
-        )
-        for group in groups
-    ]
+    files = images.described(catalog, [image for group in groups for image in group])
+
+    def kept(image: int) -> Duplicate:
+        file = files[image]
+        return Duplicate(image, file.path, "keep", 1.0, 0.0, file.size, file.width, file.height, file.mtime_ns)
+
+    return [tuple(map(kept, group)) for group in groups]
 
 
 def plan(found: Duplicates) -> str:

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from urllib.parse import quote
 
-from indexer.store.catalog import READY, Catalog, in_parts
+from indexer.store import images, labels
+from indexer.store.catalog import Catalog
 from indexer.store.labels import PREDICTED, Label
-from indexer.store.paths import from_bytes
 from massl.core.errors import MasslError
 from massl.core.files.csv_tables import csv_text, is_formula
 
@@ -39,19 +39,14 @@ class Row:
 
 def rows(catalog: Catalog, predictions: Iterable[tuple[int, str, float]] = ()) -> list[Row]:
     """Every labelled image, and those of `predictions` (id, label, probability) that have none, by path."""
-    query = f"SELECT path, label, author, at, width, height FROM labels JOIN images ON images.id = image WHERE {READY}"
     found = {
-        from_bytes(path): Row(from_bytes(path), label, author, at, None, width or 0, height or 0)
-        for path, label, author, at, width, height in catalog.read(query)
+        given.path: Row(given.path, given.label, given.author, given.at, None, width, height)
+        for given, width, height in labels.with_sides(catalog)
     }
     guesses = {image: (label, probability) for image, label, probability in predictions}
-    for part in in_parts(list(guesses)):
-        marks = ", ".join("?" * len(part))
-        query = f"SELECT id, path, width, height FROM images WHERE {READY} AND id IN ({marks})"
-        for image, path, width, height in catalog.read(query, part):
-            label, probability = guesses[image]
-            name = from_bytes(path)
-            found.setdefault(name, Row(name, label, PREDICTED, "", probability, width or 0, height or 0))
+    for image, (name, width, height) in images.sides(catalog, list(guesses)).items():
+        label, probability = guesses[image]
+        found.setdefault(name, Row(name, label, PREDICTED, "", probability, width, height))
     return [found[path] for path in sorted(found)]
 
 
@@ -169,11 +164,11 @@ FORMATS: dict[str, Callable[[Sequence[Row], str], str]] = {
 }
 
 
-def _folders(labels: Sequence[str]) -> dict[str, str]:
+def _folders(names: Sequence[str]) -> dict[str, str]:
     """A folder's name for each label: one that every file system takes, and no other label has."""
     found: dict[str, str] = {}
     taken: set[str] = set()
-    for label in labels:
+    for label in names:
         plain = re.sub(r'[\\/:*?"<>|]', "_", label).strip(" .") or "_"
         plain = f"_{plain}" if is_formula(plain) else plain
         name, turn = plain, 1

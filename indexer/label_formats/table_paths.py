@@ -8,8 +8,8 @@ from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 
+from indexer.store import images
 from indexer.store.catalog import Catalog
-from indexer.store.paths import from_bytes
 from massl.core.errors import MasslError
 from massl.core.files.path_notation import common_form, not_utf8, several
 
@@ -51,7 +51,6 @@ class TablePaths:
     @cached_property
     def _by_form(self) -> dict[str, list[tuple[int, str]]]:
         forms: dict[str, list[tuple[int, str]]] = defaultdict(list)
-        for image, stored in self._catalog.read("SELECT id, path FROM images WHERE state = 'ready'"):
-            name = from_bytes(stored)
+        for image, name in images.ready(self._catalog):
             forms[common_form(name)].append((image, name))
         return dict(forms)

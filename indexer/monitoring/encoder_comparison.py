@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from indexer.encoder.onnx_encoder import Encoder
 from indexer.ingest.embedding import embed_paths
-from indexer.store.catalog import READY, Catalog
-from indexer.store.paths import from_bytes
+from indexer.store import images, labels
+from indexer.store.catalog import Catalog
 from indexer.store.vectors import CatalogVectors, unit
 from massl.core.errors import MasslError
 
@@ -154,8 +154,7 @@ def change(root: Path, catalog: Catalog, other: Encoder, report: Report, count: 
     drawn, _ = CatalogVectors(catalog).sample(count)
     if len(drawn) < FEWEST_SEEN:
         return None
-    marks = ", ".join(map(str, drawn.tolist()))
-    paths = [from_bytes(path) for (path,) in catalog.read(f"SELECT path FROM images WHERE id IN ({marks}) ORDER BY id")]
+    paths = images.by_id(catalog, drawn)
     if len(paths) < len(drawn):
         raise MasslError("pictures came or went meanwhile; compare again")
     ours, theirs, kept = _embedded(root, catalog, drawn, paths, other, report)
@@ -176,11 +175,7 @@ def change(root: Path, catalog: Catalog, other: Encoder, report: Report, count: 
 
 def _labelled(catalog: Catalog, most: int) -> list[tuple[int, str, str]]:
     """Rising id, path and label of at most `most` images to compare by; none where they are too few."""
-    rows = catalog.read(
-        "SELECT images.id, path, label FROM labels JOIN images ON images.id = labels.image "
-        f"WHERE {READY} AND embedding IS NOT NULL ORDER BY hash, path"
-    )
-    labelled = [(image, from_bytes(path), label) for image, path, label in rows]
+    labelled = labels.on_embedded(catalog)
     if len(labelled) > most:
         labelled = random.Random(0).sample(labelled, most)
     counts = Counter(label for *_, label in labelled)

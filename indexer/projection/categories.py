@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from indexer.store import images
 from indexer.store.catalog import Catalog
 from indexer.store.labels import by_image, classes
-from indexer.store.paths import from_bytes
 
 OTHERS, NONE = 254, 255  # of a kind beyond those that have a name; of none
 
@@ -71,8 +71,8 @@ def by_label(catalog: Catalog, ids: NDArray[np.int64], most: int) -> Kinds:
 
 def by_folder(catalog: Catalog, ids: NDArray[np.int64], most: int) -> Kinds:
     """Kinds of these images by folder, relative to the root: the first folders in which they differ."""
-    paths = dict(catalog.read("SELECT id, path FROM images WHERE state = 'ready'"))
-    folders = [from_bytes(paths[image]).split("/")[:-1] if image in paths else None for image in ids.tolist()]
+    paths = dict(images.ready(catalog))
+    folders = [paths[image].split("/")[:-1] if image in paths else None for image in ids.tolist()]
     known = [folder for folder in folders if folder is not None]
     first, last = min(known, default=[]), max(known, default=[])  # what these two share, all in between share
     shared = next((at for at, pair in enumerate(zip(first, last, strict=False)) if pair[0] != pair[1]), len(first))

@@ -23,7 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexer.projection import layout
-from indexer.store.catalog import READY, Catalog, embedded_by
+from indexer.store import images
+from indexer.store.catalog import Catalog, embedded_by
 from indexer.store.vectors import CatalogVectors
 from massl.core.errors import MasslError
 from massl.core.files.atomic_writing import remove_older, whole
@@ -78,14 +79,8 @@ class _Content:
     @classmethod
     def of(cls, catalog: Catalog) -> _Content:
         with catalog.snapshot():
-            rows = catalog.read(
-                f"SELECT id, substr(hash, 1, 8) FROM images WHERE {READY} AND embedding IS NOT NULL ORDER BY id"
-            )
-            pairs = list(rows)
-            encoder = embedded_by(catalog.meta())
-        ids = np.fromiter((identity for identity, _ in pairs), np.int64, len(pairs))
-        begun = b"".join((digest or b"").ljust(8, b"\0") for _, digest in pairs)
-        return cls(ids, np.frombuffer(begun, np.uint64), encoder)
+            ids, hashes = images.contents(catalog)
+            return cls(ids, hashes, embedded_by(catalog.meta()))
 
     def same(self, other: _Content) -> NDArray[np.bool_]:
         """Which of these images the other holds with the same content, bool `[N]`."""

@@ -24,10 +24,9 @@ from PIL import Image
 from indexer.encoder.onnx_encoder import Encoder
 from indexer.jobs.lookahead import ahead
 from indexer.search.pixel_verification import Looks
-from indexer.store.catalog import READY, Catalog
-from indexer.store.checksums import EMBEDDING
-from indexer.store.paths import below, from_bytes
-from indexer.store.vectors import unit, unpacked
+from indexer.store.catalog import Catalog
+from indexer.store.paths import below
+from indexer.store.vectors import by_content, unit
 from massl.core.images.decoding import ImageError, within_memory
 
 FEWEST = 8  # images, under which nothing can be told
@@ -182,19 +181,11 @@ def of_collection(root: Path, catalog: Catalog, encoder: Encoder) -> Calibration
     The sample is drawn by content, so that it is the same whatever the order in which images came in; what was seen
     of it is remembered in the catalog, so that a few new images cost a few new looks.
     """
-    rows = list(
-        catalog.read(
-            f"SELECT {EMBEDDING}, embedding_checksum, min(path) FROM images WHERE {READY} AND embedding IS NOT NULL "
-            "GROUP BY hash ORDER BY hash LIMIT ?",
-            [BACKGROUND],
-        )
-    )
-    sound = list(catalog.sound(row[:4] for row in rows))
-    vectors = unit(unpacked(catalog, [row[2] for row in sound], encoder.dim))
+    paths, hashes, packed = by_content(catalog, BACKGROUND, encoder.dim)
     known = json.loads(catalog.meta().get("calibration_looks", "{}"))
-    paths, names = [below(root, from_bytes(row[4])) for row in rows], [row[1].hex() for row in rows]
-    looks = Looks(paths, names, known, catalog.max_pixels)
-    fitted = fit(vectors, looks, encoder)
+    names = [digest.hex() for digest in hashes]
+    looks = Looks([below(root, path) for path in paths], names, known, catalog.max_pixels)
+    fitted = fit(unit(packed), looks, encoder)
     catalog.set_meta({"calibration_looks": json.dumps(looks.used)})
     return fitted
 

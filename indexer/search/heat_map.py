@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexer.encoder.onnx_encoder import Encoder
-from indexer.search.query import Query, stored, with_content
+from indexer.search.query import Query, with_content
 from indexer.store.catalog import Catalog
+from indexer.store.vectors import stored
 from massl.core.errors import MasslError
 from massl.core.images.decoding import fitted_part, within_memory
 

@@ -17,25 +17,15 @@ from numpy.typing import NDArray
 
 from indexer.search.engines.engine_selection import Ladder, Measured
 from indexer.search.engines.interface import Engine, Preparing, VectorIndex
+from indexer.store import index_state
 from indexer.store.catalog import Catalog, embedded_by
+from indexer.store.index_state import IndexState, Overtaken
 from indexer.store.vectors import CatalogVectors, unit
 from massl.core.errors import MasslError
 from massl.core.files.atomic_writing import put, remove_older, temporary
 
 SMALL = 20_000  # vectors that are indexed anew in less time than anyone notices
 _TRIES = 3  # another process may put a newer file in a file's place while we are about to open it
-
-
-@dataclass(frozen=True)
-class _State:
-    """What the catalog says at one moment."""
-
-    file: str | None
-    sha256: str
-    measured: str
-    since: int  # the number of the last change that the file has
-    last: int  # the number of the last change of all
-    changed: tuple[int, ...]  # images that changed between the two
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,10 +98,6 @@ class AmendedIndex:
         return scores, ids
 
 
-class _Overtaken(Exception):
-    """Another process has built a newer index meanwhile, or taken another encoder."""
-
-
 class CollectionIndex:
     """A collection's index, whatever happens to its catalog and its files. Safe to share by threads."""
 
@@ -158,21 +144,11 @@ class CollectionIndex:
         state = self._state()
         return Measured.from_json(state.measured) if state.file else None
 
-    def _state(self) -> _State:
-        with self._catalog.snapshot():
-            meta = self._catalog.meta()
-            if not self._catalog.notes_changes():  # an older one that can't be written, and so doesn't change
-                return _State(None, "", "", 0, 0, ())
-            since = int(meta.get("vectors_change", 0))
-            if self._opened and self._opened.file is None:
-                since = max(since, self._opened.since)
-            rows = self._catalog.read("SELECT DISTINCT image FROM changes WHERE number > ? ORDER BY image", [since])
-            changed = tuple(image for (image,) in rows)
-            last = next(self._catalog.read("SELECT seq FROM sqlite_sequence WHERE name = 'changes'"), (0,))[0]
-        file, digest = meta.get("vectors_file"), meta.get("vectors_sha256", "")
-        return _State(file, digest, meta.get("vectors_measured", ""), since, last, changed)
+    def _state(self) -> IndexState:
+        unwritten = self._opened.since if self._opened and self._opened.file is None else 0
+        return index_state.read(self._catalog, unwritten)
 
-    def _open(self, state: _State) -> _Opened | None:
+    def _open(self, state: IndexState) -> _Opened | None:
         """The index that the catalog names, if it is there and whole."""
         if self._opened and state.file is not None and self._opened.file == state.file:
             return self._opened
@@ -192,32 +168,19 @@ class CollectionIndex:
         index.effort = measured.effort
         return _Opened(index, measured, engine.exact, state.file, state.since)
 
-    def _build(self, preparing: Preparing) -> tuple[_Opened, _State]:
+    def _build(self, preparing: Preparing) -> tuple[_Opened, IndexState]:
         state = self._state()  # before the vectors are read: what changes meanwhile is amended
         made_with = embedded_by(self._catalog.meta())
         engine, index, measured = self._ladder.build(CatalogVectors(self._catalog), preparing)
         file = None
         try:
             name, digest = _write(engine, index, self._folder)
-            with self._catalog.writing() as connection:
-                now = self._catalog.meta()
-                if int(now.get("vectors_change", 0)) > state.last or embedded_by(now) != made_with:
-                    raise _Overtaken
-                connection.executemany(
-                    "INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)",
-                    [
-                        ("vectors_file", name),
-                        ("vectors_sha256", digest),
-                        ("vectors_measured", measured.to_json()),
-                        ("vectors_change", str(state.last)),
-                    ],
-                )
-                connection.execute("DELETE FROM changes WHERE number <= ?", [state.last])
+            index_state.take(self._catalog, name, digest, measured.to_json(), state.last, made_with)
             file = name
             remove_older(self._folder / file, "vectors-*.faiss")
             index = engine.read(self._folder / file)  # mapped: its memory is given back, and shared by processes
             index.effort = measured.effort
-        except _Overtaken:  # what that one has of the changes since is noted nowhere any more
+        except Overtaken:  # what that one has of the changes since is noted nowhere any more
             state = self._state()
             if state.file != name:
                 (self._folder / name).unlink(missing_ok=True)

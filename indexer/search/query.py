@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,10 +15,9 @@ from PIL import Image
 from indexer.encoder.onnx_encoder import Encoder, are_unit
 from indexer.search.calibration import Calibration
 from indexer.store import labels
-from indexer.store.catalog import READY, Catalog, in_parts
-from indexer.store.checksums import EMBEDDING
+from indexer.store.catalog import Catalog
 from indexer.store.paths import below
-from indexer.store.vectors import unit, unpacked
+from indexer.store.vectors import several, stored, unit
 from massl.core.errors import MasslError
 from massl.core.images.decoding import MAX_PIXELS, Decoded, ImageError, decode, read_bytes, within_memory
 
@@ -142,18 +140,6 @@ def with_content(query: Query, catalog: Catalog, root: Path) -> Query:
     return replace(Query.of_file(below(root, path), query.weight, query.crop), image=query.image, name=path)
 
 
-def stored(catalog: Catalog, image: int | None) -> NDArray[np.float32]:
-    """An image's embedding, float32 `[D]`, from the catalog.
-
-    Raises:
-        MasslError: the catalog doesn't hold it.
-    """
-    query = f"SELECT {EMBEDDING}, embedding_checksum FROM images WHERE id = ? AND {READY} AND embedding IS NOT NULL"
-    for _, _, embedding, _ in catalog.sound(catalog.read(query, [image])):
-        return unpacked(catalog, [embedding], int(catalog.meta()["dim"]))[0].astype(np.float32)
-    raise MasslError("that image is no longer in the collection; search again from another one")
-
-
 def embed(
     queries: Sequence[Query], catalog: Catalog, root: Path, encoder: Callable[[], Encoder]
 ) -> NDArray[np.float32]:
@@ -185,18 +171,10 @@ def ranked(
     catalog: Catalog, ids: NDArray[np.int64], target: NDArray[np.float32]
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Those of these ids that can be searched, with their cosine similarity to `target`, by the catalog; best first."""
-    found: list[tuple[Any, ...]] = []
-    for part in in_parts(ids.tolist()):
-        marks = ", ".join("?" * len(part))
-        found += catalog.read(
-            f"SELECT {EMBEDDING}, embedding_checksum FROM images "
-            f"WHERE {READY} AND embedding IS NOT NULL AND id IN ({marks})",
-            part,
-        )
-    packed = unpacked(catalog, [row[2] for row in catalog.sound(found)], len(target))
+    found, packed = several(catalog, ids.tolist(), len(target))
     scores = unit(packed) @ target
     order = np.argsort(-scores, kind="stable")
-    return np.fromiter((row[0] for row in found), np.int64, len(found))[order], scores[order]
+    return found[order], scores[order]
 
 
 def described(catalog: Catalog, ranking: Ranking, first: int = 0, last: int | None = None) -> list[Result]:

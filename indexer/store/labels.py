@@ -121,6 +121,24 @@ def every(catalog: Catalog) -> list[Label]:
     return [Label(from_bytes(path), *rest) for path, *rest in rows]
 
 
+def with_sides(catalog: Catalog) -> list[tuple[Label, int, int]]:
+    """Every label on a searchable image, in no order, with the image's width and height; 0 where that isn't known."""
+    query = f"SELECT path, label, author, at, width, height FROM labels JOIN images ON images.id = image WHERE {READY}"
+    return [
+        (Label(from_bytes(path), *given), width or 0, height or 0)
+        for path, *given, width, height in catalog.read(query)
+    ]
+
+
+def on_embedded(catalog: Catalog) -> list[tuple[int, str, str]]:
+    """Id, path and label of every labelled image that has an embedding, by content."""
+    rows = catalog.read(
+        "SELECT images.id, path, label FROM labels JOIN images ON images.id = labels.image "
+        f"WHERE {READY} AND embedding IS NOT NULL ORDER BY hash, path"
+    )
+    return [(image, from_bytes(path), label) for image, path, label in rows]
+
+
 def system_folders(catalog: Catalog) -> set[str]:
     """The names of folders made by a system in which searchable images lie that people labelled or decided about."""
     rows = catalog.read(

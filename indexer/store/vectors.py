@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.store.catalog import READY, Catalog
+from indexer.store.catalog import READY, Catalog, in_parts
 from indexer.store.checksums import EMBEDDING
+from indexer.store.paths import from_bytes
+from massl.core.errors import MasslError
 
 BLOCK = 32_768  # vectors in memory at a time while an index is built
 
@@ -104,6 +107,59 @@ def unpacked(catalog: Catalog, embeddings: Sequence[bytes], dim: int) -> NDArray
 _LAST = (1 << 31) - 1  # the largest id: a filtered search keeps a table of all up to the last
 _VERIFIED = f"{EMBEDDING}, embedding_checksum"
 _SEARCHABLE = f"{READY} AND embedding IS NOT NULL"
+
+
+def stored(catalog: Catalog, image: int | None) -> NDArray[np.float32]:
+    """An image's embedding, float32 `[D]`, as it was packed.
+
+    Raises:
+        MasslError: the catalog doesn't hold it.
+    """
+    rows = catalog.read(f"SELECT {_VERIFIED} FROM images WHERE id = ? AND {_SEARCHABLE}", [image])
+    for _, _, embedding, _ in catalog.sound(rows):
+        return unpacked(catalog, [embedding], int(catalog.meta()["dim"]))[0].astype(np.float32)
+    raise MasslError("that image is no longer in the collection; search again from another one")
+
+
+def several(catalog: Catalog, ids: Sequence[int], dim: int) -> tuple[NDArray[np.int64], NDArray[np.float16]]:
+    """The embeddings of those of `ids` that can be searched, in no order: int64 `[n]`, float16 `[n, dim]`."""
+    found: list[tuple[Any, ...]] = []
+    for part in in_parts(ids):
+        marks = ", ".join("?" * len(part))
+        found += catalog.read(f"SELECT {_VERIFIED} FROM images WHERE {_SEARCHABLE} AND id IN ({marks})", part)
+    packed = unpacked(catalog, [row[2] for row in catalog.sound(found)], dim)
+    return np.fromiter((row[0] for row in found), np.int64, len(found)), packed
+
+
+def by_content(catalog: Catalog, most: int, dim: int) -> tuple[list[str], list[bytes], NDArray[np.float16]]:
+    """At most so many different contents, by hash: the first path of each, its hash, and float16 `[n, dim]`."""
+    rows = list(
+        catalog.read(
+            f"SELECT {_VERIFIED}, min(path) FROM images WHERE {_SEARCHABLE} GROUP BY hash ORDER BY hash LIMIT ?", [most]
+        )
+    )
+    sound = list(catalog.sound(row[:4] for row in rows))
+    packed = unpacked(catalog, [row[2] for row in sound], dim)
+    return [from_bytes(row[4]) for row in rows], [row[1] for row in rows], packed
+
+
+def of_contents(catalog: Catalog, digests: Sequence[bytes]) -> dict[bytes | None, tuple[bytes, int, int]]:
+    """Embedding, width and height of those of these contents, of one batch, that the catalog has, in any state."""
+    marks = ", ".join("?" * len(digests))
+    if not digests:
+        return {}
+    query = f"SELECT {_VERIFIED}, width, height FROM images WHERE embedding IS NOT NULL AND hash IN ({marks})"
+    rows = list(catalog.read(query, digests))
+    sound = catalog.sound(row[:4] for row in rows)
+    return {digest: (embedding, *row[4:]) for (_, digest, embedding, _), row in zip(sound, rows, strict=True)}
+
+
+@contextmanager
+def lookup(catalog: Catalog) -> Iterator[Callable[[bytes], bool]]:
+    """Tells, in any thread, whether the catalog has an embedding of a content, by its hash."""
+    query = "SELECT 1 FROM images WHERE hash = ? AND embedding IS NOT NULL LIMIT 1"
+    with catalog.reading_from_threads() as read:
+        yield lambda digest: bool(read(query, [digest]))
 
 
 def unit(packed: NDArray[np.float16]) -> NDArray[np.float32]:

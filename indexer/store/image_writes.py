@@ -1,0 +1,160 @@
+"""What the indexer writes about images: where they lie now, what was read of them, what can't be read. A transaction
+each.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from indexer.store.catalog import Catalog, to_bytes
+from indexer.store.images import Row
+from massl.core.files.scan import ImageFile, Skipped
+
+_STATE = "state = CASE WHEN embedding IS NULL AND reason IS NOT NULL THEN 'skipped' ELSE 'ready' END"
+_TIMES = "size = ?, mtime_ns = CASE mtime_ns WHEN -1 THEN -1 ELSE ? END, ctime_ns = ?"
+_SET_META = "INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)"
+
+
+class Embedded(NamedTuple):
+    """A file that was read, to be written: `image` is the id of its row, None for a new one; `embedding` is float16."""
+
+    image: int | None
+    file: ImageFile
+    hash: bytes
+    width: int
+    height: int
+    embedding: bytes
+
+
+class Unreadable(NamedTuple):
+    """A file that can't be read, and why; `hash` where its content is known all the same."""
+
+    file: ImageFile
+    reason: str
+    hash: bytes | None
+
+
+def write_batch(catalog: Catalog, batch: Iterable[Embedded | Unreadable]) -> None:
+    """Writes what was read of some files."""
+    with catalog.writing() as connection:
+        # With every batch, so that no kill can leave a cache that looks current.
+        _next_generation(connection)
+        for item in batch:
+            if isinstance(item, Unreadable):
+                _write_skipped(connection, *item)
+                continue
+            values = (*_times(item.file), item.hash, item.width, item.height, item.embedding)
+            if item.image is None:
+                connection.execute(
+                    "INSERT INTO images (path, size, mtime_ns, ctime_ns, hash, width, height, embedding, state) "
+                    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'ready')",
+                    (to_bytes(item.file.path), *values),
+                )
+            else:
+                connection.execute(
+                    "UPDATE images SET size = ?, mtime_ns = ?, ctime_ns = ?, hash = ?, width = ?, height = ?, "
+                    "embedding = ?, state = 'ready', reason = NULL WHERE id = ?",
+                    (*values, item.image),
+                )
+
+
+def write_places(
+    catalog: Catalog,
+    moved: Sequence[tuple[Row, ImageFile]],
+    kept: Sequence[tuple[Row, ImageFile]],
+    vanished: Sequence[Row],
+    displaced: Sequence[Row],
+    passed_over: Sequence[Skipped],
+) -> None:
+    """Writes everything that needs no embedding, in one transaction: what is seen is the folder before or after.
+
+    Args:
+        catalog: is written.
+        moved: images whose content now lies under another path.
+        kept: images with the content of before, whose times changed or which have come back.
+        vanished: images without a file.
+        displaced: images without a file, whose path another file has taken.
+        passed_over: what lies there and is no image that can be read.
+    """
+    with catalog.writing() as connection:
+        # Paths are unique, and images may have changed places: first all leave, then all arrive.
+        leaving = [*(row for row, _ in moved), *displaced]
+        connection.executemany(
+            "UPDATE images SET path = ? WHERE id = ?", [(b"\0%d" % row.id, row.id) for row in leaving]
+        )
+        connection.executemany(
+            "UPDATE images SET state = 'gone' WHERE id = ?", [(row.id,) for row in (*vanished, *displaced)]
+        )
+        connection.executemany(
+            f"UPDATE images SET path = ?, {_TIMES}, {_STATE} WHERE id = ?",
+            [(to_bytes(file.path), *_times(file), row.id) for row, file in moved],
+        )
+        connection.executemany(
+            f"UPDATE images SET {_TIMES}, {_STATE} WHERE id = ?", [(*_times(file), row.id) for row, file in kept]
+        )
+        for item in passed_over:
+            _write_skipped(connection, ImageFile(item.path, 0, -1), item.reason)
+        # What was never embedded and says nothing of anything: skipped files that have gone.
+        connection.execute(
+            "DELETE FROM images WHERE state = 'gone' AND embedding IS NULL "
+            "AND id NOT IN (SELECT image FROM labels) AND id NOT IN (SELECT image FROM decisions)"
+        )
+        if moved:
+            connection.execute(
+                "INSERT INTO meta (key, value) VALUES ('moves', '1') "
+                "ON CONFLICT (key) DO UPDATE SET value = CAST(value AS INTEGER) + 1"
+            )
+        back = any(row.state != "ready" for row, _ in (*moved, *kept))
+        if back or vanished or displaced:
+            _next_generation(connection)
+
+
+def look_again(catalog: Catalog, readers: str, max_pixels: int, too_large_only: bool) -> None:
+    """Has skipped files read anew, and remembers by what they are read: `readers`, up to so many pixels.
+
+    Args:
+        catalog: is written.
+        readers: what reads images, with versions.
+        max_pixels: the largest image that is read.
+        too_large_only: only those that were too large.
+    """
+    which = "reason LIKE 'too large%'" if too_large_only else "TRUE"
+    with catalog.writing() as connection:
+        connection.execute(f"UPDATE images SET mtime_ns = -1 WHERE state = 'skipped' AND {which}")
+        connection.executemany(_SET_META, [("readers", readers), ("readers_max_pixels", str(max_pixels))])
+
+
+def forget_embeddings(catalog: Catalog, encoder: Mapping[str, str]) -> None:
+    """Makes the collection another encoder's or size's: embeddings and all that follows from them go.
+
+    Args:
+        catalog: is written.
+        encoder: the facts that tell of the encoder, to be replaced.
+    """
+    with catalog.writing() as connection:
+        connection.execute("UPDATE images SET embedding = NULL")
+        connection.execute("DELETE FROM meta WHERE key LIKE 'vectors_%' OR key LIKE 'calibrat%'")
+        connection.execute("DELETE FROM meta WHERE key = 'drift'")
+        connection.executemany(_SET_META, encoder.items())
+
+
+def _times(file: ImageFile) -> tuple[int, int, int]:
+    return file.size, file.mtime_ns, file.ctime_ns
+
+
+def _next_generation(connection: sqlite3.Connection) -> None:
+    """Marks the vectors on disk as those of an earlier state."""
+    connection.execute("UPDATE meta SET value = CAST(value AS INTEGER) + 1 WHERE key = 'generation'")
+
+
+def _write_skipped(connection: sqlite3.Connection, file: ImageFile, reason: str, digest: bytes | None = None) -> None:
+    # Of a file that can't be read the hash of before stays: by it its label is found again.
+    connection.execute(
+        "INSERT INTO images (path, size, mtime_ns, ctime_ns, hash, state, reason) VALUES (?, ?, ?, ?, ?, 'skipped', ?) "
+        "ON CONFLICT (path) DO UPDATE SET size = excluded.size, mtime_ns = excluded.mtime_ns, "
+        "ctime_ns = excluded.ctime_ns, hash = coalesce(excluded.hash, hash), state = 'skipped', "
+        "reason = excluded.reason, embedding = NULL",
+        (to_bytes(file.path), *_times(file), digest, reason),
+    )

@@ -1,0 +1,82 @@
+"""What the catalog says of the file that holds its vectors' index, and which images changed since it was built."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from indexer.store.catalog import Catalog, embedded_by
+
+
+@dataclass(frozen=True)
+class IndexState:
+    """What the catalog says at one moment.
+
+    Attributes:
+        file: name of the index's file; None where there is none.
+        sha256: of that file.
+        measured: how it answers, as `indexer.search.engines.engine_selection.Measured` writes it.
+        since: the number of the last change that the file has.
+        last: the number of the last change of all.
+        changed: rising ids of the images that changed between the two.
+    """
+
+    file: str | None
+    sha256: str
+    measured: str
+    since: int
+    last: int
+    changed: tuple[int, ...]
+
+
+class Overtaken(Exception):
+    """Another process has built a newer index meanwhile, or taken another encoder."""
+
+
+def last_change(catalog: Catalog) -> int:
+    """The number of the last change of a vector; 0 where there was none."""
+    return next(catalog.read("SELECT seq FROM sqlite_sequence WHERE name = 'changes'"), (0,))[0]
+
+
+def read(catalog: Catalog, since: int = 0) -> IndexState:
+    """The state now; changes are told from the number `since` on if that is after what the file has."""
+    with catalog.snapshot():
+        meta = catalog.meta()
+        if not catalog.notes_changes():  # an older one that can't be written, and so doesn't change
+            return IndexState(None, "", "", 0, 0, ())
+        since = max(since, int(meta.get("vectors_change", 0)))
+        rows = catalog.read("SELECT DISTINCT image FROM changes WHERE number > ? ORDER BY image", [since])
+        changed = tuple(image for (image,) in rows)
+        last = last_change(catalog)
+    file, digest = meta.get("vectors_file"), meta.get("vectors_sha256", "")
+    return IndexState(file, digest, meta.get("vectors_measured", ""), since, last, changed)
+
+
+def take(catalog: Catalog, file: str, sha256: str, measured: str, last: int, made_with: str) -> None:
+    """Names a file that was built as the index, and forgets the changes that it has.
+
+    Args:
+        catalog: is written.
+        file: its name.
+        sha256: of it.
+        measured: how it answers.
+        last: the number of the last change that it has.
+        made_with: what `embedded_by` said when its vectors were read.
+
+    Raises:
+        Overtaken: it is outdated already; nothing was written.
+        MasslError: nothing can be written.
+    """
+    with catalog.writing() as connection:
+        now = catalog.meta()
+        if int(now.get("vectors_change", 0)) > last or embedded_by(now) != made_with:
+            raise Overtaken
+        connection.executemany(
+            "INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)",
+            [
+                ("vectors_file", file),
+                ("vectors_sha256", sha256),
+                ("vectors_measured", measured),
+                ("vectors_change", str(last)),
+            ],
+        )
+        connection.execute("DELETE FROM changes WHERE number <= ?", [last])
