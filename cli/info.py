@@ -49,8 +49,8 @@ def command(
 def _tell_readable(error: CatalogDamaged, as_json: bool) -> None:
     """What of a damaged collection can be read."""
     from cli.terminal import print_json, print_line
-    from indexer.recovery import salvage
-    from indexer.store import journal
+    from indexer.recovery import repair
+    from indexer.store import journal, salvage
 
     try:
         found, said = salvage.read(error.path), journal.read(error.path.parent)
@@ -60,7 +60,7 @@ def _tell_readable(error: CatalogDamaged, as_json: bool) -> None:
         counts = {"images": len(found.images), "embedded": found.embedded, "labels": len(found.labels)}
         print_json({"kind": "collection", "damaged": error.detail, **counts, "journal_labels": len(said.labels)})
         return
-    print_line(f"damaged    {salvage.in_words(found)}")
+    print_line(f"damaged    {repair.in_words(found)}")
     print_line(
         f"journal    {len(said.labels):,} labels" + (f"; {said.damaged:,} lines damaged" if said.damaged else "")
     )

@@ -316,7 +316,7 @@ def check(
 def _readable_labels(images: Path, index_dir: Path | None) -> tuple[list[Label], CatalogDamaged | None]:
     """The labels; of a damaged catalog those that can be read, of it or of its journal, and that it is damaged."""
     from indexer import Collection
-    from indexer.recovery import salvage
+    from indexer.recovery import repair
     from indexer.store.damage import CatalogDamaged
     from massl.core.errors import MasslError
 
@@ -324,7 +324,7 @@ def _readable_labels(images: Path, index_dir: Path | None) -> tuple[list[Label],
         return Collection.open(images, index_dir).labels(), None
     except CatalogDamaged as error:
         try:
-            return salvage.labels(error.path), error
+            return repair.labels(error.path), error
         except OSError as trouble:
             raise MasslError(f"{error}; its labels can't be read here ({trouble.strerror or trouble})") from None
 

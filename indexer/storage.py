@@ -16,7 +16,8 @@ import filelock
 
 from indexer.encoder.onnx_encoder import Encoder, EncoderDamaged, EncoderMismatch, SizeNotListed, builtin_encoder
 from indexer.index_command import index_command
-from indexer.recovery import salvage
+from indexer.recovery import repair
+from indexer.store import image_writes, salvage
 from indexer.store.catalog import Catalog, cannot_write, now
 from indexer.store.damage import CatalogDamaged
 from massl.core.errors import MasslError
@@ -141,7 +142,7 @@ class Home:
 
     @classmethod
     def _repair(cls, root: Path, folder: Path, encoder: Encoder | None, error: CatalogDamaged) -> None:
-        """Puts a sound catalog in a damaged one's place; see `indexer.recovery.salvage.repair`."""
+        """Puts a sound catalog in a damaged one's place; see `indexer.recovery.repair.repair`."""
         try:
             with filelock.FileLock(folder / "lock", timeout=0):
                 with contextlib.suppress(CatalogDamaged):
@@ -160,7 +161,7 @@ class Home:
                 # Where the size can't be read, embeddings may be of any that the file lists.
                 told = "image_size" in meta or len(known.image_sizes) == 1
                 comparable = same and told and known.image_size == _size(meta, known)
-                salvage.repair(folder / CATALOG, _facts(root, known), comparable)
+                repair.repair(folder / CATALOG, _facts(root, known), comparable)
                 if not _copy(folder, known.sha256).exists():
                     _keep(known, folder)
         except filelock.Timeout:
@@ -310,20 +311,7 @@ class Home:
                 copy = _keep(encoder, self.folder)
             except OSError as error:
                 raise cannot_write(self.folder, error) from None
-            with self.catalog.writing() as connection:
-                connection.execute("UPDATE images SET embedding = NULL")
-                connection.execute("DELETE FROM meta WHERE key LIKE 'vectors_%' OR key LIKE 'calibrat%'")
-                connection.execute("DELETE FROM meta WHERE key = 'drift'")
-                connection.executemany(
-                    "INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)",
-                    [
-                        ("encoder_sha256", encoder.sha256),
-                        ("encoder_name", encoder.name),
-                        ("dim", str(encoder.dim)),
-                        ("image_size", str(encoder.image_size)),
-                        *origin.items(),
-                    ],
-                )
+            image_writes.forget_embeddings(self.catalog, _encoder_facts(encoder) | origin)
             self._encoder = encoder
             remove_older(copy, _COPIES)
 
@@ -371,15 +359,21 @@ def _copy(folder: Path, sha256: str) -> Path:
 def _facts(root: Path, encoder: Encoder) -> dict[str, str]:
     """What a new catalog says of its collection."""
     return {
-        "encoder_sha256": encoder.sha256,
-        "encoder_name": encoder.name,
-        "dim": str(encoder.dim),
-        "image_size": str(encoder.image_size),
+        **_encoder_facts(encoder),
         **_origin(encoder),
         "created": now(),
         "root": as_text(os.path.realpath(root)),
         "generation": "0",
         "identity": secrets.token_hex(8),
+    }
+
+
+def _encoder_facts(encoder: Encoder) -> dict[str, str]:
+    return {
+        "encoder_sha256": encoder.sha256,
+        "encoder_name": encoder.name,
+        "dim": str(encoder.dim),
+        "image_size": str(encoder.image_size),
     }
 
 

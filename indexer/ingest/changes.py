@@ -15,27 +15,8 @@ from itertools import chain
 from typing import NamedTuple
 
 from indexer.store.catalog import to_bytes
+from indexer.store.images import Row
 from massl.core.files.scan import ImageFile
-
-
-class Row(NamedTuple):
-    """An image of the catalog. `hash` is None where it isn't known, or wasn't asked for yet."""
-
-    id: int
-    path: bytes
-    size: int
-    mtime_ns: int
-    ctime_ns: int
-    state: str
-    hash: bytes | None = None
-
-    def is_as(self, file: ImageFile) -> bool:
-        """Whether the file can't have changed since: same size, and no time of change is another.
-
-        The second time (of the inode) is what tells two files of equal size and date that changed places. Catalogs
-        of the first format don't have it.
-        """
-        return (self.size, self.mtime_ns) == (file.size, file.mtime_ns) and self.ctime_ns in (-1, file.ctime_ns)
 
 
 class Todo(NamedTuple):

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import sqlite3
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -20,11 +19,12 @@ from numpy.typing import NDArray
 from indexer.encoder import small_batches
 from indexer.encoder.onnx_encoder import Embeds, Encoder, are_unit
 from indexer.encoder.runtimes import Runtime
-from indexer.ingest.changes import Changes, Row, Todo, compare
+from indexer.ingest.changes import Changes, Todo, compare
 from indexer.jobs.lookahead import ahead
-from indexer.store.catalog import Catalog, in_parts, parts, to_bytes
-from indexer.store.checksums import EMBEDDING
-from indexer.store.paths import from_bytes
+from indexer.store import image_writes, images, vectors
+from indexer.store.catalog import Catalog, to_bytes
+from indexer.store.image_writes import Embedded, Unreadable
+from indexer.store.images import Row
 from massl.core.files.scan import Contents, ImageFile, LeftOut, Skipped, walk
 from massl.core.images import raw
 from massl.core.images.decoding import MAX_PIXELS, READER, ImageError, TooLarge, decode, read_bytes, within_memory
@@ -121,16 +121,10 @@ def update(
     changes, passed_over = _scan(root, catalog, report, walk(root, exclude, include, contents), result)
     _apply(catalog, changes, passed_over)
     _embed(root, catalog, encoder, report, changes.todo, max_pixels, result)
-    ((result.indexed,),) = catalog.read("SELECT count(*) FROM images WHERE state = 'ready'")
-    result.skipped = skipped_files(catalog)
+    result.indexed = images.count(catalog)
+    result.skipped = images.skipped(catalog)
     result.seconds = time.monotonic() - started
     return result
-
-
-def skipped_files(catalog: Catalog) -> list[Skipped]:
-    """Every file and folder that is passed over at present, by path."""
-    rows = catalog.read("SELECT path, reason FROM images WHERE state = 'skipped' ORDER BY path")
-    return [Skipped(from_bytes(path), reason) for path, reason in rows]
 
 
 def _look_again_if_readers_changed(catalog: Catalog, max_pixels: int) -> None:
@@ -139,13 +133,7 @@ def _look_again_if_readers_changed(catalog: Catalog, max_pixels: int) -> None:
     readers = f"pillow {PIL.__version__}, raw {raw.can_develop()}, massl {READER}"
     with_another = meta.get("readers") != readers
     if with_another or int(meta.get("readers_max_pixels", 0)) != max_pixels:
-        which = "TRUE" if with_another else "reason LIKE 'too large%'"
-        with catalog.writing() as connection:
-            connection.execute(f"UPDATE images SET mtime_ns = -1 WHERE state = 'skipped' AND {which}")
-            connection.executemany(
-                "INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)",
-                [("readers", readers), ("readers_max_pixels", str(max_pixels))],
-            )
+        image_writes.look_again(catalog, readers, max_pixels, too_large_only=not with_another)
 
 
 def _scan(
@@ -156,8 +144,8 @@ def _scan(
     result: IndexReport,
 ) -> tuple[Changes, list[Skipped]]:
     """Walks the folder beside the catalog. Files that are as they were cost a look at their size and times."""
-    rows = {row[1]: Row(*row) for row in catalog.read("SELECT id, path, size, mtime_ns, ctime_ns, state FROM images")}
-    unembedded = {row[0] for row in catalog.read("SELECT id FROM images WHERE embedding IS NULL")}
+    rows = images.rows(catalog)
+    unembedded = images.without_embedding(catalog)
     kept: list[tuple[Row, ImageFile]] = []
     touched: list[tuple[Row, ImageFile]] = []
     new: list[ImageFile] = []
@@ -190,7 +178,7 @@ def _scan(
         if row and row.state == "skipped":
             del rows[row.path]
     taken = {to_bytes(item.path) for item in passed_over}
-    hashes = _hashes(catalog, [row.id for row, _ in touched] + [row.id for row in rows.values()])
+    hashes = images.hashes(catalog, [row.id for row, _ in touched] + [row.id for row in rows.values()])
 
     def hash_of(files: Sequence[ImageFile]) -> list[bytes | None]:
         found = []
@@ -204,7 +192,7 @@ def _scan(
         new,
         [row._replace(hash=hashes[row.id]) for row in rows.values()],
         taken,
-        lambda wanted: _known_hashes(catalog, wanted),
+        lambda wanted: images.known_hashes(catalog, wanted),
         hash_of,
     )
     result.unchanged += sum(row.state == "ready" and row.id not in unembedded for row, _ in changes.kept)
@@ -223,42 +211,11 @@ def _scan(
 
 
 def _apply(catalog: Catalog, changes: Changes, passed_over: Sequence[Skipped]) -> None:
-    """Writes everything that needs no embedding, in one transaction: what is seen is the folder before or after."""
-    if not (changes.kept or changes.moved or changes.vanished or changes.displaced or passed_over):
-        return
-    state = "state = CASE WHEN embedding IS NULL AND reason IS NOT NULL THEN 'skipped' ELSE 'ready' END"
-    times = "size = ?, mtime_ns = CASE mtime_ns WHEN -1 THEN -1 ELSE ? END, ctime_ns = ?"
-    with catalog.writing() as connection:
-        # Paths are unique, and images may have changed places: first all leave, then all arrive.
-        leaving = [row for row, _ in changes.moved] + changes.displaced
-        connection.executemany(
-            "UPDATE images SET path = ? WHERE id = ?", [(b"\0%d" % row.id, row.id) for row in leaving]
+    """Writes everything that needs no embedding; see `indexer.store.image_writes.write_places`."""
+    if changes.kept or changes.moved or changes.vanished or changes.displaced or passed_over:
+        image_writes.write_places(
+            catalog, changes.moved, changes.kept, changes.vanished, changes.displaced, passed_over
         )
-        connection.executemany(
-            "UPDATE images SET state = 'gone' WHERE id = ?", [(row.id,) for row in changes.vanished + changes.displaced]
-        )
-        connection.executemany(
-            f"UPDATE images SET path = ?, {times}, {state} WHERE id = ?",
-            [(to_bytes(file.path), *_times(file), row.id) for row, file in changes.moved],
-        )
-        connection.executemany(
-            f"UPDATE images SET {times}, {state} WHERE id = ?", [(*_times(file), row.id) for row, file in changes.kept]
-        )
-        for item in passed_over:
-            _write_skipped(connection, ImageFile(item.path, 0, -1), item.reason)
-        # What was never embedded and says nothing of anything: skipped files that have gone.
-        connection.execute(
-            "DELETE FROM images WHERE state = 'gone' AND embedding IS NULL "
-            "AND id NOT IN (SELECT image FROM labels) AND id NOT IN (SELECT image FROM decisions)"
-        )
-        if changes.moved:
-            connection.execute(
-                "INSERT INTO meta (key, value) VALUES ('moves', '1') "
-                "ON CONFLICT (key) DO UPDATE SET value = CAST(value AS INTEGER) + 1"
-            )
-        back = any(row.state != "ready" for row, _ in changes.moved + changes.kept)
-        if back or changes.vanished or changes.displaced:
-            _next_generation(connection)
 
 
 def _embed(
@@ -277,10 +234,9 @@ def _embed(
     result.runtime = own.runtime
     remaining = iter(todo)
     done = 0
-    query = "SELECT 1 FROM images WHERE hash = ? AND embedding IS NOT NULL LIMIT 1"
-    with catalog.reading_from_threads() as read:
+    with vectors.lookup(catalog) as is_embedded:
         files = [item.file for item in todo]
-        loaded = batches(root, files, own, max_pixels, lambda digest: bool(read(query, [digest])))
+        loaded = batches(root, files, own, max_pixels, is_embedded)
         with closing(loaded):  # its threads end before what they read from does
             for batch in loaded:
                 _commit(catalog, own, list(zip(islice(remaining, len(batch)), batch, strict=True)), result)
@@ -346,7 +302,9 @@ def _load(
 
 def _commit(catalog: Catalog, encoder: Encoder, batch: list[tuple[Todo, Loaded]], result: IndexReport) -> None:
     """Embeds what of a batch is new content, and writes the whole batch in one transaction."""
-    known = _embedded(catalog, [item.hash for _, item in batch if item.hash is not None and item.reason is None])
+    known = vectors.of_contents(
+        catalog, [item.hash for _, item in batch if item.hash is not None and item.reason is None]
+    )
     new = {
         item.hash: item
         for _, item in batch
@@ -359,82 +317,20 @@ def _commit(catalog: Catalog, encoder: Encoder, batch: list[tuple[Todo, Loaded]]
             if fit:
                 known[digest] = (row.tobytes(), item.width, item.height)
         result.embedded += int(fits.sum())
-    with catalog.writing() as connection:
-        # With every batch, so that no kill can leave a cache that looks current.
-        _next_generation(connection)
-        for todo, item in batch:
-            if item.hash not in known:
-                # Of a picture that was read the encoder makes nothing; another one may.
-                unfit = item.pixels is not None
-                file = item.file if item.lasting and not unfit else replace(item.file, mtime_ns=-1)
-                reason = item.reason or ("the encoder gives no embedding for it" if unfit else "changed while reading")
-                _write_skipped(connection, file, reason, item.hash)
-                continue
-            embedding, width, height = known[item.hash]
-            values = (*_times(item.file), item.hash, width, height, embedding)
-            if todo.row is None:
-                connection.execute(
-                    "INSERT INTO images (path, size, mtime_ns, ctime_ns, hash, width, height, embedding, state) "
-                    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'ready')",
-                    (to_bytes(item.file.path), *values),
-                )
-            else:
-                connection.execute(
-                    "UPDATE images SET size = ?, mtime_ns = ?, ctime_ns = ?, hash = ?, width = ?, height = ?, "
-                    "embedding = ?, state = 'ready', reason = NULL WHERE id = ?",
-                    (*values, todo.row.id),
-                )
+    written: list[Embedded | Unreadable] = []
+    for todo, item in batch:
+        if item.hash is None or item.hash not in known:
+            # Of a picture that was read the encoder makes nothing; another one may.
+            unfit = item.pixels is not None
+            file = item.file if item.lasting and not unfit else replace(item.file, mtime_ns=-1)
+            reason = item.reason or ("the encoder gives no embedding for it" if unfit else "changed while reading")
+            written.append(Unreadable(file, reason, item.hash))
+            continue
+        embedding, width, height = known[item.hash]
+        written.append(Embedded(todo.row.id if todo.row else None, item.file, item.hash, width, height, embedding))
+    image_writes.write_batch(catalog, written)
+    for (todo, _), row in zip(batch, written, strict=True):
+        if isinstance(row, Embedded):
             result.unchanged += todo.was == "same"
             result.changed += todo.was == "ready"
             result.added += todo.was in ("gone", "skipped")
-
-
-def _embedded(catalog: Catalog, digests: Sequence[bytes]) -> dict[bytes | None, tuple[bytes, int, int]]:
-    """What the catalog already has for the content of a batch: copies cost nothing."""
-    marks = ", ".join("?" * len(digests))
-    if not digests:
-        return {}
-    query = (
-        f"SELECT {EMBEDDING}, embedding_checksum, width, height FROM images "
-        f"WHERE embedding IS NOT NULL AND hash IN ({marks})"
-    )
-    rows = list(catalog.read(query, digests))
-    sound = catalog.sound(row[:4] for row in rows)
-    return {digest: (embedding, *row[4:]) for (_, digest, embedding, _), row in zip(sound, rows, strict=True)}
-
-
-def _known_hashes(catalog: Catalog, digests: Collection[bytes]) -> set[bytes]:
-    """Which of these contents the catalog has, in whatever state."""
-    found: set[bytes] = set()
-    for part in parts(list(digests)):
-        marks = ", ".join("?" * len(part))
-        found |= {row[0] for row in catalog.read(f"SELECT hash FROM images WHERE hash IN ({marks})", part)}
-    return found
-
-
-def _hashes(catalog: Catalog, ids: Sequence[int]) -> dict[int, bytes | None]:
-    found: dict[int, bytes | None] = {}
-    for part in in_parts(ids):
-        marks = ", ".join("?" * len(part))
-        found |= {row[0]: row[1] for row in catalog.read(f"SELECT id, hash FROM images WHERE id IN ({marks})", part)}
-    return found
-
-
-def _times(file: ImageFile) -> tuple[int, int, int]:
-    return file.size, file.mtime_ns, file.ctime_ns
-
-
-def _next_generation(connection: sqlite3.Connection) -> None:
-    """Marks the vectors on disk as those of an earlier state."""
-    connection.execute("UPDATE meta SET value = CAST(value AS INTEGER) + 1 WHERE key = 'generation'")
-
-
-def _write_skipped(connection: sqlite3.Connection, file: ImageFile, reason: str, digest: bytes | None = None) -> None:
-    # Of a file that can't be read the hash of before stays: by it its label is found again.
-    connection.execute(
-        "INSERT INTO images (path, size, mtime_ns, ctime_ns, hash, state, reason) VALUES (?, ?, ?, ?, ?, 'skipped', ?) "
-        "ON CONFLICT (path) DO UPDATE SET size = excluded.size, mtime_ns = excluded.mtime_ns, "
-        "ctime_ns = excluded.ctime_ns, hash = coalesce(excluded.hash, hash), state = 'skipped', "
-        "reason = excluded.reason, embedding = NULL",
-        (to_bytes(file.path), *_times(file), digest, reason),
-    )

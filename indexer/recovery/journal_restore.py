@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import logging
-import os
-import sqlite3
 from dataclasses import dataclass
 
-from indexer.recovery import salvage
+from indexer.recovery import repair
 from indexer.store import journal
-from indexer.store.catalog import Catalog, parts
+from indexer.store.catalog import Catalog
 from indexer.store.decisions import DISTINCT
 from indexer.store.journal import Image, Said
 from indexer.store.labels import check
+from indexer.store.restoring import restoring
 from massl.core.disk_errors import cannot_write
 from massl.core.errors import MasslError
 
@@ -50,16 +49,10 @@ def restore(catalog: Catalog) -> Restored:
         raise MasslError(f"{folder / journal.NAME} can't be read: {(error.strerror or str(error)).lower()}") from None
     left: list[tuple[str, str, str]] = []
     labels = decisions = 0
-    with catalog.writing() as connection:
-        missing = said.without(journal.of_catalog(connection))
-        wanted = {bytes.fromhex(image.hash) for image in _images(missing) if image.hash}
-        by_content: dict[str, list[tuple[int, str]]] = {}
-        for part in parts(sorted(wanted)):
-            marks = ", ".join("?" * len(part))
-            query = f"SELECT id, path, hash FROM images WHERE hash IN ({marks}) ORDER BY state = 'ready' DESC, path"
-            for identity, path, digest in connection.execute(query, part):
-                by_content.setdefault(digest.hex(), []).append((identity, os.fsdecode(path)))
-        taken = {image for (image,) in connection.execute("SELECT image FROM labels")}
+    with restoring(catalog) as write:
+        missing = said.without(write.said())
+        by_content = write.by_content({bytes.fromhex(image.hash) for image in _images(missing) if image.hash})
+        taken = write.labelled()
 
         def find(image: Image, without: set[int]) -> int | None:
             there = by_content.get(image.hash, [])
@@ -82,11 +75,7 @@ def restore(catalog: Catalog) -> Restored:
                 left.append((image.path, given.label, why))
                 continue
             taken.add(identity)
-            _note_move(connection, image, identity)
-            connection.execute(
-                "INSERT INTO labels (image, label, author, at) VALUES (?, ?, ?, ?)",
-                (identity, given.label, given.author, given.at),
-            )
+            write.label(identity, given, image)
             labels += 1
         for decision, at in missing.decisions.items():
             one = find(decision.image, set())
@@ -97,10 +86,7 @@ def restore(catalog: Catalog) -> Restored:
                     continue
                 one, about = min(one, other), f"{max(one, other)} {about}"
             if one is not None:
-                decisions += connection.execute(
-                    "INSERT OR IGNORE INTO decisions (image, kind, about, at) VALUES (?, ?, ?, ?)",
-                    (one, decision.kind, about, at),
-                ).rowcount
+                decisions += write.decide(one, decision.kind, about, at)
     return Restored(labels, decisions, tuple(sorted(left)), said.damaged)
 
 
@@ -120,10 +106,9 @@ def settle(catalog: Catalog, command: str) -> None:
     except OSError as error:
         _LOG.warning("%s", cannot_write(catalog.path.with_name(journal.NAME), error))
         return
-    if salvage.RESTORE in meta:
+    if repair.RESTORE in meta:
         done = restore(catalog)
-        with catalog.writing() as connection:
-            connection.execute("DELETE FROM meta WHERE key = ?", [salvage.RESTORE])
+        catalog.forget_meta([repair.RESTORE])
         if done.labels or done.decisions:
             _LOG.warning("brought back from the journal: %d labels, %d decisions", done.labels, done.decisions)
         for path, label, why in done.left:
@@ -136,15 +121,6 @@ def settle(catalog: Catalog, command: str) -> None:
         )
     if left.damaged:
         _LOG.warning("%d lines of the journal were damaged; it is written anew from the catalog", left.damaged)
-
-
-def _note_move(connection: sqlite3.Connection, image: Image, identity: int) -> None:
-    """Tells the journal that an image lies elsewhere now, so that it isn't missed under its former path."""
-    connection.execute(
-        "INSERT INTO unwritten (act, path, hash, other_path, other_hash) "
-        "SELECT 'move', ?, ?, path, hash FROM images WHERE id = ? AND path IS NOT ?",
-        (os.fsencode(image.path), bytes.fromhex(image.hash), identity, os.fsencode(image.path)),
-    )
 
 
 def _images(said: Said) -> list[Image]:

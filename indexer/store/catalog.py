@@ -218,7 +218,7 @@ class Catalog:
         Raises:
             CatalogDamaged: something is not as it was written.
         """
-        with self._explained(), closing(self._connect(self._opening())) as connection:
+        with self._explained(), closing(self.connect(self._opening())) as connection:
             found = damage.examine(connection, whole)
         if str(found):
             raise CatalogDamaged(self.path, str(found))
@@ -301,7 +301,7 @@ class Catalog:
     @contextmanager
     def reading_from_threads(self) -> Iterator[Callable[[str, Sequence[Any]], list[tuple[Any, ...]]]]:
         """A query function over a connection of its own that threads take turns at, and that is closed at the end."""
-        connection = self._connect(self._opening(), check_same_thread=False)
+        connection = self.connect(self._opening(), check_same_thread=False)
         turn = threading.Lock()
 
         def read(query: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
@@ -349,6 +349,11 @@ class Catalog:
         """Adds or replaces facts."""
         with self.writing() as connection:
             connection.executemany("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", values.items())
+
+    def forget_meta(self, keys: Sequence[str]) -> None:
+        """Removes facts."""
+        with self.writing() as connection:
+            connection.executemany("DELETE FROM meta WHERE key = ?", [(key,) for key in keys])
 
     def paths_of(self, images: Sequence[int]) -> list[str]:
         """Paths of searchable images by id, in the order given.
@@ -409,7 +414,7 @@ class Catalog:
         if connection is not None and not connection.in_transaction:
             self._check_again(connection)
         if connection is None:
-            connection = self._connect(opening)
+            connection = self.connect(opening)
             self._local.identity = identity
             (self._local.cookie,) = connection.execute("PRAGMA schema_version").fetchone()
             # Every commit survives a kill of the process; only a power cut can take the last ones, never the file.
@@ -429,7 +434,7 @@ class Catalog:
     def _beside(self, ending: str) -> Path:
         return self.path.with_name(self.path.name + ending)
 
-    def _connect(self, opening: str, check_same_thread: bool = True) -> sqlite3.Connection:
+    def connect(self, opening: str, check_same_thread: bool = True) -> sqlite3.Connection:
         """Opens the file and makes sure that it is a catalog of ours before it does anything of its own.
 
         Raises:

@@ -1,33 +1,27 @@
-"""A damaged catalog: what can be read of it, and a sound one made of that. The damaged file is kept."""
+"""Reading what can be read of a damaged catalog, and writing it into a sound one."""
 
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import shutil
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from datetime import datetime
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from indexer.store import checksums, damage, journal
+from indexer.store import checksums, damage
 from indexer.store.catalog import Catalog, is_fact
-from indexer.store.labels import Label
 from indexer.store.paths import from_bytes
 from indexer.store.schema import keep_tables
 from massl.core.errors import MasslError
 from massl.core.files.atomic_writing import temporary
 
-RESTORE = "restore"  # the fact that labels are to be brought back once the images are indexed
-_DROPPED = ("vectors_", "map_", "verified", "format", RESTORE)  # caches that hold numbers of changes, what is set anew
 _MISSING = {"ctime_ns": "-1"}  # what stands for columns that earlier formats don't have; else nothing does
 _GAP = 200_000  # ids that are looked up one by one between what can be read from either end
-_LOG = logging.getLogger(__name__)
 
 # The first 100 bytes of a catalog are the same in each, but for counters: (place, bytes), by SQLite's file format.
 _HEADER = ((0, b"SQLite format 3\0\x10\0\2\2\0\x40\x20\x20"), (44, b"\0\0\0\4"), (56, b"\0\0\0\1"))
@@ -85,33 +79,22 @@ def read(path: Path) -> Salvaged:
                 copy.with_name(copy.name + ending).unlink(missing_ok=True)
 
 
-def repair(path: Path, facts: dict[str, str], comparable: bool) -> Salvaged:
-    """Makes a sound catalog of what can be read of a damaged one, which stays beside it under another name.
+def put_in_place(path: Path, found: Salvaged, meta: dict[str, str]) -> None:
+    """Puts a sound catalog of what was read in a damaged one's place.
 
     Args:
         path: of the damaged catalog; of the sound one afterwards.
-        facts: what a new catalog's meta would be. What can be read takes its place, but the encoder is that of `facts`.
-        comparable: whether the embeddings are by that very encoder, and at its size; else they are left out.
+        found: what is to be in it. Embeddings of another length than `meta` tells are left out.
+        meta: all facts about the collection.
 
     Raises:
         OSError, MasslError: nothing can be written; the damaged catalog is then as it was.
     """
-    found = read(path)
-    wal = path.with_name(f"{path.name}-wal")
-    kept = path.with_name(f"catalog-damaged-{datetime.now():%Y%m%d-%H%M%S}.sqlite")
-    shutil.copyfile(path, kept)
-    if wal.exists():
-        shutil.copyfile(wal, kept.with_name(f"{kept.name}-wal"))
-    if not comparable:
-        found.images = [(*row[:-1], None) for row in found.images]
-    encoder = {key: value for key, value in facts.items() if key.startswith("encoder_") or key in ("dim", "image_size")}
-    meta = facts | {key: value for key, value in found.meta.items() if not key.startswith(_DROPPED)} | encoder
-    meta |= {RESTORE: "1", "generation": str(int(meta["generation"]) + 1)}
     size = 2 * int(meta["dim"])
     rebuilt = path.with_name("catalog-rebuilt.sqlite")
     try:
         catalog = Catalog.create(rebuilt, meta)
-        with closing(catalog._connect("")) as connection:
+        with closing(catalog.connect("")) as connection:
             connection.execute("PRAGMA journal_mode = DELETE")  # so that all of it is in one file
             connection.execute("BEGIN")
             images = [(*row[:-1], row[-1] if len(row[-1] or b"") == size else None) for row in found.images]
@@ -137,34 +120,6 @@ def repair(path: Path, facts: dict[str, str], comparable: bool) -> Salvaged:
     finally:
         for ending in ("", "-wal", "-shm", "-journal"):
             rebuilt.with_name(rebuilt.name + ending).unlink(missing_ok=True)
-    _LOG.warning("the catalog was damaged and is made anew: %s; the damaged file is kept as %s", in_words(found), kept)
-    return found
-
-
-def in_words(found: Salvaged) -> str:
-    """What can be read, in a line."""
-    said = (
-        f"{len(found.images):,} images, {found.embedded:,} of them with their embedding, {len(found.labels):,} labels"
-    )
-    lost = [(found.lost_images, "image"), (found.lost_labels, "label"), (found.lost_decisions, "decision")]
-    told = ", ".join(f"{count:,} {what}{'s' if count > 1 else ''}" for count, what in lost if count)
-    return f"{said} and {len(found.decisions):,} decisions can be read" + (f"; changed: {told}" if told else "")
-
-
-def labels(path: Path) -> list[Label]:
-    """Every label of a damaged collection that can be read, of its catalog or else of its journal; by path.
-
-    Raises:
-        OSError: as `read`.
-    """
-    found = read(path)
-    paths = {row[0]: from_bytes(row[1]) for row in found.images if row[8] != "gone"}
-    said = journal.read(path.parent)
-    given = {image.path: Label(image.path, label.label, label.author, label.at) for image, label in said.labels.items()}
-    for image, label, author, at in found.labels:
-        if image in paths:
-            given[paths[image]] = Label(paths[image], label, author, at)
-    return [given[name] for name in sorted(given) if not name.startswith("\0")]
 
 
 def _read(connection: sqlite3.Connection) -> Salvaged:
