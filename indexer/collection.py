@@ -22,7 +22,7 @@ from indexer.duplicates.detection import Duplicate, Duplicates
 from indexer.encoder.former_builtin import made_by_former_builtin
 from indexer.encoder.onnx_encoder import BUILTIN, Encoder
 from indexer.encoder.runtimes import Wanted
-from indexer.fewshot import label_errors, onnx_export
+from indexer.fewshot import onnx_export
 from indexer.fewshot.classification import Classification, Classifier
 from indexer.fewshot.clusters import GROUPS, Group
 from indexer.fewshot.label_errors import Suspect
@@ -50,12 +50,12 @@ from indexer.search.heat_map import Heat, HeatMaps
 from indexer.search.index import AmendedIndex, CollectionIndex
 from indexer.search.query import Query, Ranking, Result
 from indexer.storage import Home
-from indexer.store import arrivals, decisions, file_contents, labels, rejections
-from indexer.store.catalog import READY, embedded_by, name_list, now, to_bytes
+from indexer.store import arrivals, confirmations, decisions, file_contents, images, labels, rejections
+from indexer.store.catalog import embedded_by, name_list, now
 from indexer.store.filters import EVERYTHING, Filter, Outline, among, dates, exists, folders, in_order
 from indexer.store.image_facts import Facts, facts, file_state, image_of
 from indexer.store.labels import Label
-from indexer.store.paths import below, from_bytes
+from indexer.store.paths import below
 from indexer.store.thumbnails import SIDE, Thumbnails
 from indexer.store.vectors import CatalogVectors, unit
 from massl.core.errors import MasslError
@@ -415,7 +415,7 @@ class Collection:
         Raises:
             MasslError: the collection doesn't hold it.
         """
-        row = next(self.catalog.read("SELECT id, state, reason FROM images WHERE path = ?", [to_bytes(path)]), None)
+        row = images.at_path(self.catalog, path)
         if row is None or row[1] == "gone":
             if not os.path.lexists(self.root / path):
                 raise MasslError(f"{self.root / path}: there is no such image; paths are relative to {self.root}")
@@ -427,10 +427,7 @@ class Collection:
 
     def images(self, limit: int = -1, offset: int = 0) -> list[tuple[int, str]]:
         """Ids and paths of the images that can be searched, by path."""
-        rows = self.catalog.read(
-            "SELECT id, path FROM images WHERE state = 'ready' ORDER BY path LIMIT ? OFFSET ?", [limit, offset]
-        )
-        return [(identity, from_bytes(path)) for identity, path in rows]
+        return images.ready(self.catalog, limit, offset)
 
     def identity(self) -> str:
         """Another text once the index was deleted and made again: its numbers then mean other images."""
@@ -438,14 +435,12 @@ class Collection:
         return meta.get("identity") or meta["created"]
 
     def __len__(self) -> int:
-        ((count,),) = self.catalog.read("SELECT count(*) FROM images WHERE state = 'ready'")
-        return count
+        return images.count(self.catalog)
 
     @property
     def unembedded(self) -> int:
         """Images that have no embedding by the collection's encoder: a rebuild is under way, or was ended before."""
-        ((count,),) = self.catalog.read(f"SELECT count(*) FROM images WHERE {READY} AND embedding IS NULL")
-        return count
+        return images.unembedded(self.catalog)
 
     def thumbnail(self, image: int, side: int = SIDE) -> bytes | None:
         """A WebP thumbnail without metadata, made when it is first asked for; None if the original can't be read.
@@ -454,10 +449,10 @@ class Collection:
             image: its id.
             side: pixels of the longer side.
         """
-        row = next(self.catalog.read(f"SELECT path, hash FROM images WHERE id = ? AND {READY}", [image]), None)
-        if row is None:
+        file = images.file_of(self.catalog, image)
+        if file is None:
             return None
-        return self._thumbnails.get(below(self.root, from_bytes(row[0])), row[1].hex(), self.max_pixels, side)
+        return self._thumbnails.get(below(self.root, file[0]), file[1].hex(), self.max_pixels, side)
 
     def notice(self) -> str:
         """What can't be kept on the disk, and what to do about it; empty where all can."""
@@ -570,15 +565,15 @@ class Collection:
 
     def confirm_labels(self, given: Iterable[tuple[int, str]]) -> None:
         """Remembers that labels, each an image and its label, are right although they are suspect."""
-        label_errors.confirm(self.catalog, given)
+        confirmations.add(self.catalog, given)
 
     def confirmed_labels(self) -> set[tuple[int, str]]:
         """Those labels."""
-        return label_errors.confirmed(self.catalog)
+        return confirmations.every(self.catalog)
 
     def forget_confirmed(self, given: Iterable[tuple[int, str]]) -> None:
         """Takes that back."""
-        label_errors.doubt_again(self.catalog, given)
+        confirmations.remove(self.catalog, given)
 
     def different(self, count: int) -> list[int]:
         """Unlabelled images that are unlike the labelled ones and each other; see
@@ -792,7 +787,7 @@ class Collection:
 
     def skipped(self) -> list[Skipped]:
         """Files and folders that are passed over, with reasons."""
-        return indexing.skipped_files(self.catalog)
+        return images.skipped(self.catalog)
 
     def left_out(self) -> dict[str, int]:
         """How many pictures that aren't read, and of what else the last update left out, by kind."""

@@ -9,7 +9,6 @@ and a label that was looked at and kept is not asked about again.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,11 +16,9 @@ from numpy.typing import NDArray
 
 from indexer.fewshot.classifiers import softmax
 from indexer.fewshot.model_selection import Choice, held_out
-from indexer.store.catalog import Catalog, now
 
 EVIDENCE = 4  # neighbours shown with a suspect
 WRONG = 0.05  # of labels, before one looks; by hand 3 to 10 % are (Northcutt, Athalye and Mueller, NeurIPS 2021)
-_KIND = "confirmed"  # of decisions: somebody looked at the label and kept it
 
 
 @dataclass(frozen=True)
@@ -92,22 +89,3 @@ def suspects(
             )
         )
     return sorted(found, key=lambda suspect: suspect.probability - suspect.proposed_probability)
-
-
-def confirm(catalog: Catalog, labels: Iterable[tuple[int, str]]) -> None:
-    """Remembers that somebody looked at these labels, each an image and its label, and kept them."""
-    rows = [(image, _KIND, label, now()) for image, label in labels]
-    with catalog.writing() as connection:
-        connection.executemany("INSERT OR IGNORE INTO decisions (image, kind, about, at) VALUES (?, ?, ?, ?)", rows)
-
-
-def doubt_again(catalog: Catalog, labels: Iterable[tuple[int, str]]) -> None:
-    """Forgets that they were looked at."""
-    statement = "DELETE FROM decisions WHERE image = ? AND kind = ? AND about = ?"
-    with catalog.writing() as connection:
-        connection.executemany(statement, [(image, _KIND, label) for image, label in labels])
-
-
-def confirmed(catalog: Catalog) -> set[tuple[int, str]]:
-    """The labels that somebody looked at and kept."""
-    return set(catalog.read("SELECT image, about FROM decisions WHERE kind = ?", [_KIND]))

@@ -14,7 +14,7 @@ from indexer.fewshot.label_errors import Suspect
 from indexer.fewshot.learning_curve import LearningCurve, learning_curve
 from indexer.fewshot.model_selection import choose
 from indexer.fewshot.sampling import most_different
-from indexer.store import labels, rejections
+from indexer.store import confirmations, index_state, labels, rejections
 from indexer.store.catalog import Catalog, embedded_by
 from indexer.store.vectors import CatalogVectors, unit
 
@@ -54,8 +54,7 @@ class Labelling:
         """Differs whenever a vector does, or which there are."""
         if not self._catalog.notes_changes():
             return self._catalog.meta().get("generation", ""), 0
-        last = next(self._catalog.read("SELECT seq FROM sqlite_sequence WHERE name = 'changes'"), (0,))[0]
-        return embedded_by(self._catalog.meta()), last
+        return embedded_by(self._catalog.meta()), index_state.last_change(self._catalog)
 
     def labelling_state(self) -> LabellingState:
         """All that a classification follows from: it differs whenever a vector, a label or a rejection does."""
@@ -102,7 +101,7 @@ class Labelling:
     def suspects(self) -> list[Suspect]:
         """Labels that are probably wrong, the most suspect first, without those that somebody confirmed."""
         ids, vectors, targets, classes = self._examples()
-        kept = label_errors.confirmed(self._catalog)
+        kept = confirmations.every(self._catalog)
         found = label_errors.suspects(ids, vectors, targets, classes, choose(vectors, targets))
         return [suspect for suspect in found if (suspect.image, suspect.given) not in kept]
 
