@@ -31,6 +31,7 @@ from PIL import Image
 
 from indexer import Collection, Encoder
 from indexer.search import calibration
+from indexer.store.meta import Meta
 from massl.core.files.scan import find_images
 from massl.core.images.decoding import open_image
 
@@ -84,7 +85,7 @@ def make(images: Path, root: Path, count: int) -> Collection:
                 ],
             )
     fitted = calibration.of_collection(root, collection.catalog, encoder)
-    collection.catalog.set_meta({"calibration": fitted.to_json()})
+    collection.catalog.set_meta(Meta.calibration.to(fitted.to_json()))
     collection.index()
     (root / ".massl" / "ready").touch()
     return collection

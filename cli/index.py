@@ -167,8 +167,8 @@ def _compare(images: Path, index_dir: Path | None, given: Encoder, quiet: bool) 
         if collection.made_by(given):
             return
         meta = collection.catalog.meta()
-        present, other = meta["encoder_name"], given.name
-        if meta["encoder_sha256"] == given.sha256:
+        present, other = meta.encoder_name, given.name
+        if meta.encoder_sha256 == given.sha256:
             used = collection.image_size or given.image_sizes[0]
             present, other = at_size(present, used), at_size(other, given.image_size)
         with ProgressLine("Comparing both on the labelled images", "images", quiet) as line:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shlex
 import time
@@ -19,7 +18,7 @@ from numpy.typing import NDArray
 
 from indexer.duplicates import detection
 from indexer.duplicates.detection import Duplicate, Duplicates
-from indexer.encoder.former_builtin import made_by_former_builtin
+from indexer.encoder.former_builtin import is_former_builtin
 from indexer.encoder.onnx_encoder import BUILTIN, Encoder
 from indexer.encoder.runtimes import Wanted
 from indexer.fewshot import onnx_export
@@ -51,10 +50,11 @@ from indexer.search.index import AmendedIndex, CollectionIndex
 from indexer.search.query import Query, Ranking, Result
 from indexer.storage import Home
 from indexer.store import arrivals, confirmations, decisions, file_contents, images, labels, rejections
-from indexer.store.catalog import embedded_by, name_list, now
+from indexer.store.catalog import now
 from indexer.store.filters import EVERYTHING, Filter, Outline, among, dates, exists, folders, in_order
 from indexer.store.image_facts import Facts, facts, file_state, image_of
 from indexer.store.labels import Label
+from indexer.store.meta import Meta
 from indexer.store.paths import below
 from indexer.store.thumbnails import SIDE, Thumbnails
 from indexer.store.vectors import CatalogVectors, unit
@@ -204,15 +204,15 @@ class Collection:
             remove_forgotten(self.folder)
             self.catalog.seal()
             if exclude is not None:
-                self.catalog.set_meta({"exclude": json.dumps([pattern for pattern in exclude if pattern])})
+                self.catalog.set_meta(Meta.exclude.to(tuple(exclude)))
             if max_pixels is not None:
-                self.catalog.set_meta({"max_pixels": str(max_pixels)})
+                self.catalog.set_meta(Meta.max_pixels.to(max_pixels))
             kept_folders: tuple[str, ...] = ()
             if include is not None:
-                self.catalog.set_meta({"include": json.dumps([pattern for pattern in include if pattern])})
-            elif "include" not in self.catalog.meta():
+                self.catalog.set_meta(Meta.include.to(tuple(include)))
+            elif self.catalog.meta().include is None:
                 kept_folders = tuple(sorted(labels.system_folders(self.catalog)))
-                self.catalog.set_meta({"include": json.dumps(kept_folders)})
+                self.catalog.set_meta(Meta.include.to(kept_folders))
             known = file_contents.read(self.folder)
             result = indexing.update(
                 self.root,
@@ -225,15 +225,17 @@ class Collection:
                 known,
             )
             file_contents.keep(self.folder, known)
-            self.catalog.set_meta({"left_out": json.dumps(result.left_out)})
+            self.catalog.set_meta(Meta.left_out.to(result.left_out))
             arrivals.note(self.catalog)
-            self.catalog.set_meta({"checked": now()})
+            self.catalog.set_meta(Meta.checked.to(now()))
             journal_restore.settle(self.catalog, f"massl label restore {shlex.quote(str(self.root))}")
             meta = self.catalog.meta()
-            generation = meta["generation"]
-            if meta.get("calibrated_generation") != generation:
-                calibrated = {"calibration": self._calibrate().to_json(), "calibrated_generation": generation}
-                self.catalog.set_meta(calibrated | {"updated": now()})
+            if meta.calibrated_generation != meta.generation:
+                self.catalog.set_meta(
+                    Meta.calibration.to(self._calibrate().to_json()),
+                    Meta.calibrated_generation.to(meta.generation),
+                    Meta.updated.to(now()),
+                )
             if not self._index.is_current():
                 self.index(preparing, tidy=True)
             return replace(result, seconds=time.monotonic() - started, kept_folders=kept_folders)
@@ -241,14 +243,14 @@ class Collection:
     @property
     def exclude(self) -> tuple[str, ...]:
         """Patterns of files and folders that are left out; see `massl.core.files.scan.walk`."""
-        return tuple(name_list(self.catalog.meta().get("exclude", "[]")))
+        return self.catalog.meta().exclude
 
     @property
     def include(self) -> tuple[str, ...]:
         """Patterns of what would be left out, as hidden or made by a system, and is not; see
         `massl.core.files.scan.walk`.
         """
-        return tuple(name_list(self.catalog.meta().get("include", "[]")))
+        return self.catalog.meta().include or ()
 
     @property
     def max_pixels(self) -> int:
@@ -395,11 +397,11 @@ class Collection:
     def generation(self) -> str:
         """Another whenever images came, went, changed or moved."""
         meta = self.catalog.meta()
-        return f"{meta['generation']}.{meta.get('moves', 0)}"
+        return f"{meta.generation}.{meta.moves}"
 
     def calibration(self) -> Calibration:
         """What scores mean in this collection."""
-        return Calibration.from_json(self.catalog.meta().get("calibration"))
+        return Calibration.from_json(self.catalog.meta().calibration)
 
     def index(self, preparing: Preparing = lambda step, done, total: None, tidy: bool = False) -> AmendedIndex:
         """The vectors, ready to search; see `indexer.search.index.CollectionIndex.get`."""
@@ -432,7 +434,7 @@ class Collection:
     def identity(self) -> str:
         """Another text once the index was deleted and made again: its numbers then mean other images."""
         meta = self.catalog.meta()
-        return meta.get("identity") or meta["created"]
+        return meta.identity or meta.created
 
     def __len__(self) -> int:
         return images.count(self.catalog)
@@ -689,9 +691,8 @@ class Collection:
         Measured once for as long as the images stay the same.
         """
         meta = self.catalog.meta()
-        generation = meta["generation"]
-        known, _, measured = meta.get("drift", "").partition(" ")
-        if known == generation:
+        known, measured = meta.drift
+        if known == meta.generation:
             return Drift.from_json(measured)
         try:
             encoder = self.encoder
@@ -700,7 +701,7 @@ class Collection:
             return drift.of_collection(self.catalog, 0.0)
         found = drift.of_collection(self.catalog, whitening, mean)
         with contextlib.suppress(MasslError):  # a read-only or full disk costs the measuring each time
-            self.catalog.set_meta({"drift": f"{generation} {found.to_json()}"})
+            self.catalog.set_meta(Meta.drift.to((meta.generation, found.to_json())))
         return found
 
     def compare(self, other: Encoder, report: Callable[[int, int], None] = lambda done, total: None) -> Comparison:
@@ -728,7 +729,7 @@ class Collection:
 
     def comparing_state(self) -> tuple[object, ...]:
         """Differs whenever what `compare` and `beside` say might: by a vector, a label or the encoder."""
-        return embedded_by(self.catalog.meta()), self.vectors_state(), labels.state(self.catalog)
+        return self.catalog.meta().embedded_by, self.vectors_state(), labels.state(self.catalog)
 
     def tell_of_builtin(self) -> str:
         """What to say of a collection that a former built-in encoder made: once for each new one, else nothing.
@@ -737,11 +738,11 @@ class Collection:
             MasslError: nothing can be written.
         """
         meta = self.catalog.meta()
-        if meta.get("builtin_told") == BUILTIN or not made_by_former_builtin(meta):
+        if meta.builtin_told == BUILTIN or not is_former_builtin(meta.encoder_sha256, meta.encoder_name):
             return ""
-        self.catalog.set_meta({"builtin_told": BUILTIN})
+        self.catalog.set_meta(Meta.builtin_told.to(BUILTIN))
         return (
-            f"{self.root} is indexed with {meta['encoder_name']}, the built-in encoder of an earlier version; that of "
+            f"{self.root} is indexed with {meta.encoder_name}, the built-in encoder of an earlier version; that of "
             "this version is another and a better one. To switch, keeping the labels, run: "
             + index_command(self.root, self.folder, "builtin")
         )
@@ -751,7 +752,7 @@ class Collection:
         `indexer.monitoring.trained_encoders`.
         """
         return trained_encoders.find(
-            trained_encoders.places(here, self.root), self.root, self.catalog.meta()["encoder_sha256"]
+            trained_encoders.places(here, self.root), self.root, self.catalog.meta().encoder_sha256
         )
 
     def health(
@@ -776,7 +777,7 @@ class Collection:
         )
         report("disk", 0, 0)
         waiting, images = self.unembedded, len(self)
-        builtin = self.catalog.meta()["encoder_sha256"] == BUILTIN
+        builtin = self.catalog.meta().encoder_sha256 == BUILTIN
         report("trained", 0, 0)
         others = self.trained(here) if here else ()
         on_these = any(other.on_these for other in others)
@@ -791,7 +792,7 @@ class Collection:
 
     def left_out(self) -> dict[str, int]:
         """How many pictures that aren't read, and of what else the last update left out, by kind."""
-        return json.loads(self.catalog.meta().get("left_out", "{}"))
+        return self.catalog.meta().left_out
 
     def info(self) -> dict[str, Any]:
         """Counts, encoder, drift and disk use, in plain values.
@@ -814,9 +815,9 @@ class Collection:
             "search": asdict(measured) if (measured := self.measured()) else None,
             "scores": self.calibration().bounds(len(self)),
             "drift": self._drift_in_brief(),
-            "created": meta["created"],
-            "updated": meta.get("updated"),
-            "checked": meta.get("checked"),
+            "created": meta.created,
+            "updated": meta.updated,
+            "checked": meta.checked,
             "bytes": self._bytes(),
             "exclude": list(self.exclude),
             "include": list(self.include),
@@ -829,9 +830,9 @@ class Collection:
         """The encoder's name, identity and measures, in plain values."""
         meta = self.catalog.meta()
         return {
-            "name": meta["encoder_name"],
-            "sha256": meta["encoder_sha256"],
-            "dim": int(meta["dim"]),
+            "name": meta.encoder_name,
+            "sha256": meta.encoder_sha256,
+            "dim": meta.dim,
             "image_size": self.image_size,
         }
 

@@ -9,7 +9,7 @@ import os
 import secrets
 import stat
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import filelock
@@ -20,6 +20,7 @@ from indexer.recovery import repair
 from indexer.store import image_writes, salvage
 from indexer.store.catalog import Catalog, cannot_write, now
 from indexer.store.damage import CatalogDamaged
+from indexer.store.meta import Meta, Written
 from massl.core.errors import MasslError
 from massl.core.files.atomic_writing import remove_older, whole
 from massl.core.files.path_notation import as_text, of_text
@@ -59,7 +60,7 @@ class Home:
                     raise MasslError(f"{root} is a part of {above}, which has an index: name that, or {own}")
             raise MasslError(f"{root} has no index yet; {own}")
         home = cls(root, folder, Catalog.open(folder / CATALOG))
-        owner = home.catalog.meta().get("root")
+        owner = home.catalog.meta().root
         # An index beside its images moves with them; one elsewhere could be meant for another folder.
         elsewhere = owner and os.path.realpath(root) != (owner := of_text(owner)) and os.path.isdir(owner)
         if index_dir and elsewhere:
@@ -119,7 +120,7 @@ class Home:
         # Not `home.encoder` for a size that is given: the catalog's own may be none that the file lists.
         encoder = encoder or (home._own_encoder(image_size) if image_size else home.encoder)
         meta = home.catalog.meta()
-        if encoder.sha256 != meta["encoder_sha256"]:
+        if encoder.sha256 != meta.encoder_sha256:
             return encoder
         return _at(encoder, image_size or _size(meta, encoder))
 
@@ -129,10 +130,10 @@ class Home:
         for last in (False, True):
             try:
                 home = cls.open(root, index_dir)
-                if home.catalog.meta().get("verified") != now()[:10] and home.catalog.can_be_written():
+                if home.catalog.meta().verified != now()[:10] and home.catalog.can_be_written():
                     home.catalog.examine(whole=True)
                     with contextlib.suppress(MasslError):  # a full disk costs the same again the next time
-                        home.catalog.set_meta({"verified": now()[:10]})
+                        home.catalog.set_meta(Meta.verified.to(now()[:10]))
                 return home
             except CatalogDamaged as error:
                 if last:
@@ -151,15 +152,16 @@ class Home:
                     Catalog(folder / CATALOG).meta()
                     return  # another process has been at it meanwhile
                 try:
-                    meta = salvage.read(folder / CATALOG).meta
-                    known = encoder or _copied(folder, meta.get("encoder_sha256")) or Encoder.load()
-                    same = known.sha256 == meta.get("encoder_sha256", known.sha256)
+                    meta = Meta(salvage.read(folder / CATALOG).meta)
+                    sha256 = meta.encoder_sha256 if Meta.encoder_sha256 in meta else None
+                    known = encoder or _copied(folder, sha256) or Encoder.load()
+                    same = sha256 in (None, known.sha256)
                     if same and _size(meta, known) in known.image_sizes:
                         known = _at(known, _size(meta, known))
                 except MasslError:
                     raise error from None
                 # Where the size can't be read, embeddings may be of any that the file lists.
-                told = "image_size" in meta or len(known.image_sizes) == 1
+                told = meta.image_size is not None or len(known.image_sizes) == 1
                 comparable = same and told and known.image_size == _size(meta, known)
                 repair.repair(folder / CATALOG, _facts(root, known), comparable)
                 if not _copy(folder, known.sha256).exists():
@@ -189,28 +191,28 @@ class Home:
         try:
             held = filelock.FileLock(self.folder / "lock", timeout=0).acquire()
         except filelock.Timeout:
-            holder = self.catalog.meta().get("holder", "another process")
+            holder = self.catalog.meta().holder
             raise CollectionBusy(f"{self.root} is being indexed by {holder}; try again when it has finished") from None
         except OSError as error:
             raise cannot_write(self.folder, error) from None
-        self.catalog.set_meta({"holder": f"process {os.getpid()}"})
+        self.catalog.set_meta(Meta.holder.to(f"process {os.getpid()}"))
         return held
 
     def made_by(self, encoder: Encoder) -> bool:
         """Whether the collection was embedded by this very encoder, at the size that it is used at."""
         meta = self.catalog.meta()
-        return encoder.sha256 == meta["encoder_sha256"] and encoder.image_size == _size(meta, encoder)
+        return encoder.sha256 == meta.encoder_sha256 and encoder.image_size == _size(meta, encoder)
 
     def check_fits(self, encoder: Encoder | None) -> None:
         """Raises `EncoderMismatch` if the collection was embedded by another encoder, or at another size."""
         if encoder is None or self.made_by(encoder):
             return
         meta = self.catalog.meta()
-        if encoder.sha256 == meta["encoder_sha256"]:
+        if encoder.sha256 == meta.encoder_sha256:
             was, asked = f"at {_size(meta, encoder)} pixels", f"at {encoder.image_size}"
             command = index_command(self.root, self.folder, image_size=encoder.image_size)
         else:
-            was = f"with the encoder {meta['encoder_name']} ({meta['encoder_sha256'][:12]})"
+            was = f"with the encoder {meta.encoder_name} ({meta.encoder_sha256[:12]})"
             asked = f"with {encoder.name} ({encoder.sha256[:12]})"
             size = None if encoder.image_size == encoder.image_sizes[0] else encoder.image_size
             command = index_command(self.root, self.folder, encoder.called, image_size=size)
@@ -221,9 +223,9 @@ class Home:
     @property
     def image_size(self) -> int | None:
         """See `Collection.image_size`."""
-        told = self.catalog.meta().get("image_size")
+        told = self.catalog.meta().image_size
         if told:
-            return int(told)
+            return told
         try:
             return self.encoder.image_size
         except MasslError:
@@ -254,8 +256,7 @@ class Home:
             EncoderMismatch: a copy under the name of before is another encoder.
         """
         meta = self.catalog.meta()
-        own = meta["encoder_sha256"]
-        size = image_size or (int(meta["image_size"]) if "image_size" in meta else None)
+        own, size = meta.encoder_sha256, image_size or meta.image_size
         copy, as_before = _copy(self.folder, own), self.folder / "encoder.onnx"
         try:
             place = copy if copy.exists() or not as_before.exists() else as_before
@@ -272,15 +273,15 @@ class Home:
             what = "damaged"
         except MasslError:
             what = "missing" if not copy.exists() else "unreadable"
-        for place in (builtin_encoder(), Path(meta.get("encoder_path", ""))):
-            if not _may_be(place, meta.get("encoder_bytes")):
+        for place in (builtin_encoder(), Path(meta.encoder_path)):
+            if not _may_be(place, meta.encoder_bytes):
                 continue
             with contextlib.suppress(MasslError):
                 encoder = Encoder.load(place, sha256=own, image_size=size)
                 self._replace_copy(encoder, what)
                 return encoder
         raise EncoderDamaged(
-            f"the index's copy of its encoder, {meta['encoder_name']}, is {what}; labels and embeddings are sound. "
+            f"the index's copy of its encoder, {meta.encoder_name}, is {what}; labels and embeddings are sound. "
             f"Bring back the file that it was made with (SHA-256 {own[:12]}…): run: "
             f"{index_command(self.root, self.folder, 'FILE', rebuild=False)}"
         )
@@ -304,14 +305,14 @@ class Home:
     def _take(self, encoder: Encoder) -> None:
         """Makes the collection another encoder's or size's: every embedding goes, labels and decisions stay."""
         with self.held():
-            same = encoder.sha256 == self.catalog.meta()["encoder_sha256"]
+            same = encoder.sha256 == self.catalog.meta().encoder_sha256
             # The copy says nothing of where it could be made anew from.
-            origin = {} if same and encoder.path.parent == self.folder else _origin(encoder)
+            origin = [] if same and encoder.path.parent == self.folder else _origin(encoder)
             try:
                 copy = _keep(encoder, self.folder)
             except OSError as error:
                 raise cannot_write(self.folder, error) from None
-            image_writes.forget_embeddings(self.catalog, _encoder_facts(encoder) | origin)
+            image_writes.forget_embeddings(self.catalog, [*_encoder_facts(encoder), *origin])
             self._encoder = encoder
             remove_older(copy, _COPIES)
 
@@ -358,28 +359,30 @@ def _copy(folder: Path, sha256: str) -> Path:
 
 def _facts(root: Path, encoder: Encoder) -> dict[str, str]:
     """What a new catalog says of its collection."""
-    return {
-        **_encoder_facts(encoder),
-        **_origin(encoder),
-        "created": now(),
-        "root": as_text(os.path.realpath(root)),
-        "generation": "0",
-        "identity": secrets.token_hex(8),
-    }
+    return dict(
+        [
+            *_encoder_facts(encoder),
+            *_origin(encoder),
+            Meta.created.to(now()),
+            Meta.root.to(as_text(os.path.realpath(root))),
+            Meta.generation.to(0),
+            Meta.identity.to(secrets.token_hex(8)),
+        ]
+    )
 
 
-def _encoder_facts(encoder: Encoder) -> dict[str, str]:
-    return {
-        "encoder_sha256": encoder.sha256,
-        "encoder_name": encoder.name,
-        "dim": str(encoder.dim),
-        "image_size": str(encoder.image_size),
-    }
+def _encoder_facts(encoder: Encoder) -> list[Written]:
+    return [
+        Meta.encoder_sha256.to(encoder.sha256),
+        Meta.encoder_name.to(encoder.name),
+        Meta.dim.to(encoder.dim),
+        Meta.image_size.to(encoder.image_size),
+    ]
 
 
-def _size(meta: Mapping[str, str], encoder: Encoder) -> int:
+def _size(meta: Meta, encoder: Encoder) -> int:
     """Side in pixels of the pictures that a collection of this encoder was embedded by; the usual one if not told."""
-    return int(meta.get("image_size", encoder.image_sizes[0]))
+    return meta.image_size or encoder.image_sizes[0]
 
 
 def _at(encoder: Encoder, image_size: int) -> Encoder:
@@ -402,7 +405,7 @@ def _copied(folder: Path, sha256: str | None) -> Encoder | None:
     return None
 
 
-def _origin(encoder: Encoder) -> dict[str, str]:
+def _origin(encoder: Encoder) -> list[Written]:
     """Where an encoder's file lay, from which a damaged copy can be made anew."""
     path = os.path.realpath(encoder.path)
     size = str(os.path.getsize(path))
@@ -410,7 +413,7 @@ def _origin(encoder: Encoder) -> dict[str, str]:
         path.encode()
     except UnicodeEncodeError:
         path = ""
-    return {"encoder_path": path, "encoder_bytes": size}
+    return [Meta.encoder_path.to(path), Meta.encoder_bytes.to(size)]
 
 
 def _may_be(path: Path, size: str | None) -> bool:

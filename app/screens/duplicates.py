@@ -143,7 +143,7 @@ class DuplicatesScreen(Screen):
         self._finding.wait(PATIENCE / 2)
 
     def _generation(self) -> str:
-        return self.collection.catalog.meta()["generation"]
+        return str(self.collection.catalog.meta().generation)
 
     def _current(self, standing: Standing[Duplicates]) -> Duplicates | None:
         """What was found, with the decisions since; kept until someone decides again or the images change."""

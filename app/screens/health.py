@@ -23,7 +23,7 @@ from indexer.monitoring.encoder_comparison import EXAMPLES, FEWEST_SEEN, NEIGHBO
 from indexer.monitoring.health import Health
 from indexer.monitoring.trained_encoders import Trained
 from indexer.search.calibration import IDENTICAL
-from indexer.store.catalog import embedded_by
+from indexer.store.meta import Meta
 from massl.core.errors import MasslError
 from massl.core.files.csv_tables import csv_text
 from massl.core.files.scan import left_out_line
@@ -152,7 +152,7 @@ class HealthScreen(Screen):
         """What its findings are about: the images, the last look at the folder, and the runs that there are."""
         meta = self.collection.catalog.meta()
         lying = runs.state(runs.places(self._here, self.collection.root))
-        return meta["generation"], embedded_by(meta), meta.get("checked"), lying
+        return meta.generation, meta.embedded_by, meta.checked, lying
 
     def _start(self, session: Session, payload: Payload) -> None:
         # Only when someone opens the screen: while a folder is being indexed, its state changes all the time.
@@ -181,7 +181,7 @@ class HealthScreen(Screen):
         if found is None:
             return []
         meta, root, folder = self.collection.catalog.meta(), self.collection.root, self.collection.folder
-        present = meta["encoder_name"]
+        present = meta.encoder_name
         others = []
         for run in found.trained:
             file = run.path.relative_to(self._here) if run.path.is_relative_to(self._here) else run.path
@@ -197,7 +197,7 @@ class HealthScreen(Screen):
             ]
             title = f"The encoder in use, at another size: {side} x {side} pixels"
             command = index_command(root, folder, image_size=side)
-            others.append(Other(f"{meta['encoder_sha256']} {side}", title, facts, own, name, command, side))
+            others.append(Other(f"{meta.encoder_sha256} {side}", title, facts, own, name, command, side))
         return others
 
     def _work(self, other: Other) -> Work[Beside]:
@@ -346,7 +346,7 @@ def _pictures(
     skipped: int,
     left_out: dict[str, int],
     labels: dict[str, int],
-    meta: dict[str, str],
+    meta: Meta,
     found: Health | None,
 ) -> dict[str, Any]:
     facts = [
@@ -354,7 +354,7 @@ def _pictures(
         _fact("Passed over", f"{skipped:,} files" if skipped != 1 else "1 file", "Listed below, with the reasons"),
         *([_fact("Left out", line)] if (line := left_out_line(left_out)) else []),
         _fact("Labelled", f"{sum(labels.values()):,} in {len(labels):,} classes"),
-        _fact("Last brought up to date", moment(meta.get("checked") or meta.get("updated"))),
+        _fact("Last brought up to date", moment(meta.checked or meta.updated)),
     ]
     if found:
         since = found.behind
@@ -369,8 +369,8 @@ def _pictures(
     return {"title": "Collection", "facts": facts, "figures": []}
 
 
-def _encoder(meta: dict[str, str], found: Health | None) -> dict[str, Any]:
-    facts = [_fact("Name", meta["encoder_name"], f"SHA-256 {meta['encoder_sha256']}")]
+def _encoder(meta: Meta, found: Health | None) -> dict[str, Any]:
+    facts = [_fact("Name", meta.encoder_name, f"SHA-256 {meta.encoder_sha256}")]
     if found and found.image_size:
         facts.append(_fact("Looks at", f"{found.image_size} x {found.image_size} pixels", "Of each picture"))
         if others := other_sizes(found.image_sizes, found.image_size):
@@ -388,7 +388,7 @@ def _encoder(meta: dict[str, str], found: Health | None) -> dict[str, Any]:
         facts.append(
             _fact("Trained", f"{training.method}{images}" if training.method else images or "not said in its file")
         )
-    facts.append(_fact("Vector", f"{meta['dim']} numbers a picture"))
+    facts.append(_fact("Vector", f"{meta.dim} numbers a picture"))
     sizes = found.image_sizes if found else ()
     at = f", at {sizes[0]} px" if len(sizes) > 1 else ""
     figures = [{"name": name, "value": f"{100 * share:.1f} %"} for name, share in sorted(training.figures.items())]

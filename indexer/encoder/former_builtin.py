@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from indexer.encoder.onnx_encoder import BUILTIN
 
 # SHA-256 of each file that was built in before. Whoever builds in another adds the one that it replaces.
@@ -19,8 +17,6 @@ FORMER = frozenset(
 _NAMES = "massl-builtin"
 
 
-def made_by_former_builtin(meta: Mapping[str, str]) -> bool:
-    """Whether the encoder that a collection's facts name is a built-in one, but not that of this version."""
-    if meta["encoder_sha256"] == BUILTIN:
-        return False
-    return meta["encoder_sha256"] in FORMER or meta["encoder_name"].startswith(_NAMES)
+def is_former_builtin(sha256: str, name: str) -> bool:
+    """Whether an encoder, by its SHA-256 and its name, is a built-in one, but not that of this version."""
+    return sha256 != BUILTIN and (sha256 in FORMER or name.startswith(_NAMES))

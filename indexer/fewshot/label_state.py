@@ -15,7 +15,7 @@ from indexer.fewshot.learning_curve import LearningCurve, learning_curve
 from indexer.fewshot.model_selection import choose
 from indexer.fewshot.sampling import most_different
 from indexer.store import confirmations, index_state, labels, rejections
-from indexer.store.catalog import Catalog, embedded_by
+from indexer.store.catalog import Catalog
 from indexer.store.vectors import CatalogVectors, unit
 
 # Vectors, labels, rejected labels, which labels were merely agreed to, and which images chance has drawn.
@@ -41,7 +41,7 @@ class Labelling:
         self._vectors = kept = None  # before more of them are read: never twice in memory
         blocks = list(CatalogVectors(self._catalog).blocks())
         ids = np.concatenate([np.empty(0, np.int64), *(own for own, _ in blocks)])
-        dim = int(self._catalog.meta()["dim"])
+        dim = self._catalog.meta().dim
         vectors = np.empty((len(ids), dim), np.float32)
         start = 0
         for _, packed in blocks:
@@ -53,8 +53,8 @@ class Labelling:
     def vectors_state(self) -> tuple[str, int]:
         """Differs whenever a vector does, or which there are."""
         if not self._catalog.notes_changes():
-            return self._catalog.meta().get("generation", ""), 0
-        return embedded_by(self._catalog.meta()), index_state.last_change(self._catalog)
+            return str(self._catalog.meta().generation), 0
+        return self._catalog.meta().embedded_by, index_state.last_change(self._catalog)
 
     def labelling_state(self) -> LabellingState:
         """All that a classification follows from: it differs whenever a vector, a label or a rejection does."""

@@ -131,8 +131,8 @@ def _look_again_if_readers_changed(catalog: Catalog, max_pixels: int) -> None:
     """Has skipped files read anew when what reads them is another: a format, or a larger limit, may now do."""
     meta = catalog.meta()
     readers = f"pillow {PIL.__version__}, raw {raw.can_develop()}, massl {READER}"
-    with_another = meta.get("readers") != readers
-    if with_another or int(meta.get("readers_max_pixels", 0)) != max_pixels:
+    with_another = meta.readers != readers
+    if with_another or meta.readers_max_pixels != max_pixels:
         image_writes.look_again(catalog, readers, max_pixels, too_large_only=not with_another)
 
 

@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 
 from indexer.projection import layout
 from indexer.store import images
-from indexer.store.catalog import Catalog, embedded_by
+from indexer.store.catalog import Catalog
+from indexer.store.meta import Meta
 from indexer.store.vectors import CatalogVectors
 from massl.core.errors import MasslError
 from massl.core.files.atomic_writing import remove_older, whole
@@ -80,7 +81,7 @@ class _Content:
     def of(cls, catalog: Catalog) -> _Content:
         with catalog.snapshot():
             ids, hashes = images.contents(catalog)
-            return cls(ids, hashes, embedded_by(catalog.meta()))
+            return cls(ids, hashes, catalog.meta().embedded_by)
 
     def same(self, other: _Content) -> NDArray[np.bool_]:
         """Which of these images the other holds with the same content, bool `[N]`."""
@@ -160,7 +161,7 @@ class CollectionMap:
 
     def _state(self) -> tuple[str, ...]:
         meta = self._catalog.meta()
-        return meta["generation"], embedded_by(meta)
+        return str(meta.generation), meta.embedded_by
 
     def _tried(self, state: tuple[str, ...]) -> str | None:
         return self._failed[1] if self._failed and self._failed[0] == state else None
@@ -241,13 +242,11 @@ class CollectionMap:
             with whole(path) as written:
                 written.write_bytes(data)
             self._catalog.set_meta(
-                {
-                    "map_format": _FORMAT,
-                    "map_file": path.name,
-                    "map_sha256": digest,
-                    "map_encoder": made.content.encoder,
-                    "map_laid_out": str(made.laid_out),
-                }
+                Meta.map_format.to(_FORMAT),
+                Meta.map_file.to(path.name),
+                Meta.map_sha256.to(digest),
+                Meta.map_encoder.to(made.content.encoder),
+                Meta.map_laid_out.to(made.laid_out),
             )
         except (OSError, MasslError):  # a read-only or full disk costs the cache, not the map
             return
@@ -256,17 +255,17 @@ class CollectionMap:
     def _read(self) -> _Made | None:
         """The map that the catalog names, if it is there and whole."""
         meta = self._catalog.meta()
-        if meta.get("map_format") != _FORMAT:
+        if meta.map_format != _FORMAT:
             return None
         try:
-            data = (self._folder / meta["map_file"]).read_bytes()
+            data = (self._folder / meta.map_file).read_bytes()
         except OSError:
             return None
-        if hashlib.sha256(data).hexdigest() != meta["map_sha256"]:
+        if hashlib.sha256(data).hexdigest() != meta.map_sha256:
             return None
         with np.load(io.BytesIO(data), allow_pickle=False) as stored:
-            content = _Content(stored["ids"], stored["hashes"], meta["map_encoder"])
-            return _Made(content, stored["points"], int(meta["map_laid_out"]))
+            content = _Content(stored["ids"], stored["hashes"], meta.map_encoder)
+            return _Made(content, stored["points"], meta.map_laid_out)
 
 
 def _version(ids: NDArray[np.int64], points: NDArray[np.float32]) -> str:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 
-from indexer.recovery import repair
 from indexer.store import journal
 from indexer.store.catalog import Catalog
 from indexer.store.decisions import DISTINCT
 from indexer.store.journal import Image, Said
 from indexer.store.labels import check
+from indexer.store.meta import Meta
 from indexer.store.restoring import restoring
 from massl.core.disk_errors import cannot_write
 from massl.core.errors import MasslError
@@ -106,9 +106,9 @@ def settle(catalog: Catalog, command: str) -> None:
     except OSError as error:
         _LOG.warning("%s", cannot_write(catalog.path.with_name(journal.NAME), error))
         return
-    if repair.RESTORE in meta:
+    if meta.restore:
         done = restore(catalog)
-        catalog.forget_meta([repair.RESTORE])
+        catalog.forget_meta(Meta.restore)
         if done.labels or done.decisions:
             _LOG.warning("brought back from the journal: %d labels, %d decisions", done.labels, done.decisions)
         for path, label, why in done.left:

@@ -9,11 +9,10 @@ from pathlib import Path
 
 from indexer.store import journal
 from indexer.store.labels import Label
+from indexer.store.meta import after_repair
 from indexer.store.paths import from_bytes
 from indexer.store.salvage import Salvaged, put_in_place, read
 
-RESTORE = "restore"  # the fact that labels are to be brought back once the images are indexed
-_DROPPED = ("vectors_", "map_", "verified", "format", RESTORE)  # caches that hold numbers of changes, what is set anew
 _LOG = logging.getLogger(__name__)
 
 
@@ -36,10 +35,7 @@ def repair(path: Path, facts: dict[str, str], comparable: bool) -> Salvaged:
         shutil.copyfile(wal, kept.with_name(f"{kept.name}-wal"))
     if not comparable:
         found.images = [(*row[:-1], None) for row in found.images]
-    encoder = {key: value for key, value in facts.items() if key.startswith("encoder_") or key in ("dim", "image_size")}
-    meta = facts | {key: value for key, value in found.meta.items() if not key.startswith(_DROPPED)} | encoder
-    meta |= {RESTORE: "1", "generation": str(int(meta["generation"]) + 1)}
-    put_in_place(path, found, meta)
+    put_in_place(path, found, after_repair(facts, found.meta))
     _LOG.warning("the catalog was damaged and is made anew: %s; the damaged file is kept as %s", in_words(found), kept)
     return found
 

@@ -25,6 +25,7 @@ from indexer.encoder.onnx_encoder import Encoder
 from indexer.jobs.lookahead import ahead
 from indexer.search.pixel_verification import Looks
 from indexer.store.catalog import Catalog
+from indexer.store.meta import Meta
 from indexer.store.paths import below
 from indexer.store.vectors import by_content, unit
 from massl.core.images.decoding import ImageError, within_memory
@@ -182,11 +183,10 @@ def of_collection(root: Path, catalog: Catalog, encoder: Encoder) -> Calibration
     of it is remembered in the catalog, so that a few new images cost a few new looks.
     """
     paths, hashes, packed = by_content(catalog, BACKGROUND, encoder.dim)
-    known = json.loads(catalog.meta().get("calibration_looks", "{}"))
     names = [digest.hex() for digest in hashes]
-    looks = Looks([below(root, path) for path in paths], names, known, catalog.max_pixels)
+    looks = Looks([below(root, path) for path in paths], names, catalog.meta().calibration_looks, catalog.max_pixels)
     fitted = fit(unit(packed), looks, encoder)
-    catalog.set_meta({"calibration_looks": json.dumps(looks.used)})
+    catalog.set_meta(Meta.calibration_looks.to(looks.used))
     return fitted
 
 

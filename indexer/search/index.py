@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from indexer.search.engines.engine_selection import Ladder, Measured
 from indexer.search.engines.interface import Engine, Preparing, VectorIndex
 from indexer.store import index_state
-from indexer.store.catalog import Catalog, embedded_by
+from indexer.store.catalog import Catalog
 from indexer.store.index_state import IndexState, Overtaken
 from indexer.store.vectors import CatalogVectors, unit
 from massl.core.errors import MasslError
@@ -170,7 +170,7 @@ class CollectionIndex:
 
     def _build(self, preparing: Preparing) -> tuple[_Opened, IndexState]:
         state = self._state()  # before the vectors are read: what changes meanwhile is amended
-        made_with = embedded_by(self._catalog.meta())
+        made_with = self._catalog.meta().embedded_by
         engine, index, measured = self._ladder.build(CatalogVectors(self._catalog), preparing)
         file = None
         try:

@@ -148,7 +148,7 @@ def embed(
     Raises:
         MasslError: an image that the catalog doesn't hold, a file that is none, or a sum of nothing.
     """
-    total = np.zeros(int(catalog.meta()["dim"]), np.float32)
+    total = np.zeros(catalog.meta().dim, np.float32)
     for query in queries:
         if query.data is not None or query.crop is not None:
             own = encoder()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from indexer.store.catalog import READY, Catalog, now
+from indexer.store.meta import Meta
 
 ENOUGH = 20  # images; runs that brought fewer are looked at together with those before
 REMEMBERED = 200  # runs; earlier ones count as one
@@ -31,11 +31,11 @@ class Arrivals:
 
 def note(catalog: Catalog) -> None:
     """Remembers that a run ended here. One that was killed is not noted: the next goes on with the same images."""
-    runs = _runs(catalog)
+    runs = catalog.meta().arrivals
     ((last,),) = catalog.read("SELECT coalesce(max(id), 0) FROM images")
     if last and (not runs or last > runs[-1][1]):
-        runs.append((now(), last))
-        catalog.set_meta({"arrivals": json.dumps(runs[:1] + runs[1:][-REMEMBERED:])})
+        runs += ((now(), last),)
+        catalog.set_meta(Meta.arrivals.to(runs[:1] + runs[1:][-REMEMBERED:]))
 
 
 def latest(catalog: Catalog) -> Arrivals:
@@ -43,7 +43,7 @@ def latest(catalog: Catalog) -> Arrivals:
     rows = catalog.read(f"SELECT id FROM images WHERE {READY} AND embedding IS NOT NULL ORDER BY id")
     ids = np.fromiter((identity for (identity,) in rows), np.int64)
     found = Arrivals(None, ids[:0], ids)
-    runs = _runs(catalog)
+    runs = catalog.meta().arrivals
     for before, run in zip(runs[-2::-1], runs[:0:-1], strict=True):
         first = int(np.searchsorted(ids, before[1], side="right"))
         if len(ids) - first > len(found.newest):  # what a run brought may have gone since
@@ -51,8 +51,3 @@ def latest(catalog: Catalog) -> Arrivals:
         if len(found.newest) >= ENOUGH:
             break
     return found
-
-
-def _runs(catalog: Catalog) -> list[tuple[str, int]]:
-    """When each run ended, and the highest id then."""
-    return [(at, int(last)) for at, last in json.loads(catalog.meta().get("arrivals", "[]"))]

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import functools
-import json
 import os
-import re
 import shutil
 import sqlite3
 import stat
@@ -19,17 +16,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from indexer.store import checksums, damage, journal, schema
+from indexer.store import checksums, damage, journal, meta, migrations, schema
 from indexer.store.damage import CatalogDamaged
+from indexer.store.meta import Fact, Meta, Written
+from indexer.store.migrations import VERSION
 from indexer.store.paths import from_bytes
 from massl.core import disk_errors
 from massl.core.errors import MasslError
 from massl.core.files.scan import CATALOG
-from massl.core.images.decoding import MAX_PIXELS
 
 Value = TypeVar("Value")
-
-VERSION = 4
 
 # The condition that an image can be searched, for queries that name images by id or need more than what the index of
 # states holds. The plus keeps SQLite from going by that index, through every image: it takes a state to be rare.
@@ -41,65 +37,6 @@ _UNWRITABLE = (
     sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_CANTOPEN,
 )  # fmt: skip
 _NEARLY_FULL = 1 << 20  # bytes free, below which a failed write is put down to a full disk
-
-_SCHEMA = """
-CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE images (
-    id INTEGER PRIMARY KEY,
-    path BLOB NOT NULL UNIQUE,          -- relative to the root, the bytes of the file system: names need not be UTF-8,
-                                        -- or a zero byte and the id, of a gone one whose path another has now
-    size INTEGER NOT NULL,              -- bytes
-    mtime_ns INTEGER NOT NULL,          -- -1: look at it again whatever it says
-    ctime_ns INTEGER NOT NULL DEFAULT -1, -- -1: not known
-    hash BLOB,                          -- SHA-256 of the file
-    width INTEGER, height INTEGER,      -- pixels, upright
-    state TEXT NOT NULL CHECK (state IN ('ready', 'skipped', 'gone')),
-    reason TEXT,                        -- why it was skipped
-    embedding BLOB                      -- float16 [D]
-);
-CREATE INDEX images_by_hash ON images (hash);
-CREATE INDEX images_by_state ON images (state, path, size, mtime_ns, ctime_ns);
-CREATE INDEX images_unembedded ON images (id) WHERE embedding IS NULL;
-CREATE TABLE labels (
-    image INTEGER PRIMARY KEY REFERENCES images (id) ON DELETE CASCADE,
-    label TEXT NOT NULL,
-    author TEXT NOT NULL,
-    at TEXT NOT NULL                    -- ISO 8601, UTC
-);
-CREATE TABLE decisions (
-    image INTEGER NOT NULL REFERENCES images (id) ON DELETE CASCADE,
-    kind TEXT NOT NULL,                 -- 'distinct' (of two near duplicates), 'rejected' (of a proposed label)
-    about TEXT NOT NULL,                -- the other image's id, or the label
-    at TEXT NOT NULL,
-    PRIMARY KEY (image, kind, about)
-) WITHOUT ROWID;
-"""
-
-# Whoever writes a vector, makes an image searchable or takes it out of sight: the index learns of it here. Numbers are
-# never used twice.
-_CHANGES = """
-CREATE TABLE changes (number INTEGER PRIMARY KEY AUTOINCREMENT, image INTEGER NOT NULL);
-CREATE TRIGGER image_added AFTER INSERT ON images WHEN NEW.embedding IS NOT NULL
-    BEGIN INSERT INTO changes (image) VALUES (NEW.id); END;
-CREATE TRIGGER image_changed AFTER UPDATE OF embedding, state ON images
-    WHEN OLD.embedding IS NOT NEW.embedding OR OLD.state IS NOT NEW.state
-    BEGIN INSERT INTO changes (image) VALUES (NEW.id); END;
-CREATE TRIGGER image_deleted AFTER DELETE ON images
-    BEGIN INSERT INTO changes (image) VALUES (OLD.id); END;
-"""
-
-
-# From each earlier format to the next.
-_MIGRATIONS = {
-    1: (
-        "ALTER TABLE images ADD COLUMN ctime_ns INTEGER NOT NULL DEFAULT -1",
-        "DROP INDEX images_by_state",
-        "CREATE INDEX images_by_state ON images (state, path, size, mtime_ns, ctime_ns)",
-        "CREATE INDEX images_unembedded ON images (id) WHERE embedding IS NULL",
-    ),
-    2: (*schema.statements(_CHANGES), "DELETE FROM meta WHERE key LIKE 'vectors_%'"),
-    3: tuple(schema.statements(checksums.SCHEMA + journal.SCHEMA)),
-}
 
 # How a catalog of an earlier format, which can't be written, is read by today's statements.
 _SHIMS = {
@@ -134,19 +71,6 @@ _KINDS: dict[str, set[type]] = {
     "about": {str},
 }
 
-# What facts look like that are numbers, or name a file in the catalog's folder.
-_FACTS = {
-    "dim": "[1-9][0-9]{0,5}",
-    "encoder_sha256": "[0-9a-f]{64}",
-    "image_size": "[1-9][0-9]{0,3}",
-    "vectors_file": r"vectors[-0-9a-f]*\.faiss",
-    "map_file": r"map[-0-9a-f]*\.npz",
-    "max_pixels": "[0-9]{1,18}",
-    "readers_max_pixels": "[0-9]{1,18}",
-    "generation": "[0-9]{1,18}",
-    "moves": "[0-9]{1,18}",
-    "vectors_change": "[0-9]{1,18}",
-}
 _MOST_BYTES = 1 << 28  # of one value: a calibration's comparisons take a few million
 
 
@@ -158,8 +82,8 @@ class Catalog:
         self._local = threading.local()
 
     @classmethod
-    def create(cls, path: Path, meta: dict[str, str]) -> Catalog:
-        """Makes a catalog that holds nothing but `meta`.
+    def create(cls, path: Path, facts: Mapping[str, str]) -> Catalog:
+        """Makes a catalog that holds nothing but these facts, as texts; see `indexer.store.meta`.
 
         Raises:
             MasslError: the folder can't be written.
@@ -175,12 +99,9 @@ class Catalog:
                 rest.unlink(missing_ok=True)
             with closing(sqlite3.connect(temporary, isolation_level=None)) as connection:
                 connection.execute("BEGIN")
-                # A statement at a time: executescript would commit before the meta rows are in.
-                for statement in schema.statements(_SCHEMA + _CHANGES + checksums.SCHEMA + journal.SCHEMA):
-                    connection.execute(statement)
+                migrations.make(connection)
                 connection.execute(f"PRAGMA user_version = {VERSION}")
-                values = {**meta, "format": str(VERSION)}
-                connection.executemany("INSERT INTO meta (key, value) VALUES (?, ?)", values.items())
+                meta.write(connection, [*facts.items(), Meta.format.to(str(VERSION))])
                 checksums.register(connection)
                 checksums.seal(connection)
                 connection.execute("COMMIT")
@@ -237,9 +158,8 @@ class Catalog:
         with self.writing() as connection:
             (version,) = connection.execute("PRAGMA user_version").fetchone()  # another process may have been faster
             for step in range(version, VERSION):
-                for statement in _MIGRATIONS[step]:
-                    connection.execute(statement)
-            connection.execute("INSERT OR REPLACE INTO meta (key, value) VALUES ('format', ?)", [str(VERSION)])
+                migrations.STEPS[step](connection)
+            meta.write(connection, [Meta.format.to(str(VERSION))])
             connection.execute(f"PRAGMA user_version = {max(version, VERSION)}")
 
     @contextmanager
@@ -325,7 +245,7 @@ class Catalog:
             journal.catch_up(connection, self.path.parent)
             return journal.complete(connection, self.path.parent)
 
-    def meta(self) -> dict[str, str]:
+    def meta(self) -> Meta:
         """All of the collection's own facts: encoder, schema, cache.
 
         Raises:
@@ -336,24 +256,24 @@ class Catalog:
             raise CatalogDamaged(self.path, f"{changed[0]} changed")
         facts = {key: value for key, value, _ in rows}
         for key, value in facts.items():
-            if not is_fact(key, value):
+            if not meta.is_fact(key, value):
                 raise self.damaged(f"its {key} can't be {str(value)[:40]!r}")
-        return facts
+        return Meta(facts)
 
     @property
     def max_pixels(self) -> int:
         """The most pixels that an image of the collection may have."""
-        return int(self.meta().get("max_pixels", MAX_PIXELS))
+        return self.meta().max_pixels
 
-    def set_meta(self, values: dict[str, str]) -> None:
-        """Adds or replaces facts."""
+    def set_meta(self, *facts: Written) -> None:
+        """Adds or replaces facts, each as `Meta.checked.to(now())`."""
         with self.writing() as connection:
-            connection.executemany("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", values.items())
+            meta.write(connection, facts)
 
-    def forget_meta(self, keys: Sequence[str]) -> None:
+    def forget_meta(self, *facts: Fact[Any]) -> None:
         """Removes facts."""
         with self.writing() as connection:
-            connection.executemany("DELETE FROM meta WHERE key = ?", [(key,) for key in keys])
+            meta.forget(connection, *facts)
 
     def paths_of(self, images: Sequence[int]) -> list[str]:
         """Paths of searchable images by id, in the order given.
@@ -484,7 +404,7 @@ class Catalog:
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         if version < 1:
             raise self.damaged("it holds no version")
-        found = schema.difference(schema.of(connection), _schema_of(min(version, VERSION)))
+        found = schema.difference(schema.of(connection), migrations.schema_of(min(version, VERSION)))
         if version > VERSION:
             # The facts tell the format too: a number of which the disk changed a bit, or a newer version's.
             query = "SELECT 1 FROM meta WHERE (key, value) = ('format', ?)"
@@ -544,11 +464,6 @@ class Catalog:
         return CatalogDamaged(self.path, detail)
 
 
-@functools.cache
-def _schema_of(version: int) -> schema.Schema:
-    return schema.of_format(version, _MIGRATIONS)
-
-
 def _distrust(connection: sqlite3.Connection) -> None:
     """Has SQLite take the file for one that somebody may have made to do harm."""
     connection.execute("PRAGMA trusted_schema = OFF")
@@ -563,36 +478,6 @@ def _distrust(connection: sqlite3.Connection) -> None:
 def to_bytes(path: str) -> bytes:
     """A path as the catalog stores it; see `indexer.store.paths.from_bytes` for the reverse."""
     return os.fsencode(path)
-
-
-def name_list(stored: object) -> list[str]:
-    """A list of names that the catalog keeps as one fact.
-
-    Raises:
-        MasslError: it is none.
-    """
-    try:
-        found = json.loads(str(stored))
-    except (ValueError, RecursionError):
-        found = None
-    if not isinstance(found, list) or not all(isinstance(name, str) for name in found):
-        raise MasslError(
-            f"the index is damaged: {str(stored)[:40]!r} is no list of names; move it away and make it anew"
-        )
-    return found
-
-
-def embedded_by(meta: Mapping[str, str]) -> str:
-    """Which encoder, at which size, made the embeddings, by the facts of a collection: only alike ones are comparable.
-
-    Collections of earlier versions don't tell the size, which is then the encoder's usual one.
-    """
-    return f"{meta.get('encoder_sha256', '')} {meta.get('image_size', '')}".rstrip()
-
-
-def is_fact(key: str, value: object) -> bool:
-    """Whether a fact of the collection looks as it can."""
-    return isinstance(value, str) and re.fullmatch(_FACTS.get(key, "(?s:.*)"), value) is not None
 
 
 def in_parts(images: Sequence[int]) -> Iterator[list[int]]:

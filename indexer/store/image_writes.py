@@ -5,16 +5,17 @@ each.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from indexer.store import meta
 from indexer.store.catalog import Catalog, to_bytes
 from indexer.store.images import Row
+from indexer.store.meta import Meta, Written
 from massl.core.files.scan import ImageFile, Skipped
 
 _STATE = "state = CASE WHEN embedding IS NULL AND reason IS NOT NULL THEN 'skipped' ELSE 'ready' END"
 _TIMES = "size = ?, mtime_ns = CASE mtime_ns WHEN -1 THEN -1 ELSE ? END, ctime_ns = ?"
-_SET_META = "INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)"
 
 
 class Embedded(NamedTuple):
@@ -123,10 +124,10 @@ def look_again(catalog: Catalog, readers: str, max_pixels: int, too_large_only: 
     which = "reason LIKE 'too large%'" if too_large_only else "TRUE"
     with catalog.writing() as connection:
         connection.execute(f"UPDATE images SET mtime_ns = -1 WHERE state = 'skipped' AND {which}")
-        connection.executemany(_SET_META, [("readers", readers), ("readers_max_pixels", str(max_pixels))])
+        meta.write(connection, [Meta.readers.to(readers), Meta.readers_max_pixels.to(max_pixels)])
 
 
-def forget_embeddings(catalog: Catalog, encoder: Mapping[str, str]) -> None:
+def forget_embeddings(catalog: Catalog, encoder: Iterable[Written]) -> None:
     """Makes the collection another encoder's or size's: embeddings and all that follows from them go.
 
     Args:
@@ -135,9 +136,8 @@ def forget_embeddings(catalog: Catalog, encoder: Mapping[str, str]) -> None:
     """
     with catalog.writing() as connection:
         connection.execute("UPDATE images SET embedding = NULL")
-        connection.execute("DELETE FROM meta WHERE key LIKE 'vectors_%' OR key LIKE 'calibrat%'")
-        connection.execute("DELETE FROM meta WHERE key = 'drift'")
-        connection.executemany(_SET_META, encoder.items())
+        meta.forget_embeddings(connection)
+        meta.write(connection, encoder)
 
 
 def _times(file: ImageFile) -> tuple[int, int, int]:

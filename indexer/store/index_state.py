@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from indexer.store.catalog import Catalog, embedded_by
+from indexer.store import meta
+from indexer.store.catalog import Catalog
+from indexer.store.meta import Meta
 
 
 @dataclass(frozen=True)
@@ -40,15 +42,14 @@ def last_change(catalog: Catalog) -> int:
 def read(catalog: Catalog, since: int = 0) -> IndexState:
     """The state now; changes are told from the number `since` on if that is after what the file has."""
     with catalog.snapshot():
-        meta = catalog.meta()
+        facts = catalog.meta()
         if not catalog.notes_changes():  # an older one that can't be written, and so doesn't change
             return IndexState(None, "", "", 0, 0, ())
-        since = max(since, int(meta.get("vectors_change", 0)))
+        since = max(since, facts.vectors_change)
         rows = catalog.read("SELECT DISTINCT image FROM changes WHERE number > ? ORDER BY image", [since])
         changed = tuple(image for (image,) in rows)
         last = last_change(catalog)
-    file, digest = meta.get("vectors_file"), meta.get("vectors_sha256", "")
-    return IndexState(file, digest, meta.get("vectors_measured", ""), since, last, changed)
+    return IndexState(facts.vectors_file, facts.vectors_sha256, facts.vectors_measured, since, last, changed)
 
 
 def take(catalog: Catalog, file: str, sha256: str, measured: str, last: int, made_with: str) -> None:
@@ -60,7 +61,7 @@ def take(catalog: Catalog, file: str, sha256: str, measured: str, last: int, mad
         sha256: of it.
         measured: how it answers.
         last: the number of the last change that it has.
-        made_with: what `embedded_by` said when its vectors were read.
+        made_with: what `Meta.embedded_by` was when its vectors were read.
 
     Raises:
         Overtaken: it is outdated already; nothing was written.
@@ -68,15 +69,15 @@ def take(catalog: Catalog, file: str, sha256: str, measured: str, last: int, mad
     """
     with catalog.writing() as connection:
         now = catalog.meta()
-        if int(now.get("vectors_change", 0)) > last or embedded_by(now) != made_with:
+        if now.vectors_change > last or now.embedded_by != made_with:
             raise Overtaken
-        connection.executemany(
-            "INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)",
+        meta.write(
+            connection,
             [
-                ("vectors_file", file),
-                ("vectors_sha256", sha256),
-                ("vectors_measured", measured),
-                ("vectors_change", str(last)),
+                Meta.vectors_file.to(file),
+                Meta.vectors_sha256.to(sha256),
+                Meta.vectors_measured.to(measured),
+                Meta.vectors_change.to(last),
             ],
         )
         connection.execute("DELETE FROM changes WHERE number <= ?", [last])

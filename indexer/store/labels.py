@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from indexer.store.catalog import READY, Catalog, in_parts, name_list, now
+from indexer.store import meta
+from indexer.store.catalog import READY, Catalog, in_parts, now
 from indexer.store.checksums import IMAGE
+from indexer.store.meta import Meta
 from indexer.store.paths import from_bytes
 from massl.core.errors import MasslError
 from massl.core.files import scan
@@ -89,14 +90,14 @@ def state(catalog: Catalog) -> tuple[tuple[str, int, str], ...]:
 def _note_classes(connection: sqlite3.Connection, before: Iterable[str], given: Iterable[str]) -> None:
     """Remembers in which order classes came; one that has lost all its labels ends when others are given."""
     used = {name for (name,) in connection.execute("SELECT DISTINCT label FROM labels")}
-    order = json.dumps([name for name in dict.fromkeys([*before, *given]) if name in used])
-    connection.execute("INSERT OR REPLACE INTO meta (key, value) VALUES ('classes', ?)", [order])
+    order = tuple(name for name in dict.fromkeys([*before, *given]) if name in used)
+    meta.write(connection, [Meta.classes.to(order)])
 
 
 def _noted_classes(read: Callable[[str], Iterable[tuple[str]]]) -> list[str]:
     """In the order in which they came; of a catalog from before that was remembered, by the time of their labels."""
     for (noted,) in read("SELECT value FROM meta WHERE key = 'classes'"):
-        return name_list(noted)
+        return list(Meta.classes.of({"classes": noted}) or ())
     return [name for (name,) in read("SELECT label FROM labels GROUP BY label ORDER BY min(at), label")]
 
 

@@ -6,7 +6,7 @@ import contextlib
 import os
 import shutil
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice
@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from indexer.store import checksums, damage
-from indexer.store.catalog import Catalog, is_fact
+from indexer.store.catalog import Catalog
+from indexer.store.meta import Meta, is_fact
 from indexer.store.paths import from_bytes
 from indexer.store.schema import keep_tables
 from massl.core.errors import MasslError
@@ -79,21 +80,21 @@ def read(path: Path) -> Salvaged:
                 copy.with_name(copy.name + ending).unlink(missing_ok=True)
 
 
-def put_in_place(path: Path, found: Salvaged, meta: dict[str, str]) -> None:
+def put_in_place(path: Path, found: Salvaged, facts: Mapping[str, str]) -> None:
     """Puts a sound catalog of what was read in a damaged one's place.
 
     Args:
         path: of the damaged catalog; of the sound one afterwards.
-        found: what is to be in it. Embeddings of another length than `meta` tells are left out.
-        meta: all facts about the collection.
+        found: what is to be in it. Embeddings of another length than `facts` tell are left out.
+        facts: all facts about the collection.
 
     Raises:
         OSError, MasslError: nothing can be written; the damaged catalog is then as it was.
     """
-    size = 2 * int(meta["dim"])
+    size = 2 * Meta.dim.of(facts)
     rebuilt = path.with_name("catalog-rebuilt.sqlite")
     try:
-        catalog = Catalog.create(rebuilt, meta)
+        catalog = Catalog.create(rebuilt, facts)
         with closing(catalog.connect("")) as connection:
             connection.execute("PRAGMA journal_mode = DELETE")  # so that all of it is in one file
             connection.execute("BEGIN")

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Mapping, Sequence
 
 # The first format's, from which migrations lead to all later ones. History: it never changes again.
 FIRST = """
@@ -56,17 +55,6 @@ Form = tuple[object, ...]
 a column was there from the beginning or added later."""
 
 Schema = Mapping[Name, Form]
-
-
-def of_format(version: int, migrations: Mapping[int, Iterable[str]]) -> Schema:
-    """The schema of a format: the first format's, as the migrations up to it make it."""
-    with closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
-        for statement in statements(FIRST):
-            connection.execute(statement)
-        for step in range(1, version):
-            for statement in migrations[step]:
-                connection.execute(statement)
-        return of(connection)
 
 
 def of(connection: sqlite3.Connection) -> Schema:

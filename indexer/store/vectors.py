@@ -42,7 +42,7 @@ class CatalogVectors:
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
-        self.dim = int(catalog.meta()["dim"])
+        self.dim = catalog.meta().dim
         # Those without an embedding (there are some only while another encoder takes over) count too: to look at each
         # would be to read them all.
         ((self._count,),) = catalog.read("SELECT count(*) FROM images WHERE state = 'ready'")
@@ -117,7 +117,7 @@ def stored(catalog: Catalog, image: int | None) -> NDArray[np.float32]:
     """
     rows = catalog.read(f"SELECT {_VERIFIED} FROM images WHERE id = ? AND {_SEARCHABLE}", [image])
     for _, _, embedding, _ in catalog.sound(rows):
-        return unpacked(catalog, [embedding], int(catalog.meta()["dim"]))[0].astype(np.float32)
+        return unpacked(catalog, [embedding], catalog.meta().dim)[0].astype(np.float32)
     raise MasslError("that image is no longer in the collection; search again from another one")
 
 

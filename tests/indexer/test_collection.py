@@ -361,7 +361,7 @@ def test_an_error_of_sqlite_s_is_called_what_it_is(collection: Collection) -> No
     ((pages,),) = catalog.read("PRAGMA page_count")
 
     def write() -> None:
-        catalog.set_meta({"a": "x" * 100_000})
+        catalog.set_meta(("a", "x" * 100_000))
 
     connection.execute(f"PRAGMA max_page_count = {pages}")
     with pytest.raises(MasslError, match=r"full\); free some space, or choose another place with --index-dir"):

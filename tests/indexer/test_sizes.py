@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from indexer import Collection, Encoder, EncoderMismatch, Query
-from indexer.encoder.former_builtin import FORMER, made_by_former_builtin
+from indexer.encoder.former_builtin import FORMER, is_former_builtin
 from indexer.encoder.onnx_encoder import BUILTIN
 from indexer.fewshot.label_state import Labelling
 from indexer.store.catalog import Catalog
@@ -174,7 +174,7 @@ def test_a_collection_from_before_there_were_sizes_has_the_usual_one(root: Path,
     with pytest.raises(EncoderMismatch, match="at 8 pixels, not at 12"):
         Collection.create(root, Collection.choose_encoder(root, None, 12))
     rebuilt = Collection.create(root, Collection.choose_encoder(root, None, 12), rebuild=True)
-    assert rebuilt.catalog.meta()["image_size"] == "12"
+    assert rebuilt.catalog.meta().image_size == 12
 
 
 def drop(place: str) -> Callable[[Collection], None]:
@@ -263,15 +263,15 @@ def test_a_former_built_in_encoder_is_told_of_once_for_each_new_one(root: Path, 
     command = shlex.split(said.partition("run: ")[2])
     assert command == ["massl", "index", str(root), "--encoder", "builtin", "--rebuild"]
     assert Collection.open(root).tell_of_builtin() == ""
-    made.catalog.set_meta({"builtin_told": "a" * 64})  # that of another version
+    made.catalog.set_meta(("builtin_told", "a" * 64))  # that of another version
     assert made.tell_of_builtin() == said
 
 
 def test_a_former_built_in_encoder_is_known_by_its_content_too() -> None:
     assert BUILTIN not in FORMER
     for sha256 in FORMER:
-        assert made_by_former_builtin({"encoder_sha256": sha256, "encoder_name": "renamed"})
-    assert not made_by_former_builtin({"encoder_sha256": BUILTIN, "encoder_name": "massl-builtin-4"})
+        assert is_former_builtin(sha256, "renamed")
+    assert not is_former_builtin(BUILTIN, "massl-builtin-4")
 
 
 @pytest.mark.parametrize("name", ["mine", None])

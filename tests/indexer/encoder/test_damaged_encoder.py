@@ -110,7 +110,7 @@ def test_a_damaged_copy_is_accepted_under_no_name(small: Collection, tmp_path: P
             shutil.copyfile(copy, given)
         assert "is damaged" in failed(massl("index", small.root, "--encoder", given, "--rebuild"))
         assert "is damaged" in failed(massl("info", given))
-    assert Collection.open(small.root).catalog.meta()["encoder_sha256"].startswith(copy.stem[-16:])
+    assert Collection.open(small.root).catalog.meta().encoder_sha256.startswith(copy.stem[-16:])
 
 
 def test_a_copy_on_a_disk_that_cant_be_written_is_done_without(small: Collection, own: Encoder, monkeypatch) -> None:

@@ -258,12 +258,12 @@ def test_a_file_of_the_same_size_and_date_is_noticed(folder: Path, tiny_encoder:
 
 def test_touched_files_are_not_embedded_again(folder: Path, tiny_encoder: Encoder) -> None:
     collection = labelled(folder, tiny_encoder)
-    generation = collection.catalog.meta()["generation"]
+    generation = collection.catalog.meta().generation
     for path in folder.iterdir():
         if path.is_file():
             path.touch()
     assert counts(collection.update()) == {"unchanged": 10}
-    assert collection.catalog.meta()["generation"] == generation  # so nothing is calibrated or built again
+    assert collection.catalog.meta().generation == generation  # so nothing is calibrated or built again
 
 
 def test_a_file_becomes_a_folder_and_a_folder_a_file(folder: Path, tiny_encoder: Encoder) -> None:

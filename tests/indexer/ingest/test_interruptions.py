@@ -18,7 +18,7 @@ import pytest
 
 from indexer import Collection, Encoder, Query
 from indexer.ingest.indexing import BATCH, Progress
-from indexer.store.catalog import VERSION
+from indexer.store.migrations import VERSION
 from massl.core.errors import MasslError
 from tests.indexer.former import write_as_format
 from tests.indexer.ingest.test_changes import assert_same_answers

@@ -69,9 +69,9 @@ def test_a_measure_is_kept_until_the_images_change(photos: Path, tiny_encoder: E
     collection = Collection.create(photos, tiny_encoder)
     collection.update()
     first = collection.drift()
-    kept = collection.catalog.meta()["drift"]
+    kept = collection.catalog.meta().drift
     assert Collection.open(photos).drift() == first
-    assert Collection.open(photos).catalog.meta()["drift"] == kept
+    assert Collection.open(photos).catalog.meta().drift == kept
     next(photos.rglob("*.jpg")).unlink()
     collection.update()
     assert collection.drift().images == first.images - 1

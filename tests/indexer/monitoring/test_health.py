@@ -139,7 +139,7 @@ def test_info_says_the_same_in_brief(collection: Collection) -> None:
     assert told["training"]["architecture"] == "vit_small_patch14_dinov2, patch 14"
     assert told["checked"] >= told["created"]
     assert -1 < told["scores"]["alike"] < told["scores"]["same"] <= 0.9995
-    collection.catalog.set_meta({"encoder_sha256": "0" * 64, "drift": ""})
+    collection.catalog.set_meta(("encoder_sha256", "0" * 64), ("drift", ""))
     damaged = Collection.open(collection.root)
     assert damaged.info()["training"] is None
     assert damaged.health().training is None

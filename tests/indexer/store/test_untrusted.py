@@ -22,7 +22,8 @@ from hypothesis import strategies as st
 import indexer
 from indexer import Collection, Encoder, Query
 from indexer.store import schema
-from indexer.store.catalog import VERSION, Catalog, _schema_of
+from indexer.store.catalog import Catalog
+from indexer.store.migrations import VERSION, schema_of
 from massl.core.errors import MasslError
 from tests.indexer.tiny import picture, write_encoder
 
@@ -111,7 +112,7 @@ def test_a_catalog_with_anything_that_we_do_not_make_is_not_opened(made: Path, s
     # Indexing takes over its rows, not what runs with them, and keeps the file.
     Collection.create(made).catalog.close()
     with closing(sqlite3.connect(path)) as connection:
-        assert schema.difference(schema.of(connection), _schema_of(VERSION)) is None
+        assert schema.difference(schema.of(connection), schema_of(VERSION)) is None
         assert connection.execute("SELECT count(*) FROM images").fetchone()[0] in (0, 6)
     (kept,) = path.parent.glob("catalog-damaged-*.sqlite")
     assert kept.read_bytes() == before
@@ -158,7 +159,7 @@ def test_a_catalog_that_came_by_migrations_is_as_a_new_one(tmp_path: Path) -> No
     with closing(sqlite3.connect(path)) as connection:
         new = schema.of(connection)
     catalog = Catalog.open(path)
-    found = schema.difference(new, schema.of_format(VERSION, sys.modules[Catalog.__module__]._MIGRATIONS))
+    found = schema.difference(new, schema_of(VERSION))
     catalog.close()
     assert found is None
 

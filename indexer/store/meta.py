@@ -1,0 +1,240 @@
+"""A collection's own facts, in the catalog's table `meta`: which there are, of what type, and what a wrong one does.
+
+`catalog.meta().dim` reads one, `catalog.set_meta(Meta.dim.to(384))` writes it. The catalog keeps texts; a `Fact` says
+how they are read and written. One that doesn't look as it can is damage (`CatalogDamaged`, by `is_fact`), and so is one
+that its reader can't make sense of; but a cache (`Fact.cached`) counts as missing then, and is made anew.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sqlite3
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar, overload
+
+from massl.core.errors import MasslError
+from massl.core.images.decoding import MAX_PIXELS
+
+Value = TypeVar("Value")
+
+Written = tuple[str, str]
+"""A fact as the catalog keeps it: its name and its text."""
+
+_ANYTHING = "(?s:.*)"
+_COUNT = "[0-9]{1,18}"
+
+
+class Fact(Generic[Value]):
+    """One fact of a collection, an attribute of `Meta`.
+
+    Args:
+        read: makes the value of its text; raises `ValueError` or `TypeError` where that is none.
+        missing: the value where the catalog doesn't have the fact; left out where every collection has it.
+        write: the reverse of `read`.
+        looks: the pattern that its text has as a whole.
+        what: what its text is, for a person.
+        cached: a wrong one counts as missing.
+    """
+
+    name: str
+
+    def __init__(
+        self,
+        read: Callable[[str], Value],
+        *missing: Value,
+        write: Callable[[Value], str] = str,
+        looks: str = _ANYTHING,
+        what: str = "value",
+        cached: bool = False,
+    ) -> None:
+        self._read = read
+        self._missing = missing
+        self._write = write
+        self._what = what
+        self._cached = cached
+        self.looks = re.compile(looks)
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    @overload
+    def __get__(self, meta: None, owner: type) -> Fact[Value]: ...
+
+    @overload
+    def __get__(self, meta: Meta, owner: type) -> Value: ...
+
+    def __get__(self, meta: Meta | None, owner: type) -> Fact[Value] | Value:
+        return self if meta is None else self.of(meta.facts)
+
+    def of(self, facts: Mapping[str, str]) -> Value:
+        """The value among facts as texts.
+
+        Raises:
+            MasslError: its text is none, or it is missing and must not be.
+        """
+        text = facts.get(self.name)
+        if text is None:
+            if not self._missing:
+                raise _damaged(f"it doesn't tell its {self.name}")
+            return self._missing[0]
+        try:
+            return self._read(text)
+        except (ValueError, TypeError, KeyError, RecursionError):
+            if self._cached and self._missing:
+                return self._missing[0]
+            raise _damaged(f"{text[:40]!r} is no {self._what}") from None
+
+    def to(self, value: Value) -> Written:
+        """The fact with this value, to be written."""
+        return self.name, self._write(value)
+
+
+def name_list(text: str) -> tuple[str, ...]:
+    """A list of names that the catalog keeps as one text.
+
+    Raises:
+        ValueError: it is none.
+    """
+    found = json.loads(text)
+    if not isinstance(found, list) or not all(isinstance(name, str) for name in found):
+        raise ValueError(text)
+    return tuple(found)
+
+
+def _counts(text: str) -> dict[str, int]:
+    found = json.loads(text)
+    if not isinstance(found, dict) or not all(type(count) is int for count in found.values()):
+        raise ValueError(text)
+    return found
+
+
+def _numbers(text: str) -> dict[str, float]:
+    found = json.loads(text)
+    if not isinstance(found, dict) or not all(isinstance(number, int | float) for number in found.values()):
+        raise ValueError(text)
+    return found
+
+
+def _runs(text: str) -> tuple[tuple[str, int], ...]:
+    return tuple((str(at), int(last)) for at, last in json.loads(text))
+
+
+def _of_generation(text: str) -> tuple[int, str]:
+    generation, _, rest = text.partition(" ")
+    return int(generation), rest
+
+
+def _patterns(given: Iterable[str]) -> str:
+    return json.dumps([pattern for pattern in given if pattern])
+
+
+@dataclass(frozen=True)
+class Meta:
+    """The facts of a collection at one moment; `facts` are their texts by name."""
+
+    facts: Mapping[str, str]
+
+    # The encoder that made the embeddings. Collections of earlier versions don't tell the size.
+    encoder_sha256 = Fact[str](str, looks="[0-9a-f]{64}")
+    encoder_name = Fact[str](str)
+    dim = Fact[int](int, looks="[1-9][0-9]{0,5}")
+    image_size = Fact[int | None](int, None, looks="[1-9][0-9]{0,3}")
+    encoder_path = Fact[str](str, "")  # where its file lay, from which a damaged copy can be made anew
+    encoder_bytes = Fact[str | None](str, None)  # of that file
+
+    created = Fact[str](str)  # this and the next two: when, ISO 8601 in UTC
+    updated = Fact[str | None](str, None)  # images came, went or changed
+    checked = Fact[str | None](str, None)  # the folder was walked
+    verified = Fact[str | None](str, None)  # the day on which all of the catalog was examined
+    root = Fact[str](str, "")  # the folder of images, in `path_notation`
+    identity = Fact[str](str, "")  # another text for every catalog that was made
+    format = Fact[str](str, "")  # the number of the catalog's format, once more
+    holder = Fact[str](str, "another process")  # who indexes, or did so last
+    restore = Fact[bool](lambda text: True, False, write=lambda value: "1")  # labels are to be brought back
+    builtin_told = Fact[str](str, "")  # SHA-256 of the built-in encoder that somebody was told of
+
+    generation = Fact[int](int, 0, looks=_COUNT)  # another number whenever images came, went or changed
+    moves = Fact[int](int, 0, looks=_COUNT)  # another one whenever some moved
+
+    # What the indexer obeys, and what it found.
+    exclude = Fact[tuple[str, ...]](name_list, (), write=_patterns, what="list of names")
+    include = Fact[tuple[str, ...] | None](
+        name_list, None, write=lambda given: _patterns(given or ()), what="list of names"
+    )
+    max_pixels = Fact[int](int, MAX_PIXELS, looks=_COUNT)
+    left_out = Fact[dict[str, int]](_counts, {}, write=json.dumps, what="table of counts")
+    readers = Fact[str](str, "")  # what read the images, with versions
+    readers_max_pixels = Fact[int](int, 0, looks=_COUNT)
+    arrivals = Fact[tuple[tuple[str, int], ...]](_runs, (), write=json.dumps, what="list of runs")
+    classes = Fact[tuple[str, ...] | None](name_list, None, write=json.dumps, what="list of names")
+
+    # Caches. The texts are those that their owners write: `Calibration`, `Looks`, `Drift`, `Measured`.
+    calibration = Fact[str | None](str, None)
+    calibrated_generation = Fact[int | None](int, None, cached=True)
+    calibration_looks = Fact[dict[str, float]](_numbers, {}, write=json.dumps, cached=True)
+    drift = Fact[tuple[int, str]](_of_generation, (-1, ""), write=lambda of: f"{of[0]} {of[1]}", cached=True)
+    vectors_file = Fact[str | None](str, None, looks=r"vectors[-0-9a-f]*\.faiss")
+    vectors_sha256 = Fact[str](str, "")
+    vectors_measured = Fact[str](str, "")
+    vectors_change = Fact[int](int, 0, looks=_COUNT)
+    map_format = Fact[str](str, "")
+    map_file = Fact[str](str, looks=r"map[-0-9a-f]*\.npz")
+    map_sha256 = Fact[str](str)
+    map_encoder = Fact[str](str)
+    map_laid_out = Fact[int](int, what="number")
+
+    @property
+    def embedded_by(self) -> str:
+        """Which encoder, at which size, made the embeddings: only alike ones are comparable.
+
+        Collections of earlier versions don't tell the size, which is then the encoder's usual one.
+        """
+        facts = self.facts
+        return f"{facts.get('encoder_sha256', '')} {facts.get('image_size', '')}".rstrip()
+
+    def __contains__(self, fact: Fact[Any]) -> bool:
+        return fact.name in self.facts
+
+
+FACTS: dict[str, Fact[Any]] = {name: fact for name, fact in vars(Meta).items() if isinstance(fact, Fact)}
+
+# What a repaired catalog doesn't take from the damaged one: caches that hold numbers of changes, what is set anew.
+_NOT_SALVAGED = ("vectors_", "map_", "verified", "format", "restore")
+_OF_ENCODER = ("encoder_", "dim", "image_size")
+
+
+def is_fact(key: str, value: object) -> bool:
+    """Whether a fact of the collection looks as it can. One that this version doesn't know may look anyhow."""
+    if not isinstance(value, str):
+        return False
+    return key not in FACTS or FACTS[key].looks.fullmatch(value) is not None
+
+
+def after_repair(new: Mapping[str, str], salvaged: Mapping[str, str]) -> dict[str, str]:
+    """The facts of a repaired catalog: those that could be read, but of the encoder those that a `new` one has."""
+    read = {key: value for key, value in salvaged.items() if not key.startswith(_NOT_SALVAGED)}
+    encoder = {key: value for key, value in new.items() if key.startswith(_OF_ENCODER)}
+    facts = {**new, **read, **encoder}
+    return facts | dict([Meta.restore.to(True), Meta.generation.to(Meta.generation.of(facts) + 1)])
+
+
+def write(connection: sqlite3.Connection, facts: Iterable[Written]) -> None:
+    """Adds or replaces facts, within a transaction."""
+    connection.executemany("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", list(facts))
+
+
+def forget(connection: sqlite3.Connection, *facts: Fact[Any]) -> None:
+    """Removes facts, within a transaction."""
+    connection.executemany("DELETE FROM meta WHERE key = ?", [(fact.name,) for fact in facts])
+
+
+def forget_embeddings(connection: sqlite3.Connection) -> None:
+    """Removes all that follows from embeddings, within a transaction."""
+    connection.execute("DELETE FROM meta WHERE key LIKE 'vectors_%' OR key LIKE 'calibrat%'")
+    forget(connection, Meta.drift)
+
+
+def _damaged(detail: str) -> MasslError:
+    return MasslError(f"the index is damaged: {detail}; move it away and make it anew")
