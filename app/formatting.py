@@ -63,7 +63,7 @@ def no_pictures(collection: Collection) -> str:
     """What a screen says that has nothing to show: what is going on, or what to do."""
     if collection.updating:
         return "The first pictures are being indexed. They appear here by themselves, in a few seconds."
-    if skipped := collection.skipped():
+    if skipped := collection.images.skipped():
         return (
             f"None of {len(skipped):,} files could be read as a picture; massl info says why. Add others, start again."
         )

@@ -134,7 +134,7 @@ def _endpoints(collection: Collection, uploads: Path) -> None:
     def classify() -> dict:
         """Predicts a class for every picture from the labels so far."""
         try:
-            described = of_classification(collection, collection.classify())
+            described = of_classification(collection, collection.fewshot.classify())
         except MasslError as error:
             raise gr.Error(str(error), print_exception=False) from None
         return _answer(described, "predictions")

@@ -26,9 +26,9 @@ class Progress:
         `generation` (another whenever pictures came, went or changed, whoever did that).
         """
         state = self._updating.state() if self._updating else None
-        indexed, generation = len(self._collection), self._collection.generation
+        indexed, generation = len(self._collection), self._collection.images.generation
         now = {"indexed": indexed, "generation": generation}
-        notice = self._collection.notice()
+        notice = self._collection.images.thumbnails.notice()
         notice = sentence(notice) if notice else ""
         if state is None:
             return {"text": notice, "kind": "done", "share": None, **now}

@@ -152,20 +152,20 @@ def ours(folder: Path, made: dict[str, str], encoder: Encoder) -> dict[str, dict
     report = collection.update()
     print(f"{report.indexed} images, {len(made)} copies among them; indexed in {time.perf_counter() - started:.0f} s")
     started = time.perf_counter()
-    found = collection.duplicates()
+    found = collection.duplicates.find()
     pairs = [(group[0].path, item.path) for group in found.groups for item in group[1:]]
     title = f"massl dupes (agreement {found.threshold:.3f})"
     recalls = {"massl dupes": score(title, pairs, made, time.perf_counter() - started)}
     started = time.perf_counter()
-    pairs, expected, chosen = [], 0, random.Random(1).sample(collection.images(), min(1000, len(collection)))
-    chosen += [(collection.image_id(name), name) for name in made]
+    pairs, expected, chosen = [], 0, random.Random(1).sample(collection.images.ready(), min(1000, len(collection)))
+    chosen += [(collection.images.id_of(name), name) for name in made]
     for image, name in dict(chosen).items():
         results = collection.search([Query(image=image)], 20)
         pairs += [(name, result.path) for result in results if result.match == "same"]
         expected += sum(result.false_matches <= 0.01 for result in results)
     recalls["search: same"] = score("search: results called the same", pairs, made, time.perf_counter() - started)
     # What a threshold on the embeddings alone would give, at whatever precision it has.
-    names = dict(collection.images())
+    names = dict(collection.images.ready())
     ids, packed = CatalogVectors(collection.catalog).of(np.array(sorted(names), np.int64))
     vectors = unit(packed)
     for least in (0.9, 0.8):

@@ -86,7 +86,7 @@ def make(images: Path, root: Path, count: int) -> Collection:
             )
     fitted = calibration.of_collection(root, collection.catalog, encoder)
     collection.catalog.set_meta(Meta.calibration.to(fitted.to_json()))
-    collection.index()
+    collection.searcher.index()
     (root / ".massl" / "ready").touch()
     return collection
 
@@ -235,7 +235,8 @@ def main() -> None:
         root = given.folder or Path(temporary) / "collection"
         began = time.monotonic()
         collection = make(given.images, root, given.count)
-        print(f"{len(collection):,} images, made in {time.monotonic() - began:.0f} s; search: {collection.measured()}")
+        measured = collection.searcher.measured()
+        print(f"{len(collection):,} images, made in {time.monotonic() - began:.0f} s; search: {measured}")
         uploads = Path(temporary) / "uploads"
         uploads.mkdir()
         asked = []

@@ -156,10 +156,10 @@ def report(
         del index
 
     began = time.perf_counter()
-    collection.index()
+    collection.searcher.index()
     print(f"the collection builds, measures, writes and opens its index in {time.perf_counter() - began:.1f} s")
     began = time.perf_counter()
-    Collection.open(root).index()
+    Collection.open(root).searcher.index()
     print(f"opened again, its checksum checked, in {time.perf_counter() - began:.3f} s")
     began = time.perf_counter()
     nearest(source.blocks(), queries[:1], AT)

@@ -38,7 +38,7 @@ def command(
     from massl.core.printable import visible
 
     collection = open_embedded(images, index_dir, quiet)
-    result = collection.classify()
+    result = collection.fewshot.classify()
     described = of_classification(collection, result, sure)
     if as_json:
         print_json(described)

@@ -57,15 +57,15 @@ def command(
         report = cli.index.update(collection, quiet)
         say(cli.index.summary(report), quiet)
 
-        query = root / collection.images(1)[0][1]
+        query = root / collection.images.ready(1)[0][1]
         started = time.perf_counter()
         results = collection.search([Query.of_file(query)], 10)
         found = of_search(results, started)
         say(f"Searched by {query.relative_to(root)}: {', '.join(result.path for result in results[1:4])}, …", quiet)
 
         _label(collection)
-        classified = collection.classify()
-        truth = [path.split("/")[0] for path in collection.paths_of(classified.images.tolist())]
+        classified = collection.fewshot.classify()
+        truth = [path.split("/")[0] for path in collection.images.paths_of(classified.images.tolist())]
         right = sum(classified.classes[label] == name for label, name in zip(classified.predicted, truth, strict=True))
         given, expected = sum(classified.counts.values()), classified.expected()
         low, high = expected.interval if expected else (0, 1)
@@ -119,7 +119,7 @@ def _pictures(folder: Path | None) -> Iterator[Path]:
 def _label(collection: Collection) -> None:
     """Labels a few pictures of each kind, spread evenly over it, with its name."""
     kinds: dict[str, list[int]] = {}
-    for image, path in collection.images():
+    for image, path in collection.images.ready():
         kinds.setdefault(path.split("/")[0], []).append(image)
     for kind, images in kinds.items():
-        collection.add_labels(kind, images[:: max(1, len(images) // EXAMPLES)][:EXAMPLES], "demo")
+        collection.labels.add(kind, images[:: max(1, len(images) // EXAMPLES)][:EXAMPLES], "demo")

@@ -77,7 +77,7 @@ def command(
     if keep or forget:
         collection = Collection.open(images, index_dir)
         chosen = [find_image(collection, path) for path in paths or ()]
-        count = collection.keep_both(chosen) if keep else collection.forget_kept(chosen)
+        count = collection.decisions.keep_both(chosen) if keep else collection.decisions.forget(chosen)
         if as_json:
             print_json({"remembered" if keep else "forgotten": count})
         what = ("pair{} remembered as to be kept both" if keep else "decision{} forgotten").format("s" * (count != 1))
@@ -85,7 +85,7 @@ def command(
         return
     collection = Collection.open(images, index_dir) if exact_only else open_embedded(images, index_dir, quiet)
     with ProgressLine("comparing", "images", quiet) as line:
-        found = collection.duplicates(
+        found = collection.duplicates.find(
             exact_only=exact_only,
             under=None if under is None else folder_of(under, images),
             threshold=threshold,

@@ -123,7 +123,7 @@ def command(
 
     report = update(collection, quiet, exclude, max_pixels, include)
     tell(report)
-    if not (encoder or quiet) and (advice := collection.tell_of_builtin()):
+    if not (encoder or quiet) and (advice := collection.encoders.tell_of_builtin()):
         say(advice)
     if watch:
         from indexer import CollectionBusy
@@ -164,15 +164,15 @@ def _compare(images: Path, index_dir: Path | None, given: Encoder, quiet: bool) 
 
     try:
         collection = Collection.open(images, index_dir)
-        if collection.made_by(given):
+        if collection.home.made_by(given):
             return
-        meta = collection.catalog.meta()
+        meta = collection.meta
         present, other = meta.encoder_name, given.name
         if meta.encoder_sha256 == given.sha256:
-            used = collection.image_size or given.image_sizes[0]
+            used = collection.home.image_size or given.image_sizes[0]
             present, other = at_size(present, used), at_size(other, given.image_size)
         with ProgressLine("Comparing both on the labelled images", "images", quiet) as line:
-            found = collection.compare(given, line.update)
+            found = collection.encoders.compare(given, line.update)
     except MasslError:
         return  # no collection yet, or no labels to compare by
     say(
@@ -240,9 +240,9 @@ def describe(collection: Collection, report: IndexReport) -> dict[str, Any]:
         "unchanged": report.unchanged,
         "skipped": [{"path": item.path, "reason": item.reason} for item in report.skipped],
         "left_out": dict(report.left_out),
-        "encoder": collection.encoder_facts(),
+        "encoder": collection.home.encoder_facts(),
         "runtime": report.runtime,
-        "search": asdict(measured) if (measured := collection.measured()) else None,
+        "search": asdict(measured) if (measured := collection.searcher.measured()) else None,
         "seconds": round(report.seconds, 3),
         "images_per_second": round(report.images_per_second, 1),
     }

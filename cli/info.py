@@ -217,8 +217,9 @@ def _describe(thing: Path, index_dir: Path | None) -> dict[str, Any]:
         raise MasslError(f"{thing} holds runs; name one of them, as {runs[-1]}")
     if thing.is_dir() or (index_dir and str(thing) != "builtin" and not thing.is_file()):
         from indexer import Collection
+        from indexer.json_results import of_collection
 
-        return Collection.open(thing, index_dir).info()
+        return of_collection(Collection.open(thing, index_dir))
     thing = Path(or_builtin(str(thing)))
     if not thing.exists():
         raise MasslError(f"{thing}: there is no such file or folder")

@@ -52,7 +52,7 @@ def add(
     from indexer import Collection
 
     collection = Collection.open(images, index_dir)
-    count = collection.add_labels(label, [find_image(collection, path) for path in paths], _author())
+    count = collection.labels.add(label, [find_image(collection, path) for path in paths], _author())
     if as_json:
         print_json({"labelled": count})
         return
@@ -76,7 +76,7 @@ def remove(
     from indexer import Collection
 
     collection = Collection.open(images, index_dir)
-    count = collection.remove_labels([find_image(collection, path) for path in paths])
+    count = collection.labels.remove([find_image(collection, path) for path in paths])
     if as_json:
         print_json({"removed": count})
         return
@@ -126,7 +126,7 @@ def import_labels(
     from massl.core.files.path_notation import not_utf8
 
     collection = Collection.open(images, index_dir)
-    paths = TablePaths(collection.root, collection.catalog, lambda path: _image_in_table(collection, path))
+    paths = TablePaths(collection.root, collection.images, lambda path: _image_in_table(collection, path))
     wanted: dict[int, str] = {}
     authors: dict[int, str] = {}
     guesses = 0
@@ -155,7 +155,7 @@ def import_labels(
                 f"{at} gives {path} another label, {label[:40]!r} after {wanted[image][:40]!r}; "
                 "nothing was imported: leave one of them"
             )
-    count = collection.give_labels(wanted, authors)
+    count = collection.labels.give(wanted, authors)
     if as_json:
         print_json({"labelled": count, "left_out": guesses})
         return
@@ -231,7 +231,7 @@ def export(
     if kind == "onnx":
         if out is None:
             raise MasslError("an .onnx file is nothing to print; name one with --out classifier.onnx")
-        fitted = collection.export_classifier(out)
+        fitted = collection.fewshot.export(out, collection.encoder)
         if as_json:
             print_json({"written": str(out), "format": kind, "classes": list(fitted.classes)})
             return
@@ -253,7 +253,7 @@ def restore(
     from cli.terminal import print_json, say
     from indexer import Collection
 
-    done = Collection.open(images, index_dir).bring_back_labels()
+    done = Collection.open(images, index_dir).journal.restore()
     if as_json:
         left = [{"path": path, "label": label, "reason": why} for path, label, why in done.left]
         told = {"labels": done.labels, "decisions": done.decisions, "left": left, "damaged_lines": done.damaged}
@@ -281,13 +281,13 @@ def check(
     from cli.terminal import print_json, print_line, say
 
     collection = open_embedded(images, index_dir, quiet)
-    found = collection.suspects()
-    curve = collection.learning_curve()
-    paths = collection.paths_of([suspect.image for suspect in found])
+    found = collection.fewshot.suspects()
+    curve = collection.fewshot.learning_curve()
+    paths = collection.images.paths_of([suspect.image for suspect in found])
     if as_json:
         rows = []
         for path, suspect in zip(paths, found, strict=True):
-            near = collection.paths_of([image for image, _ in suspect.neighbours])
+            near = collection.images.paths_of([image for image, _ in suspect.neighbours])
             rows.append(
                 {
                     "path": path,
@@ -321,7 +321,7 @@ def _readable_labels(images: Path, index_dir: Path | None) -> tuple[list[Label],
     from massl.core.errors import MasslError
 
     try:
-        return Collection.open(images, index_dir).labels(), None
+        return Collection.open(images, index_dir).labels.every(), None
     except CatalogDamaged as error:
         try:
             return repair.labels(error.path), error
@@ -353,7 +353,7 @@ def _image_in_table(collection: Collection, path: str) -> int:
     from massl.core.errors import MasslError
 
     try:
-        return collection.image_id(Path(path).as_posix())
+        return collection.images.id_of(Path(path).as_posix())
     except MasslError:
         return find_image(collection, path)
 
@@ -368,7 +368,7 @@ def find_image(collection: Collection, path: str) -> int:
     if os.path.isdir(os.path.join(collection.root, path)):
         raise MasslError(f"{path} is a folder; name its images, as {os.path.join(path, '*.jpg')}")
     try:
-        return collection.image_id(Path(path).as_posix())
+        return collection.images.id_of(Path(path).as_posix())
     except MasslError:
         if inside or here:
             raise

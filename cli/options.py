@@ -67,7 +67,7 @@ def open_embedded(images: Path, index_dir: Path | None, quiet: bool) -> Collecti
     from massl.core.errors import MasslError
 
     collection = Collection.open(images, index_dir)
-    count, left = len(collection), collection.unembedded
+    count, left = len(collection), collection.images.unembedded()
     command = index_command(images, collection.folder)
     if count and left == count:
         raise MasslError(f"no image of {images} is embedded by its new encoder yet; go on with: {command}")

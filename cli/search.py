@@ -91,7 +91,7 @@ def command(
     started = time.perf_counter()
     folders = [folder_of(text, images) for text in under]
     with ProgressLine("Preparing the search:", "vectors", quiet) as line:
-        collection.index(lambda step, done, total: line.update(done, total, step))
+        collection.searcher.index(lambda step, done, total: line.update(done, total, step))
     results = collection.search(examples, k, label=label, under=folders, since=days[0], until=days[1], exact=exact)
     described = of_search(results, started)
     if as_json:

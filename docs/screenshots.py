@@ -89,8 +89,8 @@ def main() -> None:
         collection = Collection.create(photos)
         collection.update()
         for kind in sorted(path for path in photos.iterdir() if path.is_dir()):
-            ids = [collection.image_id(f"{kind.name}/{file.name}") for file in sorted(kind.glob("*.jpg"))[::6]]
-            collection.add_labels(kind.name, ids[:LABELLED], "docs")
+            ids = [collection.images.id_of(f"{kind.name}/{file.name}") for file in sorted(kind.glob("*.jpg"))[::6]]
+            collection.labels.add(kind.name, ids[:LABELLED], "docs")
         path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
         with serve(collection, "127.0.0.1", 0, None) as address, sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])

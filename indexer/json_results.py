@@ -1,9 +1,10 @@
-"""A search and a classification in plain values: the JSON of the commands, which the page's endpoints answer too."""
+"""A collection, a search and a classification in plain values: the JSON of the commands and the page's endpoints."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from indexer.fewshot.classification import Classification
@@ -36,7 +37,9 @@ def of_classification(collection: Collection, result: Classification, sure: floa
         MasslError: one of its images is no longer in the collection.
     """
     has = result.sure(sure)
-    rows = zip(collection.paths_of(result.images.tolist()), result.predicted, result.probability, has, strict=True)
+    rows = zip(
+        collection.images.paths_of(result.images.tolist()), result.predicted, result.probability, has, strict=True
+    )
     expected = result.expected(sure)
     return {
         "labels": result.counts,
@@ -59,3 +62,43 @@ def of_classification(collection: Collection, result: Classification, sure: floa
             for path, label, probability, enough in rows
         ],
     }
+
+
+def of_collection(collection: Collection) -> dict[str, Any]:
+    """Counts, encoder, drift and disk use, in plain values.
+
+    Raises:
+        CatalogDamaged: something in the catalog is not as it was written.
+    """
+    collection.catalog.examine(whole=True)
+    meta = collection.meta
+    training, sizes = collection.health.encoder_file()
+    return {
+        "kind": "collection",
+        "root": str(collection.root),
+        "folder": str(collection.folder),
+        "indexed": len(collection),
+        "unembedded": collection.images.unembedded(),
+        "labels": len(collection.labels.every()),
+        "encoder": collection.home.encoder_facts() | {"image_sizes": list(sizes)},
+        "training": asdict(training) if training else None,
+        "search": asdict(measured) if (measured := collection.searcher.measured()) else None,
+        "scores": collection.searcher.calibration().bounds(len(collection)),
+        "drift": _drift_in_brief(collection),
+        "created": meta.created,
+        "updated": meta.updated,
+        "checked": meta.checked,
+        "bytes": collection.health.disk_use(),
+        "exclude": list(meta.exclude),
+        "include": list(meta.include or ()),
+        "left_out": meta.left_out,
+        "max_megapixels": meta.max_pixels / 1e6,
+        "skipped": [{"path": item.path, "reason": item.reason} for item in collection.images.skipped()],
+    }
+
+
+def _drift_in_brief(collection: Collection) -> dict[str, Any]:
+    found = asdict(collection.health.drift())
+    if found["newest"]:
+        found["newest"].pop("examples")
+    return found

@@ -11,6 +11,7 @@ import stat
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import filelock
 
@@ -220,9 +221,19 @@ class Home:
             f"{self.root} was indexed {was}, not {asked}; to embed it anew, keeping its labels, run: {command}"
         )
 
+    def encoder_facts(self) -> dict[str, Any]:
+        """The encoder's name, identity and measures, in plain values."""
+        meta = self.catalog.meta()
+        return {
+            "name": meta.encoder_name,
+            "sha256": meta.encoder_sha256,
+            "dim": meta.dim,
+            "image_size": self.image_size,
+        }
+
     @property
     def image_size(self) -> int | None:
-        """See `Collection.image_size`."""
+        """Side in pixels of the pictures that the encoder looks at; None if only its file tells and can't be read."""
         told = self.catalog.meta().image_size
         if told:
             return told

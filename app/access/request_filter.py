@@ -229,7 +229,7 @@ class Gate:
         if self._threads is None:  # belongs to the event loop, so it can't be made before there is one
             self._threads = anyio.CapacityLimiter(THUMBNAIL_THREADS)
         try:
-            return await anyio.to_thread.run_sync(self._collection.thumbnail, image, side, limiter=self._threads)
+            return await anyio.to_thread.run_sync(self._collection.images.thumbnail, image, side, limiter=self._threads)
         except MasslError:  # the collection itself has gone; what is asked for next says so
             return None
 

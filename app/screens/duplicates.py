@@ -16,7 +16,6 @@ from indexer import Collection
 from indexer.duplicates import detection as logic
 from indexer.duplicates.detection import Duplicate, Duplicates
 from indexer.jobs.work import Report, Standing, Work
-from indexer.store.decisions import version
 from indexer.store.filters import modified
 from massl.core.errors import MasslError
 
@@ -127,9 +126,9 @@ class DuplicatesScreen(Screen):
 
     def _find_all(self, report: Report) -> Duplicates:
         try:
-            return self.collection.duplicates(report=report)
+            return self.collection.duplicates.find(report=report)
         finally:
-            self.collection.catalog.close()  # this thread's connection
+            self.collection.close()  # this thread's connection
 
     def _find(self, session: Session, payload: Payload) -> None:
         self._finding.begin(self._generation())
@@ -143,16 +142,16 @@ class DuplicatesScreen(Screen):
         self._finding.wait(PATIENCE / 2)
 
     def _generation(self) -> str:
-        return str(self.collection.catalog.meta().generation)
+        return str(self.collection.meta.generation)
 
     def _current(self, standing: Standing[Duplicates]) -> Duplicates | None:
         """What was found, with the decisions since; kept until someone decides again or the images change."""
         found = standing.result
         if found is None:
             return None
-        state = version(self.collection.catalog), self.collection.generation
+        state = self.collection.decisions.version(), self.collection.images.generation
         if self._settled is None or self._settled[0] is not found or self._settled[1] != state:
-            self._settled = found, state, self.collection.settled(found)
+            self._settled = found, state, self.collection.duplicates.settled(found)
         return self._settled[2]
 
     # Deciding -----------------------------------------------------------------------------------------------------
@@ -169,7 +168,7 @@ class DuplicatesScreen(Screen):
     def _choose(self, session: Session, payload: Payload) -> str:
         image, group = self._group_of(payload)
         (item,) = (item for item in group if item.image == image)
-        self.collection.choose(image, [other.image for other in group if other.image != image])
+        self.collection.decisions.choose(image, [other.image for other in group if other.image != image])
         self._remember(session, group)
         others = "the other file is" if len(group) == 2 else f"the other {len(group) - 1:,} files are"
         return f"Remembered: keep {readable(item.path)}; {others} in the plan to be removed"
@@ -181,8 +180,8 @@ class DuplicatesScreen(Screen):
                 f"This group has {len(group):,} files; at most {MOST:,} can be kept all by one click. Choose one of "
                 "them, or use massl dupes --keep"
             )
-        self.collection.forget_kept([item.image for item in group])
-        self.collection.keep_both([item.image for item in group])
+        self.collection.decisions.forget([item.image for item in group])
+        self.collection.decisions.keep_both([item.image for item in group])
         self._remember(session, group)
         return f"Remembered: all {len(group):,} are kept, and not proposed again"
 
@@ -192,14 +191,14 @@ class DuplicatesScreen(Screen):
         images = next((group for group in groups if image in group), None)
         if images is None:
             images = tuple(item.image for item in self._group_of(payload)[1])
-        self.collection.forget_kept(images)
+        self.collection.decisions.forget(images)
         return "Forgotten: this group is to be decided again"
 
     def _undo(self, session: Session, payload: Payload) -> str:
         steps = session.of(Deciding).steps
         if not steps:
             raise MasslError("There is nothing to undo")
-        self.collection.forget_kept(steps.pop())
+        self.collection.decisions.forget(steps.pop())
         return "Undone: the group is to be decided again"
 
     def _remember(self, session: Session, group: Group) -> None:
@@ -207,7 +206,7 @@ class DuplicatesScreen(Screen):
         steps[:] = [*steps[-99:], [item.image for item in group]]
 
     def _kept_together(self) -> list[Group]:
-        return self.collection.kept_together()
+        return self.collection.duplicates.kept_together()
 
     # Looking ------------------------------------------------------------------------------------------------------
 

@@ -18,7 +18,6 @@ from app.session import Payload, Session, number
 from app.uploads import Remembered, take
 from indexer import Collection, Query, Result
 from indexer.search.query import Ranking
-from indexer.store.filters import count
 from indexer.store.image_facts import Facts
 from massl.core.errors import MasslError
 
@@ -91,9 +90,9 @@ class Find(Screen):
         finding = session.of(Finding)
         asked, wanted = finding.question.examples, finding.question.wanted
         total = len(self.collection)
-        if finding.generation != self.collection.generation:
+        if finding.generation != self.collection.images.generation:
             self._rank(finding)  # images came or went since
-        found = count(self.collection.catalog, wanted) if wanted else total
+        found = self.collection.images.count(wanted) if wanted else total
         shown = finding.shown  # once: the next page may be fetched while this is drawn
         tiles = self._tiles(finding, 0, shown)
         reachable = min(found if finding.ranking is None else len(finding.ranking), MOST)
@@ -136,7 +135,7 @@ class Find(Screen):
 
     def search_with(self, session: Session, images: Sequence[int]) -> int:
         """Makes images of the collection the session's question, for another screen; returns how many were taken."""
-        taken = self.collection.typical(images, MOST_EXAMPLES)
+        taken = self.collection.map.typical(images, MOST_EXAMPLES)
         finding = session.of(Finding)
         self._put(finding, Question(tuple(Example(image=image) for image in taken)))
         if len(taken) < len(images):
@@ -152,7 +151,7 @@ class Find(Screen):
 
     def _ask(self, session: Session, payload: Payload) -> None:
         finding = session.of(Finding)
-        asked = question(payload, self.collection.image_of)
+        asked = question(payload, self.collection.images.of_content)
         if any(example.upload and example.upload not in finding.uploads for example in asked.examples):
             raise MasslError("A picture of your own is remembered only while the page is open; choose it again")
         self._put(finding, asked)
@@ -175,7 +174,7 @@ class Find(Screen):
     def _similar(self, session: Session, payload: Payload) -> None:
         finding = session.of(Finding)
         image = number(payload.get("image"))
-        self.collection.paths_of([image])
+        self.collection.images.paths_of([image])
         self._put(finding, replace(finding.question, examples=(Example(image=image),)))
 
     def _browse(self, session: Session, payload: Payload) -> None:
@@ -194,13 +193,13 @@ class Find(Screen):
         finding.serial += 1
 
     def _rank(self, finding: Finding) -> None:
-        generation = self.collection.generation
+        generation = self.collection.images.generation
         asked = finding.question
         if asked.examples:
             queries = self._queries(finding)
-            finding.ranking = self.collection.rank(queries, MOST, asked.wanted)
+            finding.ranking = self.collection.searcher.rank(queries, MOST, asked.wanted)
         else:
-            asked.wanted.check(self.collection.catalog)
+            self.collection.images.check(asked.wanted)
             finding.ranking = None
         finding.generation, finding.ends = generation, {}
 
@@ -215,7 +214,7 @@ class Find(Screen):
             return Query(upload.large, None, example.weight, pixels(example.part, *upload.size), name)
         if example.part is None:
             return Query(image=example.image, weight=example.weight)
-        facts = self.collection.facts(example.image or 0)
+        facts = self.collection.images.facts(example.image or 0)
         crop = pixels(example.part, facts.width, facts.height)
         return Query(image=example.image, weight=example.weight, crop=crop)
 
@@ -224,9 +223,9 @@ class Find(Screen):
     def _tiles(self, finding: Finding, first: int, last: int) -> list[Tile]:
         """The pictures from place `first` up to before `last`."""
         if finding.ranking is not None:
-            return [_found(result) for result in self.collection.describe(finding.ranking, first, last)]
+            return [_found(result) for result in self.collection.searcher.describe(finding.ranking, first, last)]
         after = finding.ends.get(first, "") if first else ""
-        rows = self.collection.browse(finding.question.wanted, after, last - first)
+        rows = self.collection.images.browse(finding.question.wanted, after, last - first)
         if rows:
             finding.ends[first + len(rows)] = rows[-1][1]
         return [tile(*row) for row in rows]
@@ -237,7 +236,7 @@ class Find(Screen):
         if example.upload is not None:
             name, upload = self._uploads.get(example.upload)
             return shown | {"upload": example.upload, "name": name, "src": upload.preview, "large": upload.preview}
-        facts = self.collection.facts(example.image or 0)
+        facts = self.collection.images.facts(example.image or 0)
         return shown | {
             "image": facts.image,
             "content": facts.content[:16],
@@ -247,7 +246,7 @@ class Find(Screen):
         }
 
     def _choices(self) -> dict[str, Any]:
-        outline = self.collection.outline()
+        outline = self.collection.images.outline()
         folders, depth = outline.folders, 0
         # Of very many folders, the upper ones.
         while len(folders) > _MOST_FOLDERS:
@@ -278,7 +277,7 @@ class Find(Screen):
 
     def _details(self, session: Session, payload: Payload) -> dict[str, Any]:
         finding = session.of(Finding)
-        facts = self.collection.facts(number(payload.get("image")))
+        facts = self.collection.images.facts(number(payload.get("image")))
         answer = {
             "image": facts.image,
             "name": readable(facts.path),
@@ -286,11 +285,11 @@ class Find(Screen):
             "src": f"preview/{facts.image}",
             "ratio": round(facts.width / facts.height, 4),
             "facts": _facts(facts),
-            "trouble": _TROUBLE[self.collection.file_state(facts.image)],
+            "trouble": _TROUBLE[self.collection.images.file_state(facts.image)],
             "label": facts.label,
             "neighbours": [
                 tile(near.image, near.path, near.label) | {"score": f"{near.score:.2f}"}
-                for near in self.collection.labelled_like(facts.image, NEIGHBOURS)
+                for near in self.collection.searcher.labelled_like(facts.image, NEIGHBOURS)
             ],
             "why": finding.ranking is not None,
         }
@@ -304,7 +303,7 @@ class Find(Screen):
         finding = session.of(Finding)
         image = number(payload.get("image"))
         try:
-            heat = self.collection.heat(self._queries(finding), image)
+            heat = self.collection.searcher.heat(self._queries(finding), image)
         except MasslError as error:
             return {"image": image, "said": sentence(str(error))}
         part: Part = heat.part

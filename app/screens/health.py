@@ -107,8 +107,8 @@ class HealthScreen(Screen):
     def draw(self, session: Session) -> dict[str, Any]:
         looking = session.of(Looking)
         standing = self._examining.standing(self._state())
-        meta = self.collection.catalog.meta()
-        skipped = self.collection.skipped()
+        meta = self.collection.meta
+        skipped = self.collection.images.skipped()
         found = standing.result
         total = len(self.collection)
         reasons = Counter(item.reason for item in skipped)
@@ -118,7 +118,9 @@ class HealthScreen(Screen):
             "waiting": any(work.standing(None).state == "running" for work in self._comparing.values()),
             "problem": f"Something could not be found out: {readable(standing.reason)}" if standing.reason else "",
             "cards": [
-                _pictures(total, len(skipped), self.collection.left_out(), self.collection.label_counts(), meta, found),
+                _pictures(
+                    total, len(skipped), self.collection.images.left_out(), self.collection.labels.counts(), meta, found
+                ),
                 _encoder(meta, found),
                 _search(self.collection, total),
             ],
@@ -144,13 +146,13 @@ class HealthScreen(Screen):
 
     def _examine(self, report: Report) -> Health:
         try:
-            return self.collection.health(report, self._here)
+            return self.collection.health.check(report, self._here)
         finally:
-            self.collection.catalog.close()  # this thread's connection
+            self.collection.close()  # this thread's connection
 
     def _state(self) -> tuple[object, ...]:
         """What its findings are about: the images, the last look at the folder, and the runs that there are."""
-        meta = self.collection.catalog.meta()
+        meta = self.collection.meta
         lying = runs.state(runs.places(self._here, self.collection.root))
         return meta.generation, meta.embedded_by, meta.checked, lying
 
@@ -180,7 +182,7 @@ class HealthScreen(Screen):
         found = self._examining.standing(self._state()).result
         if found is None:
             return []
-        meta, root, folder = self.collection.catalog.meta(), self.collection.root, self.collection.folder
+        meta, root, folder = self.collection.meta, self.collection.root, self.collection.folder
         present = meta.encoder_name
         others = []
         for run in found.trained:
@@ -203,9 +205,9 @@ class HealthScreen(Screen):
     def _work(self, other: Other) -> Work[Beside]:
         def do(report: Report) -> Beside:
             try:
-                return self.collection.beside(other.beside, report)
+                return self.collection.encoders.beside(other.beside, report)
             finally:
-                self.collection.catalog.close()  # this thread's connection
+                self.collection.close()  # this thread's connection
 
         return self._comparing.setdefault(other.key, Work(do))
 
@@ -220,7 +222,7 @@ class HealthScreen(Screen):
         if any(work.standing(None).state == "running" for work in self._comparing.values()):
             raise MasslError("An encoder is being compared already; wait for it, or stop it")
         work = self._work(found[place])
-        work.begin(self.collection.comparing_state(), anew=True)
+        work.begin(self.collection.encoders.state(), anew=True)
         work.wait(PATIENCE)
 
     def _stop(self, session: Session, payload: Payload) -> None:
@@ -231,7 +233,7 @@ class HealthScreen(Screen):
     def _drawn(self, place: int, other: Other) -> dict[str, Any]:
         """What could take the encoder's place, beside it."""
         work = self._comparing.get(other.key)
-        standing: Standing[Beside] = work.standing(self.collection.comparing_state()) if work else Standing()
+        standing: Standing[Beside] = work.standing(self.collection.encoders.state()) if work else Standing()
         result = standing.result
         lines: list[str] = []
         if result:
@@ -260,7 +262,7 @@ class HealthScreen(Screen):
         drawn = []
         for sight in change.examples:
             ids = dict.fromkeys([sight.image, *sight.present, *sight.other])
-            tiles = {row[0]: tile(*row) for row in self.collection.described([*ids])}
+            tiles = {row[0]: tile(*row) for row in self.collection.images.described([*ids])}
             if len(tiles) == len(ids):
                 present, other = ([tiles[image] for image in images] for images in (sight.present, sight.other))
                 drawn.append({"picture": tiles[sight.image], "present": present, "other": other})
@@ -271,7 +273,7 @@ class HealthScreen(Screen):
             return []
         notable = drift.newest.at_least > 0
         try:
-            paths = self.collection.paths_of(drift.newest.examples)
+            paths = self.collection.images.paths_of(drift.newest.examples)
         except MasslError:  # one of them has gone since
             paths = []
         examples = [tile(image, path, None) for image, path in zip(drift.newest.examples, paths, strict=False)]
@@ -401,7 +403,7 @@ def _encoder(meta: Meta, found: Health | None) -> dict[str, Any]:
 
 
 def _search(collection: Collection, total: int) -> dict[str, Any]:
-    measured = collection.measured()
+    measured = collection.searcher.measured()
     facts = []
     if measured:
         facts.append(_fact("How", ENGINES.get(measured.engine, measured.engine)))
@@ -410,7 +412,7 @@ def _search(collection: Collection, total: int) -> dict[str, Any]:
             facts.append(_fact("Finds", found, "Measured against comparing with every picture"))
         else:
             facts.append(_fact("Finds", "all of the nearest, always"))
-    bounds = collection.calibration().bounds(total)
+    bounds = collection.searcher.calibration().bounds(total)
     if bounds:
         same = (
             "only what is practically identical"

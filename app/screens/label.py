@@ -84,10 +84,10 @@ class Label(Screen):
     def __init__(self, collection: Collection, uploads: Path) -> None:
         super().__init__(collection, uploads)
         self._labelling = Labelling(collection)
-        self._sorting = Work(lambda report: self.collection.classify())
-        self._grouping = Work(lambda report: self.collection.groups())
-        self._checking = Work(lambda report: self.collection.suspects())
-        self._measuring = Work(lambda report: self.collection.learning_curve(partial(report, "measuring")))
+        self._sorting = Work(lambda report: self.collection.fewshot.classify())
+        self._grouping = Work(lambda report: self.collection.fewshot.groups())
+        self._checking = Work(lambda report: self.collection.fewshot.suspects())
+        self._measuring = Work(lambda report: self.collection.fewshot.learning_curve(partial(report, "measuring")))
         self._views = {
             "groups": self._draw_groups,
             "class": self._draw_class,
@@ -119,7 +119,7 @@ class Label(Screen):
         total = len(self.collection)
         sorting = Standing[Classification]()
         if len(classes) >= 2:
-            sorting = asked(self._sorting, self.collection.labelling_state(), 2 * PATIENCE)
+            sorting = asked(self._sorting, self.collection.fewshot.state(), 2 * PATIENCE)
         result = sorting.result
         checking = self._checked(result, PATIENCE if work.view == "check" else 0)
         advice = advise(total, classes, result, len(self._suspects(checking)))
@@ -170,14 +170,14 @@ class Label(Screen):
         """The check of the labels, begun once there are enough. It takes as long as the sorting."""
         if result is None or not ENOUGH <= sum(result.counts.values()) <= MANY:
             return Standing()
-        return asked(self._checking, self.collection.labelling_state(), patience)
+        return asked(self._checking, self.collection.fewshot.state(), patience)
 
     def _suspects(self, checking: Standing[list[Suspect]]) -> list[Suspect]:
         """The labels that look wrong and wait for somebody to look at them, as far as that is known by now."""
         # What was answered since the check was made waits for no further answer.
-        found, kept = checking.result or [], self.collection.confirmed_labels()
+        found, kept = checking.result or [], self.collection.confirmations.every()
         try:
-            now = self.collection.labels_of([suspect.image for suspect in found])
+            now = self.collection.labels.of([suspect.image for suspect in found])
         except MasslError:  # one of them has left the collection since
             return []
         return [
@@ -189,11 +189,13 @@ class Label(Screen):
     # Views ------------------------------------------------------------------------------------------------------------
 
     def _draw_groups(self, session: Session, result: Classification | None, drawn: dict[str, Any]) -> None:
-        grouping = asked(self._grouping, self.collection.vectors_state(), PATIENCE)
+        grouping = asked(self._grouping, self.collection.fewshot.vectors_state(), PATIENCE)
         _tell("Looking for pictures that are alike", grouping, drawn)
         found = grouping.result or []
         for place, group in enumerate(found):
-            tiles = [tile(*described) for described in self.collection.described(group.typical)]  # but what has gone
+            tiles = [
+                tile(*described) for described in self.collection.images.described(group.typical)
+            ]  # but what has gone
             if 2 * sum(entry["label"] is None for entry in tiles) > len(tiles):
                 note = f"{len(tiles)} of {group.size:,} that look alike"
                 drawn["sections"].append(section(f"group:{place}", f"Group {place + 1}", note, tiles, False))
@@ -232,7 +234,7 @@ class Label(Screen):
     def _fill(self, view: str, result: Classification | None, work: Desk) -> list[int]:
         """The next page of a queue."""
         if view == "different":
-            ids = np.array(self.collection.different(PAGE + len(work.passed)), np.int64)
+            ids = np.array(self.collection.fewshot.different(PAGE + len(work.passed)), np.int64)
         elif result is None:
             return []
         elif view == "drawn":
@@ -248,7 +250,7 @@ class Label(Screen):
     def _present(self, work: Desk) -> dict[int, str | None]:
         """The labels of the page's pictures; those that are no longer in the collection leave it."""
         try:
-            found = self.collection.labels_of(work.page)
+            found = self.collection.labels.of(work.page)
         except MasslError:
             work.page = []
             return {}
@@ -257,7 +259,7 @@ class Label(Screen):
     def _tiles(self, ids: Sequence[int], labels: Mapping[int, str | None], result: Classification | None) -> list[Tile]:
         rows = _rows(result, ids)
         drawn = []
-        for image, path in zip(ids, self.collection.paths_of(ids), strict=True):
+        for image, path in zip(ids, self.collection.images.paths_of(ids), strict=True):
             entry = tile(image, path, labels[image])
             row = rows.get(image)
             if result is not None and row is not None and not entry["label"]:
@@ -281,18 +283,18 @@ class Label(Screen):
         for key, name, rows in groups:
             limit = work.opened.get(key, SECTION)
             ids = [int(image) for image in result.images[rows[:limit]]]
-            found = self.collection.labels_of(ids)
+            found = self.collection.labels.of(ids)
             tiles = self._tiles(ids, {image: _label(item) for image, item in found.items()}, result)
             by_hand = int(result.labelled[rows].sum())
             note = f"{len(rows) - by_hand:,} predicted, {by_hand:,} labelled" if key != "none:" else f"{len(rows):,}"
             drawn["sections"].append(section(key, name, note, tiles, limit < min(len(rows), MOST)))
 
     def _draw_check(self, session: Session, result: Classification | None, drawn: dict[str, Any]) -> None:
-        checking = asked(self._checking, self.collection.labelling_state(), PATIENCE)
+        checking = asked(self._checking, self.collection.fewshot.state(), PATIENCE)
         _tell("Checking the labels", checking, drawn)
         waiting = self._suspects(checking)
         ids = [image for suspect in waiting for image in (suspect.image, *(near for near, _ in suspect.neighbours))]
-        paths = {image: path for image, path, _ in self.collection.described(ids)}
+        paths = {image: path for image, path, _ in self.collection.images.described(ids)}
         drawn["suspects"] = [
             {
                 "tile": tile(suspect.image, paths[suspect.image], suspect.given),
@@ -313,7 +315,7 @@ class Label(Screen):
             drawn["empty"] = "No label looks wrong: each agrees with what the others would have called the picture."
 
     def _draw_curve(self, session: Session, result: Classification | None, drawn: dict[str, Any]) -> None:
-        measuring = asked(self._measuring, self.collection.labelling_state(), PATIENCE)
+        measuring = asked(self._measuring, self.collection.fewshot.state(), PATIENCE)
         _tell("Measuring with fewer labels", measuring, drawn)
         if measuring.result is not None:
             drawn["curve"] = asdict(measuring.result)
@@ -373,11 +375,11 @@ class Label(Screen):
     def _accept(self, session: Session, payload: Payload) -> str:
         seen = _seen(payload)
         # Somebody's label stands, also one that was given since the page was drawn.
-        labels = self.collection.labels_of(list(seen))
+        labels = self.collection.labels.of(list(seen))
         wanted = {image: label for image, label in seen.items() if labels[image] is None}
         if not wanted:
             raise MasslError("These pictures are labelled already")
-        known = self.collection.label_counts()
+        known = self.collection.labels.counts()
         if not set(wanted.values()) <= set(known):
             raise MasslError("The classes have changed since; look at the proposals again")
         author = DRAWN if session.of(Desk).view == "drawn" else ACCEPTED
@@ -385,7 +387,7 @@ class Label(Screen):
 
     def _reject(self, session: Session, payload: Payload) -> str:
         seen = _seen(payload)
-        labels = self.collection.labels_of(list(seen))
+        labels = self.collection.labels.of(list(seen))
         wanted = {image: label for image, label in seen.items() if labels[image] is None}
         if not wanted:
             raise MasslError("Only what is proposed can be rejected: these pictures are labelled already")

@@ -26,30 +26,32 @@ class Labelling:
 
     def shown(self, session: Session) -> dict[str, Any]:
         """What the bar that labels shows."""
-        counts = self.collection.label_counts()
+        counts = self.collection.labels.counts()
         return {
             # In an order that stays: their keys must not shift under anybody's fingers.
-            "classes": [{"name": name, "count": counts[name]} for name in self.collection.classes() if name in counts],
+            "classes": [
+                {"name": name, "count": counts[name]} for name in self.collection.labels.classes() if name in counts
+            ],
             "undo": session.steps[-1].text if session.steps else None,
         }
 
     def give(self, session: Session, wanted: Mapping[int, str], text: str, author: str = AUTHOR) -> str:
         """Labels images, image to label, as one step called `text`; returns what was done as a sentence."""
         before = self._labels_of(list(wanted))
-        self.collection.give_labels(wanted, author)
+        self.collection.labels.give(wanted, author)
         return self._remember(session, Step(text, before, dict(wanted)))
 
     def reject(self, session: Session, wanted: Mapping[int, str], text: str) -> str:
         """Remembers that images don't have the labels that were proposed for them, as one step called `text`."""
-        known = self.collection.rejected_labels()
+        known = self.collection.rejections.by_image()
         new = {image: label for image, label in wanted.items() if label not in known.get(image, frozenset())}
-        self.collection.reject_labels(new)
+        self.collection.rejections.add(new)
         return self._remember(session, Step(text, {}, {}, rejected=tuple(new.items())))
 
     def confirm(self, session: Session, ids: list[int]) -> str:
         """Remembers that images' labels are right although they looked wrong."""
         kept = tuple((image, label[0]) for image, label in self._labels_of(ids).items() if label is not None)
-        self.collection.confirm_labels(kept)
+        self.collection.confirmations.add(kept)
         return self._remember(session, Step(f"kept the label of {count(ids)}", {}, {}, confirmed=kept))
 
     def label(self, session: Session, payload: Payload, author: str = AUTHOR) -> str:
@@ -65,7 +67,7 @@ class Labelling:
         had = {image: label for image, label in before.items() if label is not None}
         if not had:
             raise MasslError("None of these pictures has a label")
-        self.collection.remove_labels(had)
+        self.collection.labels.remove(had)
         return self._remember(session, Step(f"unlabelled {count(had)}", dict(had.items()), dict.fromkeys(had)))
 
     def _undo(self, session: Session, payload: Payload) -> str:
@@ -78,11 +80,11 @@ class Labelling:
         kept = 0
         # A step is labels, or rejections, or confirmations: one transaction.
         if step.before:
-            kept = self.collection.restore_labels(step.before, step.after)
+            kept = self.collection.labels.restore(step.before, step.after)
         if step.rejected:
-            self.collection.forget_rejected(step.rejected)
+            self.collection.rejections.remove(step.rejected)
         if step.confirmed:
-            self.collection.forget_confirmed(step.confirmed)
+            self.collection.confirmations.remove(step.confirmed)
         session.steps.pop()  # only now: what failed can be tried again
         session.labelled += 1
         return f"Undone: {step.text}" + (f" ({kept} changed by others since, left as they are)" if kept else "")
@@ -96,7 +98,7 @@ class Labelling:
         return step.text[0].upper() + step.text[1:]
 
     def _labels_of(self, ids: list[int]) -> dict[int, tuple[str, str] | None]:
-        found = self.collection.labels_of(ids)
+        found = self.collection.labels.of(ids)
         return {image: (item.label, item.author) if item else None for image, item in found.items()}
 
 

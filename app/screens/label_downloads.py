@@ -42,8 +42,8 @@ def export(collection: Collection, uploads: Path, kind: str, sure: float) -> tup
     if kind == "onnx":
         return {"name": name, "href": _classifier(collection, uploads, name)}, f"Exported {name}: {title}"
     holds = ""
-    predictions = kind in ("csv+", "label-studio") and len(collection.label_counts()) >= 2
-    result = collection.classify() if predictions else None
+    predictions = kind in ("csv+", "label-studio") and len(collection.labels.counts()) >= 2
+    result = collection.fewshot.classify() if predictions else None
     text = collection.export_labels(kind.rstrip("+"), predictions, sure)
     if result is not None:
         number = int(result.sure(sure).sum()) - sum(result.counts.values())
@@ -69,7 +69,7 @@ def _classifier(collection: Collection, uploads: Path, name: str) -> str:
     folder = uploads / secrets.token_hex(16)
     folder.mkdir()
     try:
-        collection.export_classifier(folder / name)
+        collection.fewshot.export(folder / name, collection.encoder)
     except MasslError:
         folder.rmdir()
         raise

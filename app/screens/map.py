@@ -59,7 +59,7 @@ class MapScreen(Screen):
     def draw(self, session: Session) -> dict[str, Any]:
         looking = session.of(Looking)
         total = len(self.collection)
-        by = looking.by or ("label" if self.collection.label_counts() else "folder")
+        by = looking.by or ("label" if self.collection.labels.counts() else "folder")
         drawn: dict[str, Any] = {
             **self._labelling.shown(session),
             **self.status(None),
@@ -108,7 +108,7 @@ class MapScreen(Screen):
         """The colour of each point, a byte each, in base64, and what the colours stand for."""
         current = self._current()
         by = data.get("by") if isinstance(data, dict) else None
-        found: Kinds = self.collection.kinds(current.ids, "folder" if by == "folder" else "label", KINDS)
+        found: Kinds = self.collection.map.kinds(current.ids, "folder" if by == "folder" else "label", KINDS)
         legend = [
             {"name": readable(name) or "not in a folder", "count": count, "kind": kind}
             for kind, (name, count) in enumerate(zip(found.names, found.counts, strict=True))
@@ -125,7 +125,7 @@ class MapScreen(Screen):
         wanted = data.get("images") if isinstance(data, dict) else None
         if not isinstance(wanted, list) or len(wanted) > SHOWN:
             raise MasslError("The page sent something unexpected; reload it")
-        found = self.collection.described([number(image) for image in wanted])
+        found = self.collection.images.described([number(image) for image in wanted])
         return {"tiles": [tile(image, path, label) for image, path, label in found]}
 
     # What is done with a selection ----------------------------------------------------------------------------------
@@ -150,7 +150,7 @@ class MapScreen(Screen):
     def _coloured(self, by: str) -> str:
         if by != "label":
             return by
-        counts = repr(self.collection.label_counts())
+        counts = repr(self.collection.labels.counts())
         return f"label-{hashlib.sha256(counts.encode()).hexdigest()[:12]}"
 
     def _match(self, session: Session) -> dict[str, Any]:

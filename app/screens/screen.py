@@ -84,7 +84,7 @@ class Screen(ABC):
         """Back to the screen's beginning: what the session was looking at is gone from the collection."""
 
     def _check_collection(self, session: Session) -> None:
-        before, session.collection = session.collection, self.collection.identity()
+        before, session.collection = session.collection, self.collection.images.identity()
         if before not in ("", session.collection):
             session.forget()
             raise MasslError(

@@ -26,12 +26,11 @@ from numpy.typing import NDArray
 from indexer.search.calibration import CROWD, FAR, IDENTICAL, neighbourhood
 from indexer.search.engines.interface import VectorIndex
 from indexer.search.pixel_verification import Looks
-from indexer.store import images
 from indexer.store.catalog import Catalog
-from indexer.store.decisions import Decided, decided, hashes_of
+from indexer.store.decisions import Decided, Decisions
 from indexer.store.filters import Filter
 from indexer.store.image_facts import is_unchanged
-from indexer.store.images import StoredFile
+from indexer.store.images import Images, StoredFile
 from indexer.store.paths import below, from_bytes
 from indexer.store.vectors import CatalogVectors, VectorSource, unit
 from massl.core.files.csv_tables import csv_text
@@ -146,7 +145,7 @@ def find(
     """
     copies = _by_content(catalog, under, embedded=not exact_only)
     images = sum(len(files) for files in copies.values())
-    decisions = decided(catalog, {file.image: file.hash for files in copies.values() for file in files})
+    decisions = Decisions(catalog).decided({file.image: file.hash for files in copies.values() for file in files})
     for files in copies.values():
         files[:] = [replace(file, chosen=file.image in decisions.chosen) for file in files]
         files.sort(key=lambda file: file.worth)
@@ -418,77 +417,12 @@ def _by_content(catalog: Catalog, under: str | None, embedded: bool) -> dict[byt
     found: dict[bytes, list[_File]] = {}
     wanted = Filter(folders=() if under is None else (under,))
     wanted.check(catalog)
-    for stored in images.files(catalog, wanted, embedded):
+    for stored in Images(catalog).files(wanted, embedded):
         found.setdefault(stored.hash, []).append(_File(**vars(stored)))
     return found
 
 
-# Afterwards -----------------------------------------------------------------------------------------------------------
-
-
-def settle(root: Path, catalog: Catalog, found: Duplicates) -> Duplicates:
-    """What was found, with the decisions since: nothing is sought again.
-
-    Files that moved are where they are now; those that have gone or changed leave their groups, and so do those that
-    are to be kept beside the one to keep. Another one to keep comes first in its group; what doesn't duplicate it as
-    well as it did the former leaves.
-    """
-    with catalog.snapshot():
-        hashes = hashes_of(catalog, (item.image for group in found.groups for item in group))
-        paths = dict(zip(hashes, catalog.paths_of(list(hashes)), strict=True))  # some may have moved
-    decisions = decided(catalog, hashes)
-    most = catalog.max_pixels
-    now = [
-        tuple(replace(item, path=paths[item.image]) for item in group if item.image in paths) for group in found.groups
-    ]
-    groups = tuple(_settled(root, group, hashes, decisions, found.threshold, most) for group in now if group)
-    return replace(found, groups=tuple(group for group in groups if group), kept_both=len(decisions.images))
-
-
-def _settled(
-    root: Path,
-    group: tuple[Duplicate, ...],
-    hashes: dict[int, bytes],
-    decisions: Decided,
-    threshold: float | None,
-    max_pixels: int,
-) -> tuple[Duplicate, ...]:
-    """A group as it is now; empty where there is nothing left to decide."""
-    before = group[0]
-    group = tuple(replace(item, chosen=item.image in decisions.chosen) for item in group if item.image in hashes)
-    if not group:
-        return ()
-    keep = next((item for item in group if item.chosen), group[0])
-    names = [hashes[item.image].hex() for item in group]
-    looks = Looks([below(root, item.path) for item in group], names, {}, max_pixels)
-    rest = []
-    for place, item in enumerate(group):
-        one, other = hashes[keep.image], hashes[item.image]
-        if item is keep or item.chosen or decisions.both(keep.image, item.image) or decisions.apart(one, other):
-            continue
-        if one == other:
-            rest.append(replace(item, kind="exact", score=1.0, false_matches=0.0))
-        elif keep.image == before.image or hashes.get(before.image) == one:
-            rest.append(item)
-        else:
-            score = looks.agreement(group.index(keep), place)
-            if score >= (threshold or 1.0):
-                # Of the pair that was compared then this is known; of another one not.
-                known = keep.false_matches if item.image == before.image else None
-                rest.append(replace(item, kind="near", score=score, false_matches=known))
-    first = replace(keep, kind="keep", score=1.0, false_matches=0.0)
-    return (first, *rest) if rest else ()
-
-
-def described(catalog: Catalog, groups: Sequence[Sequence[int]]) -> list[tuple[Duplicate, ...]]:
-    """Groups of images that are all to be kept, as those of `find` are told."""
-    files = images.described(catalog, [image for group in groups for image in group])
-
-    def kept(image: int) -> Duplicate:
-        file = files[image]
-        return Duplicate(image, file.path, "keep", 1.0, 0.0, file.size, file.width, file.height, file.mtime_ns)
-
-    return [tuple(map(kept, group)) for group in groups]
+# As CSV ---------------------------------------------------------------------------------------------------------------
 
 
 def plan(found: Duplicates) -> str:

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.fewshot import label_errors
+from indexer.encoder.onnx_encoder import Encoder
+from indexer.fewshot import label_errors, onnx_export
 from indexer.fewshot.classification import Classification, Classifier, classify, examples, train
-from indexer.fewshot.clusters import Group, find_groups
+from indexer.fewshot.clusters import GROUPS, Group, find_groups
 from indexer.fewshot.label_errors import Suspect
 from indexer.fewshot.learning_curve import LearningCurve, learning_curve
 from indexer.fewshot.model_selection import choose
 from indexer.fewshot.sampling import most_different
-from indexer.store import confirmations, index_state, labels, rejections
+from indexer.store import index_state, labels
 from indexer.store.catalog import Catalog
+from indexer.store.confirmations import Confirmations
+from indexer.store.labels import Labels
+from indexer.store.rejections import Rejections
 from indexer.store.vectors import CatalogVectors, unit
 
 # Vectors, labels, rejected labels, which labels were merely agreed to, and which images chance has drawn.
@@ -23,7 +28,7 @@ LabellingState = tuple[tuple[str, int], dict[int, str], dict[int, frozenset[str]
 
 
 class Labelling:
-    """What a collection's methods of the same names ask. Threads may share it: each of what it keeps is swapped whole.
+    """What a collection's labels teach. Threads may share it: each of what it keeps is swapped whole.
 
     All that learns from labels raises `MasslError` while they are of fewer than two classes.
     """
@@ -52,23 +57,21 @@ class Labelling:
 
     def vectors_state(self) -> tuple[str, int]:
         """Differs whenever a vector does, or which there are."""
-        if not self._catalog.notes_changes():
-            return str(self._catalog.meta().generation), 0
-        return self._catalog.meta().embedded_by, index_state.last_change(self._catalog)
+        return index_state.vectors_state(self._catalog)
 
-    def labelling_state(self) -> LabellingState:
+    def state(self) -> LabellingState:
         """All that a classification follows from: it differs whenever a vector, a label or a rejection does."""
         return (
             self.vectors_state(),
-            labels.by_image(self._catalog),
-            rejections.by_image(self._catalog),
-            labels.by_author(self._catalog, labels.ACCEPTED),
-            labels.by_author(self._catalog, labels.DRAWN),
+            Labels(self._catalog).by_image(),
+            Rejections(self._catalog).by_image(),
+            Labels(self._catalog).by_author(labels.ACCEPTED),
+            Labels(self._catalog).by_author(labels.DRAWN),
         )
 
     def classify(self) -> Classification:
         """Every searchable image's class; kept until a label, a rejection or a vector changes."""
-        state = self.labelling_state()
+        state = self.state()
         kept = self._classified
         if kept is None or kept[0] != state:
             _, given, rejected, accepted, drawn = state
@@ -89,19 +92,34 @@ class Labelling:
         """What names the images that nobody has labelled."""
         ids, vectors, targets, classes = self._examples()
         given = {int(identity): classes[target] for identity, target in zip(ids, targets, strict=True)}
-        accepted, drawn = (labels.by_author(self._catalog, author) for author in (labels.ACCEPTED, labels.DRAWN))
+        accepted, drawn = (Labels(self._catalog).by_author(author) for author in (labels.ACCEPTED, labels.DRAWN))
         return train(ids, vectors, given, accepted=accepted, drawn=drawn)
 
-    def learning_curve(self, report: Callable[[int, int], None]) -> LearningCurve:
+    def export(self, path: Path | str, encoder: Encoder) -> Classifier:
+        """Writes the classifier that `classify` asks as an `.onnx` file that takes pictures; see
+        `indexer.fewshot.onnx_export`.
+
+        Args:
+            path: the file.
+            encoder: the collection's.
+
+        Raises:
+            MasslError: labels of fewer than two classes, or the file can't be written.
+        """
+        fitted = self.classifier()
+        onnx_export.write(fitted, encoder, Path(path))
+        return fitted
+
+    def learning_curve(self, report: Callable[[int, int], None] = lambda done, total: None) -> LearningCurve:
         """How the accuracy grew with the labels that somebody gave, not merely agreed to."""
         ids, vectors, targets, classes = self._examples()
-        given = ~np.isin(ids, list(labels.by_author(self._catalog, labels.ACCEPTED)))
+        given = ~np.isin(ids, list(Labels(self._catalog).by_author(labels.ACCEPTED)))
         return learning_curve(vectors[given], targets[given], len(classes), report)
 
     def suspects(self) -> list[Suspect]:
         """Labels that are probably wrong, the most suspect first, without those that somebody confirmed."""
         ids, vectors, targets, classes = self._examples()
-        kept = confirmations.every(self._catalog)
+        kept = Confirmations(self._catalog).every()
         found = label_errors.suspects(ids, vectors, targets, classes, choose(vectors, targets))
         return [suspect for suspect in found if (suspect.image, suspect.given) not in kept]
 
@@ -110,18 +128,18 @@ class Labelling:
         ids, vectors = self.vectors()
         return [int(identity) for identity in ids[most_different(vectors, self._labelled(ids), count)]]
 
-    def groups(self, count: int) -> list[Group]:
+    def groups(self, count: int = GROUPS) -> list[Group]:
         """Groups of like images that nobody has labelled, the closest first."""
         ids, vectors = self.vectors()
         free = ~self._labelled(ids)
         return find_groups(ids[free], vectors[free], count)
 
     def _labelled(self, ids: NDArray[np.int64]) -> NDArray[np.bool_]:
-        return np.isin(ids, np.array(list(labels.by_image(self._catalog)), np.int64))
+        return np.isin(ids, np.array(list(Labels(self._catalog).by_image()), np.int64))
 
     def _examples(self) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.int64], tuple[str, ...]]:
         """Ids `[n]`, vectors `[n, D]` and targets `[n]` of the labelled images, and the classes."""
-        given = labels.by_image(self._catalog)
+        given = Labels(self._catalog).by_image()
         ids, packed = CatalogVectors(self._catalog).of(np.array(sorted(given), np.int64))
         rows, targets, classes = examples(ids, given)
         return ids[rows], unit(packed)[rows], targets, classes

@@ -107,7 +107,7 @@ class BackgroundUpdate:
             while True:
                 try:
                     report = self._collection.update(self._embedded, self._preparing)
-                    return self._say(Update("done", report=report, generation=self._collection.generation))
+                    return self._say(Update("done", report=report, generation=self._collection.images.generation))
                 except CollectionBusy as error:
                     self._say(Update("busy", message=str(error)))
                     if self._stop.wait(AGAIN):
@@ -122,7 +122,7 @@ class BackgroundUpdate:
                 Update("failed", message="the index could not be brought up to date; details are where massl runs")
             )
         finally:
-            self._collection.catalog.close()
+            self._collection.close()
 
     def _embedded(self, progress: Progress) -> None:
         stages: dict[str, Stage] = {"look": "looking", "compare": "comparing", "embed": "indexing"}

@@ -21,10 +21,10 @@ from indexer.encoder.onnx_encoder import Embeds, Encoder, are_unit
 from indexer.encoder.runtimes import Runtime
 from indexer.ingest.changes import Changes, Todo, compare
 from indexer.jobs.lookahead import ahead
-from indexer.store import image_writes, images, vectors
+from indexer.store import image_writes, vectors
 from indexer.store.catalog import Catalog, to_bytes
 from indexer.store.image_writes import Embedded, Unreadable
-from indexer.store.images import Row
+from indexer.store.images import Images, Row
 from massl.core.files.scan import Contents, ImageFile, LeftOut, Skipped, walk
 from massl.core.images import raw
 from massl.core.images.decoding import MAX_PIXELS, READER, ImageError, TooLarge, decode, read_bytes, within_memory
@@ -121,8 +121,8 @@ def update(
     changes, passed_over = _scan(root, catalog, report, walk(root, exclude, include, contents), result)
     _apply(catalog, changes, passed_over)
     _embed(root, catalog, encoder, report, changes.todo, max_pixels, result)
-    result.indexed = images.count(catalog)
-    result.skipped = images.skipped(catalog)
+    result.indexed = Images(catalog).count()
+    result.skipped = Images(catalog).skipped()
     result.seconds = time.monotonic() - started
     return result
 
@@ -144,8 +144,8 @@ def _scan(
     result: IndexReport,
 ) -> tuple[Changes, list[Skipped]]:
     """Walks the folder beside the catalog. Files that are as they were cost a look at their size and times."""
-    rows = images.rows(catalog)
-    unembedded = images.without_embedding(catalog)
+    rows = Images(catalog).rows()
+    unembedded = Images(catalog).without_embedding()
     kept: list[tuple[Row, ImageFile]] = []
     touched: list[tuple[Row, ImageFile]] = []
     new: list[ImageFile] = []
@@ -178,7 +178,7 @@ def _scan(
         if row and row.state == "skipped":
             del rows[row.path]
     taken = {to_bytes(item.path) for item in passed_over}
-    hashes = images.hashes(catalog, [row.id for row, _ in touched] + [row.id for row in rows.values()])
+    hashes = Images(catalog).hashes([row.id for row, _ in touched] + [row.id for row in rows.values()])
 
     def hash_of(files: Sequence[ImageFile]) -> list[bytes | None]:
         found = []
@@ -192,7 +192,7 @@ def _scan(
         new,
         [row._replace(hash=hashes[row.id]) for row in rows.values()],
         taken,
-        lambda wanted: images.known_hashes(catalog, wanted),
+        lambda wanted: Images(catalog).known_hashes(wanted),
         hash_of,
     )
     result.unchanged += sum(row.state == "ready" and row.id not in unembedded for row, _ in changes.kept)

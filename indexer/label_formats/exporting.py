@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from urllib.parse import quote
 
-from indexer.store import images, labels
 from indexer.store.catalog import Catalog
-from indexer.store.labels import PREDICTED, Label
+from indexer.store.images import Images
+from indexer.store.labels import PREDICTED, Label, Labels
 from massl.core.errors import MasslError
 from massl.core.files.csv_tables import csv_text, is_formula
 
@@ -41,10 +41,10 @@ def rows(catalog: Catalog, predictions: Iterable[tuple[int, str, float]] = ()) -
     """Every labelled image, and those of `predictions` (id, label, probability) that have none, by path."""
     found = {
         given.path: Row(given.path, given.label, given.author, given.at, None, width, height)
-        for given, width, height in labels.with_sides(catalog)
+        for given, width, height in Labels(catalog).with_sides()
     }
     guesses = {image: (label, probability) for image, label, probability in predictions}
-    for image, (name, width, height) in images.sides(catalog, list(guesses)).items():
+    for image, (name, width, height) in Images(catalog).sides(list(guesses)).items():
         label, probability = guesses[image]
         found.setdefault(name, Row(name, label, PREDICTED, "", probability, width, height))
     return [found[path] for path in sorted(found)]

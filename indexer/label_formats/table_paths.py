@@ -8,8 +8,7 @@ from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 
-from indexer.store import images
-from indexer.store.catalog import Catalog
+from indexer.store.images import Images
 from massl.core.errors import MasslError
 from massl.core.files.path_notation import common_form, not_utf8, several
 
@@ -19,12 +18,12 @@ class TablePaths:
 
     Args:
         root: the collection's folder.
-        catalog: what is known of it.
+        images: those of it.
         exactly: gives an image's id by a path as it stands; raises `MasslError` for none.
     """
 
-    def __init__(self, root: Path, catalog: Catalog, exactly: Callable[[str], int]) -> None:
-        self._catalog = catalog
+    def __init__(self, root: Path, images: Images, exactly: Callable[[str], int]) -> None:
+        self._images = images
         self._exactly = exactly
         self._roots = {common_form(os.fspath(place)) for place in (os.path.abspath(root), os.path.realpath(root))}
 
@@ -51,6 +50,6 @@ class TablePaths:
     @cached_property
     def _by_form(self) -> dict[str, list[tuple[int, str]]]:
         forms: dict[str, list[tuple[int, str]]] = defaultdict(list)
-        for image, name in images.ready(self._catalog):
+        for image, name in self._images.ready():
             forms[common_form(name)].append((image, name))
         return dict(forms)

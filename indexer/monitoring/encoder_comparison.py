@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from indexer.encoder.onnx_encoder import Encoder
 from indexer.ingest.embedding import embed_paths
-from indexer.store import images, labels
 from indexer.store.catalog import Catalog
+from indexer.store.images import Images
+from indexer.store.labels import Labels
 from indexer.store.vectors import CatalogVectors, unit
 from massl.core.errors import MasslError
 
@@ -154,7 +155,7 @@ def change(root: Path, catalog: Catalog, other: Encoder, report: Report, count: 
     drawn, _ = CatalogVectors(catalog).sample(count)
     if len(drawn) < FEWEST_SEEN:
         return None
-    paths = images.by_id(catalog, drawn)
+    paths = Images(catalog).by_id(drawn)
     if len(paths) < len(drawn):
         raise MasslError("pictures came or went meanwhile; compare again")
     ours, theirs, kept = _embedded(root, catalog, drawn, paths, other, report)
@@ -175,7 +176,7 @@ def change(root: Path, catalog: Catalog, other: Encoder, report: Report, count: 
 
 def _labelled(catalog: Catalog, most: int) -> list[tuple[int, str, str]]:
     """Rising id, path and label of at most `most` images to compare by; none where they are too few."""
-    labelled = labels.on_embedded(catalog)
+    labelled = Labels(catalog).on_embedded()
     if len(labelled) > most:
         labelled = random.Random(0).sample(labelled, most)
     counts = Counter(label for *_, label in labelled)

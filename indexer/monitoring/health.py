@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from indexer.encoder.onnx_encoder import Encoder
 from indexer.index_command import index_command
 from indexer.monitoring.drift import Drift
-from indexer.store import images
 from indexer.store.catalog import Catalog, to_bytes
+from indexer.store.images import Images
 from massl.core.files.scan import Contents, LeftOut, Skipped, walk
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ def behind(
     """Walks the folder beside the catalog as `massl.core.files.scan.walk` does; None if the folder isn't there."""
     if not root.is_dir():
         return None
-    rows = images.rows(catalog)
+    rows = Images(catalog).rows()
     new = changed = 0
     for seen, item in enumerate(walk(root, exclude, include, contents)):
         if seen % _EVERY == 0:

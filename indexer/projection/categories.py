@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.store import images
 from indexer.store.catalog import Catalog
-from indexer.store.labels import by_image, classes
+from indexer.store.images import Images
+from indexer.store.labels import Labels
 
 OTHERS, NONE = 254, 255  # of a kind beyond those that have a name; of none
 
@@ -65,13 +65,14 @@ def _placed(named: Sequence[str], order: Sequence[str]) -> list[str]:
 
 def by_label(catalog: Catalog, ids: NDArray[np.int64], most: int) -> Kinds:
     """Kinds of these images by the label that somebody gave them, in the order in which classes came."""
-    labels = by_image(catalog)
-    return Kinds.count([labels.get(image) for image in ids.tolist()], most, classes(catalog))
+    labels = Labels(catalog)
+    given = labels.by_image()
+    return Kinds.count([given.get(image) for image in ids.tolist()], most, labels.classes())
 
 
 def by_folder(catalog: Catalog, ids: NDArray[np.int64], most: int) -> Kinds:
     """Kinds of these images by folder, relative to the root: the first folders in which they differ."""
-    paths = dict(images.ready(catalog))
+    paths = dict(Images(catalog).ready())
     folders = [paths[image].split("/")[:-1] if image in paths else None for image in ids.tolist()]
     known = [folder for folder in folders if folder is not None]
     first, last = min(known, default=[]), max(known, default=[])  # what these two share, all in between share

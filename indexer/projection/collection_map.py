@@ -14,7 +14,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -22,11 +22,12 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.projection import layout
-from indexer.store import images
+from indexer.projection import categories, layout
+from indexer.projection.categories import Kinds
 from indexer.store.catalog import Catalog
+from indexer.store.images import Images
 from indexer.store.meta import Meta
-from indexer.store.vectors import CatalogVectors
+from indexer.store.vectors import CatalogVectors, unit
 from massl.core.errors import MasslError
 from massl.core.files.atomic_writing import remove_older, whole
 
@@ -80,7 +81,7 @@ class _Content:
     @classmethod
     def of(cls, catalog: Catalog) -> _Content:
         with catalog.snapshot():
-            ids, hashes = images.contents(catalog)
+            ids, hashes = Images(catalog).contents()
             return cls(ids, hashes, catalog.meta().embedded_by)
 
     def same(self, other: _Content) -> NDArray[np.bool_]:
@@ -136,6 +137,21 @@ class CollectionMap:
             if improve and behind and len(current.ids) >= layout.FEWEST and self._tried(state) is None:
                 self._begin(state)
             return current
+
+    def kinds(self, ids: NDArray[np.int64], by: Literal["label", "folder"], most: int) -> Kinds:
+        """These images by label or folder, in at most about `most` kinds; see `indexer.projection.categories`."""
+        return (categories.by_folder if by == "folder" else categories.by_label)(self._catalog, ids, most)
+
+    def typical(self, images: Sequence[int], count: int) -> list[int]:
+        """Of these images, the `count` that are most like all of them taken together.
+
+        Raises:
+            MasslError: none of them is in the collection.
+        """
+        ids, packed = CatalogVectors(self._catalog).of(np.unique(np.array(images, np.int64)))
+        if not len(ids):
+            raise MasslError("these images are no longer in the collection; look at it afresh")
+        return ids[categories.typical(unit(packed), count)].tolist()
 
     def making(self) -> Making | None:
         """How far the better map is; None while none is being made."""

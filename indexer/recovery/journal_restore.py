@@ -34,93 +34,99 @@ class Restored:
     damaged: int
 
 
-def restore(catalog: Catalog) -> Restored:
-    """Gives images the labels and decisions that the journal has for their content and the catalog doesn't.
+class LabelJournal:
+    """What people said, as the journal beside a catalog has it. Safe to share by threads."""
 
-    What the catalog says of an image stays. Doing it twice changes nothing more.
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
 
-    Raises:
-        MasslError: the journal can't be read, or the catalog can't be written.
-    """
-    folder = catalog.path.parent
-    try:
-        said = journal.read(folder)
-    except OSError as error:
-        raise MasslError(f"{folder / journal.NAME} can't be read: {(error.strerror or str(error)).lower()}") from None
-    left: list[tuple[str, str, str]] = []
-    labels = decisions = 0
-    with restoring(catalog) as write:
-        missing = said.without(write.said())
-        by_content = write.by_content({bytes.fromhex(image.hash) for image in _images(missing) if image.hash})
-        taken = write.labelled()
+    def restore(self) -> Restored:
+        """Gives images the labels and decisions that the journal has for their content and the catalog doesn't.
 
-        def find(image: Image, without: set[int]) -> int | None:
-            there = by_content.get(image.hash, [])
-            own = [identity for identity, path in there if path == image.path]
-            others = [identity for identity, path in there if path != image.path and identity not in without]
-            return next(iter(own or others), None)
+        What the catalog says of an image stays. Doing it twice changes nothing more.
 
-        exact = {(path, digest) for digest, found in by_content.items() for _, path in found}
-        # Those whose path is what it was come first, so that a copy doesn't get another's label.
-        for image, given in sorted(missing.labels.items(), key=lambda item: (tuple(item[0]) not in exact, item[0])):
-            identity = find(image, taken)
-            try:
-                check(given.label)
-                check(given.author)
-            except MasslError:
-                left.append((image.path, given.label, "it is no label"))
-                continue
-            if identity is None or identity in taken:
-                why = "its image has another label" if identity else "no image has this content any more"
-                left.append((image.path, given.label, why))
-                continue
-            taken.add(identity)
-            write.label(identity, given, image)
-            labels += 1
-        for decision, at in missing.decisions.items():
-            one = find(decision.image, set())
-            about = decision.about
-            if decision.kind == DISTINCT:
-                other = find(decision.other, {one} if one else set()) if decision.other else None
-                if one is None or other is None:
+        Raises:
+            MasslError: the journal can't be read, or the catalog can't be written.
+        """
+        folder = self._catalog.path.parent
+        try:
+            said = journal.read(folder)
+        except OSError as error:
+            raise MasslError(
+                f"{folder / journal.NAME} can't be read: {(error.strerror or str(error)).lower()}"
+            ) from None
+        left: list[tuple[str, str, str]] = []
+        labels = decisions = 0
+        with restoring(self._catalog) as write:
+            missing = said.without(write.said())
+            by_content = write.by_content({bytes.fromhex(image.hash) for image in _images(missing) if image.hash})
+            taken = write.labelled()
+
+            def find(image: Image, without: set[int]) -> int | None:
+                there = by_content.get(image.hash, [])
+                own = [identity for identity, path in there if path == image.path]
+                others = [identity for identity, path in there if path != image.path and identity not in without]
+                return next(iter(own or others), None)
+
+            exact = {(path, digest) for digest, found in by_content.items() for _, path in found}
+            # Those whose path is what it was come first, so that a copy doesn't get another's label.
+            for image, given in sorted(missing.labels.items(), key=lambda item: (tuple(item[0]) not in exact, item[0])):
+                identity = find(image, taken)
+                try:
+                    check(given.label)
+                    check(given.author)
+                except MasslError:
+                    left.append((image.path, given.label, "it is no label"))
                     continue
-                one, about = min(one, other), f"{max(one, other)} {about}"
-            if one is not None:
-                decisions += write.decide(one, decision.kind, about, at)
-    return Restored(labels, decisions, tuple(sorted(left)), said.damaged)
+                if identity is None or identity in taken:
+                    why = "its image has another label" if identity else "no image has this content any more"
+                    left.append((image.path, given.label, why))
+                    continue
+                taken.add(identity)
+                write.label(identity, given, image)
+                labels += 1
+            for decision, at in missing.decisions.items():
+                one = find(decision.image, set())
+                about = decision.about
+                if decision.kind == DISTINCT:
+                    other = find(decision.other, {one} if one else set()) if decision.other else None
+                    if one is None or other is None:
+                        continue
+                    one, about = min(one, other), f"{max(one, other)} {about}"
+                if one is not None:
+                    decisions += write.decide(one, decision.kind, about, at)
+        return Restored(labels, decisions, tuple(sorted(left)), said.damaged)
 
+    def settle(self, command: str) -> None:
+        """After the images are indexed: has the journal and the catalog say the same.
 
-def settle(catalog: Catalog, command: str) -> None:
-    """After the images are indexed: has the journal and the catalog say the same.
+        Of a catalog that was repaired, what it lost is brought back. Of any other, a line says what the journal has and
+        the catalog doesn't, as the catalog may have been deleted on purpose.
 
-    Of a catalog that was repaired, what it lost is brought back. Of any other, a line says what the journal has and
-    the catalog doesn't, as the catalog may have been deleted on purpose.
-
-    Args:
-        catalog: is brought up to date.
-        command: brings back what is missing.
-    """
-    meta = catalog.meta()
-    try:
-        left = catalog.complete_journal()
-    except OSError as error:
-        _LOG.warning("%s", cannot_write(catalog.path.with_name(journal.NAME), error))
-        return
-    if meta.restore:
-        done = restore(catalog)
-        catalog.forget_meta(Meta.restore)
-        if done.labels or done.decisions:
-            _LOG.warning("brought back from the journal: %d labels, %d decisions", done.labels, done.decisions)
-        for path, label, why in done.left:
-            _LOG.warning("not brought back: %r of %s: %s", label, ascii(path)[1:-1], why)
-    elif left.labels:
-        _LOG.warning(
-            "the journal has %d labels that the catalog doesn't have; to bring them back, run: %s",
-            len(left.labels),
-            command,
-        )
-    if left.damaged:
-        _LOG.warning("%d lines of the journal were damaged; it is written anew from the catalog", left.damaged)
+        Args:
+            command: brings back what is missing.
+        """
+        meta = self._catalog.meta()
+        try:
+            left = self._catalog.complete_journal()
+        except OSError as error:
+            _LOG.warning("%s", cannot_write(self._catalog.path.with_name(journal.NAME), error))
+            return
+        if meta.restore:
+            done = self.restore()
+            self._catalog.forget_meta(Meta.restore)
+            if done.labels or done.decisions:
+                _LOG.warning("brought back from the journal: %d labels, %d decisions", done.labels, done.decisions)
+            for path, label, why in done.left:
+                _LOG.warning("not brought back: %r of %s: %s", label, ascii(path)[1:-1], why)
+        elif left.labels:
+            _LOG.warning(
+                "the journal has %d labels that the catalog doesn't have; to bring them back, run: %s",
+                len(left.labels),
+                command,
+            )
+        if left.damaged:
+            _LOG.warning("%d lines of the journal were damaged; it is written anew from the catalog", left.damaged)
 
 
 def _images(said: Said) -> list[Image]:

@@ -14,8 +14,8 @@ from PIL import Image
 
 from indexer.encoder.onnx_encoder import Encoder, are_unit
 from indexer.search.calibration import Calibration
-from indexer.store import labels
 from indexer.store.catalog import Catalog
+from indexer.store.images import Images
 from indexer.store.paths import below
 from indexer.store.vectors import several, stored, unit
 from massl.core.errors import MasslError
@@ -136,7 +136,7 @@ def with_content(query: Query, catalog: Catalog, root: Path) -> Query:
     """
     if query.data is not None:
         return query
-    (path,) = catalog.paths_of([query.image or 0])
+    (path,) = Images(catalog).paths_of([query.image or 0])
     return replace(Query.of_file(below(root, path), query.weight, query.crop), image=query.image, name=path)
 
 
@@ -180,7 +180,7 @@ def ranked(
 def described(catalog: Catalog, ranking: Ranking, first: int = 0, last: int | None = None) -> list[Result]:
     """The results from the place `first` (from 0) up to before `last`, without those that have gone since."""
     images = ranking.images[first:last].tolist()
-    known = labels.beside_paths(catalog, images)
+    known = Images(catalog).with_labels(images)
     scores = ranking.scores[first:last].tolist()
     return [
         Result(rank, image, known[image][0], score, ranking.match(score), ranking.false_matches(score), known[image][1])

@@ -20,7 +20,6 @@ from indexer.store import checksums, damage, journal, meta, migrations, schema
 from indexer.store.damage import CatalogDamaged
 from indexer.store.meta import Fact, Meta, Written
 from indexer.store.migrations import VERSION
-from indexer.store.paths import from_bytes
 from massl.core import disk_errors
 from massl.core.errors import MasslError
 from massl.core.files.scan import CATALOG
@@ -274,22 +273,6 @@ class Catalog:
         """Removes facts."""
         with self.writing() as connection:
             meta.forget(connection, *facts)
-
-    def paths_of(self, images: Sequence[int]) -> list[str]:
-        """Paths of searchable images by id, in the order given.
-
-        Raises:
-            MasslError: one of them is not there, or no longer.
-        """
-        paths: dict[int, str] = {}
-        for part in in_parts(images):
-            marks = ", ".join("?" * len(part))
-            query = f"SELECT {checksums.IMAGE}, row_checksum FROM images WHERE {READY} AND id IN ({marks})"
-            paths |= {row[0]: from_bytes(row[1]) for row in self.sound(self.read(query, part))}
-        try:
-            return [paths[int(image)] for image in images]
-        except KeyError:
-            raise MasslError("one of these images is no longer in the collection; look at it afresh") from None
 
     def sound(self, rows: Iterable[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
         """Rows of the columns of one of `indexer.store.checksums`, with their checksum behind them, that are as

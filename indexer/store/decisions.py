@@ -42,90 +42,105 @@ class Decided:
         return (min(one, other), max(one, other)) in self.images
 
 
-def decided(catalog: Catalog, hashes: Mapping[int, bytes]) -> Decided:
-    """The decisions about images whose contents, by id, are still those that were decided on."""
-    contents, images, chosen = set(), set(), set()
-    for image, kind, about in _rows(catalog):
-        one = hashes.get(image)
-        if kind == CHOSEN:
-            if one is not None and about == _seal(one, one):
-                chosen.add(image)
-            continue
-        other, seal = about.split()
-        two = hashes.get(int(other))
-        if one is None or two is None or _seal(one, two) != seal:
-            continue
-        images.add((min(image, int(other)), max(image, int(other))))
-        if one != two:
-            contents.add((min(one, two), max(one, two)))
-    return Decided(frozenset(contents), frozenset(images), frozenset(chosen))
+class Decisions:
+    """The decisions about duplicates in a catalog. Safe to share by threads."""
 
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
 
-def version(catalog: Catalog) -> int:
-    """Another number whenever a decision was made or forgotten."""
-    return hash(tuple(_rows(catalog)))
+    def decided(self, hashes: Mapping[int, bytes]) -> Decided:
+        """The decisions about images whose contents, by id, are still those that were decided on."""
+        contents, images, chosen = set(), set(), set()
+        for image, kind, about in self._rows():
+            one = hashes.get(image)
+            if kind == CHOSEN:
+                if one is not None and about == _seal(one, one):
+                    chosen.add(image)
+                continue
+            other, seal = about.split()
+            two = hashes.get(int(other))
+            if one is None or two is None or _seal(one, two) != seal:
+                continue
+            images.add((min(image, int(other)), max(image, int(other))))
+            if one != two:
+                contents.add((min(one, two), max(one, two)))
+        return Decided(frozenset(contents), frozenset(images), frozenset(chosen))
 
+    def version(self) -> int:
+        """Another number whenever a decision was made or forgotten."""
+        return hash(tuple(self._rows()))
 
-def keep_both(catalog: Catalog, images: Sequence[int]) -> int:
-    """Remembers that each two of these images are both to be kept, as long as neither's content changes.
+    def keep_both(self, images: Sequence[int]) -> int:
+        """Remembers that each two of these images are both to be kept, as long as neither's content changes.
 
-    Returns:
-        How many pairs were not remembered already.
+        Returns:
+            How many pairs were not remembered already.
 
-    Raises:
-        MasslError: fewer than two, or one that the collection doesn't hold.
-    """
-    hashes = _hashes(catalog, images)
-    if len(hashes) < 2:
-        raise MasslError("name at least two images that are to be kept both")
-    ids = sorted(hashes)
-    rows = [
-        (one, DISTINCT, f"{other} {_seal(hashes[one], hashes[other])}", now())
-        for place, one in enumerate(ids)
-        for other in ids[place + 1 :]
-    ]
-    with catalog.writing() as connection:
-        return connection.executemany(
-            "INSERT OR IGNORE INTO decisions (image, kind, about, at) VALUES (?, ?, ?, ?)", rows
-        ).rowcount
+        Raises:
+            MasslError: fewer than two, or one that the collection doesn't hold.
+        """
+        hashes = self._hashes(images)
+        if len(hashes) < 2:
+            raise MasslError("name at least two images that are to be kept both")
+        ids = sorted(hashes)
+        rows = [
+            (one, DISTINCT, f"{other} {_seal(hashes[one], hashes[other])}", now())
+            for place, one in enumerate(ids)
+            for other in ids[place + 1 :]
+        ]
+        with self._catalog.writing() as connection:
+            return connection.executemany(
+                "INSERT OR IGNORE INTO decisions (image, kind, about, at) VALUES (?, ?, ?, ?)", rows
+            ).rowcount
 
+    def choose(self, image: int, over: Sequence[int]) -> None:
+        """Remembers that an image is to be kept in place of its duplicates `over`, until its content changes.
 
-def choose(catalog: Catalog, image: int, over: Sequence[int]) -> None:
-    """Remembers that an image is to be kept in place of its duplicates `over`, as long as its content doesn't change.
+        Raises:
+            MasslError: one that the collection doesn't hold.
+        """
+        hashes = self._hashes([image, *over])
+        others = [(other, CHOSEN) for other in hashes if other != image]
+        with self._catalog.writing() as connection:
+            connection.executemany("DELETE FROM decisions WHERE image = ? AND kind = ?", [(image, CHOSEN), *others])
+            row = (image, CHOSEN, _seal(hashes[image], hashes[image]), now())
+            connection.execute("INSERT INTO decisions (image, kind, about, at) VALUES (?, ?, ?, ?)", row)
 
-    Raises:
-        MasslError: one that the collection doesn't hold.
-    """
-    hashes = _hashes(catalog, [image, *over])
-    others = [(other, CHOSEN) for other in hashes if other != image]
-    with catalog.writing() as connection:
-        connection.executemany("DELETE FROM decisions WHERE image = ? AND kind = ?", [(image, CHOSEN), *others])
-        row = (image, CHOSEN, _seal(hashes[image], hashes[image]), now())
-        connection.execute("INSERT INTO decisions (image, kind, about, at) VALUES (?, ?, ?, ?)", row)
+    def forget(self, images: Sequence[int] = ()) -> int:
+        """Forgets decisions: all of them, all about one image, or those among several; returns how many."""
+        chosen = set(images)
+        gone: list[tuple[int, str, str]] = []
+        for image, kind, about in self._rows():
+            pair = {image} if kind == CHOSEN else {image, int(about.split()[0])}
+            if not chosen or (pair & chosen if len(chosen) == 1 else pair <= chosen):
+                gone.append((image, kind, about))
+        with self._catalog.writing() as connection:
+            _delete(connection, gone)
+        return len(gone)
 
+    def kept_together(self) -> list[tuple[int, ...]]:
+        """Images that are to be kept all, in groups: each is to be kept beside at least one other of its group."""
+        pairs = [(image, int(about.split()[0])) for image, kind, about in self._rows() if kind == DISTINCT]
+        hashes = hashes_of(self._catalog, {image for pair in pairs for image in pair})
+        groups: dict[int, set[int]] = {}
+        for one, other in sorted(self.decided(hashes).images):
+            joined = groups.get(one, {one}) | groups.get(other, {other})
+            groups |= dict.fromkeys(joined, joined)
+        return sorted({tuple(sorted(group)) for group in groups.values()})
 
-def forget(catalog: Catalog, images: Sequence[int] = ()) -> int:
-    """Forgets decisions: all of them, all about one image, or those among several; returns how many."""
-    chosen = set(images)
-    gone: list[tuple[int, str, str]] = []
-    for image, kind, about in _rows(catalog):
-        pair = {image} if kind == CHOSEN else {image, int(about.split()[0])}
-        if not chosen or (pair & chosen if len(chosen) == 1 else pair <= chosen):
-            gone.append((image, kind, about))
-    with catalog.writing() as connection:
-        _delete(connection, gone)
-    return len(gone)
+    def _rows(self) -> list[tuple[int, str, str]]:
+        query = "SELECT image, kind, about FROM decisions WHERE kind IN (?, ?) ORDER BY image, kind, about"
+        rows = [(image, kind, about) for image, kind, about in self._catalog.read(query, [DISTINCT, CHOSEN])]
+        if not all(_ABOUT[kind].fullmatch(about) for _, kind, about in rows):
+            raise self._catalog.damaged("a decision about duplicates can't be read")
+        return rows
 
-
-def kept_together(catalog: Catalog) -> list[tuple[int, ...]]:
-    """Images that are to be kept all, in groups: each is to be kept beside at least one other of its group."""
-    pairs = [(image, int(about.split()[0])) for image, kind, about in _rows(catalog) if kind == DISTINCT]
-    hashes = hashes_of(catalog, {image for pair in pairs for image in pair})
-    groups: dict[int, set[int]] = {}
-    for one, other in sorted(decided(catalog, hashes).images):
-        joined = groups.get(one, {one}) | groups.get(other, {other})
-        groups |= dict.fromkeys(joined, joined)
-    return sorted({tuple(sorted(group)) for group in groups.values()})
+    def _hashes(self, images: Iterable[int]) -> dict[int, bytes]:
+        wanted = set(images)
+        found = hashes_of(self._catalog, wanted)
+        if len(found) < len(wanted):
+            raise MasslError("one of these images is no longer in the collection; nothing was remembered")
+        return found
 
 
 def hashes_of(catalog: Catalog, images: Iterable[int]) -> dict[int, bytes]:
@@ -137,24 +152,8 @@ def hashes_of(catalog: Catalog, images: Iterable[int]) -> dict[int, bytes]:
     return found
 
 
-def _rows(catalog: Catalog) -> list[tuple[int, str, str]]:
-    query = "SELECT image, kind, about FROM decisions WHERE kind IN (?, ?) ORDER BY image, kind, about"
-    rows = [(image, kind, about) for image, kind, about in catalog.read(query, [DISTINCT, CHOSEN])]
-    if not all(_ABOUT[kind].fullmatch(about) for _, kind, about in rows):
-        raise catalog.damaged("a decision about duplicates can't be read")
-    return rows
-
-
 def _delete(connection: sqlite3.Connection, rows: Iterable[tuple[int, str, str]]) -> None:
     connection.executemany("DELETE FROM decisions WHERE image = ? AND kind = ? AND about = ?", rows)
-
-
-def _hashes(catalog: Catalog, images: Iterable[int]) -> dict[int, bytes]:
-    wanted = set(images)
-    found = hashes_of(catalog, wanted)
-    if len(found) < len(wanted):
-        raise MasslError("one of these images is no longer in the collection; nothing was remembered")
-    return found
 
 
 def _seal(one: bytes, other: bytes) -> str:

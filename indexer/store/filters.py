@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexer.store.catalog import READY, Catalog, to_bytes
-from indexer.store.labels import counts as label_counts
 from indexer.store.paths import from_bytes
 from massl.core.errors import MasslError
 
@@ -49,7 +48,7 @@ class Filter:
             raise MasslError(f"no day is after {self.since} and before {self.until}; change one of the two dates")
         for label in self.labels:
             if not exists(catalog, Filter(labels=(label,))):
-                known = ", ".join(repr(name) for name in label_counts(catalog)) or "none"
+                known = ", ".join(map(repr, _labels(catalog))) or "none"
                 raise MasslError(f"no image has the label {label!r}; the labels are: {known}")
         for folder in self.folders:
             if _prefix(folder) and not exists(catalog, Filter(folders=(folder,))):
@@ -178,6 +177,12 @@ def day(text: str) -> date:
         return date.fromisoformat(text)
     except ValueError:
         raise MasslError(f"a date is written YYYY-MM-DD, as in 2026-01-31, not {text[:20]!r}") from None
+
+
+def _labels(catalog: Catalog) -> list[str]:
+    """Those of searchable images, in order."""
+    query = f"SELECT DISTINCT label FROM labels JOIN images ON images.id = image WHERE {READY} ORDER BY label"
+    return [label for (label,) in catalog.read(query)]
 
 
 def _prefix(folder: str) -> str:

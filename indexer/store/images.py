@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -10,9 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexer.store.catalog import READY, Catalog, in_parts, parts, to_bytes
-from indexer.store.filters import Filter
+from indexer.store.checksums import IMAGE
+from indexer.store.filters import EVERYTHING, Filter, in_order, modified
+from indexer.store.filters import count as passing
+from indexer.store.image_facts import Facts
 from indexer.store.paths import from_bytes
+from massl.core.errors import MasslError
 from massl.core.files.scan import ImageFile, Skipped
+
+_FEWEST_DIGITS = 12  # of a content's name: fewer might mean several
 
 
 class Row(NamedTuple):
@@ -48,7 +55,7 @@ class StoredFile:
     mtime_ns: int
 
 
-class Described(NamedTuple):
+class FileFacts(NamedTuple):
     """A file's path, relative to the root, its size in bytes, its pixels, and when it was last modified."""
 
     path: str
@@ -58,125 +65,222 @@ class Described(NamedTuple):
     mtime_ns: int
 
 
-def count(catalog: Catalog) -> int:
-    """How many can be searched."""
-    ((found,),) = catalog.read("SELECT count(*) FROM images WHERE state = 'ready'")
-    return found
+class Images:
+    """The images of a catalog. Safe to share by threads."""
 
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
 
-def unembedded(catalog: Catalog) -> int:
-    """How many can be searched but for their embedding."""
-    ((found,),) = catalog.read(f"SELECT count(*) FROM images WHERE {READY} AND embedding IS NULL")
-    return found
+    def count(self, wanted: Filter = EVERYTHING) -> int:
+        """How many can be searched, of those that pass a filter."""
+        if wanted:
+            return passing(self._catalog, wanted)
+        ((found,),) = self._catalog.read("SELECT count(*) FROM images WHERE state = 'ready'")
+        return found
 
+    def unembedded(self) -> int:
+        """How many can be searched but for their embedding."""
+        ((found,),) = self._catalog.read(f"SELECT count(*) FROM images WHERE {READY} AND embedding IS NULL")
+        return found
 
-def ready(catalog: Catalog, limit: int = -1, offset: int = 0) -> list[tuple[int, str]]:
-    """Ids and paths of those that can be searched, by path."""
-    rows = catalog.read(
-        "SELECT id, path FROM images WHERE state = 'ready' ORDER BY path LIMIT ? OFFSET ?", [limit, offset]
-    )
-    return [(identity, from_bytes(path)) for identity, path in rows]
+    def ready(self, limit: int = -1, offset: int = 0) -> list[tuple[int, str]]:
+        """Ids and paths of those that can be searched, by path."""
+        rows = self._catalog.read(
+            "SELECT id, path FROM images WHERE state = 'ready' ORDER BY path LIMIT ? OFFSET ?", [limit, offset]
+        )
+        return [(identity, from_bytes(path)) for identity, path in rows]
 
+    def rows(self) -> dict[bytes, Row]:
+        """All of them, in any state, by their path as the catalog stores it; without their hashes."""
+        found = self._catalog.read("SELECT id, path, size, mtime_ns, ctime_ns, state FROM images")
+        return {row[1]: Row(*row) for row in found}
 
-def rows(catalog: Catalog) -> dict[bytes, Row]:
-    """All of them, in any state, by their path as the catalog stores it; without their hashes."""
-    found = catalog.read("SELECT id, path, size, mtime_ns, ctime_ns, state FROM images")
-    return {row[1]: Row(*row) for row in found}
+    def without_embedding(self) -> set[int]:
+        """Ids of all that have no embedding, in any state."""
+        return {row[0] for row in self._catalog.read("SELECT id FROM images WHERE embedding IS NULL")}
 
+    def skipped(self) -> list[Skipped]:
+        """Every file and folder that is passed over at present, by path."""
+        found = self._catalog.read("SELECT path, reason FROM images WHERE state = 'skipped' ORDER BY path")
+        return [Skipped(from_bytes(path), reason) for path, reason in found]
 
-def without_embedding(catalog: Catalog) -> set[int]:
-    """Ids of all that have no embedding, in any state."""
-    return {row[0] for row in catalog.read("SELECT id FROM images WHERE embedding IS NULL")}
+    def at_path(self, path: str) -> tuple[int, str, str | None] | None:
+        """Id, state and reason of what lies under this path, relative to the root; None for nothing."""
+        return next(self._catalog.read("SELECT id, state, reason FROM images WHERE path = ?", [to_bytes(path)]), None)
 
+    def file_of(self, image: int) -> tuple[str, bytes] | None:
+        """Path and content's hash of a searchable image; None where there is none."""
+        row = next(self._catalog.read(f"SELECT path, hash FROM images WHERE id = ? AND {READY}", [image]), None)
+        return None if row is None else (from_bytes(row[0]), row[1])
 
-def skipped(catalog: Catalog) -> list[Skipped]:
-    """Every file and folder that is passed over at present, by path."""
-    found = catalog.read("SELECT path, reason FROM images WHERE state = 'skipped' ORDER BY path")
-    return [Skipped(from_bytes(path), reason) for path, reason in found]
+    def by_id(self, ids: NDArray[np.int64]) -> list[str]:
+        """Paths of those of these rising ids that there are, in any state, in the order of ids."""
+        marks = ", ".join(map(str, ids.tolist()))
+        found = self._catalog.read(f"SELECT path FROM images WHERE id IN ({marks}) ORDER BY id")
+        return [from_bytes(path) for (path,) in found]
 
+    def file_facts(self, ids: Sequence[int]) -> dict[int, FileFacts]:
+        """The files of those of these images that there are, in any state."""
+        found: dict[int, FileFacts] = {}
+        for part in in_parts(ids):
+            marks = ", ".join("?" * len(part))
+            query = f"SELECT id, path, size, width, height, mtime_ns FROM images WHERE id IN ({marks})"
+            found |= {row[0]: FileFacts(from_bytes(row[1]), *row[2:]) for row in self._catalog.read(query, part)}
+        return found
 
-def at_path(catalog: Catalog, path: str) -> tuple[int, str, str | None] | None:
-    """Id, state and reason of what lies under this path, relative to the root; None for nothing."""
-    return next(catalog.read("SELECT id, state, reason FROM images WHERE path = ?", [to_bytes(path)]), None)
+    def sides(self, ids: Sequence[int]) -> dict[int, tuple[str, int, int]]:
+        """Path, width and height in pixels of those of these images that can be searched; 0 for an unknown side."""
+        found: dict[int, tuple[str, int, int]] = {}
+        for part in in_parts(ids):
+            marks = ", ".join("?" * len(part))
+            query = f"SELECT id, path, width, height FROM images WHERE {READY} AND id IN ({marks})"
+            for image, path, width, height in self._catalog.read(query, part):
+                found[image] = from_bytes(path), width or 0, height or 0
+        return found
 
+    def files(self, wanted: Filter, embedded: bool) -> Iterator[StoredFile]:
+        """The files of the searchable images that pass a filter.
 
-def file_of(catalog: Catalog, image: int) -> tuple[str, bytes] | None:
-    """Path and content's hash of a searchable image; None where there is none."""
-    row = next(catalog.read(f"SELECT path, hash FROM images WHERE id = ? AND {READY}", [image]), None)
-    return None if row is None else (from_bytes(row[0]), row[1])
+        Args:
+            wanted: the filter, checked already.
+            embedded: only those that have an embedding.
 
+        Raises:
+            CatalogDamaged: one has no hash or no size.
+        """
+        where, values = wanted.where()
+        query = f"SELECT id, path, hash, size, width, height, mtime_ns FROM images WHERE {where}"
+        if embedded:
+            query += " AND embedding IS NOT NULL"
+        for row in self._catalog.read(query, values):
+            if None in row:
+                raise self._catalog.damaged("an image has no hash or no size")
+            yield StoredFile(*row)
 
-def by_id(catalog: Catalog, ids: NDArray[np.int64]) -> list[str]:
-    """Paths of those of these rising ids that there are, in any state, in the order of ids."""
-    marks = ", ".join(map(str, ids.tolist()))
-    found = catalog.read(f"SELECT path FROM images WHERE id IN ({marks}) ORDER BY id")
-    return [from_bytes(path) for (path,) in found]
+    def hashes(self, ids: Sequence[int]) -> dict[int, bytes | None]:
+        """The content's hash of those of these images that there are, in any state; None where it isn't known."""
+        found: dict[int, bytes | None] = {}
+        for part in in_parts(ids):
+            marks = ", ".join("?" * len(part))
+            found |= {
+                row[0]: row[1] for row in self._catalog.read(f"SELECT id, hash FROM images WHERE id IN ({marks})", part)
+            }
+        return found
 
+    def known_hashes(self, digests: Collection[bytes]) -> set[bytes]:
+        """Which of these contents the catalog has, in any state."""
+        found: set[bytes] = set()
+        for part in parts(list(digests)):
+            marks = ", ".join("?" * len(part))
+            found |= {row[0] for row in self._catalog.read(f"SELECT hash FROM images WHERE hash IN ({marks})", part)}
+        return found
 
-def described(catalog: Catalog, ids: Sequence[int]) -> dict[int, Described]:
-    """The files of those of these images that there are, in any state."""
-    found: dict[int, Described] = {}
-    for part in in_parts(ids):
-        marks = ", ".join("?" * len(part))
-        query = f"SELECT id, path, size, width, height, mtime_ns FROM images WHERE id IN ({marks})"
-        found |= {row[0]: Described(from_bytes(row[1]), *row[2:]) for row in catalog.read(query, part)}
-    return found
+    def contents(self) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
+        """Rising ids of the embedded images that can be searched, `[N]`, and each content's hash's first 8 bytes."""
+        pairs = list(
+            self._catalog.read(
+                f"SELECT id, substr(hash, 1, 8) FROM images WHERE {READY} AND embedding IS NOT NULL ORDER BY id"
+            )
+        )
+        begun = b"".join((digest or b"").ljust(8, b"\0") for _, digest in pairs)
+        return np.fromiter((identity for identity, _ in pairs), np.int64, len(pairs)), np.frombuffer(begun, np.uint64)
 
+    def paths_of(self, images: Sequence[int]) -> list[str]:
+        """Paths of searchable images by id, in the order given.
 
-def sides(catalog: Catalog, ids: Sequence[int]) -> dict[int, tuple[str, int, int]]:
-    """Path, width and height in pixels of those of these images that can be searched; 0 for a side that isn't known."""
-    found: dict[int, tuple[str, int, int]] = {}
-    for part in in_parts(ids):
-        marks = ", ".join("?" * len(part))
-        query = f"SELECT id, path, width, height FROM images WHERE {READY} AND id IN ({marks})"
-        for image, path, width, height in catalog.read(query, part):
-            found[image] = from_bytes(path), width or 0, height or 0
-    return found
+        Raises:
+            MasslError: one of them is not there, or no longer.
+        """
+        paths: dict[int, str] = {}
+        for part in in_parts(images):
+            marks = ", ".join("?" * len(part))
+            query = f"SELECT {IMAGE}, row_checksum FROM images WHERE {READY} AND id IN ({marks})"
+            paths |= {row[0]: from_bytes(row[1]) for row in self._catalog.sound(self._catalog.read(query, part))}
+        try:
+            return [paths[int(image)] for image in images]
+        except KeyError:
+            raise MasslError("one of these images is no longer in the collection; look at it afresh") from None
 
+    def with_labels(self, images: Sequence[int]) -> dict[int, tuple[str, str | None]]:
+        """Path and label of each of these images, None for no label; without those that are not in the collection."""
+        found: dict[int, tuple[str, str | None]] = {}
+        for part in in_parts(images):
+            marks = ", ".join("?" * len(part))
+            query = (
+                f"SELECT {IMAGE}, row_checksum, label FROM images LEFT JOIN labels ON labels.image = images.id "
+                f"WHERE {READY} AND images.id IN ({marks})"
+            )
+            rows = list(self._catalog.read(query, part))
+            sound = self._catalog.sound(row[:-1] for row in rows)
+            found |= {row[0]: (from_bytes(row[1]), given[-1]) for row, given in zip(sound, rows, strict=True)}
+        return found
 
-def files(catalog: Catalog, wanted: Filter, embedded: bool) -> Iterator[StoredFile]:
-    """The files of the searchable images that pass a filter.
+    def described(self, images: Sequence[int]) -> list[tuple[int, str, str | None]]:
+        """Id, path and label of these images, in their order, without those that are not in the collection."""
+        found = self.with_labels(images)
+        return [(image, *found[image]) for image in images if image in found]
 
-    Args:
-        catalog: whose.
-        wanted: the filter, checked already.
-        embedded: only those that have an embedding.
+    def facts(self, image: int) -> Facts:
+        """What is known of an image.
 
-    Raises:
-        CatalogDamaged: one has no hash or no size.
-    """
-    where, values = wanted.where()
-    query = f"SELECT id, path, hash, size, width, height, mtime_ns FROM images WHERE {where}"
-    if embedded:
-        query += " AND embedding IS NOT NULL"
-    for row in catalog.read(query, values):
-        if None in row:
-            raise catalog.damaged("an image has no hash or no size")
-        yield StoredFile(*row)
+        Raises:
+            MasslError: it is no longer in the collection.
+        """
+        rows = self._catalog.read(
+            "SELECT path, hash, size, mtime_ns, width, height, label, author FROM images "
+            f"LEFT JOIN labels ON labels.image = images.id WHERE images.id = ? AND {READY}",
+            [image],
+        )
+        for path, content, size, mtime_ns, width, height, label, author in rows:
+            if content is None:
+                raise self._catalog.damaged("an image has no hash")
+            changed = None if mtime_ns == -1 else modified(mtime_ns)
+            return Facts(image, from_bytes(path), content.hex(), size, changed, width, height, label, author)
+        raise MasslError("this picture is no longer in the collection; look at it afresh")
 
+    def of_content(self, content: str) -> int:
+        """The id of an image with this content: the first 12 or more hexadecimal digits of its SHA-256.
 
-def hashes(catalog: Catalog, ids: Sequence[int]) -> dict[int, bytes | None]:
-    """The content's hash of those of these images that there are, in any state; None where it isn't known."""
-    found: dict[int, bytes | None] = {}
-    for part in in_parts(ids):
-        marks = ", ".join("?" * len(part))
-        found |= {row[0]: row[1] for row in catalog.read(f"SELECT id, hash FROM images WHERE id IN ({marks})", part)}
-    return found
+        Of several copies, the first by path.
 
+        Raises:
+            MasslError: no image of the collection has it.
+        """
+        if re.fullmatch(rf"[0-9a-f]{{{_FEWEST_DIGITS},64}}", content):
+            span = [bytes.fromhex(content.ljust(64, digit)) for digit in "0f"]
+            rows = self._catalog.read(
+                f"SELECT id FROM images WHERE hash BETWEEN ? AND ? AND {READY} ORDER BY path LIMIT 1", span
+            )
+            for (image,) in rows:
+                return image
+        raise MasslError("the picture that this search began with is no longer in the collection")
 
-def known_hashes(catalog: Catalog, digests: Collection[bytes]) -> set[bytes]:
-    """Which of these contents the catalog has, in any state."""
-    found: set[bytes] = set()
-    for part in parts(list(digests)):
-        marks = ", ".join("?" * len(part))
-        found |= {row[0] for row in catalog.read(f"SELECT hash FROM images WHERE hash IN ({marks})", part)}
-    return found
+    def check(self, wanted: Filter) -> None:
+        """Raises a `MasslError` unless some image carries each label, lies in each folder, and has such a date."""
+        wanted.check(self._catalog)
 
+    def browse(
+        self, wanted: Filter = EVERYTHING, after: str = "", limit: int = 100
+    ) -> list[tuple[int, str, str | None]]:
+        """Id, path and label of images by path; see `indexer.store.filters.in_order`.
 
-def contents(catalog: Catalog) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
-    """Rising ids of the embedded images that can be searched, `[N]`, and the first 8 bytes of each content's hash."""
-    pairs = list(
-        catalog.read(f"SELECT id, substr(hash, 1, 8) FROM images WHERE {READY} AND embedding IS NOT NULL ORDER BY id")
-    )
-    begun = b"".join((digest or b"").ljust(8, b"\0") for _, digest in pairs)
-    return np.fromiter((identity for identity, _ in pairs), np.int64, len(pairs)), np.frombuffer(begun, np.uint64)
+        Raises:
+            MasslError: no image carries a label, or lies in a folder, that is filtered by.
+        """
+        wanted.check(self._catalog)
+        return in_order(self._catalog, wanted, after, limit)
+
+    @property
+    def generation(self) -> str:
+        """Another whenever images came, went, changed or moved."""
+        meta = self._catalog.meta()
+        return f"{meta.generation}.{meta.moves}"
+
+    def identity(self) -> str:
+        """Another text once the index was deleted and made again: its numbers then mean other images."""
+        meta = self._catalog.meta()
+        return meta.identity or meta.created
+
+    def left_out(self) -> dict[str, int]:
+        """How many pictures that aren't read, and of what else the last update left out, by kind."""
+        return self._catalog.meta().left_out

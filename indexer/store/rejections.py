@@ -11,33 +11,37 @@ from massl.core.errors import MasslError
 _KIND = "rejected"
 
 
-def add(catalog: Catalog, rejected: Mapping[int, str]) -> int:
-    """Remembers, image by image, a label that it doesn't have; returns how many were not known yet.
+class Rejections:
+    """The rejected labels of a catalog. Safe to share by threads."""
 
-    Raises:
-        MasslError: an image that the catalog doesn't hold.
-    """
-    rows = [(image, _KIND, label, now()) for image, label in rejected.items()]
-    with catalog.writing() as connection:
-        try:
-            # Two people may say the same at once; an image that isn't there is no such repetition.
-            return connection.executemany(
-                "INSERT INTO decisions (image, kind, about, at) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING", rows
-            ).rowcount
-        except sqlite3.IntegrityError:
-            raise MasslError("one of these images is no longer in the collection; nothing was remembered") from None
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
 
+    def add(self, rejected: Mapping[int, str]) -> int:
+        """Remembers, image by image, a label that it doesn't have; returns how many were not known yet.
 
-def remove(catalog: Catalog, rejected: Iterable[tuple[int, str]]) -> int:
-    """Forgets rejections, each an image and a label; returns how many there were."""
-    with catalog.writing() as connection:
-        statement = "DELETE FROM decisions WHERE image = ? AND kind = ? AND about = ?"
-        return connection.executemany(statement, [(image, _KIND, label) for image, label in rejected]).rowcount
+        Raises:
+            MasslError: an image that the catalog doesn't hold.
+        """
+        rows = [(image, _KIND, label, now()) for image, label in rejected.items()]
+        with self._catalog.writing() as connection:
+            try:
+                # Two people may say the same at once; an image that isn't there is no such repetition.
+                return connection.executemany(
+                    "INSERT INTO decisions (image, kind, about, at) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING", rows
+                ).rowcount
+            except sqlite3.IntegrityError:
+                raise MasslError("one of these images is no longer in the collection; nothing was remembered") from None
 
+    def remove(self, rejected: Iterable[tuple[int, str]]) -> int:
+        """Forgets rejections, each an image and a label; returns how many there were."""
+        with self._catalog.writing() as connection:
+            statement = "DELETE FROM decisions WHERE image = ? AND kind = ? AND about = ?"
+            return connection.executemany(statement, [(image, _KIND, label) for image, label in rejected]).rowcount
 
-def by_image(catalog: Catalog) -> dict[int, frozenset[str]]:
-    """Image id to the labels that were rejected for it."""
-    found: dict[int, set[str]] = {}
-    for image, label in catalog.read("SELECT image, about FROM decisions WHERE kind = ?", [_KIND]):
-        found.setdefault(image, set()).add(label)
-    return {image: frozenset(names) for image, names in found.items()}
+    def by_image(self) -> dict[int, frozenset[str]]:
+        """Image id to the labels that were rejected for it."""
+        found: dict[int, set[str]] = {}
+        for image, label in self._catalog.read("SELECT image, about FROM decisions WHERE kind = ?", [_KIND]):
+            found.setdefault(image, set()).add(label)
+        return {image: frozenset(names) for image, names in found.items()}

@@ -63,7 +63,7 @@ def collection(photos: Path) -> Collection:
 @pytest.fixture
 def unlabelled(collection: Collection) -> Collection:
     """The collection without any label: every test starts from there."""
-    collection.remove_labels([image for image, _ in collection.images()])
+    collection.labels.remove([image for image, _ in collection.images.ready()])
     return collection
 
 

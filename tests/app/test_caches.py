@@ -70,7 +70,7 @@ def served(root: Path, mount: str, *arguments: str) -> Iterator[str]:
 
 
 def test_a_read_only_folder_shows_its_pictures(few: Collection) -> None:
-    image = few.images()[0][0]
+    image = few.images.ready()[0][0]
     few.catalog.close()
     mount = 'mount --bind "$2" "$2" && mount -o remount,bind,ro "$2"'
     with served(few.root, mount) as address:
@@ -84,7 +84,7 @@ def test_a_read_only_folder_shows_its_pictures(few: Collection) -> None:
 
 
 def test_pictures_in_memory_ask_for_the_login_too(few: Collection) -> None:
-    image = few.images()[0][0]
+    image = few.images.ready()[0][0]
     (few.folder / "thumbnails").write_bytes(b"in the way")
     with serve(few, "127.0.0.1", 0, ("name", "a long password")) as address:
         assert httpx.get(f"{address}thumbnail/{image}", **BROWSER).status_code == 401
@@ -101,32 +101,32 @@ def test_the_page_says_what_it_cant_keep(few: Collection) -> None:
     strip = Progress(few, None)
     assert strip.progress(None)["text"] == ""
     (few.folder / "thumbnails").write_bytes(b"in the way")
-    image, _ = few.images()[0]
-    first = few.thumbnail(image)
+    image, _ = few.images.ready()[0]
+    first = few.images.thumbnail(image)
     assert first is not None
-    assert few.thumbnail(image) is first  # from memory
+    assert few.images.thumbnail(image) is first  # from memory
     text = strip.progress(None)["text"]
     assert text.startswith("Thumbnails can't be kept on the disk")
     assert "choose another place with --index-dir" in text
     (few.folder / "thumbnails").unlink()
-    other, _ = few.images()[1]
-    assert few.thumbnail(other) is not None
+    other, _ = few.images.ready()[1]
+    assert few.images.thumbnail(other) is not None
     assert strip.progress(None)["text"] == ""
 
 
 def test_those_in_memory_take_no_more_than_their_room(few: Collection) -> None:
     (few.folder / "thumbnails").write_bytes(b"in the way")
-    kept = few._thumbnails = Thumbnails(few.folder, room=40_000)
-    for image, _ in few.images():
-        made = few.thumbnail(image)
+    kept = few.images.thumbnails = Thumbnails(few.folder, room=40_000)
+    for image, _ in few.images.ready():
+        made = few.images.thumbnail(image)
         assert made
         assert kept._bytes == sum(map(len, kept._kept.values())) <= 40_000
     assert len(kept._kept) > 1
 
 
 def test_a_damaged_thumbnail_is_made_anew(few: Collection) -> None:
-    image, _ = few.images()[0]
-    whole = few.thumbnail(image)
+    image, _ = few.images.ready()[0]
+    whole = few.images.thumbnail(image)
     (file,) = (few.folder / "thumbnails").rglob("*.webp")
     with Image.open(file) as picture:  # what stands behind its end is in nobody's way
         picture.load()
@@ -135,11 +135,11 @@ def test_a_damaged_thumbnail_is_made_anew(few: Collection) -> None:
         damaged = bytearray(data)
         damaged[place] ^= 8
         file.write_bytes(damaged)
-        assert few.thumbnail(image) == whole, place
+        assert few.images.thumbnail(image) == whole, place
         assert file.read_bytes() == data
     for cut in (0, 3, 11, len(data) // 2, len(data) - 4):
         file.write_bytes(data[:cut])
-        assert few.thumbnail(image) == whole, cut
+        assert few.images.thumbnail(image) == whole, cut
     assert whole
     file.write_bytes(whole)  # as earlier versions wrote it
-    assert few.thumbnail(image) == whole
+    assert few.images.thumbnail(image) == whole

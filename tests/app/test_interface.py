@@ -14,6 +14,7 @@ import pytest
 
 from app.server import serve
 from indexer import Collection
+from indexer.fewshot.label_state import Labelling
 from tests.app.conftest import FOLDER, HOSTILE
 from tests.app.test_server import _left_over
 
@@ -25,9 +26,9 @@ def test_the_documentation_s_example_runs(
 ) -> None:
     text = (DOCS / "reference" / "page.md").read_text(encoding="utf-8")
     (block,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    images = [image for image, _ in unlabelled.images()]
-    unlabelled.add_labels("one", images[:3], "test")
-    unlabelled.add_labels("two", images[-3:], "test")
+    images = [image for image, _ in unlabelled.images.ready()]
+    unlabelled.labels.add("one", images[:3], "test")
+    unlabelled.labels.add("two", images[-3:], "test")
     before = _left_over()
     names = {"address": site, "example": str(photos / "flag" / "brazil.jpg")}
     exec(compile(block, "docs/reference/page.md", "exec"), names)
@@ -60,9 +61,9 @@ def test_the_endpoints_and_the_commands_give_the_same_json(site: str, photos: Pa
         return json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
 
     client = Client(site, download_files=False, verbose=False)
-    images = [image for image, _ in unlabelled.images()]
-    unlabelled.add_labels("one", images[:3], "test")
-    unlabelled.add_labels("two", images[-3:], "test")
+    images = [image for image, _ in unlabelled.images.ready()]
+    unlabelled.labels.add("one", images[:3], "test")
+    unlabelled.labels.add("two", images[-3:], "test")
     picture = photos / "flag" / "brazil.jpg"
     page, command = (
         client.predict(handle_file(picture), 7, api_name="/search"),
@@ -77,21 +78,24 @@ def test_a_picture_that_vanishes_during_a_classification_is_told_in_a_sentence(p
     from gradio_client import Client
     from gradio_client.exceptions import AppError
 
-    class Passing(Collection):
-        """A collection that loses a picture as soon as it is classified."""
+    class Passing(Labelling):
+        """A classification after which a picture is lost."""
 
         def classify(self) -> Any:
             result = super().classify()
-            (self.root / "flag" / "brazil.jpg").unlink(missing_ok=True)
-            self.update()
+            (collection.root / "flag" / "brazil.jpg").unlink(missing_ok=True)
+            collection.update()
             return result
 
     root = tmp_path / FOLDER
     shutil.copytree(photos, root, ignore=shutil.ignore_patterns(".massl", HOSTILE))
     Collection.create(root).update()
-    collection = Passing.open(root)
+    collection = Collection.open(root)
+    collection.fewshot = Passing(collection.catalog)
     for kind in ("flag", "fruit"):
-        collection.add_labels(kind, [image for image, path in collection.images() if path.startswith(kind)][:3], "test")
+        collection.labels.add(
+            kind, [image for image, path in collection.images.ready() if path.startswith(kind)][:3], "test"
+        )
     with serve(collection, "127.0.0.1", 0, None) as address:
         client = Client(str(address), download_files=False, verbose=False)
         with pytest.raises(AppError, match="no longer in the collection; look at it afresh"):

@@ -88,10 +88,10 @@ def test_a_person_searches_and_labels(page: Any, photos: Path, unlabelled: Colle
     page.wait_for_function("() => document.querySelectorAll('#massl-find .badge').length === 8")
     board.get_by_role("button", name="Undo").click()
     page.wait_for_function("() => document.querySelectorAll('#massl-find .badge').length === 7")
-    given = {item.path: item.label for item in unlabelled.labels()}
+    given = {item.path: item.label for item in unlabelled.labels.every()}
     assert sorted(given.values()) == ["flag"] * 3 + ["fruit"] * 4
     assert given["flag/argentina.jpg"] == "flag"
-    assert {item.author for item in unlabelled.labels()} == {"page"}
+    assert {item.author for item in unlabelled.labels.every()} == {"page"}
 
 
 def test_a_query_that_is_no_picture_gets_a_sentence(page: Any, tmp_path: Path) -> None:
@@ -175,7 +175,7 @@ def test_pictures_are_reached_and_selected_from_the_keyboard(page: Any, unlabell
     assert board.locator(".tile.chosen").count() == len(unlabelled)  # the key was the details' own
     board.get_by_role("button", name="Remove label").click()
     page.wait_for_function("() => document.querySelectorAll('#massl-find .badge').length === 0")
-    assert unlabelled.labels() == []
+    assert unlabelled.labels.every() == []
 
 
 @pytest.mark.parametrize("width", [390, 320])

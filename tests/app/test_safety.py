@@ -26,6 +26,8 @@ from PIL import Image
 from app.server import AT_ONCE, WAITING, serve
 from indexer import Collection
 from indexer.fewshot.classification import Classification
+from indexer.fewshot.label_state import Labelling
+from indexer.store.catalog import Catalog
 from tests.app.test_server import BROWSER, _call, _file, _left_over, _upload
 
 CANARY = secrets.token_hex(16)
@@ -50,7 +52,7 @@ def guarded(photos: Path, collection: Collection, site: str) -> Iterator[tuple[s
     for path in hidden:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(CANARY)
-    originals = [photos / path for _, path in collection.images(5)]
+    originals = [photos / path for _, path in collection.images.ready(5)]
     own = [collection.folder / "catalog.sqlite", *collection.folder.glob("encoder-*.onnx")]
     paths = [*hidden, *originals, *own, Path("/etc/passwd"), Path(__file__), Path("/proc/self/environ")]
     known = [CANARY.encode(), b"SQLite format 3", b"root:x:0:", b"held against a running server"]
@@ -311,10 +313,11 @@ def test_what_was_uploaded_goes_with_the_page(collection: Collection) -> None:
 # Queues and people ----------------------------------------------------------------------------------------------------
 
 
-class Slow(Collection):
-    """A collection whose classification waits to be let go."""
+class Slow(Labelling):
+    """A classification that waits to be let go."""
 
-    def hold(self) -> None:
+    def __init__(self, catalog: Catalog) -> None:
+        super().__init__(catalog)
         self.entered, self.go = threading.Semaphore(0), threading.Event()
 
     def classify(self) -> Classification:
@@ -324,9 +327,9 @@ class Slow(Collection):
 
 
 def test_more_events_than_may_wait_are_told_that_the_page_is_busy(photos: Path, collection: Collection) -> None:
-    slow = Slow.open(photos)
-    slow.hold()
-    with serve(slow, "127.0.0.1", 0, None) as site:
+    held = Collection.open(photos)
+    held.fewshot = slow = Slow(held.catalog)
+    with serve(held, "127.0.0.1", 0, None) as site:
 
         def join(number: int) -> httpx.Response:
             return httpx.post(f"{site}gradio_api/call/classify", json={"data": []}, **BROWSER)
@@ -346,7 +349,7 @@ def test_more_events_than_may_wait_are_told_that_the_page_is_busy(photos: Path, 
 
 
 def test_people_who_search_at_once_get_their_own_answers(site: str, photos: Path, collection: Collection) -> None:
-    names = [path for _, path in collection.images() if "/" in path][:24]
+    names = [path for _, path in collection.images.ready() if "/" in path][:24]
 
     def search(name: str) -> str:
         event, data = _call(site, "search", _file(_upload(site, "same-name.jpg", (photos / name).read_bytes())), 1)

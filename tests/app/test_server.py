@@ -84,7 +84,7 @@ def test_importing_the_room_is_light_and_never_loads_torch_or_the_commands() -> 
 
 
 def test_only_thumbnails_are_served(site: str, collection: Collection, photos: Path) -> None:
-    image = collection.image_id("flag/brazil.jpg")
+    image = collection.images.id_of("flag/brazil.jpg")
     answer = httpx.get(f"{site}thumbnail/{image}", **BROWSER)
     assert answer.status_code == 200
     assert answer.headers["content-type"] == "image/webp"
@@ -119,7 +119,7 @@ def test_pictures_are_shown_whatever_the_folder_is_called(tmp_path: Path, photos
     with serve(collection, "127.0.0.1", 0, None) as address:
         assert httpx.get(str(address), **BROWSER).status_code == 200
         for kind in ("thumbnail", "preview"):
-            answer = httpx.get(f"{address}{kind}/{collection.images(1)[0][0]}", **BROWSER)
+            answer = httpx.get(f"{address}{kind}/{collection.images.ready(1)[0][0]}", **BROWSER)
             assert (answer.status_code, answer.headers["content-type"]) == (200, "image/webp")
 
 
@@ -133,7 +133,7 @@ def test_a_page_on_this_machine_answers_to_this_machine_s_names_only(site: str) 
 
 
 def test_a_page_with_a_password_shows_nothing_before_it(collection: Collection) -> None:
-    image = collection.images(1)[0][0]
+    image = collection.images.ready(1)[0][0]
     with serve(collection, "127.0.0.1", 0, ("ada", "secret")) as address, httpx.Client(**BROWSER) as client:
         assert client.get(f"{address}thumbnail/{image}").status_code == 401
         assert client.post(f"{address}gradio_api/call/classify", json={"data": []}).status_code == 401
@@ -183,9 +183,9 @@ def test_the_endpoint_classify_says_what_is_missing_and_then_predicts(site: str,
     event, data = _call(site, "classify")
     assert event == "error"
     assert "at least two classes" in str(data)
-    images = [image for image, _ in unlabelled.images()]
-    unlabelled.add_labels("one", images[:3], "test")
-    unlabelled.add_labels("two", images[-3:], "test")
+    images = [image for image, _ in unlabelled.images.ready()]
+    unlabelled.labels.add("one", images[:3], "test")
+    unlabelled.labels.add("two", images[-3:], "test")
     event, data = _call(site, "classify")
     assert event == "complete"
     assert data[0]["labels"] == {"one": 3, "two": 3}
@@ -194,13 +194,13 @@ def test_the_endpoint_classify_says_what_is_missing_and_then_predicts(site: str,
 
 def test_a_step_is_undone_to_what_was_there_before(unlabelled: Collection, tmp_path: Path) -> None:
     find, session = Find(unlabelled, tmp_path), Session()
-    first, second, third = [image for image, _ in unlabelled.images(3)]
-    unlabelled.add_labels("old", [first], "cli")
+    first, second, third = [image for image, _ in unlabelled.images.ready(3)]
+    unlabelled.labels.add("old", [first], "cli")
     find.do(session, {"do": "label", "images": [first, second, third], "label": "new"})
-    assert [item.label for item in unlabelled.labels()] == ["new"] * 3
-    unlabelled.add_labels("other", [third], "somebody else")  # since then: must stay
+    assert [item.label for item in unlabelled.labels.every()] == ["new"] * 3
+    unlabelled.labels.add("other", [third], "somebody else")  # since then: must stay
     screen = find.do(session, {"do": "undo"})
-    left = sorted((item.label, item.author) for item in unlabelled.labels())
+    left = sorted((item.label, item.author) for item in unlabelled.labels.every())
     assert left == [("old", "cli"), ("other", "somebody else")]
     assert screen["undo"] is None
     assert "1 changed by others" in screen["message"]["text"]
@@ -212,25 +212,25 @@ def test_a_step_is_undone_whole_although_one_of_its_pictures_has_gone(photos: Pa
     collection = Collection.create(root)
     collection.update()
     find, session = Find(collection, tmp_path), Session()
-    images = [image for image, _ in collection.images(5)]
-    collection.add_labels("old", images[:2], "cli")
+    images = [image for image, _ in collection.images.ready(5)]
+    collection.labels.add("old", images[:2], "cli")
     find.do(session, {"do": "label", "images": images, "label": "new"})
-    gone = root / collection.paths_of(images[:1])[0]
+    gone = root / collection.images.paths_of(images[:1])[0]
     gone.rename(tmp_path / "gone.jpg")
     collection.update()
     screen = find.do(session, {"do": "undo"})
     assert screen["message"]["text"] == "Undone: labelled 5 pictures “new”"
     assert screen["undo"] is None
-    assert [(item.label, item.author) for item in collection.labels()] == [("old", "cli")]
+    assert [(item.label, item.author) for item in collection.labels.every()] == [("old", "cli")]
     (tmp_path / "gone.jpg").rename(gone)  # it comes back, on a disk that was unplugged perhaps: undone there as well
     collection.update()
-    assert [(item.label, item.author) for item in collection.labels()] == [("old", "cli")] * 2
+    assert [(item.label, item.author) for item in collection.labels.every()] == [("old", "cli")] * 2
 
 
 def test_a_step_that_cannot_be_undone_now_can_be_later(unlabelled: Collection, tmp_path: Path) -> None:
     find, session = Find(unlabelled, tmp_path), Session()
-    first, second = [image for image, _ in unlabelled.images(2)]
-    unlabelled.add_labels("old", [first], "cli")
+    first, second = [image for image, _ in unlabelled.images.ready(2)]
+    unlabelled.labels.add("old", [first], "cli")
     find.do(session, {"do": "label", "images": [first, second], "label": "new"})
     with unlabelled.catalog.writing() as connection:
         connection.execute("CREATE TEMP TRIGGER full BEFORE INSERT ON labels BEGIN SELECT RAISE(ABORT, 'full'); END")
@@ -241,14 +241,14 @@ def test_a_step_that_cannot_be_undone_now_can_be_later(unlabelled: Collection, t
             connection.execute("DROP TRIGGER full")
     assert screen["message"]["kind"] == "error"
     assert screen["undo"] == "labelled 2 pictures “new”"
-    assert unlabelled.label_counts() == {"new": 2}  # no half of it
+    assert unlabelled.labels.counts() == {"new": 2}  # no half of it
     find.do(session, {"do": "undo"})
-    assert unlabelled.label_counts() == {"old": 1}
+    assert unlabelled.labels.counts() == {"old": 1}
 
 
 def test_two_sessions_share_labels_and_nothing_else(unlabelled: Collection, tmp_path: Path) -> None:
     find, ada, bob = Find(unlabelled, tmp_path), Session(), Session()
-    image = unlabelled.images(1)[0][0]
+    image = unlabelled.images.ready(1)[0][0]
     find.do(ada, {"do": "similar", "image": image})
     find.do(ada, {"do": "label", "images": [image], "label": "hers"})
     seen = find.do(bob, {"do": "start"})
@@ -302,7 +302,7 @@ def test_whatever_a_browser_sends_the_answer_is_a_sentence(
     assert screen["message"]["kind"] == "error"
     assert screen["message"]["text"].endswith(".")
     assert len(screen["sections"][0]["tiles"]) == 48
-    assert unlabelled.labels() == []
+    assert unlabelled.labels.every() == []
     assert caplog.records == []  # foreseen, not merely survived
 
 
@@ -328,7 +328,7 @@ def test_sizes_and_times_are_said_alike_everywhere(unlabelled: Collection, tmp_p
         "235 kB",
         "2.3 GB",
     ]
-    image, path = unlabelled.images(1)[0]
+    image, path = unlabelled.images.ready(1)[0]
     file = (unlabelled.root / path).stat()
     told = dict(Find(unlabelled, tmp_path).do(Session(), {"do": "details", "image": image})["facts"])
     assert told["File"] == size(file.st_size)

@@ -206,7 +206,7 @@ def test_an_index_that_can_only_be_read_is_read_as_it_is_whoever_has_it_open(
         "import sys\n"
         "from indexer import Collection\n"
         "collection = Collection.open(sys.argv[1])\n"
-        "for line in sys.stdin: print(len(collection), len(collection.labels()), flush=True)\n"
+        "for line in sys.stdin: print(len(collection), len(collection.labels.every()), flush=True)\n"
     )
     index.chmod(0o555)
     (index / "catalog.sqlite").chmod(0o444)
@@ -226,7 +226,7 @@ def test_an_index_that_can_only_be_read_is_read_as_it_is_whoever_has_it_open(
         index.chmod(0o755)
         (index / "catalog.sqlite").chmod(0o644)
         collection.update()
-        collection.add_labels(label, images, "me")
+        collection.labels.add(label, images, "me")
         (index / "catalog.sqlite").chmod(0o444)
         index.chmod(0o555)
 

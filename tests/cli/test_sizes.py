@@ -126,16 +126,16 @@ def test_an_index_of_a_former_built_in_encoder_goes_on_with_it_and_says_once_how
     assert "earlier version" not in massl("index", folder).error
 
     opened = Collection.open(folder)
-    ids = [image for image, _ in opened.images()]
-    opened.add_labels("a", ids[:3], "me")
-    opened.reject_labels({ids[4]: "a"})
-    opened.keep_both(ids[5:7])
+    ids = [image for image, _ in opened.images.ready()]
+    opened.labels.add("a", ids[:3], "me")
+    opened.rejections.add({ids[4]: "a"})
+    opened.decisions.keep_both(ids[5:7])
     command = shlex.split(line.partition("run: ")[2])
     assert command == ["massl", "index", str(folder), "--encoder", "builtin", "--rebuild"]
     assert massl(*command[1:]).code == 0
     switched = Collection.open(folder)
     assert switched.encoder.sha256 == BUILTIN
-    assert len(switched.labels()) == 3
-    assert switched.rejected_labels() == {ids[4]: frozenset({"a"})}
-    assert [len(group) for group in switched.kept_together()] == [2]
+    assert len(switched.labels.every()) == 3
+    assert switched.rejections.by_image() == {ids[4]: frozenset({"a"})}
+    assert [len(group) for group in switched.duplicates.kept_together()] == [2]
     assert "earlier version" not in massl("index", folder).error

@@ -30,7 +30,7 @@ def answers(collection: Collection) -> dict[str, list[tuple[float, str]]]:
     """Path to all other images with their scores, nearest first, for every image."""
     return {
         path: sorted((-round(found.score, 2), found.path) for found in collection.search([Query(image=image)], 100))
-        for image, path in collection.images()
+        for image, path in collection.images.ready()
     }
 
 
@@ -64,24 +64,24 @@ def test_every_kind_of_change_is_seen(collection: Collection) -> None:
 
 
 def test_a_moved_image_keeps_its_label(collection: Collection) -> None:
-    image = collection.image_id("flag/" + sorted(os.listdir(collection.root / "flag"))[0])
-    collection.add_labels("banner", [image], "me")
+    image = collection.images.id_of("flag/" + sorted(os.listdir(collection.root / "flag"))[0])
+    collection.labels.add("banner", [image], "me")
     (collection.root / "flag").rename(collection.root / "flags")
     report = collection.update()
     assert (report.moved, report.added, report.removed) == (6, 0, 0)
-    assert [label.path.split("/")[0] for label in collection.labels()] == ["flags"]
+    assert [label.path.split("/")[0] for label in collection.labels.every()] == ["flags"]
 
 
 def test_a_folder_that_is_away_for_a_while_costs_nothing(collection: Collection) -> None:
     away = collection.root.parent / "away"
-    image = collection.image_id("flag/" + sorted(os.listdir(collection.root / "flag"))[0])
-    collection.add_labels("banner", [image], "me")
+    image = collection.images.id_of("flag/" + sorted(os.listdir(collection.root / "flag"))[0])
+    collection.labels.add("banner", [image], "me")
     (collection.root / "flag").rename(away)
     assert collection.update().removed == 6
-    assert collection.labels() == []
+    assert collection.labels.every() == []
     away.rename(collection.root / "flag")
     report = collection.update()
-    assert (report.added, report.embedded, len(collection.labels())) == (6, 0, 1)
+    assert (report.added, report.embedded, len(collection.labels.every())) == (6, 0, 1)
 
 
 def test_a_skipped_file_is_looked_at_again_when_it_changes(collection: Collection) -> None:
@@ -153,11 +153,11 @@ def test_another_encoder_is_refused_with_the_way_out(collection: Collection, oth
 
 
 def test_rebuilding_with_another_encoder_keeps_the_labels(collection: Collection, other_encoder: Encoder) -> None:
-    collection.add_labels("flag", [collection.images()[0][0]], "me")
+    collection.labels.add("flag", [collection.images.ready()[0][0]], "me")
     rebuilt = Collection.create(collection.root, other_encoder, rebuild=True)
     report = rebuilt.update()
     assert (report.indexed, report.embedded) == (24, 24)
-    assert len(rebuilt.labels()) == 1
+    assert len(rebuilt.labels.every()) == 1
     assert Collection.open(collection.root).encoder.name == "other"
 
 
@@ -202,10 +202,10 @@ def test_the_way_out_of_an_error_leads_to_the_index_that_is_there(
     assert command(missing.value) == wanted
     collection = Collection.create(root, tiny_encoder, index)
     with pytest.raises(MasslError, match="is not in the index") as unknown:
-        collection.image_id(f"flag/{sorted(os.listdir(root / 'flag'))[0]}")
+        collection.images.id_of(f"flag/{sorted(os.listdir(root / 'flag'))[0]}")
     assert command(unknown.value) == wanted
     with pytest.raises(EncoderMismatch) as refused:
-        collection.check_fits(other_encoder)
+        collection.home.check_fits(other_encoder)
     assert command(refused.value) == [*wanted, "--encoder", str(other_encoder.path), "--rebuild"]
     for copy in index.glob("encoder*.onnx"):
         copy.write_bytes(b"cut")
@@ -242,7 +242,7 @@ def test_scores_are_cosines_in_falling_order(collection: Collection) -> None:
 
 def test_an_unwanted_example_pushes_its_like_down(collection: Collection) -> None:
     wanted, unwanted = (sorted((collection.root / kind).iterdir())[0] for kind in ("flag", "space"))
-    image = collection.image_id(f"space/{unwanted.name}")
+    image = collection.images.id_of(f"space/{unwanted.name}")
     plain = {r.image: r.score for r in collection.search([Query.of_file(wanted)], 24)}
     pushed = {
         r.image: r.score for r in collection.search([Query.of_file(wanted), Query.of_file(unwanted, weight=-1.0)], 24)
@@ -259,8 +259,8 @@ def test_filters_act_inside_the_search(collection: Collection) -> None:
     with pytest.raises(MasslError, match="no image has the label 'apple'; the labels are: none"):
         collection.search(query, 5, label="apple")
     assert len(collection.search(query, 100, under=["space", "flag/"])) == 12
-    chosen = [image for image, path in collection.images() if path.startswith("fruit")][:2]
-    collection.add_labels("apple", chosen, "me")
+    chosen = [image for image, path in collection.images.ready() if path.startswith("fruit")][:2]
+    collection.labels.add("apple", chosen, "me")
     found = collection.search(query, 5, label="apple")
     assert {r.image for r in found} == set(chosen)
     assert {r.label for r in found} == {"apple"}
@@ -278,7 +278,7 @@ def test_a_crop_is_searched_by(collection: Collection) -> None:
 def test_a_crop_of_an_image_of_the_collection_is_cut_from_its_file(collection: Collection) -> None:
     path = sorted((collection.root / "painting").iterdir())[0]
     box = (3, 4, 60, 50)
-    image = collection.image_id(f"painting/{path.name}")
+    image = collection.images.id_of(f"painting/{path.name}")
     by_image = collection.search([Query(image=image, crop=box)], 24)
     by_file = collection.search([Query.of_file(path, crop=box)], 24)
     assert [r.image for r in by_image] == [r.image for r in by_file if r.image != image]
@@ -291,14 +291,14 @@ def test_a_crop_of_an_image_of_the_collection_is_cut_from_its_file(collection: C
 def test_a_ranking_is_described_a_page_at_a_time(collection: Collection) -> None:
     example = [Query.of_file(sorted((collection.root / "flag").iterdir())[0])]
     whole = collection.search(example, 24)
-    ranking = collection.rank(example, 24)
-    assert [r for first in range(0, 24, 5) for r in collection.describe(ranking, first, first + 5)] == whole
+    ranking = collection.searcher.rank(example, 24)
+    assert [r for first in range(0, 24, 5) for r in collection.searcher.describe(ranking, first, first + 5)] == whole
     assert ranking.above(whole[7].score) == 8
     assert (ranking.above(2), ranking.above(-2)) == (0, 24)
     gone = whole[3]
     (collection.root / gone.path).unlink()
     collection.update()
-    assert [r.rank for r in collection.describe(ranking, 0, 6)] == [1, 2, 3, 5, 6]
+    assert [r.rank for r in collection.searcher.describe(ranking, 0, 6)] == [1, 2, 3, 5, 6]
 
 
 def test_queries_that_can_not_work_say_why(collection: Collection, tmp_path: Path) -> None:
@@ -397,10 +397,10 @@ def test_a_killed_run_leaves_no_cache_that_looks_current(collection: Collection)
 
 
 def test_a_removed_image_leaves_the_vectors_too(collection: Collection) -> None:
-    assert len(collection.index()) == 24
+    assert len(collection.searcher.index()) == 24
     sorted(collection.root.glob("flag/*"))[0].unlink()
     collection.update()
-    assert len(Collection.open(collection.root).index()) == 23
+    assert len(Collection.open(collection.root).searcher.index()) == 23
 
 
 def test_an_index_from_the_future_is_refused(collection: Collection) -> None:
@@ -420,7 +420,7 @@ def test_thumbnails_carry_no_metadata(collection: Collection) -> None:
     exif[0x010F] = "secret camera"
     Image.new("RGB", (500, 300), "red").save(collection.root / "exif.jpg", exif=exif)
     collection.update()
-    thumbnail = collection.thumbnail(collection.image_id("exif.jpg"))
+    thumbnail = collection.images.thumbnail(collection.images.id_of("exif.jpg"))
     assert thumbnail is not None
     assert b"secret" not in thumbnail
     with Image.open(io.BytesIO(thumbnail)) as image:
@@ -433,13 +433,13 @@ def test_a_thumbnail_is_never_made_of_another_picture_that_took_the_file_s_name(
     Image.new("RGB", (64, 64), "red").save(root / "red.png")
     Image.new("RGB", (64, 64), "blue").save(root / "blue.png")
     collection.update()
-    image = collection.image_id("red.png")
+    image = collection.images.id_of("red.png")
     (root / "red.png").rename(root / "moved.png")
     shutil.copy(root / "blue.png", root / "red.png")
-    assert collection.thumbnail(image) is None  # what the index knows lies elsewhere now
-    assert collection.thumbnail(image, 1024) is None
+    assert collection.images.thumbnail(image) is None  # what the index knows lies elsewhere now
+    assert collection.images.thumbnail(image, 1024) is None
     collection.update()
-    thumbnail = collection.thumbnail(collection.image_id("moved.png"))
+    thumbnail = collection.images.thumbnail(collection.images.id_of("moved.png"))
     assert thumbnail is not None
     with Image.open(io.BytesIO(thumbnail)) as picture:
         red, _, blue = picture.convert("RGB").getpixel((32, 32))
@@ -451,14 +451,14 @@ def test_a_thumbnail_is_never_made_of_another_picture_that_took_the_file_s_name(
 
 def test_few_labels_classify_everything(collection: Collection) -> None:
     for kind in ("flag", "space"):
-        chosen = [image for image, path in collection.images() if path.startswith(kind)][:3]
-        collection.add_labels(kind, chosen, "me")
-    result = collection.classify()
+        chosen = [image for image, path in collection.images.ready() if path.startswith(kind)][:3]
+        collection.labels.add(kind, chosen, "me")
+    result = collection.fewshot.classify()
     assert result.classes == ("flag", "space")
     assert len(result.images) == 24
     assert result.estimated_accuracy is not None
     assert ((result.probability >= 0.5) & (result.probability <= 1)).all()
-    predicted = dict(zip(collection.paths_of(result.images.tolist()), result.predicted, strict=True))
+    predicted = dict(zip(collection.images.paths_of(result.images.tolist()), result.predicted, strict=True))
     own = [path for path in predicted if path.split("/")[0] in ("flag", "space")]
     right = [result.classes[predicted[path]] == path.split("/")[0] for path in own]
     assert np.mean(right) > 0.8
@@ -466,70 +466,70 @@ def test_few_labels_classify_everything(collection: Collection) -> None:
 
 def test_few_labels_never_make_anyone_certain(collection: Collection) -> None:
     for kind, count in (("flag", 4), ("space", 3)):
-        chosen = [image for image, path in collection.images() if path.startswith(kind)][:count]
-        collection.add_labels(kind, chosen, "me")
-    result = collection.classify()
+        chosen = [image for image, path in collection.images.ready() if path.startswith(kind)][:count]
+        collection.labels.add(kind, chosen, "me")
+    result = collection.fewshot.classify()
     guessed = result.probability[result.probability < 1]
     assert len(guessed) == 24 - 7
     assert guessed.max() <= 1 - 0.5 / 9  # seven examples: one in nine may be wrong, and half of those at random
 
 
 def test_one_example_a_class_gives_no_estimate(collection: Collection) -> None:
-    first, second = (image for image, _ in collection.images()[:2])
-    collection.add_labels("a", [first], "me")
-    collection.add_labels("b", [second], "me")
-    assert collection.classify().estimated_accuracy is None
+    first, second = (image for image, _ in collection.images.ready()[:2])
+    collection.labels.add("a", [first], "me")
+    collection.labels.add("b", [second], "me")
+    assert collection.fewshot.classify().estimated_accuracy is None
 
 
 def test_one_class_is_not_enough(collection: Collection) -> None:
     with pytest.raises(MasslError, match="at least two classes"):
-        collection.classify()
-    collection.add_labels("a", [1, 2, 3], "me")
+        collection.fewshot.classify()
+    collection.labels.add("a", [1, 2, 3], "me")
     with pytest.raises(MasslError, match="only 'a'"):
-        collection.classify()
+        collection.fewshot.classify()
 
 
 def test_a_label_replaces_the_one_before_and_can_be_taken_off(collection: Collection) -> None:
-    collection.add_labels("a", [1, 2], "me")
-    collection.add_labels("b", [1], "you")
-    assert {(label.label, label.author) for label in collection.labels()} == {("a", "me"), ("b", "you")}
-    assert collection.remove_labels([1, 3]) == 1
-    assert [label.label for label in collection.labels()] == ["a"]
+    collection.labels.add("a", [1, 2], "me")
+    collection.labels.add("b", [1], "you")
+    assert {(label.label, label.author) for label in collection.labels.every()} == {("a", "me"), ("b", "you")}
+    assert collection.labels.remove([1, 3]) == 1
+    assert [label.label for label in collection.labels.every()] == ["a"]
 
 
 def test_classes_keep_the_order_in_which_they_came(collection: Collection) -> None:
     for name, image in (("zebra", 1), ("cat", 2), ("aardvark", 3)):
-        collection.add_labels(name, [image], "me")
-    collection.add_labels("cat", [1, 4], "me")  # zebra has no picture left
-    assert collection.classes() == ["cat", "aardvark"]
-    collection.add_labels("zebra", [5], "me")
-    collection.remove_labels([2, 1, 4])
-    collection.add_labels("cat", [1], "me")  # taken back
-    assert Collection.open(collection.root).classes() == ["cat", "aardvark", "zebra"]
+        collection.labels.add(name, [image], "me")
+    collection.labels.add("cat", [1, 4], "me")  # zebra has no picture left
+    assert collection.labels.classes() == ["cat", "aardvark"]
+    collection.labels.add("zebra", [5], "me")
+    collection.labels.remove([2, 1, 4])
+    collection.labels.add("cat", [1], "me")  # taken back
+    assert Collection.open(collection.root).labels.classes() == ["cat", "aardvark", "zebra"]
 
 
 def test_classes_from_before_their_order_was_kept_come_by_the_time_of_their_first_label(collection: Collection) -> None:
-    collection.add_labels("zebra", [1], "me")
-    collection.add_labels("cat", [2], "me")
+    collection.labels.add("zebra", [1], "me")
+    collection.labels.add("cat", [2], "me")
     with collection.catalog.writing() as connection:
         connection.execute("DELETE FROM meta WHERE key = 'classes'")
         connection.execute("UPDATE labels SET at = '2024-01-01T00:00:00+00:00' WHERE image = 1")
-    assert collection.classes() == ["zebra", "cat"]
-    collection.add_labels("ant", [3], "me")
-    assert collection.classes() == ["zebra", "cat", "ant"]
+    assert collection.labels.classes() == ["zebra", "cat"]
+    collection.labels.add("ant", [3], "me")
+    assert collection.labels.classes() == ["zebra", "cat", "ant"]
 
 
 @pytest.mark.parametrize("label", ["", "  ", "x" * 101, "two\nlines", "nul\x00"])
 def test_labels_that_can_not_be_used_are_refused(collection: Collection, label: str) -> None:
     with pytest.raises(MasslError, match="a label is 1 to 100 printable characters"):
-        collection.add_labels(label, [1], "me")
-    assert collection.labels() == []
+        collection.labels.add(label, [1], "me")
+    assert collection.labels.every() == []
 
 
 def test_labelling_an_image_that_is_not_there_labels_nothing(collection: Collection) -> None:
     with pytest.raises(MasslError, match="nothing was labelled"):
-        collection.add_labels("a", [1, 999], "me")
-    assert collection.labels() == []
+        collection.labels.add("a", [1, 999], "me")
+    assert collection.labels.every() == []
 
 
 def test_what_is_indexed_as_an_exception_for_its_size_can_be_used_like_the_rest(
@@ -543,8 +543,8 @@ def test_what_is_indexed_as_an_exception_for_its_size_can_be_used_like_the_rest(
     collection = Collection.create(folder, encoder)
     assert len(collection.update().skipped) == 2
     collection.update(max_pixels=200_000_000)
-    one, other = (image for image, _ in collection.images())
+    one, other = (image for image, _ in collection.images.ready())
     assert [found.image for found in collection.search([Query.of_file(folder / "a.jpg")], 2)] == [one, other]
     assert collection.search([Query(image=one, crop=(0, 0, 9_000, 9_000))])
-    assert collection.heat([Query(image=one)], other).cosines.max() > 0.9
-    assert len(collection.duplicates().groups) == 1
+    assert collection.searcher.heat([Query(image=one)], other).cosines.max() > 0.9
+    assert len(collection.duplicates.find().groups) == 1

@@ -16,6 +16,7 @@ from indexer import Collection, Encoder, EncoderMismatch, Query
 from indexer.encoder.former_builtin import FORMER, is_former_builtin
 from indexer.encoder.onnx_encoder import BUILTIN
 from indexer.fewshot.label_state import Labelling
+from indexer.json_results import of_collection
 from indexer.store.catalog import Catalog
 from massl.core.errors import MasslError
 from massl.core.images.decoding import open_image
@@ -52,7 +53,7 @@ def at_12(root: Path, file: Path) -> Collection:
 def embeddings(collection: Collection) -> np.ndarray:
     """By path, float32 `[N, D]`."""
     ids, vectors = Labelling(collection.catalog).vectors()
-    return vectors[np.argsort(collection.paths_of(ids.tolist()))]
+    return vectors[np.argsort(collection.images.paths_of(ids.tolist()))]
 
 
 def expected(root: Path, file: Path, size: int) -> np.ndarray:
@@ -69,7 +70,7 @@ def forget_the_size(collection: Collection) -> None:
 def test_a_collection_is_made_and_used_at_the_size_that_was_chosen(at_12: Collection, file: Path) -> None:
     np.testing.assert_allclose(embeddings(at_12), expected(at_12.root, file, 12), atol=2e-3)
     again = Collection.open(at_12.root)
-    assert (again.image_size, again.encoder.image_size, again.encoder.image_sizes) == (12, 12, SIZES)
+    assert (again.home.image_size, again.encoder.image_size, again.encoder.image_sizes) == (12, 12, SIZES)
     query = Query.of_file(at_12.root / "03.png")
     (first,) = again.search([query], 1)
     assert first.path == "03.png"
@@ -77,9 +78,9 @@ def test_a_collection_is_made_and_used_at_the_size_that_was_chosen(at_12: Collec
     Image.fromarray(np.arange(768, dtype=np.uint8).reshape(16, 16, 3)).save(again.root / "new.png")
     assert again.update().embedded == 1
     np.testing.assert_allclose(embeddings(again), expected(again.root, file, 12), atol=2e-3)
-    assert again.heat([query], again.image_id("03.png")).cosines.shape == (3, 3)
-    assert again.info()["encoder"]["image_size"] == 12
-    assert again.info()["encoder"]["image_sizes"] == list(SIZES)
+    assert again.searcher.heat([query], again.images.id_of("03.png")).cosines.shape == (3, 3)
+    assert of_collection(again)["encoder"]["image_size"] == 12
+    assert of_collection(again)["encoder"]["image_sizes"] == list(SIZES)
 
 
 def test_another_size_is_another_encoder_and_is_refused_with_the_way_out(at_12: Collection, file: Path) -> None:
@@ -113,20 +114,20 @@ def test_a_size_that_is_not_told_is_the_collection_s_with_its_own_file_and_else_
     for asked in (None, file):
         with pytest.raises(MasslError, match="takes pictures of 8, 12 or 16 pixels, not of 10"):
             size(asked, 10)
-    assert Collection.create(at_12.root, None, rebuild=True).image_size == 12
+    assert Collection.create(at_12.root, None, rebuild=True).home.image_size == 12
 
 
 def test_a_rebuild_at_another_size_keeps_what_people_said(at_12: Collection, file: Path) -> None:
-    ids = [image for image, _ in at_12.images()]
-    at_12.add_labels("odd", ids[::2], "me")
-    at_12.reject_labels({ids[1]: "odd"})
-    at_12.keep_both(ids[2:4])
+    ids = [image for image, _ in at_12.images.ready()]
+    at_12.labels.add("odd", ids[::2], "me")
+    at_12.rejections.add({ids[1]: "odd"})
+    at_12.decisions.keep_both(ids[2:4])
     rebuilt = Collection.create(at_12.root, Collection.choose_encoder(at_12.root, None, 16), rebuild=True)
     assert rebuilt.update().embedded == IMAGES
     np.testing.assert_allclose(embeddings(rebuilt), expected(at_12.root, file, 16), atol=2e-3)
-    assert len(rebuilt.labels()) == IMAGES // 2
-    assert rebuilt.rejected_labels() == {ids[1]: frozenset({"odd"})}
-    assert [len(group) for group in rebuilt.kept_together()] == [2]
+    assert len(rebuilt.labels.every()) == IMAGES // 2
+    assert rebuilt.rejections.by_image() == {ids[1]: frozenset({"odd"})}
+    assert [len(group) for group in rebuilt.duplicates.kept_together()] == [2]
     (copy,) = rebuilt.folder.glob("encoder-*.onnx")
     copy.write_bytes(b"damaged")
     assert Collection.open(at_12.root).encoder.image_size == 16  # made anew from where it came, not from the copy
@@ -144,32 +145,32 @@ def test_a_rebuild_at_another_size_that_is_killed_goes_on_at_the_right_one(
     right = 12 if moment == "before" else 16
     on = Collection.create(at_12.root)
     assert on.update().embedded == (0 if moment == "before" else IMAGES)
-    assert on.image_size == right
+    assert on.home.image_size == right
     np.testing.assert_allclose(embeddings(on), expected(at_12.root, file, right), atol=2e-3)
 
 
 def test_rebuilt_at_another_size_while_it_is_open_it_takes_that_one(at_12: Collection, file: Path) -> None:
     looking = Collection.open(at_12.root)
     query = Query.of_file(at_12.root / "05.png")
-    before = looking.search([query], IMAGES), looking.comparing_state(), looking.vectors_state()
-    assert looking.heat([query], 1).cosines.shape == (3, 3)
+    before = looking.search([query], IMAGES), looking.encoders.state(), looking.fewshot.vectors_state()
+    assert looking.searcher.heat([query], 1).cosines.shape == (3, 3)
     other = Collection.create(at_12.root, Encoder.load(file, image_size=16), rebuild=True)
     other.update()
     assert looking.search([query], IMAGES) == other.search([query], IMAGES) != before[0]
-    assert looking.comparing_state() != before[1]
-    assert looking.vectors_state()[0] != before[2][0]
-    assert looking.heat([query], 1).cosines.shape == (4, 4)
+    assert looking.encoders.state() != before[1]
+    assert looking.fewshot.vectors_state()[0] != before[2][0]
+    assert looking.searcher.heat([query], 1).cosines.shape == (4, 4)
 
 
 def test_a_collection_from_before_there_were_sizes_has_the_usual_one(root: Path, file: Path) -> None:
     made = Collection.create(root, Encoder.load(file))
     made.update()
-    wanted, state = made.search([Query(image=1)], 5), made.comparing_state()
+    wanted, state = made.search([Query(image=1)], 5), made.encoders.state()
     forget_the_size(made)
     old = Collection.open(root)
-    assert (old.image_size, old.encoder.image_size) == (8, 8)
+    assert (old.home.image_size, old.encoder.image_size) == (8, 8)
     assert old.search([Query(image=1)], 5) == wanted
-    assert old.comparing_state() != state  # once
+    assert old.encoders.state() != state  # once
     assert Collection.create(root, Collection.choose_encoder(root, file, 8)).update().embedded == 0
     with pytest.raises(EncoderMismatch, match="at 8 pixels, not at 12"):
         Collection.create(root, Collection.choose_encoder(root, None, 12))
@@ -208,7 +209,7 @@ def test_a_repaired_catalog_mixes_no_sizes(
     damage(at_12)
     repaired = Collection.create(at_12.root, Collection.choose_encoder(at_12.root, file if given else None))
     assert repaired.update().embedded == embedded
-    assert repaired.image_size == size
+    assert repaired.home.image_size == size
     np.testing.assert_allclose(embeddings(repaired), expected(at_12.root, file, size), atol=2e-3)
     Catalog.open(repaired.catalog.path, whole=True)
 
@@ -220,29 +221,29 @@ def test_a_size_is_asked_for_of_a_damaged_collection(at_12: Collection) -> None:
 
 
 def test_another_size_is_compared_on_the_labelled_pictures(at_12: Collection) -> None:
-    ids = [image for image, _ in at_12.images()]
-    at_12.add_labels("a", ids[: IMAGES // 2], "me")
-    at_12.add_labels("b", ids[IMAGES // 2 :], "me")
+    ids = [image for image, _ in at_12.images.ready()]
+    at_12.labels.add("a", ids[: IMAGES // 2], "me")
+    at_12.labels.add("b", ids[IMAGES // 2 :], "me")
     told: list[str] = []
-    found = at_12.beside(16, lambda step, done, total: told.append(step)).comparison
+    found = at_12.encoders.beside(16, lambda step, done, total: told.append(step)).comparison
     assert found is not None
-    assert found == at_12.compare(at_12.choose_encoder(at_12.root, None, 16))
+    assert found == at_12.encoders.compare(at_12.choose_encoder(at_12.root, None, 16))
     assert found.images == IMAGES
-    own = at_12.beside(12).comparison
+    own = at_12.encoders.beside(12).comparison
     assert own is not None
     assert (own.only_present, own.only_other) == (0, 0)
     assert set(told) == {"encoder", "labels"}
     with pytest.raises(MasslError, match="not of 10"):
-        at_12.beside(10)
-    health = at_12.health()
+        at_12.encoders.beside(10)
+    health = at_12.health.check()
     assert (health.image_size, health.image_sizes) == (12, SIZES)
 
 
 def test_a_classifier_s_file_takes_pictures_of_the_collection_s_size(at_12: Collection, tmp_path: Path) -> None:
-    ids = [image for image, _ in at_12.images()]
-    at_12.add_labels("a", ids[:4], "me")
-    at_12.add_labels("b", ids[4:8], "me")
-    fitted = at_12.export_classifier(tmp_path / "classifier.onnx")
+    ids = [image for image, _ in at_12.images.ready()]
+    at_12.labels.add("a", ids[:4], "me")
+    at_12.labels.add("b", ids[4:8], "me")
+    fitted = at_12.fewshot.export(tmp_path / "classifier.onnx", at_12.encoder)
     session = onnxruntime.InferenceSession(tmp_path / "classifier.onnx", providers=["CPUExecutionProvider"])
     assert session.get_inputs()[0].shape[1:] == [12, 12, 3]
     facts = session.get_modelmeta().custom_metadata_map
@@ -258,13 +259,13 @@ def test_a_classifier_s_file_takes_pictures_of_the_collection_s_size(at_12: Coll
 
 def test_a_former_built_in_encoder_is_told_of_once_for_each_new_one(root: Path, tmp_path: Path) -> None:
     made = Collection.create(root, Encoder.load(write_encoder(tmp_path / "old.onnx", "massl-builtin-1")))
-    said = made.tell_of_builtin()
+    said = made.encoders.tell_of_builtin()
     assert "massl-builtin-1, the built-in encoder of an earlier version" in said
     command = shlex.split(said.partition("run: ")[2])
     assert command == ["massl", "index", str(root), "--encoder", "builtin", "--rebuild"]
-    assert Collection.open(root).tell_of_builtin() == ""
+    assert Collection.open(root).encoders.tell_of_builtin() == ""
     made.catalog.set_meta(("builtin_told", "a" * 64))  # that of another version
-    assert made.tell_of_builtin() == said
+    assert made.encoders.tell_of_builtin() == said
 
 
 def test_a_former_built_in_encoder_is_known_by_its_content_too() -> None:
@@ -277,4 +278,4 @@ def test_a_former_built_in_encoder_is_known_by_its_content_too() -> None:
 @pytest.mark.parametrize("name", ["mine", None])
 def test_other_encoders_are_left_alone(root: Path, tmp_path: Path, encoder: Encoder, name: str | None) -> None:
     own = Encoder.load(write_encoder(tmp_path / "own.onnx", name)) if name else encoder
-    assert Collection.create(root, own).tell_of_builtin() == ""
+    assert Collection.create(root, own).encoders.tell_of_builtin() == ""

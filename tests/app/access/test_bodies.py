@@ -354,7 +354,7 @@ def test_very_large_steps_are_remembered_only_as_far_back_as_there_is_room(
 ) -> None:
     monkeypatch.setattr("app.screens.label_actions._MOST_REMEMBERED", 10)
     find, session = Find(unlabelled, tmp_path), Session()
-    images = [image for image, _ in unlabelled.images(12)]
+    images = [image for image, _ in unlabelled.images.ready(12)]
     for name in ("a", "b", "c"):
         find.do(session, {"do": "label", "images": images[:4], "label": name})
     assert [step.text for step in session.steps] == ["labelled 4 pictures “b”", "labelled 4 pictures “c”"]

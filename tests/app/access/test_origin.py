@@ -133,7 +133,7 @@ PLACES = [
 def test_another_site_reads_no_picture_and_writes_no_label_and_the_page_works(
     unlabelled: Collection, browser: Any, host: str, name: str, other: str, door: bool
 ) -> None:
-    image = unlabelled.images(1)[0][0]
+    image = unlabelled.images.ready(1)[0][0]
     login = ("ada", "secret") if door else None
     try:
         running = serve(unlabelled, host, 0, login)
@@ -173,7 +173,7 @@ def test_another_site_reads_no_picture_and_writes_no_label_and_the_page_works(
             assert [text for text in told if "read" in text or "shown" in text or "answered 200" in text] == []
             assert "frame: parts 0" in told
             assert len(told) >= 8, told
-            assert unlabelled.labels() == []
+            assert unlabelled.labels.every() == []
             # The page itself still does all of it.
             own.wait_for_function("document.querySelector('#massl-find .tile img').naturalWidth > 0")
             answer = own.evaluate(
@@ -183,10 +183,10 @@ def test_another_site_reads_no_picture_and_writes_no_label_and_the_page_works(
             )
             assert answer == 200
             for _ in range(100):
-                if unlabelled.labels():
+                if unlabelled.labels.every():
                     break
                 own.wait_for_timeout(50)
-            assert [item.label for item in unlabelled.labels()] == ["evil"]
+            assert [item.label for item in unlabelled.labels.every()] == ["evil"]
         finally:
             context.close()
     finally:
@@ -212,7 +212,7 @@ def test_another_site_reads_no_picture_and_writes_no_label_and_the_page_works(
 def test_no_method_is_open_to_another_site(
     site: str, unlabelled: Collection, method: str, headers: dict[str, str]
 ) -> None:
-    image = unlabelled.images(1)[0][0]
+    image = unlabelled.images.ready(1)[0][0]
     for path in ("", "config", f"thumbnail/{image}", "gradio_api/queue/join", "gradio_api/upload", "logout"):
         answer = httpx.request(method, f"{site}{path}", headers=headers, **BROWSER)
         assert answer.status_code == 403, path
@@ -224,7 +224,7 @@ def test_a_preflight_is_refused_and_no_answer_gives_leave_to_another_site(site: 
     asked = {"Origin": f"http://127.0.0.1:{port}", "Access-Control-Request-Method": "POST"}
     assert httpx.options(f"{site}gradio_api/queue/join", headers=asked, **BROWSER).status_code == 405
     own = {"Origin": f"http://127.0.0.1:{port}", "Sec-Fetch-Site": "same-origin"}
-    for path in ("", "config", f"thumbnail/{unlabelled.images(1)[0][0]}", "theme.css", "gradio_api/info"):
+    for path in ("", "config", f"thumbnail/{unlabelled.images.ready(1)[0][0]}", "theme.css", "gradio_api/info"):
         answer = httpx.get(f"{site}{path}", headers=own, **BROWSER)
         assert answer.status_code == 200, path
         assert not [name for name in answer.headers if name.startswith("access-control-")]
@@ -237,7 +237,7 @@ def test_a_preflight_is_refused_and_no_answer_gives_leave_to_another_site(site: 
 def test_a_link_leads_to_the_page_and_to_nothing_else(site: str, unlabelled: Collection) -> None:
     link = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
     assert httpx.get(f"{site}?folders=flag", headers=link, **BROWSER).status_code == 200
-    image = unlabelled.images(1)[0][0]
+    image = unlabelled.images.ready(1)[0][0]
     for path in (f"thumbnail/{image}", f"preview/{image}", "config", "logout", "gradio_api/info"):
         assert httpx.get(f"{site}{path}", headers=link, **BROWSER).status_code == 403
     typed = link | {"Sec-Fetch-Site": "none"}

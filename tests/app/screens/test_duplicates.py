@@ -17,6 +17,7 @@ from app.screens.duplicates import DuplicatesScreen
 from app.server import serve
 from app.session import Session
 from indexer import Collection
+from indexer.duplicates.collection_duplicates import CollectionDuplicates
 from indexer.duplicates.detection import Duplicates
 from indexer.jobs.work import Work
 from tests.app.conftest import HOSTILE, Visit, show
@@ -42,14 +43,14 @@ def copied(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Collecti
 @pytest.fixture
 def undecided(copied: Collection) -> Collection:
     """The same without any decision."""
-    copied.forget_kept()
+    copied.decisions.forget()
     return copied
 
 
 @pytest.fixture(scope="module")
 def found(copied: Collection) -> Duplicates:
     """What is found in it."""
-    return copied.duplicates()
+    return copied.duplicates.find()
 
 
 def screen_of(collection: Collection, found: Duplicates | None = None) -> DuplicatesScreen:
@@ -295,18 +296,19 @@ def test_without_duplicates_there_is_no_plan_to_take_away(visit: Visit, pictures
         assert board.get_by_role("button", name="plan").count() == 0
 
 
-class Endless(Collection):
-    """A collection in which looking for duplicates never ends by itself."""
+class Endless(CollectionDuplicates):
+    """Looking for duplicates that never ends by itself."""
 
-    def duplicates(self, *, report: Any, **options: Any) -> Duplicates:
-        """See `Collection.duplicates`."""
+    def find(self, *, report: Any, **options: Any) -> Duplicates:
+        """See `CollectionDuplicates.find`."""
         while True:
             report("pairs", 30, 100)
             time.sleep(0.02)
 
 
 def test_looking_can_be_stopped_in_the_page_while_its_progress_is_drawn(visit: Visit, undecided: Collection) -> None:
-    endless = Endless.open(undecided.root)
+    endless = Collection.open(undecided.root)
+    endless.duplicates = Endless(endless.root, endless.catalog, endless.searcher.index)
     with serve(endless, "127.0.0.1", 0, None) as address, visit(str(address), "Duplicates") as tab:
         board = tab.locator("#massl-duplicates")
         for _ in range(2):

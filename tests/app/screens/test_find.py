@@ -15,7 +15,8 @@ import pytest
 from app.screens.find import BANDS, PAGE, Find, _among, _chance, _chance_short
 from app.server import serve
 from app.session import Session
-from indexer import Collection, Encoder, Query
+from indexer import LADDER, Collection, Encoder, Query
+from indexer.search.searcher import Searcher
 from tests.app.conftest import DESKTOP, PHONE, Visit, answered
 from tests.indexer.tiny import picture, write_encoder
 
@@ -54,7 +55,7 @@ def test_a_search_is_narrowed_shared_and_taken_back(
     # One picture clicked: the address says which, by its content.
     _picture(tab, "flag/brazil.jpg").locator(".picture").click()
     _until(tab, "document.querySelectorAll('.chip').length === 1")
-    brazil = unlabelled.facts(unlabelled.image_id("flag/brazil.jpg"))
+    brazil = unlabelled.images.facts(unlabelled.images.id_of("flag/brazil.jpg"))
     _until(tab, f"document.querySelectorAll('#massl-find .tile').length === {len(unlabelled) - 1}")
     assert _asked(tab) == {"like": [brazil.content[:16]]}
     alone = _paths(tab)
@@ -70,8 +71,8 @@ def test_a_search_is_narrowed_shared_and_taken_back(
     _until(tab, "document.querySelectorAll('.chip.minus').length === 1")
     queries = [
         Query(image=brazil.image),
-        Query(image=unlabelled.image_id(first)),
-        Query(image=unlabelled.image_id(second), weight=-1.0),
+        Query(image=unlabelled.images.id_of(first)),
+        Query(image=unlabelled.images.id_of(second), weight=-1.0),
     ]
     _until(tab, f"document.querySelectorAll('#massl-find .tile').length === {len(unlabelled) - 3}")
     assert _paths(tab) == [r.path for r in unlabelled.search(queries, 100)]
@@ -143,8 +144,8 @@ def test_a_part_is_drawn_or_typed(tab: Any, unlabelled: Collection, photos: Path
         tab.keyboard.press("Tab")
     tab.get_by_role("button", name="Search by this part").press("Enter")
     _until(tab, "location.search.includes('like=')")
-    image = unlabelled.image_id("flag/brazil.jpg")
-    facts = unlabelled.facts(image)
+    image = unlabelled.images.id_of("flag/brazil.jpg")
+    facts = unlabelled.images.facts(image)
     assert _asked(tab) == {"like": [f"{facts.content[:16]}@0.25,0.25,0.5,0.25"]}
     left, top = int(0.25 * facts.width), int(0.25 * facts.height)
     box = (left, top, round(0.75 * facts.width) - left, round(0.5 * facts.height) - top)
@@ -162,7 +163,7 @@ def test_the_cut_off_says_what_to_expect_and_selects_what_is_seen(tab: Any, unla
     slider = tab.get_by_label("Show only pictures at least this similar")
     said = tab.locator("#massl-find .cut output")
     assert "Everything is shown" in said.inner_text()
-    scores = [r.score for r in unlabelled.search([Query(image=unlabelled.image_id("flag/brazil.jpg"))], 100)]
+    scores = [r.score for r in unlabelled.search([Query(image=unlabelled.images.id_of("flag/brazil.jpg"))], 100)]
     slider.focus()
     for _ in range(200):
         tab.keyboard.press("ArrowRight")
@@ -215,12 +216,12 @@ def test_no_further_pages_are_offered_below_the_cut_off(visit: Visit, site: str,
 
 
 def test_details_say_where_what_and_why(tab: Any, unlabelled: Collection) -> None:
-    flags = [unlabelled.image_id(f"flag/{name}.jpg") for name in ("argentina", "brazil")]
-    unlabelled.add_labels("<b>banner</b>", flags, "somebody")
+    flags = [unlabelled.images.id_of(f"flag/{name}.jpg") for name in ("argentina", "brazil")]
+    unlabelled.labels.add("<b>banner</b>", flags, "somebody")
     _picture(tab, "flag/brazil.jpg").locator(".picture").click()
     tab.wait_for_selector(".chip")
     path = _paths(tab)[0]
-    facts = unlabelled.facts(unlabelled.image_id(path))
+    facts = unlabelled.images.facts(unlabelled.images.id_of(path))
     _picture(tab, path).hover()
     _picture(tab, path).get_by_role("button", name="About this picture").click()
     dialog = tab.locator("dialog.details")
@@ -234,7 +235,7 @@ def test_details_say_where_what_and_why(tab: Any, unlabelled: Collection) -> Non
     _until(tab, "document.querySelector('dialog.details .path button').innerText === 'Copied'")
     assert tab.evaluate("() => navigator.clipboard.readText()") == str(unlabelled.root / path)
     # The overlay is as clear as the indexer says, on the part that the encoder saw.
-    heat = unlabelled.heat([Query(image=flags[1])], facts.image)
+    heat = unlabelled.searcher.heat([Query(image=flags[1])], facts.image)
     alphas = dialog.locator("canvas").evaluate(
         "canvas => [...canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data]"
         ".filter((_, at) => at % 4 === 3)"
@@ -287,7 +288,7 @@ def test_dates_narrow_all_pictures_too(tab: Any, unlabelled: Collection) -> None
     tab.get_by_label("Until this day").fill("2001-01-01")
     tab.wait_for_selector("#massl-find .message:not(:empty)")
     assert "no image was last changed until 2001-01-01" in tab.locator("#massl-find .message").inner_text().lower()
-    last = unlabelled.outline().last
+    last = unlabelled.images.outline().last
     tab.get_by_label("From this day").fill(str(last))
     _until(tab, f"location.search.includes('since={last}')")
     tab.get_by_role("button", name="Clear filters").click()
@@ -323,18 +324,19 @@ def _only(tab: Any, kind: str, *names: str) -> None:
 
 def test_several_folders_and_labels_are_searched_at_once(tab: Any, visit: Visit, unlabelled: Collection) -> None:
     of = {
-        kind: [i for i, path in unlabelled.images() if path.startswith(f"{kind}/")] for kind in ("flag", "space", "bug")
+        kind: [i for i, path in unlabelled.images.ready() if path.startswith(f"{kind}/")]
+        for kind in ("flag", "space", "bug")
     }
-    unlabelled.add_labels("odd", [ids[0] for ids in of.values()], "me")
-    unlabelled.add_labels("even", [ids[1] for ids in of.values()], "me")
-    unlabelled.add_labels("other", [ids[2] for ids in of.values()], "me")
+    unlabelled.labels.add("odd", [ids[0] for ids in of.values()], "me")
+    unlabelled.labels.add("even", [ids[1] for ids in of.values()], "me")
+    unlabelled.labels.add("other", [ids[2] for ids in of.values()], "me")
     tab.reload()
     _only(tab, "folders", "flag", "space")
     _until(tab, "location.search === '?under=flag&under=space'")
     assert {path.split("/")[0] for path in _paths(tab)} == {"flag", "space"}
     _only(tab, "labels", "odd", "even")
     _until(tab, "new URLSearchParams(location.search).getAll('label').length === 2")
-    four = sorted(dict(unlabelled.images())[ids[place]] for ids in (of["flag"], of["space"]) for place in (0, 1))
+    four = sorted(dict(unlabelled.images.ready())[ids[place]] for ids in (of["flag"], of["space"]) for place in (0, 1))
     assert sorted(_paths(tab)) == four
     assert tab.get_by_label("Only these folders: 2 folders").is_visible()
 
@@ -399,7 +401,7 @@ def test_pages_follow_each_other_without_gap_or_repetition(
     many: Collection, tmp_path: Path, examples: int, filters: dict[str, Any]
 ) -> None:
     find, session = Find(many, tmp_path), Session()
-    image = many.images(1)[0][0]
+    image = many.images.ready(1)[0][0]
     screen = find.do(session, {"do": "ask", "examples": [{"image": image}] * examples, **filters})
     tiles, more = screen["sections"][0]["tiles"], screen["sections"][0]["more"]
     pages = 1
@@ -410,14 +412,14 @@ def test_pages_follow_each_other_without_gap_or_repetition(
         tiles, more = tiles + answer["tiles"], answer["more"]
         pages += 1
     assert pages == -(-len(tiles) // PAGE)
-    old = {path for path in (path for _, path in many.images()) if int(Path(path).stem) % 10 == 0}
+    old = {path for path in (path for _, path in many.images.ready()) if int(Path(path).stem) % 10 == 0}
     expected = {
         path
-        for _, path in many.images()
+        for _, path in many.images.ready()
         if ("folders" not in filters or path[0] in "ab")
         and ("until" not in filters or path in old)
         and ("since" not in filters or path not in old)
-    } - ({many.images(1)[0][1]} if examples else set())
+    } - ({many.images.ready(1)[0][1]} if examples else set())
     assert {tile["path"] for tile in tiles} == expected
     assert len(tiles) == len(expected)
     # Drawn anew, as after a label was given, it is all there still.
@@ -429,20 +431,20 @@ def test_pages_follow_each_other_without_gap_or_repetition(
 def test_an_answer_to_an_earlier_question_brings_nothing(many: Collection, tmp_path: Path) -> None:
     find, session = Find(many, tmp_path), Session()
     first = find.do(session, {"do": "ask", "examples": []})
-    find.do(session, {"do": "similar", "image": many.images(1)[0][0]})
+    find.do(session, {"do": "similar", "image": many.images.ready(1)[0][0]})
     late = find.do(session, {"do": "more", "from": PAGE, "serial": first["serial"]})
     assert (late["tiles"], late["serial"]) == ([], None)  # so that it is not taken for the end of the new one's
     for payload in ({"do": "more"}, {"do": "details", "image": 10**6}, {"do": "details", "image": "x"}):
         assert find.do(session, payload)["error"].endswith(".")
 
 
-class Busy(Collection):
-    """A collection that something happens to while it is asked."""
+class Busy(Searcher):
+    """A search during which something happens."""
 
     meanwhile: Callable[[], Any] | None = None
 
     def describe(self, *asked: Any) -> Any:
-        """See `Collection.describe`."""
+        """See `Searcher.describe`."""
         found = super().describe(*asked)
         happens, self.meanwhile = self.meanwhile, None
         if happens:
@@ -451,9 +453,11 @@ class Busy(Collection):
 
 
 def test_a_page_and_a_new_question_at_the_same_time_don_t_mix(many: Collection, tmp_path: Path) -> None:
-    busy = Busy.open(many.root)
-    find, session = Find(busy, tmp_path), Session()
-    first, second = (image for image, _ in many.images(2))
+    busy = Busy(many.root, many.folder, many.catalog, LADDER, lambda: many.encoder)
+    collection = Collection.open(many.root)
+    collection.searcher = busy
+    find, session = Find(collection, tmp_path), Session()
+    first, second = (image for image, _ in many.images.ready(2))
     serial = find.do(session, {"do": "similar", "image": first})["serial"]
     busy.meanwhile = lambda: find.do(session, {"do": "similar", "image": second})
     late = find.do(session, {"do": "more", "from": PAGE, "serial": serial})
@@ -468,7 +472,7 @@ def test_a_page_and_a_new_question_at_the_same_time_don_t_mix(many: Collection, 
 
 def test_an_encoder_that_can_t_say_why_says_so(many: Collection, tmp_path: Path) -> None:
     find, session = Find(many, tmp_path), Session()
-    first, second = (image for image, _ in many.images(2))
+    first, second = (image for image, _ in many.images.ready(2))
     find.do(session, {"do": "similar", "image": first})
     answer = find.do(session, {"do": "why", "image": second})
     assert "cosines" not in answer
@@ -477,7 +481,7 @@ def test_an_encoder_that_can_t_say_why_says_so(many: Collection, tmp_path: Path)
 
 def test_a_collection_that_grows_is_searched_as_it_is_now(many: Collection, tmp_path: Path) -> None:
     find, session = Find(many, tmp_path), Session()
-    image = many.images(1)[0][0]
+    image = many.images.ready(1)[0][0]
     find.do(session, {"do": "similar", "image": image})
     twin = many.root / "twin.bmp"
     twin.write_bytes(picture(0) + b" ")

@@ -72,7 +72,7 @@ def test_the_screen_says_what_the_collection_is(grown: Collection) -> None:
 def test_the_files_passed_over_can_be_taken_away(grown: Collection) -> None:
     drawn = HealthScreen(grown, Path()).do(Session(), {"do": "csv"})
     rows = list(csv.DictReader(io.StringIO(drawn["download"]["text"])))
-    assert {row["path"]: row["reason"] for row in rows} == {item.path: item.reason for item in grown.skipped()}
+    assert {row["path"]: row["reason"] for row in rows} == {item.path: item.reason for item in grown.images.skipped()}
 
 
 def test_a_command_is_shown_while_it_would_help(grown: Collection) -> None:
@@ -127,7 +127,7 @@ def test_an_encoder_that_was_trained_is_shown_beside_the_one_in_use(grown: Colle
     assert "A search would change" in seen["lines"][1]
     assert [len(sight["other"]) for sight in seen["sights"]] == [5] * 4
     for kind in ("fruit", "painting", "flag"):
-        grown.add_labels(kind, [image for image, path in grown.images() if path.startswith(kind)], "me")
+        grown.labels.add(kind, [image for image, path in grown.images.ready() if path.startswith(kind)], "me")
     try:
         stale, *_ = screen.do(session, {"do": "look"})["others"]
         assert stale["lines"][0].startswith("Measured before the labels or the pictures changed")
@@ -137,7 +137,7 @@ def test_an_encoder_that_was_trained_is_shown_beside_the_one_in_use(grown: Colle
         assert (present["name"], new["name"]) == ("massl-builtin-5, in use", MARKUP)
         assert present["share"] > new["share"] + 0.2
     finally:
-        grown.remove_labels([image for image, _ in grown.images()])
+        grown.labels.remove([image for image, _ in grown.images.ready()])
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ def sized(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Collectio
     made = Collection.create(folder / "photos", Collection.choose_encoder(folder / "photos", file, 16))
     made.update()
     for kind in ("fruit", "painting"):
-        made.add_labels(kind, [image for image, path in made.images() if path.startswith(kind)], "me")
+        made.labels.add(kind, [image for image, path in made.images.ready() if path.startswith(kind)], "me")
     return made
 
 
@@ -190,10 +190,10 @@ def test_the_other_sizes_of_the_encoder_can_be_compared_with_the_one_in_use(size
     _, seen = compared(screen, session, place=large["place"], encoder=large["encoder"])["others"]
     present, new = seen["bars"]
     assert (present["name"], new["name"]) == ("sized at 16 px, in use", "sized at 32 px")
-    wanted = sized.beside(32).comparison
+    wanted = sized.encoders.beside(32).comparison
     assert wanted is not None
     assert (present["share"], new["share"]) == (wanted.present, wanted.other)
-    assert sized.image_size == 16
+    assert sized.home.image_size == 16
 
 
 @pytest.fixture

@@ -27,17 +27,17 @@ from tests.app.conftest import PHONE, Visit, show
 @pytest.fixture
 def screen(unlabelled: Collection, tmp_path: Path) -> Label:
     """The screen of a collection without labels and decisions."""
-    unlabelled.forget_rejected(
-        [(image, label) for image, names in unlabelled.rejected_labels().items() for label in names]
+    unlabelled.rejections.remove(
+        [(image, label) for image, names in unlabelled.rejections.by_image().items() for label in names]
     )
-    unlabelled.forget_confirmed(unlabelled.confirmed_labels())
+    unlabelled.confirmations.remove(unlabelled.confirmations.every())
     return Label(unlabelled, tmp_path)
 
 
 def _label(collection: Collection, each: int, *kinds: str) -> None:
     for kind in kinds:
-        own = [image for image, path in collection.images() if path.startswith(f"{kind}/")]
-        collection.add_labels(kind, own[:each], "test")
+        own = [image for image, path in collection.images.ready() if path.startswith(f"{kind}/")]
+        collection.labels.add(kind, own[:each], "test")
 
 
 def _tiles(drawn: dict[str, Any]) -> list[dict[str, Any]]:
@@ -81,37 +81,39 @@ def test_at_every_point_it_says_what_to_do_next(screen: Label) -> None:
     drawn = _done(screen, session, {"do": "sure", "sure": 1})
     assert "proposals should be right (very likely" in drawn["summary"][0]
     assert drawn["summary"][1].startswith("Of your own labelled pictures, each hidden in turn, ")
-    collection.add_labels(
-        "fruit", [image for image, _ in collection.images() if image not in _given(collection)], "test"
+    collection.labels.add(
+        "fruit", [image for image, _ in collection.images.ready() if image not in _given(collection)], "test"
     )
-    collection.confirm_labels((suspect.image, suspect.given) for suspect in collection.suspects())  # all this fruit
+    collection.confirmations.add(
+        (suspect.image, suspect.given) for suspect in collection.fewshot.suspects()
+    )  # all this fruit
     assert _done(screen, session)["advice"]["text"] == "Everything is labelled"
 
 
 def _given(collection: Collection) -> set[int]:
-    return {collection.image_id(item.path) for item in collection.labels()}
+    return {collection.images.id_of(item.path) for item in collection.labels.every()}
 
 
 def test_a_page_is_accepted_and_the_next_comes_and_all_is_undone(screen: Label) -> None:
     collection, session = screen.collection, Session()
     _label(collection, 4, "flag", "fruit", "space", "painting")
-    before = collection.labels()
+    before = collection.labels.every()
     page = _tiles(_done(screen, session, {"do": "view", "view": "unsure"}))
     assert len(page) == 24
     proposed = [[tile["id"], tile["guess"]] for tile in page]
-    collection.add_labels("by hand", [page[0]["id"]], "somebody else")  # since the page was drawn: stays
+    collection.labels.add("by hand", [page[0]["id"]], "somebody else")  # since the page was drawn: stays
     drawn = _done(screen, session, {"do": "accept", "seen": proposed})
     assert drawn["message"]["text"] == "Accepted 23 pictures"
-    labels = collection.labels_of([image for image, _ in proposed])
+    labels = collection.labels.of([image for image, _ in proposed])
     assert {labels[image].author for image, _ in proposed[1:]} == {ACCEPTED}  # nobody chose these
     assert labels[page[0]["id"]].label == "by hand"
     assert all(labels[image].label == guess for image, guess in proposed[1:])
     assert not {tile["id"] for tile in _tiles(drawn)} & {image for image, _ in proposed}
-    collection.remove_labels([page[0]["id"]])
-    assert collection.classify().judged_on == 16  # the labels by hand, whatever was accepted
+    collection.labels.remove([page[0]["id"]])
+    assert collection.fewshot.classify().judged_on == 16  # the labels by hand, whatever was accepted
     drawn = _done(screen, session, {"do": "undo"})
     assert "Undone: accepted 23" in drawn["message"]["text"]
-    assert collection.labels() == before
+    assert collection.labels.every() == before
     # The page comes back: what is accepted next must be what was looked at.
     assert [tile["id"] for tile in _tiles(drawn)] == [image for image, _ in proposed]
 
@@ -131,9 +133,9 @@ def test_a_page_drawn_by_chance_is_labelled_whole_and_tells_how_good_the_proposa
     _done(screen, session, {"do": "label", "label": "flag", "images": [elsewhere]})
     _done(screen, session, {"do": "label", "label": "flag", "images": [first["id"]]})
     drawn = _done(screen, session, {"do": "accept", "seen": [[tile["id"], tile["guess"]] for tile in rest]})
-    authors = {image: label.author for image, label in collection.labels_of([first["id"], elsewhere]).items() if label}
+    authors = {image: label.author for image, label in collection.labels.of([first["id"], elsewhere]).items() if label}
     assert authors == {first["id"]: DRAWN, elsewhere: "page"}  # chosen by hand, not by chance
-    result = collection.classify()
+    result = collection.fewshot.classify()
     assert (result.drawn, result.judged_on) == (True, 24)
     assert any(
         line.startswith("Of 24 pictures that chance has drawn, each hidden in turn, ") for line in drawn["summary"]
@@ -169,7 +171,7 @@ def test_rejected_proposals_leave_the_page_are_not_made_again_and_can_be_undone(
     }
     assert all(again[image] != guess for image, guess in wrong)
     assert _done(screen, session, {"do": "undo"})["message"]["text"] == "Undone: rejected 3 pictures"
-    assert collection.rejected_labels() == {}
+    assert collection.rejections.by_image() == {}
 
 
 def test_a_queue_stays_in_place_until_it_is_answered_or_skipped(screen: Label) -> None:
@@ -204,8 +206,8 @@ def test_the_bar_of_doubt_leaves_pictures_without_a_class(screen: Label) -> None
 def test_a_label_that_looks_wrong_is_shown_with_its_neighbours_and_is_kept_or_changed(screen: Label) -> None:
     collection, session = screen.collection, Session()
     _label(collection, 9, "flag", "space")
-    wrong = collection.image_id([item.path for item in collection.labels() if item.label == "flag"][7])
-    collection.add_labels("space", [wrong], "test")
+    wrong = collection.images.id_of([item.path for item in collection.labels.every() if item.label == "flag"][7])
+    collection.labels.add("space", [wrong], "test")
     drawn = _done(screen, session, {"do": "view", "view": "check"})
     suspect = next(each for each in drawn["suspects"] if each["tile"]["id"] == wrong)
     assert (suspect["given"], suspect["proposed"]) == ("space", "flag")
@@ -243,8 +245,8 @@ def test_the_table_of_labels_and_proposals_is_offered_first_and_says_how_many_it
 def test_labels_that_give_way_to_another_are_told(screen: Label) -> None:
     session = Session()
     _label(screen.collection, 4, "flag", "fruit")
-    known = [screen.collection.image_id(item.path) for item in screen.collection.labels()]
-    free = [image for image, _ in screen.collection.images() if image not in known]
+    known = [screen.collection.images.id_of(item.path) for item in screen.collection.labels.every()]
+    free = [image for image, _ in screen.collection.images.ready() if image not in known]
 
     def said(images: list[int], label: str) -> str:
         return str(screen.do(session, {"do": "label", "images": images, "label": label})["message"]["text"])
@@ -256,19 +258,19 @@ def test_labels_that_give_way_to_another_are_told(screen: Label) -> None:
     assert said(free[:1], "<b>") == "Labelled 1 picture “<b>”"  # nothing gave way
     for _ in range(3):
         screen.do(session, {"do": "undo"})
-    assert screen.collection.label_counts() == {"flag": 4, "fruit": 4, "space": 2}
+    assert screen.collection.labels.counts() == {"flag": 4, "fruit": 4, "space": 2}
 
 
 def test_the_panel_points_to_labels_that_look_wrong_until_they_are_answered(screen: Label) -> None:
     collection, session = screen.collection, Session()
     _label(collection, 9, "flag", "space", "fruit")
     _done(screen, session)
-    for path in [item.path for item in collection.labels() if item.label == "flag"]:
-        wrong = collection.image_id(path)
-        collection.add_labels("space", [wrong], "test")
-        if wrong in [suspect.image for suspect in collection.suspects()]:
+    for path in [item.path for item in collection.labels.every() if item.label == "flag"]:
+        wrong = collection.images.id_of(path)
+        collection.labels.add("space", [wrong], "test")
+        if wrong in [suspect.image for suspect in collection.fewshot.suspects()]:
             break  # not every wrong label is found, which ones depends on the encoder
-        collection.add_labels("flag", [wrong], "test")
+        collection.labels.add("flag", [wrong], "test")
     _done(screen, session, {"do": "view", "view": "check"})
     drawn = _done(screen, session)
     doubtful = [suspect["tile"]["id"] for suspect in drawn["suspects"]]
@@ -316,8 +318,8 @@ def test_whatever_a_browser_sends_the_answer_is_a_sentence(
     drawn = screen.do(Session(), payload)
     assert drawn["message"]["kind"] == "error"
     assert drawn["message"]["text"].endswith(".")
-    assert screen.collection.labels() == []
-    assert screen.collection.rejected_labels() == {}
+    assert screen.collection.labels.every() == []
+    assert screen.collection.rejections.by_image() == {}
     assert caplog.records == []  # foreseen, not merely survived
 
 
@@ -333,7 +335,7 @@ def test_what_fails_in_the_background_is_said_once_and_not_tried_again_at_every_
         tried.append(True)
         raise MasslError("the disk is full")
 
-    monkeypatch.setattr(screen.collection, "groups", fail)
+    monkeypatch.setattr(screen.collection.fewshot, "groups", fail)
     session = Session()
     for _ in range(3):
         drawn = _done(screen, session, {"do": "view", "view": "groups"})
@@ -344,7 +346,7 @@ def test_what_fails_in_the_background_is_said_once_and_not_tried_again_at_every_
 
 
 def test_pictures_that_left_are_left_out_of_the_groups_until_these_are_sought_anew(screen: Label) -> None:
-    found = [replace(group, typical=(10**9, *group.typical)) for group in screen.collection.groups(3)]
+    found = [replace(group, typical=(10**9, *group.typical)) for group in screen.collection.fewshot.groups(3)]
     screen._grouping = Work(lambda report: found)
     drawn = _done(screen, Session(), {"do": "view", "view": "groups"})
     assert drawn["message"] is None
@@ -378,14 +380,14 @@ def test_ctrl_z_after_a_reload_says_that_there_is_nothing_to_undo(page: Any, scr
     show(page, "Label")
     page.keyboard.press("Control+z")
     _until(page, "There is nothing to undo: steps can be taken back until the page is reloaded.", ".message.error")
-    assert screen.collection.label_counts() == {"flower": 1}
+    assert screen.collection.labels.counts() == {"flower": 1}
 
 
 def test_a_person_names_groups_accepts_rejects_and_takes_the_labels_away(
     page: Any, screen: Label, tmp_path: Path
 ) -> None:
     board, collection = page.locator("#massl-label"), screen.collection
-    kinds = {image: path.split("/")[0] for image, path in collection.images()}
+    kinds = {image: path.split("/")[0] for image, path in collection.images.ready()}
     _until(page, "Begin with a name")
 
     # Groups are named: what doesn't belong is left out by selecting what does.
@@ -403,7 +405,7 @@ def test_a_person_names_groups_accepts_rejects_and_takes_the_labels_away(
         named += 1
         page.wait_for_function(f"() => document.querySelectorAll('#massl-label .class').length === {named}")
     assert board.locator(".class .name").all_inner_texts()[0] == "<b>bold</b>"
-    assert set(collection.label_counts()) == {"<b>bold</b>", "two"}
+    assert set(collection.labels.counts()) == {"<b>bold</b>", "two"}
     _until(page, "labelled by hand")
 
     # A name that is none, or too long, is said to be so, and what was typed stays.
@@ -413,7 +415,7 @@ def test_a_person_names_groups_accepts_rejects_and_takes_the_labels_away(
         naming.locator("button").click()
         assert told in board.locator(".message.error").inner_text()
         assert naming.locator("input").input_value() == typed
-    assert set(collection.label_counts()) == {"<b>bold</b>", "two"}
+    assert set(collection.labels.counts()) == {"<b>bold</b>", "two"}
     naming.locator("input").fill("")
 
     # What is typed, and where, stays when pictures come in and all is drawn anew.
@@ -433,10 +435,10 @@ def test_a_person_names_groups_accepts_rejects_and_takes_the_labels_away(
     page.mouse.move(second["x"] + 40, second["y"] + 60, steps=4)
     page.mouse.up()
     assert board.locator(".tile.chosen").count() == 2
-    before = len(collection.labels())
+    before = len(collection.labels.every())
     page.keyboard.press("1")
     page.wait_for_function("() => document.querySelectorAll('#massl-label .badge').length === 2")
-    assert len(collection.labels()) == before + 2
+    assert len(collection.labels.every()) == before + 2
 
     # One is rejected, the page accepted by a key, and both are taken back by Ctrl-Z.
     board.locator(".picture").nth(4).click()
@@ -444,13 +446,13 @@ def test_a_person_names_groups_accepts_rejects_and_takes_the_labels_away(
     _until(page, "Rejected 1 picture", ".bar")
     page.keyboard.press("a")
     _until(page, "Accepted", ".bar")
-    accepted = len(collection.labels())
+    accepted = len(collection.labels.every())
     assert accepted == before + 23
     page.keyboard.press("Control+z")
     page.keyboard.press("Control+z")  # while the first is answered: not lost
     _until(page, "Undone: rejected 1 picture", ".bar")
-    assert len(collection.labels()) == before + 2
-    assert collection.rejected_labels() == {}
+    assert len(collection.labels.every()) == before + 2
+    assert collection.rejections.by_image() == {}
 
     board.get_by_role("button", name="How good is it?").click()
     page.wait_for_selector("#massl-label .plot .dot")

@@ -105,7 +105,7 @@ def test_a_person_looks_around_draws_a_lasso_labels_and_searches(page: Any, unla
     page.wait_for_selector("#massl-map .card:not(.hidden) img")
     over = page.locator("#massl-map .card strong").inner_text()
     near = [other for other, (ox, oy) in places.items() if math.hypot(ox - x, oy - y) < 14]
-    assert over in {path.split("/")[-1] for path in unlabelled.paths_of(near)}
+    assert over in {path.split("/")[-1] for path in unlabelled.images.paths_of(near)}
 
     # A lasso selects what it encloses, and nothing else.
     middle = np.median(np.array(list(places.values())), 0)
@@ -124,18 +124,18 @@ def test_a_person_looks_around_draws_a_lasso_labels_and_searches(page: Any, unla
     page.locator("#massl-map .bar input").fill("middle")
     page.locator("#massl-map .bar input").press("Enter")
     page.wait_for_function("() => document.querySelector('#massl-map .bar').innerText.includes('Labelled')")
-    given = unlabelled.labels()
+    given = unlabelled.labels.every()
     assert {item.label for item in given} == {"middle"}
-    assert {unlabelled.image_id(item.path) for item in given} == chosen
+    assert {unlabelled.images.id_of(item.path) for item in given} == chosen
     page.locator("#massl-map .by select").select_option("label")
     page.wait_for_function("() => document.querySelector('#massl-map .legend').innerText.includes('without a label')")
     assert legend.locator(".name").all_inner_texts() == ["middle", "without a label"]
     page.locator("#massl-map .bar").get_by_role("button", name="Undo").click()
     page.wait_for_function("() => !document.querySelector('#massl-map .legend').innerText.includes('middle')")
-    assert unlabelled.labels() == []
+    assert unlabelled.labels.every() == []
 
     # A key names what is selected, as elsewhere.
-    unlabelled.add_labels("first", [max(places)], "test")
+    unlabelled.labels.add("first", [max(places)], "test")
     show(page, "Search")
     show(page, "Map")
     page.wait_for_function("() => document.querySelector('#massl-map .legend').innerText.includes('first')")
@@ -143,8 +143,8 @@ def test_a_person_looks_around_draws_a_lasso_labels_and_searches(page: Any, unla
     page.wait_for_selector("#massl-map .picked h2")
     page.keyboard.press("1")
     page.wait_for_function("() => document.querySelector('#massl-map .bar').innerText.includes('Labelled')")
-    assert {item.label for item in unlabelled.labels()} == {"first"}
-    assert nearest in {unlabelled.image_id(item.path) for item in unlabelled.labels()}
+    assert {item.label for item in unlabelled.labels.every()} == {"first"}
+    assert nearest in {unlabelled.images.id_of(item.path) for item in unlabelled.labels.every()}
 
     # And they can be searched with.
     _lasso(page, *places[nearest], 60)

@@ -50,7 +50,7 @@ def known(copied: Path, encoder: Encoder, tmp_path_factory: pytest.TempPathFacto
 @pytest.fixture(scope="module")
 def found(known: Collection) -> Duplicates:
     """What is found in it."""
-    return known.duplicates()
+    return known.duplicates.find()
 
 
 def in_groups(found: Duplicates) -> list[list[tuple[str, str, float]]]:
@@ -72,7 +72,7 @@ def test_copies_are_grouped_with_their_pictures_and_with_nothing_else(found: Dup
 
 
 def test_exact_copies_are_found_by_content_alone(known: Collection, copied: Path) -> None:
-    (group,) = known.duplicates(exact_only=True).groups
+    (group,) = known.duplicates.find(exact_only=True).groups
     assert [item.kind for item in group] == ["keep", "exact", "exact"]
     assert len({(copied / item.path).read_bytes() for item in group}) == 1
     assert {os.path.dirname(item.path) for item in group[1:]} == {"exact"}  # the shortest path is kept
@@ -85,12 +85,12 @@ def test_the_larger_picture_is_kept(found: Duplicates) -> None:
 
 
 def test_a_folder_can_be_searched_alone(known: Collection) -> None:
-    (group,) = known.duplicates(under="exact").groups
+    (group,) = known.duplicates.find(under="exact").groups
     assert [item.path for item in group] == ["exact/one.jpg", "exact/two.jpg"]
 
 
 def test_a_threshold_can_be_given(known: Collection, found: Duplicates) -> None:
-    strict = known.duplicates(threshold=0.98)
+    strict = known.duplicates.find(threshold=0.98)
     assert strict.threshold == 0.98
     assert all(item.score >= 0.98 for group in strict.groups for item in group)
     assert 1 < len(strict.groups) < len(found.groups)
@@ -107,14 +107,14 @@ def test_the_order_of_indexing_does_not_matter(
             shutil.copy2(path, target)
         piecemeal = Collection.create(folder, encoder)
         piecemeal.update()
-    assert in_groups(piecemeal.duplicates()) == in_groups(found)
+    assert in_groups(piecemeal.duplicates.find()) == in_groups(found)
 
 
 def test_the_size_of_a_block_does_not_matter(
     known: Collection, found: Duplicates, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(detection, "BLOCK", 7)
-    assert in_groups(known.duplicates()) == in_groups(found)
+    assert in_groups(known.duplicates.find()) == in_groups(found)
 
 
 def test_what_is_kept_in_mind_does_not_grow_with_the_square(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,7 +190,7 @@ def test_nothing_to_find_in_one_picture(photos: Path, encoder: Encoder, tmp_path
     shutil.copy(next(photos.rglob("*.jpg")), tmp_path / "one")
     collection = Collection.create(tmp_path / "one", encoder)
     collection.update()
-    assert collection.duplicates().groups == ()
+    assert collection.duplicates.find().groups == ()
 
 
 @pytest.fixture
@@ -205,28 +205,28 @@ def pair(collection: Collection) -> tuple[Collection, list[str]]:
 
 
 def removed(collection: Collection) -> set[str]:
-    return {item.path for group in collection.duplicates().groups for item in group[1:]}
+    return {item.path for group in collection.duplicates.find().groups for item in group[1:]}
 
 
 def test_a_decision_to_keep_both_outlasts_a_move(pair: tuple[Collection, list[str]]) -> None:
     collection, (original, smaller, exact) = pair
-    ids = [collection.image_id(path) for path in (original, smaller, exact)]
+    ids = [collection.images.id_of(path) for path in (original, smaller, exact)]
     assert len(removed(collection)) == 2
-    assert collection.keep_both(ids[:2]) == 1
-    assert collection.keep_both(ids[:2]) == 0
+    assert collection.decisions.keep_both(ids[:2]) == 1
+    assert collection.decisions.keep_both(ids[:2]) == 0
     assert len(removed(collection)) == 1  # the exact copy
-    assert collection.keep_both(ids) == 2
+    assert collection.decisions.keep_both(ids) == 2
     (collection.root / "moved").mkdir()
     (collection.root / smaller).rename(collection.root / "moved" / "elsewhere.jpg")
     collection.update()
-    found = collection.duplicates()
+    found = collection.duplicates.find()
     assert (found.groups, found.kept_both) == ((), 3)
-    assert Collection.open(collection.root).duplicates() == found
+    assert Collection.open(collection.root).duplicates.find() == found
 
 
 def test_a_decision_is_about_the_content(pair: tuple[Collection, list[str]]) -> None:
     collection, (original, smaller, exact) = pair
-    collection.keep_both([collection.image_id(path) for path in (original, smaller, exact)])
+    collection.decisions.keep_both([collection.images.id_of(path) for path in (original, smaller, exact)])
     with (collection.root / smaller).open("ab") as file:
         file.write(b" another file now")
     collection.update()
@@ -235,89 +235,89 @@ def test_a_decision_is_about_the_content(pair: tuple[Collection, list[str]]) -> 
 
 def test_a_decision_can_be_forgotten(pair: tuple[Collection, list[str]]) -> None:
     collection, paths = pair
-    ids = [collection.image_id(path) for path in paths]
+    ids = [collection.images.id_of(path) for path in paths]
     before = removed(collection)
-    collection.keep_both(ids)
-    assert collection.forget_kept(ids[:2]) == 1
-    assert collection.forget_kept([ids[2]]) == 2
+    collection.decisions.keep_both(ids)
+    assert collection.decisions.forget(ids[:2]) == 1
+    assert collection.decisions.forget([ids[2]]) == 2
     assert removed(collection) == before
-    collection.keep_both(ids)
-    assert collection.forget_kept() == 3
+    collection.decisions.keep_both(ids)
+    assert collection.decisions.forget() == 3
     assert removed(collection) == before
 
 
 def test_deciding_about_one_picture_says_what_is_missing(collection: Collection) -> None:
-    image = collection.images()[0][0]
+    image = collection.images.ready()[0][0]
     with pytest.raises(MasslError, match="at least two"):
-        collection.keep_both([image, image])
+        collection.decisions.keep_both([image, image])
     with pytest.raises(MasslError, match="no longer"):
-        collection.keep_both([image, 99_999])
+        collection.decisions.keep_both([image, 99_999])
 
 
 def test_the_file_that_someone_chose_is_kept_and_never_proposed_for_removal(
     pair: tuple[Collection, list[str]],
 ) -> None:
     collection, (original, smaller, exact) = pair
-    ids = {path: collection.image_id(path) for path in (original, smaller, exact)}
-    found = collection.duplicates()
+    ids = {path: collection.images.id_of(path) for path in (original, smaller, exact)}
+    found = collection.duplicates.find()
     suggested = found.groups[0][0].path
     assert suggested in (original, exact)
-    collection.choose(ids[smaller], [ids[original], ids[exact]])
-    anew = collection.duplicates()
+    collection.decisions.choose(ids[smaller], [ids[original], ids[exact]])
+    anew = collection.duplicates.find()
     assert (anew.groups[0][0].path, anew.groups[0][0].kind, anew.groups[0][0].chosen) == (smaller, "keep", True)
     assert removed(collection) == {original, exact}
     assert [len(group) for group in anew.groups] == [3]
     assert {item.path: item.kind for item in anew.groups[0][1:]} == {original: "near", exact: "near"}
     # What is said without seeking again is the same.
-    settled = collection.settled(found)
+    settled = collection.duplicates.settled(found)
     assert settled.groups[0][0].path == smaller
     assert {item.path for item in settled.groups[0][1:]} == {original, exact}
     assert {round(item.score, 6) for item in settled.groups[0]} == {round(item.score, 6) for item in anew.groups[0]}
     # Two that were chosen are both kept.
-    collection.choose(ids[exact], [])
-    assert {item.path for group in collection.settled(found).groups for item in group[1:]} == {original}
+    collection.decisions.choose(ids[exact], [])
+    assert {item.path for group in collection.duplicates.settled(found).groups for item in group[1:]} == {original}
     assert removed(collection) == {original}
-    collection.choose(ids[original], [ids[smaller], ids[exact]])  # the last word counts
+    collection.decisions.choose(ids[original], [ids[smaller], ids[exact]])  # the last word counts
     assert removed(collection) == {smaller, exact}
-    assert collection.settled(found).groups[0][0].path == original
-    assert collection.forget_kept([ids[original]]) == 1
-    assert collection.settled(found) == found == collection.duplicates()
+    assert collection.duplicates.settled(found).groups[0][0].path == original
+    assert collection.decisions.forget([ids[original]]) == 1
+    assert collection.duplicates.settled(found) == found == collection.duplicates.find()
 
 
 def test_decisions_show_in_what_was_found_before_them(pair: tuple[Collection, list[str]]) -> None:
     collection, paths = pair
-    ids = [collection.image_id(path) for path in paths]
-    found = collection.duplicates()
-    assert collection.settled(found) == found
+    ids = [collection.images.id_of(path) for path in paths]
+    found = collection.duplicates.find()
+    assert collection.duplicates.settled(found) == found
     keep, *rest = found.groups[0]
-    collection.keep_both([keep.image, rest[0].image])
-    ((_, left),) = collection.settled(found).groups
+    collection.decisions.keep_both([keep.image, rest[0].image])
+    ((_, left),) = collection.duplicates.settled(found).groups
     assert left.path == rest[1].path
     assert removed(collection) == {left.path}
-    collection.keep_both(ids)
-    assert collection.settled(found).groups == ()
-    assert collection.settled(found).kept_both == 3
-    assert [{item.path for item in group} for group in collection.kept_together()] == [set(paths)]
-    collection.forget_kept(ids)
-    assert collection.kept_together() == []
-    assert collection.settled(found) == found
+    collection.decisions.keep_both(ids)
+    assert collection.duplicates.settled(found).groups == ()
+    assert collection.duplicates.settled(found).kept_both == 3
+    assert [{item.path for item in group} for group in collection.duplicates.kept_together()] == [set(paths)]
+    collection.decisions.forget(ids)
+    assert collection.duplicates.kept_together() == []
+    assert collection.duplicates.settled(found) == found
 
 
 def test_what_has_gone_since_it_was_found_is_not_shown(pair: tuple[Collection, list[str]]) -> None:
     collection, (original, smaller, exact) = pair
-    found = collection.duplicates()
+    found = collection.duplicates.find()
     (collection.root / smaller).unlink()
     collection.update()
-    assert {item.path for group in collection.settled(found).groups for item in group} == {original, exact}
+    assert {item.path for group in collection.duplicates.settled(found).groups for item in group} == {original, exact}
     (collection.root / exact).unlink()
     collection.update()
-    assert collection.settled(found).groups == ()
+    assert collection.duplicates.settled(found).groups == ()
 
 
 def test_a_choice_ends_when_the_file_changes(pair: tuple[Collection, list[str]]) -> None:
     collection, (original, smaller, exact) = pair
-    image = collection.image_id(smaller)
-    collection.choose(image, [collection.image_id(original), collection.image_id(exact)])
+    image = collection.images.id_of(smaller)
+    collection.decisions.choose(image, [collection.images.id_of(original), collection.images.id_of(exact)])
     with (collection.root / smaller).open("ab") as file:
         file.write(b" another file now")
     collection.update()

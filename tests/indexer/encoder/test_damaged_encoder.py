@@ -87,7 +87,7 @@ def test_a_damaged_encoder_costs_only_what_needs_the_network(
     own.path.rename(own.path.with_name("put away.onnx"))
     flip(the_copy(small))
     again = Collection.open(small.root)
-    image = again.image_id("0.bmp")
+    image = again.images.id_of("0.bmp")
     assert len(again.search([Query(image=image)], 3)) == 3
     assert massl("label", "add", small.root, "first", small.root / "0.bmp").code == 0
     assert "0.bmp,first" in massl("label", "export", small.root).output

@@ -202,8 +202,8 @@ def test_a_collection_of_one_runtime_is_searched_and_kept_current_by_the_other(
         picture.save(again)
         query = encoder.for_many(1, then).embed(encoder.prepare(picture)[None])
     path = original.relative_to(photos).as_posix()
-    (scores,), ids = collection.index().search(query, 1)
-    assert collection.paths_of(ids[0].tolist()) == [path]
+    (scores,), ids = collection.searcher.index().search(query, 1)
+    assert collection.images.paths_of(ids[0].tolist()) == [path]
     assert scores[0] > 0.99
     assert collection.search([Query.of_file(again)], 1)[0].path == path
     again.rename(photos / "again.png")

@@ -170,36 +170,38 @@ def test_many_labels_are_sampled_with_every_class_in() -> None:
 
 
 def test_a_collection_classifies_afresh_when_anything_changed(collection: Collection) -> None:
-    pictures = collection.images()
+    pictures = collection.images.ready()
     for kind in ("flag", "space"):
-        collection.add_labels(kind, [image for image, path in pictures if path.startswith(kind)][:3], "me")
-    first = collection.classify()
-    assert collection.classify() is first
+        collection.labels.add(kind, [image for image, path in pictures if path.startswith(kind)][:3], "me")
+    first = collection.fewshot.classify()
+    assert collection.fewshot.classify() is first
     image = int(first.images[~first.labelled][0])
     row = int(np.flatnonzero(first.images == image)[0])
     proposed = first.classes[first.predicted[row]]
-    assert collection.reject_labels({image: proposed}) == 1
-    assert collection.reject_labels({image: proposed}) == 0
-    second = collection.classify()
+    assert collection.rejections.add({image: proposed}) == 1
+    assert collection.rejections.add({image: proposed}) == 0
+    second = collection.fewshot.classify()
     assert second.classes[second.predicted[row]] != proposed
-    assert Collection.open(collection.root).classify().predicted[row] == second.predicted[row]  # it is in the catalog
-    assert collection.forget_rejected([(image, proposed)]) == 1
-    assert collection.classify().predicted[row] == first.predicted[row]
+    assert (
+        Collection.open(collection.root).fewshot.classify().predicted[row] == second.predicted[row]
+    )  # it is in the catalog
+    assert collection.rejections.remove([(image, proposed)]) == 1
+    assert collection.fewshot.classify().predicted[row] == first.predicted[row]
     (collection.root / pictures[0][1]).unlink()
     collection.update()
-    assert len(collection.classify().images) == len(pictures) - 1
+    assert len(collection.fewshot.classify().images) == len(pictures) - 1
     with pytest.raises(MasslError, match="no longer in the collection"):
-        collection.reject_labels({10**6: "flag"})
+        collection.rejections.add({10**6: "flag"})
 
 
 def test_labels_of_several_classes_are_given_together_or_not_at_all(collection: Collection) -> None:
     with pytest.raises(MasslError, match="1 to 100 printable characters"):
-        collection.give_labels({1: "fine", 2: "x" * 10_000}, "me")
+        collection.labels.give({1: "fine", 2: "x" * 10_000}, "me")
     with pytest.raises(MasslError, match="no longer in the collection"):
-        collection.give_labels({1: "fine", 10**6: "fine"}, "me")
-    assert collection.labels() == []
-    assert collection.give_labels({1: " fine ", 2: "<b>bold</b>"}, "me") == 2
-    assert collection.label_counts() == {"<b>bold</b>": 1, "fine": 1}
+        collection.labels.give({1: "fine", 10**6: "fine"}, "me")
+    assert collection.labels.every() == []
+    assert collection.labels.give({1: " fine ", 2: "<b>bold</b>"}, "me") == 2
+    assert collection.labels.counts() == {"<b>bold</b>": 1, "fine": 1}
 
 
 def _by_the_page(seed: int, drawn: int = 0) -> tuple[list[float], list[float], bool]:
@@ -289,7 +291,7 @@ def test_a_few_labels_drawn_at_random_are_not_doubted_away(pictures: Path, tmp_p
     shutil.copytree(pictures, tmp_path / "photos")
     collection = Collection.create(tmp_path / "photos")
     collection.update()
-    kinds_of = {image: path.split("/")[0] for image, path in collection.images()}
+    kinds_of = {image: path.split("/")[0] for image, path in collection.images.ready()}
     ids, vectors = Labelling(collection.catalog).vectors()
     for seed in range(4, 8):
         draw = np.random.default_rng(seed)

@@ -57,16 +57,16 @@ def test_a_single_example_of_a_class_is_not_suspect() -> None:
 def test_a_label_that_somebody_looked_at_and_kept_is_not_asked_about_again(
     collection: Collection,
 ) -> None:
-    fruits = [image for image, path in collection.images() if path.startswith("fruit")]
-    rest = [image for image, path in collection.images() if not path.startswith("fruit")]
-    collection.add_labels("fruit", [*fruits[:4], fruits[5]], "me")
-    collection.add_labels("other", [*rest, fruits[4]], "me")
-    suspect, *others = collection.suspects()
+    fruits = [image for image, path in collection.images.ready() if path.startswith("fruit")]
+    rest = [image for image, path in collection.images.ready() if not path.startswith("fruit")]
+    collection.labels.add("fruit", [*fruits[:4], fruits[5]], "me")
+    collection.labels.add("other", [*rest, fruits[4]], "me")
+    suspect, *others = collection.fewshot.suspects()
     assert (suspect.image, suspect.given, suspect.proposed) == (fruits[4], "other", "fruit")
-    collection.confirm_labels([(suspect.image, suspect.given)])
-    assert Collection.open(collection.root).suspects() == others
-    collection.forget_confirmed([(suspect.image, suspect.given)])
-    assert collection.suspects() == [suspect, *others]
+    collection.confirmations.add([(suspect.image, suspect.given)])
+    assert Collection.open(collection.root).fewshot.suspects() == others
+    collection.confirmations.remove([(suspect.image, suspect.given)])
+    assert collection.fewshot.suspects() == [suspect, *others]
     # Another label on the same image is another question.
-    collection.confirm_labels([(suspect.image, "fruit")])
-    assert collection.suspects() == [suspect, *others]
+    collection.confirmations.add([(suspect.image, "fruit")])
+    assert collection.fewshot.suspects() == [suspect, *others]

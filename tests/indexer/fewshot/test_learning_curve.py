@@ -82,13 +82,13 @@ def test_progress_reaches_its_end() -> None:
 
 def test_what_was_merely_accepted_is_no_evidence(collection: Collection) -> None:
     by_kind: dict[str, list[int]] = {}
-    for image, path in collection.images():
+    for image, path in collection.images.ready():
         by_kind.setdefault(path.split("/")[0], []).append(image)
     for kind, images in by_kind.items():
-        collection.add_labels(kind, images[:3], "a person")
-    alone = collection.learning_curve()
+        collection.labels.add(kind, images[:3], "a person")
+    alone = collection.fewshot.learning_curve()
     for kind, images in by_kind.items():
-        collection.add_labels(kind, images[3:], ACCEPTED)
-    assert collection.learning_curve() == alone
-    collection.add_labels("one of its own", by_kind["flag"][:2], ACCEPTED)
-    assert collection.learning_curve().points == ()
+        collection.labels.add(kind, images[3:], ACCEPTED)
+    assert collection.fewshot.learning_curve() == alone
+    collection.labels.add("one of its own", by_kind["flag"][:2], ACCEPTED)
+    assert collection.fewshot.learning_curve().points == ()

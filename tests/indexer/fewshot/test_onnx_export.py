@@ -21,12 +21,14 @@ from massl.core.images.decoding import open_image
 def labelled(collection: Collection) -> Collection:
     """Three pictures of each of four kinds, one of which would like to be markup."""
     for kind, name in (("flag", "flag"), ("fruit", "<b>fruit</b> é"), ("space", "space"), ("painting", "painting")):
-        collection.add_labels(name, [image for image, path in collection.images() if path.startswith(kind)][:3], "me")
+        collection.labels.add(
+            name, [image for image, path in collection.images.ready() if path.startswith(kind)][:3], "me"
+        )
     return collection
 
 
 def test_pictures_get_the_probabilities_that_classify_gives(labelled: Collection, tmp_path: Path) -> None:
-    fitted = labelled.export_classifier(tmp_path / "classifier.onnx")
+    fitted = labelled.fewshot.export(tmp_path / "classifier.onnx", labelled.encoder)
     session = onnxruntime.InferenceSession(tmp_path / "classifier.onnx", providers=["CPUExecutionProvider"])
     (given,) = session.get_inputs()
     side = labelled.encoder.image_size
@@ -34,12 +36,12 @@ def test_pictures_get_the_probabilities_that_classify_gives(labelled: Collection
     assert [output.name for output in session.get_outputs()] == ["probabilities", "embedding"]
     facts = session.get_modelmeta().custom_metadata_map
     names = json.loads(facts["massl.labels"])
-    assert names == sorted({item.label for item in labelled.labels()}) == list(fitted.classes)
+    assert names == sorted({item.label for item in labelled.labels.every()}) == list(fitted.classes)
     assert facts["massl.encoder_sha256"] == labelled.encoder.sha256
     assert int(facts["massl.resize"]) == labelled.encoder.resize
 
-    result = labelled.classify()
-    paths = labelled.paths_of(result.images.tolist())
+    result = labelled.fewshot.classify()
+    paths = labelled.images.paths_of(result.images.tolist())
     pixels = [labelled.encoder.prepare(open_image(labelled.root / path, labelled.encoder.resize)) for path in paths]
     (shares,) = session.run(["probabilities"], {"pixels": np.stack(pixels)})
     assert np.allclose(shares.sum(1), 1, atol=1e-5)
@@ -52,11 +54,11 @@ def test_pictures_get_the_probabilities_that_classify_gives(labelled: Collection
 
 def _state(collection: Collection):
     ids, vectors = Labelling(collection.catalog).vectors()
-    return ids, vectors, {collection.image_id(item.path): item.label for item in collection.labels()}
+    return ids, vectors, {collection.images.id_of(item.path): item.label for item in collection.labels.every()}
 
 
 def test_the_file_is_no_encoder_s_own_and_loads_as_one_all_the_same(labelled: Collection, tmp_path: Path) -> None:
-    labelled.export_classifier(tmp_path / "classifier.onnx")
+    labelled.fewshot.export(tmp_path / "classifier.onnx", labelled.encoder)
     again = Encoder.load(tmp_path / "classifier.onnx")
     assert again.dim == labelled.encoder.dim
     assert again.sha256 != labelled.encoder.sha256
@@ -64,7 +66,7 @@ def test_the_file_is_no_encoder_s_own_and_loads_as_one_all_the_same(labelled: Co
 
 def test_a_place_that_cannot_be_written_gets_a_sentence(labelled: Collection, tmp_path: Path) -> None:
     with pytest.raises(MasslError, match="choose another place"):
-        labelled.export_classifier(tmp_path / "nowhere" / "classifier.onnx")
+        labelled.fewshot.export(tmp_path / "nowhere" / "classifier.onnx", labelled.encoder)
     assert list(tmp_path.glob("**/*.tmp")) == []
 
 
@@ -83,9 +85,9 @@ def test_examples_that_no_file_can_hold_are_said_to_be_too_many(
 
 
 def test_one_class_makes_no_classifier(collection: Collection, tmp_path: Path) -> None:
-    collection.add_labels("only", [1, 2, 3, 4, 5], "me")
+    collection.labels.add("only", [1, 2, 3, 4, 5], "me")
     with pytest.raises(MasslError, match="only 'only'"):
-        collection.export_classifier(tmp_path / "classifier.onnx")
+        collection.fewshot.export(tmp_path / "classifier.onnx", collection.encoder)
     assert not (tmp_path / "classifier.onnx").exists()
 
 

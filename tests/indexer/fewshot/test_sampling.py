@@ -77,10 +77,10 @@ def test_a_handful_of_images_makes_no_groups() -> None:
 
 
 def test_only_what_nobody_labelled_is_grouped_and_queued(collection: Collection) -> None:
-    labelled = [image for image, _ in collection.images()][:10]
-    collection.add_labels("done", labelled, "me")
-    groups = collection.groups(3)
+    labelled = [image for image, _ in collection.images.ready()][:10]
+    collection.labels.add("done", labelled, "me")
+    groups = collection.fewshot.groups(3)
     assert sum(group.size for group in groups) == 14
     assert not {image for group in groups for image in group.typical} & set(labelled)
-    assert not set(collection.different(24)) & set(labelled)
-    assert len(collection.different(24)) == 14
+    assert not set(collection.fewshot.different(24)) & set(labelled)
+    assert len(collection.fewshot.different(24)) == 14

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from indexer import Collection, Encoder, Query
 from indexer.ingest.indexing import IndexReport
+from indexer.json_results import of_collection
 from indexer.monitoring.health import Behind
 from massl.core.files import scan
 from massl.core.images import decoding, raw
@@ -44,13 +45,13 @@ def write(path: Path, content: bytes) -> None:
 def labelled(folder: Path, encoder: Encoder) -> Collection:
     collection = Collection.create(folder, encoder)
     collection.update()
-    for image, path in collection.images():
-        collection.add_labels(Path(path).stem, [image], "me")
+    for image, path in collection.images.ready():
+        collection.labels.add(Path(path).stem, [image], "me")
     return collection
 
 
 def labels(collection: Collection) -> dict[str, str]:
-    return {label.path: label.label for label in collection.labels()}
+    return {label.path: label.label for label in collection.labels.every()}
 
 
 def counts(report: IndexReport) -> dict[str, int]:
@@ -176,8 +177,8 @@ def test_copies_that_come_back_have_the_labels_that_they_had(folder: Path, tiny_
         write(folder / path, picture(20))
     collection = Collection.create(folder, tiny_encoder)
     collection.update()
-    for image, path in collection.images():
-        collection.add_labels(path.replace("/", " "), [image], "me")
+    for image, path in collection.images.ready():
+        collection.labels.add(path.replace("/", " "), [image], "me")
     for path in ("x/one.bmp", "y/one.bmp"):
         (folder / path).unlink()
     collection.update()
@@ -197,8 +198,8 @@ def test_a_disk_that_is_plugged_in_again_has_its_labels_also_after_a_rebuild(
         (folder / disk).symlink_to(tmp_path / disk)
     collection = Collection.create(folder, tiny_encoder)
     collection.update()
-    for image, path in collection.images():
-        collection.add_labels(path.split("/")[0], [image], "me")
+    for image, path in collection.images.ready():
+        collection.labels.add(path.split("/")[0], [image], "me")
     (folder / "first").unlink()
     collection.update()
     other = Encoder.load(write_encoder(tmp_path / "other.onnx", "other"), threads=1)
@@ -226,12 +227,12 @@ def test_a_file_that_can_not_be_read_for_a_while_keeps_its_label(
         patch.setattr("indexer.ingest.indexing.read_bytes", refuse)
         (folder / "1.bmp").touch()
         assert [item.path for item in collection.update().skipped] == ["1.bmp"]
-        assert collection.health().behind == Behind(0, 0, 0)  # to index again would not help
+        assert collection.health.check().behind == Behind(0, 0, 0)  # to index again would not help
         write(folder / "another copy.bmp", picture(1))
         collection.update()  # to which the label does not go
         assert "another copy.bmp" not in labels(collection)
         (folder / "1.bmp").touch()
-        assert collection.health().behind == Behind(0, 1, 0)  # now it may
+        assert collection.health.check().behind == Behind(0, 1, 0)  # now it may
     if moves:
         (folder / "1.bmp").rename(folder / "moved.bmp")
     report = collection.update()
@@ -242,10 +243,10 @@ def test_a_file_that_can_not_be_read_for_a_while_keeps_its_label(
 def test_folders_to_choose_from_are_those_that_are_there(folder: Path, tiny_encoder: Encoder) -> None:
     write(folder / "old" / "11.bmp", picture(11))
     collection = labelled(folder, tiny_encoder)
-    assert list(collection.outline().folders) == ["old"]
+    assert list(collection.images.outline().folders) == ["old"]
     (folder / "old").rename(folder / "new")
     assert counts(collection.update()) == {"moved": 1, "unchanged": 10}
-    assert list(collection.outline().folders) == ["new"]
+    assert list(collection.images.outline().folders) == ["new"]
 
 
 def test_a_file_of_the_same_size_and_date_is_noticed(folder: Path, tiny_encoder: Encoder) -> None:
@@ -321,7 +322,7 @@ def test_patterns_are_remembered_until_they_are_given_anew(folder: Path, tiny_en
     collection = labelled(folder, tiny_encoder)
     assert counts(collection.update(exclude=["drafts", "9.*"])) == {"removed": 2, "unchanged": 9}
     assert counts(Collection.open(folder).update()) == {"unchanged": 9}
-    assert collection.info()["exclude"] == ["drafts", "9.*"]
+    assert of_collection(collection)["exclude"] == ["drafts", "9.*"]
     assert counts(collection.update(exclude=[""])) == {"added": 2, "unchanged": 9}
     assert labels(collection)["9.bmp"] == "9"
 
@@ -452,7 +453,7 @@ def assert_same_answers(one: Collection, other: Collection, probe: bytes) -> Non
     """Both say the same of every file, and find the same."""
     rows = "SELECT path, hash, width, height FROM images WHERE +state = 'ready' ORDER BY path"
     assert list(one.catalog.read(rows)) == list(other.catalog.read(rows))
-    assert one.skipped() == other.skipped()
+    assert one.images.skipped() == other.images.skipped()
     vectors, scores = [], []
     for collection in (one, other):
         read = collection.catalog.read("SELECT embedding FROM images WHERE +state = 'ready' ORDER BY path")
@@ -497,14 +498,14 @@ def test_labels_follow_their_images_wherever_these_go(tiny_encoder: Encoder, act
             write(root / name, content)
         collection = Collection.create(root, tiny_encoder, place / "index")
         collection.update()
-        for image, path in collection.images():
-            collection.add_labels(contents[(root / path).read_bytes()], [image], "me")
+        for image, path in collection.images.ready():
+            collection.labels.add(contents[(root / path).read_bytes()], [image], "me")
         for action in (*actions, ("index",)):
             if action == ("index",):
                 report = collection.update()
                 assert (report.indexed, report.embedded, report.added, report.removed) == (5, 0, 0, 0)
                 assert labels(collection) == {
-                    path: contents[(root / path).read_bytes()] for _, path in collection.images()
+                    path: contents[(root / path).read_bytes()] for _, path in collection.images.ready()
                 }
             else:
                 change(root, *action, keep=True)

@@ -163,12 +163,12 @@ def test_a_vectors_file_with_any_byte_flipped_is_noticed_and_rebuilt(folder: Pat
 def test_an_index_of_an_earlier_format_is_brought_along(folder: Path, tiny_encoder: Encoder, version: int) -> None:
     collection = Collection.create(folder, tiny_encoder)
     collection.update()
-    collection.add_labels("a", [1], "me")
+    collection.labels.add("a", [1], "me")
     collection.catalog.close()
     write_as_format(collection.catalog.path, version)
     migrated = Collection.open(folder)
     report = migrated.update()
-    assert (report.unchanged, report.embedded, len(migrated.labels())) == (IMAGES, 0, 1)
+    assert (report.unchanged, report.embedded, len(migrated.labels.every())) == (IMAGES, 0, 1)
     assert list(migrated.catalog.read("PRAGMA user_version")) == [(VERSION,)]
     assert list(migrated.catalog.read("SELECT count(*) FROM images WHERE ctime_ns = -1")) == [(0,)]
 
@@ -212,13 +212,13 @@ def test_what_a_killed_process_left_of_a_catalog_that_was_deleted_is_not_in_a_ne
         from indexer import Collection, Encoder
         collection = Collection.create({str(folder / "0")!r}, Encoder.load({str(tiny_encoder.path)!r}))
         collection.update()
-        collection.add_labels("a", [1], "me")
+        collection.labels.add("a", [1], "me")
         os.kill(os.getpid(), signal.SIGKILL)"""
     assert subprocess.run([sys.executable, "-c", code]).returncode == -signal.SIGKILL
     (folder / "0" / ".massl" / "catalog.sqlite").unlink()
     assert (folder / "0" / ".massl" / "catalog.sqlite-wal").stat().st_size > 0
     collection = Collection.create(folder / "0", tiny_encoder)
-    assert (len(collection), collection.labels()) == (0, [])
+    assert (len(collection), collection.labels.every()) == (0, [])
     assert list(collection.catalog.read("PRAGMA integrity_check")) == [("ok",)]
 
 
@@ -227,7 +227,7 @@ def test_deleted_while_it_is_open_it_says_so_and_indexed_anew_it_goes_on(folder:
     looking.update()
     assert len(looking.search([Query(data=picture(0))], 5)) == 5
     shutil.rmtree(folder / ".massl")
-    for ask in (looking.search, lambda queries: len(looking), lambda queries: looking.add_labels("a", [1], "me")):
+    for ask in (looking.search, lambda queries: len(looking), lambda queries: looking.labels.add("a", [1], "me")):
         with pytest.raises(MasslError, match="no longer there"):
             ask([Query(data=picture(0))])
     assert not (folder / ".massl").exists()  # nothing was put in its place

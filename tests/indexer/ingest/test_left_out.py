@@ -11,13 +11,14 @@ from pathlib import Path
 import pytest
 
 from indexer import Collection, Encoder
+from indexer.json_results import of_collection
 from indexer.store.file_contents import NAME
 from massl.core.images.formats import RULES
 from tests.massl.core.images.test_decoding import HEIC
 
 
 def paths(collection: Collection) -> list[str]:
-    return [path for _, path in collection.images()]
+    return [path for _, path in collection.images.ready()]
 
 
 def test_pictures_are_indexed_by_content_and_others_counted(photos: Path, tiny_encoder: Encoder) -> None:
@@ -29,12 +30,12 @@ def test_pictures_are_indexed_by_content_and_others_counted(photos: Path, tiny_e
     report = collection.update()
     assert {"DSC1.HIF", "no suffix"} < set(paths(collection))
     assert report.indexed == 20
-    assert report.left_out == collection.left_out() == {"folder @eaDir": 1, "JPEG XL": 1}
-    assert Collection.open(photos).info()["left_out"] == report.left_out
-    assert not collection.health().behind
+    assert report.left_out == collection.images.left_out() == {"folder @eaDir": 1, "JPEG XL": 1}
+    assert of_collection(Collection.open(photos))["left_out"] == report.left_out
+    assert not collection.health.check().behind
     assert collection.update(include=["@eaDir"]).indexed == 26
     again = Collection.open(photos)
-    assert (again.update().indexed, again.include, again.left_out()) == (26, ("@eaDir",), {"JPEG XL": 1})
+    assert (again.update().indexed, again.meta.include, again.images.left_out()) == (26, ("@eaDir",), {"JPEG XL": 1})
     assert again.update(include=[""]).indexed == 20
 
 
@@ -82,20 +83,20 @@ def test_an_index_of_before_keeps_system_folders_that_hold_labels(photos: Path, 
     shutil.move(photos / "space", photos / "lost+found")
     collection = Collection.create(photos, tiny_encoder)
     collection.update(include=["@eaDir", "lost+found"])
-    labelled = next(image for image, path in collection.images() if path.startswith("@eaDir"))
-    collection.add_labels("flag", [labelled], "ada")
-    before = [(item.path, item.label) for item in collection.labels()]
+    labelled = next(image for image, path in collection.images.ready() if path.startswith("@eaDir"))
+    collection.labels.add("flag", [labelled], "ada")
+    before = [(item.path, item.label) for item in collection.labels.every()]
     with collection.catalog.writing() as connection:  # as one that knew of no such folders
         connection.execute("DELETE FROM meta WHERE key = 'include'")
     report = collection.update()
-    assert report.kept_folders == collection.include == ("@eaDir",)
+    assert report.kept_folders == collection.meta.include == ("@eaDir",)
     assert report.left_out == {"folder lost+found": 1}
     assert (report.indexed, report.removed) == (18, 6)
-    assert [(item.path, item.label) for item in collection.labels()] == before
+    assert [(item.path, item.label) for item in collection.labels.every()] == before
     collection.update(include=[""])  # a person's own wish
-    assert collection.labels() == []
+    assert collection.labels.every() == []
     collection.update(include=["@eaDir"])
-    assert [(item.path, item.label) for item in collection.labels()] == before
+    assert [(item.path, item.label) for item in collection.labels.every()] == before
 
 
 def test_json_of_the_note_holds_no_names(photos: Path, tiny_encoder: Encoder) -> None:

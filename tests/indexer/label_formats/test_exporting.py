@@ -22,16 +22,18 @@ from massl.core.errors import MasslError
 def labelled(collection: Collection) -> Collection:
     """Three flags and three pictures of space."""
     for kind in ("flag", "space"):
-        collection.add_labels(kind, [image for image, path in collection.images() if path.startswith(kind)][:3], "me")
+        collection.labels.add(
+            kind, [image for image, path in collection.images.ready() if path.startswith(kind)][:3], "me"
+        )
     return collection
 
 
 def test_csv_has_the_labels_and_if_asked_the_predictions(labelled: Collection) -> None:
     rows = list(csv.DictReader(io.StringIO(labelled.export_labels("csv"))))
-    assert [row["path"] for row in rows] == [item.path for item in labelled.labels()]
+    assert [row["path"] for row in rows] == [item.path for item in labelled.labels.every()]
     assert set(rows[0]) == {"path", "label", "author", "at"}
     every = list(csv.DictReader(io.StringIO(labelled.export_labels("csv", predictions=True))))
-    assert [row["path"] for row in every] == sorted(path for _, path in labelled.images())
+    assert [row["path"] for row in every] == sorted(path for _, path in labelled.images.ready())
     assert {row["author"] for row in every if row["probability"]} == {"massl"}
     assert sum(row["probability"] == "" for row in every) == 6
     few = list(csv.DictReader(io.StringIO(labelled.export_labels("csv", predictions=True, sure=0.8))))
@@ -45,7 +47,7 @@ def test_coco_has_sizes_categories_and_one_annotation_an_image(labelled: Collect
     for key in ("images", "annotations", "categories"):
         assert len({item["id"] for item in told[key]}) == len(told[key])
     names = {image["id"]: image for image in told["images"]}
-    by_hand = {item.path: item.label for item in labelled.labels()}
+    by_hand = {item.path: item.label for item in labelled.labels.every()}
     kinds = {category["id"]: category["name"] for category in told["categories"]}
     assert len(told["annotations"]) == len(names) == 24
     for annotation in told["annotations"]:
@@ -63,9 +65,9 @@ def test_coco_has_sizes_categories_and_one_annotation_an_image(labelled: Collect
 
 
 def test_label_studio_tasks_find_their_images_and_keep_people_and_predictions_apart(labelled: Collection) -> None:
-    shutil.copy(labelled.root / labelled.labels()[0].path, labelled.root / "a b&c?é.jpg")
+    shutil.copy(labelled.root / labelled.labels.every()[0].path, labelled.root / "a b&c?é.jpg")
     labelled.update()
-    labelled.add_labels("flag", [labelled.image_id("a b&c?é.jpg")], "me")
+    labelled.labels.add("flag", [labelled.images.id_of("a b&c?é.jpg")], "me")
     tasks = json.loads(labelled.export_labels("label-studio", predictions=True))
     results = []
     for task in tasks:
@@ -119,7 +121,7 @@ def test_no_two_images_get_one_place_and_none_leaves_the_folder(pairs: list[tupl
 
 def test_labels_that_want_to_be_something_else_stay_text(labelled: Collection) -> None:
     name = '<script>alert("x")</script>,\'"'
-    labelled.add_labels(name, [labelled.image_id(labelled.labels()[0].path)], "me")
+    labelled.labels.add(name, [labelled.images.id_of(labelled.labels.every()[0].path)], "me")
     assert name in {row["label"] for row in csv.DictReader(io.StringIO(labelled.export_labels("csv")))}
     assert name in {kind["name"] for kind in json.loads(labelled.export_labels("coco"))["categories"]}
 

@@ -39,15 +39,15 @@ def test_pictures_of_a_new_kind_look_unlike_the_rest(
     add(tmp_path / "photos", by_kind["fruit"] + by_kind["painting"] + by_kind["space"])
     collection = Collection.create(tmp_path / "photos", encoder)
     collection.update()
-    assert collection.drift().newest is None  # all came at once: none are new
+    assert collection.health.drift().newest is None  # all came at once: none are new
     older = len(collection)
     add(tmp_path / "photos", by_kind["flag"])
     collection.update()
-    newest = collection.drift().newest
+    newest = collection.health.drift().newest
     assert newest is not None
     assert (newest.images, newest.older) == (len(by_kind["flag"]), older)
     assert newest.images / 3 < newest.at_least <= newest.unlike <= newest.images
-    assert all(path.startswith("flag-") for path in collection.paths_of(newest.examples))
+    assert all(path.startswith("flag-") for path in collection.images.paths_of(newest.examples))
 
 
 def test_more_of_the_same_looks_like_the_rest(by_kind: dict[str, list[Path]], tmp_path: Path, encoder: Encoder) -> None:
@@ -58,7 +58,7 @@ def test_more_of_the_same_looks_like_the_rest(by_kind: dict[str, list[Path]], tm
     collection.update()
     add(tmp_path / "photos", new)
     collection.update()
-    newest = collection.drift().newest
+    newest = collection.health.drift().newest
     assert newest is not None
     assert newest.images == len(new)
     assert newest.at_least == 0
@@ -68,13 +68,13 @@ def test_more_of_the_same_looks_like_the_rest(by_kind: dict[str, list[Path]], tm
 def test_a_measure_is_kept_until_the_images_change(photos: Path, tiny_encoder: Encoder) -> None:
     collection = Collection.create(photos, tiny_encoder)
     collection.update()
-    first = collection.drift()
+    first = collection.health.drift()
     kept = collection.catalog.meta().drift
-    assert Collection.open(photos).drift() == first
+    assert Collection.open(photos).health.drift() == first
     assert Collection.open(photos).catalog.meta().drift == kept
     next(photos.rglob("*.jpg")).unlink()
     collection.update()
-    assert collection.drift().images == first.images - 1
+    assert collection.health.drift().images == first.images - 1
 
 
 def as_if_whitened_on(encoder: Encoder, files: list[Path], path: Path) -> Encoder:
@@ -93,7 +93,7 @@ def test_a_collection_of_one_kind_is_farther_from_what_the_encoder_learnt_than_o
         add(tmp_path / name, files)
         collection = Collection.create(tmp_path / name, encoder)
         collection.update()
-        found = collection.drift()
+        found = collection.health.drift()
         assert found.mean_score is not None
         assert found.familiar in ("known", "narrow", "foreign")
         scores[name] = found.mean_score
@@ -105,8 +105,8 @@ def test_an_encoder_that_was_not_whitened_says_nothing_of_what_it_learnt_from(
 ) -> None:
     collection = Collection.create(photos, tiny_encoder)
     collection.update()
-    assert collection.drift().mean_score is not None
-    assert collection.drift().familiar is None
+    assert collection.health.drift().mean_score is not None
+    assert collection.health.drift().familiar is None
 
 
 def test_an_encoder_whitened_by_half_is_held_to_bounds_of_its_own(
@@ -135,7 +135,7 @@ def test_a_collection_is_seen_from_where_the_training_images_lie(
         add(root, by_kind[kind])
         collection = Collection.create(root, Encoder.load(tmp_path / "of-flags.onnx"))
         collection.update()
-        return collection.drift()
+        return collection.health.drift()
 
     for kind, nearer in (("flag", True), ("space", False)):
         usual, seen = found(kind, {}).mean_score, found(kind, {"mean_embedding": mean}).mean_score
@@ -152,7 +152,7 @@ def test_a_few_images_are_too_few_to_say_anything(tmp_path: Path, tiny_encoder: 
         (tmp_path / f"{number}.bmp").write_bytes(picture(number))
     collection = Collection.create(tmp_path, tiny_encoder)
     collection.update()
-    assert collection.drift() == drift.Drift(drift.FEWEST - 1, None, None, None)
+    assert collection.health.drift() == drift.Drift(drift.FEWEST - 1, None, None, None)
 
 
 # Arrivals -------------------------------------------------------------------------------------------------------------
@@ -171,7 +171,7 @@ def test_the_newest_are_those_of_the_last_runs_that_brought_any(tmp_path: Path, 
     write(tmp_path, range(30, 60))
     collection.update()
     came = arrivals.latest(collection.catalog)
-    assert sorted(collection.paths_of(came.newest.tolist())) == [f"{number}.bmp" for number in range(30, 60)]
+    assert sorted(collection.images.paths_of(came.newest.tolist())) == [f"{number}.bmp" for number in range(30, 60)]
     assert len(came.older) == 30
     assert came.since
     collection.update()  # brings nothing, and so changes nothing

@@ -17,14 +17,14 @@ def labelled(photos: Path, tiny_encoder: Encoder) -> Collection:
     made = Collection.create(photos, tiny_encoder)
     made.update()
     for kind in ("flag", "fruit", "space", "painting"):
-        made.add_labels(kind, [image for image, path in made.images() if path.startswith(kind)][1:], "me")
+        made.labels.add(kind, [image for image, path in made.images.ready() if path.startswith(kind)][1:], "me")
     return made
 
 
 def test_a_better_encoder_is_seen_to_be_better(labelled: Collection, encoder: Encoder) -> None:
     told: list[tuple[int, int]] = []
     before = labelled.catalog.meta()
-    found = labelled.compare(encoder, lambda done, total: told.append((done, total)))
+    found = labelled.encoders.compare(encoder, lambda done, total: told.append((done, total)))
     assert (found.images, found.classes) == (20, 4)
     assert found.other > found.present
     assert found.only_other - found.only_present == round(20 * (found.other - found.present))
@@ -34,20 +34,20 @@ def test_a_better_encoder_is_seen_to_be_better(labelled: Collection, encoder: En
 
 
 def test_an_encoder_beside_itself_is_no_better(labelled: Collection, tiny_encoder: Encoder) -> None:
-    found = labelled.compare(tiny_encoder)
+    found = labelled.encoders.compare(tiny_encoder)
     share = found.present
     assert found == Comparison(20, 4, share, share, 0, 0, 1.0)
 
 
 def test_an_image_that_can_no_longer_be_read_is_left_out(labelled: Collection, encoder: Encoder) -> None:
     next((labelled.root / "fruit").glob("*.jpg")).write_text("no picture")
-    assert labelled.compare(encoder).images in (19, 20)  # the first of a kind has no label
+    assert labelled.encoders.compare(encoder).images in (19, 20)  # the first of a kind has no label
 
 
 def test_without_labels_it_says_what_is_missing(collection: Collection, tiny_encoder: Encoder) -> None:
     with pytest.raises(MasslError, match="two classes of at least two"):
-        collection.compare(tiny_encoder)
-    image = collection.images(1)[0][0]
-    collection.add_labels("one", [image], "me")
+        collection.encoders.compare(tiny_encoder)
+    image = collection.images.ready(1)[0][0]
+    collection.labels.add("one", [image], "me")
     with pytest.raises(MasslError, match="two classes of at least two"):
-        collection.compare(tiny_encoder)
+        collection.encoders.compare(tiny_encoder)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from indexer import Collection, Encoder
+from indexer.json_results import of_collection
 from indexer.monitoring import health
 from indexer.monitoring.drift import Drift, Newest
 from indexer.monitoring.health import Behind
@@ -23,8 +24,8 @@ NOTHING = Behind()
 def test_what_changed_in_the_folder_is_counted_without_reading_a_file(photos: Path, tiny_encoder: Encoder) -> None:
     collection = Collection.create(photos, tiny_encoder)
     collection.update()
-    assert collection.health().behind == NOTHING
-    assert collection.health().advice == ()
+    assert collection.health.check().behind == NOTHING
+    assert collection.health.check().advice == ()
     files = sorted(photos.rglob("*.jpg"))
     files[0].unlink()
     files[1].write_bytes(files[2].read_bytes())
@@ -32,7 +33,7 @@ def test_what_changed_in_the_folder_is_counted_without_reading_a_file(photos: Pa
         shutil.copy(files[3], photos / name)
         (photos / name).chmod(0)
     (photos / "notes.txt").write_text("no picture")
-    found = collection.health()
+    found = collection.health.check()
     assert found.behind == Behind(new=2, changed=1, gone=1)
     assert [advice.commands for advice in found.advice] == [(f"massl index {shlex.quote(str(photos))}",)]
     assert "2 new, 1 changed, 1 gone" in found.advice[0].why
@@ -42,7 +43,7 @@ def test_a_folder_that_is_not_there_is_no_reason_to_say_nothing(photos: Path, ti
     collection = Collection.create(photos, tiny_encoder, photos.parent / "index")
     collection.update()
     photos.rename(photos.parent / "unplugged")
-    found = collection.health()
+    found = collection.health.check()
     assert found.behind is None
     assert found.bytes > 0
 
@@ -107,7 +108,7 @@ def test_the_command_names_an_index_that_lies_elsewhere(tmp_path: Path, tiny_enc
     collection = Collection.create(root, tiny_encoder, tmp_path / "it's here")
     collection.update()
     (root / "1.bmp").write_bytes(picture(1))
-    ((command,),) = (advice.commands for advice in collection.health().advice)
+    ((command,),) = (advice.commands for advice in collection.health.check().advice)
     assert shlex.split(command) == ["massl", "index", str(root), "--index-dir", str(tmp_path / "it's here")]
 
 
@@ -126,7 +127,7 @@ def test_files_that_come_and_go_meanwhile_are_none_of_its_trouble(collection: Co
     making = threading.Thread(target=make_thumbnails)
     making.start()
     try:
-        sizes = {collection._bytes() for _ in range(1_000)}
+        sizes = {collection.health.disk_use() for _ in range(1_000)}
     finally:
         done.set()
         making.join()
@@ -134,20 +135,20 @@ def test_files_that_come_and_go_meanwhile_are_none_of_its_trouble(collection: Co
 
 
 def test_info_says_the_same_in_brief(collection: Collection) -> None:
-    told = json.loads(json.dumps(collection.info()))
-    assert told["drift"]["familiar"] == collection.drift().familiar
+    told = json.loads(json.dumps(of_collection(collection)))
+    assert told["drift"]["familiar"] == collection.health.drift().familiar
     assert told["training"]["architecture"] == "vit_small_patch14_dinov2, patch 14"
     assert told["checked"] >= told["created"]
     assert -1 < told["scores"]["alike"] < told["scores"]["same"] <= 0.9995
     collection.catalog.set_meta(("encoder_sha256", "0" * 64), ("drift", ""))
     damaged = Collection.open(collection.root)
-    assert damaged.info()["training"] is None
-    assert damaged.health().training is None
-    assert damaged.health().drift.familiar is None
+    assert of_collection(damaged)["training"] is None
+    assert damaged.health.check().training is None
+    assert damaged.health.check().drift.familiar is None
 
 
 def test_from_the_scores_that_are_told_on_results_are_called_so(collection: Collection) -> None:
-    fitted = collection.calibration()
+    fitted = collection.searcher.calibration()
     bounds = fitted.bounds(24)
     assert bounds is not None
     assert fitted.match(bounds["same"] + 1e-4, 24) == "same"

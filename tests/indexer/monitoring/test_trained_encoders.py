@@ -48,7 +48,7 @@ def test_the_newest_runs_are_found_where_one_works_and_beside_the_images(coloure
     run(here / "runs" / "old", coloured.root, 30)
     newest = run(here / "out", coloured.root, 10, last={"epoch": 2.0, "seconds": 90.0, "knn_top1": 0.75})
     run(tmp_path / "runs" / "beside", tmp_path / "elsewhere", 20)
-    found = coloured.trained(here)
+    found = coloured.encoders.trained(here)
     assert [other.name for other in found] == ["out", "beside", "old"]
     first = found[0]
     assert (first.path, first.epochs, first.seconds, first.labels, first.right) == (newest, 2.0, 90.0, "sorted", 0.75)
@@ -62,15 +62,15 @@ def test_the_collections_own_encoder_and_what_is_no_run_are_passed_over(coloured
     (run(here / "unsaid", coloured.root, 5).parent / "config.toml").write_text("no [ toml")
     (run(here / "unfinished", coloured.root, 5)).unlink()
     (run(here / "copy", coloured.root, 5).parent / "config.toml").unlink()
-    assert coloured.trained(here) == ()
+    assert coloured.encoders.trained(here) == ()
     kept = run(here / "kept", coloured.root, 9)
-    assert [other.path for other in coloured.trained(here)] == [kept]
+    assert [other.path for other in coloured.encoders.trained(here)] == [kept]
 
 
 @pytest.mark.parametrize("line", [b"", b"[]", b'{"knn_top1": "high", "epoch": null, "seconds": true}', b"{", b"\xff\0"])
 def test_a_run_may_have_measured_nothing(coloured: Collection, tmp_path: Path, line: bytes) -> None:
     (run(tmp_path / "runs" / "a", coloured.root, 5).parent / "metrics.jsonl").write_bytes(line)
-    (found,) = coloured.trained(tmp_path)
+    (found,) = coloured.encoders.trained(tmp_path)
     assert (found.epochs, found.seconds, found.right) == (None, None, None)
 
 
@@ -86,16 +86,16 @@ def test_a_new_run_is_seen_without_opening_anything(coloured: Collection, tmp_pa
 
 def test_training_is_not_advised_to_someone_who_did(coloured: Collection, tmp_path: Path) -> None:
     run(tmp_path / "runs" / "a", coloured.root, 5)
-    assert [other.name for other in coloured.health(here=tmp_path).trained] == ["a"]
-    assert coloured.health().trained == ()
+    assert [other.name for other in coloured.health.check(here=tmp_path).trained] == ["a"]
+    assert coloured.health.check().trained == ()
 
 
 def test_without_labels_it_shows_what_would_be_found(coloured: Collection, tmp_path: Path, encoder: Encoder) -> None:
     run(tmp_path / "runs" / "a", coloured.root, 5, encoder.path)
-    (other,) = coloured.trained(tmp_path)
+    (other,) = coloured.encoders.trained(tmp_path)
     steps: list[str] = []
     meta = coloured.catalog.meta()
-    found = coloured.beside(other, lambda step, done, total: steps.append(step))
+    found = coloured.encoders.beside(other, lambda step, done, total: steps.append(step))
     assert found.comparison is None
     assert found.change is not None
     assert found.change.images == 100
@@ -110,11 +110,11 @@ def test_without_labels_it_shows_what_would_be_found(coloured: Collection, tmp_p
 
 def test_the_neighbours_that_it_shows_are_those_that_a_search_finds(coloured: Collection, tmp_path: Path) -> None:
     run(tmp_path / "runs" / "a", coloured.root, 5)  # the same weights under another name
-    (other,) = coloured.trained(tmp_path)
-    change = coloured.beside(other).change
+    (other,) = coloured.encoders.trained(tmp_path)
+    change = coloured.encoders.beside(other).change
     assert change is not None
     assert change.same > 0.99
-    ids = {path: image for image, path in coloured.images()}
+    ids = {path: image for image, path in coloured.images.ready()}
     for sight in change.examples:
         found = [ids[result.path] for result in coloured.search([Query(image=sight.image)], SHOWN)]
         assert list(sight.present) == found
@@ -123,21 +123,21 @@ def test_the_neighbours_that_it_shows_are_those_that_a_search_finds(coloured: Co
 
 def test_labels_are_compared_by_where_there_are_some(coloured: Collection, tmp_path: Path) -> None:
     run(tmp_path / "runs" / "a", coloured.root, 5)
-    (other,) = coloured.trained(tmp_path)
-    before = coloured.comparing_state()
-    images = [image for image, _ in coloured.images()]
-    coloured.add_labels("odd", images[:10], "me")
-    coloured.add_labels("even", images[10:20], "me")
-    assert coloured.comparing_state() != before
-    comparison = coloured.beside(other).comparison
+    (other,) = coloured.encoders.trained(tmp_path)
+    before = coloured.encoders.state()
+    images = [image for image, _ in coloured.images.ready()]
+    coloured.labels.add("odd", images[:10], "me")
+    coloured.labels.add("even", images[10:20], "me")
+    assert coloured.encoders.state() != before
+    comparison = coloured.encoders.beside(other).comparison
     assert comparison is not None
     assert (comparison.images, comparison.classes) == (20, 2)
 
 
 def test_too_few_pictures_show_nothing(collection: Collection, tmp_path: Path) -> None:
     run(tmp_path / "runs" / "a", collection.root, 5)
-    (other,) = collection.trained(tmp_path)
-    found = collection.beside(other)
+    (other,) = collection.encoders.trained(tmp_path)
+    found = collection.encoders.beside(other)
     assert (found.comparison, found.change) == (None, None)
 
 
@@ -145,7 +145,7 @@ def test_an_encoder_that_was_replaced_meanwhile_is_not_taken_for_the_one_found(
     coloured: Collection, tmp_path: Path
 ) -> None:
     file = run(tmp_path / "runs" / "a", coloured.root, 5)
-    (other,) = coloured.trained(tmp_path)
+    (other,) = coloured.encoders.trained(tmp_path)
     write_encoder(file, name="b")
     with pytest.raises(MasslError, match="has changed since"):
-        coloured.beside(other)
+        coloured.encoders.beside(other)

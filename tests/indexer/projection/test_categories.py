@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from indexer.projection import categories
 from indexer.projection.categories import NONE, OTHERS, Kinds
-from indexer.store import labels
 from indexer.store.catalog import Catalog
+from indexer.store.labels import Labels
 
 
 def catalog_of(folder: Path, paths: list[str]) -> tuple[Catalog, np.ndarray]:
@@ -52,18 +52,18 @@ def test_without_folders_all_are_of_one_kind_and_unknown_images_of_none(tmp_path
 
 def test_labels_are_kinds_and_unlabelled_images_are_of_none(tmp_path: Path) -> None:
     catalog, ids = catalog_of(tmp_path, ["1.jpg", "2.jpg", "3.jpg"])
-    labels.add(catalog, "cat", [2, 3], "test")
+    Labels(catalog).add("cat", [2, 3], "test")
     found = categories.by_label(catalog, ids, 9)
     assert (found.names, found.counts, found.of.tolist()) == (("cat",), (2,), [NONE, 0, 0])
 
 
 def test_a_class_keeps_its_place_and_so_its_colour_whatever_is_labelled(tmp_path: Path) -> None:
     catalog, ids = catalog_of(tmp_path, [f"{number}.jpg" for number in range(9)])
-    labels.add(catalog, "zebra", [1], "test")
-    labels.add(catalog, "cat", [2, 3, 4], "test")
+    Labels(catalog).add("zebra", [1], "test")
+    Labels(catalog).add("cat", [2, 3, 4], "test")
     before = categories.by_label(catalog, ids, 9)
-    labels.add(catalog, "zebra", [4, 5, 6, 7], "test")
-    labels.add(catalog, "ant", [8, 9], "test")
+    Labels(catalog).add("zebra", [4, 5, 6, 7], "test")
+    Labels(catalog).add("ant", [8, 9], "test")
     after = categories.by_label(catalog, ids, 9)
     assert (before.names, before.counts) == (("zebra", "cat"), (1, 3))
     assert (after.names, after.counts) == (("zebra", "cat", "ant"), (5, 2, 2))

@@ -20,6 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from indexer import Collection, Encoder, Query
+from indexer.json_results import of_collection
 from indexer.store import journal
 from indexer.store.catalog import Catalog
 from indexer.store.damage import CatalogDamaged
@@ -43,13 +44,13 @@ def small(tmp_path: Path, tiny_encoder: Encoder) -> Collection:
         path.write_bytes(picture(number))
     made = Collection.create(root, tiny_encoder)
     made.update()
-    ids = [image for image, _ in made.images()]
+    ids = [image for image, _ in made.images.ready()]
     for name, part in (("cat", ids[:10]), ("dog", ids[10:20]), ("Eule ☃", ids[20:30])):
-        made.add_labels(name, part, "somebody")
-    made.reject_labels({ids[31]: "cat", ids[32]: "dog"})
-    made.keep_both(ids[33:36])
-    made.choose(ids[36], [ids[37]])
-    made.confirm_labels([(ids[0], "cat")])
+        made.labels.add(name, part, "somebody")
+    made.rejections.add({ids[31]: "cat", ids[32]: "dog"})
+    made.decisions.keep_both(ids[33:36])
+    made.decisions.choose(ids[36], [ids[37]])
+    made.confirmations.add([(ids[0], "cat")])
     closed(made)
     return made
 
@@ -66,16 +67,16 @@ def answers(root: Path) -> dict[str, Any]:
     opened = Collection.open(root)
     try:
         return {
-            "images": opened.images(),
-            "found": [vars(item) for item in opened.search([Query(image=opened.image_id("0/3.bmp"))], 20)],
-            "labels": [vars(item) for item in opened.labels()],
-            "classes": opened.classes(),
-            "rejected": opened.rejected_labels(),
-            "confirmed": opened.confirmed_labels(),
-            "kept": opened.kept_together(),
+            "images": opened.images.ready(),
+            "found": [vars(item) for item in opened.search([Query(image=opened.images.id_of("0/3.bmp"))], 20)],
+            "labels": [vars(item) for item in opened.labels.every()],
+            "classes": opened.labels.classes(),
+            "rejected": opened.rejections.by_image(),
+            "confirmed": opened.confirmations.every(),
+            "kept": opened.duplicates.kept_together(),
             "info": {
                 key: value
-                for key, value in opened.info().items()
+                for key, value in of_collection(opened).items()
                 if key not in ("bytes", "search", "drift", "scores", "created", "updated", "checked")
             },
             "exported": opened.export_labels("csv"),
@@ -85,16 +86,16 @@ def answers(root: Path) -> dict[str, Any]:
 
 
 def said(collection: Collection) -> set[tuple[str, str, str, str]]:
-    return {(item.path, item.label, item.author, item.at) for item in collection.labels()}
+    return {(item.path, item.label, item.author, item.at) for item in collection.labels.every()}
 
 
 def decided(root: Path) -> tuple[Any, ...]:
     """Decisions by path: ids may differ after a repair."""
     opened = Collection.open(root)
-    path = dict(opened.images())
-    kept = sorted(sorted(item.path for item in group) for group in opened.kept_together())
-    rejected = sorted((path[image], sorted(names)) for image, names in opened.rejected_labels().items())
-    confirmed = sorted((path[image], label) for image, label in opened.confirmed_labels())
+    path = dict(opened.images.ready())
+    kept = sorted(sorted(item.path for item in group) for group in opened.duplicates.kept_together())
+    rejected = sorted((path[image], sorted(names)) for image, names in opened.rejections.by_image().items())
+    confirmed = sorted((path[image], label) for image, label in opened.confirmations.every())
     query = "SELECT path FROM decisions JOIN images ON id = image WHERE kind = 'chosen'"
     chosen = list(opened.catalog.read(query))
     opened.catalog.close()
@@ -131,7 +132,7 @@ def test_a_flipped_bit_is_harmless_or_told_and_repair_loses_no_label(small: Coll
         repaired = Collection.create(small.root)
         repaired.update()
         assert said(repaired) == labelled, where
-        assert [path for _, path in repaired.images()] == [path for _, path in before["images"]], where
+        assert [path for _, path in repaired.images.ready()] == [path for _, path in before["images"]], where
         repaired.catalog.close()
         assert decided(small.root) == decisions, where
         Catalog.open(file, whole=True).close()
@@ -222,17 +223,17 @@ def test_labels_come_back_into_an_index_whose_catalog_was_deleted(
 
 
 def test_what_was_taken_back_stays_so(small: Collection, tiny_encoder: Encoder) -> None:
-    ids = [image for image, _ in small.images()]
-    small.remove_labels(ids[:3])
-    small.restore_labels({ids[3]: None, ids[4]: ("bird", "page")}, {ids[3]: "cat", ids[4]: "cat"})  # an undo
-    small.forget_rejected([(ids[31], "cat")])
+    ids = [image for image, _ in small.images.ready()]
+    small.labels.remove(ids[:3])
+    small.labels.restore({ids[3]: None, ids[4]: ("bird", "page")}, {ids[3]: "cat", ids[4]: "cat"})  # an undo
+    small.rejections.remove([(ids[31], "cat")])
     labelled = said(small)
     closed(small).unlink()
     fresh = Collection.create(small.root, tiny_encoder)
     fresh.update()
-    fresh.bring_back_labels()
+    fresh.journal.restore()
     assert said(fresh) == labelled
-    assert list(fresh.rejected_labels().values()) == [frozenset({"dog"})]
+    assert list(fresh.rejections.by_image().values()) == [frozenset({"dog"})]
 
 
 def test_labels_follow_moves_and_edits_in_the_journal_too(small: Collection, tiny_encoder: Encoder) -> None:
@@ -244,7 +245,7 @@ def test_labels_follow_moves_and_edits_in_the_journal_too(small: Collection, tin
     closed(small).unlink()
     fresh = Collection.create(small.root, tiny_encoder)
     fresh.update()
-    done = fresh.bring_back_labels()
+    done = fresh.journal.restore()
     assert done.left == ()
     assert said(fresh) == labelled
 
@@ -272,7 +273,7 @@ def dies(*arguments):
     os.kill(os.getpid(), signal.SIGKILL)
 journal.{name} = dies
 collection = Collection.open(sys.argv[1])
-collection.add_labels("late", [image for image, _ in collection.images()][:5], "killed")
+collection.labels.add("late", [image for image, _ in collection.images.ready()][:5], "killed")
 """
 
 
@@ -298,7 +299,7 @@ def test_a_kill_between_catalog_and_journal_loses_and_doubles_nothing(
     late = {row for row in after if row[1] == "late"}
     assert len(late) == (0 if name == "is_behind" else 5)
     again = Collection.open(small.root)
-    again.add_labels("next", [[image for image, _ in again.images()][39]], "me")
+    again.labels.add("next", [[image for image, _ in again.images.ready()][39]], "me")
     in_journal = journal.read(small.folder)
     assert in_journal.damaged == 0
     assert {(image.path, *vars(given).values()) for image, given in in_journal.labels.items()} == said(again)
@@ -309,8 +310,8 @@ def test_a_kill_between_catalog_and_journal_loses_and_doubles_nothing(
 def test_two_processes_write_one_journal(small: Collection) -> None:
     code = (
         "import sys; from indexer import Collection; c = Collection.open(sys.argv[1]); "
-        "ids = [image for image, _ in c.images()]\n"
-        "for turn in range(25): c.add_labels(f'{sys.argv[2]} {turn}', ids[int(sys.argv[2])::2][:20], sys.argv[2])"
+        "ids = [image for image, _ in c.images.ready()]\n"
+        "for turn in range(25): c.labels.add(f'{sys.argv[2]} {turn}', ids[int(sys.argv[2])::2][:20], sys.argv[2])"
     )
     running = [subprocess.Popen([sys.executable, "-c", code, str(small.root), which]) for which in "01"]
     assert [process.wait(120) for process in running] == [0, 0]
@@ -321,10 +322,10 @@ def test_two_processes_write_one_journal(small: Collection) -> None:
 
 def test_the_journal_stays_small(small: Collection, monkeypatch) -> None:
     monkeypatch.setattr(journal, "_LOOSE", 4_000)
-    ids = [image for image, _ in small.images()]
+    ids = [image for image, _ in small.images.ready()]
     sizes = []
     for turn in range(60):
-        small.add_labels(f"turn {turn}", ids, "me")
+        small.labels.add(f"turn {turn}", ids, "me")
         sizes.append((small.folder / journal.NAME).stat().st_size)
     assert max(sizes) < 3 * 400 * 60 + 40 * 400
     assert len({given.label for given in journal.read(small.folder).labels.values()}) == 1
@@ -356,8 +357,8 @@ def test_an_index_that_cant_be_written_is_read(
         write_as_format(file, 3)
     code = (
         "import sys; from indexer import Collection, Query; c = Collection.open(sys.argv[1]); "
-        "print(len(c.labels()), len(c.search([Query(image=c.images()[0][0])], 5)))\n"
-        "try: c.add_labels('x', [c.images()[0][0]], 'me')\n"
+        "print(len(c.labels.every()), len(c.search([Query(image=c.images.ready()[0][0])], 5)))\n"
+        "try: c.labels.add('x', [c.images.ready()[0][0]], 'me')\n"
         "except Exception as error: print(type(error).__name__, error)"
     )
     small.folder.chmod(0o500)
@@ -431,7 +432,7 @@ from tests.indexer.tiny import picture
 root = Path(sys.argv[1], "photos"); root.mkdir()
 for number in range(20): (root / f"{number}.bmp").write_bytes(picture(number))
 c = Collection.create(root, Encoder.load(sys.argv[2])); c.update()
-ids = [image for image, _ in c.images()]
+ids = [image for image, _ in c.images.ready()]
 filler = open(Path(sys.argv[1], "filler"), "wb", buffering=0)
 try:
     while True: filler.write(b"x" * 4096)
@@ -440,14 +441,14 @@ filler.truncate(filler.tell() - (200 << 10))
 errors, given = [], 0
 for turn in range(400):
     try:
-        c.add_labels(f"label {turn}", ids, "me"); given = turn
+        c.labels.add(f"label {turn}", ids, "me"); given = turn
     except MasslError as error:
         errors.append(str(error))
         if len(errors) > 3: break
 os.unlink(filler.name)
 filler.close()
-c.add_labels("one more", ids[:1], "me")
-kept = {item.label for item in c.labels()} - {"one more"}
+c.labels.add("one more", ids[:1], "me")
+kept = {item.label for item in c.labels.every()} - {"one more"}
 again = {given.label for given in journal.read(c.folder).labels.values()} - {"one more"}
 print(json.dumps({"errors": errors, "kept": sorted(kept), "given": [f"label {given}"], "journal": sorted(again)}))
 """
@@ -461,17 +462,17 @@ def test_readers_and_a_writer_see_no_false_damage(small: Collection) -> None:
         try:
             while not stop.is_set():
                 opened = Collection.open(small.root)
-                opened.labels()
+                opened.labels.every()
                 opened.catalog.close()
         except Exception as error:
             wrong.append(error)
 
     reader = threading.Thread(target=read)
     reader.start()
-    ids = [image for image, _ in small.images()]
+    ids = [image for image, _ in small.images.ready()]
     for turn in range(40):
-        small.add_labels(f"{turn}", ids, "me")
-        small.remove_labels(ids[:5])
+        small.labels.add(f"{turn}", ids, "me")
+        small.labels.remove(ids[:5])
     stop.set()
     reader.join()
     assert wrong == []
@@ -514,7 +515,7 @@ def test_values_that_can_not_be_are_repaired_and_not_carried_over(small: Collect
     for _ in range(2):
         repaired = Collection.create(small.root)
         repaired.update()
-        repaired.bring_back_labels()
+        repaired.journal.restore()
         assert said(repaired) == labelled
         closed(repaired)
 

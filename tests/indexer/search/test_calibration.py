@@ -38,7 +38,7 @@ def known(pictures: Path, encoder: Encoder, tmp_path_factory: pytest.TempPathFac
 
 def test_of_results_called_the_same_nearly_all_are(known: Collection) -> None:
     right = wrong = 0
-    for image, path in known.images():
+    for image, path in known.images.ready():
         for result in known.search([Query(image=image)], 10):
             if result.match == "same":
                 right += result.path[:3] == path[:3]
@@ -49,7 +49,7 @@ def test_of_results_called_the_same_nearly_all_are(known: Collection) -> None:
 
 def test_as_many_false_matches_as_expected(known: Collection) -> None:
     """Summed over queries: with an expectation of 0.5 each, about half as many as queries."""
-    images = known.images()
+    images = known.images.ready()
     for level in (0.2, 0.5):
         false = sum(
             result.false_matches <= level and result.path[:3] != path[:3]
@@ -61,7 +61,7 @@ def test_as_many_false_matches_as_expected(known: Collection) -> None:
 
 def test_copies_in_a_collection_do_not_hide_each_other(known: Collection) -> None:
     """Half the pictures have a copy: chance is what is left when copies are taken out."""
-    fitted = known.calibration()
+    fitted = known.searcher.calibration()
     assert fitted.copies_from is not None
     assert fitted.scores.expected(0.97, len(known)) < 0.05
 
@@ -69,7 +69,7 @@ def test_copies_in_a_collection_do_not_hide_each_other(known: Collection) -> Non
 def test_the_same_whatever_the_order(known: Collection, encoder: Encoder, tmp_path: Path) -> None:
     folder = tmp_path / "again"
     folder.mkdir()
-    names = [path for _, path in known.images()][:60]
+    names = [path for _, path in known.images.ready()][:60]
     collections = []
     for part in (names[::-1][:25], names):
         for name in part:
@@ -78,7 +78,7 @@ def test_the_same_whatever_the_order(known: Collection, encoder: Encoder, tmp_pa
         collections[-1].update()
     at_once = Collection.create(folder, encoder, tmp_path / "index")
     at_once.update()
-    assert at_once.calibration() == collections[-1].calibration()
+    assert at_once.searcher.calibration() == collections[-1].searcher.calibration()
 
 
 def test_more_images_ask_for_more() -> None:
@@ -100,7 +100,7 @@ def test_a_higher_score_is_never_more_likely_by_chance(values: list[float], at: 
 
 
 def test_a_calibration_survives_the_catalog(known: Collection) -> None:
-    assert Calibration.from_json(known.calibration().to_json()) == known.calibration()
+    assert Calibration.from_json(known.searcher.calibration().to_json()) == known.searcher.calibration()
 
 
 @pytest.mark.parametrize("stored", [None, "{}", '{"same_from": 0.7, "null": [0.1, 0.2]}'])

@@ -40,30 +40,30 @@ def _warmest(cosines: np.ndarray) -> int:
 
 
 def test_the_part_that_holds_the_example_is_the_warmest(scene: Collection) -> None:
-    target = scene.image_id("scene.png")
+    target = scene.images.id_of("scene.png")
     for number in range(4):
-        by_file = scene.heat([Query.of_file(scene.root / f"{number}.png")], target)
+        by_file = scene.searcher.heat([Query.of_file(scene.root / f"{number}.png")], target)
         assert by_file.cosines.ndim == 2
         assert np.abs(by_file.cosines).max() <= 1.001
         assert _warmest(by_file.cosines) == number
         assert by_file.part == (0, 0, 1, 1)
-        by_image = scene.heat([Query(image=scene.image_id(f"{number}.png"))], target)
+        by_image = scene.searcher.heat([Query(image=scene.images.id_of(f"{number}.png"))], target)
         np.testing.assert_allclose(by_image.cosines, by_file.cosines, atol=1e-3)
 
 
 def test_a_region_of_the_example_warms_what_is_like_the_region(scene: Collection) -> None:
-    target = scene.image_id("2.png")
-    asked = scene.image_id("scene.png")
-    own = scene.heat([Query(image=asked, crop=(0, SIDE, SIDE, SIDE))], target).cosines.mean()
-    other = scene.heat([Query(image=asked, crop=(SIDE, 0, SIDE, SIDE))], target).cosines.mean()
+    target = scene.images.id_of("2.png")
+    asked = scene.images.id_of("scene.png")
+    own = scene.searcher.heat([Query(image=asked, crop=(0, SIDE, SIDE, SIDE))], target).cosines.mean()
+    other = scene.searcher.heat([Query(image=asked, crop=(SIDE, 0, SIDE, SIDE))], target).cosines.mean()
     assert own > other
 
 
 def test_an_unwanted_example_cools_what_is_like_it(scene: Collection) -> None:
-    target = scene.image_id("scene.png")
+    target = scene.images.id_of("scene.png")
     first, second = (Query.of_file(scene.root / f"{number}.png") for number in (0, 3))
-    both = scene.heat([first, second], target).cosines
-    against = scene.heat([first, Query(second.data, weight=-1.0)], target).cosines
+    both = scene.searcher.heat([first, second], target).cosines
+    against = scene.searcher.heat([first, Query(second.data, weight=-1.0)], target).cosines
     assert _warmest(against) == 0
     assert against[-1, -1] < both[-1, -1]
 
@@ -72,21 +72,21 @@ def test_an_example_whose_file_has_gone_is_still_compared(scene: Collection, tmp
     root = tmp_path / "moved"
     shutil.copytree(scene.root, root)
     moved = Collection.open(root)
-    gone = moved.image_id("1.png")
+    gone = moved.images.id_of("1.png")
     (root / "1.png").unlink()
-    assert _warmest(moved.heat([Query(image=gone)], moved.image_id("scene.png")).cosines) == 1
+    assert _warmest(moved.searcher.heat([Query(image=gone)], moved.images.id_of("scene.png")).cosines) == 1
     with pytest.raises(MasslError, match=r"1\.png can't be used as a query: there is no such file"):
-        moved.heat([Query(image=gone)], gone)
+        moved.searcher.heat([Query(image=gone)], gone)
     with pytest.raises(MasslError, match="no longer in the collection"):
-        moved.heat([Query(image=gone)], 999)
+        moved.searcher.heat([Query(image=gone)], 999)
 
 
 def test_an_encoder_without_patches_says_so(photos: Path, tiny_encoder: Encoder) -> None:
     collection = Collection.create(photos, tiny_encoder)
     collection.update()
-    image = collection.images()[0][0]
+    image = collection.images.ready()[0][0]
     with pytest.raises(MasslError, match="encoder tiny describes pictures only as a whole"):
-        collection.heat([Query(image=image)], image)
+        collection.searcher.heat([Query(image=image)], image)
 
 
 @pytest.mark.parametrize(("width", "height"), [(300, 100), (100, 300), (7, 5), (64, 64)])
@@ -101,11 +101,11 @@ def test_the_part_is_what_an_encoder_is_given(width: int, height: int) -> None:
 
 
 def test_the_nearest_labelled_images_are_found_wherever_they_are(scene: Collection) -> None:
-    target = scene.image_id("scene.png")
-    assert scene.labelled_like(target) == []
-    scene.add_labels("stars", [scene.image_id("2.png")], "me")
-    scene.add_labels("cloth", [scene.image_id("0.png"), target], "me")
-    found = scene.labelled_like(target)
+    target = scene.images.id_of("scene.png")
+    assert scene.searcher.labelled_like(target) == []
+    scene.labels.add("stars", [scene.images.id_of("2.png")], "me")
+    scene.labels.add("cloth", [scene.images.id_of("0.png"), target], "me")
+    found = scene.searcher.labelled_like(target)
     assert {(item.path, item.label) for item in found} == {("2.png", "stars"), ("0.png", "cloth")}
     assert [item.score for item in found] == sorted((item.score for item in found), reverse=True)
-    assert len(scene.labelled_like(target, 1)) == 1
+    assert len(scene.searcher.labelled_like(target, 1)) == 1

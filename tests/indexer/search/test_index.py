@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from indexer import Collection, Encoder, Query
+from indexer.json_results import of_collection
 from indexer.search.engines.engine_selection import Ladder, Measured
 from indexer.search.engines.faiss_engines import Exact, FastScan
 from indexer.search.engines.interface import Engine, Preparing, VectorIndex
@@ -277,7 +278,7 @@ def test_a_catalog_that_notes_no_changes_is_brought_up_to_date(tmp_path: Path) -
 def test_another_engine_takes_the_place_of_faiss(photos: Path, encoder: Encoder) -> None:
     collection = Collection.create(photos, encoder, engines=Ladder(((0, NumpyEngine()),)))
     collection.update()
-    assert collection.info()["search"]["engine"] == "numpy"
+    assert of_collection(collection)["search"]["engine"] == "numpy"
     first = sorted(photos.glob("flag/*"))[0]
     query = [Query.of_file(first)]
     found = [(result.path, round(result.score, 5)) for result in collection.search(query, 24)]
@@ -303,11 +304,11 @@ def test_exact_is_exact_whatever_the_engine_missed(collection: Collection) -> No
     blind = Collection.open(collection.root, engines=Ladder(((0, Exact()), (0, Blind())), floor=0.0))
     query = [Query(image=collection.catalog.read("SELECT max(id) FROM images").__next__()[0])]
     truth = [(r.path, round(r.score, 5)) for r in collection.search(query, 30)]
-    assert collection.index().exact
+    assert collection.searcher.index().exact
     for file in collection.folder.glob("vectors-*"):
         file.unlink()
     exact = [(r.path, round(r.score, 5)) for r in blind.search(query, 30, exact=True)]
-    assert not blind.index().exact
+    assert not blind.searcher.index().exact
     assert exact == truth
     some = {(r.path, round(r.score, 5)) for r in blind.search(query, 30)}
     assert some < {(r.path, round(r.score, 5)) for r in collection.search(query, 5_000)}  # true scores, all the same
@@ -322,7 +323,7 @@ def test_images_that_went_are_no_part_of_what_is_usual(photos: Path, encoder: En
         shutil.rmtree(photos / folder)
     collection = Collection.create(photos, encoder)
     collection.update()
-    images = [image for image, _ in collection.images()]
+    images = [image for image, _ in collection.images.ready()]
     with collection.catalog.writing() as connection:  # as an update under way does
         connection.execute("UPDATE images SET state = 'gone' WHERE id IN (?, ?, ?)", images[-3:])
     kinds = sorted(path.name for path in photos.iterdir() if path.name[0] != ".")

@@ -33,9 +33,9 @@ def dated(tiny_encoder: Encoder, tmp_path_factory: pytest.TempPathFactory) -> Co
         os.utime(file, (moment.timestamp(), moment.timestamp()))
     collection = Collection.create(root, tiny_encoder)
     collection.update()
-    for number, (image, _) in enumerate(collection.images()):
+    for number, (image, _) in enumerate(collection.images.ready()):
         if number % 3 < 2:
-            collection.add_labels("odd" if number % 3 else "even", [image], "me")
+            collection.labels.add("odd" if number % 3 else "even", [image], "me")
     return collection
 
 
@@ -51,10 +51,10 @@ def test_what_passes_is_what_a_person_would_count(
     dated: Collection, labels: list[str], below: list[str], since: date | None, until: date | None, labelled: bool
 ) -> None:
     wanted = Filter(tuple(labels), tuple(below), since, until, labelled)
-    named = {item.path: item.label for item in dated.labels()}
+    named = {item.path: item.label for item in dated.labels.every()}
     expected = {
         image
-        for image, path in dated.images()
+        for image, path in dated.images.ready()
         if (not labels or named.get(path) in labels)
         and (not labelled or path in named)
         and (not below or any(folder == "." or path.startswith(folder.rstrip("/") + "/") for folder in below))
@@ -81,7 +81,7 @@ def test_what_passes_is_what_a_person_would_count(
 
 
 def test_dates_act_inside_the_search(dated: Collection) -> None:
-    found = dated.search([Query(image=dated.images()[0][0])], 100, since=DAYS[1], until=DAYS[2], under="a")
+    found = dated.search([Query(image=dated.images.ready()[0][0])], 100, since=DAYS[1], until=DAYS[2], under="a")
     assert len(found) == 4  # two days in two folders
     with pytest.raises(MasslError, match="no image was last changed since 2050-01-01 and until 2060-01-01; the files"):
         dated.search([Query(image=1)], since=date(2050, 1, 1), until=date(2060, 1, 1))
@@ -101,17 +101,17 @@ def test_what_is_no_day_is_explained(text: str) -> None:
 
 
 def test_an_image_is_known_by_its_content(dated: Collection, tmp_path: Path) -> None:
-    image, path = dated.images()[7]
-    facts = dated.facts(image)
+    image, path = dated.images.ready()[7]
+    facts = dated.images.facts(image)
     assert (facts.path, facts.width, facts.height, facts.size) == (path, 8, 8, (dated.root / path).stat().st_size)
     assert facts.changed
     assert facts.changed.timestamp() == (dated.root / path).stat().st_mtime
-    assert dated.image_of(facts.content) == dated.image_of(facts.content[:16]) == image
+    assert dated.images.of_content(facts.content) == dated.images.of_content(facts.content[:16]) == image
     for unknown in ("", "zz", facts.content[:8], "0" * 16, facts.content + "00", "%' OR 1"):
         with pytest.raises(MasslError, match="no longer in the collection"):
-            dated.image_of(unknown)
+            dated.images.of_content(unknown)
     with pytest.raises(MasslError, match="no longer in the collection"):
-        dated.facts(9999)
+        dated.images.facts(9999)
 
 
 def test_files_of_any_date_are_indexed_and_their_dates_told(tiny_encoder: Encoder, tmp_path: Path) -> None:
@@ -124,10 +124,10 @@ def test_files_of_any_date_are_indexed_and_their_dates_told(tiny_encoder: Encode
             os.utime(file, (second, second))
     collection = Collection.create(root, tiny_encoder)
     collection.update()
-    for image, _ in collection.images():
-        assert collection.facts(image).changed is not None
-        assert collection.file_state(image) == "there"
-    outline = collection.outline()
+    for image, _ in collection.images.ready():
+        assert collection.images.facts(image).changed is not None
+        assert collection.images.file_state(image) == "there"
+    outline = collection.images.outline()
     assert outline.first
     assert outline.last
     assert outline.first < outline.last

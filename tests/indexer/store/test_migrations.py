@@ -26,9 +26,9 @@ def made(tmp_path: Path, tiny_encoder: Encoder) -> Path:
         (root / f"{number:02d}.bmp").write_bytes(picture(number))
     collection = Collection.create(root, tiny_encoder)
     collection.update()
-    collection.add_labels("a", [1, 2], "me")
-    collection.add_labels("b", [3, 4], "somebody else")
-    collection.keep_both([5, 6])
+    collection.labels.add("a", [1, 2], "me")
+    collection.labels.add("b", [3, 4], "somebody else")
+    collection.decisions.keep_both([5, 6])
     collection.catalog.close()
     return root
 
@@ -56,13 +56,13 @@ def test_every_earlier_format_has_a_step_and_is_known_to_the_tests() -> None:
 @pytest.mark.parametrize("version", STEPS)
 def test_a_collection_of_an_earlier_format_opens_and_loses_nothing(made: Path, version: int) -> None:
     opened = Collection.open(made)
-    said = opened.labels(), opened.kept_together(), opened.images()
+    said = opened.labels.every(), opened.duplicates.kept_together(), opened.images.ready()
     found = [(result.path, result.score) for result in opened.search([Query(image=1)], 5)]
     opened.catalog.close()
     path = in_format(made, version)
 
     migrated = Collection.open(made)
-    assert (migrated.labels(), migrated.kept_together(), migrated.images()) == said
+    assert (migrated.labels.every(), migrated.duplicates.kept_together(), migrated.images.ready()) == said
     assert [(result.path, result.score) for result in migrated.search([Query(image=1)], 5)] == found
     report = migrated.update()
     assert (report.unchanged, report.embedded) == (IMAGES, 0)

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 import indexer
 from indexer import Collection, Encoder, Query
+from indexer.json_results import of_collection
 from indexer.store import schema
 from indexer.store.catalog import Catalog
 from indexer.store.migrations import VERSION, schema_of
@@ -37,11 +38,11 @@ def make(folder: Path, encoder: Encoder) -> Path:
         (folder / f"{number}.png").write_bytes(picture(number))
     collection = Collection.create(folder, encoder)
     collection.update()
-    collection.add_labels("a", [1, 2], "me")
-    collection.add_labels("b", [3, 4], "me")
-    collection.keep_both([1, 2])
-    collection.reject_labels({5: "a"})
-    collection.drift()
+    collection.labels.add("a", [1, 2], "me")
+    collection.labels.add("b", [3, 4], "me")
+    collection.decisions.keep_both([1, 2])
+    collection.rejections.add({5: "a"})
+    collection.health.drift()
     collection.catalog.close()
     return folder
 
@@ -169,9 +170,9 @@ def test_a_schema_that_changes_while_it_is_open_is_looked_at_again(made: Path) -
     assert len(opened) == 6
     change(made, "CREATE TRIGGER t AFTER INSERT ON labels BEGIN DELETE FROM labels; END")
     with pytest.raises(MasslError, match="also has the trigger 't'"):
-        opened.add_labels("a", [1], "me")
+        opened.labels.add("a", [1], "me")
     change(made, "DROP TRIGGER t")
-    assert opened.add_labels("a", [1], "me") == 1
+    assert opened.labels.add("a", [1], "me") == 1
 
 
 # Files ----------------------------------------------------------------------------------------------------------------
@@ -243,7 +244,7 @@ def test_a_linked_encoder_catalog_or_thumbnail_is_neither_read_nor_written(
     (made / ".massl" / "thumbnails").mkdir(exist_ok=True)
     (tmp_path / "elsewhere").mkdir()
     (made / ".massl" / "thumbnails" / digest.hex()[:2]).symlink_to(tmp_path / "elsewhere")
-    assert opened.thumbnail(1) is None
+    assert opened.images.thumbnail(1) is None
     assert not list((tmp_path / "elsewhere").iterdir())
     opened.catalog.close()
     catalog = made / ".massl" / "catalog.sqlite"
@@ -286,24 +287,28 @@ def test_an_encoder_in_the_runtime_s_own_form_is_not_run(tmp_path: Path) -> None
 EVERYTHING = """if True:
     import os, sys
     from indexer import Collection, Query
+    from indexer.json_results import of_collection
     from massl.core.errors import MasslError
 
     private, opened, trying = sys.argv[1], [], [False]
     sys.addaudithook(lambda event, what: opened.append(what[0]) if trying[0] and event == "open" else None)
     collection = Collection.open(sys.argv[2])
     calls = [
-        lambda: collection.thumbnail(1), lambda: collection.thumbnail(1, 1024), lambda: collection.facts(1),
-        lambda: collection.file_state(1), lambda: collection.browse(), lambda: collection.images(),
-        lambda: collection.outline(), lambda: collection.search([Query(image=1, crop=(0, 0, 8, 8))]),
-        lambda: collection.search([Query(image=2)]), lambda: collection.heat([Query(image=2)], 1),
-        lambda: collection.duplicates(), lambda: collection.duplicates(exact_only=True),
-        lambda: collection.settled(collection.duplicates()), lambda: collection.kept_together(),
-        lambda: collection.export_labels("csv", predictions=True), lambda: collection.export_labels("coco"),
-        lambda: collection.export_labels("imagefolder"), lambda: collection.labels(), lambda: collection.classify(),
-        lambda: collection.suspects(), lambda: collection.compare(collection.encoder), lambda: collection.info(),
-        lambda: collection.skipped(), lambda: collection.described([1]), lambda: collection.paths_of([1]),
-        lambda: collection._calibrate(), lambda: collection.health(),
-        lambda: collection.kinds(collection.index()._base.ids, "folder", 5), lambda: collection.update(),
+        lambda: collection.images.thumbnail(1), lambda: collection.images.thumbnail(1, 1024),
+        lambda: collection.images.facts(1), lambda: collection.images.file_state(1),
+        lambda: collection.images.browse(), lambda: collection.images.ready(), lambda: collection.images.outline(),
+        lambda: collection.search([Query(image=1, crop=(0, 0, 8, 8))]), lambda: collection.search([Query(image=2)]),
+        lambda: collection.searcher.heat([Query(image=2)], 1), lambda: collection.duplicates.find(),
+        lambda: collection.duplicates.find(exact_only=True),
+        lambda: collection.duplicates.settled(collection.duplicates.find()),
+        lambda: collection.duplicates.kept_together(), lambda: collection.export_labels("csv", predictions=True),
+        lambda: collection.export_labels("coco"), lambda: collection.export_labels("imagefolder"),
+        lambda: collection.labels.every(), lambda: collection.fewshot.classify(),
+        lambda: collection.fewshot.suspects(), lambda: collection.encoders.compare(collection.encoder),
+        lambda: of_collection(collection), lambda: collection.images.skipped(),
+        lambda: collection.images.described([1]), lambda: collection.images.paths_of([1]),
+        lambda: collection.searcher.calibrate(), lambda: collection.health.check(),
+        lambda: collection.map.kinds(collection.searcher.index()._base.ids, "folder", 5), lambda: collection.update(),
     ]
     for call in calls:
         trying[0] = True
@@ -334,14 +339,14 @@ def test_whatever_is_asked_of_a_catalog_that_names_a_file_elsewhere_it_is_not_op
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "[]"
     opened = Collection.open(made)  # brought up to date, it has forgotten that path
-    assert {path for _, path in opened.images()} == {f"{number}.png" for number in range(6)}
+    assert {path for _, path in opened.images.ready()} == {f"{number}.png" for number in range(6)}
 
 
 @pytest.mark.parametrize("path", [b"../a", b"/a", b"a/../../b", b"a//b", b"./a", b"a/", b"a\0b", b"..", b"."])
 def test_a_path_that_no_walk_would_find_is_refused_by_name(made: Path, path: bytes) -> None:
     change(made, ("UPDATE images SET path = ? WHERE id = 1", [path]))
     with pytest.raises(MasslError, match="outside of its folder"):
-        Collection.open(made).images()
+        Collection.open(made).images.ready()
 
 
 def test_links_that_lie_in_the_folder_are_followed_as_before(tmp_path: Path, tiny_encoder: Encoder) -> None:
@@ -351,9 +356,9 @@ def test_links_that_lie_in_the_folder_are_followed_as_before(tmp_path: Path, tin
     (tmp_path / "photos" / "linked").symlink_to(tmp_path / "disk")
     collection = Collection.create(tmp_path / "photos", tiny_encoder)
     collection.update()
-    assert [path for _, path in collection.images()] == ["linked/a.png"]
-    assert collection.thumbnail(1) is not None
-    assert collection.file_state(1) == "there"
+    assert [path for _, path in collection.images.ready()] == ["linked/a.png"]
+    assert collection.images.thumbnail(1) is not None
+    assert collection.images.file_state(1) == "there"
 
 
 def test_paths_of_the_catalog_are_read_and_joined_in_one_place() -> None:
@@ -409,18 +414,24 @@ FACTS = (
 ASKED: dict[str, Callable[[Collection], object]] = {
     "search": lambda it: it.search([Query(image=2)], 3),
     "exact": lambda it: it.search([Query(image=1)], 3, exact=True),
-    "browse": lambda it: (it.browse(), it.outline(), it.images(), it.skipped()),
-    "image": lambda it: (it.facts(1), it.file_state(1), it.thumbnail(1)),
-    "labels": lambda it: (it.labels(), it.label_counts(), it.classes(), it.rejected_labels(), it.confirmed_labels()),
-    "classify": lambda it: it.classify(),
-    "duplicates": lambda it: it.settled(it.duplicates(exact_only=True)),
-    "kept": lambda it: it.kept_together(),
+    "browse": lambda it: (it.images.browse(), it.images.outline(), it.images.ready(), it.images.skipped()),
+    "image": lambda it: (it.images.facts(1), it.images.file_state(1), it.images.thumbnail(1)),
+    "labels": lambda it: (
+        it.labels.every(),
+        it.labels.counts(),
+        it.labels.classes(),
+        it.rejections.by_image(),
+        it.confirmations.every(),
+    ),
+    "classify": lambda it: it.fewshot.classify(),
+    "duplicates": lambda it: it.duplicates.settled(it.duplicates.find(exact_only=True)),
+    "kept": lambda it: it.duplicates.kept_together(),
     "export": lambda it: [it.export_labels(kind) for kind in ("csv", "coco", "imagefolder", "label-studio")],
     "map": lambda it: it.map.get(False),
     "update": lambda it: it.update(),
-    "info": lambda it: it.info(),
-    "label": lambda it: it.add_labels("c", [1], "me"),
-    "forget": lambda it: it.forget_kept(),
+    "info": lambda it: of_collection(it),
+    "label": lambda it: it.labels.add("c", [1], "me"),
+    "forget": lambda it: it.decisions.forget(),
 }
 
 

@@ -1,0 +1,115 @@
+"""The duplicates of a collection: found, and seen again after somebody decided about them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from indexer.duplicates import detection
+from indexer.duplicates.detection import Duplicate, Duplicates
+from indexer.search.engines.interface import VectorIndex
+from indexer.search.pixel_verification import Looks
+from indexer.store.catalog import Catalog
+from indexer.store.decisions import Decided, Decisions, hashes_of
+from indexer.store.images import Images
+from indexer.store.paths import below
+
+
+class CollectionDuplicates:
+    """Finds duplicates; touches none. Safe to share by threads. Decisions are made by `indexer.store.decisions`.
+
+    Args:
+        root: the folder of images.
+        catalog: what is known of it.
+        index: gives the vectors, ready to search.
+    """
+
+    def __init__(self, root: Path, catalog: Catalog, index: Callable[[], VectorIndex]) -> None:
+        self._root = root
+        self._catalog = catalog
+        self._index = index
+
+    def find(
+        self,
+        *,
+        exact_only: bool = False,
+        under: str | None = None,
+        threshold: float | None = None,
+        report: Callable[[str, int, int], None] = lambda step, done, total: None,
+    ) -> Duplicates:
+        """Exact and near duplicates in groups; see `indexer.duplicates.detection.find`."""
+        return detection.find(
+            self._root,
+            self._catalog,
+            self._index,
+            exact_only=exact_only,
+            under=under,
+            threshold=threshold,
+            report=report,
+        )
+
+    def settled(self, found: Duplicates) -> Duplicates:
+        """What was found, with the decisions since: nothing is sought again.
+
+        Files that moved are where they are now; those that have gone or changed leave their groups, and so do those
+        that are to be kept beside the one to keep. Another one to keep comes first in its group; what doesn't duplicate
+        it as well as it did the former leaves.
+        """
+        with self._catalog.snapshot():
+            hashes = hashes_of(self._catalog, (item.image for group in found.groups for item in group))
+            paths = dict(zip(hashes, Images(self._catalog).paths_of(list(hashes)), strict=True))  # some may have moved
+        decisions = Decisions(self._catalog).decided(hashes)
+        most = self._catalog.max_pixels
+        now = [
+            tuple(replace(item, path=paths[item.image]) for item in group if item.image in paths)
+            for group in found.groups
+        ]
+        groups = tuple(_settled(self._root, group, hashes, decisions, found.threshold, most) for group in now if group)
+        return replace(found, groups=tuple(group for group in groups if group), kept_both=len(decisions.images))
+
+    def kept_together(self) -> list[tuple[Duplicate, ...]]:
+        """Images that are to be kept all, in groups; see `indexer.store.decisions.Decisions.kept_together`."""
+        groups = Decisions(self._catalog).kept_together()
+        files = Images(self._catalog).file_facts([image for group in groups for image in group])
+
+        def kept(image: int) -> Duplicate:
+            file = files[image]
+            return Duplicate(image, file.path, "keep", 1.0, 0.0, file.size, file.width, file.height, file.mtime_ns)
+
+        return [tuple(map(kept, group)) for group in groups]
+
+
+def _settled(
+    root: Path,
+    group: tuple[Duplicate, ...],
+    hashes: dict[int, bytes],
+    decisions: Decided,
+    threshold: float | None,
+    max_pixels: int,
+) -> tuple[Duplicate, ...]:
+    """A group as it is now; empty where there is nothing left to decide."""
+    before = group[0]
+    group = tuple(replace(item, chosen=item.image in decisions.chosen) for item in group if item.image in hashes)
+    if not group:
+        return ()
+    keep = next((item for item in group if item.chosen), group[0])
+    names = [hashes[item.image].hex() for item in group]
+    looks = Looks([below(root, item.path) for item in group], names, {}, max_pixels)
+    rest = []
+    for place, item in enumerate(group):
+        one, other = hashes[keep.image], hashes[item.image]
+        if item is keep or item.chosen or decisions.both(keep.image, item.image) or decisions.apart(one, other):
+            continue
+        if one == other:
+            rest.append(replace(item, kind="exact", score=1.0, false_matches=0.0))
+        elif keep.image == before.image or hashes.get(before.image) == one:
+            rest.append(item)
+        else:
+            score = looks.agreement(group.index(keep), place)
+            if score >= (threshold or 1.0):
+                # Of the pair that was compared then this is known; of another one not.
+                known = keep.false_matches if item.image == before.image else None
+                rest.append(replace(item, kind="near", score=score, false_matches=known))
+    first = replace(keep, kind="keep", score=1.0, false_matches=0.0)
+    return (first, *rest) if rest else ()

@@ -1,0 +1,81 @@
+"""The images of a collection: what its catalog knows of them, and what lies in its folder."""
+
+from __future__ import annotations
+
+import os
+from typing import Literal
+
+from indexer.index_command import index_command
+from indexer.storage import Home
+from indexer.store.filters import Outline, dates, folders
+from indexer.store.image_facts import is_unchanged
+from indexer.store.images import Images
+from indexer.store.paths import below
+from indexer.store.thumbnails import SIDE, Thumbnails
+from massl.core.errors import MasslError
+
+
+class FolderImages(Images):
+    """The catalog's images, with their files. Safe to share by threads."""
+
+    def __init__(self, home: Home) -> None:
+        super().__init__(home.catalog)
+        self._root = home.root
+        self._folder = home.folder
+        self.thumbnails = Thumbnails(home.folder)
+        self._outline: tuple[str, Outline] | None = None
+
+    def __len__(self) -> int:
+        return self.count()
+
+    def id_of(self, path: str) -> int:
+        """The id of an image by its path relative to the root.
+
+        Raises:
+            MasslError: the collection doesn't hold it.
+        """
+        row = self.at_path(path)
+        if row is None or row[1] == "gone":
+            if not os.path.lexists(self._root / path):
+                raise MasslError(f"{self._root / path}: there is no such image; paths are relative to {self._root}")
+            command = index_command(self._root, self._folder)
+            raise MasslError(f"{path} is not in the index of {self._root}; run: {command}")
+        if row[1] == "skipped":
+            raise MasslError(f"{path} could not be indexed: {row[2]}")
+        return row[0]
+
+    def file_state(self, image: int) -> Literal["there", "gone", "changed"]:
+        """Whether an image's file still lies where it was indexed, and as it was, by its size and time.
+
+        Raises:
+            MasslError: the image is no longer in the collection.
+        """
+        (path,) = self.paths_of([image])
+        try:
+            found = below(self._root, path).stat()
+        except OSError:
+            return "gone"
+        known = self.file_facts([image])[image]
+        return "there" if is_unchanged(found, known.size, known.mtime_ns) else "changed"
+
+    def thumbnail(self, image: int, side: int = SIDE) -> bytes | None:
+        """A WebP thumbnail without metadata, made when it is first asked for; None if the original can't be read.
+
+        Args:
+            image: its id.
+            side: pixels of the longer side.
+        """
+        file = self.file_of(image)
+        if file is None:
+            return None
+        path, digest = file
+        return self.thumbnails.get(below(self._root, path), digest.hex(), self._catalog.max_pixels, side)
+
+    def outline(self) -> Outline:
+        """The folders and days that can be filtered by; looked up once for each state of the collection."""
+        generation = self.generation
+        outline = self._outline
+        if outline is None or outline[0] != generation:
+            outline = generation, Outline(folders(self._catalog), *dates(self._catalog))
+            self._outline = outline
+        return outline[1]

@@ -1,0 +1,110 @@
+"""Searching a collection: from examples to results, in two steps, so that a page describes what it shows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from indexer.encoder.onnx_encoder import Encoder
+from indexer.search import calibration, query
+from indexer.search.calibration import Calibration
+from indexer.search.engines.engine_selection import MARGIN, Ladder, Measured, nearest
+from indexer.search.engines.interface import Preparing
+from indexer.search.heat_map import Heat, HeatMaps
+from indexer.search.index import AmendedIndex, CollectionIndex
+from indexer.search.query import Query, Ranking, Result
+from indexer.store.catalog import Catalog
+from indexer.store.filters import EVERYTHING, Filter, among, exists
+from indexer.store.vectors import CatalogVectors
+from massl.core.errors import MasslError
+
+
+class Searcher:
+    """What a collection is searched with. Safe to share by threads.
+
+    Args:
+        root: the folder of images.
+        folder: the collection's own.
+        catalog: what is known of the images.
+        engines: what it is searched with, by size.
+        encoder: gives the collection's encoder as it is now; asked only where pixels are to be embedded.
+    """
+
+    def __init__(
+        self, root: Path, folder: Path, catalog: Catalog, engines: Ladder, encoder: Callable[[], Encoder]
+    ) -> None:
+        self._root = root
+        self._catalog = catalog
+        self._encoder = encoder
+        self._index = CollectionIndex(catalog, folder, engines)
+        self._heat = HeatMaps(catalog, root)
+
+    def rank(self, queries: Sequence[Query], k: int, wanted: Filter = EVERYTHING, *, exact: bool = False) -> Ranking:
+        """As `Collection.search`, but ids and scores alone, to be described a page at a time."""
+        if not any(example.weight > 0 for example in queries):
+            raise MasslError("give at least one example of what to look for")
+        target = query.embed(queries, self._catalog, self._root, self._encoder)
+        # A part of an image is searched by to find others that hold the same: its own whole is then no answer either.
+        own = np.array([example.image for example in queries if example.image is not None], np.int64)
+        passing = among(self._catalog, wanted)
+        index = self.index()
+        more = max(k, calibration.FAR[1]) + len(own) + MARGIN
+        if exact and not index.exact:
+            vectors = CatalogVectors(self._catalog)
+            blocks = vectors.blocks() if passing is None else vectors.blocks_of(passing)
+            _, ids = nearest(blocks, target[None], more)
+        else:
+            _, ids = index.search(target[None], more, passing)
+        images, scores = query.ranked(self._catalog, ids[(ids >= 0) & ~np.isin(ids, own)], target)
+        # What is usual for this query, among all images whatever the filter.
+        if passing is None:
+            usual = scores[None]
+        else:
+            nearby = index.search(target[None], calibration.FAR[1] + len(own))[0][:, len(own) :]
+            usual = nearby[:, np.isfinite(nearby[0])]  # places of images that went come last
+        crowd = float(calibration.neighbourhood(usual)[0]) if usual.size else None
+        return Ranking(images[:k], scores[:k], self.calibration(), crowd, len(index))
+
+    def describe(self, ranking: Ranking, first: int = 0, last: int | None = None) -> list[Result]:
+        """Paths, labels and matches of a ranking's results, from place `first` (from 0) up to before `last`.
+
+        Images that have gone since are left out.
+        """
+        return query.described(self._catalog, ranking, first, last)
+
+    def labelled_like(self, image: int, k: int = 6) -> list[Result]:
+        """The `k` labelled images most like an image, best first; none where nothing is labelled."""
+        if not exists(self._catalog, Filter(labelled=True)):
+            return []
+        return self.describe(self.rank([Query(image=image)], k, Filter(labelled=True)))
+
+    def heat(self, queries: Sequence[Query], image: int) -> Heat:
+        """Which parts of an image are like what was searched by; see `indexer.search.heat_map`.
+
+        Raises:
+            MasslError: the encoder has no patch tokens, or the image is gone or can't be read any more.
+        """
+        return self._heat.of(queries, image, self._encoder())
+
+    def calibration(self) -> Calibration:
+        """What scores mean in this collection."""
+        return Calibration.from_json(self._catalog.meta().calibration)
+
+    def calibrate(self) -> Calibration:
+        """Finds out what they mean, anew; see `indexer.search.calibration`."""
+        return calibration.of_collection(self._root, self._catalog, self._encoder())
+
+    def index(self, preparing: Preparing = lambda step, done, total: None, tidy: bool = False) -> AmendedIndex:
+        """The vectors, ready to search; see `indexer.search.index.CollectionIndex.get`."""
+        return self._index.get(preparing, tidy)
+
+    def tidy_up(self, preparing: Preparing) -> None:
+        """Builds the index anew for any change, if that takes no time."""
+        if not self._index.is_current():
+            self._index.get(preparing, tidy=True)
+
+    def measured(self) -> Measured | None:
+        """How the search engine's index answers, on these very vectors; None while there is none."""
+        return self._index.measured()
