@@ -60,7 +60,7 @@ class Other:
         title, facts: what is shown of it.
         present, name: what a comparison calls the encoder in use, and this one.
         command: that switches to it.
-        beside: what `Collection.beside` takes.
+        beside: what `OtherEncoders.beside` takes.
     """
 
     key: str

@@ -193,9 +193,8 @@ class Label(Screen):
         _tell("Looking for pictures that are alike", grouping, drawn)
         found = grouping.result or []
         for place, group in enumerate(found):
-            tiles = [
-                tile(*described) for described in self.collection.images.described(group.typical)
-            ]  # but what has gone
+            known = self.collection.images.described(group.typical)  # but what has gone
+            tiles = [tile(*described) for described in known]
             if 2 * sum(entry["label"] is None for entry in tiles) > len(tiles):
                 note = f"{len(tiles)} of {group.size:,} that look alike"
                 drawn["sections"].append(section(f"group:{place}", f"Group {place + 1}", note, tiles, False))
