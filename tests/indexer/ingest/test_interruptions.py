@@ -102,7 +102,7 @@ def test_killed_at_random_moments_it_loses_at_most_a_batch(folder: Path, tiny_en
     told = json.loads(done)
     assert told["indexed"] == len(list(folder.rglob("*.bmp")))
     assert told["unchanged"] == before
-    fresh = Collection.create(folder, tiny_encoder, folder.parent / "fresh")
+    fresh = Collection.create(folder, tiny_encoder, folder.parent / "fresh", runtime="onnxruntime")
     fresh.update()
     assert_same_answers(Collection.open(folder), fresh, picture(0))
 
