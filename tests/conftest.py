@@ -14,8 +14,15 @@ import pytest
 
 from indexer import Collection, Encoder
 from indexer.store.catalog import Catalog
+from tests.forked import Forks
 
 PICTURES = Path(__file__).parent.parent / "cli" / "pictures"
+LONGEST = ("test_offline.py",)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes minutes begins first, so that nothing waits for it alone in the end."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
 
 
 @pytest.fixture(scope="session")
@@ -74,6 +81,14 @@ def namespace() -> list[str]:
         message = f"no namespace can be made here ({reason})"
         pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)
     return prefix
+
+
+@pytest.fixture(scope="session")
+def forks() -> Iterator[Forks]:
+    """Starts `massl` in processes of their own, a hundredth of a second after it is asked to."""
+    made = Forks()
+    yield made
+    made.close()
 
 
 @pytest.fixture(scope="session", autouse=True)

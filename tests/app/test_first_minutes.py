@@ -8,8 +8,6 @@ import re
 import shutil
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,9 +26,10 @@ from indexer import Collection, Encoder
 from indexer.ingest.background_update import BackgroundUpdate, Update
 from indexer.ingest.indexing import IndexReport
 from tests.app.conftest import Visit
+from tests.forked import Forks
 from tests.indexer.tiny import write_encoder
 
-IMAGES = 600
+IMAGES = 320
 
 
 @pytest.fixture
@@ -48,16 +47,13 @@ def many(tmp_path: Path, pictures: Path) -> Path:
 class Massl:
     """`massl` in a process of its own, with a folder for temporary files of its own."""
 
-    def __init__(self, folder: Path, *arguments: object) -> None:
+    def __init__(self, forks: Forks, folder: Path, *arguments: object) -> None:
         self.temporary = folder / "temporary"
         self.temporary.mkdir(exist_ok=True)
         self.log = folder / "log.txt"
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", "from cli import main; main()", *map(str, arguments)],
-            stderr=self.log.open("w"),
-            stdout=subprocess.DEVNULL,
-            env={**os.environ, "TMPDIR": str(self.temporary), "NO_COLOR": "1"},
-        )
+        environment = {**os.environ, "TMPDIR": str(self.temporary), "NO_COLOR": "1"}
+        with self.log.open("w") as log, open(os.devnull, "w") as nothing:
+            self.process = forks.start(arguments, [nothing.fileno(), log.fileno()], environment=environment)
 
     def said(self) -> str:
         return self.log.read_text("utf-8")
@@ -90,9 +86,9 @@ def started() -> Iterator[list[Massl]]:
 
 
 def test_results_show_from_the_first_batch_and_an_interrupted_index_goes_on(
-    many: Path, visit: Visit, started: list[Massl]
+    forks: Forks, many: Path, visit: Visit, started: list[Massl]
 ) -> None:
-    running = Massl(many.parent, "serve", many, "--port", 0)
+    running = Massl(forks, many.parent, "serve", many, "--port", 0)
     started.append(running)
     # One core, so that there is time to look on a fast machine too; and behind the browser on a busy one.
     if hasattr(os, "sched_setaffinity"):
@@ -104,7 +100,7 @@ def test_results_show_from_the_first_batch_and_an_interrupted_index_goes_on(
     with visit(running.until(r"http://\S+"), foreseen=foreseen) as tab:
         tab.wait_for_selector("#massl-find .tile")
         strip = tab.locator(".massl-progress")
-        tab.wait_for_function("() => /Indexed .* of 600 new/.test(document.querySelector('.massl-progress').innerText)")
+        tab.wait_for_function("() => /Indexed .* of 320 new/.test(document.querySelector('.massl-progress').innerText)")
         assert "can be searched" in strip.inner_text()
         # What is there can be searched already.
         tab.locator("#massl-find .picture").first.click()
@@ -117,13 +113,13 @@ def test_results_show_from_the_first_batch_and_an_interrupted_index_goes_on(
     assert 0 < kept < IMAGES
     assert kept % 32 == 0
 
-    again = Massl(many.parent, "serve", many, "--port", 0)
+    again = Massl(forks, many.parent, "serve", many, "--port", 0)
     started.append(again)
     with visit(again.until(r"http://\S+")) as tab:
         strip = tab.locator(".massl-progress")
-        strip.get_by_text("Indexing is done: 600 pictures").wait_for()
+        strip.get_by_text("Indexing is done: 320 pictures").wait_for()
         assert f"({IMAGES - kept} added)" in strip.inner_text()
-        tab.locator("#massl-find").get_by_text(re.compile(r"\b600 pictures")).first.wait_for()  # by itself
+        tab.locator("#massl-find").get_by_text(re.compile(r"\b320 pictures")).first.wait_for()  # by itself
         strip.get_by_role("button", name="Close").click()
         assert strip.inner_text() == ""
     assert f"{IMAGES} images indexed ({IMAGES - kept} added, {kept} unchanged)" in again.said()
@@ -216,14 +212,14 @@ def test_the_collection_deleted_or_indexed_anew_while_the_page_is_open_is_a_sent
     assert [record for record in caplog.records if record.levelname in ("ERROR", "CRITICAL")] == []
 
 
-def test_a_busy_port_is_noticed_before_anything_is_done(photos: Path, tmp_path: Path) -> None:
+def test_a_busy_port_is_noticed_before_anything_is_done(forks: Forks, photos: Path, tmp_path: Path) -> None:
     shutil.copytree(photos / "flag", tmp_path / "flags")
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
         for arguments in (("serve", tmp_path / "flags"), ("demo", "--dir", tmp_path / "demo")):
-            running = Massl(tmp_path, *arguments, "--port", port)
+            running = Massl(forks, tmp_path, *arguments, "--port", port)
             assert running.process.wait(60) == 1
             assert running.said().startswith(f"massl: port {port} of 127.0.0.1 is in use")
     assert not (tmp_path / "flags" / ".massl").exists()
@@ -231,8 +227,10 @@ def test_a_busy_port_is_noticed_before_anything_is_done(photos: Path, tmp_path: 
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="there is no such signal here")
-def test_a_closed_terminal_leaves_nothing_of_the_demo_behind(tmp_path: Path, started: list[Massl]) -> None:
-    running = Massl(tmp_path, "demo", "--port", 0)
+def test_a_closed_terminal_leaves_nothing_of_the_demo_behind(
+    forks: Forks, tmp_path: Path, started: list[Massl]
+) -> None:
+    running = Massl(forks, tmp_path, "demo", "--port", 0)
     started.append(running)
     deadline = time.monotonic() + 60
     while not list(running.temporary.glob("massl-demo-*/pictures/*/*")):

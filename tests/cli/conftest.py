@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.forked import Forks
 
 
 @dataclass
@@ -38,19 +38,13 @@ def failed(ran: Ran, code: int = 1) -> str:
 
 
 @pytest.fixture
-def massl(tmp_path: Path) -> Callable[..., Ran]:
+def massl(tmp_path: Path, forks: Forks) -> Callable[..., Ran]:
     """Runs `massl` with these arguments in an empty folder."""
     here = tmp_path / "here"
     here.mkdir()
 
     def run(*arguments: object, cwd: Path = here, **environment: str) -> Ran:
-        done = subprocess.run(
-            [sys.executable, "-c", "from cli import main; main()", *map(str, arguments)],
-            capture_output=True,
-            cwd=cwd,
-            env={**os.environ, "NO_COLOR": "1", **environment},
-            timeout=300,
-        )
+        done = forks.run(arguments, cwd=cwd, environment={**os.environ, "NO_COLOR": "1", **environment})
         output, error = (text.decode("utf-8", "surrogateescape") for text in (done.stdout, done.stderr))
         assert "Traceback" not in error
         return Ran(done.returncode, output, error)

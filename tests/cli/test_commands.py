@@ -19,6 +19,7 @@ import pytest
 
 from indexer import Collection, Encoder
 from tests.cli.conftest import failed
+from tests.forked import Forks
 from tests.indexer.tiny import write_copy, write_encoder
 
 # A shell says 130 of both: interrupted in the exec of a string, Python ends itself by the signal in the end.
@@ -74,11 +75,10 @@ def test_a_demos_folder_is_new_or_says_why_not(massl, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
-def test_output_on_a_full_disk_is_a_sentence(indexed: Path) -> None:
-    command = [sys.executable, "-c", "from cli import main; main()", "info", str(indexed)]
-    with Path("/dev/full").open("w") as full:
-        ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
-    assert (ended.returncode, ended.stderr) == (
+def test_output_on_a_full_disk_is_a_sentence(forks: Forks, indexed: Path, tmp_path: Path) -> None:
+    with Path("/dev/full").open("w") as full, (tmp_path / "error").open("w") as error:
+        code = forks.start(["info", indexed], [full.fileno(), error.fileno()]).wait(60)
+    assert (code, (tmp_path / "error").read_text()) == (
         1,
         "massl: the output can't be written (no space left on device); free some space\n",
     )
@@ -461,15 +461,15 @@ def many(photos: Path) -> Path:
     return photos
 
 
-def test_ctrl_c_says_that_what_was_done_is_kept(many: Path) -> None:
-    command = [sys.executable, "-c", "from cli import main; main()", "index", str(many)]
-    running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+def test_ctrl_c_says_that_what_was_done_is_kept(forks: Forks, many: Path, tmp_path: Path) -> None:
+    with (tmp_path / "said").open("w") as said:
+        running = forks.start(["index", many], [said.fileno()] * 2)
     while not (many / ".massl" / "catalog.sqlite").exists():
         assert running.poll() is None
         time.sleep(0.01)
     running.send_signal(signal.SIGINT)
-    _, error = running.communicate(timeout=60)
-    assert running.returncode in INTERRUPTED
+    assert running.wait(60) in INTERRUPTED
+    error = (tmp_path / "said").read_text()
     assert "interrupted; what was finished is kept" in error
     assert "Traceback" not in error
 

@@ -6,8 +6,6 @@ import os
 import re
 import shlex
 import sqlite3
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +16,7 @@ from PIL import Image
 
 from indexer import Collection, Encoder, Query
 from massl.core.errors import MasslError
+from tests.forked import Forks
 from tests.indexer.tiny import write_sizes_encoder
 
 SIZES = (8, 12, 16)
@@ -75,7 +74,7 @@ def test_a_size_that_the_file_does_not_list_is_answered_by_those_that_it_does(si
 
 
 def test_a_catalog_of_a_size_that_its_encoder_does_not_list_is_mended_by_the_command_it_names(
-    root: Path, tmp_path: Path
+    forks: Forks, root: Path, tmp_path: Path
 ) -> None:
     collection = Collection.create(root, Encoder.load(write_sizes_encoder(tmp_path / "encoder.onnx", SIZES)))
     collection.update()
@@ -84,19 +83,18 @@ def test_a_catalog_of_a_size_that_its_encoder_does_not_list_is_mended_by_the_com
     with pytest.raises(MasslError, match="8, 12 or 16 pixels, not of 20, as the index says") as told:
         _ = Collection.open(root).encoder
     arguments = shlex.split(str(told.value).rsplit("run: massl ", 1)[1])
-    done = subprocess.run([sys.executable, "-m", "cli", *arguments], capture_output=True, text=True)
+    done = forks.run(arguments)
     assert done.returncode == 0, done.stderr
     assert Collection.open(root).encoder.image_size == 8
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes on this system")
 @pytest.mark.parametrize("command", [["info"], ["export"]])
-def test_a_pipe_in_place_of_an_encoder_is_refused_at_once(command: list[str], tmp_path: Path) -> None:
+def test_a_pipe_in_place_of_an_encoder_is_refused_at_once(forks: Forks, command: list[str], tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "encoder.onnx")
-    arguments = [sys.executable, "-m", "cli", *command, str(tmp_path / "encoder.onnx")]
-    done = subprocess.run(arguments, capture_output=True, text=True, timeout=60)
+    done = forks.run([*command, tmp_path / "encoder.onnx"], timeout=60)
     assert done.returncode == 1
-    assert "is no ordinary file" in done.stderr
+    assert b"is no ordinary file" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -18,6 +15,7 @@ from massl.encoder import checkpoint
 from massl.method.schedules import Rates
 from massl.training.distributed import World
 from massl.training.learner import Learner
+from tests.forked import Forks
 from tests.massl.conftest import SMALL_VIT, small_settings
 
 RATES = Rates(1e-3, 0.04, 0.9, 0.05)
@@ -45,7 +43,8 @@ def learn(rank: int, ranks: int, out: Path, rendezvous: Path) -> None:
 
 
 def test_two_ranks_have_the_memory_and_the_gradients_of_one(tmp_path: Path) -> None:
-    multiprocessing.spawn(learn, (2, tmp_path, tmp_path / "rendezvous"), nprocs=2)
+    multiprocessing.set_forkserver_preload([__name__])  # imported once for both
+    multiprocessing.start_processes(learn, (2, tmp_path, tmp_path / "rendezvous"), nprocs=2, start_method="forkserver")
     learn(0, 1, tmp_path, tmp_path)
     one, first, second = (torch.load(tmp_path / f"{name}.pt") for name in ("0-of-1", "0-of-2", "1-of-2"))
     for rank in (first, second):
@@ -57,27 +56,12 @@ def test_two_ranks_have_the_memory_and_the_gradients_of_one(tmp_path: Path) -> N
     assert first["random"] != second["random"]  # drop-path draws differ
 
 
-def test_the_command_trains_on_two_devices_as_on_one(photos: Path, tmp_path: Path) -> None:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+def test_the_command_trains_on_two_devices_as_on_one(forks: Forks, photos: Path, tmp_path: Path) -> None:
     losses = []
     for devices in (1, 2):
-        command = [
-            sys.executable,
-            "-m",
-            "cli",
-            "train",
-            str(photos),
-            *FLAGS,
-            "--set=head_norm=false",
-            "--precision=fp32",
-        ]
-        command += [
-            "--set=drop_path=0",
-            "--backbone=test_vit",
-            f"--devices={devices}",
-            f"--out={tmp_path / str(devices)}",
-        ]
-        done = subprocess.run([*command, "--json"], capture_output=True, text=True, env=environment, check=True)
+        flags = [*FLAGS, "--set=head_norm=false", "--set=drop_path=0", "--precision=fp32", f"--devices={devices}"]
+        done = forks.run(["train", photos, *flags, f"--out={tmp_path / str(devices)}", "--json"])
+        assert done.returncode == 0, done.stderr
         assert json.loads(done.stdout)["images_seen"] == 32  # printed once, by the first of them
         assert "Warning" not in done.stderr
         rows = (tmp_path / str(devices) / "metrics.jsonl").read_text().splitlines()
@@ -87,13 +71,10 @@ def test_the_command_trains_on_two_devices_as_on_one(photos: Path, tmp_path: Pat
     assert len(losses[0]) == len(losses[1]) == 8
 
 
-def test_sigterm_makes_all_ranks_checkpoint_and_end(photos: Path, tmp_path: Path) -> None:
+def test_sigterm_makes_all_ranks_checkpoint_and_end(forks: Forks, photos: Path, tmp_path: Path) -> None:
     flags = [*FLAGS, "--set=steps=100000", "--set=checkpoint_every=100000", "--set=probe_every=100000"]
-    command = [sys.executable, "-m", "cli", "train", str(photos), *flags, "--backbone=test_vit", "--devices=2"]
-    run = subprocess.Popen(
-        [*command, f"--out={tmp_path / 'run'}"], stderr=subprocess.PIPE, text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )  # fmt: skip
+    with (tmp_path / "log").open("w") as log:
+        run = forks.start(["train", photos, *flags, "--devices=2", f"--out={tmp_path / 'run'}"], [log.fileno()] * 2)
     deadline = time.monotonic() + 120
     metrics = tmp_path / "run" / "metrics.jsonl"
     while not metrics.exists() or not metrics.read_text():
@@ -101,17 +82,16 @@ def test_sigterm_makes_all_ranks_checkpoint_and_end(photos: Path, tmp_path: Path
         assert run.poll() is None
         time.sleep(0.05)
     run.send_signal(signal.SIGTERM)
-    errors = run.communicate(timeout=120)[1]
-    assert run.returncode == 130
+    assert run.wait(120) == 130
+    errors = (tmp_path / "log").read_text()
     assert "go on with: massl train" in errors
     assert "Traceback" not in errors
     state = checkpoint.load(checkpoint.latest(tmp_path / "run" / "checkpoints"))
     assert int(state["memory"]["written"]) == 4 * state["step"]
 
 
-def test_a_batch_that_can_not_be_shared_says_so(photos: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "cli", "train", str(photos), *FLAGS, "--set=batch=3", "--devices=2"]
-    done = subprocess.run([*command, f"--out={tmp_path / 'run'}"], capture_output=True, text=True)
+def test_a_batch_that_can_not_be_shared_says_so(forks: Forks, photos: Path, tmp_path: Path) -> None:
+    done = forks.run(["train", photos, *FLAGS, "--set=batch=3", "--devices=2", f"--out={tmp_path / 'run'}"])
     assert done.returncode == 1
-    assert done.stderr.count("batch (3) must be a multiple of the 2 devices that share it") == 1
-    assert "Traceback" not in done.stderr
+    assert done.stderr.count(b"batch (3) must be a multiple of the 2 devices that share it") == 1
+    assert b"Traceback" not in done.stderr

@@ -33,6 +33,7 @@ from massl.settings import plan
 from massl.training import learner
 from massl.training import loop as training
 from massl.training.loop import Interrupted, train
+from tests.forked import Forks
 from tests.massl.conftest import SMALL, SMALL_VIT, full_disk, small_settings
 
 
@@ -126,12 +127,12 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_numbers(
             assert torch.equal(tensor, ends[1][part][name]), name
 
 
-def test_a_killed_run_goes_on_to_the_same_numbers(photos: Path, tmp_path: Path) -> None:
+def test_a_killed_run_goes_on_to_the_same_numbers(forks: Forks, photos: Path, tmp_path: Path) -> None:
     flags = [f"--set={name}={value}" for name, value in {**SMALL_VIT, "steps": "12", "precision": "fp32"}.items()]
-    code = "import sys; from cli import main; main()"
-    command = [sys.executable, "-c", code, "train", str(photos), *flags, "-q"]
-    subprocess.run([*command, "--out", str(tmp_path / "whole")], check=True)
-    killed = subprocess.Popen([*command, "--out", str(tmp_path / "killed")])
+    command = ["train", photos, *flags, "-q", "--out"]
+    assert forks.run([*command, tmp_path / "whole"]).returncode == 0
+    with open(os.devnull, "w") as nothing:
+        killed = forks.start([*command, tmp_path / "killed"], [nothing.fileno()] * 2)
     deadline = time.monotonic() + 120
     while not (tmp_path / "killed" / "checkpoints" / "step-00000004.pt").exists():
         assert time.monotonic() < deadline
@@ -139,8 +140,8 @@ def test_a_killed_run_goes_on_to_the_same_numbers(photos: Path, tmp_path: Path) 
         time.sleep(0.01)
     killed.send_signal(signal.SIGKILL)
     killed.wait()
-    resume = [sys.executable, "-c", code, "train", str(photos), "--resume", str(tmp_path / "killed"), "-q"]
-    subprocess.run(resume, check=True)
+    resumed = forks.run(["train", photos, "--resume", tmp_path / "killed", "-q"])
+    assert resumed.returncode == 0, resumed.stderr
     assert losses(tmp_path / "killed") == losses(tmp_path / "whole")
     assert (tmp_path / "killed" / "encoder.onnx").exists()
 
