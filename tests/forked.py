@@ -10,8 +10,10 @@ from __future__ import annotations
 import array
 import atexit
 import contextlib
+import functools
 import gc
 import importlib
+import io
 import json
 import os
 import select
@@ -32,7 +34,7 @@ EVERY = (
     "cli.commands", "indexer.collection", "indexer.duplicates.detection", "onnx", "onnxruntime", "rich.progress",
     "sklearn.linear_model", "sklearn.model_selection", "rich.table", "rich.markdown",
 )  # fmt: skip
-TORCH = ("massl.training.loop", "massl.encoder.export", "massl.encoder.weights", "massl.evaluation.tasks", "onnxscript")
+TORCH = ("massl.training.loop", "massl.encoder.export", "massl.encoder.weights", "massl.evaluation.tasks")
 PAGE = ("pandas", "fastapi", "uvicorn", "jinja2", "multipart")
 NEEDED = {"train": TORCH, "export": TORCH, "eval": TORCH, "serve": PAGE, "demo": PAGE}
 # Read as libraries are loaded or the interpreter starts: where they are others, a command takes a new interpreter.
@@ -170,7 +172,10 @@ def wait_and_fork(there: socket.socket) -> list[str]:
             asked, descriptors = _receive(there)
             if asked is None:
                 os._exit(0)
-            _import(NEEDED.get(next(iter(asked["arguments"]), ""), ()))
+            command = next(iter(asked["arguments"]), "")
+            _import(NEEDED.get(command, ()))
+            if command in ("train", "export"):
+                _prepare_the_exporter()
             if not (pid := os.fork()):
                 for other, (_, told) in running.items():
                     os.close(other)
@@ -214,6 +219,20 @@ def _import(names: Iterable[str]) -> None:
     if new:
         gc.collect()
         gc.freeze()  # left alone, it stays shared by all forks
+
+
+@functools.cache
+def _prepare_the_exporter() -> None:
+    """Has torch import and build what it puts each network out by, which takes it seconds."""
+    torch = importlib.import_module("torch")
+    importlib.import_module("tqdm").tqdm.monitor_interval = 0  # no thread, as a fork has none but its own
+    shapes = ({0: torch.export.Dim("N", min=1)},)
+    with contextlib.redirect_stdout(io.StringIO()):
+        torch.onnx.export(
+            torch.nn.Linear(1, 1).eval(), (torch.zeros(2, 1),), dynamo=True, dynamic_shapes=shapes, verbose=False
+        )
+    gc.collect()
+    gc.freeze()
 
 
 def _become(asked: dict[str, Any], descriptors: list[int], added: dict[str, str]) -> None:

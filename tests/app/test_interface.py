@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ from indexer import Collection
 from indexer.fewshot.label_state import Labelling
 from tests.app.conftest import FOLDER, HOSTILE
 from tests.app.test_server import _left_over
+from tests.forked import Forks
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -53,12 +52,13 @@ def test_a_program_is_told_what_is_wrong_in_a_sentence(site: str, unlabelled: Co
     assert set(client.view_api(return_format="dict")["named_endpoints"]) == {"/search", "/classify"}
 
 
-def test_the_endpoints_and_the_commands_give_the_same_json(site: str, photos: Path, unlabelled: Collection) -> None:
+def test_the_endpoints_and_the_commands_give_the_same_json(
+    forks: Forks, site: str, photos: Path, unlabelled: Collection
+) -> None:
     from gradio_client import Client, handle_file
 
     def told(*arguments: object) -> dict[str, Any]:
-        command = [sys.executable, "-c", "from cli import main; main()", *map(str, arguments), "--json"]
-        return json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
+        return json.loads(forks.run([*arguments, "--json"]).stdout)
 
     client = Client(site, download_files=False, verbose=False)
     images = [image for image, _ in unlabelled.images.ready()]

@@ -14,13 +14,14 @@ from cli.commands import app
 from massl.data.sources import find_source
 from massl.settings import Settings, plan
 from massl.training.loop import train
+from tests.massl import shallow  # noqa: F401 - which timm knows then
 
 SMALL = {
     "projection_norm": "false", "colour_change": "1",
     "image_size": "32", "local_size": "16", "local_views": "2", "batch": "4", "memory": "32", "block": "8",
     "head_width": "32", "steps": "8", "log_every": "1", "checkpoint_every": "4", "workers": "0",
 }  # fmt: skip
-SMALL_VIT = {"backbone": "test_vit", **SMALL}
+SMALL_VIT = {"backbone": "test_vit", **SMALL}  # of a command
 
 
 @contextmanager
@@ -36,7 +37,7 @@ def full_disk(room: int = 100) -> Iterator[None]:
 
 def small_settings(images: int = 24, **overrides: str) -> Settings:
     """Settings of a run of seconds."""
-    return plan("cpu", images, {**SMALL_VIT, **overrides}, precision="fp32")[0]
+    return plan("cpu", images, {"backbone": "vit_shallow_patch16", **SMALL, **overrides}, precision="fp32")[0]
 
 
 @pytest.fixture(scope="session")

@@ -20,6 +20,7 @@ from indexer import Collection, Encoder, Query
 from indexer.ingest.indexing import BATCH, Progress
 from indexer.store.migrations import VERSION
 from massl.core.errors import MasslError
+from tests.forked import Forks
 from tests.indexer.former import write_as_format
 from tests.indexer.ingest.test_changes import assert_same_answers
 from tests.indexer.kills import killed_while_forgetting
@@ -38,11 +39,10 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "photos"
 
 
-def massl_index(folder: Path, encoder: Encoder) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", "from cli import main; main()", "index", str(folder), "--json"]
+def index(folder: Path, encoder: Encoder) -> list[object]:
+    """The arguments of massl."""
     # OpenVINO may compute in bfloat16, and then embeds a little otherwise than the run that this is compared with.
-    command += ["--encoder", str(encoder.path), "--runtime", "onnxruntime"]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    return ["index", folder, "--json", "--encoder", encoder.path, "--runtime", "onnxruntime"]
 
 
 def ready(folder: Path) -> int:
@@ -60,13 +60,14 @@ def ready(folder: Path) -> int:
         connection.close()
 
 
-def test_killed_at_random_moments_it_loses_at_most_a_batch(folder: Path, tiny_encoder: Encoder) -> None:
+def test_killed_at_random_moments_it_loses_at_most_a_batch(forks: Forks, folder: Path, tiny_encoder: Encoder) -> None:
     chance = random.Random(os.environ.get("MASSL_TEST_SEED", "0"))
     number, before, killed = IMAGES, 0, 0
-    longest = 1.5  # seconds: about as long as a run takes, so that kills fall into all of it
+    longest = 1.0  # seconds: about as long as a run takes, so that kills fall into all of it
     while killed < KILLS:
         wanted = len(list(folder.rglob("*.bmp")))
-        running = massl_index(folder, tiny_encoder)
+        with open(os.devnull, "w") as nothing:
+            running = forks.start(index(folder, tiny_encoder), [nothing.fileno()] * 2)
         moment = chance.uniform(0.0, longest)
         if chance.random() < 0.5:  # half of the kills fall among the batches, which are a small part of a run
             moment = chance.uniform(0.0, 0.4)
@@ -78,7 +79,7 @@ def test_killed_at_random_moments_it_loses_at_most_a_batch(folder: Path, tiny_en
         seen = ready(folder)
         finished = running.poll() is not None
         running.kill()
-        running.communicate()
+        running.wait()
         killed += not finished
         longest *= 0.9 if finished else 1.1
 
@@ -98,8 +99,7 @@ def test_killed_at_random_moments_it_loses_at_most_a_batch(folder: Path, tiny_en
             shutil.move(folder / "1", folder / f"{number}")
             (folder / f"{number}").rename(folder / "1")
 
-    done, _ = massl_index(folder, tiny_encoder).communicate(timeout=120)
-    told = json.loads(done)
+    told = json.loads(forks.run(index(folder, tiny_encoder)).stdout)
     assert told["indexed"] == len(list(folder.rglob("*.bmp")))
     assert told["unchanged"] == before
     fresh = Collection.create(folder, tiny_encoder, folder.parent / "fresh", runtime="onnxruntime")

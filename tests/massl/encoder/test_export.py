@@ -67,11 +67,9 @@ def untrained(folder: Path, backbone: str, patch: int, size: int) -> Path:
 @pytest.mark.parametrize(
     ("backbone", "patch", "trained", "size"),
     [
-        ("vit_tiny_patch16_224", 16, 224, None),
-        ("test_vit", 16, 96, 160),
-        ("test_vit", 8, 64, 96),
-        ("test_vit", 14, 98, None),
-        ("vit_small_patch14_reg4_dinov2", 14, 70, 112),
+        ("vit_shallow_tiny_patch16", 16, 224, None),
+        ("vit_shallow_patch16", 8, 64, 96),
+        ("vit_shallow_patch16", 14, 98, None),
         ("resnet18", 16, 64, 96),
     ],
 )
@@ -92,7 +90,7 @@ def test_the_file_agrees_with_torch_on_real_images(
 
 @pytest.mark.parametrize(
     ("backbone", "patch", "sizes"),
-    [("test_vit", 16, (64, 96, 160)), ("vit_small_patch14_reg4_dinov2", 14, (70, 112, 98))],
+    [("vit_shallow_patch16", 16, (64, 96, 160)), ("vit_shallow_patch14_reg4_dinov2", 14, (70, 112, 98))],
 )
 def test_one_file_takes_every_size_that_it_lists(
     tmp_path: Path, pictures: Path, backbone: str, patch: int, sizes: tuple[int, ...]
@@ -116,7 +114,7 @@ def test_one_file_takes_every_size_that_it_lists(
 
 
 def test_position_embeddings_are_resized_once_on_loading(tmp_path: Path) -> None:
-    run = untrained(tmp_path / "run", "test_vit", 16, 64)
+    run = untrained(tmp_path / "run", "vit_shallow_patch16", 16, 64)
     export(str(run), tmp_path / "e.onnx", image_sizes=(64, 96))
     options = onnxruntime.SessionOptions()
     options.add_free_dimension_override_by_name("S", 96)
@@ -130,11 +128,11 @@ def test_position_embeddings_are_resized_once_on_loading(tmp_path: Path) -> None
 
 def test_what_a_network_holds_twice_comes_back_twice(tmp_path: Path) -> None:
     """The class token's position, which in DINOv2's weights is the class token itself."""
-    backbone = build_backbone("test_vit", 96, 16)
+    backbone = build_backbone("vit_shallow_patch16", 96, 16)
     with torch.no_grad():
         backbone.pos_embed[:, :1] = backbone.cls_token.normal_()
     torch.save(backbone.state_dict(), tmp_path / "weights.pth")
-    export(str(tmp_path / "weights.pth"), tmp_path / "e.onnx", image_sizes=(96, 64), backbone="test_vit")
+    export(str(tmp_path / "weights.pth"), tmp_path / "e.onnx", image_sizes=(96, 64), backbone="vit_shallow_patch16")
     again = weights.read_initial(str(tmp_path / "e.onnx")).backbone
     assert again.keys() == backbone.state_dict().keys()
     for name, tensor in backbone.state_dict().items():
@@ -142,7 +140,7 @@ def test_what_a_network_holds_twice_comes_back_twice(tmp_path: Path) -> None:
 
 
 def test_sizes_that_a_network_cannot_take_are_refused_in_one_line(tmp_path: Path) -> None:
-    vit = untrained(tmp_path / "vit", "test_vit", 16, 64)
+    vit = untrained(tmp_path / "vit", "vit_shallow_patch16", 16, 64)
     with pytest.raises(MasslError, match="100 is no multiple of the patch, 16 pixels; take --image-size 96"):
         export(str(vit), tmp_path / "e.onnx", image_sizes=(64, 100))
     resnet = untrained(tmp_path / "resnet", "resnet10t", 16, 64)
@@ -153,7 +151,7 @@ def test_sizes_that_a_network_cannot_take_are_refused_in_one_line(tmp_path: Path
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 def test_a_transformer_comes_back_out_of_its_file(tmp_path: Path, pictures: Path, precision: str) -> None:
-    run = untrained(tmp_path / "run", "vit_tiny_patch16_224", 16, 96)
+    run = untrained(tmp_path / "run", "vit_shallow_tiny_patch16", 16, 96)
     export(str(run), tmp_path / "e.onnx", image_sizes=(64, 96), precision=precision, calibrate=find_source(pictures)[0])
     export(str(tmp_path / "e.onnx"), tmp_path / "again.onnx", precision="fp32")
     first, again = Encoder.load(tmp_path / "e.onnx"), Encoder.load(tmp_path / "again.onnx")
@@ -174,7 +172,7 @@ def test_a_transformer_comes_back_out_of_its_file(tmp_path: Path, pictures: Path
 @pytest.fixture(scope="module")
 def full(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A run whose weights are most of its file, and that file. Not to be changed."""
-    run = untrained(tmp_path_factory.mktemp("full") / "run", "vit_tiny_patch16_224", 16, 32)
+    run = untrained(tmp_path_factory.mktemp("full") / "run", "vit_shallow_tiny_patch16", 16, 32)
     export(str(run), run / "full.onnx")
     return run, run / "full.onnx"
 
@@ -344,7 +342,7 @@ def test_a_runs_encoder_is_whitened_on_its_own_images_where_there_are_enough(tmp
     (tmp_path / "all.txt").write_text("\n".join(names))
     listed = Encoder.load(export_run(run, "mine", find_source(tmp_path / "all.txt")[0]))
     assert (listed.dim, listed.whitening) == (64, 0.5)  # a list is as good as a folder
-    vit = untrained(tmp_path / "vit", "vit_tiny_patch16_224", 16, 32)
+    vit = untrained(tmp_path / "vit", "vit_shallow_patch16", 16, 32)
     assert Encoder.load(export_run(vit, "mine", find_source(pictures)[0])).whitening == 0
 
 
@@ -367,7 +365,7 @@ def test_whitening_needs_enough_images(tmp_path: Path, pictures: Path) -> None:
     with pytest.raises(MasslError, match=r"30 images can be read .* takes 64"):
         export(str(run), tmp_path / "e.onnx", whiten=find_source(pictures / "flag")[0], dim=32)
     with pytest.raises(MasslError, match="has no four stages"):
-        export(str(untrained(tmp_path / "vit", "vit_tiny_patch16_224", 16, 32)), tmp_path / "e.onnx", stages=True)
+        export(str(untrained(tmp_path / "vit", "vit_shallow_patch16", 16, 32)), tmp_path / "e.onnx", stages=True)
 
 
 def test_the_file_describes_itself(run: Path, tmp_path: Path) -> None:
@@ -377,7 +375,7 @@ def test_the_file_describes_itself(run: Path, tmp_path: Path) -> None:
     assert written["dim"] == 64
     told = encoder.metadata
     assert (told["format"], told["training_images"], told["training_images_seen"]) == ("1", "30", "32")
-    assert told["architecture"] == "test_vit, patch 16"
+    assert told["architecture"] == "vit_shallow_patch16, patch 16"
     assert told["evaluation"] == '{"knn": {"flags": 0.5}}'
     onnx.checker.check_model(onnx.load(tmp_path / "e.onnx"))
 

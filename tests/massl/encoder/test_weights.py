@@ -114,7 +114,7 @@ def test_a_file_that_would_run_code_is_refused(tmp_path: Path) -> None:
 
 def test_a_training_can_begin_with_a_run_of_ours(run: Path) -> None:
     found = weights.read_initial(str(run))
-    assert (found.architecture, found.patch_size, found.image_size) == ("test_vit", 16, 32)
+    assert (found.architecture, found.patch_size, found.image_size) == ("vit_shallow_patch16", 16, 32)
     build_backbone(found.architecture, found.image_size, found.patch_size).load_state_dict(found.backbone)
     assert found.head is not None
     Head(64, 32, normed=True).load_state_dict(found.head)
