@@ -34,7 +34,7 @@ def pictures() -> Path:
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
     """A folder of 24 real pictures, 6 of each of 4 kinds, to do with as a test likes."""
-    return _copy_photos(tmp_path / "photos")
+    return copy_photos(tmp_path / "photos")
 
 
 @pytest.fixture(scope="session")
@@ -46,7 +46,7 @@ def encoder() -> Encoder:
 @pytest.fixture(scope="session")
 def index_of_photos(encoder: Encoder, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The index of a folder like `photos`: made once, as it takes a second or two. Not to be changed."""
-    made = Collection.create(_copy_photos(tmp_path_factory.mktemp("indexed") / "photos"), encoder)
+    made = Collection.create(copy_photos(tmp_path_factory.mktemp("indexed") / "photos"), encoder)
     made.update()
     return made.folder
 
@@ -115,7 +115,7 @@ def every_query_takes_the_short_way() -> Iterator[None]:
         yield
 
 
-def _copy_photos(folder: Path) -> Path:
+def copy_photos(folder: Path) -> Path:
     """Makes what `photos` is; every copy has the same dates, so that one index is right for all of them."""
     for kind in ("flag", "fruit", "space", "painting"):
         (folder / kind).mkdir(parents=True)

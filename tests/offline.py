@@ -127,6 +127,7 @@ class Session:
 def _all_commands(session: Session, photos: Path) -> None:
     run, out = session.here / "run", session.here / "out.onnx"
     small = [f"--set={pair}" for pair in ("steps=2", "log_every=1", "batch=4", "workers=1", "memory=64")]
+    smaller = [f"--set={pair}" for pair in ("backbone=test_vit", "image_size=32", "local_size=16", "head_width=32")]
     demo = session.start("demo", "--headless")
     first = sorted(photos.glob("*/*.jpg"))[0]
     session.massl("--help")
@@ -143,7 +144,7 @@ def _all_commands(session: Session, photos: Path) -> None:
     session.massl("info", photos)
     session.massl("doctor")
     session.end(demo, "demo", "--headless")
-    session.massl("train", photos, "--out", run, *small)
+    session.massl("train", photos, "--out", run, *small, *smaller)
     session.massl("train", photos, "--resume", run)
     session.massl("train", photos, "--out", session.here / "again", "--init", "builtin", "--track", "mlflow", *small)
     session.massl("export", run, "--precision", "int8", "--out", out)

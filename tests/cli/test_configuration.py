@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from cli import configuration
 from cli.commands import app
 from cli.serve import _where
 from cli.terminal import print_line, say
+from tests.forked import Forks
 
 # What a stranger may decide, by command: all that is marked where it is declared. Whoever marks another has thought of
 # a folder that came from somebody who means ill.
@@ -108,14 +110,13 @@ def test_numbers_of_a_training_may_come_with_a_folder_and_names_may_not() -> Non
         assert not harmless(pair)
 
 
-def test_a_folder_does_not_open_the_page_to_the_network(indexed: Path, tmp_path: Path) -> None:
+def test_a_folder_does_not_open_the_page_to_the_network(forks: Forks, indexed: Path, tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
     (indexed / "massl.toml").write_text("[serve]\nhost = '0.0.0.0'\nauth = 'mallory:pw'\n")
     with (tmp_path / "log").open("w+") as log:
-        run = [sys.executable, "-c", "from cli import main; main()", "serve", ".", "--port", str(port)]
-        server = subprocess.Popen(run, cwd=indexed, stdout=log, stderr=log)
+        server = forks.start(["serve", ".", "--port", port], [log.fileno()] * 2, cwd=indexed)
         try:
             until = time.monotonic() + 120
             while "Open http" not in (text := (tmp_path / "log").read_text()) and time.monotonic() < until:
@@ -127,8 +128,8 @@ def test_a_folder_does_not_open_the_page_to_the_network(indexed: Path, tmp_path:
             assert f"Open http://127.0.0.1:{port}/ in a browser. Ctrl-C" in text
             assert "may not set host" in text
         finally:
-            server.terminate()
-            server.wait()
+            server.send_signal(signal.SIGTERM)
+            server.wait(60)
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "[::]"])

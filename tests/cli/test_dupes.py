@@ -8,20 +8,30 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import copy_photos
+from tests.forked import Forks
 from tests.indexer.copies import copy_of
 
 HOSTILE = "evil\n\x1b[31mname.jpg"
 
 
-@pytest.fixture
-def indexed(massl, photos: Path) -> tuple[Path, list[str]]:
-    """18 pictures, one with a smaller copy and an exact copy of a name that would colour the terminal red."""
+@pytest.fixture(scope="module")
+def made(forks: Forks, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """What `indexed` is a copy of."""
+    photos = copy_photos(tmp_path_factory.mktemp("made") / "photos")
     shutil.rmtree(photos / "flag")  # two of one layout are near duplicates by their greys
     original = sorted(photos.glob("painting/*.jpg"))[0]
     smaller = copy_of(original, "smaller", photos)
     shutil.copy(original, photos / HOSTILE)
-    massl("index", photos, "-q")
+    assert forks.run(["index", photos, "-q"]).returncode == 0
     return photos, [str(path.relative_to(photos)) for path in (original, smaller)]
+
+
+@pytest.fixture
+def indexed(made: tuple[Path, list[str]], tmp_path: Path) -> tuple[Path, list[str]]:
+    """18 pictures, one with a smaller copy and an exact copy of a name that would colour the terminal red."""
+    photos, names = made
+    return shutil.copytree(photos, tmp_path / "photos"), names
 
 
 def contents(folder: Path) -> dict[Path, bytes]:
