@@ -17,17 +17,18 @@ def test_a_size_that_no_encoder_file_may_take_is_wrong_usage(massl, size: str, t
     assert "at most 2,048 pixels" in done.error
 
 
-def test_more_sizes_than_an_encoder_file_may_list_are_wrong_usage(tmp_path: Path) -> None:
-    done = export("builtin", "--image-size", ",".join(map(str, range(16, 49))), "-o", str(tmp_path / "out.onnx"))
-    assert done.returncode == 2
-    assert "takes at most 32 sizes, not 33" in done.stderr
+def test_more_sizes_than_an_encoder_file_may_list_are_wrong_usage(massl, tmp_path: Path) -> None:
+    sizes = ",".join(map(str, range(16, 49)))
+    done = massl("export", "builtin", "--image-size", sizes, "-o", tmp_path / "out.onnx")
+    assert done.code == 2
+    assert "takes at most 32 sizes, not 33" in done.error
 
 
-def test_an_encoder_file_of_someone_else_is_no_weights(tmp_path: Path) -> None:
+def test_an_encoder_file_of_someone_else_is_no_weights(massl, tmp_path: Path) -> None:
     (tmp_path / "empty.onnx").touch()
-    done = export(str(tmp_path / "empty.onnx"), "-o", str(tmp_path / "out.onnx"))
-    assert done.returncode == 1
-    assert "was not written by massl export, so it can't be read as weights" in done.stderr
+    done = massl("export", tmp_path / "empty.onnx", "-o", tmp_path / "out.onnx")
+    assert done.code == 1
+    assert "was not written by massl export, so it can't be read as weights" in done.error
 
 
 @pytest.mark.parametrize("factor", [0.0, 1e30], ids=["all zero", "overflowing"])
