@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import math
 import os
 import shlex
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 from torch.nn.functional import interpolate
 
 import massl
@@ -21,11 +20,9 @@ from massl.core.disk_errors import cannot_write
 from massl.core.errors import MasslError
 from massl.core.files.path_notation import as_text
 from massl.core.files.run_folder import check_new, describe_run
-from massl.data.sources import Source, check_readable, check_same
-from massl.encoder import checkpoint
+from massl.data.sources import Source, check_readable
 from massl.encoder.inference import whitened_stages
 from massl.encoder.weights import Initial
-from massl.encoder.whitening import Moments
 from massl.evaluation import rankme
 from massl.method.augment import normalise
 from massl.method.schedules import Rates
@@ -40,9 +37,9 @@ from massl.training.metering import Meter, Trace
 from massl.training.monitor import Monitor
 from massl.training.out_of_memory import held_by, is_out_of_memory, remedy
 from massl.training.probe import Probe
+from massl.training.run_state import RunState
 from massl.training.tracking import finite_or_none, track
 
-FORMAT = 3  # of checkpoints
 EXAMPLES = 256  # images that folded batch normalisations find their statistics on
 BAD_STEPS = 5  # non-finite losses in a row after which a run ends
 BAD_HALF_STEPS = 25  # with fp16, whose gradient scale is found by overflowing
@@ -117,198 +114,224 @@ def train(
         MasslError: the folder is another run's, losses stay non-finite, a step takes more memory than there is, or
             nothing can be written.
     """
+    earlier: dict[str, Any] = {}
     if resume:
         machine = {name: getattr(settings, name) for name in OF_THE_MACHINE}
         settings = dataclasses.replace(read_settings(out / "config.toml"), **machine)
     world = world or World.join(choose_device(settings.device))
-    device, leads = world.device, world.rank == 0
     if resume:
         earlier = describe_run(out)
         labelled = labelled or (Path(earlier["labels"]) if earlier.get("labels") else None)
         tracker = tracker or earlier.get("tracker", "")
     elif world.share((out / "config.toml").exists()):
         check_new(out)
-    s = settings
-    if s.compile:
-        check_compiler(device)
-    if s.batch % world.size:
-        raise MasslError(f"batch ({s.batch}) must be a multiple of the {world.size} devices that share it")
+    if settings.compile:
+        check_compiler(world.device)
+    if settings.batch % world.size:
+        raise MasslError(f"batch ({settings.batch}) must be a multiple of the {world.size} devices that share it")
 
-    with held_by(device, "the networks and the memory", "give a smaller --backbone or --set memory"):
-        learner = Learner(s, world, initial)
-    start = images_seen = 0
-    earlier_seconds = 0.0
-    best: dict[str, Any] = {}
-    moments = initial.moments if initial else None
-    origin = dict(initial.origin) if initial else {}
-    warnings: list[str] = []
-    if resume:
-        state, damaged = checkpoint.latest_sound(out / "checkpoints")
-        warnings += [f"{line}; going on from the checkpoint before it" for line in damaged]
-        check_same(source, state["images"], state.get("source"))
-        if state.get("format") != FORMAT:
-            raise MasslError(f"{out} is a run of another version of massl ({earlier.get('massl')}); start a new one")
-        learner.load_state_dict(state)
-        start, images_seen, earlier_seconds = state["step"], state["images_seen"], state["seconds"]
-        best = state["best"]
-        moments = Moments(*state["moments"]) if state.get("moments") else None
-        origin = state.get("origin", {})
+    with held_by(world.device, "the networks and the memory", "give a smaller --backbone or --set memory"):
+        learner = Learner(settings, world, initial)
+    state = RunState(out, settings, source, learner)
+    if initial:
+        state.moments, state.origin = initial.moments, dict(initial.origin)
+    damaged = state.load(earlier.get("massl")) if resume else []
     check_readable(source)
-    exported = whitened_stages(learner.teacher.backbone, len(source), moments)
-    probe = Probe.prepare(source, s.encoder_size, labelled, exported, moments)
+    exported = whitened_stages(learner.teacher.backbone, len(source), state.moments)
+    probe = Probe.prepare(source, settings.encoder_size, labelled, exported, state.moments)
     if initial and initial.folded:
-        examples = normalise(probe.pixels[-EXAMPLES:].to(device))
-        shown = interpolate(examples, s.image_size, mode="bilinear", antialias=True)
-        for network in (learner.student, learner.teacher):
-            spread_normalisation(network.backbone, shown)
-
-    if leads and not resume:
+        _spread_normalisations(learner, probe.pixels[-EXAMPLES:].to(world.device), settings.image_size)
+    if world.rank == 0 and not resume:
         _make(out)
-        about = {"massl": massl.__version__, "torch": torch.__version__, "images": len(source)}
-        about |= {"root": as_text(os.path.abspath(source.where))}
-        about["labels"] = as_text(os.path.abspath(labelled)) if labelled else ""
-        about |= {"tracker": tracker, "devices": world.size}
-        write_toml(out / "config.toml", {"run": about, "settings": dataclasses.asdict(s)})
-    started = time.monotonic()
+        _write_configuration(state, world, labelled, tracker)
 
-    def save(step: int, improved: bool) -> None:
-        state = {
-            "format": FORMAT,
-            "settings": dataclasses.asdict(s),
-            **learner.state_dict(),
-            "step": step,
-            "images": len(source),
-            "source": source.identity,
-            "images_seen": images_seen,
-            "seconds": earlier_seconds + time.monotonic() - started,
-            "best": best,
-            "moments": moments and tuple(moments),
-            "origin": origin,
-        }
-        checkpoint.save(out / "checkpoints", step, state, s.keep_checkpoints, improved)
-
-    def step_of(loaded: Batch, rates: Rates, number: int) -> Step:
-        try:
-            return learner.step(on_device(loaded, device, s), rates, number)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            error.__traceback__ = None  # which holds on to what the step had made
-        line, flag = remedy(s, world, sum(parameter.numel() for parameter in learner.student.parameters()))
-        if _kept(save, start, done, leads):
-            raise MasslError(f"{line}; go on with: {again} {flag}".rstrip())
-        if leads and not resume:
-            (out / "config.toml").unlink(missing_ok=True)  # nothing was learnt: the folder is free for another try
-        raise MasslError(f"{line}; nothing was learnt yet, begin again")
-
-    keys = EndlessBatches(len(source), s.batch, s.seed, start, s.steps, world.rank, world.size)
-    loading = plan_loading(s, world.size, world.size_here)
-    loader = make_loader(Views(source, s), keys, loading, world.size_here, pinned=device.type == "cuda")
-    skipped: dict[str, str] = {}
-    metrics: dict[str, Any] = {}
-    if start >= s.steps:  # a run that had ended: nothing is left to learn, and it is reported as it was
-        metrics = {name: value for name, value in (earlier["last"] or {}).items() if value is not None}
-    monitor = Monitor(s)
-    bad = torch.zeros((), dtype=torch.int64, device=device)  # steps in a row that were not finite
-    done = start
-    again = f"massl train {shlex.quote(source.where)} --resume {out}"
-    arriving = batches(loader, s.batch_timeout, stop)
-    trace = Trace(out, device, start, s.steps, profile if leads else 0)
-    with (
-        contextlib.closing(arriving),
-        contextlib.closing(trace),
-        track(out, s, start, tracker, silent=not leads) as write,
-    ):
-        meter = Meter(device, s.batch, start)
-        step = start
-        while True:
-            try:
-                with meter.waiting():
-                    loaded = next(arriving, None)
-            except LoadingFailed as error:
-                kept = _kept(save, start, done, leads)
-                raise LoadingFailed(f"{error}; {f'go on with: {again}' if kept else 'no step was done'}") from error
-            if loaded is None:  # the last one, or told to stop during a wait
-                break
-            skipped.update(loaded.skipped)
-            rates = Rates.at(step, s)
-            trace.step_begins(step)
-            result = step_of(loaded, rates, step)
-            trace.step_ends(step)
-            bad = torch.where(result.finite, 0, bad + 1)
-            images_seen += s.batch
-            done = step + 1
-            ends = done == s.steps
-            logs, probes, saves = (
-                ends or done % every == 0 for every in (s.log_every, s.probe_every, s.checkpoint_every)
-            )
-            # Where it would make the host wait for the device, only when that is due anyway.
-            looks = logs or probes or saves or device.type == "cpu"
-            if looks:
-                _check_finite(int(bad), step, s, out)
-            improved = False
-            if logs or probes:
-                filled = min(int(learner.memory.written), s.memory)
-                metrics = {
-                    "step": done,
-                    "epoch": done * s.batch / len(source),
-                    "loss": result.loss.item(),
-                    "student_entropy": result.student_entropy.item(),
-                    "teacher_entropy": result.teacher_entropy.item(),
-                    "rank": rankme(result.teacher[0].float().cpu().numpy()),
-                    "gradient_norm": result.gradient_norm.item(),
-                    **dataclasses.asdict(rates),
-                    "memory_filled": filled / s.memory,
-                    "memory_used": learner.memory_use(result.teacher[0], rates, step),
-                    "memory_age": filled / 2 / s.batch,  # steps since a row was written, on average
-                    **meter.figures(done, s.steps),
-                    "skipped_files": len(skipped),
-                    "seconds": earlier_seconds + time.monotonic() - started,
-                }
-                with meter.aside():
-                    if probes and leads:
-                        with held_by(device, "the images that are measured", "give a smaller --set export_size"):
-                            metrics |= probe.measure(
-                                learner.teacher.backbone, device, ACTIVATIONS[s.precision], learner.teacher.positions
-                            )
-                        improved = _improves(best, metrics, s)
-                    write(done, metrics)
-                    warnings += monitor.look(metrics)
-                    if leads:
-                        report(Progress(done, s.steps, metrics, tuple(warnings)))
-                    warnings.clear()
-            with meter.aside():
-                stopping = looks and world.any(stop())
-                if leads and (stopping or saves or improved):
-                    save(done, improved)
-            if stopping and not ends:
-                raise _interrupted(done, again, out)
-            step += 1
-        if done < s.steps:
-            if not _kept(save, start, done, leads):
-                raise Interrupted("stopped before the first step was done; there is nothing to keep")
-            raise _interrupted(done, again, out)
+    run = _Run(state, probe, world, resume, damaged, report, stop)
+    if state.done >= settings.steps:  # it had ended: nothing is left to learn, and it is reported as it was
+        run.metrics = {name: value for name, value in (earlier["last"] or {}).items() if value is not None}
+    trace = Trace(out, world.device, state.start, settings.steps, profile if world.rank == 0 else 0)
+    run.learn(trace, tracker)
     return {
-        "steps": s.steps,
+        "steps": settings.steps,
         "images": len(source),
-        "images_seen": images_seen,
-        "seconds": earlier_seconds + time.monotonic() - started,
-        "skipped": [{"path": path, "reason": reason} for path, reason in sorted(skipped.items())],
-        "metrics": finite_or_none(metrics),
-        "best": best,
+        "images_seen": state.images_seen,
+        "seconds": state.seconds,
+        "skipped": [{"path": path, "reason": reason} for path, reason in sorted(run.skipped.items())],
+        "metrics": finite_or_none(run.metrics),
+        "best": state.best,
         "trace": trace.path and str(trace.path),
     }
 
 
-def _kept(save: Callable[[int, bool], None], start: int, done: int, leads: bool) -> bool:
-    """Whether there is a checkpoint to go on from once no batch comes any more; writes one of what was learnt."""
-    if leads and done > start:
-        save(done, False)
-    return done > 0
+class _Due(NamedTuple):
+    """What is due after a step."""
+
+    logs: bool
+    probes: bool
+    saves: bool
+
+    @classmethod
+    def after(cls, done: int, s: Settings) -> _Due:
+        return cls(*(done == s.steps or done % each == 0 for each in (s.log_every, s.probe_every, s.checkpoint_every)))
 
 
-def _interrupted(done: int, again: str, out: Path) -> Interrupted:
-    return Interrupted(f"stopped at step {done}; go on with: {again}; or use it as it is: massl export {out}")
+class _Run:
+    """A run under way: where it stands, and whoever loads, measures, watches and records it."""
+
+    def __init__(
+        self,
+        state: RunState,
+        probe: Probe,
+        world: World,
+        resumed: bool,
+        warnings: list[str],
+        report: Callable[[Progress], None],
+        stop: Callable[[], bool],
+    ) -> None:
+        self.state, self.probe, self.world, self.resumed = state, probe, world, resumed
+        self.settings, self.learner, self.device = state.settings, state.learner, world.device
+        self.leads = world.rank == 0
+        self.warnings, self.report, self.stop = warnings, report, stop
+        self.monitor = Monitor(state.settings)
+        self.metrics: dict[str, Any] = {}
+        self.skipped: dict[str, str] = {}
+        self.again = f"massl train {shlex.quote(state.source.where)} --resume {state.out}"
+        state.begin_to_count()
+
+    def learn(self, trace: Trace, tracker: str) -> None:
+        """All steps that are left. Raises what `train` says."""
+        s, state, world, device = self.settings, self.state, self.world, self.device
+        arriving = self._load()
+        bad = torch.zeros((), dtype=torch.int64, device=device)  # steps in a row that were not finite
+        with (
+            contextlib.closing(arriving),
+            contextlib.closing(trace),
+            track(state.out, s, state.start, tracker, silent=not self.leads) as write,
+        ):
+            meter = Meter(device, s.batch, state.start)
+            while (batch := self._next(arriving, meter)) is not None:
+                self.skipped.update(batch.skipped)
+                step = state.done
+                rates = Rates.at(step, s)
+                trace.step_begins(step)
+                result = self._step(batch, rates)
+                trace.step_ends(step)
+                bad = torch.where(result.finite, 0, bad + 1)
+                state.done, state.images_seen = step + 1, state.images_seen + s.batch
+
+                due = _Due.after(state.done, s)
+                # Where it would make the host wait for the device, only when that is due anyway.
+                looks = any(due) or device.type == "cpu"
+                if looks:
+                    _check_finite(int(bad), step, s, state.out)
+                improved = False
+                if due.logs or due.probes:
+                    self.metrics = self._figures(step, rates, result, meter)
+                    with meter.aside():
+                        improved = due.probes and self.leads and self._measure()
+                        write(state.done, self.metrics)
+                        self._tell()
+                with meter.aside():
+                    stopping = looks and world.any(self.stop())
+                    if self.leads and (stopping or due.saves or improved):
+                        state.save(improved)
+                if stopping and state.done < s.steps:
+                    raise self._interrupted()
+            if state.done < s.steps:  # told to stop during a wait
+                if not state.keep(self.leads):
+                    raise Interrupted("stopped before the first step was done; there is nothing to keep")
+                raise self._interrupted()
+
+    def _load(self) -> Generator[Batch, None, None]:
+        s, world, source = self.settings, self.world, self.state.source
+        keys = EndlessBatches(len(source), s.batch, s.seed, self.state.start, s.steps, world.rank, world.size)
+        loading = plan_loading(s, world.size, world.size_here)
+        loader = make_loader(Views(source, s), keys, loading, world.size_here, pinned=self.device.type == "cuda")
+        return batches(loader, s.batch_timeout, self.stop)
+
+    def _next(self, arriving: Iterator[Batch], meter: Meter) -> Batch | None:
+        """The next batch, or None after the last one, or when told to stop during a wait."""
+        try:
+            with meter.waiting():
+                return next(arriving, None)
+        except LoadingFailed as error:
+            kept = self.state.keep(self.leads)
+            raise LoadingFailed(f"{error}; {f'go on with: {self.again}' if kept else 'no step was done'}") from error
+
+    def _step(self, batch: Batch, rates: Rates) -> Step:
+        try:
+            return self.learner.step(on_device(batch, self.device, self.settings), rates, self.state.done)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            error.__traceback__ = None  # which holds on to what the step had made
+        parameters = sum(parameter.numel() for parameter in self.learner.student.parameters())
+        line, flag = remedy(self.settings, self.world, parameters)
+        if self.state.keep(self.leads):
+            raise MasslError(f"{line}; go on with: {self.again} {flag}".rstrip())
+        if self.leads and not self.resumed:
+            # Nothing was learnt: the folder is free for another try.
+            (self.state.out / "config.toml").unlink(missing_ok=True)
+        raise MasslError(f"{line}; nothing was learnt yet, begin again")
+
+    def _figures(self, step: int, rates: Rates, result: Step, meter: Meter) -> dict[str, Any]:
+        """What `metrics.jsonl` has of a step that is done."""
+        s, state = self.settings, self.state
+        filled = min(int(self.learner.memory.written), s.memory)
+        return {
+            "step": state.done,
+            "epoch": state.done * s.batch / len(state.source),
+            "loss": result.loss.item(),
+            "student_entropy": result.student_entropy.item(),
+            "teacher_entropy": result.teacher_entropy.item(),
+            "rank": rankme(result.teacher[0].float().cpu().numpy()),
+            "gradient_norm": result.gradient_norm.item(),
+            **dataclasses.asdict(rates),
+            "memory_filled": filled / s.memory,
+            "memory_used": self.learner.memory_use(result.teacher[0], rates, step),
+            "memory_age": filled / 2 / s.batch,  # steps since a row was written, on average
+            **meter.figures(state.done, s.steps),
+            "skipped_files": len(self.skipped),
+            "seconds": state.seconds,
+        }
+
+    def _measure(self) -> bool:
+        """Adds to the metrics what the encoder is worth; whether it was never worth more."""
+        teacher, precision = self.learner.teacher, ACTIVATIONS[self.settings.precision]
+        with held_by(self.device, "the images that are measured", "give a smaller --set export_size"):
+            self.metrics |= self.probe.measure(teacher.backbone, self.device, precision, teacher.positions)
+        return self.state.improves(self.metrics)
+
+    def _tell(self) -> None:
+        self.warnings += self.monitor.look(self.metrics)
+        if self.leads:
+            self.report(Progress(self.state.done, self.settings.steps, self.metrics, tuple(self.warnings)))
+        self.warnings.clear()
+
+    def _interrupted(self) -> Interrupted:
+        out = self.state.out
+        return Interrupted(
+            f"stopped at step {self.state.done}; go on with: {self.again}; or use it as it is: massl export {out}"
+        )
+
+
+def _spread_normalisations(learner: Learner, pixels: Tensor, size: int) -> None:
+    """Finds the statistics of folded batch normalisations on a few of the images, `[N, 3, S, S]` from 0 to 255."""
+    shown = interpolate(normalise(pixels), size, mode="bilinear", antialias=True)
+    for network in (learner.student, learner.teacher):
+        spread_normalisation(network.backbone, shown)
+
+
+def _write_configuration(state: RunState, world: World, labelled: Path | None, tracker: str) -> None:
+    about = {
+        "massl": massl.__version__,
+        "torch": torch.__version__,
+        "images": len(state.source),
+        "root": as_text(os.path.abspath(state.source.where)),
+        "labels": as_text(os.path.abspath(labelled)) if labelled else "",
+        "tracker": tracker,
+        "devices": world.size,
+    }
+    write_toml(state.out / "config.toml", {"run": about, "settings": dataclasses.asdict(state.settings)})
 
 
 def _make(out: Path) -> None:
@@ -325,14 +348,3 @@ def _check_finite(bad: int, step: int, s: Settings, out: Path) -> None:
             f"the loss was not finite in {bad} steps in a row (step {step}){sound}: try a new run with "
             f"--set learning_rate={min(s.learning_rate / 4, 1e-3):g}, or with --precision fp32"
         )
-
-
-def _improves(best: dict[str, Any], metrics: dict[str, Any], s: Settings) -> bool:
-    """Notes in `best` a measurement that beats it: k-NN where there are labels, else RankMe after the warm-up."""
-    name = "knn_top1" if "knn_top1" in metrics else "rankme"
-    if name == "rankme" and metrics["step"] <= max(s.warmup, s.temperature_warmup):
-        return False  # an untrained network's rank is high, and says nothing
-    if not metrics[name] > best.get("value", -math.inf):  # nor what is no number
-        return False
-    best.update(metric=name, value=metrics[name], step=metrics["step"])
-    return True
