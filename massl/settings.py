@@ -1,4 +1,4 @@
-"""Every setting of a run, the presets, and how the number of images sizes what a preset leaves open."""
+"""Every setting of a run, and how the number of images sizes what a preset leaves open."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import json
 import math
 import re
 import tomllib
-import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from massl.core.errors import MasslError
+from massl.presets import AUTHORS, PAPER_WARMUPS, PRESETS
 
 PATCHED = ("vit_", "deit", "test_vit")  # how the names of networks begin whose patches have a size of our choice
 
@@ -132,85 +132,7 @@ def check_device_name(name: str) -> None:
 OF_THE_MACHINE = ("device", "workers", "accumulate", "checkpoint_activations")
 
 
-@dataclass(frozen=True)
-class Preset:
-    """What a preset fixes; `plan` computes the rest."""
-
-    about: str
-    epochs: int | None  # None: as many as it takes to see `seen` images
-    seen: int
-    values: Mapping[str, object]
-    reasons: Mapping[str, str] = dataclasses.field(default_factory=dict)  # why a value
-
-
-_PAPER = {"image_size": 224, "local_size": 96, "local_views": 10, "memory": 131072, "block": 16384}
-
-PRESETS: Mapping[str, Preset] = types.MappingProxyType({
-    "cpu": Preset(
-        "a small convolutional network on small views: for two CPU cores",
-        None,
-        120_000,
-        {"backbone": "resnet10t", "image_size": 64, "local_size": 32, "local_views": 4, "head_width": 1024,
-         "head_norm": True, "projection_norm": True, "drop_path": 0.0, "learning_rate": 4e-3,
-         "global_scale": (0.25, 1.0), "local_scale": (0.1, 0.4), "colour_change": 0.4, "teacher_temperature": 0.04},
-        {"backbone": "learns from few steps, where a vision transformer did not; a CPU takes about 50 images a second "
-         "and core",
-         "image_size": "what a CPU has time for",
-         "local_size": "half of image_size",
-         "local_views": "cheap: a quarter of a global view each",
-         "head_width": "half of the paper's: the head should not cost more than the network",
-         "head_norm": "keeps a young network's projections apart",
-         "projection_norm": "without, 1,000 images of one kind collapsed within 200 steps",
-         "drop_path": "a short run has nothing to over-fit with",
-         "learning_rate": "high, as the run is short; in trials twice as much taught no more",
-         "global_scale": "views of a quarter of a picture and more still have it in common",
-         "local_scale": "as above, for small views",
-         "colour_change": "colour often tells the kinds of a small collection apart; the paper's is 1",
-         "teacher_temperature": "never rises: a sharp teacher works against collapse"},
-    ),
-    "gpu": Preset(
-        "ViT-S/16 at 224 pixels, sized to the collection: one GPU",
-        None,
-        1_000_000,
-        {"backbone": "vit_small_patch16_224", "image_size": 224, "local_size": 96, "local_views": 8, "batch": 64},
-        {"batch": "a multiple of 64 keeps a GPU busy"},
-    ),
-    "vit-s16-paper": Preset(
-        "the authors' ViT-S/16: 800 epochs of ImageNet on 2 GPUs",
-        800,
-        0,
-        {**_PAPER, "backbone": "vit_small_patch16_224", "batch": 128, "learning_rate": 5e-4,
-         "learning_rate_end": 1e-6, "momentum": 0.992},
-    ),
-    "vit-b16-paper": Preset(
-        "the authors' ViT-B/16: 400 epochs of ImageNet on 4 GPUs",
-        400,
-        0,
-        {**_PAPER, "backbone": "vit_base_patch16_224", "batch": 128, "learning_rate": 7.5e-4,
-         "learning_rate_end": 2e-6, "momentum": 0.996},
-    ),
-})  # fmt: skip
-
-# Where a preset says nothing of these, their default is that of the authors' recipes.
-_AUTHORS = {
-    "student_temperature",
-    "learning_rate_end",
-    "weight_decay",
-    "weight_decay_end",
-    "clip",
-    "teacher_temperature",
-    "teacher_temperature_start",
-    "drop_path",
-    "head_norm",
-    "global_scale",
-    "local_scale",
-    "colour_change",
-}
-
 FEW = 10_000  # images below which a collection is small
-
-# Warm-ups of the authors' recipes, in epochs: (learning rate, teacher temperature).
-_PAPER_WARMUPS = {"vit-s16-paper": (0, 30), "vit-b16-paper": (10, 50)}
 
 
 @dataclass(frozen=True)
@@ -237,6 +159,147 @@ class Choice:
     name: str
     value: object
     why: str
+
+
+@dataclass(frozen=True)
+class _Case:
+    """What `plan` is given, the overrides as values."""
+
+    preset: str
+    images: int
+    given: Mapping[str, object]
+    epochs: int | None
+    precision: str
+    workers: int
+    begins: Begins | None
+    augment: str
+
+
+# The rules of `plan`: each yields a setting, its value, and where that comes from. Of several for one setting the first
+# decides. A rule sees in `chosen` what the rules before it decided.
+_Chosen = Mapping[str, Choice]
+_Rules = Callable[[_Case, _Chosen], Iterator[Choice]]
+
+
+def _value(chosen: _Chosen, name: str) -> typing.Any:
+    return chosen[name].value if name in chosen else getattr(Settings, name)
+
+
+def _settled_by_the_weights(case: _Case, chosen: _Chosen) -> Iterator[Choice]:
+    for name, value in case.begins.settled.items() if case.begins else ():
+        if (asked := case.given.get(name, value)) != value:
+            raise MasslError(f"the weights of --init are for {name}={value}, not {asked}; leave one of them out")
+        yield Choice(name, value, "of the weights that it begins with")
+
+
+def _given(case: _Case, chosen: _Chosen) -> Iterator[Choice]:
+    for name, value in case.given.items():
+        yield Choice(name, value, "given")
+
+
+def _suited_to_the_weights(case: _Case, chosen: _Chosen) -> Iterator[Choice]:
+    begins = case.begins
+    if begins is None:
+        return
+    if "image_size" not in case.given:
+        yield Choice("image_size", begins.image_size, "what the weights that it begins with were trained at")
+        # Smaller views at a quarter of the work, larger pictures for the encoder: Touvron et al., "Fixing the
+        # train-test resolution discrepancy", NeurIPS 2019, as views show parts of a picture enlarged.
+        if begins.export_size != begins.image_size:
+            yield Choice("export_size", begins.export_size, "what the encoder that it begins with takes")
+        yield Choice("local_size", begins.image_size // 2, "half of image_size")
+    rate: typing.Any = PRESETS[case.preset].values.get("learning_rate", Settings.learning_rate)
+    yield Choice("learning_rate", rate / 4, "a quarter of the preset's: what is known is kept")
+
+
+def _of_the_preset(case: _Case, chosen: _Chosen) -> Iterator[Choice]:
+    preset = PRESETS[case.preset]
+    for name, value in preset.values.items():
+        yield Choice(name, value, preset.reasons.get(name, f"preset {case.preset}"))
+
+
+def _usual_batch(case: _Case, chosen: _Chosen) -> Iterator[Choice]:
+    if case.images < FEW:
+        why = f"below {FEW:,} images, more steps rather than larger ones: each image is seen as often"
+        yield Choice("batch", 32, why)
+    yield Choice("batch", 64, f"from {FEW:,} images on; above, each step would cost more than it teaches")
+
+
+def _made_to_fit(case: _Case, chosen: _Chosen) -> Iterator[Choice]:
+    """What takes the place of what was decided, where that would not work."""
+    backbone = _value(chosen, "backbone")
+    if "backbone" in case.given and "patch_size" not in case.given and (named := re.search(r"patch(\d+)", backbone)):
+        yield Choice("patch_size", int(named[1]), f"as {backbone} is called")
+    patch = _value(chosen, "patch_size")
+    for name in ("image_size", "local_size"):
+        size = _value(chosen, name)
+        if name not in case.given and backbone.startswith(PATCHED) and size % patch:
+            fitting = patch * math.ceil(size / patch)
+            yield Choice(name, fitting, f"the preset's {size}, made a multiple of patch_size")
+    if _value(chosen, "batch") > case.images:
+        yield Choice("batch", case.images, f"there are only {case.images} images")
+
+
+def _length(case: _Case, chosen: _Chosen) -> Iterator[Choice]:
+    batch = _value(chosen, "batch")
+    if batch < 1:
+        raise MasslError(f"batch must be above 0, not {batch}")
+    each = case.images // batch
+    preset = PRESETS[case.preset]
+    epochs = preset.epochs if case.epochs is None else case.epochs
+    if epochs is not None:
+        yield Choice("steps", epochs * each, f"{epochs} epochs of {each} steps")
+        return
+    seen = preset.seen // (4 if case.begins else 1)
+    epochs = max(1, min(200, round(seen / case.images)))
+    why = f"{epochs} epochs of {each} steps: about {seen:,} images seen, from 1 to 200 epochs"
+    quarter = ", a quarter of what it takes from scratch" if case.begins else ""
+    yield Choice("steps", epochs * each, why + quarter)
+
+
+def _memory(case: _Case, chosen: _Chosen) -> Iterator[Choice]:
+    half = 2 ** int(math.log2(max(2, case.images / 2)))
+    # Below 2,048 slots the blocks are so small that runs on 500 photographs collapsed, copies of an image or not.
+    slots = max(min(half, 65536), 2048)
+    yield Choice("memory", slots, "the power of two below half the images, from 2,048 to 65,536")
+    yield Choice("block", max(1, _value(chosen, "memory") // 8), "an eighth of the memory, as in the paper")
+
+
+def _warm_ups(case: _Case, chosen: _Chosen) -> Iterator[Choice]:
+    steps = _value(chosen, "steps")
+    if case.preset in PAPER_WARMUPS:
+        each = case.images // _value(chosen, "batch")
+        rate, temperature = PAPER_WARMUPS[case.preset]
+        yield Choice("warmup", min(rate * each, steps), f"{rate} epochs, as the authors")
+        yield Choice("temperature_warmup", min(temperature * each, steps), f"{temperature} epochs, as the authors")
+    yield Choice("warmup", steps // 10, "a tenth of the steps")
+    yield Choice("temperature_warmup", steps // 5, "a fifth of the steps")
+
+
+def _momentum(case: _Case, chosen: _Chosen) -> Iterator[Choice]:
+    # The teacher should average over a share of the run; faster than 0.99 it followed the student into collapse.
+    momentum = round(min(0.996, max(0.99, 1 - 20 / max(_value(chosen, "steps"), 1))), 4)
+    why = "the teacher averages about a twentieth of the run at its start, from 0.99 to 0.996"
+    yield Choice("momentum", momentum, why)
+
+
+def _of_this_machine(case: _Case, chosen: _Chosen) -> Iterator[Choice]:
+    yield Choice("precision", case.precision, "what this machine multiplies fastest")
+    yield Choice("workers", case.workers, "one a core")
+    where = "in batches on the device" if case.augment == "device" else "by the processes that decode"
+    yield Choice("augment", case.augment, f"flips, colours and blur {where}")
+
+
+def _how_often_it_is_watched(case: _Case, chosen: _Chosen) -> Iterator[Choice]:
+    steps = _value(chosen, "steps")
+    yield Choice("log_every", max(1, min(10, steps // 20)), "at least twenty lines a run")
+    yield Choice("probe_every", max(1, min(500, steps // 10)), "ten measurements a run, and one every 500 steps")
+
+
+_DECIDE: tuple[_Rules, ...] = (
+    _settled_by_the_weights, _given, _suited_to_the_weights, _of_the_preset, _usual_batch,
+)  # fmt: skip
+_SIZE: tuple[_Rules, ...] = (_length, _memory, _warm_ups, _momentum, _of_this_machine, _how_often_it_is_watched)
 
 
 def plan(
@@ -275,94 +338,26 @@ def plan(
         raise MasslError(f"there is no preset {preset!r}; choose one of {', '.join(PRESETS)}")
     if images < 2:
         raise MasslError(f"{images} image{'s' * (images != 1)}: at least 2 are needed to compare images")
-    why_fixed = PRESETS[preset].reasons
-    chosen = {
-        name: Choice(name, value, why_fixed.get(name, f"preset {preset}"))
-        for name, value in PRESETS[preset].values.items()
-    }
-
-    def choose(name: str, value: object, why: str) -> None:
-        if name not in chosen:
-            chosen[name] = Choice(name, value, why)
-
     given = {name: _parse(name, text) for name, text in (overrides or {}).items()}
-    for name, value in given.items():
-        chosen[name] = Choice(name, value, "given")
-    for name, value in begins.settled.items() if begins else ():
-        if given.get(name, value) != value:
-            raise MasslError(f"the weights of --init are for {name}={value}, not {given[name]}; leave one of them out")
-        chosen[name] = Choice(name, value, "of the weights that it begins with")
-    if begins and "image_size" not in given:
-        why = "what the weights that it begins with were trained at"
-        chosen["image_size"] = Choice("image_size", begins.image_size, why)
-        # Smaller views at a quarter of the work, larger pictures for the encoder: Touvron et al., "Fixing the
-        # train-test resolution discrepancy", NeurIPS 2019, as views show parts of a picture enlarged.
-        if begins.export_size != begins.image_size:
-            why = "what the encoder that it begins with takes"
-            choose("export_size", begins.export_size, why)
-        if "local_size" not in given:
-            chosen["local_size"] = Choice("local_size", begins.image_size // 2, "half of image_size")
-    if begins and "learning_rate" not in given:
-        rate: float = PRESETS[preset].values.get("learning_rate", Settings.learning_rate)  # type: ignore[assignment]
-        chosen["learning_rate"] = Choice("learning_rate", rate / 4, "a quarter of the preset's: what is known is kept")
-
-    def current(name: str) -> typing.Any:
-        return chosen[name].value
-
-    if "backbone" in given and "patch_size" not in given and (named := re.search(r"patch(\d+)", current("backbone"))):
-        chosen["patch_size"] = Choice("patch_size", int(named[1]), f"as {current('backbone')} is called")
-    patch: int = current("patch_size") if "patch_size" in chosen else Settings.patch_size
-    for name in ("image_size", "local_size"):
-        size = current(name)
-        if name not in given and current("backbone").startswith(PATCHED) and size % patch:
-            fitting = patch * math.ceil(size / patch)
-            chosen[name] = Choice(name, fitting, f"the preset's {size}, made a multiple of patch_size")
-    if images < FEW:
-        choose("batch", 32, f"below {FEW:,} images, more steps rather than larger ones: each image is seen as often")
-    choose("batch", 64, f"from {FEW:,} images on; above, each step would cost more than it teaches")
-    if current("batch") > images:
-        chosen["batch"] = Choice("batch", images, f"there are only {images} images")
-    batch: int = current("batch")
-    if batch < 1:
-        raise MasslError(f"batch must be above 0, not {batch}")
-    each = images // batch
-    if epochs is None and (epochs := PRESETS[preset].epochs) is None:
-        seen = PRESETS[preset].seen // (4 if begins else 1)
-        epochs = max(1, min(200, round(seen / images)))
-        why = f"{epochs} epochs of {each} steps: about {seen:,} images seen, from 1 to 200 epochs"
-        choose("steps", epochs * each, why + (", a quarter of what it takes from scratch" if begins else ""))
-    choose("steps", epochs * each, f"{epochs} epochs of {each} steps")
-    steps: int = current("steps")
-    half = 2 ** int(math.log2(max(2, images / 2)))
-    # Below 2,048 slots the blocks are so small that runs on 500 photographs collapsed, copies of an image or not.
-    choose("memory", max(min(half, 65536), 2048), "the power of two below half the images, from 2,048 to 65,536")
-    choose("block", max(1, current("memory") // 8), "an eighth of the memory, as in the paper")
-    if preset in _PAPER_WARMUPS:
-        rate, temperature = _PAPER_WARMUPS[preset]
-        choose("warmup", min(rate * each, steps), f"{rate} epochs, as the authors")
-        choose("temperature_warmup", min(temperature * each, steps), f"{temperature} epochs, as the authors")
-    choose("warmup", steps // 10, "a tenth of the steps")
-    choose("temperature_warmup", steps // 5, "a fifth of the steps")
-    # The teacher should average over a share of the run; faster than 0.99 it followed the student into collapse.
-    momentum = round(min(0.996, max(0.99, 1 - 20 / max(steps, 1))), 4)
-    choose("momentum", momentum, "the teacher averages about a twentieth of the run at its start, from 0.99 to 0.996")
-    choose("precision", precision, "what this machine multiplies fastest")
-    choose("workers", workers, "one a core")
-    where = "in batches on the device" if augment == "device" else "by the processes that decode"
-    choose("augment", augment, f"flips, colours and blur {where}")
-    choose("log_every", max(1, min(10, steps // 20)), "at least twenty lines a run")
-    choose("probe_every", max(1, min(500, steps // 10)), "ten measurements a run, and one every 500 steps")
+    case = _Case(preset, images, given, epochs, precision, workers, begins, augment)
+    chosen: dict[str, Choice] = {}
+    for rules in _DECIDE:
+        for choice in rules(case, chosen):
+            chosen.setdefault(choice.name, choice)
+    for choice in _made_to_fit(case, chosen):
+        chosen[choice.name] = choice
+    for rules in _SIZE:
+        for choice in rules(case, chosen):
+            chosen.setdefault(choice.name, choice)
     try:
         settings = Settings(**{choice.name: choice.value for choice in chosen.values()})  # type: ignore[arg-type]
     except TypeError as error:
         raise MasslError(str(error)) from error
-    defaults = [
-        Choice(field.name, getattr(settings, field.name), "the authors'" if field.name in _AUTHORS else "default")
-        for field in dataclasses.fields(Settings)
-        if field.name not in chosen
-    ]
-    order = [field.name for field in dataclasses.fields(Settings)]
-    return settings, sorted([*chosen.values(), *defaults], key=lambda choice: order.index(choice.name))
+    fields = [field.name for field in dataclasses.fields(Settings)]
+    for name in fields:
+        why = "the authors'" if name in AUTHORS else "default"
+        chosen.setdefault(name, Choice(name, getattr(settings, name), why))
+    return settings, [chosen[name] for name in fields]
 
 
 def differing(table: typing.Iterable[Choice], preset: str) -> list[Choice]:

@@ -97,7 +97,8 @@ EDGES: dict[str, set[str]] = {
     "massl.encoder": {"massl", "massl.core", "massl.core.files", "massl.data", "massl.method", "massl.settings"},
     "massl.evaluation": {"massl.core", "massl.core.files", "massl.core.images"},
     "massl.method": {"massl.core", "massl.core.images", "massl.data", "massl.settings"},
-    "massl.settings": {"massl.core"},
+    "massl.presets": set(),
+    "massl.settings": {"massl.core", "massl.presets"},
     "massl.training": {
         "massl",
         "massl.core",

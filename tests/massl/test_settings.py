@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from massl.core.errors import MasslError
-from massl.settings import PRESETS, Begins, Settings, plan, read_settings, write_toml
+from massl.presets import PRESETS
+from massl.settings import Begins, Settings, plan, read_settings, write_toml
 
 SIZES = st.integers(2, 3_000_000)
 
