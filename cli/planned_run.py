@@ -1,0 +1,196 @@
+"""A run as `massl train` is about to begin it or to go on with it: its settings and why, what it takes, its doubts."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from cli.terminal import print_json, print_line
+from massl.core.errors import MasslError
+from massl.core.files.run_folder import check_new
+from massl.core.printable import visible
+from massl.data.sources import Source, doubts
+from massl.encoder.weights import Initial
+from massl.settings import Choice, Settings, concerns, differing, plan, read_settings
+from massl.training.accumulation import check_parts, parts_note
+from massl.training.cost import cost_of, free_space
+from massl.training.devices import choose_device, unused_gpus
+from massl.training.distributed import World
+from massl.training.loading import plan_loading, usual_workers
+from massl.training.loop import fast_precision
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """What is known of a run before its first step.
+
+    Attributes:
+        folder: the run's.
+        source: the images.
+        settings: all of them.
+        table: the settings, each with the reason for its value.
+        preset: its name; empty where a run goes on.
+        device: the setting as it was asked for.
+        world: the ranks that are here.
+        ranks: how many will train together, and `ranks_here` of them on this machine.
+        resumed: whether it goes on.
+        initial: the weights that it begins with.
+    """
+
+    folder: Path
+    source: Source
+    settings: Settings
+    table: list[Choice]
+    preset: str
+    device: str
+    world: World
+    ranks: int
+    ranks_here: int
+    resumed: bool = False
+    initial: Initial | None = None
+
+    @classmethod
+    def going_on(cls, run: Path, source: Source, changed: Mapping[str, Any], to_start: int | None) -> PlannedRun:
+        """A run with its own settings, but for `changed` ones.
+
+        Args:
+            run: its folder.
+            source: the images.
+            changed: settings to values; of those in `massl.settings.OF_THE_MACHINE`.
+            to_start: how many ranks there would be, where none is started now; None: those that are here.
+
+        Raises:
+            MasslError: there is no such run, or no such device.
+        """
+        settings = replace(read_settings(run / "config.toml"), **changed)
+        world = World.join(choose_device(settings.device))
+        table = [Choice(name, value, "of the run") for name, value in asdict(settings).items()]
+        ranks = _ranks(world, to_start)
+        return cls(run, source, settings, table, "", settings.device, world, *ranks, resumed=True)
+
+    @classmethod
+    def new(
+        cls,
+        images: Path,
+        out: Path | None,
+        source: Source,
+        preset: str | None,
+        overrides: Mapping[str, str],
+        epochs: int | None,
+        initial: Initial | None,
+        to_start: int | None,
+    ) -> PlannedRun:
+        """A run that begins, see `massl.settings.plan`; in a new folder below `runs` if `out` is left out.
+
+        Raises:
+            MasslError: the folder holds a run, or settings that can't be used.
+        """
+        device = overrides.get("device", Settings.device)
+        world = World.join(choose_device(device))
+        ranks, ranks_here = _ranks(world, to_start)
+        folder = Path(world.share(str(out or _new_folder(images))))
+        if world.share((folder / "config.toml").exists()):  # one rank looks: another may have begun
+            check_new(folder)
+        preset = preset or ("cpu" if world.device.type == "cpu" else "gpu")
+        begins = initial.begins if initial else None
+        augment = "device" if world.device.type == "cuda" else "loader"
+        precision, workers = fast_precision(world.device), usual_workers(ranks_here)
+        settings, table = plan(preset, len(source), overrides, epochs, precision, workers, begins, augment)
+        return cls(folder, source, settings, table, preset, device, world, ranks, ranks_here, initial=initial)
+
+    def notes(self) -> list[str]:
+        """What a person should know before it begins, a line each."""
+        asked_for_any = self.device in ("auto", "cuda")
+        notes = [
+            *concerns(self.settings, len(self.source)),
+            *doubts(self.source, self.settings.image_size),
+            plan_loading(self.settings, self.ranks, self.ranks_here).note,
+            unused_gpus(self.world.device, self.ranks_here) if asked_for_any else "",
+            parts_note(self.settings, self.ranks),
+        ]
+        return [note for note in notes if note]
+
+    def show_table(self, whole: bool, on_standard_output: bool = False) -> None:
+        """Prints the settings with their reasons: all, or those that the preset doesn't have so."""
+        device = self.world.device
+        where = f"{self.ranks} times {device.type}" if self.ranks > 1 else str(device)
+        title = f"{len(self.source):,} images, on {where}" + (f", preset {self.preset}" if self.preset else "")
+        view = Table("setting", "value", "why", title=title, box=None)
+        for choice in self.table if whole else differing(self.table, self.preset):
+            view.add_row(choice.name, Text(visible(str(choice.value))), choice.why)
+        Console(stderr=not on_standard_output).print(view)
+
+    def print_plan(self, as_json: bool) -> None:
+        """Prints what `massl train` would do and what it would take.
+
+        Raises:
+            MasslError: it could not begin so.
+        """
+        settings, ranks, device = self.settings, self.ranks, self.world.device
+        notes = self.notes()
+        if settings.batch % ranks:
+            raise MasslError(f"batch ({settings.batch}) must be a multiple of the {ranks} devices that share it")
+        check_parts(settings, ranks, ranks > 1 and device.type == "cuda")
+        cost, free = cost_of(settings, ranks, device.type), free_space(self.folder)
+        if cost.disk > free:
+            notes.append(f"{self.folder} needs {size(cost.disk)}, and {size(free)} are free there")
+        if as_json:
+            # JSON has no infinity, which `clip` may be.
+            table = {
+                choice.name: {"value": None if choice.value == math.inf else choice.value, "why": choice.why}
+                for choice in self.table
+            }
+            about = {"images": len(self.source), "device": str(device), "devices": ranks, "preset": self.preset or None}
+            print_json({**about, "run": str(self.folder), "settings": table, "cost": asdict(cost), "notes": notes})
+            return
+        self.show_table(whole=True, on_standard_output=True)
+        each = f" on each of {ranks} devices" if ranks > 1 else ""
+        memory = f"memory: {size(cost.fixed)}{each}, and what a step keeps of its images, which isn't known beforehand"
+        if cost.image is not None and cost.device is not None:
+            memory = (
+                f"memory: {size(cost.device)}{each}, and temporaries on top: {size(cost.fixed)} whatever the batch, "
+                f"and {size(cost.image)} for each of {cost.part:,} images at a time"
+            )
+        rows = {
+            "steps": f"{settings.steps:,} of {settings.batch:,} images",
+            "images": f"{cost.images_seen:,} seen, each about {cost.images_seen / len(self.source):,.0f} times",
+            "parameters": f"{cost.parameters / 1e6:,.1f} million, the head included",
+            "device": memory,
+            "checkpoint": f"{size(cost.checkpoint)}, one every {settings.checkpoint_every:,} steps, the last "
+            f"{settings.keep_checkpoints:,} and the best are kept",
+            "disk": f"up to {size(cost.disk)} in {self.folder}, where {size(free)} are free",
+            "time": "not known before it runs; its first lines tell",
+        }
+        print_line("")
+        for name, value in rows.items():
+            print_line(f"  {name:<12} {value}")
+        for note in notes:
+            print_line(f"  note: {note}")
+
+
+def size(count: float) -> str:
+    """Bytes, in words."""
+    return f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:,.1f} MB"
+
+
+def _ranks(world: World, to_start: int | None) -> tuple[int, int]:
+    """How many ranks train together, and how many of them on this machine."""
+    return (to_start, to_start) if to_start and world.size == 1 else (world.size, world.size_here)
+
+
+def _new_folder(images: Path) -> Path:
+    # Of a list or a shard the name alone, of a pattern what stands before it.
+    name = images.resolve().name if images.is_dir() else re.split(r"[{*?\[]", images.stem)[0].strip("-_. ")
+    base = Path("runs") / (name or "images")
+    folder, number = base, 2
+    while folder.exists():
+        folder, number = base.with_name(f"{base.name}-{number}"), number + 1
+    return folder
