@@ -53,6 +53,7 @@ def make_model(folder: Path) -> None:
         output_names=["output"],
         dynamic_shapes={"x": {0: torch.export.Dim("N", min=1)}},
     )
+    assert program is not None
     (folder / PLACE).mkdir(parents=True, exist_ok=True)
     onnx.save(program.model_proto, folder / PLACE / "visual.onnx")
     for name in LEGAL:

@@ -17,7 +17,6 @@ import io
 import logging
 import random
 import shutil
-import sys
 import tempfile
 import time
 import warnings
@@ -73,7 +72,7 @@ def written_on(picture: Image.Image, draw: random.Random) -> Image.Image:
 def screenshot(picture: Image.Image, draw: random.Random) -> Image.Image:
     """On a telephone: the picture across the whole width, bars above and below."""
     width, height = picture.width, round(picture.height * 1.4)
-    screen = Image.new("RGB", (width, height), draw.choice(["black", "white", (24, 24, 28)]))
+    screen = Image.new("RGB", (width, height), draw.choice(["black", "white", "#18181c"]))
     screen.paste(picture, (0, (height - picture.height) // 2))
     font = ImageFont.load_default(max(8, height // 30))
     ImageDraw.Draw(screen).text((width * 0.04, height * 0.03), "12:41   4G", fill="grey", font=font)
@@ -249,4 +248,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

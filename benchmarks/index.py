@@ -97,7 +97,7 @@ def speed(root: Path, encoder_files: list[Path | None], rounds: int) -> None:
                 update(root, collection.catalog, lambda count: encoder, lambda progress: None)
                 collection.catalog.close()
 
-        tasks = {
+        tasks: dict[str, Callable[[], object]] = {
             "whole run": whole,
             "decoding alone": decode,
             "encoder alone": embed,

@@ -19,6 +19,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -50,7 +51,7 @@ def tidy_loss(
     return total / (-(-len(memory) // block) * student.shape[1] * (2 * len(student) - 2))
 
 
-FORMS = {"plain": plain_loss, "tidy": tidy_loss, "streamed": streamed_loss}
+FORMS: dict[str, Callable[..., Tensor]] = {"plain": plain_loss, "tidy": tidy_loss, "streamed": streamed_loss}
 
 
 def measure(form: str, args: argparse.Namespace) -> dict[str, float]:

@@ -61,6 +61,7 @@ METHODS = ("massl", "authors", "paper", "dino", "supervised")
 PROTOTYPES = 4096  # of DINO's last layer; 65,536 in its paper, for 1.28 million images
 
 Step = Callable[[list[Tensor], list[int], int], None]  # views, the images' places in the bank, number of the step
+Builder = Callable[[Settings, torch.device], tuple[nn.Module, Step]]
 
 
 def massl(s: Settings, device: torch.device) -> tuple[nn.Module, Step]:
@@ -98,8 +99,8 @@ def authors_loss(clone: Path, s: Settings, device: torch.device) -> Callable[...
 
 def dino(s: Settings, device: torch.device) -> tuple[nn.Module, Step]:
     """DINO by lightly's head and loss; optimiser, schedules and clipping are ours."""
-    from lightly.loss import DINOLoss  # type: ignore[import-not-found]
-    from lightly.models.modules import DINOProjectionHead  # type: ignore[import-not-found]
+    from lightly.loss import DINOLoss
+    from lightly.models.modules import DINOProjectionHead
 
     torch.manual_seed(seed_of(s.seed, "weights"))
     backbone = build_backbone(s.backbone, s.image_size, s.patch_size, s.drop_path)
@@ -178,8 +179,8 @@ def one(root: Path, method: str, seed: int, seen: int, preset: str, clone: Path 
     if method == "authors":
         assert clone
         learner.massl_loss = authors_loss(clone, s, device)
-    build = {"dino": dino, "supervised": functools.partial(supervised, labels=labels)}.get(method, massl)
-    backbone, step = build(s, device)
+    builders: dict[str, Builder] = {"dino": dino, "supervised": functools.partial(supervised, labels=labels)}
+    backbone, step = builders.get(method, massl)(s, device)
     views = Views(Files(split.root, split.root, split.bank), s)
     started, cpu = time.monotonic(), time.process_time()
     for number, keys in enumerate(EndlessBatches(images, s.batch, s.seed, 0, s.steps)):

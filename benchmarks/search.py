@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from indexer import Collection, Encoder
 from indexer.jobs.lookahead import cores
 from indexer.search.engines.engine_selection import AT, MARGIN, Ladder, nearest
-from indexer.search.engines.faiss_engines import CELL_CANDIDATES, LADDER
+from indexer.search.engines.faiss_engines import CELL_CANDIDATES, LADDER, FaissIndex
 from indexer.store.filters import Filter, among
 from indexer.store.vectors import CatalogVectors, unit
 
@@ -133,18 +133,17 @@ def report(
         index.effort = measured.effort
         found = [index.search(query[None], AT + MARGIN)[1][0] for query in queries]
         star = "*" if engine is chosen else " "
-        mapped = timed(lambda query, index=index: index.search(query, AT + MARGIN), queries)
+        mapped = timed(partial(index.search, k=AT + MARGIN), queries)
         row(f"{star}{engine.name}, effort {index.effort}, mapped", recall(found, truth), mapped, seconds, size)
         print(f"{'':34}measured on its own vectors: {measured.recall}; {processor:.1f} core seconds to build")
         for share in (0.5, 0.05, 0.001):
             some = np.sort(np.random.default_rng(0).choice(np.arange(1, count + 1), max(AT, int(share * count)), False))
             _, exact = nearest(source.blocks_of(some), queries[:50], AT)
             found = [index.search(query[None], AT + MARGIN, some)[1][0] for query in queries[:50]]
-            milliseconds = timed(
-                lambda query, index=index, some=some: index.search(query, AT + MARGIN, some), queries[:50]
-            )
+            milliseconds = timed(partial(index.search, k=AT + MARGIN, among=some), queries[:50])
             row(f"   among {share:.1%} of them", recall(found, exact), milliseconds, 0, 0)
         if not engine.exact:
+            assert isinstance(index, FaissIndex)
             inner = faiss.downcast_index(index.stored.index)
             scan = faiss.SearchParametersIVF(nprobe=index.effort if engine.name == "cells" else 1)
             candidates = CELL_CANDIDATES if engine.name == "cells" else index.effort
@@ -166,6 +165,7 @@ def report(
     print(f"--exact from the catalog: {time.perf_counter() - began:.2f} s")
     began = time.perf_counter()
     passing = among(collection.catalog, Filter(folders=("0001", "0002")))
+    assert passing is not None
     print(f"two folders of {EVERY} found in {(time.perf_counter() - began) * 1e3:.1f} ms ({len(passing)} images)")
 
 

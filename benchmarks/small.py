@@ -28,11 +28,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from indexer.encoder.onnx_encoder.onnx_encoder import builtin_encoder
 from numpy.typing import NDArray
 from torch.nn import functional
 
 from indexer import Encoder
+from indexer.encoder.onnx_encoder import builtin_encoder
 from massl.core.files.scan import find_images
 from massl.core.images.decoding import fit, open_image
 from massl.data.sources import Files
@@ -131,7 +131,7 @@ def run(root: Path, out: Path, seed: int, measurements: int, workers: int, init:
     given = str(builtin_encoder()) if init == "builtin" else init
     initial = weights.read_initial(given) if given else None
     precision = fast_precision(torch.device("cpu"))
-    s, _ = plan("cpu", len(split.bank), None, None, precision, workers, initial and initial.begins)
+    s, _ = plan("cpu", len(split.bank), None, None, precision, workers, initial.begins if initial else None)
     every = math.ceil(s.steps / measurements)
     squares = split.pixels(s.encoder_size)
     path = out / f"{root.name}.jsonl"
