@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +13,7 @@ from cli.configuration import Harmless
 from cli.options import Images, IndexDir, Json, Quiet, Verbose, folder_of, on_command_line, open_embedded
 
 if TYPE_CHECKING:
+    from indexer import Collection
     from indexer.duplicates.detection import Duplicates
 
 
@@ -52,7 +54,6 @@ def command(
 
     Examples: massl dupes ./photos · massl dupes ./photos --plan plan.csv · massl dupes ./photos --keep a.jpg b.jpg
     """
-    from cli.label import find_image
     from cli.terminal import ProgressLine, print_json, say
     from indexer import Collection
     from indexer.index_command import index_command
@@ -75,13 +76,7 @@ def command(
     if plan:
         check_output(plan)
     if keep or forget:
-        collection = Collection.open(images, index_dir)
-        chosen = [find_image(collection, path) for path in paths or ()]
-        count = collection.decisions.keep_both(chosen) if keep else collection.decisions.forget(chosen)
-        if as_json:
-            print_json({"remembered" if keep else "forgotten": count})
-        what = ("pair{} remembered as to be kept both" if keep else "decision{} forgotten").format("s" * (count != 1))
-        say(f"{count} {what}", quiet)
+        _decide(Collection.open(images, index_dir), paths or (), keep, as_json, quiet)
         return
     collection = Collection.open(images, index_dir) if exact_only else open_embedded(images, index_dir, quiet)
     with ProgressLine("comparing", "images", quiet) as line:
@@ -102,6 +97,19 @@ def command(
     if plan:
         _write(plan, found)
         say(f"the plan is in {plan}; nothing was deleted", quiet)
+
+
+def _decide(collection: Collection, paths: Sequence[str], keep: bool, as_json: bool, quiet: bool) -> None:
+    """Remembers that images are to be kept both, or forgets what was decided of them."""
+    from cli.label import find_image
+    from cli.terminal import print_json, say
+
+    chosen = [find_image(collection, path) for path in paths]
+    count = collection.decisions.keep_both(chosen) if keep else collection.decisions.forget(chosen)
+    if as_json:
+        print_json({"remembered" if keep else "forgotten": count})
+    what = ("pair{} remembered as to be kept both" if keep else "decision{} forgotten").format("s" * (count != 1))
+    say(f"{count} {what}", quiet)
 
 
 def describe(found: Duplicates) -> dict[str, Any]:

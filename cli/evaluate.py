@@ -133,16 +133,7 @@ def command(
     from massl.evaluation.results import described, remarks
     from massl.evaluation.tasks import Choices
 
-    if as_json and markdown:
-        raise typer.BadParameter("--json and --markdown exclude each other")
-    if (train is None) != (test is None):
-        raise typer.BadParameter("--train and --test go together")
-    if (train is None) == (not data):
-        raise typer.BadParameter("give either DATA or --train and --test")
-    if train and task is Task.copies:
-        raise typer.BadParameter("copies takes DATA: images to edit, or a list of pairs; not --train and --test")
-    if ground_truth and (task is not Task.retrieval or not data or len(data) != 1):
-        raise typer.BadParameter("--ground-truth goes with `retrieval` and one folder of images")
+    _check(task, data, train, test, ground_truth, as_json and markdown)
     choices = Choices(
         ks=tuple(k or (10, 20)),
         temperature=temperature,
@@ -178,3 +169,19 @@ def command(
     if report:
         write_report(report, task.value, results, told)
         say(f"report: {report}", quiet)
+
+
+def _check(
+    task: Task, data: list[Path] | None, train: Path | None, test: Path | None, ground_truth: Path | None, both: bool
+) -> None:
+    """Raises `BadParameter` where arguments don't go together; `both` kinds of output don't."""
+    if both:
+        raise typer.BadParameter("--json and --markdown exclude each other")
+    if (train is None) != (test is None):
+        raise typer.BadParameter("--train and --test go together")
+    if (train is None) == (not data):
+        raise typer.BadParameter("give either DATA or --train and --test")
+    if train and task is Task.copies:
+        raise typer.BadParameter("copies takes DATA: images to edit, or a list of pairs; not --train and --test")
+    if ground_truth and (task is not Task.retrieval or not data or len(data) != 1):
+        raise typer.BadParameter("--ground-truth goes with `retrieval` and one folder of images")

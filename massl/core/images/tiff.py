@@ -175,20 +175,8 @@ def _layout(tags: TiffImagePlugin.ImageFileDirectory_v2, data: bytes) -> Layout 
         raise Unsupported(f"{what} {space.get(photometric, f'of colour space {photometric}')}, which is not supported")
     if compression in _PILLOWS:
         return None  # also planes, which libtiff puts together
-    if len(depths) > 1 or len(kinds) > 1:
-        raise Unsupported(f"{what}, which are not of one type; save it with channels of the same depth")
-    bits, kind = depths.pop(), kinds.pop()
-    if kind not in _FORMATS or not 1 <= bits <= 64 or (kind != _INTEGER and bits not in (8, 16, 32, 64)):
-        raise Unsupported(f"{what}, which are not numbers that make a picture")
-    if kind == _FLOAT and bits == 8:
-        raise Unsupported(f"{what}, which are not numbers that make a picture")
-
-    palette = None
-    if photometric == PALETTE:
-        if kind != _INTEGER or bits > 16 or len(shades) != 3 * 2**bits:
-            raise Unsupported(f"{what} whose palette doesn't fit")
-        palette = np.array(shades, np.uint16).reshape(3, -1).T
-        palette = (palette if in_bytes else palette >> 8).astype(np.uint8)
+    bits, kind = _one_type(depths, kinds, what)
+    palette = _palette(shades, kind, bits, in_bytes, what) if photometric == PALETTE else None
     chosen, alpha = _channels(photometric, samples, extra, what)
     predictor = number(317, 1) if compression in (_LZW, *_BY_ZLIB, _LZMA, _ZSTD) else 1
     if predictor not in (1, 2, 3) or (predictor > 1 and bits not in (8, 16, 32, 64)):
@@ -224,6 +212,26 @@ def _layout(tags: TiffImagePlugin.ImageFileDirectory_v2, data: bytes) -> Layout 
         no_data=_as_number(no_data),
         palette=palette,
     )
+
+
+def _one_type(depths: set[int], kinds: set[int], what: str) -> tuple[int, int]:
+    """The bits of a number and its kind, which all channels have in common."""
+    if len(depths) > 1 or len(kinds) > 1:
+        raise Unsupported(f"{what}, which are not of one type; save it with channels of the same depth")
+    (bits,), (kind,) = depths, kinds
+    if kind not in _FORMATS or not 1 <= bits <= 64 or (kind != _INTEGER and bits not in (8, 16, 32, 64)):
+        raise Unsupported(f"{what}, which are not numbers that make a picture")
+    if kind == _FLOAT and bits == 8:
+        raise Unsupported(f"{what}, which are not numbers that make a picture")
+    return bits, kind
+
+
+def _palette(shades: tuple[int, ...], kind: int, bits: int, in_bytes: bool, what: str) -> np.ndarray:
+    """The red, green and blue of each number, uint8 `[N, 3]`; `in_bytes` where 16 bits are meant, but 8 written."""
+    if kind != _INTEGER or bits > 16 or len(shades) != 3 * 2**bits:
+        raise Unsupported(f"{what} whose palette doesn't fit")
+    palette = np.array(shades, np.uint16).reshape(3, -1).T
+    return (palette if in_bytes else palette >> 8).astype(np.uint8)
 
 
 def _is_ordinary(
