@@ -39,7 +39,7 @@ from massl.encoder.onnx_graph import (
     store_in_bytes,
     store_in_half,
 )
-from massl.encoder.whitening import OWN, SAMPLE, fit_whitening, usual_strength
+from massl.encoder.whitening import OWN, SAMPLE, Whitening, fit_whitening, usual_strength
 
 # Largest difference between torch and ONNX Runtime, per value of a unit vector, by precision. int8 is judged by
 # direction instead: its cosine with float32 must stay above 0.98.
@@ -57,18 +57,20 @@ def export_run(folder: Path, name: str, images: Images) -> Path:
         images: those that the run was trained on.
     """
     path = folder / "encoder.onnx"
-    found = weights.read(str(folder))
-    whitens = bool(whitened_stages(found.backbone, len(images), found.moments))
-    export(str(folder), path, name=name, stages=whitens, whiten=images if whitens else None)
+    export(str(folder), path, name=name, trained_on=images)
     return path
 
 
-def _images_of(run: Path, source: weights.Source) -> Images | None:
+def _images_of(run: Path, source: weights.Source, trained_on: Images | None) -> Images | None:
     """Those that a run's embeddings are whitened on, or None where it embeds by its last layer alone.
+
+    They are `trained_on`, else looked for where the run found them.
 
     Raises:
         MasslError: they are no longer where they were.
     """
+    if trained_on is not None:
+        return trained_on if whitened_stages(source.backbone, len(trained_on), source.moments) else None
     about = describe_run(run)
     if not whitened_stages(source.backbone, about["images"], source.moments):
         return None
@@ -97,6 +99,7 @@ def export(
     dim: int | None = None,
     strength: float | None = None,
     own: float = OWN,
+    trained_on: Images | None = None,
     evaluation: Mapping[str, object] | None = None,
     tell: Callable[[str], None] = lambda step: None,
 ) -> dict[str, Any]:
@@ -123,6 +126,7 @@ def export(
         dim: components that whitening keeps; as `massl.encoder.inference.components` says if left out.
         strength: of the whitening, 0 to 1; as `massl.encoder.whitening.usual_strength` says if left out.
         own: the share of `whiten` in the whitening of all stages of a run that began with an encoder.
+        trained_on: the images of a run, where they are open already; found again if left out.
         evaluation: figures with the names of their data sets, kept in the metadata.
         tell: called with what it is about to do where that takes time.
 
@@ -135,90 +139,129 @@ def export(
     """
     found = weights.read(source, image_sizes[0] if image_sizes else None, backbone)
     sizes = _sizes(found, image_sizes)
-    size = resize or found.resize or found.image_size
+    resize = resize or found.resize or found.image_size
     if stages and not has_stages(found.backbone):
         raise MasslError(f"{found.architecture} has no four stages to embed by; leave --stages out")
     precision = precision or str(found.facts.get("precision", "fp32"))
-    if is_run(Path(source)) and has_stages(found.backbone) and not stages:
-        whiten = whiten or _images_of(Path(source), found)
+    if (trained_on is not None or is_run(Path(source))) and has_stages(found.backbone) and not stages:
+        whiten = whiten or _images_of(Path(source), found, trained_on)
         stages = whiten is not None
     stages = stages or found.stages
-    if whiten is None and found.strength and not found.whitening:
-        raise MasslError(f"{source} embeds as an earlier version of massl did; give --whiten IMAGES to embed anew")
     if whiten is None:
-        if strength is not None:
-            raise MasslError("nothing would be whitened: give --whiten IMAGES, or leave --whiten-strength out")
-        whitening, strength = found.whitening, found.strength if found.whitening else 0.0
+        whitening, strength = _found_whitening(source, found, strength)
     else:
-        plain = Deployed(found, stages).eval()
-        before = found.moments if stages and own < 1 else None
-        tell(f"whitening on {min(len(whiten), SAMPLE):,} images")
-        kept = dim or components(len(whiten), before)
-        strength = usual_strength(before, own) if strength is None else strength
-        with torch.no_grad():
-            whitening = fit_whitening(
-                lambda pixels: plain(pixels)[0], whiten, found.image_size, size, kept, strength, before, own
-            )
+        whitening, strength = _fitted_whitening(found, stages, whiten, resize, dim, strength, own, tell)
     deployed = Deployed(found, stages, whitening).eval()
     _check_embeds(deployed, source, found.image_size)
     inputs = {}
     if precision == "int8" and not has_stages(found.backbone):
-        inputs = _calibrated(deployed, calibrate or _images_to_calibrate(source, default_images), sizes, size, tell)
+        inputs = _calibrated(deployed, calibrate or _images_to_calibrate(source, default_images), sizes, resize, tell)
     model, shared = _to_onnx(deployed, found.image_size)
-    if precision == "fp16":
-        store_in_half(model)
-    elif precision == "int8" and has_stages(found.backbone):
-        store_in_bytes(model)
-        store_in_half(model)
-    elif precision == "int8":
-        quantise(model, inputs)
+    _store(model, precision, has_stages(found.backbone), inputs)
     difference = max(_compare(deployed, model, each, precision) for each in sizes)
     nothing = torch.zeros((1, found.image_size, found.image_size, 3), dtype=torch.uint8)
-    put_out = int(deployed(nothing)[0].shape[1])
-    name = name or out.stem
-    told = dict(found.facts)
-    if told.get("name", name) != name:
-        told["source"] = told["name"]
     facts = {
         "format": FORMAT,
         "architecture": found.architecture,
-        "dim": put_out,
+        "dim": int(deployed(nothing)[0].shape[1]),
         "image_size": found.image_size,
         "image_sizes": ",".join(map(str, sizes)),
-        "resize": size,
+        "resize": resize,
         "crop": "center",
         "interpolation": "bicubic",
         "parameters": sum(parameter.numel() for parameter in found.backbone.parameters()),
         "pooling": weights.ALL_STAGES if stages else "last",
         "whitening": strength,
         "creator": f"massl {massl.__version__}",
-        **told,
-        "name": name,
+        **_named(found.facts, name or out.stem),
         "precision": precision,
         **({"shared_weights": json.dumps(shared)} if shared else {}),
         **({"evaluation": json.dumps(evaluation)} if evaluation else {}),
+        **_mean_embedding(whitening),
     }
-    if whitening and whitening.mean_embedding is not None:
-        stored = whitening.mean_embedding.numpy().astype("<f2").tobytes()
-        facts["mean_embedding"] = base64.b64encode(stored).decode("ascii")
     helper.set_model_props(model, {f"massl.{key}": str(value) for key, value in facts.items()})
     data = sealed(model)
+    _write(out, data)
+    return {
+        "path": str(out),
+        "name": facts["name"],
+        "bytes": len(data),
+        "dim": facts["dim"],
+        "image_size": found.image_size,
+        "image_sizes": list(sizes),
+        "precision": precision,
+        "difference": difference,
+    }
+
+
+def _found_whitening(source: str, found: weights.Source, strength: float | None) -> tuple[Whitening | None, float]:
+    """The whitening that an encoder file has, and its strength.
+
+    Raises:
+        MasslError: it is an earlier version's, or `strength` is given where nothing is whitened.
+    """
+    if found.strength and not found.whitening:
+        raise MasslError(f"{source} embeds as an earlier version of massl did; give --whiten IMAGES to embed anew")
+    if strength is not None:
+        raise MasslError("nothing would be whitened: give --whiten IMAGES, or leave --whiten-strength out")
+    return found.whitening, found.strength if found.whitening else 0.0
+
+
+def _fitted_whitening(
+    found: weights.Source, stages: bool, images: Images, resize: int, dim: int | None, strength: float | None,
+    own: float, tell: Callable[[str], None],
+) -> tuple[Whitening, float]:  # fmt: skip
+    """A whitening fitted to images, and its strength; as `export` says of its arguments."""
+    plain = Deployed(found, stages).eval()
+    before = found.moments if stages and own < 1 else None
+    tell(f"whitening on {min(len(images), SAMPLE):,} images")
+    kept = dim or components(len(images), before)
+    strength = usual_strength(before, own) if strength is None else strength
+    with torch.no_grad():
+        whitening = fit_whitening(
+            lambda pixels: plain(pixels)[0], images, found.image_size, resize, kept, strength, before, own
+        )
+    return whitening, strength
+
+
+def _store(
+    model: onnx.ModelProto, precision: str, convolutional: bool, inputs: Mapping[str, tuple[float, int]]
+) -> None:
+    """Stores the weights in less than float32 where that is asked for; `inputs` as of `_calibrated`."""
+    if precision == "fp16":
+        store_in_half(model)
+    elif precision == "int8" and convolutional:
+        store_in_bytes(model)
+        store_in_half(model)
+    elif precision == "int8":
+        quantise(model, inputs)
+
+
+def _named(facts: Mapping[str, object], name: str) -> dict[str, object]:
+    """What is known of the training, under a name; the name that the encoder had is where it comes from."""
+    had = facts.get("name", name)
+    return {**facts, **({"source": had} if had != name else {}), "name": name}
+
+
+def _mean_embedding(whitening: Whitening | None) -> dict[str, str]:
+    if whitening is None or whitening.mean_embedding is None:
+        return {}
+    stored = whitening.mean_embedding.numpy().astype("<f2").tobytes()
+    return {"mean_embedding": base64.b64encode(stored).decode("ascii")}
+
+
+def _write(out: Path, data: bytes) -> None:
+    """Writes the file, whole or not at all.
+
+    Raises:
+        MasslError: it can't be written.
+    """
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with whole(out) as written:
             written.write_bytes(data)
     except OSError as error:
         raise cannot_write(out, error, "name another file to write") from error
-    return {
-        "path": str(out),
-        "name": facts["name"],
-        "bytes": len(data),
-        "dim": put_out,
-        "image_size": found.image_size,
-        "image_sizes": list(sizes),
-        "precision": precision,
-        "difference": difference,
-    }
 
 
 def _images_to_calibrate(source: str, otherwise: Path | None) -> Images:

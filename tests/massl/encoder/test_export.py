@@ -219,7 +219,7 @@ def test_whitening_by_all_stages_evens_out_the_embeddings(tmp_path: Path, pictur
     assert white.embed_patches(pixels[:2]).shape == (2, 2, 2, 32)
 
 
-def test_a_run_is_put_out_as_it_puts_itself_out(tmp_path: Path, pictures: Path) -> None:
+def test_a_run_is_put_out_as_it_puts_itself_out(tmp_path: Path, pictures: Path, monkeypatch) -> None:
     images = shutil.copytree(pictures, tmp_path / "images")
     source, _ = find_source(images)
     settings = small_settings(len(source), backbone="resnet10t", image_size="64", local_size="32", steps="2")
@@ -227,7 +227,10 @@ def test_a_run_is_put_out_as_it_puts_itself_out(tmp_path: Path, pictures: Path) 
         train(source, tmp_path / "run", settings, stop=lambda: True)
     told: list[str] = []
     export(str(tmp_path / "run"), tmp_path / "stopped.onnx", tell=told.append)
+    read = []
+    monkeypatch.setattr(checkpoint, "load", lambda path, load=checkpoint.load: (read.append(path), load(path))[1])
     own = Encoder.load(export_run(tmp_path / "run", "run", source))
+    assert read == [checkpoint.latest(tmp_path / "run" / "checkpoints")]  # once
     stopped = Encoder.load(tmp_path / "stopped.onnx")
     assert told == [f"whitening on {len(source)} images"]
     assert (stopped.dim, stopped.metadata["pooling"], stopped.whitening) == (own.dim, ALL_STAGES, 0.5)
