@@ -167,12 +167,26 @@ def read_labelled(data: Path) -> LabelledFiles:
         return _classes(_read_csv(data))
     check_folder(data)
     found, skipped = _walk(data)
-    tops = {path.split("/", 1)[0].lower() for path in found if "/" in path}
-    halved = len(tops) > 1 and tops <= TRAIN | TEST and tops & TRAIN and tops & TEST
-    inner = [path for path in found if path.count("/") >= (2 if halved else 1)]
-    labels = tuple(path.split("/")[1 if halved else 0] for path in inner)
-    train = tuple(path.split("/", 1)[0].lower() in TRAIN for path in inner) if halved else None
-    return _classes(LabelledFiles(data.resolve().name, data, tuple(inner), labels, train, skipped))
+    classes, halved = classes_below(found)
+    train = tuple(path.split("/", 1)[0].lower() in TRAIN for path in classes) if halved else None
+    name, paths, labels = data.resolve().name, tuple(classes), tuple(classes.values())
+    return _classes(LabelledFiles(name, data, paths, labels, train, skipped))
+
+
+def classes_below(paths: Iterable[str]) -> tuple[dict[str, str], bool]:
+    """The class of each image of a labelled folder, and whether the folder is two: of training and of test images.
+
+    A class is a subfolder, with all that lies below it; where the subfolders are `train` and `test` (or `val`), a
+    subfolder of theirs. Images beside the classes have none, and are left out.
+
+    Args:
+        paths: of the images, relative to the folder.
+    """
+    inside = [path for path in paths if "/" in path]
+    tops = {path.split("/", 1)[0].lower() for path in inside}
+    halved = len(tops) > 1 and tops <= TRAIN | TEST and bool(tops & TRAIN and tops & TEST)
+    place = 1 if halved else 0
+    return {path: path.split("/")[place] for path in inside if path.count("/") > place}, halved
 
 
 def read_halves(train: Path, test: Path) -> LabelledFiles:

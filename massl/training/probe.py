@@ -18,6 +18,7 @@ from massl.data.sources import Files, Source
 from massl.encoder.inference import all_stages
 from massl.encoder.whitening import Moments, whitening_of
 from massl.evaluation import knn_top1, rankme
+from massl.evaluation.datasets import classes_below
 from massl.method.augment import normalise
 from massl.method.network import AS_DINO, PositionResizing, embed
 
@@ -61,15 +62,15 @@ class Probe:
         labels: list[int] = []
         pixels: list[Tensor] = []
         if labelled:
-            paths = find_classes(labelled)
-            names = sorted({path.split("/", 1)[0] for path in paths if "/" in path})
+            paths, classes = find_classes(labelled)
+            names = sorted(set(classes.values()))
             files = Files(labelled, labelled, paths)
             for index in random.Random(0).sample(range(len(files)), len(files)):
                 if len(pixels) == LABELLED:
                     break
-                if "/" in paths[index] and (picture := _decode(files, index, size)) is not None:
+                if paths[index] in classes and (picture := _decode(files, index, size)) is not None:
                     pixels.append(picture)
-                    labels.append(names.index(paths[index].split("/", 1)[0]))
+                    labels.append(names.index(classes[paths[index]]))
         halves = _halves(np.array(labels, np.int64))
         if labelled and len(np.unique(np.array(labels)[halves[1]] if labels else [])) < 2:
             raise _too_few(labelled)
@@ -128,17 +129,17 @@ class Probe:
         return knn_top1(rows[bank], self.labels[bank], rows[asked], self.labels[asked])
 
 
-def find_classes(labelled: Path) -> list[str]:
-    """The images of a labelled folder, as paths below it.
+def find_classes(labelled: Path) -> tuple[list[str], dict[str, str]]:
+    """The images of a labelled folder, as paths below it, and the classes of those that have one.
 
     Raises:
-        MasslError: it is no folder, or hasn't two subfolders with two images each.
+        MasslError: it is no folder, or hasn't two classes with two images each.
     """
     paths, _ = find_images(labelled)
-    counts = Counter(path.split("/", 1)[0] for path in paths if "/" in path)
-    if sum(count > 1 for count in counts.values()) < 2:
+    classes, _ = classes_below(paths)
+    if sum(count > 1 for count in Counter(classes.values()).values()) < 2:
         raise _too_few(labelled)
-    return paths
+    return paths, classes
 
 
 def _too_few(labelled: Path) -> MasslError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -14,8 +15,9 @@ from massl.encoder import weights
 from massl.encoder.inference import Deployed
 from massl.encoder.whitening import whitening_of
 from massl.evaluation import knn_top1
+from massl.evaluation.datasets import read_labelled
 from massl.method.network import build_backbone
-from massl.training.probe import Probe
+from massl.training.probe import Probe, find_classes
 
 
 def files(root: Path) -> Source:
@@ -40,6 +42,18 @@ def test_a_transformer_is_measured_at_the_size_that_it_is_exported_for(photos: P
     backbone = build_backbone("test_vit", 32, 16)
     measured = Probe.prepare(files(photos), 64, photos).measure(backbone, torch.device("cpu"), torch.float32)
     assert 0 < measured["spread"] < 1
+
+
+def test_classes_are_those_that_evaluation_sees(photos: Path, tmp_path: Path) -> None:
+    whole = Probe.prepare(files(photos), 32, photos)
+    assert len(np.unique(whole.labels)) == 4
+    (tmp_path / "halved" / "Val").mkdir(parents=True)
+    photos.rename(tmp_path / "halved" / "train")
+    for folder in sorted((tmp_path / "halved" / "train").iterdir())[:2]:
+        folder.rename(tmp_path / "halved" / "Val" / folder.name)
+    halved = Probe.prepare(files(tmp_path / "halved"), 32, tmp_path / "halved")
+    assert np.bincount(halved.labels).tolist() == [6, 6, 6, 6]
+    assert set(find_classes(tmp_path / "halved")[1].values()) == set(read_labelled(tmp_path / "halved").labels)
 
 
 @pytest.mark.parametrize("dim", [1, 4, 8])
