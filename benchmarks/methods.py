@@ -194,7 +194,7 @@ def one(root: Path, method: str, seed: int, seen: int, preset: str, clone: Path 
 
 def judge(split: Split, backbone: nn.Module, s: Settings) -> dict[str, float]:
     """k-NN, linear and 5-shot accuracy of the backbone's last layer on the half that was not trained on."""
-    deployed = Deployed(weights.Source(copy.deepcopy(backbone).cpu(), s.backbone, s.image_size, {})).eval()
+    deployed = Deployed(weights.PretrainedBackbone(copy.deepcopy(backbone).cpu(), s.backbone, s.image_size, {})).eval()
     bank, query = (embed(deployed, half) for half in split.pixels(s.image_size))
     known, asked = split.labels(split.bank), split.labels(split.query)
     linear = logistic_probe(bank, known, query, strengths=np.logspace(-4, 2, 7).tolist())

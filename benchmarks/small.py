@@ -107,7 +107,7 @@ class Split:
         return np.array([self.classes.index(path.split("/")[0]) for path in paths])
 
 
-def judge(split: Split, squares: tuple[Pixels, Pixels], source: weights.Source) -> dict[str, float]:
+def judge(split: Split, squares: tuple[Pixels, Pixels], source: weights.PretrainedBackbone) -> dict[str, float]:
     """k-NN of the last layer alone, k-NN and 5-shot accuracy as `massl train` exports it, rank and spread of the last.
 
     5-shot accuracy is that of nearest class means, 100 draws from the bank, over classes that have five images there.
@@ -161,7 +161,7 @@ def run(root: Path, out: Path, seed: int, measurements: int, workers: int, init:
         if initial:
             first.load_state_dict(initial.backbone)
         moments = initial.moments if initial else None
-        source = weights.Source(first, s.backbone, s.encoder_size, {}, moments=moments)
+        source = weights.PretrainedBackbone(first, s.backbone, s.encoder_size, {}, moments=moments)
         write({"step": 0, "seconds": 0.0} | judge(split, squares, source))
         seconds, done = 0.0, 0
         while done < s.steps:

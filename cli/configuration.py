@@ -45,7 +45,7 @@ class ConfigurationError(MasslError):
 
 
 @dataclass(frozen=True)
-class Settings:
+class ConfiguredDefaults:
     """What files set for the command that is about to run.
 
     Attributes:
@@ -64,7 +64,7 @@ def own_file() -> Path:
     return platformdirs.user_config_path("massl", appauthor=False) / "config.toml"
 
 
-def read(group: Any, context: Any, words: Sequence[str]) -> Settings:
+def read(group: Any, context: Any, words: Sequence[str]) -> ConfiguredDefaults:
     """Reads the files of settings, of which the latter win: the user's own, then that in the working folder.
 
     A file that `MASSL_CONFIG` names takes the place of both, and is trusted as the user's own is.
@@ -81,10 +81,10 @@ def read(group: Any, context: Any, words: Sequence[str]) -> Settings:
     if named:
         if not Path(named).exists():
             raise ConfigurationError(f"{named}, named by {NAMED_BY}, is not there")
-        return Settings(_Reader(Path(named), context, words, trusted=True).read(group), [])
+        return ConfiguredDefaults(_Reader(Path(named), context, words, trusted=True).read(group), [])
     own = _Reader(own_file(), context, words, trusted=True).read(group)
     here = _Reader(Path(IN_FOLDER), context, words, trusted=False)
-    return Settings(_merged(own, here.read(group)), here.notices())
+    return ConfiguredDefaults(_merged(own, here.read(group)), here.notices())
 
 
 class _Reader:

@@ -12,7 +12,7 @@ from cli.configuration import Harmless
 from cli.options import Json, Quiet, Runtime, RuntimeOption, Verbose
 
 if TYPE_CHECKING:
-    from massl.evaluation.results import Result
+    from massl.evaluation.results import EvaluationResult
 
 
 class Task(StrEnum):
@@ -28,7 +28,7 @@ class Task(StrEnum):
     transfer = "transfer"
 
 
-class Probe(StrEnum):
+class ProbeMethod(StrEnum):
     """How the linear layer is fitted."""
 
     sgd = "sgd"
@@ -92,8 +92,8 @@ def command(
         Harmless(),
     ] = None,
     probe: Annotated[
-        Probe, typer.Option("--probe", help="linear: by SGD or by logistic regression."), Harmless()
-    ] = Probe.sgd,
+        ProbeMethod, typer.Option("--probe", help="linear: by SGD or by logistic regression."), Harmless()
+    ] = ProbeMethod.sgd,
     steps: Annotated[
         int, typer.Option("--steps", min=10, help="linear: of SGD, of 128 images each."), Harmless()
     ] = 12_500,
@@ -131,17 +131,17 @@ def command(
     from massl.evaluation.figure_table import as_markdown, as_text, figures
     from massl.evaluation.report import write_report
     from massl.evaluation.results import described, remarks
-    from massl.evaluation.tasks import Choices
+    from massl.evaluation.tasks import ProtocolOptions
 
     _check(task, data, train, test, ground_truth, as_json and markdown)
-    choices = Choices(
+    choices = ProtocolOptions(
         ks=tuple(k or (10, 20)),
         temperature=temperature,
         shots=tuple(sorted(set(shots))) if shots else None,
         draws=draws or 100,
         shares=tuple(sorted(set(share))) if share else (0.01, 0.1),
         low_shot_draws=draws or 10,
-        logistic=probe is Probe.logistic,
+        logistic=probe is ProbeMethod.logistic,
         steps=steps,
         seed=seed,
     )
@@ -152,7 +152,7 @@ def command(
         return ProgressLine(what, unit, quiet)
 
     with load_encoders([str(path) for path in encoder or []], data or [], runtime.value) as encoders:
-        results: list[Result] = []
+        results: list[EvaluationResult] = []
         if train and test:
             files = read_halves(train, test).without_small(min_images)
             results += [evaluate_files(task.value, files, tested, choices, progress) for tested in encoders]

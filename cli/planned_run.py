@@ -19,7 +19,7 @@ from massl.core.files.run_folder import check_new
 from massl.core.printable import visible
 from massl.data.sources import Source, doubts
 from massl.encoder.weights import Initial
-from massl.settings import Choice, Settings, concerns, differing, plan, read_settings
+from massl.settings import ResolvedSetting, Settings, concerns, differing, plan, read_settings
 from massl.training.accumulation import check_parts, parts_note
 from massl.training.cost import cost_of, free_space
 from massl.training.devices import choose_device, unused_gpus
@@ -48,7 +48,7 @@ class PlannedRun:
     folder: Path
     source: Source
     settings: Settings
-    table: list[Choice]
+    table: list[ResolvedSetting]
     preset: str
     device: str
     world: World
@@ -72,7 +72,7 @@ class PlannedRun:
         """
         settings = replace(read_settings(run / "config.toml"), **changed)
         world = World.join(choose_device(settings.device))
-        table = [Choice(name, value, "of the run") for name, value in asdict(settings).items()]
+        table = [ResolvedSetting(name, value, "of the run") for name, value in asdict(settings).items()]
         ranks = _ranks(world, to_start)
         return cls(run, source, settings, table, "", settings.device, world, *ranks, resumed=True)
 

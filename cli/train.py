@@ -215,7 +215,7 @@ def _train(run: PlannedRun, labels: Path | None, tracker: str, profile: int, qui
     """Trains with its progress shown; a signal asks for a checkpoint and an end."""
     from cli.planned_run import size
     from cli.terminal import ProgressLine, say
-    from massl.training.loop import Progress, train
+    from massl.training.loop import TrainingProgress, train
 
     interrupted: list[int] = []
     before = signal.signal(signal.SIGINT, lambda number, frame: _on_signal(interrupted, number))
@@ -223,7 +223,7 @@ def _train(run: PlannedRun, labels: Path | None, tracker: str, profile: int, qui
     try:
         with ProgressLine("Training", "steps", quiet) as line:
 
-            def report(progress: Progress) -> None:
+            def report(progress: TrainingProgress) -> None:
                 now = progress.metrics
                 note = (
                     f"loss {now['loss']:.3f}, rank {now['rank']:.0f}, {now['images_per_second']:.0f} images/s, "

@@ -153,7 +153,7 @@ class Begins:
 
 
 @dataclass(frozen=True)
-class Choice:
+class ResolvedSetting:
     """One resolved setting and why it has that value."""
 
     name: str
@@ -177,70 +177,70 @@ class _Case:
 
 # The rules of `plan`: each yields a setting, its value, and where that comes from. Of several for one setting the first
 # decides. A rule sees in `chosen` what the rules before it decided.
-_Chosen = Mapping[str, Choice]
-_Rules = Callable[[_Case, _Chosen], Iterator[Choice]]
+_Chosen = Mapping[str, ResolvedSetting]
+_Rules = Callable[[_Case, _Chosen], Iterator[ResolvedSetting]]
 
 
 def _value(chosen: _Chosen, name: str) -> typing.Any:
     return chosen[name].value if name in chosen else getattr(Settings, name)
 
 
-def _settled_by_the_weights(case: _Case, chosen: _Chosen) -> Iterator[Choice]:
+def _settled_by_the_weights(case: _Case, chosen: _Chosen) -> Iterator[ResolvedSetting]:
     for name, value in case.begins.settled.items() if case.begins else ():
         if (asked := case.given.get(name, value)) != value:
             raise MasslError(f"the weights of --init are for {name}={value}, not {asked}; leave one of them out")
-        yield Choice(name, value, "of the weights that it begins with")
+        yield ResolvedSetting(name, value, "of the weights that it begins with")
 
 
-def _given(case: _Case, chosen: _Chosen) -> Iterator[Choice]:
+def _given(case: _Case, chosen: _Chosen) -> Iterator[ResolvedSetting]:
     for name, value in case.given.items():
-        yield Choice(name, value, "given")
+        yield ResolvedSetting(name, value, "given")
 
 
-def _suited_to_the_weights(case: _Case, chosen: _Chosen) -> Iterator[Choice]:
+def _suited_to_the_weights(case: _Case, chosen: _Chosen) -> Iterator[ResolvedSetting]:
     begins = case.begins
     if begins is None:
         return
     if "image_size" not in case.given:
-        yield Choice("image_size", begins.image_size, "what the weights that it begins with were trained at")
+        yield ResolvedSetting("image_size", begins.image_size, "what the weights that it begins with were trained at")
         # Smaller views at a quarter of the work, larger pictures for the encoder: Touvron et al., "Fixing the
         # train-test resolution discrepancy", NeurIPS 2019, as views show parts of a picture enlarged.
         if begins.export_size != begins.image_size:
-            yield Choice("export_size", begins.export_size, "what the encoder that it begins with takes")
-        yield Choice("local_size", begins.image_size // 2, "half of image_size")
+            yield ResolvedSetting("export_size", begins.export_size, "what the encoder that it begins with takes")
+        yield ResolvedSetting("local_size", begins.image_size // 2, "half of image_size")
     rate: typing.Any = PRESETS[case.preset].values.get("learning_rate", Settings.learning_rate)
-    yield Choice("learning_rate", rate / 4, "a quarter of the preset's: what is known is kept")
+    yield ResolvedSetting("learning_rate", rate / 4, "a quarter of the preset's: what is known is kept")
 
 
-def _of_the_preset(case: _Case, chosen: _Chosen) -> Iterator[Choice]:
+def _of_the_preset(case: _Case, chosen: _Chosen) -> Iterator[ResolvedSetting]:
     preset = PRESETS[case.preset]
     for name, value in preset.values.items():
-        yield Choice(name, value, preset.reasons.get(name, f"preset {case.preset}"))
+        yield ResolvedSetting(name, value, preset.reasons.get(name, f"preset {case.preset}"))
 
 
-def _usual_batch(case: _Case, chosen: _Chosen) -> Iterator[Choice]:
+def _usual_batch(case: _Case, chosen: _Chosen) -> Iterator[ResolvedSetting]:
     if case.images < FEW:
         why = f"below {FEW:,} images, more steps rather than larger ones: each image is seen as often"
-        yield Choice("batch", 32, why)
-    yield Choice("batch", 64, f"from {FEW:,} images on; above, each step would cost more than it teaches")
+        yield ResolvedSetting("batch", 32, why)
+    yield ResolvedSetting("batch", 64, f"from {FEW:,} images on; above, each step would cost more than it teaches")
 
 
-def _made_to_fit(case: _Case, chosen: _Chosen) -> Iterator[Choice]:
+def _made_to_fit(case: _Case, chosen: _Chosen) -> Iterator[ResolvedSetting]:
     """What takes the place of what was decided, where that would not work."""
     backbone = _value(chosen, "backbone")
     if "backbone" in case.given and "patch_size" not in case.given and (named := re.search(r"patch(\d+)", backbone)):
-        yield Choice("patch_size", int(named[1]), f"as {backbone} is called")
+        yield ResolvedSetting("patch_size", int(named[1]), f"as {backbone} is called")
     patch = _value(chosen, "patch_size")
     for name in ("image_size", "local_size"):
         size = _value(chosen, name)
         if name not in case.given and backbone.startswith(PATCHED) and size % patch:
             fitting = patch * math.ceil(size / patch)
-            yield Choice(name, fitting, f"the preset's {size}, made a multiple of patch_size")
+            yield ResolvedSetting(name, fitting, f"the preset's {size}, made a multiple of patch_size")
     if _value(chosen, "batch") > case.images:
-        yield Choice("batch", case.images, f"there are only {case.images} images")
+        yield ResolvedSetting("batch", case.images, f"there are only {case.images} images")
 
 
-def _length(case: _Case, chosen: _Chosen) -> Iterator[Choice]:
+def _length(case: _Case, chosen: _Chosen) -> Iterator[ResolvedSetting]:
     batch = _value(chosen, "batch")
     if batch < 1:
         raise MasslError(f"batch must be above 0, not {batch}")
@@ -248,52 +248,56 @@ def _length(case: _Case, chosen: _Chosen) -> Iterator[Choice]:
     preset = PRESETS[case.preset]
     epochs = preset.epochs if case.epochs is None else case.epochs
     if epochs is not None:
-        yield Choice("steps", epochs * each, f"{epochs} epochs of {each} steps")
+        yield ResolvedSetting("steps", epochs * each, f"{epochs} epochs of {each} steps")
         return
     seen = preset.seen // (4 if case.begins else 1)
     epochs = max(1, min(200, round(seen / case.images)))
     why = f"{epochs} epochs of {each} steps: about {seen:,} images seen, from 1 to 200 epochs"
     quarter = ", a quarter of what it takes from scratch" if case.begins else ""
-    yield Choice("steps", epochs * each, why + quarter)
+    yield ResolvedSetting("steps", epochs * each, why + quarter)
 
 
-def _memory(case: _Case, chosen: _Chosen) -> Iterator[Choice]:
+def _memory(case: _Case, chosen: _Chosen) -> Iterator[ResolvedSetting]:
     half = 2 ** int(math.log2(max(2, case.images / 2)))
     # Below 2,048 slots the blocks are so small that runs on 500 photographs collapsed, copies of an image or not.
     slots = max(min(half, 65536), 2048)
-    yield Choice("memory", slots, "the power of two below half the images, from 2,048 to 65,536")
-    yield Choice("block", max(1, _value(chosen, "memory") // 8), "an eighth of the memory, as in the paper")
+    yield ResolvedSetting("memory", slots, "the power of two below half the images, from 2,048 to 65,536")
+    yield ResolvedSetting("block", max(1, _value(chosen, "memory") // 8), "an eighth of the memory, as in the paper")
 
 
-def _warm_ups(case: _Case, chosen: _Chosen) -> Iterator[Choice]:
+def _warm_ups(case: _Case, chosen: _Chosen) -> Iterator[ResolvedSetting]:
     steps = _value(chosen, "steps")
     if case.preset in PAPER_WARMUPS:
         each = case.images // _value(chosen, "batch")
         rate, temperature = PAPER_WARMUPS[case.preset]
-        yield Choice("warmup", min(rate * each, steps), f"{rate} epochs, as the authors")
-        yield Choice("temperature_warmup", min(temperature * each, steps), f"{temperature} epochs, as the authors")
-    yield Choice("warmup", steps // 10, "a tenth of the steps")
-    yield Choice("temperature_warmup", steps // 5, "a fifth of the steps")
+        yield ResolvedSetting("warmup", min(rate * each, steps), f"{rate} epochs, as the authors")
+        yield ResolvedSetting(
+            "temperature_warmup", min(temperature * each, steps), f"{temperature} epochs, as the authors"
+        )
+    yield ResolvedSetting("warmup", steps // 10, "a tenth of the steps")
+    yield ResolvedSetting("temperature_warmup", steps // 5, "a fifth of the steps")
 
 
-def _momentum(case: _Case, chosen: _Chosen) -> Iterator[Choice]:
+def _momentum(case: _Case, chosen: _Chosen) -> Iterator[ResolvedSetting]:
     # The teacher should average over a share of the run; faster than 0.99 it followed the student into collapse.
     momentum = round(min(0.996, max(0.99, 1 - 20 / max(_value(chosen, "steps"), 1))), 4)
     why = "the teacher averages about a twentieth of the run at its start, from 0.99 to 0.996"
-    yield Choice("momentum", momentum, why)
+    yield ResolvedSetting("momentum", momentum, why)
 
 
-def _of_this_machine(case: _Case, chosen: _Chosen) -> Iterator[Choice]:
-    yield Choice("precision", case.precision, "what this machine multiplies fastest")
-    yield Choice("workers", case.workers, "one a core")
+def _of_this_machine(case: _Case, chosen: _Chosen) -> Iterator[ResolvedSetting]:
+    yield ResolvedSetting("precision", case.precision, "what this machine multiplies fastest")
+    yield ResolvedSetting("workers", case.workers, "one a core")
     where = "in batches on the device" if case.augment == "device" else "by the processes that decode"
-    yield Choice("augment", case.augment, f"flips, colours and blur {where}")
+    yield ResolvedSetting("augment", case.augment, f"flips, colours and blur {where}")
 
 
-def _how_often_it_is_watched(case: _Case, chosen: _Chosen) -> Iterator[Choice]:
+def _how_often_it_is_watched(case: _Case, chosen: _Chosen) -> Iterator[ResolvedSetting]:
     steps = _value(chosen, "steps")
-    yield Choice("log_every", max(1, min(10, steps // 20)), "at least twenty lines a run")
-    yield Choice("probe_every", max(1, min(500, steps // 10)), "ten measurements a run, and one every 500 steps")
+    yield ResolvedSetting("log_every", max(1, min(10, steps // 20)), "at least twenty lines a run")
+    yield ResolvedSetting(
+        "probe_every", max(1, min(500, steps // 10)), "ten measurements a run, and one every 500 steps"
+    )
 
 
 _DECIDE: tuple[_Rules, ...] = (
@@ -311,7 +315,7 @@ def plan(
     workers: int = 2,
     begins: Begins | None = None,
     augment: str = "loader",
-) -> tuple[Settings, list[Choice]]:
+) -> tuple[Settings, list[ResolvedSetting]]:
     """Resolves a preset for a collection.
 
     The paper's recipe is for 1.28 million images and stalls or collapses on small sets: a memory larger than the
@@ -340,7 +344,7 @@ def plan(
         raise MasslError(f"{images} image{'s' * (images != 1)}: at least 2 are needed to compare images")
     given = {name: _parse(name, text) for name, text in (overrides or {}).items()}
     case = _Case(preset, images, given, epochs, precision, workers, begins, augment)
-    chosen: dict[str, Choice] = {}
+    chosen: dict[str, ResolvedSetting] = {}
     for rules in _DECIDE:
         for choice in rules(case, chosen):
             chosen.setdefault(choice.name, choice)
@@ -356,11 +360,11 @@ def plan(
     fields = [field.name for field in dataclasses.fields(Settings)]
     for name in fields:
         why = "the authors'" if name in AUTHORS else "default"
-        chosen.setdefault(name, Choice(name, getattr(settings, name), why))
+        chosen.setdefault(name, ResolvedSetting(name, getattr(settings, name), why))
     return settings, [chosen[name] for name in fields]
 
 
-def differing(table: typing.Iterable[Choice], preset: str) -> list[Choice]:
+def differing(table: typing.Iterable[ResolvedSetting], preset: str) -> list[ResolvedSetting]:
     """Those choices of `plan` that are neither the preset's nor, where it says nothing, the default."""
     usual = {field.name: field.default for field in dataclasses.fields(Settings)} | dict(PRESETS[preset].values)
     return [choice for choice in table if choice.value != usual[choice.name]]

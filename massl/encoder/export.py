@@ -61,7 +61,7 @@ def export_run(folder: Path, name: str, images: Images) -> Path:
     return path
 
 
-def _images_of(run: Path, source: weights.Source, trained_on: Images | None) -> Images | None:
+def _images_of(run: Path, source: weights.PretrainedBackbone, trained_on: Images | None) -> Images | None:
     """Those that a run's embeddings are whitened on, or None where it embeds by its last layer alone.
 
     They are `trained_on`, else looked for where the run found them.
@@ -194,7 +194,9 @@ def export(
     }
 
 
-def _found_whitening(source: str, found: weights.Source, strength: float | None) -> tuple[Whitening | None, float]:
+def _found_whitening(
+    source: str, found: weights.PretrainedBackbone, strength: float | None
+) -> tuple[Whitening | None, float]:
     """The whitening that an encoder file has, and its strength.
 
     Raises:
@@ -208,8 +210,8 @@ def _found_whitening(source: str, found: weights.Source, strength: float | None)
 
 
 def _fitted_whitening(
-    found: weights.Source, stages: bool, images: Images, resize: int, dim: int | None, strength: float | None,
-    own: float, tell: Callable[[str], None],
+    found: weights.PretrainedBackbone, stages: bool, images: Images, resize: int, dim: int | None,
+    strength: float | None, own: float, tell: Callable[[str], None],
 ) -> tuple[Whitening, float]:  # fmt: skip
     """A whitening fitted to images, and its strength; as `export` says of its arguments."""
     plain = Deployed(found, stages).eval()
@@ -299,7 +301,7 @@ def _calibrated(
     return {f"{name}.weight": range.scale for name, range in fit.items()}
 
 
-def _sizes(found: weights.Source, wanted: Sequence[int]) -> tuple[int, ...]:
+def _sizes(found: weights.PretrainedBackbone, wanted: Sequence[int]) -> tuple[int, ...]:
     """The sides of pictures that the file is held to torch at, the usual one first.
 
     Raises:

@@ -39,7 +39,9 @@ class Deployed(nn.Module):
     centre: Tensor
     matrix: Tensor
 
-    def __init__(self, source: weights.Source, stages: bool = False, whitening: Whitening | None = None) -> None:
+    def __init__(
+        self, source: weights.PretrainedBackbone, stages: bool = False, whitening: Whitening | None = None
+    ) -> None:
         super().__init__()
         self.backbone: Any = source.backbone
         self.positions = source.positions

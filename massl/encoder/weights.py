@@ -42,7 +42,7 @@ ALL_STAGES = (
 
 
 @dataclasses.dataclass(frozen=True)
-class Source:
+class PretrainedBackbone:
     """A backbone with its weights, on the CPU, and what is known of it."""
 
     backbone: Any  # a timm network
@@ -65,7 +65,7 @@ class Initial:
     """Weights to begin a training with, on the CPU, and the network that they are for."""
 
     backbone: dict[str, Tensor]  # of `build_backbone(architecture, image_size, patch_size)`; see `load_backbone`
-    head: dict[str, Tensor] | None  # a state of `massl.method.network.Head`; None where only the backbone is known
+    head: dict[str, Tensor] | None  # a state of a `ProjectionHead`; None where only the backbone is known
     architecture: str  # timm's name
     patch_size: int | None  # pixels; None: not a vision transformer
     image_size: int  # pixels a side of the views that it was trained on
@@ -113,7 +113,7 @@ def read_initial(source: str, backbone: str | None = None) -> Initial:
     return initial
 
 
-def read(source: str, image_size: int | None = None, backbone: str | None = None) -> Source:
+def read(source: str, image_size: int | None = None, backbone: str | None = None) -> PretrainedBackbone:
     """Loads the teacher's backbone from a run's folder, a file of weights, an encoder file, or `timm:NAME`.
 
     Args:
@@ -208,7 +208,7 @@ def _initial_from_others(file: WeightsFile, backbone: str | None) -> Initial:
     )  # fmt: skip
 
 
-def _ours(file: WeightsFile, image_size: int | None) -> Source:
+def _ours(file: WeightsFile, image_size: int | None) -> PretrainedBackbone:
     state, found = file.state, _initial_from_ours(file)
     facts = {
         "training_size": found.image_size,
@@ -221,10 +221,10 @@ def _ours(file: WeightsFile, image_size: int | None) -> Source:
     }
     size = image_size or found.export_size
     network = _network(str(file.path), found, found.backbone, size)
-    return Source(network, _described(found), size, facts, moments=found.moments, positions=found.positions)
+    return PretrainedBackbone(network, _described(found), size, facts, moments=found.moments, positions=found.positions)
 
 
-def _others(file: WeightsFile, image_size: int | None, backbone: str | None) -> Source:
+def _others(file: WeightsFile, image_size: int | None, backbone: str | None) -> PretrainedBackbone:
     found = recognise(file, backbone)
     size = image_size or found.image_size
     facts: dict[str, object] = dict(found.origin)
@@ -233,7 +233,7 @@ def _others(file: WeightsFile, image_size: int | None, backbone: str | None) -> 
         epochs = file.state.get("epoch", "unknown")
         facts = {"training_method": "MaSSL (the authors' checkpoint)", "training_epochs": epochs}
         crop = USUAL_CROP
-    return Source(
+    return PretrainedBackbone(
         _network(str(file.path), found, found.tensors, size),
         _described(found),
         size,
@@ -261,7 +261,7 @@ def _described(found: Initial | Recognised) -> str:
     return found.architecture + (f", patch {found.patch_size}" if found.patch_size else "")
 
 
-def _source_from_onnx(path: Path, image_size: int | None) -> Source:
+def _source_from_onnx(path: Path, image_size: int | None) -> PretrainedBackbone:
     """An encoder file's network, to be put out otherwise: for other images, of another size, in another precision."""
     told, tensors = _read_onnx(path)
     found = _initial_from_onnx(path, told, tensors)
@@ -280,7 +280,7 @@ def _source_from_onnx(path: Path, image_size: int | None) -> Source:
         except ValueError as error:
             raise _not_ours(path, error) from None
         whitening = Whitening(tensors["centre"], tensors["matrix"], mean_embedding)
-    return Source(
+    return PretrainedBackbone(
         backbone,
         told["massl.architecture"],
         size,
@@ -388,7 +388,7 @@ def _initial_from_onnx(path: Path, told: Mapping[str, str], tensors: Mapping[str
     )
 
 
-def _from_timm(name: str, image_size: int | None) -> Source:
+def _from_timm(name: str, image_size: int | None) -> PretrainedBackbone:
     if not timm.is_model(name.split(".")[0]):
         raise MasslError(f"timm has no network called {name!r}; `timm.list_models(pretrained=True)` names them")
     positions = positions_of_timm(name)
@@ -407,7 +407,7 @@ def _from_timm(name: str, image_size: int | None) -> Source:
         any_size = build_backbone(name, native, dynamic=True)
         load_backbone(any_size, backbone.state_dict(), name, positions)
         backbone = any_size
-    return Source(
+    return PretrainedBackbone(
         backbone.eval(),
         name,
         size,

@@ -76,7 +76,7 @@ class Line(Protocol):
         ...
 
 
-Progress = Callable[[str, str], AbstractContextManager[Line]]
+OpenProgress = Callable[[str, str], AbstractContextManager[Line]]
 """Begins a line of progress: what is done, and in what it is counted."""
 
 
@@ -98,7 +98,7 @@ class EncoderUnderTest:
             raise MasslError(f"{self.name} is a table of embeddings, and {why}; give an encoder")
         return self.source
 
-    def embed(self, files: LabelledFiles, progress: Progress) -> Embedded:
+    def embed(self, files: LabelledFiles, progress: OpenProgress) -> Embedded:
         """Labelled images to embeddings."""
         if isinstance(self.source, Table):
             return self.source.find(files)
@@ -106,7 +106,7 @@ class EncoderUnderTest:
             return embed(files, self.source.embed_paths, line.update)
 
     def embed_paths(
-        self, root: Path, paths: Sequence[str], progress: Progress
+        self, root: Path, paths: Sequence[str], progress: OpenProgress
     ) -> tuple[NDArray[np.float32], list[int], tuple[Skipped, ...]]:
         """Images without labels to embeddings: see `ImageEncoder.embed_paths`."""
         encoder = self.encoder("this needs the pictures")
@@ -114,7 +114,7 @@ class EncoderUnderTest:
             return encoder.embed_paths(root, paths, line.update)
 
     def embed_landmarks(
-        self, folder: Path, truth: GroundTruth, progress: Progress
+        self, folder: Path, truth: GroundTruth, progress: OpenProgress
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """The images of Revisited Oxford or Paris, and its queries cropped to their box.
 

@@ -20,23 +20,23 @@ from massl.evaluation.datasets import (
 )
 from massl.evaluation.edits import EDITS
 from massl.evaluation.edits import edited as edit
-from massl.evaluation.encoders import EncoderUnderTest, Progress
+from massl.evaluation.encoders import EncoderUnderTest, OpenProgress
 from massl.evaluation.knn import nearest
-from massl.evaluation.results import Result, Sought
+from massl.evaluation.results import EvaluationResult, Sought
 from massl.evaluation.revisited import read_ground_truth
-from massl.evaluation.tasks import Choices, Labelled, Measured, describe_copies, measure, measure_revisited
+from massl.evaluation.tasks import Labelled, ProtocolOptions, TaskResult, describe_copies, measure, measure_revisited
 
 
 def evaluate(
     task: str,
     path: Path,
     encoders: Sequence[EncoderUnderTest],
-    choices: Choices,
+    choices: ProtocolOptions,
     ground_truth: Path | None,
     edited: int,
     min_images: int,
-    progress: Progress,
-) -> list[Result]:
+    progress: OpenProgress,
+) -> list[EvaluationResult]:
     """What every encoder makes of one set of images, or of one table of embeddings.
 
     Args:
@@ -63,7 +63,7 @@ def evaluate(
         table = read_table(path)
         found = table.labelled(min_images)
         return [
-            Result(
+            EvaluationResult(
                 table.name, EncoderUnderTest(table.name, table), _run(task, found, choices, table.name, progress), found
             )
         ]
@@ -74,20 +74,20 @@ def evaluate(
 
 
 def evaluate_files(
-    task: str, files: LabelledFiles, tested: EncoderUnderTest, choices: Choices, progress: Progress
-) -> Result:
+    task: str, files: LabelledFiles, tested: EncoderUnderTest, choices: ProtocolOptions, progress: OpenProgress
+) -> EvaluationResult:
     """What one encoder makes of labelled images."""
     found = tested.embed(files, progress)
-    return Result(files.name, tested, _run(task, found, choices, tested.name, progress), found, files.root)
+    return EvaluationResult(files.name, tested, _run(task, found, choices, tested.name, progress), found, files.root)
 
 
-def _run(task: str, found: Embedded, choices: Choices, name: str, progress: Progress) -> Measured:
+def _run(task: str, found: Embedded, choices: ProtocolOptions, name: str, progress: OpenProgress) -> TaskResult:
     data = Labelled(found.vectors, found.labels, found.classes, found.train)
     with progress(f"Measuring {name}", "rounds") as line:
         return measure(task, data, choices, line.update)
 
 
-def _copies(path: Path, tested: EncoderUnderTest, edited: int, seed: int, progress: Progress) -> Result:
+def _copies(path: Path, tested: EncoderUnderTest, edited: int, seed: int, progress: OpenProgress) -> EvaluationResult:
     """Edited copies of some of the images, looked for among all of them."""
     files = read_labelled(path) if path.suffix.lower() == ".csv" else read_images(path)
     references, rows, skipped = tested.embed_paths(files.root, files.paths, progress)
@@ -119,13 +119,13 @@ def _copies(path: Path, tested: EncoderUnderTest, edited: int, seed: int, progre
             lambda: edit(encoder.open_to_edit(files.root / original), name, seed, number),
         )  # fmt: skip
 
-    return Result(
-        files.name, tested, Measured(metrics, protocol, nothing, nothing), None, files.root, len(rows), None,
+    return EvaluationResult(
+        files.name, tested, TaskResult(metrics, protocol, nothing, nothing), None, files.root, len(rows), None,
         (*files.skipped, *skipped), [sought(query) for query in range(len(queries))],
     )  # fmt: skip
 
 
-def _pairs(path: Path, tested: EncoderUnderTest, edited: int, seed: int, progress: Progress) -> Result:
+def _pairs(path: Path, tested: EncoderUnderTest, edited: int, seed: int, progress: OpenProgress) -> EvaluationResult:
     """Whether the images of a pair are the same, for a list of pairs."""
     listed = read_pairs(path)
     vectors, rows, skipped = tested.embed_paths(listed.root, listed.paths, progress)
@@ -136,15 +136,15 @@ def _pairs(path: Path, tested: EncoderUnderTest, edited: int, seed: int, progres
     metrics = {**describe_copies(found), "roc_auc": area, "pairs": len(scores), "same": int(listed.same.sum())}
     nothing = np.empty(0, np.int64)
     protocol = f"{len(scores):,} pairs of {len(rows):,} images, {int(listed.same.sum()):,} of them the same"
-    return Result(
-        listed.name, tested, Measured(metrics, protocol, nothing, nothing), None, listed.root, len(rows), None
+    return EvaluationResult(
+        listed.name, tested, TaskResult(metrics, protocol, nothing, nothing), None, listed.root, len(rows), None
     )
 
 
-def _revisited(path: Path, tested: EncoderUnderTest, ground_truth: Path, progress: Progress) -> Result:
+def _revisited(path: Path, tested: EncoderUnderTest, ground_truth: Path, progress: OpenProgress) -> EvaluationResult:
     """The published benchmark, on the user's copy of its images."""
     truth = read_ground_truth(ground_truth)
     images, queries = tested.embed_landmarks(path, truth, progress)
     landmarks = len({name.rstrip("0123456789").rstrip("_") for name in truth.query_images})
     measured = measure_revisited(queries, images, truth)
-    return Result(ground_truth.stem, tested, measured, None, path, len(images), landmarks)
+    return EvaluationResult(ground_truth.stem, tested, measured, None, path, len(images), landmarks)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from massl.evaluation.results import Result
+from massl.evaluation.results import EvaluationResult
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ def figures(task: str, metrics: dict[str, Any]) -> list[Figure]:
 
 
 def rows(
-    task: str, results: Sequence[Result], told: Sequence[list[Figure]]
+    task: str, results: Sequence[EvaluationResult], told: Sequence[list[Figure]]
 ) -> tuple[list[str], list[tuple[str, str, list[Figure | None]]]]:
     """The columns' names, and for each row the set, the figure's name, and the figure in each column.
 
@@ -63,7 +63,7 @@ def best(line: Iterable[Figure | None]) -> Figure | None:
     return max(found, key=lambda figure: figure.value) if len(found) > 1 else None
 
 
-def as_text(task: str, results: Sequence[Result], told: Sequence[list[Figure]]) -> str:
+def as_text(task: str, results: Sequence[EvaluationResult], told: Sequence[list[Figure]]) -> str:
     """For a terminal: columns padded with blanks."""
     columns, lines = rows(task, results, told)
     several = len({data for data, _, _ in lines}) > 1
@@ -81,7 +81,7 @@ def as_text(task: str, results: Sequence[Result], told: Sequence[list[Figure]]) 
     )
 
 
-def as_markdown(task: str, results: Sequence[Result], told: Sequence[list[Figure]]) -> str:
+def as_markdown(task: str, results: Sequence[EvaluationResult], told: Sequence[list[Figure]]) -> str:
     """A table in Markdown, the best of a row in bold."""
     columns, lines = rows(task, results, told)
 

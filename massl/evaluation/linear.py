@@ -25,7 +25,7 @@ HELD_OUT = 0.1  # of the training images, to choose by
 
 
 @dataclass(frozen=True)
-class Probe:
+class LinearProbe:
     """A linear classifier's answers.
 
     Attributes:
@@ -47,7 +47,7 @@ def linear_probe(
     seed: int = 0,
     rates: Sequence[float] = RATES,
     report: Report = lambda done, total: None,
-) -> Probe:
+) -> LinearProbe:
     """A linear layer trained by SGD at thirteen learning rates, as DINOv2's linear evaluation.
 
     Oquab et al., "DINOv2", 2023, appendix B.3, and the published script: SGD with momentum 0.9 and no weight decay,
@@ -85,7 +85,7 @@ def linear_probe(
     accuracies = (answers == labels[~inside]).mean(1)
     chosen = rates[int(accuracies.argmax())]
     predicted = judge((chosen,), np.ones(len(labels), bool), test, steps)[0]
-    return Probe(predicted, chosen, dict(zip(rates, accuracies.tolist(), strict=True)))
+    return LinearProbe(predicted, chosen, dict(zip(rates, accuracies.tolist(), strict=True)))
 
 
 def train_layers(
@@ -148,7 +148,7 @@ def logistic_probe(
     seed: int = 0,
     strengths: Sequence[float] = STRENGTHS,
     report: Report = lambda done, total: None,
-) -> Probe:
+) -> LinearProbe:
     """Logistic regression, its L2 penalty chosen on a held-out tenth, as DINOv2's evaluation by logistic regression.
 
     Oquab et al., "DINOv2", 2023, the published `log_regression.py`: 45 strengths from 1e-6 to 1e5, a tenth of the
@@ -171,7 +171,7 @@ def logistic_probe(
     chosen = max(accuracies, key=lambda strength: accuracies[strength])
     final = _fit(_regression().set_params(C=chosen), train, labels)
     report(len(strengths) + 1, len(strengths) + 1)
-    return Probe(final.predict(test).astype(np.int64), chosen, accuracies)
+    return LinearProbe(final.predict(test).astype(np.int64), chosen, accuracies)
 
 
 def _regression():  # type: ignore[no-untyped-def]

@@ -19,7 +19,7 @@ from massl.core.images.decoding import ImageError, open_image, within_memory
 from massl.evaluation.accuracy import confusion
 from massl.evaluation.figure_table import Figure, best, rows
 from massl.evaluation.knn import nearest
-from massl.evaluation.results import Result
+from massl.evaluation.results import EvaluationResult
 
 SIDE = 96  # pixels of a picture
 QUERIES = 12  # right ones shown, and wrong ones
@@ -28,7 +28,7 @@ LOOKED_AT = 2_000  # queries among which those shown are chosen
 FULL_TABLE = 25  # classes above which the confusions are a list
 
 
-def write_report(path: Path, task: str, results: Sequence[Result], told: Sequence[list[Figure]]) -> None:
+def write_report(path: Path, task: str, results: Sequence[EvaluationResult], told: Sequence[list[Figure]]) -> None:
     """Writes the page, replacing the file only once all of it is there.
 
     Raises:
@@ -41,7 +41,7 @@ def write_report(path: Path, task: str, results: Sequence[Result], told: Sequenc
         raise cannot_write(path, error, "name another file") from None
 
 
-def _page(task: str, results: Sequence[Result], told: Sequence[list[Figure]]) -> Iterator[str]:
+def _page(task: str, results: Sequence[EvaluationResult], told: Sequence[list[Figure]]) -> Iterator[str]:
     yield _HEAD.format(title=_safe(f"massl eval {task}"))
     yield _figures(task, results, told)
     for result in results:
@@ -61,7 +61,7 @@ def _page(task: str, results: Sequence[Result], told: Sequence[list[Figure]]) ->
     yield "</main></html>\n"
 
 
-def _figures(task: str, results: Sequence[Result], told: Sequence[list[Figure]]) -> str:
+def _figures(task: str, results: Sequence[EvaluationResult], told: Sequence[list[Figure]]) -> str:
     columns, lines = rows(task, results, told)
     head = "".join(f"<th scope=col>{_safe(name)}</th>" for name in ("set", "figure", *columns))
     body = []
@@ -75,7 +75,7 @@ def _figures(task: str, results: Sequence[Result], told: Sequence[list[Figure]])
     return f"<div class=wide><table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
 
 
-def _confusions(result: Result) -> Iterator[str]:
+def _confusions(result: EvaluationResult) -> Iterator[str]:
     assert result.embedded
     classes = result.embedded.classes
     labels = result.embedded.labels[result.measured.rows]
@@ -106,7 +106,7 @@ def _confusions(result: Result) -> Iterator[str]:
     yield "</tbody></table></div>"
 
 
-def _neighbours(result: Result) -> Iterator[str]:
+def _neighbours(result: EvaluationResult) -> Iterator[str]:
     """Some images with their nearest ones: first those whose nearest is of another class."""
     found = result.embedded
     assert found
@@ -134,7 +134,7 @@ def _neighbours(result: Result) -> Iterator[str]:
             yield "".join(_picture(result, other, queries[row]) for other in near[row]) + "</div>"
 
 
-def _sought(result: Result) -> Iterator[str]:
+def _sought(result: EvaluationResult) -> Iterator[str]:
     """Some edited pictures with their original, and what was taken for it: the missed ones first."""
     root = result.root
     assert root is not None
@@ -156,7 +156,7 @@ def _sought(result: Result) -> Iterator[str]:
             yield "</div>"
 
 
-def _picture(result: Result, row: Any, query: Any) -> str:
+def _picture(result: EvaluationResult, row: Any, query: Any) -> str:
     """A picture with its class; beside a query, with a frame and a sign for whether it is of the query's class."""
     found = result.embedded
     assert found
@@ -184,7 +184,7 @@ def _figure(kind: str, opened: Callable[[], Image.Image], path: str, caption: st
     return f"<figure class={kind}>{shown}<figcaption>{_safe(caption)}</figcaption></figure>"
 
 
-def _skipped(result: Result) -> Iterator[str]:
+def _skipped(result: EvaluationResult) -> Iterator[str]:
     files = result.skipped_files
     if files:
         yield f"<details><summary>Skipped files: {len(files):,}</summary><ul>"

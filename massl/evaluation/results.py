@@ -13,7 +13,7 @@ from PIL import Image
 from massl.core.files.scan import Skipped
 from massl.evaluation.datasets import Embedded
 from massl.evaluation.encoders import EncoderUnderTest
-from massl.evaluation.tasks import Measured
+from massl.evaluation.tasks import TaskResult
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Sought:
 
 
 @dataclass(frozen=True)
-class Result:
+class EvaluationResult:
     """What one encoder made of one set.
 
     Attributes:
@@ -60,7 +60,7 @@ class Result:
 
     data: str
     encoder: EncoderUnderTest
-    measured: Measured
+    measured: TaskResult
     embedded: Embedded | None
     root: Path | None = None
     images: int = 0
@@ -84,7 +84,7 @@ class Result:
         return self.embedded.skipped if self.embedded else self.skipped
 
 
-def described(task: str, results: Sequence[Result]) -> dict[str, Any]:
+def described(task: str, results: Sequence[EvaluationResult]) -> dict[str, Any]:
     """The JSON: the first result in full, and all of them under `results` where there are several."""
     told = [
         {
@@ -101,7 +101,7 @@ def described(task: str, results: Sequence[Result]) -> dict[str, Any]:
     return {"task": task, **told[0], **({"results": told} if len(told) > 1 else {})}
 
 
-def remarks(result: Result) -> str:
+def remarks(result: EvaluationResult) -> str:
     """What a person should know beside the figures: one line."""
     classes = f" of {result.class_count:,} classes" if result.class_count else ""
     line = f"{result.data}: {result.image_count:,} images{classes}; {result.measured.protocol}"

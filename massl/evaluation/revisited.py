@@ -30,7 +30,7 @@ MAX_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
-class Query:
+class RevisitedQuery:
     """A query: its box in pixels (left, top, right, bottom), and rows of the database by what they are to it."""
 
     box: tuple[float, float, float, float]
@@ -45,7 +45,7 @@ class GroundTruth:
 
     images: tuple[str, ...]
     query_images: tuple[str, ...]
-    queries: tuple[Query, ...]
+    queries: tuple[RevisitedQuery, ...]
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def read_ground_truth(path: Path) -> GroundTruth:
             told = _Plain(io.BytesIO(data), encoding="latin1").load()
         images, query_images = tuple(map(str, told["imlist"])), tuple(map(str, told["qimlist"]))
         queries = tuple(
-            Query(_box(entry["bbx"]), *(_rows(entry[kind], len(images)) for kind in ("easy", "hard", "junk")))
+            RevisitedQuery(_box(entry["bbx"]), *(_rows(entry[kind], len(images)) for kind in ("easy", "hard", "junk")))
             for entry in told["gnd"]
         )
     except MasslError:

@@ -28,7 +28,7 @@ SHOTS = (1, 2, 5, 10, 20)
 
 
 @dataclass(frozen=True)
-class Choices:
+class ProtocolOptions:
     """What a caller may change of the protocols; the defaults are the field's."""
 
     ks: tuple[int, ...] = (10, 20)
@@ -60,7 +60,7 @@ class Labelled:
 
 
 @dataclass(frozen=True)
-class Measured:
+class TaskResult:
     """Figures, and what was predicted for which images.
 
     Attributes:
@@ -76,7 +76,9 @@ class Measured:
     predicted: Labels
 
 
-def measure(task: str, data: Labelled, choices: Choices, report: Report = lambda done, total: None) -> Measured:
+def measure(
+    task: str, data: Labelled, choices: ProtocolOptions, report: Report = lambda done, total: None
+) -> TaskResult:
     """Runs the protocol `task`, one of `TASKS`.
 
     Raises:
@@ -97,7 +99,7 @@ def measure(task: str, data: Labelled, choices: Choices, report: Report = lambda
     return protocols[task](data, choices, report)
 
 
-def _knn(data: Labelled, choices: Choices, report: Report) -> Measured:
+def _knn(data: Labelled, choices: ProtocolOptions, report: Report) -> TaskResult:
     ks = sorted(set(choices.ks))
     if data.train is None:
         rows = np.arange(len(data.labels))
@@ -117,10 +119,10 @@ def _knn(data: Labelled, choices: Choices, report: Report) -> Measured:
     }
     if len(ks) > 1:
         metrics["top1_by_k"] = {str(k): float((at == truth).mean()) for k, at in zip(ks, predicted, strict=True)}
-    return Measured(metrics, f"weighted {ks[-1]}-nearest-neighbour, {how}", rows, predicted[-1])
+    return TaskResult(metrics, f"weighted {ks[-1]}-nearest-neighbour, {how}", rows, predicted[-1])
 
 
-def _linear(data: Labelled, choices: Choices, report: Report) -> Measured:
+def _linear(data: Labelled, choices: ProtocolOptions, report: Report) -> TaskResult:
     train, how = _split(data, choices)
     rows = np.flatnonzero(~train)
     parts = data.vectors[train], data.labels[train], data.vectors[rows]
@@ -138,10 +140,10 @@ def _linear(data: Labelled, choices: Choices, report: Report) -> Measured:
         name: probe.chosen,
         "held_out": {f"{setting:.6g}": share for setting, share in probe.held_out.items()},
     }
-    return Measured(metrics, f"{protocol}; {how}", rows, probe.predicted)
+    return TaskResult(metrics, f"{protocol}; {how}", rows, probe.predicted)
 
 
-def _fewshot(data: Labelled, choices: Choices, report: Report) -> Measured:
+def _fewshot(data: Labelled, choices: ProtocolOptions, report: Report) -> TaskResult:
     pool = np.ones(len(data.labels), bool) if data.train is None else data.train
     smallest = _smallest(data, pool) - (data.train is None)
     shots = choices.shots or tuple(count for count in SHOTS if count <= smallest)
@@ -157,10 +159,10 @@ def _fewshot(data: Labelled, choices: Choices, report: Report) -> Measured:
         "left_out_shots": [] if choices.shots else [count for count in SHOTS if count not in shots],
     }
     how = "tested on what was not drawn" if data.train is None else _halves(data.train)
-    return Measured(metrics, f"nearest class mean, {choices.draws} draws; {how}", *_nothing())
+    return TaskResult(metrics, f"nearest class mean, {choices.draws} draws; {how}", *_nothing())
 
 
-def _low_shot(data: Labelled, choices: Choices, report: Report) -> Measured:
+def _low_shot(data: Labelled, choices: ProtocolOptions, report: Report) -> TaskResult:
     train, how = _split(data, choices)
     found = low_shot(
         data.vectors[train], data.labels[train], data.vectors[~train], data.labels[~train],
@@ -173,10 +175,10 @@ def _low_shot(data: Labelled, choices: Choices, report: Report) -> Measured:
         },
         "draws": choices.low_shot_draws,
     }
-    return Measured(metrics, f"logistic regression, {choices.low_shot_draws} draws; {how}", *_nothing())
+    return TaskResult(metrics, f"logistic regression, {choices.low_shot_draws} draws; {how}", *_nothing())
 
 
-def _retrieval(data: Labelled, choices: Choices, report: Report) -> Measured:
+def _retrieval(data: Labelled, choices: ProtocolOptions, report: Report) -> TaskResult:
     if data.train is None:
         rows = np.arange(len(data.labels))
         found = retrieval(data.vectors, data.labels, data.vectors, data.labels, leave_one_out=True)
@@ -193,19 +195,19 @@ def _retrieval(data: Labelled, choices: Choices, report: Report) -> Measured:
         "queries": found.queries,
         "queries_without_match": len(rows) - found.queries,
     }
-    return Measured(metrics, how, *_nothing())
+    return TaskResult(metrics, how, *_nothing())
 
 
-def _clustering(data: Labelled, choices: Choices, report: Report) -> Measured:
+def _clustering(data: Labelled, choices: ProtocolOptions, report: Report) -> TaskResult:
     rows = np.arange(len(data.labels)) if data.train is None else np.flatnonzero(~data.train)
     occurring, labels = np.unique(data.labels[rows], return_inverse=True)
     found = cluster(data.vectors[rows], labels, choices.seed)
     metrics = {"nmi": found.nmi, "ari": found.ari, "accuracy": found.accuracy, "clusters": len(occurring)}
     which = "all images" if data.train is None else "the test images"
-    return Measured(metrics, f"k-means, {len(occurring)} clusters of {which}", rows, occurring[found.predicted])
+    return TaskResult(metrics, f"k-means, {len(occurring)} clusters of {which}", rows, occurring[found.predicted])
 
 
-def _transfer(data: Labelled, choices: Choices, report: Report) -> Measured:
+def _transfer(data: Labelled, choices: ProtocolOptions, report: Report) -> TaskResult:
     """The figures that tables of transfer show, one of each kind."""
     knn = _knn(data, choices, report)
     linear = _linear(data, choices, report)
@@ -223,10 +225,10 @@ def _transfer(data: Labelled, choices: Choices, report: Report) -> Measured:
         "linear_protocol": linear.metrics["protocol"],
     }
     protocol = f"k-NN: {knn.protocol}; linear: {linear.protocol}"
-    return Measured(metrics, protocol, knn.rows, knn.predicted)
+    return TaskResult(metrics, protocol, knn.rows, knn.predicted)
 
 
-def measure_revisited(queries: Floats, images: Floats, truth: GroundTruth) -> Measured:
+def measure_revisited(queries: Floats, images: Floats, truth: GroundTruth) -> TaskResult:
     """Revisited Oxford or Paris; `map` and the like at the top are those of the medium set-up."""
     found = revisited(queries, images, truth)
     by_setup: dict[str, dict[str, Any]] = {
@@ -238,7 +240,7 @@ def measure_revisited(queries: Floats, images: Floats, truth: GroundTruth) -> Me
         for name, setup in found.items()
     }
     metrics = {**by_setup["medium"], "setups": by_setup}
-    return Measured(metrics, "Revisited Oxford and Paris, one scale, queries cropped to their box", *_nothing())
+    return TaskResult(metrics, "Revisited Oxford and Paris, one scale, queries cropped to their box", *_nothing())
 
 
 def describe_copies(found: Copies) -> dict[str, Any]:
@@ -247,7 +249,7 @@ def describe_copies(found: Copies) -> dict[str, Any]:
     return figures if found.recall_at_1 is None else {**figures, "recall_at_1": found.recall_at_1}
 
 
-def _split(data: Labelled, choices: Choices) -> tuple[NDArray[np.bool_], str]:
+def _split(data: Labelled, choices: ProtocolOptions) -> tuple[NDArray[np.bool_], str]:
     """The training images, and how they came to be those."""
     if data.train is not None:
         return data.train, _halves(data.train)

@@ -34,7 +34,7 @@ AS_DINO = PositionResizing()
 AS_TIMM = PositionResizing(offset=0.0, antialias=True)
 
 
-class Head(nn.Module):
+class ProjectionHead(nn.Module):
     """Three linear layers with GELU between, then L2 normalisation: `[B, d]` to `[B, out]` of unit length.
 
     Truncated-normal weights (std 0.02) and zero biases, as the authors initialise it. With `normed`, batch
@@ -76,7 +76,7 @@ class Network(nn.Module):
         positions: how a vision transformer's position embeddings are resized for views of other sizes.
     """
 
-    def __init__(self, backbone: nn.Module, head: Head, positions: PositionResizing = AS_DINO) -> None:
+    def __init__(self, backbone: nn.Module, head: ProjectionHead, positions: PositionResizing = AS_DINO) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = head
@@ -205,7 +205,9 @@ def output_width(backbone: Any) -> int:
     return getattr(backbone, "head_hidden_size", None) or backbone.num_features
 
 
-def build_pair(backbone: nn.Module, head: Head, positions: PositionResizing = AS_DINO) -> tuple[Network, Network]:
+def build_pair(
+    backbone: nn.Module, head: ProjectionHead, positions: PositionResizing = AS_DINO
+) -> tuple[Network, Network]:
     """The student, and a teacher that starts as its copy, takes no gradient and drops no path."""
     student = Network(backbone, head, positions).to(memory_format=torch.channels_last)
     teacher = copy.deepcopy(student).requires_grad_(False)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from massl.method.network import Head, Network, build_backbone, build_pair, output_width
+from massl.method.network import Network, ProjectionHead, build_backbone, build_pair, output_width
 from massl.settings import Settings
 from massl.training.accumulation import part_sizes
 from massl.training.learner import ACTIVATIONS, PROJECTION
@@ -99,7 +99,7 @@ def free_space(folder: Path) -> int:
 def _pair(s: Settings) -> tuple[Network, Network]:
     with torch.device("meta"):
         backbone = build_backbone(s.backbone, s.image_size, s.patch_size, s.drop_path, mean_pooled=s.mean_pooled)
-        head = Head(output_width(backbone), s.head_width, PROJECTION, s.head_norm, s.projection_norm)
+        head = ProjectionHead(output_width(backbone), s.head_width, PROJECTION, s.head_norm, s.projection_norm)
         return build_pair(backbone, head)
 
 

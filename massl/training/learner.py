@@ -18,8 +18,8 @@ from massl.method.loss import massl_loss
 from massl.method.memory import Memory
 from massl.method.network import (
     AS_DINO,
-    Head,
     PositionResizing,
+    ProjectionHead,
     build_backbone,
     build_pair,
     clip_gradients,
@@ -43,7 +43,7 @@ ACTIVATIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.floa
 
 
 @dataclass(frozen=True)
-class Step:
+class StepResult:
     """What a step gave. All of it stays on the device until somebody looks."""
 
     loss: Tensor  # scalar, the mean over all ranks
@@ -78,7 +78,7 @@ class Learner:
         check_parts(s, world.size, synchronised)
         torch.manual_seed(seed_of(s.seed, "weights"))  # the same first weights on every rank
         backbone = build_backbone(s.backbone, s.image_size, s.patch_size, s.drop_path, mean_pooled=s.mean_pooled)
-        head = Head(output_width(backbone), s.head_width, normed=s.head_norm, spread=s.projection_norm)
+        head = ProjectionHead(output_width(backbone), s.head_width, normed=s.head_norm, spread=s.projection_norm)
         if initial:
             load_backbone(backbone, initial.backbone, f"the network {initial.architecture}", initial.positions)
             if initial.head and _shapes(initial.head) == _shapes(head.state_dict()):
@@ -103,7 +103,7 @@ class Learner:
         if world.size > 1:
             self._parallel = DistributedDataParallel(self.student, device_ids=world.device_ids)
 
-    def step(self, views: Sequence[Tensor], rates: Rates, step: int, permutation: Tensor | None = None) -> Step:
+    def step(self, views: Sequence[Tensor], rates: Rates, step: int, permutation: Tensor | None = None) -> StepResult:
         """Takes one step, or none where loss or gradient are not finite, or where it raises, as out of memory.
 
         Nothing here waits for the device: a step that is not finite is undone by arithmetic, not by a branch.
@@ -128,7 +128,7 @@ class Learner:
             buffer.copy_(torch.where(result.finite, buffer, old))
         return result
 
-    def _learn(self, views: Sequence[Tensor], rates: Rates, step: int, permutation: Tensor | None) -> Step:
+    def _learn(self, views: Sequence[Tensor], rates: Rates, step: int, permutation: Tensor | None) -> StepResult:
         s, device = self.settings, self.world.device
         for group, decay in zip(self.optimiser.param_groups, (rates.weight_decay, 0.0), strict=True):
             group["lr"], group["weight_decay"] = rates.learning_rate, decay
@@ -168,7 +168,7 @@ class Learner:
         update_teacher(self.student, self.teacher, rates.momentum, finite)
         self.memory.push(self.world.gather(z_teacher[1]), finite)  # the second global view alone
         student_entropy, teacher_entropy = torch.stack(entropies).sum(0)
-        return Step(loss, finite, norm, student_entropy, teacher_entropy, z_teacher)
+        return StepResult(loss, finite, norm, student_entropy, teacher_entropy, z_teacher)
 
     def memory_use(self, teacher: Tensor, rates: Rates, step: int) -> float:
         """`massl.training.monitor.memory_use` of this rank's teacher projections `[B, D]`, over a block of this

@@ -31,7 +31,7 @@ from massl.settings import OF_THE_MACHINE, Settings, read_settings, write_toml
 from massl.training.batch_normalisation import spread_normalisation
 from massl.training.devices import check_compiler, choose_device
 from massl.training.distributed import World
-from massl.training.learner import ACTIVATIONS, Learner, Step
+from massl.training.learner import ACTIVATIONS, Learner, StepResult
 from massl.training.loading import LoadingFailed, batches, make_loader, plan_loading
 from massl.training.metering import Meter, Trace
 from massl.training.monitor import Monitor
@@ -46,7 +46,7 @@ BAD_HALF_STEPS = 25  # with fp16, whose gradient scale is found by overflowing
 
 
 @dataclass(frozen=True)
-class Progress:
+class TrainingProgress:
     """Where a run stands, for whoever shows it.
 
     `metrics` is the line just written to `metrics.jsonl`; `warnings` say what goes wrong and what to try.
@@ -82,7 +82,7 @@ def train(
     profile: int = 0,
     initial: Initial | None = None,
     world: World | None = None,
-    report: Callable[[Progress], None] = lambda progress: None,
+    report: Callable[[TrainingProgress], None] = lambda progress: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, Any]:
     """Trains on the images of `source` and writes the run to the folder `out`.
@@ -184,7 +184,7 @@ class _Run:
         world: World,
         resumed: bool,
         warnings: list[str],
-        report: Callable[[Progress], None],
+        report: Callable[[TrainingProgress], None],
         stop: Callable[[], bool],
     ) -> None:
         self.state, self.probe, self.world, self.resumed = state, probe, world, resumed
@@ -257,7 +257,7 @@ class _Run:
             kept = self.state.keep(self.leads)
             raise LoadingFailed(f"{error}; {f'go on with: {self.again}' if kept else 'no step was done'}") from error
 
-    def _step(self, batch: Batch, rates: Rates) -> Step:
+    def _step(self, batch: Batch, rates: Rates) -> StepResult:
         try:
             return self.learner.step(on_device(batch, self.device, self.settings), rates, self.state.done)
         except (RuntimeError, MemoryError) as error:
@@ -273,7 +273,7 @@ class _Run:
             (self.state.out / "config.toml").unlink(missing_ok=True)
         raise MasslError(f"{line}; nothing was learnt yet, begin again")
 
-    def _figures(self, step: int, rates: Rates, result: Step, meter: Meter) -> dict[str, Any]:
+    def _figures(self, step: int, rates: Rates, result: StepResult, meter: Meter) -> dict[str, Any]:
         """What `metrics.jsonl` has of a step that is done."""
         s, state = self.settings, self.state
         filled = min(int(self.learner.memory.written), s.memory)
@@ -304,7 +304,7 @@ class _Run:
     def _tell(self) -> None:
         self.warnings += self.monitor.look(self.metrics)
         if self.leads:
-            self.report(Progress(self.state.done, self.settings.steps, self.metrics, tuple(self.warnings)))
+            self.report(TrainingProgress(self.state.done, self.settings.steps, self.metrics, tuple(self.warnings)))
         self.warnings.clear()
 
     def _interrupted(self) -> Interrupted:

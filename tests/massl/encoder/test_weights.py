@@ -25,7 +25,7 @@ from massl.encoder import weights
 from massl.encoder.export import export
 from massl.encoder.inference import all_stages
 from massl.encoder.onnx_graph import TRANSPOSED
-from massl.method.network import Head, build_backbone, build_pair
+from massl.method.network import ProjectionHead, build_backbone, build_pair
 from massl.method.views import normalise
 from massl.training.batch_normalisation import spread_normalisation
 from massl.training.loop import train
@@ -96,7 +96,7 @@ def test_a_training_can_begin_with_the_authors_weights(tmp_path: Path, variant: 
     assert (found.architecture, found.patch_size, found.image_size) == ("vit_tiny_patch16_224", 16, 224)
     assert found.mean_pooled == pooled
     backbone = build_backbone(found.architecture, found.image_size, found.patch_size, mean_pooled=found.mean_pooled)
-    student, _ = build_pair(backbone, Head(backbone.num_features, normed=pooled))
+    student, _ = build_pair(backbone, ProjectionHead(backbone.num_features, normed=pooled))
     student.backbone.load_state_dict(found.backbone)
     assert found.head is not None
     student.head.load_state_dict(found.head)
@@ -117,7 +117,7 @@ def test_a_training_can_begin_with_a_run_of_ours(run: Path) -> None:
     assert (found.architecture, found.patch_size, found.image_size) == ("vit_shallow_patch16", 16, 32)
     build_backbone(found.architecture, found.image_size, found.patch_size).load_state_dict(found.backbone)
     assert found.head is not None
-    Head(64, 32, normed=True).load_state_dict(found.head)
+    ProjectionHead(64, 32, normed=True).load_state_dict(found.head)
 
 
 def test_a_training_can_begin_with_the_built_in_encoder(pictures: Path) -> None:

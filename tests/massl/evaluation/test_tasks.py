@@ -39,7 +39,7 @@ from massl.evaluation.fewshot import Draws, few_shot, low_shot, nearest_mean
 from massl.evaluation.linear import RATES, linear_probe, logistic_probe, train_layers
 from massl.evaluation.retrieval import retrieval
 from massl.evaluation.splits import stratified
-from massl.evaluation.tasks import TASKS, Choices, Labelled, measure
+from massl.evaluation.tasks import TASKS, Labelled, ProtocolOptions, measure
 from tests.massl.evaluation.evaluation_data import CLASSES, TRAIN, copies, embeddings
 
 GOLDEN = json.loads(Path(__file__).with_name("evaluation_golden.json").read_text())
@@ -353,7 +353,7 @@ def test_a_split_takes_its_share_of_every_class_and_leaves_some(drawn: list[int]
 def test_every_task_measures_and_names_its_protocol(task: str) -> None:
     vectors, labels = (values[:260] for values in embeddings())
     names = [f"c{label}" for label in range(CLASSES)]
-    choices = Choices(draws=3, low_shot_draws=2, steps=40, shots=(1, 2))
+    choices = ProtocolOptions(draws=3, low_shot_draws=2, steps=40, shots=(1, 2))
     for train in (None, stratified(labels, 0.5, 1)):
         found = measure(task, Labelled(vectors, labels, names, train), choices)
         assert found.protocol
@@ -369,7 +369,7 @@ def test_transfer_has_all_the_shots_that_there_are() -> None:
     train = np.zeros(len(labels), np.bool_)
     for label in range(CLASSES):
         train[np.flatnonzero(labels == label)[:5]] = True
-    choices = Choices(draws=2, steps=20)
+    choices = ProtocolOptions(draws=2, steps=20)
     found = measure("transfer", Labelled(vectors, labels, names, train), choices)
     assert list(found.metrics["shots"]) == list(
         measure("fewshot", Labelled(vectors, labels, names, train), replace(choices, shots=(1, 5))).metrics["shots"]
@@ -385,13 +385,13 @@ def test_too_few_images_are_named() -> None:
     data = Labelled(vectors[keep], labels[keep], names)
     for task in ("linear", "fewshot", "low-shot", "transfer"):
         with pytest.raises(MasslError, match=r"class 'c4' has fewer than 2 images .* --min-images 2"):
-            measure(task, data, Choices(steps=20, draws=2))
-    measure("knn", data, Choices())
-    assert measure("retrieval", data, Choices()).metrics["queries_without_match"] == 1
+            measure(task, data, ProtocolOptions(steps=20, draws=2))
+    measure("knn", data, ProtocolOptions())
+    assert measure("retrieval", data, ProtocolOptions()).metrics["queries_without_match"] == 1
     with pytest.raises(MasslError, match="at least two classes"):
-        measure("knn", Labelled(vectors, np.zeros(len(vectors), int), ["all"]), Choices())
+        measure("knn", Labelled(vectors, np.zeros(len(vectors), int), ["all"]), ProtocolOptions())
     with pytest.raises(MasslError, match="'c4' has test images and not one training image"):
-        measure("knn", Labelled(vectors, labels, names, labels != 4), Choices())
+        measure("knn", Labelled(vectors, labels, names, labels != 4), ProtocolOptions())
 
 
 def test_evaluation_needs_no_torch() -> None:

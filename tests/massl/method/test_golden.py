@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from massl.method.memory import Memory
-from massl.method.network import Head, Network, build_backbone, build_pair, parameter_groups
+from massl.method.network import Network, ProjectionHead, build_backbone, build_pair, parameter_groups
 from massl.method.schedules import Rates
 from massl.settings import Settings, plan
 from massl.training.distributed import World
@@ -72,7 +72,7 @@ def tensors(network: nn.Module) -> dict[str, float]:
 def fresh() -> tuple[Network, Network]:
     """A pair as a run with the ViT-S/16 recipe begins."""
     torch.manual_seed(0)
-    return build_pair(build_backbone("vit_small_patch16_224", 224, 16, drop_path=0.1), Head(384))
+    return build_pair(build_backbone("vit_small_patch16_224", 224, 16, drop_path=0.1), ProjectionHead(384))
 
 
 def starred(name: str) -> str:
@@ -93,7 +93,7 @@ def test_weights_begin_as_the_authors_do(fresh: tuple[Network, Network]) -> None
         assert float(values.mean()) == pytest.approx(mean, abs=2 * error), name
         assert float(values.std()) == pytest.approx(deviation, abs=2 * error), name
     head = THEIRS["first"]["head"]
-    layers = Head(384).mlp
+    layers = ProjectionHead(384).mlp
     assert [f"{type(layer).__name__}{list(getattr(layer, 'weight', torch.empty(0)).shape)}" for layer in layers] == head
 
 

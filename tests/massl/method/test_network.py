@@ -16,9 +16,9 @@ from massl.core.errors import MasslError
 from massl.method.network import (
     AS_DINO,
     AS_TIMM,
-    Head,
     Network,
     PositionResizing,
+    ProjectionHead,
     build_backbone,
     embed,
     output_width,
@@ -34,7 +34,7 @@ SIDES = st.integers(1, 24)
 def test_projections_of_like_images_are_kept_apart(alike: float) -> None:
     torch.manual_seed(0)
     features = torch.randn(64) + alike * torch.randn(32, 64)
-    plain, kept_apart = Head(64, 128), Head(64, 128, spread=True)
+    plain, kept_apart = ProjectionHead(64, 128), ProjectionHead(64, 128, spread=True)
     kept_apart.load_state_dict(plain.state_dict(), strict=False)
     with torch.no_grad():
         assert spread(plain(features).numpy()) < 0.5
@@ -42,7 +42,7 @@ def test_projections_of_like_images_are_kept_apart(alike: float) -> None:
 
 
 def test_the_scale_of_projections_is_not_learnt() -> None:
-    assert not list(Head(8, 8, spread=True).mlp[-1].parameters())
+    assert not list(ProjectionHead(8, 8, spread=True).mlp[-1].parameters())
 
 
 def dinov2s(pos_embed: Tensor, patch_size: int, w: int, h: int, offset: float, antialias: bool) -> Tensor:
@@ -136,7 +136,7 @@ FAMILIES = (
 def test_a_network_for_several_gpus_computes_what_it_does_on_one(name: str) -> None:
     torch.manual_seed(0)
     backbone = build_backbone(name, 64, 16 if name.startswith("vit") else None)
-    network = Network(backbone, Head(output_width(backbone), 32, 16, normed=True, spread=True))
+    network = Network(backbone, ProjectionHead(output_width(backbone), 32, 16, normed=True, spread=True))
     for parameter in network.parameters():  # biases that begin at zero would hide an activation that is missing
         if parameter.ndim == 1:
             torch.nn.init.normal_(parameter, 0.5, 0.5)

@@ -19,7 +19,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake
 from massl.method import augment as augmentation
 from massl.method import loss as losses
 from massl.method.augment import normalise
-from massl.method.network import Head, build_backbone, build_pair, embed
+from massl.method.network import ProjectionHead, build_backbone, build_pair, embed
 from massl.method.schedules import Rates
 from massl.method.views import Batch, on_device
 from massl.training import learner as learning
@@ -48,7 +48,7 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         with unset_fake_temporarily():  # what draws first weights asks for numbers
             return build(*given, **more)
 
-    for build in (build_backbone, Head, build_pair):
+    for build in (build_backbone, ProjectionHead, build_pair):
         monkeypatch.setattr(learning, build.__name__, functools.partial(really, build))
     with FakeTensorMode(allow_non_fake_inputs=True):
         yield

@@ -66,7 +66,7 @@ def test_knn_is_of_what_the_run_would_export(photos: Path, dim: int) -> None:
     measured = probe.measure(backbone, torch.device("cpu"), torch.float32)
     assert measured["knn_last"] == plain["knn_top1"]
     assert (measured["rankme"], measured["spread"]) == (plain["rankme"], plain["spread"])
-    found = weights.Source(backbone.eval(), "resnet18", 32, {})
+    found = weights.PretrainedBackbone(backbone.eval(), "resnet18", 32, {})
     pixels = probe.pixels.permute(0, 2, 3, 1)
     with torch.no_grad():
         whitening = whitening_of(Deployed(found, stages=True)(pixels)[0], dim)
