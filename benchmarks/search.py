@@ -122,10 +122,10 @@ def report(
             continue
         own = Ladder(((0, LADDER.steps[0][1]), (0, engine)) if not engine.exact else ((0, engine),))
         began, begun = time.perf_counter(), time.process_time()
-        _, index, measured = own.build(source, lambda step, done, total: None)
+        built, index, measured = own.build(source, lambda step, done, total: None)
         seconds, processor = time.perf_counter() - began, time.process_time() - begun
-        if measured.passed_over:
-            print(f"{engine.name}: passed over, recall {measured.passed_over}")
+        if built is not engine:  # its recall is too low, or there are too few vectors for it
+            print(f"{engine.name}: passed over, recall {measured.passed_over or 'not measured'}")
             continue
         engine.write(index, root / "index.tmp")
         size = (root / "index.tmp").stat().st_size / count
