@@ -63,7 +63,7 @@ def test_the_command_trains_on_two_devices_as_on_one(forks: Forks, photos: Path,
         done = forks.run(["train", photos, *flags, f"--out={tmp_path / str(devices)}", "--json"])
         assert done.returncode == 0, done.stderr
         assert json.loads(done.stdout)["images_seen"] == 32  # printed once, by the first of them
-        assert "Warning" not in done.stderr
+        assert b"Warning" not in done.stderr
         rows = (tmp_path / str(devices) / "metrics.jsonl").read_text().splitlines()
         losses.append([json.loads(row)["loss"] for row in rows])
     # The first steps' are the same; later ones drift, as Adam makes much of rounding.
