@@ -325,7 +325,10 @@ class Encoder:
         if threads == 1 or self.device != "cpu":
             return self
         try:
-            session = _session(self.path, self._data(), 1, self.image_size)
+            data = self._data()
+            if available_memory() < 3 * len(data):  # for the weights once more, and room for what is computed
+                return self
+            session = _session(self.path, data, 1, self.image_size)
         except MasslError:  # there is too little memory for another, or the file has changed since it was loaded
             return self
         return replace(self, faster=SmallBatches(replace(self, session=session).embed, threads))

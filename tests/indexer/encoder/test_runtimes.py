@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from indexer import Collection, Encoder, Query
-from indexer.encoder import runtimes
+from indexer.encoder import onnx_encoder, runtimes
 from indexer.encoder.onnx_encoder import builtin_encoder
 from indexer.encoder.openvino_runtime import BATCH, OpenVino
 from indexer.encoder.runtimes import choose, many, rule
@@ -155,6 +155,13 @@ def test_small_batches_side_by_side_embed_what_one_batch_does(encoder: Encoder, 
 
 def test_an_encoder_of_one_thread_takes_one_batch_at_a_time(tmp_path: Path) -> None:
     encoder = Encoder.load(write_encoder(tmp_path / "e.onnx"), threads=1)
+    assert encoder.for_many(10**9, "onnxruntime") is encoder
+
+
+def test_weights_are_not_loaded_once_more_where_memory_is_short(tmp_path: Path, monkeypatch) -> None:
+    encoder = Encoder.load(write_encoder(tmp_path / "e.onnx"), threads=2)
+    assert encoder.for_many(10**9, "onnxruntime") is not encoder
+    monkeypatch.setattr(onnx_encoder, "available_memory", lambda: 2 * encoder.path.stat().st_size)
     assert encoder.for_many(10**9, "onnxruntime") is encoder
 
 
