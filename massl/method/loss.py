@@ -28,15 +28,21 @@ class Loss(NamedTuple):
 
 
 def plain_loss(
-    student: Tensor, teacher: Tensor, memory: Tensor, permutation: Tensor, block: int, tau_s: float, tau_t: float
+    student: Tensor,
+    teacher: Tensor,
+    memory: Tensor,
+    permutation: Tensor,
+    block: int,
+    student_temperature: float,
+    teacher_temperature: float,
 ) -> Tensor:
     """Every logit, permuted and cut into blocks; a log-softmax for every pair of views and block; autograd's gradient.
 
     The definition, to be held against the paper, and what the tests hold `massl_loss` to. Arguments as `massl_loss` has
     them; returns the scalar that is its `loss`. It keeps all `[V, B, K]` logits, so training uses the other.
     """
-    student_blocks = (student @ memory.T / tau_s)[..., permutation].split(block, dim=-1)
-    teacher_blocks = (teacher @ memory.T / tau_t)[..., permutation].split(block, dim=-1)
+    student_blocks = (student @ memory.T / student_temperature)[..., permutation].split(block, dim=-1)
+    teacher_blocks = (teacher @ memory.T / teacher_temperature)[..., permutation].split(block, dim=-1)
     targets = [functional.softmax(logits, dim=-1) for logits in teacher_blocks]
     total, pairs = student.new_zeros(()), 0
     for i in range(len(student)):
