@@ -84,7 +84,7 @@ class Learner:
             if initial.head and _shapes(initial.head) == _shapes(head.state_dict()):
                 head.load_state_dict(initial.head)
         student, teacher = build_pair(backbone, head, initial.positions if initial else AS_DINO)
-        if device.type == "cpu" and s.precision == "fp32" and not s.compile:
+        if device.type == "cpu" and s.precision != "fp16" and not s.compile:
             quicken(student)
         if s.checkpoint_activations:
             _checkpoint_activations(student.backbone, s.backbone)

@@ -30,7 +30,7 @@ class Meter:
         self._restart(step)
 
     def _restart(self, step: int) -> None:
-        self._step, self._began = step, time.monotonic()
+        self._step, self._began, self._computed = step, time.monotonic(), time.process_time()
         self._waited = self._aside = 0.0
 
     @contextmanager
@@ -43,22 +43,28 @@ class Meter:
     @contextmanager
     def aside(self) -> Iterator[None]:
         """Around what is no part of a step."""
-        began = time.monotonic()
+        began, computed = time.monotonic(), time.process_time()
         yield
         self._aside += time.monotonic() - began
+        self._computed += time.process_time() - computed
 
     def figures(self, done: int, steps: int) -> dict[str, float]:
         """What `metrics.jsonl` has of speed and memory once `done` of `steps` are done; begins to count anew."""
         seconds = max(time.monotonic() - self._began - self._aside, 1e-9)
         each, waited = seconds / (done - self._step), self._waited
+        computed = time.process_time() - self._computed
         self._restart(done)
-        return {
+        figures = {
             "images_per_second": self.batch / each,
             "step_seconds": each,
             "data_wait_share": waited / seconds,
             "peak_bytes": peak_memory(self.device),
             "seconds_left": (steps - done) * each,
         }
+        if self.device.type == "cpu":
+            offered = max(seconds - waited, 1e-9) * torch.get_num_threads()
+            figures["processor_share"] = min(computed / offered, 1.0)
+        return figures
 
 
 def peak_memory(device: torch.device) -> int:

@@ -15,6 +15,7 @@ COLLAPSED_RANK = 4.0  # effective rank below which embeddings tell a handful of 
 COLLAPSED_SPREAD = 0.02  # mean cosine distance below which all images look alike
 PATIENCE = 3  # measurements in a row that must agree before anything is said
 WAITING = 1 / 3  # share of the time spent waiting for images
+CROWDED = 0.5  # share of its threads' time that a run on a CPU gets, below which other programs take much of it
 UNIFORM = 0.02  # nats below log P at which a distribution over a block still tells nothing apart
 
 
@@ -74,6 +75,12 @@ class Monitor:
             said.append(
                 f"step {step}: {metrics['data_wait_share']:.0%} of the time goes into waiting for images: more "
                 f"--workers than {s.workers} may help, or smaller images, or a faster disk"
+            )
+        share = metrics.get("processor_share", 1)
+        if self._persists("crowded", step > s.log_every, share < CROWDED):
+            said.append(
+                f"step {step}: other programs keep the processor busy: this run gets {share:.0%} of its cores' time "
+                "and is slower accordingly. Nothing is lost if you stop it with Ctrl-C and go on later with --resume"
             )
         if "knn_top1" in metrics:
             at, best = self._best_knn

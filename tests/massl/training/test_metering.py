@@ -19,17 +19,21 @@ CPU = torch.device("cpu")
 
 
 def test_measuring_and_saving_are_no_part_of_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = 100.0
+    now, computed = 100.0, 7.0
     monkeypatch.setattr(metering.time, "monotonic", lambda: now)
+    monkeypatch.setattr(metering.time, "process_time", lambda: computed)
+    threads = torch.get_num_threads()
     meter = Meter(CPU, 10, 4)
     with meter.waiting():
         now += 1
-    now += 3
+    now, computed = now + 3, computed + 1.5 * threads
     with meter.aside():
-        now += 50
+        now, computed = now + 50, computed + 40
     found = meter.figures(6, 10)
     del found["peak_bytes"]
-    assert found == {"images_per_second": 5, "step_seconds": 2, "data_wait_share": 0.25, "seconds_left": 8}
+    assert found == {
+        "images_per_second": 5, "step_seconds": 2, "data_wait_share": 0.25, "seconds_left": 8, "processor_share": 0.5,
+    }  # fmt: skip
     now += 7
     found = meter.figures(7, 10)
     assert (found["step_seconds"], found["data_wait_share"]) == (7, 0)
@@ -48,6 +52,7 @@ def test_every_line_says_how_fast_and_how_much(run: Path) -> None:
         assert row["step_seconds"] > 0
         assert row["peak_bytes"] > 100 << 20
         assert 0 <= row["data_wait_share"] <= 1
+        assert 0 < row["processor_share"] <= 1
 
 
 @pytest.mark.parametrize(("steps", "asked", "traced"), [(8, 2, "6-to-7"), (3, 2, "2-to-3"), (2, 9, "1-to-2")])

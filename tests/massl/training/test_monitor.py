@@ -39,13 +39,14 @@ def test_a_healthy_run_is_left_in_peace() -> None:
         ({"gradient_norm": 1e-9}, "the gradient has vanished"),
         ({"data_wait_share": 0.8}, "80% of the time goes into waiting for images"),
         ({"data_wait_share": 0.34}, "34% of the time goes into waiting for images"),
+        ({"processor_share": 0.3}, "this run gets 30% of its cores' time"),
     ],
 )
 def test_what_goes_wrong_is_named_once_with_what_to_try(wrong: dict[str, float], sentence: str) -> None:
     lines = said([wrong] * 10)
     assert len(lines) == 1
     assert sentence in lines[0]
-    assert "--set " in lines[0] or "--workers" in lines[0]
+    assert any(flag in lines[0] for flag in ("--set ", "--workers", "--resume"))
     assert said([wrong, {}, wrong, {}, wrong, {}]) == []  # a passing dip is none
 
 
