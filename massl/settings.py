@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import re
 import tomllib
@@ -11,6 +10,8 @@ import typing
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+import tomli_w
 
 from massl.core.errors import MasslError
 from massl.presets import AUTHORS, PAPER_WARMUPS, PRESETS
@@ -406,18 +407,8 @@ def _parse(name: str, text: str) -> object:
 
 
 def write_toml(path: Path, tables: Mapping[str, Mapping[str, object]]) -> None:
-    """Writes flat tables of numbers, strings and pairs as TOML (the standard library only reads it)."""
-    lines = []
-    for table, values in tables.items():
-        lines.append(f"[{table}]")
-        # A JSON string, number or array of numbers is also a TOML one, but for the number that is none in JSON.
-        lines += [
-            f"{key} = {'inf' if value == math.inf else json.dumps(value, ensure_ascii=False)}"
-            for key, value in values.items()
-        ]
-        lines.append("")
-    # Nor does TOML have this control character, which JSON leaves as it is.
-    path.write_text("\n".join(lines).replace("\x7f", "\\u007f"), encoding="utf-8")
+    """Writes tables of numbers, strings and pairs as TOML."""
+    path.write_text(tomli_w.dumps(tables), encoding="utf-8")
 
 
 def read_settings(path: Path) -> Settings:
