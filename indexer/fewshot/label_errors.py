@@ -88,4 +88,5 @@ def suspects(
                 float(own.max()) if len(own) else None,
             )
         )
-    return sorted(found, key=lambda suspect: suspect.probability - suspect.proposed_probability)
+    # By the label's own probability alone: it puts more of the wrong ones first than its distance to the proposal.
+    return sorted(found, key=lambda suspect: suspect.probability)
