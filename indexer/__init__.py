@@ -15,8 +15,8 @@ from indexer.collection import Collection
 from indexer.encoder.onnx_encoder import Encoder, EncoderMismatch
 from indexer.ingest.indexing import IndexReport
 from indexer.search.engines.engine_selection import Ladder
-from indexer.search.engines.faiss_engines import LADDER, Cells, Exact, FastScan
-from indexer.search.engines.interface import Engine, VectorIndex
+from indexer.search.engines.faiss_engine import LADDER, Cells, Exact, FastScan
+from indexer.search.engines.interface import Engine, IndexKind, VectorIndex
 from indexer.search.query import Query, Result
 from indexer.storage import CollectionBusy
 from indexer.store.labels import Label
@@ -32,6 +32,7 @@ __all__ = [
     "Engine",
     "Exact",
     "FastScan",
+    "IndexKind",
     "IndexReport",
     "Label",
     "Ladder",

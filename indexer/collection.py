@@ -21,9 +21,8 @@ from indexer.monitoring.collection_health import CollectionHealth
 from indexer.monitoring.other_encoders import OtherEncoders
 from indexer.projection.collection_map import CollectionMap
 from indexer.recovery.journal_restore import LabelJournal
-from indexer.search.engines.engine_selection import Ladder
-from indexer.search.engines.faiss_engines import LADDER
-from indexer.search.engines.interface import Preparing
+from indexer.search.engines.engine_choice import CHOSEN
+from indexer.search.engines.interface import Engine, Preparing
 from indexer.search.query import Query, Result
 from indexer.search.searcher import Searcher
 from indexer.storage import Home
@@ -61,7 +60,7 @@ class Collection:
         updating: whether this process is bringing it up to date.
     """
 
-    def __init__(self, home: Home, engines: Ladder = LADDER, runtime: Wanted = "auto") -> None:
+    def __init__(self, home: Home, engines: Engine = CHOSEN, runtime: Wanted = "auto") -> None:
         self.root = home.root
         self.folder = home.folder
         self.catalog = home.catalog
@@ -87,10 +86,10 @@ class Collection:
         root: Path | str,
         index_dir: Path | str | None = None,
         *,
-        engines: Ladder = LADDER,
+        engines: Engine = CHOSEN,
         runtime: Wanted = "auto",
     ) -> Collection:
-        """Opens the collection of a folder, to be searched by these engines; `runtime` is as for `create`.
+        """Opens the collection of a folder; `engines` and `runtime` are as for `create`.
 
         Raises:
             MasslError: the folder is missing, was never indexed, or its catalog can't be read.
@@ -105,7 +104,7 @@ class Collection:
         index_dir: Path | str | None = None,
         rebuild: bool = False,
         *,
-        engines: Ladder = LADDER,
+        engines: Engine = CHOSEN,
         include: Sequence[str] = (),
         runtime: Wanted = "auto",
     ) -> Collection:
@@ -117,7 +116,7 @@ class Collection:
                 has if left out.
             index_dir: where the collection lies, if not in `root/.massl`.
             rebuild: forget every embedding of a collection that is there, and take this encoder. Update it next.
-            engines: what it is searched with, by size.
+            engines: what it is searched with: the engine that its catalog names, unless told otherwise.
             include: what would be left out and may be all that there is; see `update`, which remembers it.
             runtime: what embeds many pictures; see `Encoder.for_many`.
 

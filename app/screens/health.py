@@ -44,11 +44,6 @@ COMPARING = {
     "pictures": "Looking at other pictures with it",
 }
 CHANCE = 0.05  # how often chance alone may bring a difference that is called one
-ENGINES = {
-    "exact": "every picture is compared",
-    "fast scan": "a fast scan, its best ranked again",
-    "cells": "the nearest cells of the collection are searched",
-}
 
 
 @dataclass(frozen=True)
@@ -405,8 +400,9 @@ def _encoder(meta: Meta, found: Health | None) -> dict[str, Any]:
 def _search(collection: Collection, total: int) -> dict[str, Any]:
     measured = collection.searcher.measured()
     facts = []
+    if how := collection.searcher.how():
+        facts.append(_fact("How", how))
     if measured:
-        facts.append(_fact("How", ENGINES.get(measured.engine, measured.engine)))
         if measured.queries:
             found = f"{100 * measured.recall:.1f} % of the ten nearest, by {measured.queries:,} of your own pictures"
             facts.append(_fact("Finds", found, "Measured against comparing with every picture"))

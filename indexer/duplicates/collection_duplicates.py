@@ -8,7 +8,7 @@ from pathlib import Path
 
 from indexer.duplicates import detection
 from indexer.duplicates.detection import Duplicate, Duplicates
-from indexer.search.engines.interface import VectorIndex
+from indexer.search.engines.interface import CurrentIndex
 from indexer.search.pixel_verification import Looks
 from indexer.store.catalog import Catalog
 from indexer.store.decisions import Decided, Decisions, hashes_of
@@ -25,7 +25,7 @@ class CollectionDuplicates:
         index: gives the vectors, ready to search.
     """
 
-    def __init__(self, root: Path, catalog: Catalog, index: Callable[[], VectorIndex]) -> None:
+    def __init__(self, root: Path, catalog: Catalog, index: Callable[[], CurrentIndex]) -> None:
         self._root = root
         self._catalog = catalog
         self._index = index

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexer.search.calibration import CROWD, FAR, IDENTICAL, neighbourhood
-from indexer.search.engines.interface import VectorIndex
+from indexer.search.engines.interface import CurrentIndex
 from indexer.search.pixel_verification import Looks
 from indexer.store.catalog import Catalog
 from indexer.store.decisions import Decided, Decisions
@@ -124,7 +124,7 @@ class _File(StoredFile):
 def find(
     root: Path,
     catalog: Catalog,
-    index: Callable[[], VectorIndex],
+    index: Callable[[], CurrentIndex],
     *,
     exact_only: bool = False,
     under: str | None = None,
@@ -196,7 +196,7 @@ def find(
 
 
 def _candidates(
-    index: VectorIndex,
+    index: CurrentIndex,
     vectors: VectorSource,
     ids: NDArray[np.int64],
     whole: bool,

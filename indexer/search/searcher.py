@@ -10,10 +10,10 @@ import numpy as np
 from indexer.encoder.onnx_encoder import Encoder
 from indexer.search import calibration, query
 from indexer.search.calibration import Calibration
-from indexer.search.engines.engine_selection import MARGIN, Ladder, Measured, nearest
-from indexer.search.engines.interface import Preparing
+from indexer.search.engines import engine_choice
+from indexer.search.engines.interface import CurrentIndex, Engine, Measured, Preparing
+from indexer.search.engines.recall import MARGIN, nearest
 from indexer.search.heat_map import Heat, HeatMaps
-from indexer.search.index import AmendedIndex, CollectionIndex
 from indexer.search.query import Query, Ranking, Result
 from indexer.store.catalog import Catalog
 from indexer.store.filters import EVERYTHING, Filter, among, exists
@@ -28,17 +28,18 @@ class Searcher:
         root: the folder of images.
         folder: the collection's own.
         catalog: what is known of the images.
-        engines: what it is searched with, by size.
+        engine: what it is searched with.
         encoder: gives the collection's encoder as it is now; asked only where pixels are to be embedded.
     """
 
     def __init__(
-        self, root: Path, folder: Path, catalog: Catalog, engines: Ladder, encoder: Callable[[], Encoder]
+        self, root: Path, folder: Path, catalog: Catalog, engine: Engine, encoder: Callable[[], Encoder]
     ) -> None:
         self._root = root
+        self._folder = folder
         self._catalog = catalog
         self._encoder = encoder
-        self._index = CollectionIndex(catalog, folder, engines)
+        self._engine = engine.open(catalog, folder)
         self._heat = HeatMaps(catalog, root)
 
     def rank(self, queries: Sequence[Query], k: int, wanted: Filter = EVERYTHING, *, exact: bool = False) -> Ranking:
@@ -48,18 +49,19 @@ class Searcher:
         target = query.embed(queries, self._catalog, self._root, self._encoder)
         # A part of an image is searched by to find others that hold the same: its own whole is then no answer either.
         own = np.array([example.image for example in queries if example.image is not None], np.int64)
-        passing = among(self._catalog, wanted)
+        wanted.check(self._catalog)
         index = self.index()
         more = max(k, calibration.FAR[1]) + len(own) + MARGIN
         if exact and not index.exact:
             vectors = CatalogVectors(self._catalog)
+            passing = among(self._catalog, wanted)
             blocks = vectors.blocks() if passing is None else vectors.blocks_of(passing)
             _, ids = nearest(blocks, target[None], more)
         else:
-            _, ids = index.search(target[None], more, passing)
+            _, ids = index.search(target[None], more, wanted or None)
         images, scores = query.ranked(self._catalog, ids[(ids >= 0) & ~np.isin(ids, own)], target)
         # What is usual for this query, among all images whatever the filter.
-        if passing is None:
+        if not wanted:
             usual = scores[None]
         else:
             nearby = index.search(target[None], calibration.FAR[1] + len(own))[0][:, len(own) :]
@@ -96,15 +98,26 @@ class Searcher:
         """Finds out what they mean, anew; see `indexer.search.calibration`."""
         return calibration.of_collection(self._root, self._catalog, self._encoder())
 
-    def index(self, preparing: Preparing = lambda step, done, total: None, tidy: bool = False) -> AmendedIndex:
-        """The vectors, ready to search; see `indexer.search.index.CollectionIndex.get`."""
-        return self._index.get(preparing, tidy)
+    def index(self, preparing: Preparing = lambda step, done, total: None, tidy: bool = False) -> CurrentIndex:
+        """The vectors, ready to search; see `OpenedEngine.get`."""
+        return self._engine.get(preparing, tidy)
 
     def tidy_up(self, preparing: Preparing) -> None:
-        """Builds the index anew for any change, if that takes no time."""
-        if not self._index.is_current():
-            self._index.get(preparing, tidy=True)
+        """Has the engine put in order what an update of the collection left."""
+        if not self._engine.is_current():
+            self._engine.get(preparing, tidy=True)
 
     def measured(self) -> Measured | None:
         """How the search engine's index answers, on these very vectors; None while there is none."""
-        return self._index.measured()
+        return self._engine.measured()
+
+    def how(self) -> str:
+        """How the search engine searches, for a person: half a sentence; empty while there is no index."""
+        return self._engine.how()
+
+    def use_engine(self, name: str, address: str = "") -> None:
+        """Has the collection searched with another engine from now on; see `indexer.search.engines.engine_choice.use`.
+
+        Whoever opened it with an engine of their own keeps that.
+        """
+        engine_choice.use(self._catalog, self._folder, name, address)

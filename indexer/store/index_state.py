@@ -1,12 +1,14 @@
-"""What the catalog says of the file that holds its vectors' index, and which images changed since it was built."""
+"""What the catalog says of its vectors' index, whichever engine keeps it, and which images changed since."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from indexer.store import meta
 from indexer.store.catalog import Catalog
-from indexer.store.meta import Meta
+from indexer.store.meta import Meta, Written
 
 
 @dataclass(frozen=True)
@@ -14,16 +16,14 @@ class IndexState:
     """What the catalog says at one moment.
 
     Attributes:
-        file: name of the index's file; None where there is none.
-        sha256: of that file.
-        measured: how it answers, as `indexer.search.engines.engine_selection.Measured` writes it.
-        since: the number of the last change that the file has.
+        kept: the engine's own words on where it keeps the index; empty where there is none.
+        measured: how it answers, as `indexer.search.engines.interface.Measured` writes it.
+        since: the number of the last change that the index has.
         last: the number of the last change of all.
         changed: rising ids of the images that changed between the two.
     """
 
-    file: str | None
-    sha256: str
+    kept: str
     measured: str
     since: int
     last: int
@@ -47,28 +47,35 @@ def vectors_state(catalog: Catalog) -> tuple[str, int]:
 
 
 def read(catalog: Catalog, since: int = 0) -> IndexState:
-    """The state now; changes are told from the number `since` on if that is after what the file has."""
+    """The state now; changes are told from the number `since` on if that is after what the index has."""
     with catalog.snapshot():
         facts = catalog.meta()
         if not catalog.notes_changes():  # an older one that can't be written, and so doesn't change
-            return IndexState(None, "", "", 0, 0, ())
+            return IndexState("", "", 0, 0, ())
         since = max(since, facts.vectors_change)
         rows = catalog.read("SELECT DISTINCT image FROM changes WHERE number > ? ORDER BY image", [since])
         changed = tuple(image for (image,) in rows)
         last = last_change(catalog)
-    return IndexState(facts.vectors_file, facts.vectors_sha256, facts.vectors_measured, since, last, changed)
+    return IndexState(facts.vectors_kept or _before(facts.facts), facts.vectors_measured, since, last, changed)
 
 
-def take(catalog: Catalog, file: str, sha256: str, measured: str, last: int, made_with: str) -> None:
-    """Names a file that was built as the index, and forgets the changes that it has.
+def _before(facts: Mapping[str, str]) -> str:
+    """`Meta.vectors_kept` of a collection from before there was that fact: every index was a file then."""
+    if "vectors_file" not in facts:
+        return ""
+    return json.dumps({"file": facts["vectors_file"], "sha256": facts.get("vectors_sha256", "")})
+
+
+def take(catalog: Catalog, kept: str, measured: str, last: int, made_with: str, more: Iterable[Written] = ()) -> None:
+    """Names an index that was built or brought up to date, and forgets the changes that it has.
 
     Args:
         catalog: is written.
-        file: its name.
-        sha256: of it.
+        kept: where it is, in the engine's own words.
         measured: how it answers.
         last: the number of the last change that it has.
         made_with: what `Meta.embedded_by` was when its vectors were read.
+        more: facts to write with it.
 
     Raises:
         Overtaken: it is outdated already; nothing was written.
@@ -81,10 +88,11 @@ def take(catalog: Catalog, file: str, sha256: str, measured: str, last: int, mad
         meta.write(
             connection,
             [
-                Meta.vectors_file.to(file),
-                Meta.vectors_sha256.to(sha256),
+                Meta.vectors_kept.to(kept),
                 Meta.vectors_measured.to(measured),
                 Meta.vectors_change.to(last),
+                *more,
             ],
         )
+        connection.execute("DELETE FROM meta WHERE key IN ('vectors_file', 'vectors_sha256')")  # of before, see `read`
         connection.execute("DELETE FROM changes WHERE number <= ?", [last])

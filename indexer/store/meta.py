@@ -170,13 +170,18 @@ class Meta:
     arrivals = Fact[tuple[tuple[str, int], ...]](_runs, (), write=json.dumps, what="list of runs")
     classes = Fact[tuple[str, ...] | None](name_list, None, write=json.dumps, what="list of names")
 
+    # The search engine, as `indexer.search.engines.engine_choice` reads it; and what it has to know of its own data,
+    # which outlives a change of the encoder.
+    engine = Fact[str](str, "", looks="[a-z]{0,20}")
+    engine_address = Fact[str](str, "")
+    engine_kept = Fact[str](str, "")
+
     # Caches. The texts are those that their owners write: `Calibration`, `Looks`, `Drift`, `Measured`.
     calibration = Fact[str | None](str, None)
     calibrated_generation = Fact[int | None](int, None, cached=True)
     calibration_looks = Fact[dict[str, float]](_numbers, {}, write=json.dumps, cached=True)
     drift = Fact[tuple[int, str]](_of_generation, (-1, ""), write=lambda of: f"{of[0]} {of[1]}", cached=True)
-    vectors_file = Fact[str | None](str, None, looks=r"vectors[-0-9a-f]*\.faiss")
-    vectors_sha256 = Fact[str](str, "")
+    vectors_kept = Fact[str](str, "")  # where a search engine keeps its index of the vectors, in its own words
     vectors_measured = Fact[str](str, "")
     vectors_change = Fact[int](int, 0, looks=_COUNT)
     map_format = Fact[str](str, "")

@@ -1,4 +1,4 @@
-"""Vectors as embeddings are, an engine that is not FAISS's, and a ladder on which little data climbs every step."""
+"""Vectors as embeddings are, two engines that are not FAISS's, and a ladder on which little data climbs every step."""
 
 from __future__ import annotations
 
@@ -9,9 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexer.search.engines.engine_selection import Ladder
-from indexer.search.engines.faiss_engines import Cells, Exact, FastScan
-from indexer.search.engines.interface import Preparing, VectorIndex
-from indexer.store.vectors import VectorSource
+from indexer.search.engines.faiss_engine import Cells, Exact, FastScan
+from indexer.search.engines.interface import Measured, Preparing, VectorIndex
+from indexer.store import index_state
+from indexer.store.catalog import Catalog
+from indexer.store.filters import Filter
+from indexer.store.filters import among as passing
+from indexer.store.vectors import CatalogVectors, VectorSource
 
 SMALL_STEPS = Ladder(((0, Exact()), (4_000, FastScan()), (6_000, Cells())))
 
@@ -73,10 +77,11 @@ class NumpyIndex:
         return np.take_along_axis(scores, best, 1), self.ids[rows][best]
 
 
-class NumpyEngine:
-    """Another engine than FAISS's. An `Engine`."""
+class NumpyKind:
+    """Another kind of index than FAISS's, in a file. An `IndexKind`."""
 
     name = "numpy"
+    how = "every picture is compared by NumPy"
     exact = True
     efforts: tuple[int, ...] = (0,)
 
@@ -96,3 +101,60 @@ class NumpyEngine:
     def read(self, path: Path) -> VectorIndex:
         with np.load(path) as stored:
             return NumpyIndex(stored["ids"], stored["vectors"])
+
+
+class CurrentMatrix:
+    """A matrix. A `CurrentIndex`."""
+
+    exact = True
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+        parts = list(CatalogVectors(catalog).blocks())
+        self._index = NumpyIndex(
+            np.concatenate([np.empty(0, np.int64), *(ids for ids, _ in parts)]),
+            np.concatenate([np.empty((0, catalog.meta().dim), np.float16), *(rows for _, rows in parts)]).astype("f"),
+        )
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def search(
+        self, queries: NDArray[np.float32], k: int, among: NDArray[np.int64] | Filter | None = None
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        ids = passing(self._catalog, among) if isinstance(among, Filter) else among
+        return self._index.search(queries, k, ids)
+
+
+class OpenedMatrix:
+    """Reads all vectors again whenever one changed. An `OpenedEngine`."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+        self._current: tuple[tuple[str, int], CurrentMatrix] | None = None
+
+    def get(self, preparing: Preparing, tidy: bool = False) -> CurrentMatrix:
+        state = index_state.vectors_state(self._catalog)
+        if self._current is None or self._current[0] != state:
+            self._current = state, CurrentMatrix(self._catalog)
+        return self._current[1]
+
+    def is_current(self) -> bool:
+        return self._current is not None and self._current[0] == index_state.vectors_state(self._catalog)
+
+    def measured(self) -> Measured | None:
+        return Measured("matrix", 0, 1.0, 0, len(self._current[1]), 0.0, {}) if self._current else None
+
+    def how(self) -> str:
+        return "every picture is compared, in memory"
+
+    def forget(self) -> None: ...
+
+
+class MatrixEngine:
+    """An engine that keeps nothing: no file, no checksum, no choice by size. An `Engine`."""
+
+    def check(self) -> None: ...
+
+    def open(self, catalog: Catalog, folder: Path) -> OpenedMatrix:
+        return OpenedMatrix(catalog)

@@ -15,7 +15,7 @@ import pytest
 from indexer import Collection, Encoder
 from indexer.duplicates import detection
 from indexer.duplicates.detection import Duplicate, Duplicates, _Candidates, _File, plan
-from indexer.search.engines.faiss_engines import Exact
+from indexer.search.engines.faiss_engine import Exact
 from indexer.search.pixel_verification import Looks
 from indexer.store.decisions import Decided
 from massl.core.errors import MasslError

@@ -32,7 +32,7 @@ VALUES = {
     "encoder_sha256": "a" * 64, "dim": 384, "image_size": 224, "exclude": ("*.tif", "a b"), "include": (".hidden",),
     "left_out": {"hidden": 3}, "arrivals": (("2026-01-01T00:00:00+00:00", 12),), "classes": ("cat", "ä"),
     "generation": 7, "calibrated_generation": 7, "calibration_looks": {"a b": 0.5}, "drift": (7, '{"a": 1}'),
-    "max_pixels": 10**8, "vectors_file": "vectors-0a.faiss", "map_file": "map-0a.npz", "map_laid_out": 12,
+    "max_pixels": 10**8, "engine": "faiss", "map_file": "map-0a.npz", "map_laid_out": 12,
     "restore": True, "checked": "2026-01-01T00:00:00+00:00", "encoder_bytes": "12", "moves": 3, "vectors_change": 9,
     "readers_max_pixels": 5,
 }  # fmt: skip
@@ -62,7 +62,7 @@ def test_a_missing_fact_is_what_it_was_before_there_was_one(catalog: Catalog) ->
         ("dim", "0"),
         ("dim", "12; DROP TABLE images"),
         ("encoder_sha256", "../" + "a" * 61),
-        ("vectors_file", "../vectors-0a.faiss"),
+        ("engine", "../engine"),
         ("map_file", "/map-0a.npz"),
         ("generation", "-1"),
         ("image_size", "many"),
@@ -98,10 +98,10 @@ def test_a_repaired_catalog_has_the_facts_that_could_be_read_but_for_caches_and_
             Meta.generation.to(4),
             Meta.created.to("before"),
             Meta.exclude.to(("x",)),
-            Meta.vectors_file.to("vectors-0a.faiss"),
+            Meta.vectors_kept.to("somewhere"),
             Meta.verified.to("2026-01-01"),
         ]
     )
     meta = Meta(after_repair(new, read))
     assert (meta.encoder_sha256, meta.dim, meta.generation, meta.created) == ("b" * 64, 16, 5, "before")
-    assert (meta.exclude, meta.vectors_file, meta.verified, meta.restore) == (("x",), None, None, True)
+    assert (meta.exclude, meta.vectors_kept, meta.verified, meta.restore) == (("x",), "", None, True)

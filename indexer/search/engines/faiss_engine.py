@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from indexer.search.engines.engine_selection import Ladder
 from indexer.search.engines.interface import Preparing, VectorIndex
 from indexer.store.vectors import VectorSource
+from massl.core.errors import MasslError
 from massl.core.machine import cores
 
 MANY = 16  # queries from which several threads pay; one is 4 to 5 times slower on two threads than on one
@@ -123,20 +124,21 @@ class Exact:
     """Every vector, as half-precision numbers: what the catalog holds, to the bit."""
 
     name = "exact"
+    how = "every picture is compared"
     exact = True
     efforts: tuple[int, ...] = (0,)
 
     def build(self, source: VectorSource, preparing: Preparing) -> VectorIndex:
-        """See `Engine.build`."""
+        """See `IndexKind.build`."""
         # Half-precision numbers are scanned twice as fast as single ones, which wait for memory.
         return FaissIndex(_filled(faiss.IndexScalarQuantizer(source.dim, _FP16, _IP), source, preparing))
 
     def write(self, index: VectorIndex, path: Path) -> None:
-        """See `Engine.write`."""
+        """See `IndexKind.write`."""
         _write(index, path)
 
     def read(self, path: Path) -> VectorIndex:
-        """See `Engine.read`."""
+        """See `IndexKind.read`."""
         return FaissIndex(_read(path))
 
 
@@ -150,12 +152,13 @@ class FastScan:
     """
 
     name = "fast scan"
+    how = "a fast scan, its best ranked again"
     exact = False
     efforts: tuple[int, ...] = (200, 300, 400, 600, 800, 1200, 1600, 3200)  # candidates ranked again
     _many_cells = False
 
     def build(self, source: VectorSource, preparing: Preparing) -> VectorIndex:
-        """See `Engine.build`."""
+        """See `IndexKind.build`."""
         cells = self._cells(len(source))
         _, vectors = source.sample(max(TRAINING, PER_CELL * cells if self._many_cells else 0))
         preparing("learning", 0, len(source))
@@ -173,11 +176,11 @@ class FastScan:
         return 1
 
     def write(self, index: VectorIndex, path: Path) -> None:
-        """See `Engine.write`."""
+        """See `IndexKind.write`."""
         _write(index, path)
 
     def read(self, path: Path) -> VectorIndex:
-        """See `Engine.read`."""
+        """See `IndexKind.read`."""
         return RefinedIndex(_read(path), self._many_cells)
 
 
@@ -185,6 +188,7 @@ class Cells(FastScan):
     """The same in cells (an inverted file), of which a search looks into the nearest few only."""
 
     name = "cells"
+    how = "the nearest cells of the collection are searched"
     efforts: tuple[int, ...] = (16, 32, 64, 128, 256)  # cells looked into
     _many_cells = True
 
@@ -250,6 +254,17 @@ def _read(path: Path) -> Any:
 
 LADDER = Ladder(((0, Exact()), (100_000, FastScan()), (4_000_000, Cells())))
 """What a collection uses unless it is told otherwise."""
+
+
+def engine(address: str) -> Ladder:
+    """See `indexer.search.engines.engine_choice`.
+
+    Raises:
+        MasslError: an address, where there is none to be given.
+    """
+    if address:
+        raise MasslError("FAISS keeps its index beside the catalog: --engine-uri is for another --engine")
+    return LADDER
 
 
 def _is_utf8(path: Path) -> bool:

@@ -1,4 +1,4 @@
-"""The index of a collection: built of its catalog, kept in a file, amended by what changed since.
+"""An index in a file: built of a collection's catalog, amended by what changed since.
 
 The file is a cache: written to a temporary name, flushed, renamed; its SHA-256 stands in the catalog and is checked
 before an engine reads a byte, as FAISS loads most damaged files without a word. Its name is its content's: it is never
@@ -8,56 +8,63 @@ written to again, so that whoever has it mapped goes on reading what they opened
 from __future__ import annotations
 
 import hashlib
+import json
+import re
 import threading
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.search.engines.engine_selection import Ladder, Measured
-from indexer.search.engines.interface import Engine, Preparing, VectorIndex
+from indexer.search.engines.interface import IndexKind, Measured, Preparing, VectorIndex
 from indexer.store import index_state
 from indexer.store.catalog import Catalog
+from indexer.store.filters import Filter
+from indexer.store.filters import among as passing_ids
 from indexer.store.index_state import IndexState, Overtaken
 from indexer.store.vectors import CatalogVectors, unit
 from massl.core.errors import MasslError
 from massl.core.files.atomic_writing import put, remove_older, temporary
 
+if TYPE_CHECKING:
+    from indexer.search.engines.engine_selection import Ladder
+
 SMALL = 20_000  # vectors that are indexed anew in less time than anyone notices
+_NAME = re.compile(r"vectors-[0-9a-f]{16}\.faiss")
 _TRIES = 3  # another process may put a newer file in a file's place while we are about to open it
 
 
 @dataclass(frozen=True, eq=False)
 class _Opened:
-    """An index in memory or mapped."""
+    """An index in memory or mapped; `kept` is where, empty if it could not be written."""
 
     index: VectorIndex
     measured: Measured
     exact: bool
-    file: str | None
+    kept: str
     since: int
 
 
 class AmendedIndex:
-    """An index, and the vectors that were added, changed or removed since it was built. See `VectorIndex`.
+    """An index, and the vectors that were added, changed or removed since it was built. A `CurrentIndex`.
 
     Attributes:
         exact: whether it finds the nearest without fail.
         measured: how the index answers that it amends.
     """
 
-    def __init__(
-        self, base: _Opened, changed: NDArray[np.int64], ids: NDArray[np.int64], vectors: NDArray[np.float32]
-    ) -> None:
-        """`changed`: rising ids; of them, `ids` are there now, with unit `vectors`, float32 `[len(ids), D]`."""
-        self.effort = base.index.effort
+    def __init__(self, catalog: Catalog, base: _Opened, changed: NDArray[np.int64]) -> None:
+        """`changed`: rising ids of the images that did; their vectors are read from the catalog."""
+        ids, packed = CatalogVectors(catalog).of(changed)
+        self._catalog = catalog
         self.exact = base.exact
         self.measured = base.measured
         self._base = base.index
         self._outdated = changed[base.index.holds(changed)]
         self._ids = ids
-        self._vectors = vectors
+        self._vectors = unit(packed)
 
     def __len__(self) -> int:
         return len(self._base) - len(self._outdated) + len(self._ids)
@@ -67,9 +74,11 @@ class AmendedIndex:
         return (self._base.holds(ids) & ~np.isin(ids, self._outdated)) | np.isin(ids, self._ids)
 
     def search(
-        self, queries: NDArray[np.float32], k: int, among: NDArray[np.int64] | None = None
+        self, queries: NDArray[np.float32], k: int, among: NDArray[np.int64] | Filter | None = None
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """See `VectorIndex.search`."""
+        """See `CurrentIndex.search`."""
+        if isinstance(among, Filter):
+            among = passing_ids(self._catalog, among)
         scores, ids = self._current(queries, k, among)
         if len(self._ids):
             passing = slice(None) if among is None else np.isin(self._ids, among)
@@ -98,8 +107,8 @@ class AmendedIndex:
         return scores, ids
 
 
-class CollectionIndex:
-    """A collection's index, whatever happens to its catalog and its files. Safe to share by threads."""
+class IndexFile:
+    """A collection's index, whatever happens to its catalog and its files. An `OpenedEngine`; threads may share it."""
 
     def __init__(self, catalog: Catalog, folder: Path, ladder: Ladder) -> None:
         self._catalog = catalog
@@ -123,72 +132,83 @@ class CollectionIndex:
             for _ in range(_TRIES):
                 state = self._state()
                 opened = self._open(state)
-                if opened is not None or self._state().file == state.file:
+                if opened is not None or self._state().kept == state.kept:
                     break
             if opened is None or len(state.changed) > (_bearable(len(opened.index)) if not tidy else _tidy(opened)):
                 opened, state = self._build(preparing)
             self._opened = opened
             if self._current is None or self._current[:2] != (opened, state.last):
                 changed = np.array(state.changed, np.int64)
-                ids, packed = CatalogVectors(self._catalog).of(changed)
-                self._current = opened, state.last, AmendedIndex(opened, changed, ids, unit(packed))
+                self._current = opened, state.last, AmendedIndex(self._catalog, opened, changed)
             return self._current[2]
 
     def is_current(self) -> bool:
-        """Whether the file is there and nothing changed since; it is not looked into."""
+        """See `OpenedEngine.is_current`."""
         state = self._state()
-        return state.file is not None and not state.changed and (self._folder / state.file).exists()
+        file, _ = _file_of(state.kept)
+        return bool(file) and not state.changed and (self._folder / file).exists()
 
     def measured(self) -> Measured | None:
-        """How the index answers; None while there is none."""
+        """See `OpenedEngine.measured`."""
         state = self._state()
-        return Measured.from_json(state.measured) if state.file else None
+        return Measured.from_json(state.measured) if _file_of(state.kept)[0] else None
+
+    def how(self) -> str:
+        """See `OpenedEngine.how`."""
+        measured = self.measured()
+        kind = self._ladder.kind(measured.engine) if measured else None
+        return kind.how if kind else ""
+
+    def forget(self) -> None:
+        """See `OpenedEngine.forget`: a file in the collection's folder costs nothing, and the next one removes it."""
 
     def _state(self) -> IndexState:
-        unwritten = self._opened.since if self._opened and self._opened.file is None else 0
+        unwritten = self._opened.since if self._opened and not self._opened.kept else 0
         return index_state.read(self._catalog, unwritten)
 
     def _open(self, state: IndexState) -> _Opened | None:
         """The index that the catalog names, if it is there and whole."""
-        if self._opened and state.file is not None and self._opened.file == state.file:
+        if self._opened and state.kept and self._opened.kept == state.kept:
             return self._opened
-        if self._opened and self._opened.file is None and self._opened.since == state.since:
+        if self._opened and not self._opened.kept and self._opened.since == state.since:
             return self._opened  # it could not be written
-        if state.file is None or not state.measured:
+        file, sha256 = _file_of(state.kept)
+        if not file or not state.measured:
             return None
         measured = Measured.from_json(state.measured)
-        engine = self._ladder.engine(measured.engine)
-        path = self._folder / state.file
-        if engine is None or _digest(path) != state.sha256:
+        kind = self._ladder.kind(measured.engine)
+        path = self._folder / file
+        if kind is None or _digest(path) != sha256:
             return None
         try:
-            index = engine.read(path)
+            index = kind.read(path)
         except OSError:
             return None
         index.effort = measured.effort
-        return _Opened(index, measured, engine.exact, state.file, state.since)
+        return _Opened(index, measured, kind.exact, state.kept, state.since)
 
     def _build(self, preparing: Preparing) -> tuple[_Opened, IndexState]:
         state = self._state()  # before the vectors are read: what changes meanwhile is amended
         made_with = self._catalog.meta().embedded_by
-        engine, index, measured = self._ladder.build(CatalogVectors(self._catalog), preparing)
-        file = None
+        kind, index, measured = self._ladder.build(CatalogVectors(self._catalog), preparing)
+        kept = ""
         try:
-            name, digest = _write(engine, index, self._folder)
-            index_state.take(self._catalog, name, digest, measured.to_json(), state.last, made_with)
-            file = name
-            remove_older(self._folder / file, "vectors-*.faiss")
-            index = engine.read(self._folder / file)  # mapped: its memory is given back, and shared by processes
+            name, digest = _write(kind, index, self._folder)
+            where = json.dumps({"file": name, "sha256": digest})
+            index_state.take(self._catalog, where, measured.to_json(), state.last, made_with)
+            kept = where
+            remove_older(self._folder / name, "vectors-*.faiss")
+            index = kind.read(self._folder / name)  # mapped: its memory is given back, and shared by processes
             index.effort = measured.effort
         except Overtaken:  # what that one has of the changes since is noted nowhere any more
             state = self._state()
-            if state.file != name:
+            if _file_of(state.kept)[0] != name:
                 (self._folder / name).unlink(missing_ok=True)
             opened = self._open(state)
             return (opened, state) if opened is not None else self._build(preparing)
         except (MasslError, OSError):
             pass  # a read-only or full disk costs the cache, not the search
-        self._opened = _Opened(index, measured, engine.exact, file, state.last)
+        self._opened = _Opened(index, measured, kind.exact, kept, state.last)
         return self._opened, self._state()
 
 
@@ -201,14 +221,27 @@ def _tidy(opened: _Opened) -> int:
     return 0 if len(opened.index) <= SMALL else _bearable(len(opened.index))
 
 
-def _write(engine: Engine, index: VectorIndex, folder: Path) -> tuple[str, str]:
+def _file_of(kept: str) -> tuple[str, str]:
+    """Name and SHA-256 of the file that `IndexState.kept` tells of; empty where it tells of none.
+
+    The catalog may be anybody's: only such a name as we give leads to a file.
+    """
+    try:
+        told = json.loads(kept)
+        file, sha256 = str(told["file"]), str(told["sha256"])
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return "", ""
+    return (file, sha256) if _NAME.fullmatch(file) else ("", "")
+
+
+def _write(kind: IndexKind, index: VectorIndex, folder: Path) -> tuple[str, str]:
     """Writes `vectors-<hash>.faiss`, whole or not at all; returns its name and SHA-256.
 
     Raises:
         OSError: the disk is full or can't be written.
     """
     with temporary(folder) as written:
-        engine.write(index, written)
+        kind.write(index, written)
         with written.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         name = f"vectors-{digest[:16]}.faiss"

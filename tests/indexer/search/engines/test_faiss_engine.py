@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from indexer.search.engines.engine_selection import LEAST, Ladder
-from indexer.search.engines.faiss_engines import LADDER, Cells, Exact, FastScan
+from indexer.search.engines.faiss_engine import LADDER, Cells, Exact, FastScan
 from indexer.search.engines.interface import Engine, VectorIndex
 from indexer.store.vectors import unit
-from tests.indexer.vectors import Array, NumpyEngine, clustered
+from tests.indexer.vectors import Array, NumpyKind, clustered
 
 DIM = 48
-ENGINES = (Exact(), FastScan(), Cells(), NumpyEngine())
+ENGINES = (Exact(), FastScan(), Cells(), NumpyKind())
 
 
 def quiet(step: str, done: int, total: int) -> None: ...
