@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from dataclasses import asdict
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +13,7 @@ import typer
 
 from cli.configuration import Harmless
 from cli.interrupts import interrupt
-from cli.options import EncoderFile, Images, IndexDir, Json, Quiet, Runtime, RuntimeOption, Verbose
+from cli.options import EncoderFile, Images, IndexDir, Json, Quiet, Runtime, RuntimeOption, Verbose, on_command_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -69,7 +71,36 @@ SkippedFile = Annotated[
 ]
 
 
+class EngineName(StrEnum):
+    """What searches; `tests/cli/test_index.py` holds that these are the engines that there are."""
+
+    faiss = "faiss"
+    milvus = "milvus"
+
+
+EngineOption = Annotated[
+    EngineName | None,
+    typer.Option(
+        "--engine",
+        help="What searches: faiss, in files beside the catalog, or milvus, a server. Remembered.",
+        show_default=False,
+    ),
+]
+EngineAddress = Annotated[
+    str | None,
+    typer.Option(
+        "--engine-uri",
+        envvar="MASSL_ENGINE_URI",
+        metavar="URI",
+        help="Where the engine is: http://HOST:19530. The embeddings are sent there. A password goes into "
+        "MASSL_ENGINE_TOKEN, as USER:PASSWORD.",
+        show_default=False,
+    ),
+]
+
+
 def command(
+    context: typer.Context,
     images: Images,
     encoder: EncoderFile = None,
     image_size: ImageSize = None,
@@ -80,6 +111,8 @@ def command(
     max_megapixels: MaxMegapixels = None,
     skipped: SkippedFile = None,
     runtime: RuntimeOption = Runtime.auto,
+    engine: EngineOption = None,
+    engine_uri: EngineAddress = None,
     watch: Annotated[
         bool, typer.Option("--watch", help="Keep the index current until Ctrl-C; with --json one object a change.")
     ] = False,
@@ -99,10 +132,13 @@ def command(
 
     if skipped:
         check_output(skipped)
+    address = _check_engine(context, engine, engine_uri)
     given = Collection.choose_encoder(images, encoder, image_size, index_dir)
     if given:
         _compare(images, index_dir, given, quiet)
     collection = Collection.create(images, given, index_dir, rebuild, include=include or (), runtime=runtime.value)
+    if engine:
+        collection.searcher.use_engine(engine.value, address)
     max_pixels = None if max_megapixels is None else round(max_megapixels * 1e6)
 
     def tell(report: IndexReport) -> None:
@@ -153,6 +189,27 @@ def command(
             say("Closed.", quiet)  # it is how a watch ends
     if strict and report.skipped:
         raise typer.Exit(1)
+
+
+def _check_engine(context: typer.Context, engine: EngineName | None, uri: str | None) -> str:
+    """The address of the engine that is asked for, which can be reached; before anything is embedded.
+
+    Raises:
+        MasslError: it can't be reached, or the address is none.
+    """
+    if engine is None:
+        if uri and on_command_line(context, "engine_uri"):
+            raise typer.BadParameter("--engine-uri says where an engine is: name it too, as --engine milvus")
+        return ""
+    from indexer.search.engines import engine_choice
+
+    address = uri or ""
+    if engine is EngineName.faiss and not on_command_line(context, "engine_uri"):
+        address = ""  # a variable is meant for the other one
+    if address and "://" not in address:
+        address = os.path.abspath(address)
+    engine_choice.named(engine.value, address).check()
+    return address
 
 
 def _compare(images: Path, index_dir: Path | None, given: Encoder, quiet: bool) -> None:

@@ -16,7 +16,7 @@ from indexer.store.catalog import READY, Catalog, to_bytes
 from indexer.store.paths import from_bytes
 from massl.core.errors import MasslError
 
-_UNKNOWN = -1  # of a file's time of modification, in the catalog
+UNKNOWN = -1  # of a file's time of modification, in the catalog
 _NANOSECONDS = 10**9
 _YEARS = (1678, 2261)  # what nanoseconds since 1970 reach in 64 bits, in whole years
 
@@ -72,17 +72,30 @@ class Filter:
             values += self.labels
         if self.labelled:
             terms.append("images.id IN (SELECT image FROM labels)")
-        prefixes = [_prefix(folder) for folder in self.folders]
-        if prefixes and all(prefixes):
-            # Everything that begins with "prefix/": a range of bytes, so that the index on paths serves.
-            terms.append("(" + " OR ".join(["path >= ? AND path < ?"] * len(prefixes)) + ")")
-            for prefix in prefixes:
-                values += [to_bytes(prefix + "/"), to_bytes(prefix + "0")]  # "0" is the byte after "/"
-        if self.since or self.until:
-            terms.append(f"mtime_ns <> {_UNKNOWN} AND mtime_ns >= ? AND mtime_ns < ?")
-            values += [_begins(self.since) if self.since else -(2**63)]
-            values += [_begins(self.until + timedelta(1)) if self.until and self.until < date.max else 2**63 - 1]
+        if ranges := self.paths():
+            # So that the index on paths serves.
+            terms.append("(" + " OR ".join(["path >= ? AND path < ?"] * len(ranges)) + ")")
+            for first, end in ranges:
+                values += [first, end]
+        if times := self.times():
+            terms.append(f"mtime_ns <> {UNKNOWN} AND mtime_ns >= ? AND mtime_ns < ?")
+            values += times
         return " AND ".join(terms), values
+
+    def paths(self) -> list[tuple[bytes, bytes]]:
+        """What paths must lie in one of, from the first up to before the second; empty where any path will do."""
+        prefixes = [_prefix(folder) for folder in self.folders]
+        if not all(prefixes):
+            return []
+        # Everything that begins with "prefix/": "0" is the byte after "/".
+        return [(to_bytes(prefix + "/"), to_bytes(prefix + "0")) for prefix in prefixes]
+
+    def times(self) -> tuple[int, int] | None:
+        """The nanoseconds that a file's time must lie in, which must be known; None where any time will do."""
+        if not (self.since or self.until):
+            return None
+        first = _begins(self.since) if self.since else -(2**63)
+        return first, _begins(self.until + timedelta(1)) if self.until and self.until < date.max else 2**63 - 1
 
 
 EVERYTHING = Filter()
@@ -114,6 +127,14 @@ def in_order(catalog: Catalog, wanted: Filter, after: str = "", limit: int = 100
         [*values, to_bytes(after), limit],
     )
     return [(image, from_bytes(path), label) for image, path, label in rows]
+
+
+def passing(catalog: Catalog, wanted: Filter, ids: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Those of some ids that pass, rising."""
+    where, values = wanted.where()
+    marks = ", ".join(map(str, np.unique(ids).tolist()))
+    rows = catalog.read(f"SELECT id FROM images WHERE {where} AND id IN ({marks}) ORDER BY id", values)
+    return np.fromiter((image for (image,) in rows), np.int64)
 
 
 def exists(catalog: Catalog, wanted: Filter) -> bool:
@@ -151,7 +172,7 @@ def dates(catalog: Catalog) -> tuple[date | None, date | None]:
     """The days on which the oldest and the newest file were last modified."""
     ((first, last),) = catalog.read(
         "SELECT min(mtime_ns) AS oldest, max(mtime_ns) AS newest FROM images "
-        f"WHERE state = 'ready' AND mtime_ns <> {_UNKNOWN}"
+        f"WHERE state = 'ready' AND mtime_ns <> {UNKNOWN}"
     )
     return (None, None) if first is None else (modified(first).date(), modified(last).date())
 

@@ -17,6 +17,7 @@ class IndexState:
 
     Attributes:
         kept: the engine's own words on where it keeps the index; empty where there is none.
+        own: the engine's own words on what outlives the index; see `Meta.engine_kept`.
         measured: how it answers, as `indexer.search.engines.interface.Measured` writes it.
         since: the number of the last change that the index has.
         last: the number of the last change of all.
@@ -24,6 +25,7 @@ class IndexState:
     """
 
     kept: str
+    own: str
     measured: str
     since: int
     last: int
@@ -51,12 +53,13 @@ def read(catalog: Catalog, since: int = 0) -> IndexState:
     with catalog.snapshot():
         facts = catalog.meta()
         if not catalog.notes_changes():  # an older one that can't be written, and so doesn't change
-            return IndexState("", "", 0, 0, ())
+            return IndexState("", facts.engine_kept, "", 0, 0, ())
         since = max(since, facts.vectors_change)
         rows = catalog.read("SELECT DISTINCT image FROM changes WHERE number > ? ORDER BY image", [since])
         changed = tuple(image for (image,) in rows)
         last = last_change(catalog)
-    return IndexState(facts.vectors_kept or _before(facts.facts), facts.vectors_measured, since, last, changed)
+    kept = facts.vectors_kept or _before(facts.facts)
+    return IndexState(kept, facts.engine_kept, facts.vectors_measured, since, last, changed)
 
 
 def _before(facts: Mapping[str, str]) -> str:

@@ -83,6 +83,21 @@ class CatalogVectors:
             rows += self._catalog.read(f"SELECT {_VERIFIED} FROM images WHERE {_SEARCHABLE} AND id IN ({marks})")
         return self._unpack(sorted(rows))
 
+    def places(self, first: int, last: int) -> dict[int, tuple[bytes, int]]:
+        """Path, as the catalog stores it, and time of the file, of the images that an index has from id to id."""
+        rows = self._catalog.read(
+            f"SELECT id, path, mtime_ns FROM images WHERE {_SEARCHABLE} AND id BETWEEN ? AND ?", [first, last]
+        )
+        return {image: (path, mtime) for image, path, mtime in rows}
+
+    def all_places(self, size: int) -> Iterator[dict[int, tuple[bytes, int]]]:
+        """As `places`, of all images, so many at a time, in the order of ids."""
+        last = -1
+        query = f"SELECT id, path, mtime_ns FROM images WHERE {_SEARCHABLE} AND id > ? ORDER BY id LIMIT ?"
+        while rows := list(self._catalog.read(query, [last, size])):
+            yield {image: (path, mtime) for image, path, mtime in rows}
+            last = rows[-1][0]
+
     def _unpack(self, rows: list[tuple[Any, ...]]) -> tuple[NDArray[np.int64], NDArray[np.float16]]:
         ids = np.fromiter((row[0] for row in rows), np.int64, len(rows))
         if len(ids) and not 0 <= ids.min() <= ids.max() <= _LAST:

@@ -69,7 +69,7 @@ REFUSED = {
     "eval": {"encoder": "'x'", "report": "'x'", "train": "'x'", "test": "'x'", "ground-truth": "'x.pkl'"},
     "index": {
         "encoder": "'x'", "index-dir": "'x'", "skipped": "'x'", "rebuild": "true", "max-megapixels": "9",
-        "image-size": "224", "watch": "true", "quiet": "true",
+        "image-size": "224", "watch": "true", "quiet": "true", "engine": "'milvus'", "engine-uri": "'http://mallory:1'",
         "runtime": "'onnxruntime'",
     },
     "dupes": {"plan": "'x'", "index-dir": "'x'", "keep": "true", "forget": "true"},

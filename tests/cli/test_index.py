@@ -18,7 +18,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from cli.index import EngineName
 from indexer import Collection, Encoder
+from indexer.search.engines import engine_choice
 from indexer.storage import Home
 from tests.cli.conftest import Ran, failed
 from tests.indexer.tiny import picture, write_encoder
@@ -316,3 +318,41 @@ def test_pictures_that_take_much_end_no_run_where_memory_is_short(photos: Path) 
     assert set(reasons) == {"large.png", "large too.png", "tile.tif"}
     assert reasons["large.png"].startswith("not enough memory to decode it: 13000 x 13000 pixels")
     assert reasons["tile.tif"].startswith("too large: it is stored in pieces; one of 46320 x 46320")
+
+
+def test_an_engine_is_chosen_remembered_and_given_up(massl, folder: Path, encoder_file: Path, tmp_path: Path) -> None:
+    pytest.importorskip("milvus_lite", reason="needs milvus-lite")
+    own, here = {"XDG_CONFIG_HOME": str(tmp_path / "own")}, tmp_path / "here"
+    index = ("index", folder, "--encoder", encoder_file, "--json")
+    assert massl(*index, **own).json["search"]["engine"] == "exact"
+    query = ("search", folder, folder / "1" / "1.bmp", "-k", "9", "--json")
+    wanted = massl(*query, **own).json["results"]
+    chosen = massl(*index, "--engine", "milvus", "--engine-uri", "vectors.db", **own)
+    assert chosen.json["search"]["engine"] == "milvus"
+    assert json.loads((tmp_path / "own" / "massl" / "engines.json").read_text()) == [str(here / "vectors.db")]
+    (folder / "2" / "2.bmp").unlink()
+    assert massl(*index, **own).json["search"]["engine"] == "milvus"  # remembered, wherever it is run
+    found = massl(*query, **own)
+    assert [row["path"] for row in found.json["results"]][:8] == [
+        row["path"] for row in wanted if row["path"] != "2/2.bmp"
+    ][:8]
+    assert found.error == ""
+    # Another user's settings don't know the address, unless they are told.
+    ran = massl(*query, XDG_CONFIG_HOME=str(tmp_path / "others"))
+    assert ran.json["results"] == found.json["results"]
+    assert "may be somebody else's choice" in ran.error
+    assert massl(*index, "--engine", "faiss", **own).json["search"]["engine"] == "exact"
+
+
+def test_an_engine_that_can_not_be_had_is_one_line_before_anything_is_embedded(
+    massl, folder: Path, encoder_file: Path, tmp_path: Path
+) -> None:
+    index = ("index", folder, "--encoder", encoder_file)
+    assert [name.value for name in EngineName] == engine_choice.names()
+    assert "say where Milvus is" in failed(massl(*index, "--engine", "milvus"))
+    if importlib.util.find_spec("pymilvus"):
+        line = failed(massl(*index, "--engine", "milvus", "--engine-uri", "http://127.0.0.1:1"))
+        assert "Milvus at http://127.0.0.1:1 can't be asked" in line
+    assert "for another --engine" in failed(massl(*index, "--engine", "faiss", "--engine-uri", "http://127.0.0.1:1"))
+    assert "name it too, as --engine milvus" in failed_usage(massl(*index, "--engine-uri", "http://127.0.0.1:1"))
+    assert not (folder / ".massl").exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from indexer import Collection, Encoder, Query
 from indexer.json_results import of_collection
+from indexer.search.engines import milvus_engine
 from indexer.search.engines.engine_selection import Ladder
 from indexer.search.engines.faiss_engine import Exact, FastScan
 from indexer.search.engines.interface import Engine
@@ -24,12 +26,22 @@ from massl.core.errors import MasslError
 from tests.indexer.search.engines.catalogs import VECTORS, add, catalog_of, check, quiet
 from tests.indexer.vectors import SMALL_STEPS, MatrixEngine, NumpyKind, clustered
 
+LITE = importlib.util.find_spec("milvus_lite") is not None
 ENGINES: dict[str, Callable[[Path], Engine]] = {
     "faiss": lambda folder: SMALL_STEPS,
     "numpy, in a file": lambda folder: Ladder(((0, NumpyKind()),)),
     "numpy": lambda folder: MatrixEngine(),
+    "milvus": lambda folder: milvus_engine.engine(str(folder / "vectors.db")),
 }
-every_engine = pytest.mark.parametrize("name", ENGINES)
+every_engine = pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(
+            name, marks=pytest.mark.skipif(name == "milvus" and not LITE, reason="needs pip install milvus-lite")
+        )
+        for name in ENGINES
+    ],
+)
 
 
 @every_engine

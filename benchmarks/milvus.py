@@ -1,0 +1,227 @@
+"""A Milvus server of its own kind, tried: filled, searched with filters, killed, started again, beside FAISS.
+
+    benchmarks/milvus.py [--vectors 20000] [--dim 384] [--server PYTHON] [--address http://HOST:19530]
+
+The server is that of the PyPI package `milvus` (2.3.5), which needs an environment of its own:
+
+    python -m venv /tmp/milvus && /tmp/milvus/bin/pip install milvus==2.3.5 'setuptools<80'
+    python benchmarks/milvus.py --server /tmp/milvus/bin/python
+
+With `--address` a server that runs already is measured, and is not killed. What is found is compared with the catalog;
+a difference ends the run with 1. Vectors are in groups within groups; images are names alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+from numpy.typing import NDArray
+
+from indexer import LADDER
+from indexer.search.engines.interface import CurrentIndex, OpenedEngine
+from indexer.search.engines.milvus_engine import MilvusEngine, MilvusIndex
+from indexer.search.engines.milvus_server import Away, MilvusServer
+from indexer.search.engines.recall import nearest
+from indexer.store.catalog import Catalog
+from indexer.store.filters import Filter, among
+from indexer.store.vectors import CatalogVectors, unit
+
+PORT = 19_777
+ASKED = 200
+SERVER = """
+import sys
+from milvus import MilvusServer
+server = MilvusServer()
+server.set_base_dir(sys.argv[1])
+server.listen_port = int(sys.argv[2])
+server.start()
+print("up", flush=True)
+sys.stdin.read()
+"""
+
+
+class Server:
+    """A server in processes of its own, its data in a folder."""
+
+    def __init__(self, python: str, folder: Path) -> None:
+        self._start = [python, "-c", SERVER, str(folder), str(PORT)]
+        self.start()
+
+    def start(self) -> None:
+        """Waits until it answers."""
+        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+        self._process = subprocess.Popen(self._start, **pipes)
+        assert self._process.stdout
+        if not self._process.stdout.readline():
+            sys.exit("the server did not start")
+
+    def processes(self) -> list[psutil.Process]:
+        """All of it."""
+        own = psutil.Process(self._process.pid)
+        return [own, *own.children(recursive=True)]
+
+    def memory(self) -> float:
+        """MiB in use."""
+        return sum(process.memory_info().rss for process in self.processes()) / 2**20
+
+    def kill(self) -> None:
+        """As a power failure would."""
+        for process in reversed(self.processes()):
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        self._process.wait()
+
+
+def vectors(count: int, dim: int) -> NDArray[np.float16]:
+    """Unit vectors in groups within groups, float16 `[count, dim]`."""
+    draw = np.random.default_rng(0)
+    kinds = draw.standard_normal((200, dim), np.float32)
+    groups = kinds[draw.integers(0, 200, count // 8 + 1)] + 0.8 * draw.standard_normal(
+        (count // 8 + 1, dim), np.float32
+    )
+    made = groups[draw.integers(0, len(groups), count)] + 0.6 * draw.standard_normal((count, dim), np.float32)
+    return unit(made.astype(np.float16)).astype(np.float16)
+
+
+def catalog_of(folder: Path, rows: NDArray[np.float16]) -> Catalog:
+    """Images in seven folders, a minute apart."""
+    facts = {"dim": str(rows.shape[1]), "generation": "0", "encoder_sha256": "0" * 64, "checked": "then"}
+    catalog = Catalog.create(folder / "catalog.sqlite", facts)
+    add(catalog, rows, 0)
+    return catalog
+
+
+def add(catalog: Catalog, rows: NDArray[np.float16], first: int) -> None:
+    """Adds these."""
+    with catalog.writing() as connection:
+        connection.executemany(
+            "INSERT INTO images (path, size, mtime_ns, state, embedding) VALUES (?, 1, ?, 'ready', ?)",
+            [(b"%d/%d" % (row % 7, row), row * 60 * 10**9, one.tobytes()) for row, one in enumerate(rows, first)],
+        )
+
+
+def recall(
+    index: CurrentIndex, catalog: Catalog, queries: NDArray[np.float32], wanted: Filter | None = None
+) -> tuple[float, float]:
+    """The share of the ten nearest that are found, and milliseconds a query, one after another."""
+    source = CatalogVectors(catalog)
+    passing = among(catalog, wanted) if wanted else None
+    true = nearest(source.blocks() if passing is None else source.blocks_of(passing), queries, 10)[1]
+    started = time.perf_counter()
+    found = [index.search(query[None], 20, wanted)[1][0] for query in queries]
+    took = (time.perf_counter() - started) / len(queries) * 1000
+    if passing is not None and not all(np.isin(ids[ids >= 0], passing).all() for ids in found):
+        sys.exit("a filter let something else through")
+    return float(np.mean([len(set(a[:10]) & set(b)) for a, b in zip(found, true, strict=True)])) / 10, took
+
+
+def quiet(step: str, done: int, total: int) -> None:
+    """Says nothing of how far it is."""
+
+
+def answers(address: str) -> bool:
+    """Whether a server can be asked."""
+    try:
+        MilvusServer(address).check()
+    except Away:
+        return False
+    return True
+
+
+def timed(act: Callable[[], Any]) -> tuple[Any, float]:
+    """What it gives, and seconds."""
+    started = time.perf_counter()
+    return act(), time.perf_counter() - started
+
+
+def ready(engine: OpenedEngine, catalog: Catalog, queries: NDArray[np.float32], what: str) -> CurrentIndex:
+    """Has an engine be brought up to date, and prints what it then does."""
+    index, seconds = timed(lambda: engine.get(quiet, tidy=True))
+    share, took = recall(index, catalog, queries)
+    filtered, took_filtered = recall(index, catalog, queries, Filter(folders=("3", "5")))
+    print(
+        f"{what:34} {seconds:7.1f} s to be ready; recall at ten {share:.4f}, {took:6.1f} ms a search; "
+        f"of two folders in seven {filtered:.4f}, {took_filtered:6.1f} ms",
+        flush=True,
+    )
+    if min(share, filtered) < 0.95:
+        sys.exit("it misses too much")
+    return index
+
+
+def killed_and_back(catalog: Catalog, folder: Path, server: Server, queries: NDArray[np.float32], dim: int) -> None:
+    """Kills the server while images are sent, searches meanwhile, and starts it again."""
+    add(catalog, vectors(4_000, dim), 10**8)
+    engine = MilvusEngine(f"http://127.0.0.1:{PORT}").open(catalog, folder)
+
+    def strike(step: str, done: int, total: int) -> None:
+        server.kill()
+
+    index, seconds = timed(lambda: engine.get(strike))
+    share, took = recall(index, catalog, queries[:20])
+    print(f"{'killed while 4,000 were sent':34} {seconds:7.1f} s; from the catalog {share:.4f}, {took:.1f} ms a search")
+    _, seconds = timed(server.start)
+    print(f"{'started again':34} {seconds:7.1f} s", flush=True)
+    again = MilvusEngine(f"http://127.0.0.1:{PORT}").open(catalog, folder)
+    for _ in range(30):  # it takes in what it had written down before it searches
+        if isinstance(again.get(quiet), MilvusIndex):
+            break
+        again = MilvusEngine(f"http://127.0.0.1:{PORT}").open(catalog, folder)
+        time.sleep(2)
+    if not isinstance(ready(again, catalog, queries, "Milvus, after the kill"), MilvusIndex):
+        sys.exit("the server is not searched again")
+
+
+def main() -> None:
+    """Prints a line a stage."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--vectors", type=int, default=20_000)
+    parser.add_argument("--dim", type=int, default=384)
+    parser.add_argument("--server", metavar="PYTHON")
+    parser.add_argument("--address")
+    told = parser.parse_args()
+    if not (told.server or told.address):
+        parser.error("name a server that runs, or a Python that can start one")
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        rows = vectors(told.vectors + ASKED, told.dim)
+        queries = unit(rows[-ASKED:])
+        catalog = catalog_of(folder, rows[:-ASKED])
+        server = None
+        if not told.address:
+            server, seconds = timed(lambda: Server(told.server, folder / "server"))
+            print(f"{'the server starts':34} {seconds:7.1f} s", flush=True)
+        try:
+            while server and not answers(f"http://127.0.0.1:{PORT}"):
+                time.sleep(1)
+            address = told.address or f"http://127.0.0.1:{PORT}"
+            engine = MilvusEngine(address).open(catalog, folder)
+            ready(engine, catalog, queries, f"Milvus, {told.vectors:,} vectors")
+            print(f"{'':34} measured by itself: {engine.measured()}")
+            if server:
+                print(f"{'':34} the server's memory: {server.memory():,.0f} MiB")
+            ready(MilvusEngine(address).open(catalog, folder), catalog, queries, "Milvus, another process")
+            with catalog.writing() as connection:
+                connection.execute("DELETE FROM images WHERE id % 10 = 1")
+            ready(engine, catalog, queries, "Milvus, a tenth removed")
+            if server:
+                killed_and_back(catalog, folder, server, queries, told.dim)
+            ready(LADDER.open(catalog, folder), catalog, queries, "FAISS, the same vectors")
+            MilvusEngine(address).open(catalog, folder).forget()
+        finally:
+            if server:
+                server.kill()
+
+
+if __name__ == "__main__":
+    main()
