@@ -11,7 +11,22 @@ from typing import Annotated, Any
 
 import typer
 
-from cli import classify, configuration, demo, doctor, dupes, evaluate, export, index, info, label, search, serve, train
+from cli import (
+    classify,
+    configuration,
+    demo,
+    doctor,
+    dupes,
+    embed,
+    evaluate,
+    export,
+    index,
+    info,
+    label,
+    search,
+    serve,
+    train,
+)
 from cli.options import HELP_FLAGS
 from cli.terminal import say
 from massl.core import disk_errors
@@ -58,6 +73,7 @@ app.command("train")(train.command)
 app.command("export")(export.command)
 app.command("eval")(evaluate.command)
 app.command("index")(index.command)
+app.command("embed")(embed.command)
 app.command("search", cls=search.SearchCommand)(search.command)
 app.command("dupes")(dupes.command)
 app.add_typer(label.app, name="label")

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from indexer import Collection, Encoder, IndexReport
+    from indexer.ingest.embedding_table import EmbeddingTables
     from indexer.ingest.indexing import Progress
 
 Exclude = Annotated[
@@ -113,6 +114,16 @@ def command(
     runtime: RuntimeOption = Runtime.auto,
     engine: EngineOption = None,
     engine_uri: EngineAddress = None,
+    embeddings: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--embeddings",
+            metavar="PARQUET",
+            help="Take the embeddings of massl embed from this file, and decode no image that it holds; may be given "
+            "several times.",
+            show_default=False,
+        ),
+    ] = None,
     watch: Annotated[
         bool, typer.Option("--watch", help="Keep the index current until Ctrl-C; with --json one object a change.")
     ] = False,
@@ -157,7 +168,8 @@ def command(
         if skipped:
             _write_skipped(skipped, report)
 
-    report = update(collection, quiet, exclude, max_pixels, include)
+    tables = _tables(embeddings, collection)
+    report = update(collection, quiet, exclude, max_pixels, include, tables)
     tell(report)
     if not (encoder or quiet) and (advice := collection.encoders.tell_of_builtin()):
         say(advice)
@@ -212,6 +224,12 @@ def _check_engine(context: typer.Context, engine: EngineName | None, uri: str | 
     return address
 
 
+def _tables(paths: list[Path] | None, collection: Collection) -> EmbeddingTables | None:
+    from indexer.ingest.embedding_table import EmbeddingTables
+
+    return EmbeddingTables(paths, collection.encoder) if paths else None
+
+
 def _compare(images: Path, index_dir: Path | None, given: Encoder, quiet: bool) -> None:
     """Says what another encoder or size would change, on the images that are labelled; nothing where it can't."""
     from app.formatting import at_size
@@ -264,6 +282,7 @@ def update(
     exclude: Sequence[str] | None = None,
     max_pixels: int | None = None,
     include: Sequence[str] | None = None,
+    embeddings: EmbeddingTables | None = None,
 ) -> IndexReport:
     """Brings a collection up to date under a progress line."""
     from cli.terminal import ProgressLine
@@ -283,7 +302,9 @@ def update(
                 line.begin("Preparing the search")
             line.update(done, total, step)
 
-        return collection.update(show, preparing, exclude=exclude, max_pixels=max_pixels, include=include)
+        return collection.update(
+            show, preparing, exclude=exclude, max_pixels=max_pixels, include=include, embeddings=embeddings
+        )
 
 
 def describe(collection: Collection, report: IndexReport) -> dict[str, Any]:
@@ -315,7 +336,8 @@ def summary(report: IndexReport) -> str:
     again = report.embedded - report.added - report.changed
     if report.unchanged and again > 0:
         parts[-1] += f", {again:,} of them embedded anew"
+    taken = f"; {report.taken:,} embeddings taken from files" if report.taken else ""
     speed = f", {report.images_per_second:,.0f} images/s" if report.embedded else ""
     skipped = f"; {len(report.skipped):,} skipped" if report.skipped else ""
     what = f" ({', '.join(parts)})" if parts else ""
-    return f"{report.indexed:,} images indexed{what} in {report.seconds:.1f} s{speed}{skipped}"
+    return f"{report.indexed:,} images indexed{what} in {report.seconds:.1f} s{speed}{taken}{skipped}"

@@ -16,6 +16,7 @@ from indexer.encoder.runtimes import Wanted
 from indexer.fewshot.label_state import Labelling
 from indexer.folder_images import FolderImages
 from indexer.ingest import indexing
+from indexer.ingest.embedding_table import EmbeddingTables
 from indexer.label_formats import exporting
 from indexer.monitoring.collection_health import CollectionHealth
 from indexer.monitoring.other_encoders import OtherEncoders
@@ -183,6 +184,7 @@ class Collection:
         exclude: Sequence[str] | None = None,
         max_pixels: int | None = None,
         include: Sequence[str] | None = None,
+        embeddings: EmbeddingTables | None = None,
     ) -> indexing.IndexReport:
         """Brings the collection up to date with its folder; see `indexer.ingest.indexing.update`.
 
@@ -193,6 +195,7 @@ class Collection:
             max_pixels: the largest image to read from now on; that of before if left out.
             include: patterns of hidden files and of folders made by a system to look into from now on; those of before
                 if left out. A collection from before such folders were left out keeps those that hold labelled images.
+            embeddings: made elsewhere, by this very encoder: images that they hold are not decoded.
 
         Raises:
             MasslError: another process is indexing it, or nothing can be written.
@@ -215,15 +218,9 @@ class Collection:
             known = file_contents.read(self.folder)
             meta = self.meta
             result = indexing.update(
-                self.root,
-                self.catalog,
-                lambda count: self.encoder.for_many(count, self._runtime),
-                report,
-                meta.exclude,
-                meta.max_pixels,
-                meta.include or (),
-                known,
-            )
+                self.root, self.catalog, lambda count: self.encoder.for_many(count, self._runtime), report,
+                meta.exclude, meta.max_pixels, meta.include or (), known, embeddings,
+            )  # fmt: skip
             file_contents.keep(self.folder, known)
             self.catalog.set_meta(Meta.left_out.to(result.left_out))
             arrivals.note(self.catalog)

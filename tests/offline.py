@@ -135,6 +135,9 @@ def _all_commands(session: Session, photos: Path) -> None:
     if importlib.util.find_spec("openvino"):
         session.massl("index", photos, "--index-dir", session.here / "by-openvino", "--runtime", "openvino")
     session.massl("search", photos, first)
+    if importlib.util.find_spec("pyarrow"):
+        session.massl("embed", photos, "--out", session.here / "out.parquet")
+        session.massl("index", photos, "--rebuild", "--embeddings", session.here / "out.parquet")
     session.massl("dupes", photos)
     for kind in KINDS[:2]:
         session.massl("label", "add", photos, kind, *(photos / kind).iterdir())

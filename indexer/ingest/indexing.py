@@ -20,6 +20,7 @@ from indexer.encoder import small_batches
 from indexer.encoder.onnx_encoder import Embeds, Encoder, are_unit
 from indexer.encoder.runtimes import Runtime
 from indexer.ingest.changes import Changes, Todo, compare
+from indexer.ingest.embedding_table import EmbeddingTables
 from indexer.jobs.lookahead import ahead
 from indexer.store import image_writes, vectors
 from indexer.store.catalog import Catalog, to_bytes
@@ -67,6 +68,7 @@ class IndexReport:
     skipped: list[Skipped] = field(default_factory=list)
     left_out: Counter[str] = field(default_factory=Counter)
     kept_folders: tuple[str, ...] = ()  # made by a system, and looked into all the same: they hold labelled images
+    taken: int = 0  # contents whose embeddings were made elsewhere; see `indexer.ingest.embedding_table`
     seconds: float = 0.0
     runtime: Runtime | None = None  # what computed the embeddings; None where there was nothing to embed
 
@@ -98,6 +100,7 @@ def update(
     max_pixels: int = MAX_PIXELS,
     include: Sequence[str] = (),
     contents: Contents | None = None,
+    embeddings: EmbeddingTables | None = None,
 ) -> IndexReport:
     """Makes the catalog say what is below `root` now.
 
@@ -114,13 +117,14 @@ def update(
         max_pixels: larger images are skipped.
         include: patterns of what would be left out, and is wanted.
         contents: what is known of files whose names don't say what they are.
+        embeddings: of contents that need not be decoded, as they were embedded elsewhere by the same encoder.
     """
     started = time.monotonic()
     result = IndexReport()
     _look_again_if_readers_changed(catalog, max_pixels)
     changes, passed_over = _scan(root, catalog, report, walk(root, exclude, include, contents), result)
     _apply(catalog, changes, passed_over)
-    _embed(root, catalog, encoder, report, changes.todo, max_pixels, result)
+    _embed(root, catalog, encoder, report, changes.todo, max_pixels, result, embeddings)
     result.indexed = Images(catalog).count()
     result.skipped = Images(catalog).skipped()
     result.seconds = time.monotonic() - started
@@ -226,6 +230,7 @@ def _embed(
     todo: Sequence[Todo],
     max_pixels: int,
     result: IndexReport,
+    embeddings: EmbeddingTables | None,
 ) -> None:
     if not todo:
         return
@@ -236,10 +241,14 @@ def _embed(
     done = 0
     with vectors.lookup(catalog) as is_embedded:
         files = [item.file for item in todo]
-        loaded = batches(root, files, own, max_pixels, is_embedded)
+
+        def needs_no_pixels(digest: bytes) -> bool:
+            return is_embedded(digest) or bool(embeddings and embeddings.has(digest))
+
+        loaded = batches(root, files, own, max_pixels, needs_no_pixels)
         with closing(loaded):  # its threads end before what they read from does
             for batch in loaded:
-                _commit(catalog, own, list(zip(islice(remaining, len(batch)), batch, strict=True)), result)
+                _commit(catalog, own, list(zip(islice(remaining, len(batch)), batch, strict=True)), result, embeddings)
                 done += len(batch)
                 report(Progress(done, len(todo), batch[-1].file.path))
 
@@ -250,6 +259,7 @@ def batches(
     encoder: Embeds,
     max_pixels: int = MAX_PIXELS,
     is_embedded: Callable[[bytes], bool] = lambda digest: False,
+    read: Callable[[ImageFile], bytes] | None = None,
 ) -> Generator[list[Loaded], None, None]:
     """Reads files in threads, ahead of the encoder but never by more than four batches.
 
@@ -259,11 +269,12 @@ def batches(
         encoder: what the pixels are for.
         max_pixels: larger images are skipped.
         is_embedded: whether a content's hash needs no pixels.
+        read: gives a file's content; from the folder if left out. Raises `ImageError` where there is none.
     """
     size = max(BATCH, small_batches.BATCH * cores()) if encoder.device == "cpu" else GPU_BATCH
 
     def load(file: ImageFile) -> Loaded:
-        return _load(root, file, encoder, max_pixels, is_embedded)
+        return _load(file, encoder, max_pixels, is_embedded, read or (lambda file: read_bytes(root / file.path)))
 
     with closing(ahead(load, files, 4 * size)) as loaded:
         while batch := list(islice(loaded, size)):
@@ -279,16 +290,16 @@ def _hash(path: Path) -> bytes | None:
 
 
 def _load(
-    root: Path,
     file: ImageFile,
     encoder: Embeds,
     max_pixels: int,
     is_embedded: Callable[[bytes], bool],
+    read: Callable[[ImageFile], bytes],
 ) -> Loaded:
     digest = None
     try:
         with within_memory():
-            data = read_bytes(root / file.path)
+            data = read(file)
             digest = hashlib.sha256(data).digest()
             if is_embedded(digest):
                 return Loaded(file, digest)
@@ -300,11 +311,20 @@ def _load(
         return Loaded(file, digest, reason=str(error), lasting=error.lasting)
 
 
-def _commit(catalog: Catalog, encoder: Encoder, batch: list[tuple[Todo, Loaded]], result: IndexReport) -> None:
+def _commit(
+    catalog: Catalog,
+    encoder: Encoder,
+    batch: list[tuple[Todo, Loaded]],
+    result: IndexReport,
+    embeddings: EmbeddingTables | None,
+) -> None:
     """Embeds what of a batch is new content, and writes the whole batch in one transaction."""
-    known = vectors.of_contents(
-        catalog, [item.hash for _, item in batch if item.hash is not None and item.reason is None]
-    )
+    asked = [item.hash for _, item in batch if item.hash is not None and item.reason is None]
+    known = vectors.of_contents(catalog, asked)
+    if embeddings is not None:
+        taken = embeddings.of_contents(digest for digest in asked if digest not in known)
+        known |= taken
+        result.taken += len(taken)
     new = {
         item.hash: item
         for _, item in batch

@@ -29,6 +29,7 @@ COMMANDS = (
     "export",
     "eval",
     "index",
+    "embed",
     "search",
     "classify",
     "serve",

@@ -39,6 +39,7 @@ HARMLESS = {
         "markdown",
     },
     "index": {"exclude", "strict"},
+    "embed": {"strict"},
     "search": {"k", "exact"},
     "dupes": {"exact_only", "threshold"},
     "classify": {"sure"},
@@ -70,8 +71,10 @@ REFUSED = {
     "index": {
         "encoder": "'x'", "index-dir": "'x'", "skipped": "'x'", "rebuild": "true", "max-megapixels": "9",
         "image-size": "224", "watch": "true", "quiet": "true", "engine": "'milvus'", "engine-uri": "'http://mallory:1'",
+        "embeddings": "['x']",
         "runtime": "'onnxruntime'",
     },
+    "embed": {"out": "'x'", "encoder": "'x'", "part": "'1/2'", "image-size": "224", "max-megapixels": "9"},
     "dupes": {"plan": "'x'", "index-dir": "'x'", "keep": "true", "forget": "true"},
     "label.export": {"out": "'x'", "index-dir": "'x'", "format": "'onnx'"},
     "serve": {"host": "'0.0.0.0'", "port": "80", "auth": "'mallory:pw'", "encoder": "'x'", "index-dir": "'x'"},

@@ -1,0 +1,93 @@
+"""`massl embed`."""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli.configuration import Harmless
+from cli.index import ImageSize, MaxMegapixels
+from cli.options import EncoderFile, Json, Quiet, Runtime, RuntimeOption, Verbose
+
+
+def command(
+    images: Annotated[
+        Path,
+        typer.Argument(
+            metavar="IMAGES",
+            help="A folder, a list of paths (.txt, .csv), a .tar, a folder of them, or a pattern as '{000..123}.tar'.",
+            show_default=False,
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="PARQUET", help="The file to write.")],
+    encoder: EncoderFile = None,
+    image_size: ImageSize = None,
+    part: Annotated[
+        str,
+        typer.Option(
+            "--part",
+            metavar="K/N",
+            help="Only the K-th of N parts, for one of N workers. Parts are whole blocks of 4,096 images.",
+        ),
+    ] = "1/1",
+    max_megapixels: MaxMegapixels = None,
+    runtime: RuntimeOption = Runtime.auto,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 if a file was skipped."), Harmless()] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Embed images to a Parquet file, without a collection; run it again to go on after an interruption.
+
+    Examples: massl embed ./photos -o photos.parquet · massl embed 'shards/{000..099}.tar' -o 3.parquet --part 3/16
+    """
+    from cli.terminal import ProgressLine, print_json, say
+    from indexer import Encoder
+    from indexer.ingest.bulk_embedding import embed_source
+    from indexer.ingest.embedding_table import check_installed
+    from massl.core.files.atomic_writing import check_output
+    from massl.core.images.decoding import MAX_PIXELS
+    from massl.data.sources import find_source
+
+    wanted = _part(part)
+    check_installed()
+    check_output(out)
+    started = time.monotonic()
+    source, passed_over = find_source(images)
+    own = Encoder.load(encoder, image_size=image_size)
+    max_pixels = MAX_PIXELS if max_megapixels is None else round(max_megapixels * 1e6)
+    with ProgressLine("Embedding", "images", quiet) as line:
+        many = own.for_many(len(source), runtime.value)
+        report = embed_source(source, many, out, line.update, wanted, max_pixels)
+    skipped = [*passed_over, *report.skipped] if wanted[0] == 1 else report.skipped
+    seconds = time.monotonic() - started
+    if as_json:
+        print_json(
+            {
+                "out": str(out),
+                "images": report.images,
+                "embedded": report.embedded,
+                "skipped": [{"path": item.path, "reason": item.reason} for item in skipped],
+                "encoder": {"name": own.name, "sha256": own.sha256, "dim": own.dim, "image_size": own.image_size},
+                "runtime": many.runtime if report.embedded else None,
+                "seconds": round(seconds, 3),
+                "images_per_second": round(report.embedded / seconds, 1),
+            }
+        )
+    left = f"; {len(skipped):,} skipped" if skipped else ""
+    say(f"{report.images:,} images in {out}, {report.embedded:,} embedded now, in {seconds:.1f} s{left}", quiet)
+    for item in skipped[: None if verbose else 5]:
+        say(f"  skipped {item.path!r}: {item.reason}", quiet)
+    if strict and skipped:
+        raise typer.Exit(1)
+
+
+def _part(text: str) -> tuple[int, int]:
+    found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text, re.ASCII)
+    if not found or not 1 <= int(found[1]) <= int(found[2]):
+        raise typer.BadParameter(f"--part takes K/N, as 3/16: the third of sixteen parts; not {text[:20]!r}")
+    return int(found[1]), int(found[2])

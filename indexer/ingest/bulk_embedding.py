@@ -1,0 +1,181 @@
+"""Embedding without a collection: images in, a Parquet file out, a block at a time, so that a kill costs one block."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from indexer.encoder.onnx_encoder import Encoder, are_unit
+from indexer.ingest.embedding_table import TableRow, check_installed, facts_of, made_by, table_of
+from indexer.ingest.indexing import Loaded, batches
+from massl.core.disk_errors import cannot_write
+from massl.core.errors import MasslError
+from massl.core.files.atomic_writing import whole
+from massl.core.files.path_notation import as_text
+from massl.core.files.scan import ImageFile, Skipped
+from massl.core.images.decoding import MAX_PIXELS
+
+BLOCK = 4_096  # images; a whole number of batches, so that they are embedded as an index would embed them
+
+
+class ImageSource(Protocol):
+    """Images by number, in an order that stays the same: see `massl.data.sources.Source`."""
+
+    @property
+    def where(self) -> str: ...
+
+    @property
+    def identity(self) -> str: ...
+
+    def __len__(self) -> int: ...
+
+    def name(self, index: int) -> str: ...
+
+    def read(self, index: int) -> bytes: ...
+
+
+@dataclass
+class EmbedReport:
+    """What a run did: `images` are the rows of the file, `embedded` those that this run computed a vector for."""
+
+    images: int = 0
+    embedded: int = 0
+    skipped: list[Skipped] = field(default_factory=list)
+
+
+def embed_source(
+    source: ImageSource,
+    encoder: Encoder,
+    out: Path,
+    report: Callable[[int, int], None],
+    part: tuple[int, int] = (1, 1),
+    max_pixels: int = MAX_PIXELS,
+) -> EmbedReport:
+    """Embeds images to a Parquet file; blocks that an earlier run finished are kept.
+
+    Args:
+        source: the images.
+        encoder: what embeds them.
+        out: the file to write. Until all is done its blocks lie beside it, in a folder of its name and `.blocks`.
+        report: told how many of how many are done.
+        part: K and N: only the K-th of N equal parts of the blocks, for one of several workers.
+        max_pixels: larger images are skipped.
+
+    Raises:
+        MasslError: pyarrow is missing, `out` or its blocks are of other images or another encoder, or nothing can be
+            written.
+    """
+    check_installed()
+    facts = made_by(encoder) | {"images": source.identity, "part": f"{part[0]}/{part[1]}"}
+    blocks = out.with_name(out.name + ".blocks")
+    every = range(0, len(source), BLOCK)
+    mine = every[len(every) * (part[0] - 1) // part[1] : len(every) * part[0] // part[1]]
+    total = sum(min(BLOCK, len(source) - first) for first in mine)
+    result = EmbedReport()
+    try:
+        if out.exists():
+            _check_same(out, facts, "name another file, or remove it")
+        else:
+            blocks.mkdir(exist_ok=True)
+            for first in mine:
+                place = blocks / f"{first:012d}.parquet"
+                numbers = range(first, min(len(source), first + BLOCK))
+                if place.exists():
+                    _check_same(place, facts, f"remove {blocks}, or name another file")
+                else:
+                    done = first - mine[0]
+                    rows = _rows(source, numbers, encoder, max_pixels, lambda seen: report(done + seen, total))  # noqa: B023
+                    result.embedded += sum(row.vector is not None for row in rows)
+                    _write(place, rows, encoder.dim, facts)
+                report(first - mine[0] + len(numbers), total)
+            _join(out, [blocks / f"{first:012d}.parquet" for first in mine], encoder.dim, facts)
+            shutil.rmtree(blocks, ignore_errors=True)
+    except OSError as error:
+        raise MasslError(f"{cannot_write(out, error, 'name another file')}; finished blocks are kept") from None
+    result.images, result.skipped = _told(out)
+    return result
+
+
+def _rows(
+    source: ImageSource, numbers: range, encoder: Encoder, max_pixels: int, report: Callable[[int], None]
+) -> list[TableRow]:
+    """A block, embedded as an index would: in batches of files, each content once."""
+    files = [ImageFile(str(number), 0, 0) for number in numbers]
+    rows: list[TableRow] = []
+    known: dict[bytes, tuple[bytes, int, int]] = {}
+    loaded = batches(Path(), files, encoder, max_pixels, known.__contains__, lambda file: source.read(int(file.path)))
+    with closing(loaded):
+        for batch in loaded:
+            _embed(batch, encoder, known)
+            for item in batch:
+                path = as_text(source.name(int(item.file.path)))
+                if item.hash in known:
+                    vector, width, height = known[item.hash]
+                    rows.append(TableRow(item.hash, path, width, height, vector, None))
+                else:
+                    why = item.reason or "the encoder gives no embedding for it"
+                    rows.append(TableRow(item.hash, path, item.width, item.height, None, why))
+            report(len(rows))
+    return rows
+
+
+def _embed(batch: Sequence[Loaded], encoder: Encoder, known: dict[bytes, tuple[bytes, int, int]]) -> None:
+    """Adds what a batch holds of new contents."""
+    new = {
+        item.hash: item
+        for item in batch
+        if item.pixels is not None and item.hash is not None and item.hash not in known
+    }
+    if not new:
+        return
+    vectors = encoder.embed(np.stack([item.pixels for item in new.values() if item.pixels is not None]))
+    for (digest, item), vector, fit in zip(new.items(), vectors.astype(np.float16), are_unit(vectors), strict=True):
+        if fit:
+            known[digest] = vector.tobytes(), item.width, item.height
+
+
+def _check_same(path: Path, facts: Mapping[str, str], remedy: str) -> None:
+    found = facts_of(path)
+    if found["encoder_sha256"] != facts["encoder_sha256"] or found["image_size"] != facts["image_size"]:
+        raise MasslError(f"{path} is there already, of another encoder or size; {remedy}")
+    if any(found.get(key) != facts[key] for key in ("images", "part")):
+        raise MasslError(f"{path} is there already, of other images or another part of them; {remedy}")
+
+
+def _write(path: Path, rows: Sequence[TableRow], dim: int, facts: Mapping[str, str]) -> None:
+    import pyarrow.parquet as pq
+
+    with whole(path) as written:
+        pq.write_table(table_of(rows, dim, facts), written, compression="zstd", write_page_checksum=True)
+
+
+def _join(out: Path, places: Sequence[Path], dim: int, facts: Mapping[str, str]) -> None:
+    """Puts blocks into one file, a row group each."""
+    import pyarrow.parquet as pq
+
+    schema = table_of([], dim, facts).schema
+    with (
+        whole(out) as written,
+        pq.ParquetWriter(written, schema, compression="zstd", write_page_checksum=True) as file,
+    ):
+        for place in places:
+            file.write_table(pq.read_table(place, page_checksum_verification=True))
+
+
+def _told(out: Path) -> tuple[int, list[Skipped]]:
+    """How many rows a file has, and which have no vector."""
+    import pyarrow.parquet as pq
+
+    file = pq.ParquetFile(out)
+    skipped = []
+    for group in range(file.num_row_groups):
+        table = file.read_row_group(group, ["path", "reason"])
+        pairs = zip(table["path"].to_pylist(), table["reason"].to_pylist(), strict=True)
+        skipped += [Skipped(path, why) for path, why in pairs if why is not None]
+    return file.metadata.num_rows, skipped
