@@ -13,7 +13,7 @@ from massl.core.machine import cores
 
 _PACKAGES = (
     "massl", "numpy", "pillow", "pi-heif", "faiss-cpu", "faiss-gpu", "onnxruntime", "onnxruntime-gpu", "openvino",
-    "gradio", "scikit-learn", "torch", "torchvision", "timm", "onnx",
+    "gradio", "scikit-learn", "torch", "torchvision", "timm", "onnx", "pymilvus", "pyarrow",
 )  # fmt: skip
 # Both halves of a pair write the same import folder: the last one installed wins, without a word from pip.
 _EXCLUSIVE = (("faiss-cpu", "faiss-gpu"), ("onnxruntime", "onnxruntime-gpu"))

@@ -264,24 +264,26 @@ class OpenedMilvus:
         known = _is_filled(state, kept) and kept.stamp == self._seen
         if known and not state.changed and not (tidy and kept.seen != self._places_seen()):
             return self._index(state, kept)
+        why = f"{self._folder} can't be written, and so not what is sent of it to {self.server}"
         try:
-            with filelock.FileLock(self._folder / "engine.lock", timeout=_WAIT):
-                return self._brought_up_to_date(preparing, tidy)
+            if self._catalog.can_be_written():
+                with filelock.FileLock(self._folder / "engine.lock", timeout=_WAIT):
+                    return self._brought_up_to_date(preparing, tidy)
+            if _is_filled(state, kept) and not state.changed and self._is_whole(kept):
+                self._seen = kept.stamp
+                return self._index(state, kept)
         except filelock.Timeout:
-            return CatalogScan(self._catalog, f"another process is sending images to {self.server}")
+            why = f"another process is sending images to {self.server}"
         except Overtaken:
-            return CatalogScan(self._catalog, "the collection has just been given another encoder")
+            why = "the collection has just been given another encoder"
         except OSError as error:
-            return CatalogScan(self._catalog, f"{self._folder} can't be written: {error.strerror}")
+            why = f"{why}: {error.strerror}"
+        return CatalogScan(self._catalog, why)
 
     def _brought_up_to_date(self, preparing: Preparing, tidy: bool) -> MilvusIndex | CatalogScan:
         state, kept = self._state()
         if not (_is_filled(state, kept) and self._is_whole(kept)):
             return self._build(kept, preparing)
-        if not self._catalog.can_be_written():
-            if not state.changed:
-                return self._index(state, kept)
-            return CatalogScan(self._catalog, "the catalog can't be written, and so not what is sent of it")
         if state.changed:
             state, kept = self._send(state, kept, np.array(state.changed, np.int64), preparing)
         if tidy and kept.seen != self._places_seen():

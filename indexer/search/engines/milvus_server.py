@@ -193,6 +193,8 @@ class MilvusServer:
 
     def _connected(self) -> Any:
         if self._client is None:
+            # Else it reads the environment from a file .env in any folder above the one that it is installed in.
+            os.environ.setdefault("PYTHON_DOTENV_DISABLED", "1")
             from pymilvus import MilvusClient
 
             for logger in ("pymilvus", "pymilvus.milvus_client", "milvus_lite"):  # we say it in a line of our own

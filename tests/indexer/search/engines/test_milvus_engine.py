@@ -6,6 +6,7 @@ import json
 import logging
 import shutil
 import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -332,3 +333,35 @@ def test_a_collection_changes_its_engine_there_and_back(
         assert other.searcher.how() == "every picture is compared"
     assert caplog.text == ""
     assert engine_choice.names() == ["faiss", "milvus"]
+
+
+def test_several_that_search_while_images_come_send_each_change_once(catalog: Catalog, server: MilvusServer) -> None:
+    opened(catalog, server).get(quiet)
+    name, found = kept(catalog).collection, []
+
+    def search() -> None:
+        own = Catalog.open(catalog.path)
+        index = opened(own, server).get(quiet)
+        found.append((type(index), len(index)))
+        own.close()
+
+    add(catalog, range(300, 400))
+    threads = [threading.Thread(target=search) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [(MilvusIndex, 400)] * 4
+    assert (kept(catalog).collection, server.count(name)) == (name, 400)
+
+
+def test_a_catalog_that_can_only_be_read_is_searched_in_the_server_while_nothing_changed(
+    catalog: Catalog, server: MilvusServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened(catalog, server).get(quiet)
+    reader = Catalog.open(catalog.path)
+    monkeypatch.setattr(reader, "can_be_written", lambda: False)
+    assert isinstance(check(reader, opened(reader, server)), MilvusIndex)
+    add(catalog, range(300, 310))
+    assert isinstance(check(reader, opened(reader, server)), CatalogScan)
+    assert server.count(kept(catalog).collection) == 300
