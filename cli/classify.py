@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Annotated
 
 import typer
@@ -34,6 +35,7 @@ def command(
     Examples: massl classify ./photos · massl classify ./photos --sure 0.9 · massl classify ./photos --json > all.json
     """
     from cli.terminal import print_json, print_line, say
+    from indexer.fewshot.classification import SAMPLE
     from indexer.json_results import of_classification
     from massl.core.printable import visible
 
@@ -55,9 +57,15 @@ def command(
             "nothing of them, and --sure leaves them without a class",
             quiet,
         )
+    if result.needs == SAMPLE:
+        say(f"{result.unnamed[0]:.0%} or more of the unlabelled images seem to be of kinds without a label", quiet)
     if result.estimated_accuracy is None or result.interval is None:
-        say("no estimate of the accuracy: give every class at least two examples", quiet)
+        say(f"no estimate of the accuracy: {described['needs']}", quiet)
+        if result.needs == SAMPLE:
+            say(f"to draw a sample: massl label sample {shlex.quote(str(images))} > sample.csv", quiet)
         return
+    if not result.drawn:
+        say("Did you name every kind there is? These figures hold only if you did:", quiet)
     if expected := result.expected(sure):
         low, high = expected.interval
         say(

@@ -45,6 +45,7 @@ def command(
     from cli.serve import end_cleanly, open_page
     from cli.terminal import print_json, say
     from indexer import Collection, Query
+    from indexer.fewshot.classification import WIDEST
     from indexer.json_results import of_classification, of_search
 
     login = None
@@ -67,12 +68,14 @@ def command(
         classified = collection.fewshot.classify()
         truth = [path.split("/")[0] for path in collection.images.paths_of(classified.images.tolist())]
         right = sum(classified.classes[label] == name for label, name in zip(classified.predicted, truth, strict=True))
-        given, expected = sum(classified.counts.values()), classified.expected()
-        low, high = expected.interval if expected else (0, 1)
+        given = sum(classified.counts.values())
+        beforehand = "before that, so few labels could not tell"
+        if classified.interval and classified.known_within(WIDEST):
+            low, high = classified.interval
+            beforehand = f"estimated beforehand: {low:.0%} to {high:.0%}"
         say(
             f"Classified all from {EXAMPLES} labels a class: {(right - given) / (len(truth) - given):.0%} of the "
-            f"{len(truth) - given} unlabelled pictures right (beforehand so few labels could tell no more than "
-            f"{low:.0%} to {high:.0%})",
+            f"{len(truth) - given} unlabelled pictures right ({beforehand})",
             quiet,
         )
         if headless:

@@ -59,6 +59,63 @@ def add(
     say(f"{count} labelled {label.strip()!r}", quiet)
 
 
+@app.command("none")
+def none_of_these(
+    images: Images,
+    paths: Paths,
+    index_dir: IndexDir = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Say that images are of no class that you named: classify learns what these look like, exports leave them out.
+
+    They get the label "none of these". Naming a class for one of them later takes its place.
+
+    Examples: massl label none ./photos a.jpg pets/b.jpg
+    """
+    from cli.terminal import print_json, say
+    from indexer import Collection
+    from indexer.store.labels import NONE_OF_THESE
+
+    collection = Collection.open(images, index_dir)
+    count = collection.labels.add(NONE_OF_THESE, [find_image(collection, path) for path in paths], _author())
+    if as_json:
+        print_json({"labelled": count})
+        return
+    say(f"{count} labelled {NONE_OF_THESE!r}", quiet)
+
+
+@app.command()
+def sample(
+    images: Images,
+    count: Annotated[int, typer.Option("-n", min=1, max=10_000, help="How many images to draw."), Harmless()] = 24,
+    index_dir: IndexDir = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Draw unlabelled images at random, as a CSV table to fill in: their labels tell how good the predictions are.
+
+    Give every image of the table its label; "none of these" where it is of no class that you named. Then import the
+    table. From 20 such labels on, classify's estimates rest on these alone.
+
+    Examples: massl label sample ./photos > sample.csv · massl label sample ./photos -n 48 > sample.csv
+    """
+    from cli.terminal import print_json, print_line, say
+    from indexer import Collection
+    from indexer.store.labels import DRAWN
+    from massl.core.files.csv_tables import csv_text
+
+    collection = Collection.open(images, index_dir)
+    paths = collection.images.paths_of(collection.fewshot.random_sample(count))
+    if as_json:
+        print_json({"paths": paths, "author": DRAWN})
+        return
+    print_line(csv_text(["path", "label", "author", "at"], [[path, "", DRAWN, ""] for path in paths]), end="")
+    say(f"{len(paths)} images drawn; fill in every label, then: massl label import {images} sample.csv", quiet)
+
+
 @app.command()
 def remove(
     images: Images,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from indexer.fewshot.classification import Classification
+from indexer.fewshot.classification import EXAMPLES, SAMPLE, Classification
 from indexer.search.query import Result
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ def of_search(results: Sequence[Result], started: float) -> dict[str, Any]:
         {
             "rank": result.rank,
             "path": result.path,
-            "score": round(result.score, 4),
+            "score": round(result.score, 4) + 0.0,  # never -0.0
             "match": result.match,
             "false_matches": float(f"{result.false_matches:.3g}"),
             "label": result.label,
@@ -28,6 +28,13 @@ def of_search(results: Sequence[Result], started: float) -> dict[str, Any]:
         for result in results
     ]
     return {"results": rows, "milliseconds": round((time.perf_counter() - started) * 1000, 1)}
+
+
+NEEDS = {
+    EXAMPLES: "give every class at least two examples that were not merely accepted",
+    SAMPLE: "label a random sample: many images are unlike everything that was labelled, and their predictions are "
+    "wrong if they are of kinds without a label",
+}
 
 
 def of_classification(collection: Collection, result: Classification, sure: float = 0.0) -> dict[str, Any]:
@@ -45,6 +52,8 @@ def of_classification(collection: Collection, result: Classification, sure: floa
         "labels": result.counts,
         "estimated_accuracy": result.estimated_accuracy,
         "interval": list(result.interval) if result.interval else None,
+        "needs": NEEDS[result.needs] if result.needs else None,
+        "unnamed": list(result.unnamed),
         "expected_accuracy": expected.accuracy if expected else None,
         "expected_interval": list(expected.interval) if expected else None,
         "expected_of": expected.images if expected else 0,

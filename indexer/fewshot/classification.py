@@ -11,10 +11,15 @@ from numpy.typing import NDArray
 
 from indexer.fewshot.classifiers import Head, softmax
 from indexer.fewshot.in_distribution import familiar
-from indexer.fewshot.model_selection import Choice, Compared, choose, untried, wilson
+from indexer.fewshot.model_selection import Choice, Compared, choose, untried, wilson, with_all_labels
+from indexer.fewshot.open_set import OpenSet, open_set
+from indexer.store.labels import NONE_OF_THESE
 from massl.core.errors import MasslError
 
 NONE = -1  # in place of a class
+UNNAMED = 0.1  # share of the unlabelled images that is of no named kind, from which on no accuracy is claimed
+WIDEST = 0.5  # an interval that spans half of all that is possible says too little to be shown
+EXAMPLES, SAMPLE = "examples", "sample"  # what a figure can be missing, see `Classification.needs`
 _WORTH = 4  # labels as they come, in groups of like images, that tell as much as one drawn at random
 
 
@@ -45,9 +50,15 @@ class Classification:
         probability: float `[N]`, of the predicted class, calibrated where an estimate could be made.
         bounds: float `[N, 2]`, the probability as it would be calibrated by hiding whole clusters of like examples, and
             by hiding examples one by one: pessimistic and optimistic, mostly.
-        estimated_accuracy: share of right predictions to expect of images like the labelled ones, from labelled images
-            that were held out in turn; None where a class has a single example, as nothing can be held out then.
-        interval: the 95 % interval of the estimate; None likewise.
+        estimated_accuracy: share of right predictions to expect of the unlabelled images, from labelled images that
+            were held out in turn, less the `unnamed` ones that there are at least; None where that can't be said.
+        interval: the 95 % interval of the estimate; None likewise. At its lower end there are as many `unnamed` ones as
+            there can be.
+        needs: why nothing can be said: `EXAMPLES` where a class has a single example, as nothing can be held out then;
+            `SAMPLE` where more than `UNNAMED` of the unlabelled images are of no named kind; else None.
+        unnamed: the least and the largest share of the unlabelled images that may be of no named kind, as
+            `indexer.fewshot.open_set` sees it; (0, 0) where chance has drawn the labels that the estimate rests on, as
+            these tell it better.
         method: how the classes were told apart, one of those in `indexer.fewshot.classifiers`.
         judged_on: how many labels that somebody gave, not merely agreed to, the estimates rest on.
         drawn: whether these were drawn by chance: then the estimate is of all familiar images, not of those like the
@@ -56,6 +67,8 @@ class Classification:
         labelled: bool `[N]`, whether somebody gave the label.
         familiar: bool `[N]`, whether an image is like the labelled ones; the estimate is of such images only, and the
             probabilities of the others mean little. See `indexer.fewshot.in_distribution`.
+        hidden: of the labelled images that were held out, float64 and bool `[judged_on]`: the probability of the class
+            that each was given, and whether that was right.
     """
 
     classes: tuple[str, ...]
@@ -66,12 +79,15 @@ class Classification:
     bounds: NDArray[np.float64]
     estimated_accuracy: float | None
     interval: tuple[float, float] | None
+    needs: str | None
+    unnamed: tuple[float, float]
     method: str
     judged_on: int
     drawn: bool
     compared: tuple[Compared, ...]
     labelled: NDArray[np.bool_]
     familiar: NDArray[np.bool_]
+    hidden: tuple[NDArray[np.float64], NDArray[np.bool_]]
 
     def sure(self, least: float) -> NDArray[np.bool_]:
         """Which images have a class, bool `[N]`: labelled, or predicted with at least this probability, 0 to 1.
@@ -81,12 +97,26 @@ class Classification:
         enough = (self.probability >= least) & self.familiar if least > 0 else np.True_
         return self.labelled | ((self.predicted != NONE) & enough)
 
+    def known_within(self, widest: float) -> bool:
+        """Whether the interval of the estimate is at most so wide, 0 to 1."""
+        return self.interval is not None and self.interval[1] - self.interval[0] <= widest
+
+    def labels_known_within(self, widest: float) -> bool:
+        """Whether it is known so closely, 0 to 1, how many of the labelled images are named rightly when hidden."""
+        _, hits = self.hidden
+        if not len(hits):
+            return False
+        low, high = wilson(float(hits.mean()), len(hits))
+        return high - low <= widest
+
     def expected(self, least: float = 0.0) -> Expectation | None:
         """How many of the proposals with at least this probability are right; None where that can't be said.
 
         Of unlabelled, familiar images only. The interval goes from the lower end of Wilson's for the pessimistic
-        probabilities to the upper end of that for the optimistic ones; at the lower end labels that chance has not
-        drawn are worth a quarter as many. What that comes to is measured in docs/measurements/labelling.md.
+        probabilities to the upper end of that for the optimistic ones, or for the labelled images that were named as
+        surely when they were hidden. At the lower end labels that chance has not drawn are worth a quarter as many, and
+        as many images as there can be are of no named kind. What that comes to is measured in
+        docs/measurements/labelling.md.
         """
         about = self.sure(least) & self.familiar & ~self.labelled
         if self.estimated_accuracy is None or not about.any():
@@ -94,7 +124,12 @@ class Classification:
         accuracy = float(self.probability[about].mean())
         means = [accuracy, *self.bounds[about].mean(0).tolist()]
         worth = 1 if self.drawn else _WORTH
-        low, high = wilson(min(means), self.judged_on / worth)[0], wilson(max(means), self.judged_on)[1]
+        low = wilson(min(means), self.judged_on / worth)[0] * (1 - self.unnamed[1])
+        high = wilson(max(means), self.judged_on)[1]
+        confidences, hits = self.hidden
+        alike = hits[confidences >= least]
+        if len(alike):
+            high = max(high, with_all_labels(wilson(float(alike.mean()), len(alike))[1]))
         return Expectation(int(about.sum()), accuracy, (low, high))
 
 
@@ -136,11 +171,15 @@ def train(
         MasslError: labels of fewer than two classes.
     """
     rows, targets, classes = examples(ids, labels)
+    alone = _alone(ids, labels)
     # What was agreed to was proposed by a head that knew the others: whoever hides one of these must hide that, too.
     given = ~np.isin(ids[rows], np.fromiter(accepted, np.int64, len(accepted)))
     fair = np.isin(ids[rows], np.fromiter(drawn, np.int64, len(drawn)))
     missing = np.bincount(targets[given], minlength=len(classes)).min() == 0
-    choice = untried(len(rows)) if missing else choose(vectors[rows[given]], targets[given], fair[given])
+    if missing:
+        choice = untried(len(rows))
+    else:
+        choice = choose(vectors[rows[given]], targets[given], fair[given], len(alone & drawn))
     head = choice.candidate.fit(vectors[rows], targets, len(classes))
     # No surer than so few examples can make anyone: after n of them, one more that is wrong is not ruled out
     # (Laplace's rule of succession).
@@ -172,7 +211,14 @@ def classify(
     fitted = train(ids, vectors, labels, accepted=accepted, drawn=drawn)
     rows, targets, classes = examples(ids, labels)
     choice, logits = fitted.choice, fitted.head.logits(vectors)
-    shares = fitted.shares(logits, choice.temperature)
+    given = ~np.isin(ids[rows], np.fromiter(accepted, np.int64, len(accepted)))
+    unseen = OpenSet(0.0, 0.0, np.ones(len(ids)))
+    if not choice.drawn and given.sum() > 1:
+        unseen = open_set(vectors, rows[given], targets[given])
+    # Of few such images nothing is certain, and with every kind named their share is seldom 0 by the estimate.
+    others = unseen.low > UNNAMED
+    named = unseen.named if others else np.ones(len(ids))
+    shares = fitted.shares(logits, choice.temperature) * named[:, None]
     place = {identity: row for row, identity in enumerate(ids.tolist())} if rejected else {}
     for image, names in (rejected or {}).items():
         if image in place:
@@ -180,16 +226,39 @@ def classify(
     predicted, probability = shares.argmax(1), shares.max(1)
     predicted[probability == 0] = NONE
     each = np.arange(len(ids))
-    one_by_one, clusters = (fitted.shares(logits, warmth)[each, predicted] for warmth in choice.temperatures)
+    one_by_one, clusters = (fitted.shares(logits, warmth)[each, predicted] * named for warmth in choice.temperatures)
     bounds = np.stack([clusters, one_by_one], 1)
     predicted[rows], probability[rows], bounds[rows] = targets, 1.0, 1.0
     labelled = np.zeros(len(ids), np.bool_)
     labelled[rows] = True
     counts = Counter(classes[target] for target in targets)
+    alone = np.flatnonzero(np.isin(ids, np.fromiter(single := _alone(ids, labels), np.int64, len(single))))
+    if len(alone):
+        classes = (*classes, NONE_OF_THESE)
+        counts[NONE_OF_THESE] = len(alone)
+        predicted[alone], probability[alone], bounds[alone], labelled[alone] = len(classes) - 1, 1.0, 1.0, True
+    accuracy, interval, needs = _claim(choice, unseen)
     return Classification(
-        classes, dict(counts), ids, predicted, probability, bounds, choice.accuracy, choice.interval,
-        choice.candidate.method, choice.judged_on, choice.drawn, choice.compared, labelled, familiar(vectors, rows),
+        classes, dict(counts), ids, predicted, probability, bounds, accuracy, interval, needs,
+        (unseen.low, unseen.high), choice.candidate.method, choice.judged_on, choice.drawn, choice.compared, labelled,
+        familiar(vectors, rows), (choice.confidences, choice.hits),
     )  # fmt: skip
+
+
+def _claim(choice: Choice, unseen: OpenSet) -> tuple[float | None, tuple[float, float] | None, str | None]:
+    """The accuracy that can be claimed, its interval, and what is missing where none can be."""
+    if choice.accuracy is None or choice.interval is None:
+        return None, None, EXAMPLES
+    if unseen.low > UNNAMED:
+        return None, None, SAMPLE
+    low, high = choice.interval
+    return choice.accuracy * (1 - unseen.low), (low * (1 - unseen.high), high), None
+
+
+def _alone(ids: NDArray[np.int64], labels: Mapping[int, str]) -> frozenset[int]:
+    """The single image of no named class, if there is but one: it teaches nobody what such images look like."""
+    found = frozenset(image for image in ids.tolist() if labels.get(image) == NONE_OF_THESE)
+    return found if len(found) == 1 else frozenset()
 
 
 def examples(
@@ -197,10 +266,14 @@ def examples(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], tuple[str, ...]]:
     """Rows of the labelled images among `ids`, their targets, both int64 `[n]`, and the classes these stand for.
 
+    `NONE_OF_THESE` is a class as any other from its second image on; a single one is left out.
+
     Raises:
         MasslError: labels of fewer than two classes.
     """
     rows = np.flatnonzero(np.isin(ids, np.fromiter(labels, np.int64, len(labels))))
+    if alone := _alone(ids, labels):
+        rows = rows[~np.isin(ids[rows], list(alone))]
     given = [labels[int(identity)] for identity in ids[rows]]
     classes = tuple(sorted(set(given)))
     if len(classes) < 2:

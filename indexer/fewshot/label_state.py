@@ -128,6 +128,11 @@ class Labelling:
         ids, vectors = self.vectors()
         return [int(identity) for identity in ids[most_different(vectors, self._labelled(ids), count)]]
 
+    def random_sample(self, count: int) -> list[int]:
+        """Unlabelled images that chance has drawn, others at each call."""
+        ids, _ = self.vectors()
+        return [int(identity) for identity in np.random.default_rng().permutation(ids[~self._labelled(ids)])[:count]]
+
     def groups(self, count: int = GROUPS) -> list[Group]:
         """Groups of like images that nobody has labelled, the closest first."""
         ids, vectors = self.vectors()

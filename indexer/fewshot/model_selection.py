@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,9 +50,12 @@ class Choice:
         temperatures: the same by each way of hiding: images one by one, and whole clusters.
         compared: each method at its best, the chosen one first; empty where nothing could be held out.
         accuracy: estimated share of right predictions, less what having chosen flatters it by; None likewise.
-        interval: the 95 % interval of the accuracy; None likewise.
+        interval: the 95 % interval of the accuracy; None likewise. Each head that was judged saw four fifths of the
+            labels. The error of one that saw all is at most a fifth smaller, by which the upper end is raised.
         judged_on: how many held-out images accuracy and temperatures rest on, 0 or up to `MOST`.
         drawn: whether chance has drawn these from the unlabelled ones.
+        confidences: float64 `[n]`, the probability of the class that each of these was given, by `temperature`.
+        hits: bool `[n]`, whether it is theirs.
     """
 
     candidate: Candidate
@@ -63,12 +66,15 @@ class Choice:
     interval: tuple[float, float] | None
     judged_on: int
     drawn: bool = False
+    confidences: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
+    hits: NDArray[np.bool_] = field(default_factory=lambda: np.empty(0, np.bool_))
 
 
 def choose(
     features: NDArray[np.float32],
     targets: NDArray[np.integer],
     drawn: NDArray[np.bool_] | None = None,
+    missed: int = 0,
 ) -> Choice:
     """Chooses the head with the most right predictions on held-out images.
 
@@ -81,6 +87,7 @@ def choose(
         drawn: bool `[n]`, which of them chance has drawn from the unlabelled ones. From `ENOUGH_DRAWN` on accuracy and
             temperature rest on these alone: they are like the images that proposals are made for, the others like
             what somebody chose to label.
+        missed: how many more images chance has drawn that are of no class: whatever they are called is wrong.
     """
     tried = candidates(len(targets))
     if np.bincount(targets).min() < 2:
@@ -104,8 +111,9 @@ def choose(
         compared.setdefault(tried[place].method, float(right[place].mean()))
     _, _, alone, logits = results[order[0]]
     fair = np.zeros(len(rows), np.bool_) if drawn is None else drawn[rows]
-    if fair.sum() >= ENOUGH_DRAWN:
-        accuracy, count = _unflattered(right[order][:, fair]), int(fair.sum())
+    if fair.sum() and fair.sum() + missed >= ENOUGH_DRAWN:
+        hits = np.hstack([right[order][:, fair], np.zeros((len(order), missed), np.bool_)])
+        accuracy, count = _unflattered(hits), hits.shape[1]
         warmth = temperature(logits[fair], targets[fair])
         return Choice(
             tried[order[0]],
@@ -113,9 +121,11 @@ def choose(
             (warmth, warmth),
             tuple(Compared(*item) for item in compared.items()),
             accuracy,
-            wilson(accuracy, count),
+            _interval(accuracy, count),
             count,
-            drawn=True,
+            True,
+            softmax(logits[fair] / warmth).max(1),
+            right[order[0]][fair],
         )
     accuracy = _unflattered(right[order])
     apart, hidden = _clusters_held_out(features, targets, tried[order[0]])
@@ -123,15 +133,18 @@ def choose(
     together = temperature(apart, others) if len(others) else alone
     both, twice = np.concatenate([logits, apart]), np.concatenate([targets, others])
     # Each image was hidden twice, and is one piece of evidence.
-    joint = temperature(both, twice, len(targets) / len(twice))
+    joint = min(temperature(both, twice, len(targets) / len(twice)), MOST_DOUBT * alone)
     return Choice(
         tried[order[0]],
-        min(joint, MOST_DOUBT * alone),
+        joint,
         (alone, together),
         tuple(Compared(*item) for item in compared.items()),
         accuracy,
-        wilson(accuracy, len(targets)),
+        _interval(accuracy, len(targets)),
         len(targets),
+        False,
+        softmax(logits / joint).max(1),
+        right[order[0]],
     )
 
 
@@ -191,15 +204,32 @@ def temperature(logits: NDArray[np.float64], targets: NDArray[np.integer], weigh
     return float(np.exp(minimize_scalar(surprise, bounds=(-3.0, 3.0), method="bounded").x))
 
 
-def wilson(share: float, count: float) -> tuple[float, float]:
-    """The 95 % interval of a share that was seen among `count` (Wilson, "Probable Inference", 1927).
+def wilson(share: float, count: float, z: float = 1.96) -> tuple[float, float]:
+    """The interval of a share that was seen among `count` (Wilson, "Probable Inference", 1927).
 
     Unlike the usual plus-or-minus it says something of 6 right out of 6: from 0.61 to 1.
+
+    Args:
+        share: 0 to 1.
+        count: of what it was seen among.
+        z: standard errors either way, 1.96 for the 95 % interval.
     """
-    z = 1.96
     middle = (share + z * z / (2 * count)) / (1 + z * z / count)
     reach = z / (1 + z * z / count) * np.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
     return max(0.0, float(middle - reach)), min(1.0, float(middle + reach))
+
+
+def with_all_labels(high: float) -> float:
+    """The upper end of an accuracy's interval, for a head that saw all labels and not only all folds but one.
+
+    Errors fall at most in proportion to the labels.
+    """
+    return 1 - (1 - high) * (FOLDS - 1) / FOLDS
+
+
+def _interval(accuracy: float, count: int) -> tuple[float, float]:
+    low, high = wilson(accuracy, count)
+    return low, with_all_labels(high)
 
 
 def _surprise(logits: NDArray[np.float64], targets: NDArray[np.integer]) -> float:

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from indexer.store.catalog import Catalog
 from indexer.store.images import Images
-from indexer.store.labels import PREDICTED, Label, Labels
+from indexer.store.labels import NONE_OF_THESE, PREDICTED, Label, Labels
 from massl.core.errors import MasslError
 from massl.core.files.csv_tables import csv_text, is_formula
 
@@ -38,7 +38,10 @@ class Row:
 
 
 def rows(catalog: Catalog, predictions: Iterable[tuple[int, str, float]] = ()) -> list[Row]:
-    """Every labelled image, and those of `predictions` (id, label, probability) that have none, by path."""
+    """Every labelled image, and those of `predictions` (id, label, probability) that have none, by path.
+
+    Images of no named class are left out: to other tools `NONE_OF_THESE` would be a class.
+    """
     found = {
         given.path: Row(given.path, given.label, given.author, given.at, None, width, height)
         for given, width, height in Labels(catalog).with_sides()
@@ -47,12 +50,13 @@ def rows(catalog: Catalog, predictions: Iterable[tuple[int, str, float]] = ()) -
     for image, (name, width, height) in Images(catalog).sides(list(guesses)).items():
         label, probability = guesses[image]
         found.setdefault(name, Row(name, label, PREDICTED, "", probability, width, height))
-    return [found[path] for path in sorted(found)]
+    return [found[path] for path in sorted(found) if found[path].label != NONE_OF_THESE]
 
 
 def of_labels(given: Iterable[Label]) -> str:
     """Labels that people gave as CSV: all that can be told where the catalog is damaged."""
-    return _csv([Row(item.path, item.label, item.author, item.at, None, 0, 0) for item in given], "")
+    classes = (item for item in given if item.label != NONE_OF_THESE)
+    return _csv([Row(item.path, item.label, item.author, item.at, None, 0, 0) for item in classes], "")
 
 
 def write(kind: str, labelled: Sequence[Row], folder: str) -> str:

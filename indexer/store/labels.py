@@ -18,6 +18,7 @@ MAX_LABEL = 100  # characters
 ACCEPTED = "page (accepted)"  # author of what was proposed and agreed to: who agrees has not chosen the image
 PREDICTED = "massl"  # of what is exported as a label and nobody gave
 DRAWN = "page (drawn)"  # author of labels of images that chance has chosen, a whole page of them
+NONE_OF_THESE = "none of these"  # label of images that are of no class which somebody named: exports leave it out
 
 
 @dataclass(frozen=True)

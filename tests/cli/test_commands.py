@@ -111,7 +111,7 @@ def test_the_whole_path_through_json(massl, photos: Path) -> None:
     classified = massl("classify", photos, "--json").json
     assert set(classified) == {
         "schema", "labels", "estimated_accuracy", "interval", "expected_accuracy", "expected_interval", "expected_of",
-        "method", "methods", "sure", "unsure", "unfamiliar", "predictions",
+        "needs", "unnamed", "method", "methods", "sure", "unsure", "unfamiliar", "predictions",
     }  # fmt: skip
     assert len(classified["predictions"]) == 24
     assert set(classified["predictions"][0]) == {"path", "label", "probability"}

@@ -44,6 +44,7 @@ HARMLESS = {
     "dupes": {"exact_only", "threshold"},
     "classify": {"sure"},
     "label export": {"sure"},
+    "label sample": {"count"},
 }
 EVERYWHERE = {"as_json", "verbose"}
 

@@ -99,16 +99,13 @@ def test_classes_are_chosen_told_abstained_from_and_taken_away(massl, photos: Pa
     for kind in ("flag", "fruit"):
         massl("label", "add", photos, kind, *(f"{kind}/{path.name}" for path in sorted(photos.glob(f"{kind}/*"))[:4]))
     told = massl("classify", photos, "--json", "--sure", "0.8").json
-    low, high = told["interval"]
-    assert low < told["estimated_accuracy"] <= high
+    assert (told["interval"], told["estimated_accuracy"]) == (None, None)  # there are two more kinds
     assert told["method"] == told["methods"][0]["method"]
     assert len(told["methods"]) == 3
     unsure = [row for row in told["predictions"] if row["label"] is None]
     assert 0 < len(unsure) == told["unsure"] < 24
     assert all(row["probability"] >= 0.8 for row in told["predictions"] if row["label"])
-    plain = massl("classify", photos)
-    assert f"by {told['method']}" in plain.error
-    assert "nearest neighbours" in plain.error
+    assert "no estimate of the accuracy: label a random sample" in massl("classify", photos).error
 
     coco = massl("label", "export", photos, "--format", "coco", "-o", tmp_path / "labels.json")
     assert (coco.code, coco.output) == (0, "")
@@ -252,3 +249,54 @@ def test_exported_labels_start_no_formula_and_come_back_the_same(massl, named: P
     assert [(item["path"], item["label"]) for item in after] == [(item["path"], item["label"]) for item in before]
     manifest = massl("label", "export", named, "--format", "imagefolder").output
     assert "./=1.bmp,'@x," in manifest
+
+
+@pytest.mark.usefixtures("indexed")
+def test_images_of_no_named_class_are_learnt_from_and_left_out_of_exports(massl, photos: Path, tmp_path: Path) -> None:
+    for kind in ("flag", "fruit"):
+        massl("label", "add", photos, kind, *[f"{kind}/{path.name}" for path in sorted(photos.glob(f"{kind}/*"))[:6]])
+    others = [f"space/{path.name}" for path in sorted(photos.glob("space/*"))[:6]]
+    assert massl("label", "none", photos, *others, "--json").json["labelled"] == 6
+    assert massl("label", "list", photos).output.count("none of these\t") == 6
+    told = massl("classify", photos, "--json").json
+    assert told["labels"] == {"flag": 6, "fruit": 6, "none of these": 6}
+    rest = {row["label"] for row in told["predictions"] if row["path"].startswith("space/")}
+    assert "none of these" in rest
+    for how in (("--format", "csv"), ("--format", "coco"), ("--predictions",)):
+        exported = massl("label", "export", photos, *how).output
+        assert "flag" in exported
+        assert "none of these" not in exported
+
+
+@pytest.mark.usefixtures("indexed")
+def test_a_random_sample_is_filled_in_and_is_what_the_estimate_rests_on(massl, photos: Path, tmp_path: Path) -> None:
+    for kind in ("flag", "fruit"):
+        massl("label", "add", photos, kind, *[f"{kind}/{path.name}" for path in sorted(photos.glob(f"{kind}/*"))[:6]])
+    told = massl("classify", photos, "--json").json
+    assert (told["estimated_accuracy"], told["expected_accuracy"]) == (None, None)  # two of many kinds are named
+    assert told["needs"].startswith("label a random sample")
+    assert told["unnamed"][0] > 0.1
+    said = massl("classify", photos).error
+    assert "massl label sample" in said
+    for kind in ("flag", "fruit"):  # few enough to leave a sample
+        massl("label", "remove", photos, *[f"{kind}/{path.name}" for path in sorted(photos.glob(f"{kind}/*"))[2:6]])
+    lines = massl("label", "sample", photos, "-n", 20).output.splitlines()
+    assert len(lines) == 21
+    labelled = {item["path"] for item in massl("label", "list", photos, "--json").json["labels"]}
+    filled = [lines[0]]
+    for line in lines[1:]:
+        path, *rest = line.split(",")
+        assert path not in labelled
+        kind = path.split("/")[0]
+        filled.append(",".join([path, kind if kind in ("flag", "fruit") else "none of these", *rest[1:]]))
+    (tmp_path / "empty.csv").write_text("\n".join(lines))
+    assert "nothing was imported" in failed(massl("label", "import", photos, tmp_path / "empty.csv"))
+    (tmp_path / "sample.csv").write_text("\n".join(filled))
+    assert massl("label", "import", photos, tmp_path / "sample.csv", "--json").json["labelled"] == 20
+    told = massl("classify", photos, "--json").json
+    low, high = told["interval"]
+    assert low < told["estimated_accuracy"] <= high
+    assert (told["needs"], told["unnamed"]) == (None, [0.0, 0.0])
+    said = massl("classify", photos).error
+    assert f"by {told['method']}" in said
+    assert "nearest neighbours" in said

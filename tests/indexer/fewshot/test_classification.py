@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from indexer import Collection
-from indexer.fewshot.classification import NONE, classify
+from indexer.fewshot.classification import NONE, SAMPLE, classify
 from indexer.fewshot.classifiers import LOGISTIC, NEIGHBOURS, PROTOTYPES, Candidate, candidates, softmax
 from indexer.fewshot.clusters import find_groups
 from indexer.fewshot.label_state import Labelling
@@ -85,14 +85,15 @@ def test_the_estimate_and_its_interval_hold_on_images_never_labelled() -> None:
         ids, vectors, targets = kinds(600, 4, seed=seed, spread=1.5)
         result = classify(ids, vectors, labels_of(ids, targets, 8, seed))
         right = float((result.predicted == targets)[~result.labelled].mean())
-        assert result.estimated_accuracy is not None
-        assert result.interval is not None
+        if result.estimated_accuracy is None or result.interval is None:
+            continue
         low, high = result.interval
         assert low < result.estimated_accuracy < high
         inside += low <= right <= high
         told.append(result.estimated_accuracy)
         seen.append(right)
-    assert inside >= 17  # of 20, nineteen on average
+    assert len(told) >= 18  # of 20: where all classes are named it is seldom doubted
+    assert inside >= len(told) - 2
     assert abs(np.mean(told) - np.mean(seen)) < 0.05  # neither flattered nor belittled
     assert 0.5 < np.mean(seen) < 0.9
 
@@ -125,13 +126,17 @@ def test_images_unlike_all_labelled_ones_are_left_without_a_class_however_sure_t
     some = targets < 3
     labels = labels_of(ids[some], targets[some], 8)
     result = classify(ids, vectors, labels)
-    assert result.estimated_accuracy is not None
-    assert result.estimated_accuracy > 0.9  # of the classes that there are
+    assert result.compared[0].accuracy > 0.9  # of the classes that there are
     assert result.familiar[some & ~result.labelled].mean() > 0.8
     assert result.familiar[~some].mean() < 0.05
-    assert (result.probability[~some] > 0.5).mean() > 0.3  # as sure as anything
     assert result.sure(0.5)[~some].mean() < 0.05
     assert result.sure(0.0).all()  # unless nobody asked to be sure
+    # Nothing is claimed of them either, neither together nor one by one.
+    assert (result.estimated_accuracy, result.interval, result.expected()) == (None, None, None)
+    assert result.needs == SAMPLE
+    assert result.unnamed[0] < 0.5 < result.unnamed[1] + 0.1
+    assert (result.probability[~some] > 0.5).mean() < 0.05
+    assert (result.probability[some & ~result.labelled] > 0.5).mean() > 0.8
     assert classify(ids, vectors, labels_of(ids, targets, 8)).familiar.mean() > 0.85
 
 
@@ -204,10 +209,11 @@ def test_labels_of_several_classes_are_given_together_or_not_at_all(collection: 
     assert collection.labels.counts() == {"<b>bold</b>": 1, "fine": 1}
 
 
-def _by_the_page(seed: int, drawn: int = 0) -> tuple[list[float], list[float], bool]:
-    """What was said beforehand, of one's own pictures and of the proposals, each less the truth, of pictures labelled
-    as the page suggests: the middles of groups, by what most of them show, then what is most different; and whether the
-    truth lay in the interval. At the end so many more as chance draws.
+def _by_the_page(seed: int, drawn: int = 0) -> tuple[float, float | None, float, bool]:
+    """How many of one's own pictures were named rightly when hidden, what share of the proposals was expected to be
+    right if anything was claimed, what share was, and whether that lay in the interval if there was one. Of pictures
+    labelled as the page suggests: the middles of groups, by what most of them show, then what is most different. At the
+    end so many more as chance draws.
     """
     ids, vectors, targets = kinds(600, 4, seed=seed, spread=1.3)
     labels: dict[int, str] = {}
@@ -224,27 +230,31 @@ def _by_the_page(seed: int, drawn: int = 0) -> tuple[list[float], list[float], b
     names = np.array(["abcd".index(name) for name in result.classes])
     about = result.familiar & ~result.labelled
     right = float((names[result.predicted] == targets)[about].mean())
-    expected = result.expected()
-    assert expected is not None
-    assert result.estimated_accuracy is not None
+    own, expected = result.compared[0].accuracy, result.expected()
+    if expected is None:
+        return own, None, right, True
     assert expected.images == about.sum()
     low, high = expected.interval
     assert low < expected.accuracy < high
-    return [result.estimated_accuracy - right], [expected.accuracy - right], low <= right <= high
+    return own, expected.accuracy, right, low <= right <= high
 
 
 def test_what_is_said_of_proposals_is_less_flattered_by_easy_labels_than_what_is_said_of_these() -> None:
-    own, proposals, inside = zip(*(_by_the_page(seed) for seed in range(8)), strict=True)
-    assert np.mean(own) > 0.05  # groups are easy: cross-validation over them promises too much
-    assert abs(np.mean(proposals)) < np.mean(own) / 2
-    assert sum(inside) >= 7
+    runs = [_by_the_page(seed) for seed in range(8)]
+    said = [(own - right, expected - right) for own, expected, right, _ in runs if expected is not None]
+    assert len(said) >= 3
+    own, proposals = np.mean(said, 0)
+    assert own > 0.05  # groups are easy: cross-validation over them promises too much
+    assert abs(proposals) < own / 2
+    assert sum(inside for *_, inside in runs) >= 7
 
 
 def test_labels_that_chance_has_drawn_tell_how_good_the_others_are() -> None:
-    own, proposals, inside = zip(*(_by_the_page(seed, drawn=48) for seed in range(8)), strict=True)
-    assert abs(np.mean(own)) < 0.03  # 48 of them leave 0.07 either way in a single run
-    assert abs(np.mean(proposals)) < 0.03
-    assert sum(inside) >= 7
+    runs = [_by_the_page(seed, drawn=48) for seed in range(8)]
+    errors = [expected - right for _, expected, right, _ in runs if expected is not None]
+    assert len(errors) == 8
+    assert abs(np.mean(errors)) < 0.03  # 48 of them leave 0.07 either way in a single run
+    assert sum(inside for *_, inside in runs) >= 7
 
 
 def test_a_few_that_chance_has_drawn_are_too_few_to_go_by() -> None:
@@ -264,11 +274,10 @@ def test_labels_that_were_only_agreed_to_are_no_evidence_and_yet_are_learnt_from
     counted = classify(ids, vectors, labels | agreed)
     after = classify(ids, vectors, labels | agreed, accepted=set(agreed))
     assert (after.judged_on, counted.judged_on) == (36, 96)
-    assert counted.estimated_accuracy is not None
-    assert after.estimated_accuracy is not None
-    assert before.estimated_accuracy is not None
-    assert counted.estimated_accuracy > before.estimated_accuracy + 0.1  # "94 %" became "97 %" by agreeing
+    assert counted.compared[0].accuracy > before.compared[0].accuracy + 0.1  # "94 %" became "97 %" by agreeing
+    assert after.compared == before.compared
     assert after.estimated_accuracy == before.estimated_accuracy
+    assert after.unnamed == before.unnamed  # although the nearest of the unlabelled images are no longer among them
     assert sum(after.counts.values()) == 96
     assert after.labelled[easy].all()
     nobody = classify(ids, vectors, labels, accepted=set(labels))
@@ -276,7 +285,7 @@ def test_labels_that_were_only_agreed_to_are_no_evidence_and_yet_are_learnt_from
 
 
 def test_the_surer_the_proposals_the_more_of_them_are_expected_to_be_right() -> None:
-    ids, vectors, targets = kinds(600, 3, seed=5, spread=1.5)
+    ids, vectors, targets = kinds(600, 3, seed=6, spread=1.3)
     result = classify(ids, vectors, labels_of(ids, targets, 15))
     every, sure = result.expected(), result.expected(0.8)
     assert every is not None
