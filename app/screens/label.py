@@ -29,14 +29,16 @@ from massl.core.errors import MasslError
 PAGE = PAGE_SIZES[0]
 SECTION = 12  # tiles of a class at first
 SUSPECTS = 12  # labels to check at a time
-ENOUGH = 20  # labels from which they are checked without being asked,
-MANY = 2_000  # and to which: more of them take long
+# While the accuracy is known less well than to ten points either way, a label that the others contradict is as likely
+# right as wrong: nobody is sent to look at it.
+CLOSE = 0.2
+MANY = 2_000  # labels up to which they are checked without being asked: more of them take long
 VIEWS = {
     "groups": "Groups",
     "different": "Most different",
     "unsure": "Least sure",
     "sure": "Most sure",
-    "drawn": "Drawn by chance",
+    "drawn": "Random sample",
     "class": "By class",
     "check": "Labels to check",
     "curve": "How good is it?",
@@ -45,7 +47,7 @@ QUEUES = {  # views of a page that is answered, and what is said beside their na
     "different": "unlike what is labelled, and unlike each other",
     "unsure": "where a label teaches most",
     "sure": "select what is wrong and reject it, then accept the rest",
-    "drawn": "say of each whether its proposal is right, else what it is: only so it is known how good the others are",
+    "drawn": "label every one of them, or accept what is proposed rightly: they tell how good the other proposals are",
 }
 SORTED = ("unsure", "sure", "drawn", "class", "check", "curve")  # views that need two classes
 _MOST_OPENED = 1_000  # sections that a session remembers how far it opened
@@ -64,6 +66,7 @@ class Desk:
         sure: the least probability of a class, in percent.
         opened: section to number of tiles, where not the first few.
         answered: steps that can be undone, each with the view and page that it answered, and what was passed then.
+        complete: whether somebody said that every kind there is has a name.
     """
 
     view: str | None = None
@@ -73,6 +76,7 @@ class Desk:
     opened: dict[str, int] = field(default_factory=dict)
     answered: list[tuple[Step, str, list[int], set[int]]] = field(default_factory=list)
     download: dict[str, str] | None = None
+    complete: bool = False
 
 
 class Label(Screen):
@@ -104,6 +108,7 @@ class Label(Screen):
             "next": self._next,
             "accept": partial(self._answer, self._accept),
             "reject": partial(self._answer, self._reject),
+            "kinds": self._kinds,
             "keep": self._keep,
             "regroup": self._regroup,
             "export": self._export,
@@ -115,14 +120,16 @@ class Label(Screen):
     def draw(self, session: Session) -> dict[str, Any]:
         work = session.of(Desk)
         shown = self._labelling.shown(session)
-        classes = {entry["name"]: int(entry["count"]) for entry in shown["classes"]}
+        named = [*shown["classes"], *([shown["none"]] if shown["none"]["count"] else [])]
+        classes = {entry["name"]: int(entry["count"]) for entry in named}
         total = len(self.collection)
         sorting = Standing[Classification]()
         if len(classes) >= 2:
             sorting = asked(self._sorting, self.collection.fewshot.state(), 2 * PATIENCE)
         result = sorting.result
-        checking = self._checked(result, PATIENCE if work.view == "check" else 0)
-        advice = advise(total, classes, result, len(self._suspects(checking)))
+        checking = self._checked(result, PATIENCE if work.view == "check" else 0, work.view == "check")
+        doubtful = len(self._suspects(checking)) if result and result.labels_known_within(CLOSE) else 0
+        advice = advise(total, classes, result, doubtful, work.complete)
         view = work.view or advice["view"]
         if view in SORTED and len(classes) < 2:
             view = "groups" if not classes else "different"
@@ -166,9 +173,9 @@ class Label(Screen):
         self._grouping.forget()
         self._checking.forget()
 
-    def _checked(self, result: Classification | None, patience: float) -> Standing[list[Suspect]]:
-        """The check of the labels, begun once there are enough. It takes as long as the sorting."""
-        if result is None or not ENOUGH <= sum(result.counts.values()) <= MANY:
+    def _checked(self, result: Classification | None, patience: float, wanted: bool) -> Standing[list[Suspect]]:
+        """The check of the labels, begun once they tell enough, or when wanted. It takes as long as the sorting."""
+        if result is None or sum(result.counts.values()) > MANY or not (wanted or result.labels_known_within(CLOSE)):
             return Standing()
         return asked(self._checking, self.collection.fewshot.state(), patience)
 
@@ -216,7 +223,7 @@ class Label(Screen):
         left = (
             int((~result.labelled).sum())
             if result
-            else len(self.collection) - sum(entry["count"] for entry in drawn["classes"])
+            else len(self.collection) - sum(entry["count"] for entry in [*drawn["classes"], drawn["none"]])
         )
         if tiles:
             drawn["sections"] = [section(view, VIEWS[view], QUEUES[view], tiles, False)]
@@ -302,7 +309,7 @@ class Label(Screen):
                 "probability": percent(suspect.probability),
                 "proposed_probability": percent(suspect.proposed_probability),
                 "neighbours": [
-                    {**tile(near, paths[near], suspect.proposed), "score": f"{score:.2f}"}
+                    {**tile(near, paths[near], suspect.proposed), "score": f"{score:z.2f}"}
                     for near, score in suspect.neighbours
                     if near in paths
                 ],
@@ -392,10 +399,19 @@ class Label(Screen):
             raise MasslError("Only what is proposed can be rejected: these pictures are labelled already")
         work = session.of(Desk)
         if work.view == "drawn":
-            raise MasslError("Say what these pictures are: without the wrong ones a page drawn by chance would flatter")
+            raise MasslError(
+                "Say what these pictures are, or that they are none of these: without them the sample would flatter"
+            )
         work.passed = work.passed | set(wanted)
         work.page = [image for image in work.page if image not in wanted]
         return self._labelling.reject(session, wanted, f"rejected {count(wanted)}")
+
+    def _kinds(self, session: Session, payload: Payload) -> str | None:
+        """The answer to whether every kind there is has a name."""
+        work = session.of(Desk)
+        work.complete = payload.get("all") is True
+        self._view(session, {"view": "drawn" if work.complete else "different"})
+        return None if work.complete else "Name the kinds that are missing; key 0 is for what fits no class."
 
     def _keep(self, session: Session, payload: Payload) -> str:
         return self._labelling.confirm(session, images(payload))

@@ -9,6 +9,7 @@ from typing import Any
 from app.formatting import count
 from app.session import Payload, Session, Step, images
 from indexer import Collection
+from indexer.store.labels import NONE_OF_THESE
 from massl.core.errors import MasslError
 
 AUTHOR = "page"
@@ -27,7 +28,9 @@ class Labelling:
     def shown(self, session: Session) -> dict[str, Any]:
         """What the bar that labels shows."""
         counts = self.collection.labels.counts()
+        none = counts.pop(NONE_OF_THESE, 0)
         return {
+            "none": {"name": NONE_OF_THESE, "count": none},  # no class, and it has a key of its own
             # In an order that stays: their keys must not shift under anybody's fingers.
             "classes": [
                 {"name": name, "count": counts[name]} for name in self.collection.labels.classes() if name in counts

@@ -46,7 +46,7 @@ def export(collection: Collection, uploads: Path, kind: str, sure: float) -> tup
     result = collection.fewshot.classify() if predictions else None
     text = collection.export_labels(kind.rstrip("+"), predictions, sure)
     if result is not None:
-        number = int(result.sure(sure).sum()) - sum(result.counts.values())
+        number = len(collection.fewshot.predictions(sure))
         holds = f", {number:,} proposed at least {100 * sure:.0f} % sure"
     # As text, made into a file by the browser: nothing is written that would have to be cleared away.
     return {"name": name, "type": mime, "text": readable(text)}, f"Exported {name}: {title}{holds}"

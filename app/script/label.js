@@ -31,7 +31,7 @@ import { Tiles } from "./tiles.js";
  * @typedef {import("./tiles.js").Grid & import("./labels.js").Labelling & {
  *   view: View,
  *   views: { key: View, name: string, ready: boolean }[],
- *   advice: { view: View, name: string, text: string, why: string, here: boolean },
+ *   advice: { view: View, name: string, text: string, why: string, here: boolean, question?: "kinds" },
  *   summary: string[],
  *   methods: string,
  *   sure: number,
@@ -147,7 +147,13 @@ class LabelScreen extends Screen {
       make(
         "div",
         { class: "buttons" },
-        advice.here ? null : button(`Go to: ${advice.name}`, go, { class: "main" }),
+        advice.question === "kinds"
+          ? [
+              button("Yes, every kind", () => this.act({ do: "kinds", all: true }), { class: "main" }),
+              button("No, or not sure", () => this.act({ do: "kinds", all: false })),
+            ]
+          : null,
+        advice.here || advice.question ? null : button(`Go to: ${advice.name}`, go, { class: "main" }),
         exports.length ? this.drawExports(open && !download) : null,
       ),
     );

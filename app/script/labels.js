@@ -9,6 +9,7 @@ import { button, make, source } from "./elements.js";
  *
  * @typedef {import("./screen.js").Answer & {
  *   classes: Class[],
+ *   none: Class,
  *   undo: string | null,
  *   sections: Pick<import("./tiles.js").Section, "tiles">[],
  * }} Labelling
@@ -89,7 +90,8 @@ export class LabelBar {
       make(
         "div",
         { class: "classes" },
-        value.classes.map((entry, position) => this.drawClass(entry, position)),
+        value.classes.map((entry, position) => this.drawClass(entry, position < 9 ? String(position + 1) : null)),
+        value.classes.length ? this.drawClass(value.none, "0") : null,
       ),
       make(
         "div",
@@ -148,16 +150,15 @@ export class LabelBar {
 
   /**
    * @param {Class} entry
-   * @param {number} position
+   * @param {string | null} key that gives it to the selected pictures
    */
-  drawClass(entry, position) {
-    const key = position < 9 ? String(position + 1) : null;
+  drawClass(entry, key) {
     const does = `Label the selected pictures “${entry.name}”`;
     return make(
       "button",
       {
         type: "button",
-        class: "class",
+        class: `class${key === "0" ? " none" : ""}`,
         disabled: !this.selection.size,
         title: key ? `${does} (key ${key})` : does,
         onclick: () => this.label(entry.name),
@@ -181,6 +182,8 @@ export class LabelBar {
     } else if (/^[1-9]$/.test(event.key) && selection.size && !held) {
       const entry = this.value.classes[Number(event.key) - 1];
       if (entry) this.label(entry.name);
+    } else if (event.key === "0" && this.value.classes.length && selection.size && !held) {
+      this.label(this.value.none.name);
     } else if (reply && /^[aArR]$/.test(event.key) && !held) {
       event.preventDefault();
       reply(event.key.toLowerCase() === "a" ? "accept" : "reject");

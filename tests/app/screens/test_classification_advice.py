@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 
-from app.screens.classification_advice import advise, percent
+from app.screens.classification_advice import advise, percent, summary
+from indexer.fewshot.classification import Classification, classify
+from indexer.store.labels import NONE_OF_THESE
+from tests.indexer.kinds import kinds, labels_of
 
 
 @pytest.mark.parametrize(
@@ -18,12 +24,50 @@ from app.screens.classification_advice import advise, percent
         ({"flag": 70, "fruit": 30}, 0, "class", "Everything is labelled"),
         ({"flag": 7, "fruit": 2}, 0, "different", "Label what is most different"),
         ({"flag": 7, "fruit": 7}, 0, "unsure", "Label what is least sure"),
+        ({"flag": 7, "fruit": 7, "none of these": 1}, 0, "unsure", "Label what is least sure"),
     ],
 )
 def test_what_to_do_next_follows_from_the_labels(classes: dict[str, int], doubtful: int, view: str, text: str) -> None:
     advice = advise(100, classes, None, doubtful)
     assert (advice["view"], advice["text"]) == (view, text)
     assert advice["why"]
+
+
+def _result(named: int, drawn: int = 0) -> Classification:
+    """From ten labels of each of so many of eight kinds, and of so many images of a random sample."""
+    ids, vectors, targets = kinds(500, 8, seed=4, dim=48, spread=0.5)
+    some = targets < named
+    labels = labels_of(ids[some], targets[some], 10)
+    free = np.flatnonzero(~np.isin(ids, list(labels)))
+    sample = np.random.default_rng(0).choice(free, drawn, replace=False)
+    answers = {int(ids[row]): "abcdefgh"[targets[row]] if some[row] else NONE_OF_THESE for row in sample}
+    return classify(ids, vectors, labels | answers, drawn=set(answers))
+
+
+def test_every_kind_is_asked_for_and_a_random_sample_labelled_before_any_figure_is_shown() -> None:
+    result = _result(8)
+    classes = result.counts
+    asked = advise(500, classes, result, 0)
+    assert (asked["text"], asked["question"]) == ("Did you name every kind there is?", "kinds")
+    answered = advise(500, classes, result, 0, complete=True)
+    assert (answered["view"], answered["text"]) == ("drawn", "Label a random sample")
+    assert "%" not in summary(result, 0.5)[0]
+    sampled = _result(8, drawn=24)
+    assert advise(500, sampled.counts, sampled, 0)["view"] in ("sure", "unsure", "different")
+    assert "should be right (very likely" in summary(sampled, 0.5)[0]
+
+
+def test_kinds_without_a_name_are_noticed_whatever_was_answered() -> None:
+    result = _result(3)
+    strange = int((~result.familiar).sum())
+    advice = advise(max(500, 5 * strange), result.counts, result, 0, complete=True)
+    assert (advice["view"], advice["text"]) == ("drawn", "Some kinds of pictures seem to have no name yet")
+    assert not any("should be right" in line for line in summary(result, 0.5))
+
+
+def test_a_sample_that_leaves_half_of_all_open_shows_no_figure() -> None:
+    result = replace(_result(8, drawn=24), interval=(0.2, 0.8))
+    assert "tell too little yet" in summary(result, 0.5)[0]
 
 
 def test_what_is_only_likely_is_never_called_certain() -> None:

@@ -15,11 +15,11 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from app.screens.label import Label
+from app.screens.label import CLOSE, Label
 from app.session import Session
 from indexer import Collection
 from indexer.jobs.work import Work
-from indexer.store.labels import ACCEPTED, DRAWN
+from indexer.store.labels import ACCEPTED, DRAWN, NONE_OF_THESE
 from massl.core.errors import MasslError
 from tests.app.conftest import PHONE, Visit, show
 
@@ -79,8 +79,8 @@ def test_at_every_point_it_says_what_to_do_next(screen: Label) -> None:
     drawn = _done(screen, session)
     assert drawn["advice"]["view"] in ("unsure", "sure", "check", "drawn")
     drawn = _done(screen, session, {"do": "sure", "sure": 1})
-    assert "proposals should be right (very likely" in drawn["summary"][0]
-    assert drawn["summary"][1].startswith("Of your own labelled pictures, each hidden in turn, ")
+    assert drawn["summary"][0].endswith("can be said once you labelled a page of the random sample.")
+    assert "%" not in drawn["summary"][0]
     collection.labels.add(
         "fruit", [image for image, _ in collection.images.ready() if image not in _given(collection)], "test"
     )
@@ -138,8 +138,41 @@ def test_a_page_drawn_by_chance_is_labelled_whole_and_tells_how_good_the_proposa
     result = collection.fewshot.classify()
     assert (result.drawn, result.judged_on) == (True, 24)
     assert any(
-        line.startswith("Of 24 pictures that chance has drawn, each hidden in turn, ") for line in drawn["summary"]
+        line.startswith("Of 24 pictures of the random sample, each hidden in turn, ") for line in drawn["summary"]
     )
+
+
+def test_it_asks_for_kinds_that_were_not_named_and_takes_an_answer(screen: Label) -> None:
+    collection, session = screen.collection, Session()
+    _label(collection, 7, "antique", "bug", "flag", "fruit", "painting", "space")
+    collection.confirmations.add((suspect.image, suspect.given) for suspect in collection.fewshot.suspects())
+    asked = _done(screen, session)["advice"]
+    drawn = _done(screen, session, {"do": "kinds", "all": False})
+    assert (drawn["view"], drawn["advice"]["text"]) == ("different", asked["text"])
+    assert "key 0" in drawn["message"]["text"]
+    drawn = _done(screen, session, {"do": "kinds", "all": True})
+    assert drawn["view"] == "drawn"
+    assert "question" not in drawn["advice"]
+    assert "random sample" in " ".join([drawn["advice"]["text"], drawn["advice"]["why"]]).lower()
+
+
+def test_none_of_these_has_a_key_of_its_own_and_is_no_class_that_anybody_takes_away(screen: Label) -> None:
+    collection, session = screen.collection, Session()
+    _label(collection, 4, "flag", "fruit")
+    free = [image for image, path in collection.images.ready() if path.startswith("space/")][:5]
+    drawn = _done(screen, session, {"do": "label", "images": free, "label": NONE_OF_THESE})
+    assert [entry["name"] for entry in drawn["classes"]] == ["flag", "fruit"]
+    assert drawn["none"] == {"name": NONE_OF_THESE, "count": 5}
+    assert NONE_OF_THESE in [
+        section["title"] for section in _done(screen, session, {"do": "view", "view": "class"})["sections"]
+    ]
+    for kind in ("csv+", "csv", "imagefolder", "coco", "label-studio"):
+        text = _done(screen, session, {"do": "export", "format": kind})["download"]["text"]
+        assert "flag" in text
+        assert NONE_OF_THESE not in text
+    single = _done(screen, session, {"do": "unlabel", "images": free[1:]})
+    assert "second picture" not in single["advice"]["text"]
+    assert single["none"]["count"] == 1
 
 
 def test_undoing_brings_back_the_page_whatever_was_looked_at_since(screen: Label) -> None:
@@ -263,7 +296,7 @@ def test_labels_that_give_way_to_another_are_told(screen: Label) -> None:
 
 def test_the_panel_points_to_labels_that_look_wrong_until_they_are_answered(screen: Label) -> None:
     collection, session = screen.collection, Session()
-    _label(collection, 9, "flag", "space", "fruit")
+    _label(collection, 15, "flag", "space", "fruit", "painting")
     _done(screen, session)
     for path in [item.path for item in collection.labels.every() if item.label == "flag"]:
         wrong = collection.images.id_of(path)
@@ -279,6 +312,19 @@ def test_the_panel_points_to_labels_that_look_wrong_until_they_are_answered(scre
     assert drawn["advice"]["text"].startswith(f"Check {len(doubtful)} label")
     assert _done(screen, session, {"do": "keep", "images": doubtful})["advice"]["view"] != "check"
     assert _done(screen, session, {"do": "undo"})["advice"]["view"] == "check"
+
+
+def test_nobody_is_sent_to_check_labels_while_these_are_too_few_to_tell_what_is_wrong(screen: Label) -> None:
+    collection, session = screen.collection, Session()
+    _label(collection, 5, "flag", "space", "fruit", "painting")
+    wrong = [collection.images.id_of(item.path) for item in collection.labels.every() if item.label == "flag"][:2]
+    collection.labels.add("space", wrong, "test")
+    assert not collection.fewshot.classify().labels_known_within(CLOSE)
+    assert _done(screen, session)["advice"]["view"] != "check"
+    _done(screen, session, {"do": "view", "view": "check"})  # but whoever asks is answered
+    drawn = _done(screen, session)
+    assert drawn["suspects"] or "No label looks wrong" in drawn["empty"]
+    assert drawn["advice"]["view"] != "check"
 
 
 def test_keys_of_classes_are_the_same_for_everybody_and_do_not_shift_when_one_is_added(screen: Label) -> None:
@@ -403,7 +449,8 @@ def test_a_person_names_groups_accepts_rejects_and_takes_the_labels_away(
         group.locator(".naming input").fill(name)
         group.locator(".naming input").press("Enter")
         named += 1
-        page.wait_for_function(f"() => document.querySelectorAll('#massl-label .class').length === {named}")
+        classes = "#massl-label .class:not(.none)"
+        page.wait_for_function(f"() => document.querySelectorAll('{classes}').length === {named}")
     assert board.locator(".class .name").all_inner_texts()[0] == "<b>bold</b>"
     assert set(collection.labels.counts()) == {"<b>bold</b>", "two"}
     _until(page, "labelled by hand")
@@ -439,6 +486,14 @@ def test_a_person_names_groups_accepts_rejects_and_takes_the_labels_away(
     page.keyboard.press("1")
     page.wait_for_function("() => document.querySelectorAll('#massl-label .badge').length === 2")
     assert len(collection.labels.every()) == before + 2
+
+    # What fits no class has a key of its own.
+    board.locator(".picture").nth(5).click()
+    page.keyboard.press("0")
+    page.wait_for_function("() => document.querySelectorAll('#massl-label .badge').length === 3")
+    assert collection.labels.counts()[NONE_OF_THESE] == 1
+    page.keyboard.press("Control+z")
+    page.wait_for_function("() => document.querySelectorAll('#massl-label .badge').length === 2")
 
     # One is rejected, the page accepted by a key, and both are taken back by Ctrl-Z.
     board.locator(".picture").nth(4).click()
@@ -501,7 +556,7 @@ def test_the_screen_fits_a_phone(visit: Visit, site: str, screen: Label) -> None
             assert tab.evaluate("() => document.documentElement.scrollWidth") == 390
         tab.locator("#massl-label").get_by_role("button", name="By class", exact=True).tap()
         tab.wait_for_selector("#massl-label .tick")
-        classes = tab.locator("#massl-label .bar .class")
+        classes = tab.locator("#massl-label .bar .class:not(.none)")
         assert classes.count() == 3
         assert not classes.first.is_visible()  # nothing is selected: the bar is one line
         tab.locator("#massl-label .tick").first.tap()
