@@ -21,7 +21,7 @@ from indexer.search.query import Ranking
 from indexer.store.image_facts import Facts
 from massl.core.errors import MasslError
 
-BANDS = {"same": "Same", "alike": "Alike", "weak": "Loose"}
+BANDS = {"same": "Same", "alike": "Alike"}  # the others are not told apart from what is common in the folder
 PAGE = 48  # tiles that are fetched at a time, as one scrolls
 MOST_UPLOADS = 24  # pictures of one's own that a session remembers
 NEIGHBOURS = 6
@@ -288,7 +288,7 @@ class Find(Screen):
             "trouble": _TROUBLE[self.collection.images.file_state(facts.image)],
             "label": facts.label,
             "neighbours": [
-                tile(near.image, near.path, near.label) | {"score": f"{near.score:.2f}"}
+                tile(near.image, near.path, near.label) | {"score": f"{near.score:z.2f}"}
                 for near in self.collection.searcher.labelled_like(facts.image, NEIGHBOURS)
             ],
             "why": finding.ranking is not None,
@@ -296,7 +296,9 @@ class Find(Screen):
         if finding.ranking is not None and len(at := np.flatnonzero(finding.ranking.images == facts.image)):
             score = float(finding.ranking.scores[at[0]])
             chance = _chance(finding.ranking.false_matches(score), int(at[0]) + 1)
-            answer["match"] = f"{BANDS[finding.ranking.match(score)]}, similarity {score:.2f}. {chance}."
+            match = finding.ranking.match(score)
+            similar = f"{BANDS[match]}, similarity" if match in BANDS else "Similarity"
+            answer["match"] = f"{similar} {score:z.2f}. {chance}."
         return answer
 
     def _why(self, session: Session, payload: Payload) -> dict[str, Any]:
@@ -316,13 +318,25 @@ class Find(Screen):
 
 
 def _found(result: Result) -> Tile:
-    return tile(result.image, result.path, result.label) | {
-        "score": f"{result.score:.2f}",
-        "value": round(result.score, 4),
+    return (
+        tile(result.image, result.path, result.label)
+        | {
+            "score": f"{result.score:z.2f}",
+            "value": round(result.score, 4),
+            "hint": _chance(result.false_matches, result.rank),
+        }
+        | _tag(result)
+    )
+
+
+def _tag(result: Result) -> dict[str, str]:
+    """What is written below a result: nothing where it scores as many others do, as most good hits of one kind do."""
+    if result.match == "weak":
+        return {}
+    return {
         "band": result.match,
         "bandName": BANDS[result.match],
         "chance": _chance_short(result.false_matches, result.rank),
-        "hint": _chance(result.false_matches, result.rank),
     }
 
 
@@ -356,9 +370,10 @@ def _chance(false_matches: float, rank: int) -> str:
 
 
 def _chance_short(false_matches: float, rank: int) -> str:
+    """The same in a few words; empty where as much is common."""
     if false_matches < 0.1:
         return "hardly by chance"
-    return "common here" if false_matches >= rank else f"{max(1, round(false_matches)):,} by chance"
+    return "" if false_matches >= rank else f"{max(1, round(false_matches)):,} by chance"
 
 
 def _among(false_matches: float, above: int) -> str:
@@ -372,8 +387,8 @@ def _among(false_matches: float, above: int) -> str:
 def _heat_words(cosines: np.ndarray, part: Part) -> str:
     rows, columns = cosines.shape
     text = (
-        f"Bright where the picture is most like what you searched with (similarity {cosines.max():.2f}), dark where it "
-        f"is least ({cosines.min():.2f}), in {rows} by {columns} parts."
+        f"Bright where the picture is most like what you searched with (similarity {cosines.max():z.2f}), dark where "
+        f"it is least ({cosines.min():z.2f}), in {rows} by {columns} parts."
     )
     return text if min(part[2], part[3]) > 0.99 else text + " Only the square in the frame was looked at."
 

@@ -6,16 +6,17 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from app.screens.find import BANDS, PAGE, Find, _among, _chance, _chance_short
+from app.screens.find import PAGE, Find, _among, _chance, _chance_short, _found
 from app.server import serve
 from app.session import Session
-from indexer import LADDER, Collection, Encoder, Query
+from indexer import LADDER, Collection, Encoder, Query, Result
 from indexer.search.searcher import Searcher
 from tests.app.conftest import DESKTOP, PHONE, Visit, answered
 from tests.indexer.tiny import picture, write_encoder
@@ -512,8 +513,11 @@ def test_own_pictures_are_forgotten_in_the_end_but_not_those_in_use(
 
 def test_a_picture_of_the_same_kind_is_not_called_as_good_as_nothing() -> None:
     # Other red roses score as much as many pictures of the folder do: that is no copy, and yet what was looked for.
-    told = [BANDS["weak"], _chance_short(8.0, 3), _chance(8.0, 3), _among(8.0, 3)]
+    told = [_chance_short(8.0, 3), _chance(8.0, 3), _among(8.0, 3)]
     assert not any(word in " ".join(told).lower() for word in ("chance", "weak", "unrelated"))
     assert "same kind" in _chance(8.0, 3)
     assert _chance_short(0.01, 1) == "hardly by chance"
+    good = Result(3, 7, "roses/red.jpg", 0.71, "weak", 8.0, None)
+    assert not {"band", "bandName", "chance"} & set(_found(good))  # no tag that says nothing
+    assert _found(replace(good, match="same", false_matches=0.001))["bandName"] == "Same"
     assert _among(2.0, 10) == "about 2 of them by chance"
