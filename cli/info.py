@@ -141,7 +141,7 @@ def _collection(told: dict[str, Any]) -> list[tuple[str, str]]:
         lines.append(
             (
                 "to the encoder",
-                f"{drift['familiar']}: two images score {drift['mean_score']:.2f}, where two of its training images "
+                f"{drift['familiar']}: two images score {drift['mean_score']:z.2f}, where two of its training images "
                 f"score 0 (known up to {low}, foreign from {high} on)",
             )
         )

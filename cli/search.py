@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -40,7 +42,10 @@ def command(
     images: Images,
     queries: Annotated[
         list[str],
-        typer.Argument(metavar="QUERY…", help="Images to search by; +more.jpg adds one, -less.jpg steers away."),
+        typer.Argument(
+            metavar="QUERY…",
+            help="Images to search by; +more.jpg adds one, -less.jpg steers away, - is an image from standard input.",
+        ),
     ],
     k: Annotated[int, typer.Option("-k", min=1, max=10_000, help="How many results."), Harmless()] = 20,
     crop: Annotated[
@@ -71,6 +76,9 @@ def command(
     ] = False,
     paths: Annotated[bool, typer.Option("--paths", help="Print paths alone, one a line.")] = False,
     nul: Annotated[bool, typer.Option("-0", help="Print paths alone, each ended by a NUL, for xargs -0.")] = False,
+    absolute: Annotated[
+        bool, typer.Option("--absolute", help="Print whole paths, not relative to IMAGES: for pipes from elsewhere.")
+    ] = False,
     index_dir: IndexDir = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -78,7 +86,8 @@ def command(
 ) -> None:
     """Find the images most like a picture.
 
-    Examples: massl search ./photos query.jpg · massl search ./photos a.jpg +b.jpg -c.jpg -k 50 --paths
+    Examples: massl search ./photos query.jpg · massl search ./photos a.jpg +b.jpg -c.jpg -k 50 --paths · massl search
+    ./photos query.jpg -0 --absolute | xargs -0 cp -t found · curl -s URL | massl search ./photos -
     """
     from cli.terminal import ProgressLine, print_json, print_line, say
     from indexer.json_results import of_search
@@ -93,6 +102,8 @@ def command(
     with ProgressLine("Preparing the search:", "vectors", quiet) as line:
         collection.searcher.index(lambda step, done, total: line.update(done, total, step))
     results = collection.search(examples, k, label=label, under=folders, since=days[0], until=days[1], exact=exact)
+    if absolute:
+        results = [replace(result, path=str(collection.root.absolute() / result.path)) for result in results]
     described = of_search(results, started)
     if as_json:
         print_json(described)
@@ -107,7 +118,7 @@ def command(
         )
     for result in results:
         tag = f"  [{visible(result.label)}]" if result.label else ""
-        print_line(f"{result.rank:>3}  {result.score:6.3f}  {result.match:<5}  {visible(result.path)}{tag}")
+        print_line(f"{result.rank:>3}  {result.score:z6.3f}  {result.match:<5}  {visible(result.path)}{tag}")
     say(f"{len(results)} of {len(collection):,} images in {described['milliseconds']:.0f} ms", quiet)
 
 
@@ -116,6 +127,8 @@ def _query(text: str, root: Path, crop: tuple[int, int, int, int] | None) -> Any
 
     weight = -1.0 if text.startswith(_MINUS) else 1.0
     name = text.removeprefix(_MINUS)
+    if name == "-":
+        return _standard_input(weight, crop)
     if name.startswith("+") and not Path(name).exists():
         name = name[1:]
     elif name.startswith("-") and not Path(name).exists():
@@ -124,6 +137,21 @@ def _query(text: str, root: Path, crop: tuple[int, int, int, int] | None) -> Any
     if not path.exists() and (root / name).exists():
         path = root / name  # results are printed relative to the root: let them be used as queries as they stand
     return Query.of_file(path, weight, crop)
+
+
+def _standard_input(weight: float, crop: tuple[int, int, int, int] | None) -> Any:
+    from indexer import Query
+    from massl.core.errors import MasslError
+    from massl.core.images.decoding import MAX_BYTES
+
+    if sys.stdin.isatty():
+        raise MasslError("- reads an image from standard input: pipe one, as in massl search IMAGES - < query.jpg")
+    data = sys.stdin.buffer.read(MAX_BYTES + 1)
+    if not data or len(data) > MAX_BYTES:
+        raise MasslError(
+            "standard input holds more than an image may" if data else "standard input is empty: pipe an image into it"
+        )
+    return Query(data, None, weight, crop, "standard input")
 
 
 def _day(text: str | None) -> date | None:

@@ -387,10 +387,16 @@ def concerns(settings: Settings, images: int) -> list[str]:
     return said
 
 
+class UnknownSetting(MasslError):
+    """A setting that there is not: wrong usage."""
+
+    exit_code = 2
+
+
 def _parse(name: str, text: str) -> object:
     types_by_name = typing.get_type_hints(Settings)
     if name not in types_by_name:
-        raise MasslError(f"there is no setting {name!r}; the settings are {', '.join(types_by_name)}")
+        raise UnknownSetting(f"there is no setting {name!r}; the settings are {', '.join(types_by_name)}")
     kind = types_by_name[name]
     try:
         if kind in (int, float):

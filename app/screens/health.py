@@ -413,10 +413,10 @@ def _search(collection: Collection, total: int) -> dict[str, Any]:
         same = (
             "only what is practically identical"
             if bounds["same"] >= IDENTICAL
-            else f"from a score of {bounds['same']:.2f}"
+            else f"from a score of {bounds['same']:z.2f}"
         )
         facts.append(_fact("Called the same", same))
-        facts.append(_fact("Called alike", f"from a score of {bounds['alike']:.2f}", "Where chance would bring one"))
+        facts.append(_fact("Called alike", f"from a score of {bounds['alike']:z.2f}", "Where chance would bring one"))
     else:
         facts.append(_fact("Scores", "too few pictures to say what they mean"))
     return {"title": "Search", "facts": facts, "figures": []}
@@ -439,9 +439,9 @@ def _familiar(drift: Drift) -> list[dict[str, Any]]:
     low, high = drift.bounds
     lines = [
         said[drift.familiar],
-        f"Seen from the middle of its training images, two of yours score {drift.mean_score:.2f} on average, two of "
+        f"Seen from the middle of its training images, two of yours score {drift.mean_score:z.2f} on average, two of "
         f"those 0. Up to "
-        f"{low:.2f} counts as alike, from {high:.2f} on as far.",
+        f"{low:z.2f} counts as alike, from {high:z.2f} on as far.",
     ]
     meter = {"value": min(1.0, max(0.0, drift.mean_score)), "low": low, "high": high}
     return [{"title": title, "lines": lines, "examples": [], "meter": meter}]

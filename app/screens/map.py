@@ -163,9 +163,9 @@ class MapScreen(Screen):
         return {
             "ids": _packed(ids.astype("<u4")),
             "scores": _packed(np.round(shares * 255).astype(np.uint8)),
-            "said": f"The {len(ids):,} best matches, similarity {low:.2f} to {high:.2f}; all others are grey.",
-            "low": f"{low:.2f}",
-            "high": f"{high:.2f}",
+            "said": f"The {len(ids):,} best matches, similarity {low:z.2f} to {high:z.2f}; all others are grey.",
+            "low": f"{low:z.2f}",
+            "high": f"{high:z.2f}",
         }
 
 

@@ -129,8 +129,13 @@ def _fewshot(metrics: dict[str, Any]) -> Iterable[Figure]:
 
 
 def _low_shot(metrics: dict[str, Any]) -> Iterable[Figure]:
+    # Of few images two shares are the same ones, one of each class: these are one row.
+    shares: dict[int, list[str]] = {}
     for share, told in metrics["shares"].items():
-        yield _draws(f"{float(share):.4g} of the labels ({told['images']:,})", told)
+        shares.setdefault(told["images"], []).append(share)
+    for images, same in shares.items():
+        named = " or ".join(f"{float(share):.4g}" for share in same)
+        yield _draws(f"{named} of the labels ({images:,})", metrics["shares"][same[0]])
 
 
 def _retrieval(metrics: dict[str, Any]) -> Iterable[Figure]:

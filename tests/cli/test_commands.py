@@ -614,3 +614,29 @@ def test_while_a_rebuild_is_not_finished_answers_say_how_far_it_came(massl, inde
     told = massl("info", indexed)
     assert f"embedded            {done} of them, by the new encoder; {go_on}" in told.output
     assert massl("info", indexed, "--json").json["unembedded"] == len(flags)
+
+
+def test_a_query_comes_from_standard_input(photos: Path, indexed: Path, tmp_path: Path) -> None:
+    query = next(photos.glob("flag/*"))
+
+    def run(data: bytes) -> subprocess.CompletedProcess[bytes]:
+        words = [sys.executable, "-m", "cli", "search", str(indexed), "-", "--paths", "-k", "1", "-q"]
+        return subprocess.run(words, input=data, capture_output=True, cwd=tmp_path, check=False)
+
+    assert run(query.read_bytes()).stdout.decode().strip() == f"flag/{query.name}"
+    empty = run(b"")
+    assert (empty.returncode, empty.stderr.decode()) == (1, "massl: standard input is empty: pipe an image into it\n")
+    assert b"standard input can't be used" in run(b"no image").stderr or b"Traceback" not in run(b"no image").stderr
+
+
+def test_absolute_paths_mean_the_same_files_from_anywhere(massl, photos: Path, indexed: Path, tmp_path: Path) -> None:
+    query = next(photos.glob("flag/*"))
+    found = massl("search", indexed, query, "-0", "--absolute", "-k", 3, cwd=tmp_path).output.split("\0")[:-1]
+    assert len(found) == 3
+    assert all(Path(path).is_absolute() and Path(path).is_file() for path in found)
+    assert massl("search", indexed, query, "--absolute", "-k", 1, "--json").json["results"][0]["path"] == found[0]
+    assert massl("search", indexed, query, "-k", 1, "--paths").output.strip() == f"flag/{query.name}"
+
+
+def test_a_setting_that_there_is_not_is_wrong_usage(massl, photos: Path) -> None:
+    assert "there is no setting 'lerning_rate'" in failed(massl("train", photos, "--set", "lerning_rate=1"), 2)

@@ -36,6 +36,7 @@ from massl.evaluation.accuracy import confusion, mean_per_class
 from massl.evaluation.clustering import agreement, cluster
 from massl.evaluation.copies import copy_detection, pairs
 from massl.evaluation.fewshot import Draws, few_shot, low_shot, nearest_mean
+from massl.evaluation.figure_table import figures
 from massl.evaluation.linear import RATES, linear_probe, logistic_probe, train_layers
 from massl.evaluation.retrieval import retrieval
 from massl.evaluation.splits import stratified
@@ -404,3 +405,12 @@ def test_rankme_tells_collapse_from_spread() -> None:
     assert rankme(np.ones((64, 16))) == pytest.approx(1, abs=1e-3)
     assert rankme(np.eye(16)) == pytest.approx(16, rel=1e-3)
     assert 12 < rankme(generator.normal(size=(640, 16))) <= 16
+
+
+def test_two_shares_that_are_the_same_few_images_are_one_row() -> None:
+    told = {"mean": 0.5, "ci95": 0.01, "images": 30}
+    metrics = {"shares": {"0.01": told, "0.1": told, "0.5": {**told, "images": 150}}, "draws": 10}
+    assert [figure.name for figure in figures("low-shot", metrics)] == [
+        "0.01 or 0.1 of the labels (30)",
+        "0.5 of the labels (150)",
+    ]
