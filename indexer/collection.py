@@ -27,7 +27,7 @@ from indexer.search.engines.interface import Engine, Preparing
 from indexer.search.query import Query, Result
 from indexer.search.searcher import Searcher
 from indexer.storage import Home
-from indexer.store import arrivals, file_contents
+from indexer.store import arrivals, file_contents, revision
 from indexer.store.catalog import now
 from indexer.store.confirmations import Confirmations
 from indexer.store.decisions import Decisions
@@ -35,6 +35,7 @@ from indexer.store.filters import Filter
 from indexer.store.labels import Labels
 from indexer.store.meta import Meta
 from indexer.store.rejections import Rejections
+from indexer.store.revision import Revision
 from massl.core.files.atomic_writing import remove_forgotten
 from massl.core.files.scan import check_folder
 
@@ -168,6 +169,10 @@ class Collection:
             CatalogDamaged: one of them is not as it was written.
         """
         return self.catalog.meta()
+
+    def revision(self) -> Revision:
+        """What it is now, part by part: what differs from an earlier revision has changed since."""
+        return revision.read(self.catalog)
 
     def __len__(self) -> int:
         return self.images.count()

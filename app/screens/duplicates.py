@@ -149,7 +149,7 @@ class DuplicatesScreen(Screen):
         found = standing.result
         if found is None:
             return None
-        state = self.collection.decisions.version(), self.collection.images.generation
+        state = self.collection.revision().decided
         if self._settled is None or self._settled[0] is not found or self._settled[1] != state:
             self._settled = found, state, self.collection.duplicates.settled(found)
         return self._settled[2]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from indexer.store import journal
 from indexer.store.catalog import Catalog
-from indexer.store.decisions import DISTINCT
+from indexer.store.decision_tables import is_of_two
 from indexer.store.journal import Image, Said
 from indexer.store.labels import check
 from indexer.store.meta import Meta
@@ -87,14 +87,9 @@ class LabelJournal:
                 labels += 1
             for decision, at in missing.decisions.items():
                 one = find(decision.image, set())
-                about = decision.about
-                if decision.kind == DISTINCT:
-                    other = find(decision.other, {one} if one else set()) if decision.other else None
-                    if one is None or other is None:
-                        continue
-                    one, about = min(one, other), f"{max(one, other)} {about}"
-                if one is not None:
-                    decisions += write.decide(one, decision.kind, about, at)
+                other = find(decision.other, {one} if one else set()) if decision.other else None
+                if one is not None and (other is not None) == is_of_two(decision.kind):
+                    decisions += write.decide(decision.kind, decision.about, at, one, other)
         return Restored(labels, decisions, tuple(sorted(left)), said.damaged)
 
     def settle(self, command: str) -> None:

@@ -47,7 +47,7 @@ def in_words(found: Salvaged) -> str:
     )
     lost = [(found.lost_images, "image"), (found.lost_labels, "label"), (found.lost_decisions, "decision")]
     told = ", ".join(f"{count:,} {what}{'s' if count > 1 else ''}" for count, what in lost if count)
-    return f"{said} and {len(found.decisions):,} decisions can be read" + (f"; changed: {told}" if told else "")
+    return f"{said} and {found.decided:,} decisions can be read" + (f"; changed: {told}" if told else "")
 
 
 def labels(path: Path) -> list[Label]:

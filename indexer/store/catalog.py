@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 from indexer.store import checksums, damage, journal, meta, migrations, schema
 from indexer.store.damage import CatalogDamaged
+from indexer.store.decision_tables import VIEWS
 from indexer.store.meta import Fact, Meta, Written
 from indexer.store.migrations import VERSION
 from massl.core import disk_errors
@@ -37,11 +38,12 @@ _UNWRITABLE = (
 )  # fmt: skip
 _NEARLY_FULL = 1 << 20  # bytes free, below which a failed write is put down to a full disk
 
-# How a catalog of an earlier format, which can't be written, is read by today's statements.
+# How a catalog of an earlier format, which can't be written, is read by today's statements: formats before the fourth
+# have no checksums, those before the fifth have all decisions in one table.
+_CHECKED, _DECIDED = 4, 5
 _SHIMS = {
     "images": ("row_checksum", "embedding_checksum"),
     "labels": ("checksum",),
-    "decisions": ("checksum",),
     "meta": ("checksum",),
 }
 
@@ -66,8 +68,9 @@ _KINDS: dict[str, set[type]] = {
     "label": {str, type(None)},
     "author": {str, type(None)},
     "at": {str, type(None)},
-    "kind": {str},
-    "about": {str},
+    "other": {int},
+    "content": {str},
+    "contents": {str},
 }
 
 _MOST_BYTES = 1 << 28  # of one value: a calibration's comparisons take a few million
@@ -171,6 +174,19 @@ class Catalog:
             yield
         finally:
             connection.execute("COMMIT")
+
+    def is_of_todays_format(self) -> bool:
+        """Whether it is: an earlier one is read as it is where it can't be written."""
+        self._connection()
+        return bool(self._local.version == VERSION)
+
+    def written_ns(self) -> int:
+        """When its files were last written, in nanoseconds."""
+        found = 0
+        for file in (self.path, self._beside("-wal")):
+            with suppress(OSError):
+                found = max(found, file.stat().st_mtime_ns)
+        return found
 
     def notes_changes(self) -> bool:
         """Whether it is of a format that does: an earlier one is read as it is where it can't be written."""
@@ -312,14 +328,16 @@ class Catalog:
         if opening == _UNCHANGING:
             identity += (found.st_mtime_ns,)  # it changed all the same
         if connection is not None and self._local.identity != identity and not connection.in_transaction:
-            connection.close()
+            self.close()
             connection = None
-        if connection is not None and not connection.in_transaction:
-            self._check_again(connection)
+        if connection is not None and not connection.in_transaction and self._is_made_anew(connection):
+            self.close()
+            connection = None
         if connection is None:
             connection = self.connect(opening)
             self._local.identity = identity
             (self._local.cookie,) = connection.execute("PRAGMA schema_version").fetchone()
+            (self._local.version,) = connection.execute("PRAGMA user_version").fetchone()
             # Every commit survives a kill of the process; only a power cut can take the last ones, never the file.
             connection.execute("PRAGMA synchronous = NORMAL")
             connection.execute("PRAGMA foreign_keys = ON")
@@ -357,14 +375,21 @@ class Catalog:
             checksums.register(connection)
             if not opening:
                 connection.execute("PRAGMA journal_mode = WAL")
-            elif connection.execute("PRAGMA user_version").fetchone()[0] in range(1, VERSION):
-                for table, columns in _SHIMS.items():
-                    nothing = ", ".join(f"NULL AS {column}" for column in columns)
-                    connection.execute(f"CREATE TEMP VIEW {table} AS SELECT *, {nothing} FROM main.{table}")
+            else:
+                self._add_shims(connection)
         except BaseException:
             connection.close()
             raise
         return connection
+
+    def _add_shims(self, connection: sqlite3.Connection) -> None:
+        """Lets today's statements read a catalog of an earlier format."""
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        for table, columns in _SHIMS.items() if version < _CHECKED else ():
+            nothing = ", ".join(f"NULL AS {column}" for column in columns)
+            connection.execute(f"CREATE TEMP VIEW {table} AS SELECT *, {nothing} FROM main.{table}")
+        for table, query in VIEWS.items() if version < _DECIDED else ():
+            connection.execute(f"CREATE TEMP VIEW {table} AS {query}")
 
     def _check_files(self) -> None:
         """Refuses what SQLite would write, or delete, outside the catalog's own files.
@@ -398,12 +423,10 @@ class Catalog:
         if found:
             raise self.damaged(f"it is not as massl makes it: {found}")
 
-    def _check_again(self, connection: sqlite3.Connection) -> None:
-        """Compares the schema anew if somebody changed it: another version of massl, or whoever means ill."""
+    def _is_made_anew(self, connection: sqlite3.Connection) -> bool:
+        """Whether somebody changed the schema: another version of massl, or whoever means ill. It is compared anew."""
         (cookie,) = connection.execute("PRAGMA schema_version").fetchone()
-        if cookie != self._local.cookie:
-            self._check_schema(connection)
-            self._local.cookie = cookie
+        return bool(cookie != self._local.cookie)
 
     @contextmanager
     def _explained(self) -> Iterator[None]:

@@ -12,11 +12,12 @@ import zlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from indexer.store.decision_tables import TABLES
+
 # Columns of the tables, those that a checksum is of.
 IMAGE = "id, path, size, mtime_ns, ctime_ns, hash, width, height, state, reason"
 EMBEDDING = "id, hash, embedding"
 LABEL = "image, label, author, at"
-DECISION = "image, kind, about, at"
 META = "key, value"
 
 _SEALED_AT_ONCE = 2_000  # images in a transaction: a catalog of an earlier format has them all without a checksum
@@ -25,18 +26,14 @@ SCHEMA = """
 ALTER TABLE images ADD COLUMN row_checksum INTEGER;
 ALTER TABLE images ADD COLUMN embedding_checksum INTEGER;
 ALTER TABLE labels ADD COLUMN checksum INTEGER;
-ALTER TABLE decisions ADD COLUMN checksum INTEGER;
 ALTER TABLE meta ADD COLUMN checksum INTEGER;
 CREATE INDEX images_unsealed ON images (id) WHERE row_checksum IS NULL;
 CREATE INDEX labels_unsealed ON labels (image) WHERE checksum IS NULL;
-CREATE INDEX decisions_unsealed ON decisions (image) WHERE checksum IS NULL;
 CREATE TRIGGER image_unsealed
     AFTER UPDATE OF id, path, size, mtime_ns, ctime_ns, hash, width, height, state, reason, embedding ON images
     BEGIN UPDATE images SET row_checksum = NULL, embedding_checksum = NULL WHERE id = NEW.id; END;
 CREATE TRIGGER label_unsealed AFTER UPDATE OF image, label, author, at ON labels
     BEGIN UPDATE labels SET checksum = NULL WHERE image = NEW.image; END;
-CREATE TRIGGER decision_unsealed AFTER UPDATE OF image, kind, about, at ON decisions
-    BEGIN UPDATE decisions SET checksum = NULL WHERE image = NEW.image AND kind = NEW.kind AND about = NEW.about; END;
 CREATE TRIGGER meta_unsealed AFTER UPDATE OF key, value ON meta
     BEGIN UPDATE meta SET checksum = NULL WHERE key = NEW.key; END;
 """
@@ -46,7 +43,10 @@ _SEALING = (
     f"embedding_checksum = iif(embedding IS NULL, NULL, checksum({EMBEDDING})) "
     f"WHERE id IN (SELECT id FROM images WHERE row_checksum IS NULL ORDER BY id DESC LIMIT {_SEALED_AT_ONCE})",
     f"UPDATE labels SET checksum = checksum({LABEL}) WHERE checksum IS NULL",
-    f"UPDATE decisions SET checksum = checksum({DECISION}) WHERE checksum IS NULL",
+    *(
+        f"UPDATE {name} SET checksum = checksum({table.columns}) WHERE checksum IS NULL"
+        for name, table in TABLES.items()
+    ),
     f"UPDATE meta SET checksum = checksum({META}) WHERE checksum IS NULL",
 )
 

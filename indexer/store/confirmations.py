@@ -1,12 +1,11 @@
-"""Suspect labels that somebody looked at and kept, among the catalog's decisions: they are not asked about again."""
+"""Suspect labels that somebody looked at and kept: they are not asked about again."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
 from indexer.store.catalog import Catalog, now
-
-_KIND = "confirmed"
+from indexer.store.decision_tables import insert
 
 
 class Confirmations:
@@ -17,16 +16,15 @@ class Confirmations:
 
     def add(self, labels: Iterable[tuple[int, str]]) -> None:
         """Remembers that somebody looked at these labels, each an image and its label, and kept them."""
-        rows = [(image, _KIND, label, now()) for image, label in labels]
+        rows = [(image, label, now()) for image, label in labels]
         with self._catalog.writing() as connection:
-            connection.executemany("INSERT OR IGNORE INTO decisions (image, kind, about, at) VALUES (?, ?, ?, ?)", rows)
+            insert(connection, "confirmed_labels", rows)
 
     def remove(self, labels: Iterable[tuple[int, str]]) -> None:
         """Forgets that they were looked at."""
-        statement = "DELETE FROM decisions WHERE image = ? AND kind = ? AND about = ?"
         with self._catalog.writing() as connection:
-            connection.executemany(statement, [(image, _KIND, label) for image, label in labels])
+            connection.executemany("DELETE FROM confirmed_labels WHERE image = ? AND label = ?", list(labels))
 
     def every(self) -> set[tuple[int, str]]:
         """The labels that somebody looked at and kept."""
-        return set(self._catalog.read("SELECT image, about FROM decisions WHERE kind = ?", [_KIND]))
+        return {(image, label) for image, label in self._catalog.read("SELECT image, label FROM confirmed_labels")}

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from indexer.store import checksums
+from indexer.store.decision_tables import TABLES
 from massl.core.errors import MasslError
 
 # A catalog up to this size is examined whole whenever it is opened: a tenth of a second of one core at most.
@@ -98,7 +99,7 @@ def _knows_its_tables(connection: sqlite3.Connection) -> bool:
         for columns, table in (
             (f"{checksums.IMAGE}, embedding", "images"),
             (checksums.LABEL, "labels"),
-            (checksums.DECISION, "decisions"),
+            *((table.columns, name) for name, table in TABLES.items()),
             (checksums.META, "meta"),
         ):
             connection.execute(f"SELECT {columns} FROM {table} LIMIT 0")
@@ -127,10 +128,12 @@ def examine(connection: sqlite3.Connection, whole: bool) -> Findings:
                     found.structure = " ".join(str(said).replace("*** in database main ***", "").split())[:80]
         for target, columns, name in (
             (found.labels, checksums.LABEL, "labels"),
-            (found.decisions, checksums.DECISION, "decisions"),
             (found.meta, checksums.META, "meta"),
         ):
             target += checksums.damaged(_bounded(connection, f"SELECT {columns}, checksum FROM {name}"))
+        for name, table in TABLES.items():
+            rows = _bounded(connection, f"SELECT {table.columns}, checksum FROM {name}")
+            found.decisions += checksums.damaged(rows)
         if not found.structure and any(connection.execute("PRAGMA foreign_key_check")):
             found.structure = "labels or decisions of images that are not there"
         if whole:

@@ -8,7 +8,7 @@ import sqlite3
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from indexer.store import meta
+from indexer.store import decision_tables, meta
 from indexer.store.catalog import Catalog, to_bytes
 from indexer.store.images import Row
 from indexer.store.meta import Meta, Written
@@ -100,7 +100,7 @@ def write_places(
         # What was never embedded and says nothing of anything: skipped files that have gone.
         connection.execute(
             "DELETE FROM images WHERE state = 'gone' AND embedding IS NULL "
-            "AND id NOT IN (SELECT image FROM labels) AND id NOT IN (SELECT image FROM decisions)"
+            f"AND id NOT IN (SELECT image FROM labels UNION {decision_tables.IMAGES})"
         )
         if moved:
             connection.execute(

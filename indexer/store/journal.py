@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from indexer.store.decision_tables import TABLES
 from massl.core.disk_errors import cannot_write
 from massl.core.files.atomic_writing import whole
 
@@ -30,6 +31,8 @@ _FORMAT = 1
 _LOOSE = 1 << 20  # bytes below which lines that no longer count are left in it
 _LINE = 400  # bytes, more than most lines take
 _LOG = logging.getLogger(__name__)
+
+_SPEAKING = [("labels", "image"), *((name, "image") for name in TABLES), ("kept_both", "other")]
 
 SCHEMA = """
 CREATE TABLE unwritten (
@@ -48,19 +51,13 @@ CREATE TRIGGER label_changed AFTER UPDATE OF label, author ON labels
 CREATE TRIGGER label_taken AFTER DELETE ON labels
     BEGIN INSERT INTO unwritten (act, path, hash)
     SELECT 'unlabel', path, hash FROM images WHERE id = OLD.image; END;
-CREATE TRIGGER decision_made AFTER INSERT ON decisions
-    BEGIN INSERT INTO unwritten (act, path, hash, kind, about, at, other_path, other_hash)
-    SELECT 'decide', one.path, one.hash, NEW.kind, NEW.about, NEW.at, other.path, other.hash FROM images AS one
-    LEFT JOIN images AS other ON NEW.kind = 'distinct' AND other.id = CAST(NEW.about AS INTEGER)
-    WHERE one.id = NEW.image; END;
-CREATE TRIGGER decision_forgotten AFTER DELETE ON decisions
-    BEGIN INSERT INTO unwritten (act, path, hash, kind, about, other_path, other_hash)
-    SELECT 'forget', one.path, one.hash, OLD.kind, OLD.about, other.path, other.hash FROM images AS one
-    LEFT JOIN images AS other ON OLD.kind = 'distinct' AND other.id = CAST(OLD.about AS INTEGER)
-    WHERE one.id = OLD.image; END;
+"""
+
+# An image that somebody labelled or decided about has another name or content.
+MOVES = f"""
 CREATE TRIGGER image_moved AFTER UPDATE OF path, hash ON images
     WHEN (OLD.path IS NOT NEW.path OR OLD.hash IS NOT NEW.hash)
-    AND (EXISTS (SELECT 1 FROM labels WHERE image = NEW.id) OR EXISTS (SELECT 1 FROM decisions WHERE image = NEW.id))
+    AND ({" OR ".join(f"EXISTS (SELECT 1 FROM {name} WHERE {column} = NEW.id)" for name, column in _SPEAKING)})
     BEGIN INSERT INTO unwritten (act, path, hash, other_path, other_hash)
     VALUES ('move', OLD.path, OLD.hash, NEW.path, NEW.hash); END;
 """
@@ -70,11 +67,12 @@ _LABELS = (
     "SELECT 'label', path, hash, NULL, label, author, at, NULL, NULL FROM labels JOIN images ON images.id = image "
     "ORDER BY at, image"
 )
-_DECISIONS = (
-    "SELECT 'decide', one.path, one.hash, kind, about, NULL, at, other.path, other.hash FROM decisions "
-    "JOIN images AS one ON one.id = image "
-    "LEFT JOIN images AS other ON kind = 'distinct' AND other.id = CAST(about AS INTEGER) ORDER BY at, image"
-)
+_DECISIONS = [
+    f"SELECT 'decide', one.path, one.hash, '{table.kind}', {table.about}, NULL, at, other.path, other.hash "
+    f"FROM {name} JOIN images AS one ON one.id = image "
+    f"LEFT JOIN images AS other ON other.id = {'other' if table.other else 'NULL'} ORDER BY at, image"
+    for name, table in TABLES.items()
+]
 
 
 class Image(NamedTuple):
@@ -218,7 +216,7 @@ def read(folder: Path) -> Said:
 def of_catalog(connection: sqlite3.Connection) -> Said:
     """What the catalog says."""
     said = Said()
-    for query in (_LABELS, _DECISIONS):
+    for query in (_LABELS, *_DECISIONS):
         for entry in _as_entries(connection.execute(query)):
             said.add(entry)
     return said
@@ -303,7 +301,7 @@ def _tidy(connection: sqlite3.Connection, folder: Path) -> None:
     """Leaves out lines that no longer count, once they are most of the journal."""
     size = (folder / NAME).stat().st_size
     ((labels,),) = connection.execute("SELECT count(*) FROM labels").fetchall()
-    ((decisions,),) = connection.execute("SELECT count(*) FROM decisions").fetchall()
+    decisions = sum(connection.execute(f"SELECT count(*) FROM {name}").fetchone()[0] for name in TABLES)
     if size > _LOOSE and size > 3 * _LINE * (labels + decisions):
         said = read(folder)
         if not said.damaged:  # else `complete` sees to it, which has the catalog beside it
@@ -370,5 +368,5 @@ def _text(value: object) -> str:
 
 
 def _seal(kind: str, about: str) -> str:
-    """Of two images to keep both, the catalog names the other by its number, which means nothing here."""
+    """Of two images to keep both, lines of earlier versions also have the other's number, which means nothing here."""
     return about.split()[-1] if kind == "distinct" else about

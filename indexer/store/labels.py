@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from indexer.store import meta
+from indexer.store import decision_tables, meta
 from indexer.store.catalog import READY, Catalog, in_parts, now
 from indexer.store.images import Images
 from indexer.store.meta import Meta
@@ -125,8 +125,7 @@ class Labels:
     def system_folders(self) -> set[str]:
         """The names of folders made by a system that hold searchable images which people labelled or decided about."""
         rows = self._catalog.read(
-            f"SELECT path FROM images WHERE {READY} "
-            "AND id IN (SELECT image FROM labels UNION SELECT image FROM decisions)"
+            f"SELECT path FROM images WHERE {READY} AND id IN (SELECT image FROM labels UNION {decision_tables.IMAGES})"
         )
         return {name for (path,) in rows for name in scan.system_folders(from_bytes(path))}
 

@@ -11,9 +11,9 @@ import sqlite3
 from collections.abc import Callable, Mapping
 from contextlib import closing
 
-from indexer.store import checksums, journal, schema
+from indexer.store import checksums, decision_tables, journal, schema
 
-VERSION = 4
+VERSION = 5
 
 _SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -39,13 +39,6 @@ CREATE TABLE labels (
     author TEXT NOT NULL,
     at TEXT NOT NULL                    -- ISO 8601, UTC
 );
-CREATE TABLE decisions (
-    image INTEGER NOT NULL REFERENCES images (id) ON DELETE CASCADE,
-    kind TEXT NOT NULL,                 -- 'distinct' (of two near duplicates), 'rejected' (of a proposed label)
-    about TEXT NOT NULL,                -- the other image's id, or the label
-    at TEXT NOT NULL,
-    PRIMARY KEY (image, kind, about)
-) WITHOUT ROWID;
 """
 
 # Whoever writes a vector, makes an image searchable or takes it out of sight: the index learns of it here. Numbers are
@@ -59,6 +52,77 @@ CREATE TRIGGER image_changed AFTER UPDATE OF embedding, state ON images
     BEGIN INSERT INTO changes (image) VALUES (NEW.id); END;
 CREATE TRIGGER image_deleted AFTER DELETE ON images
     BEGIN INSERT INTO changes (image) VALUES (OLD.id); END;
+"""
+
+# How often labels and decisions changed, by which caches tell that they did; see `indexer.store.revision`.
+_COUNTED = {
+    "labels": "labels",
+    "kept_both": "duplicates",
+    "kept_instead": "duplicates",
+    "rejected_labels": "rejections",
+    "confirmed_labels": "confirmations",
+}
+_COUNTS = """
+CREATE TABLE revisions (subject TEXT PRIMARY KEY, number INTEGER NOT NULL) WITHOUT ROWID;
+INSERT INTO revisions (subject, number)
+    VALUES ('labels', 0), ('duplicates', 0), ('rejections', 0), ('confirmations', 0);
+""" + "".join(
+    f"CREATE TRIGGER {table}_counted_{act.lower()} AFTER {act} ON {table}\n"
+    f"    BEGIN UPDATE revisions SET number = number + 1 WHERE subject = '{subject}'; END;\n"
+    for table, subject in _COUNTED.items()
+    for act in ("INSERT", "UPDATE", "DELETE")
+)
+
+# What the step to the fourth format adds. History: it never changes again.
+_FOURTH = """
+ALTER TABLE images ADD COLUMN row_checksum INTEGER;
+ALTER TABLE images ADD COLUMN embedding_checksum INTEGER;
+ALTER TABLE labels ADD COLUMN checksum INTEGER;
+ALTER TABLE decisions ADD COLUMN checksum INTEGER;
+ALTER TABLE meta ADD COLUMN checksum INTEGER;
+CREATE INDEX images_unsealed ON images (id) WHERE row_checksum IS NULL;
+CREATE INDEX labels_unsealed ON labels (image) WHERE checksum IS NULL;
+CREATE INDEX decisions_unsealed ON decisions (image) WHERE checksum IS NULL;
+CREATE TRIGGER image_unsealed
+    AFTER UPDATE OF id, path, size, mtime_ns, ctime_ns, hash, width, height, state, reason, embedding ON images
+    BEGIN UPDATE images SET row_checksum = NULL, embedding_checksum = NULL WHERE id = NEW.id; END;
+CREATE TRIGGER label_unsealed AFTER UPDATE OF image, label, author, at ON labels
+    BEGIN UPDATE labels SET checksum = NULL WHERE image = NEW.image; END;
+CREATE TRIGGER decision_unsealed AFTER UPDATE OF image, kind, about, at ON decisions
+    BEGIN UPDATE decisions SET checksum = NULL WHERE image = NEW.image AND kind = NEW.kind AND about = NEW.about; END;
+CREATE TRIGGER meta_unsealed AFTER UPDATE OF key, value ON meta
+    BEGIN UPDATE meta SET checksum = NULL WHERE key = NEW.key; END;
+CREATE TABLE unwritten (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    act TEXT NOT NULL,
+    path BLOB NOT NULL, hash BLOB,
+    kind TEXT, about TEXT, author TEXT, at TEXT,
+    other_path BLOB, other_hash BLOB
+);
+CREATE TRIGGER label_given AFTER INSERT ON labels
+    BEGIN INSERT INTO unwritten (act, path, hash, about, author, at)
+    SELECT 'label', path, hash, NEW.label, NEW.author, NEW.at FROM images WHERE id = NEW.image; END;
+CREATE TRIGGER label_changed AFTER UPDATE OF label, author ON labels
+    BEGIN INSERT INTO unwritten (act, path, hash, about, author, at)
+    SELECT 'label', path, hash, NEW.label, NEW.author, NEW.at FROM images WHERE id = NEW.image; END;
+CREATE TRIGGER label_taken AFTER DELETE ON labels
+    BEGIN INSERT INTO unwritten (act, path, hash)
+    SELECT 'unlabel', path, hash FROM images WHERE id = OLD.image; END;
+CREATE TRIGGER decision_made AFTER INSERT ON decisions
+    BEGIN INSERT INTO unwritten (act, path, hash, kind, about, at, other_path, other_hash)
+    SELECT 'decide', one.path, one.hash, NEW.kind, NEW.about, NEW.at, other.path, other.hash FROM images AS one
+    LEFT JOIN images AS other ON NEW.kind = 'distinct' AND other.id = CAST(NEW.about AS INTEGER)
+    WHERE one.id = NEW.image; END;
+CREATE TRIGGER decision_forgotten AFTER DELETE ON decisions
+    BEGIN INSERT INTO unwritten (act, path, hash, kind, about, other_path, other_hash)
+    SELECT 'forget', one.path, one.hash, OLD.kind, OLD.about, other.path, other.hash FROM images AS one
+    LEFT JOIN images AS other ON OLD.kind = 'distinct' AND other.id = CAST(OLD.about AS INTEGER)
+    WHERE one.id = OLD.image; END;
+CREATE TRIGGER image_moved AFTER UPDATE OF path, hash ON images
+    WHEN (OLD.path IS NOT NEW.path OR OLD.hash IS NOT NEW.hash)
+    AND (EXISTS (SELECT 1 FROM labels WHERE image = NEW.id) OR EXISTS (SELECT 1 FROM decisions WHERE image = NEW.id))
+    BEGIN INSERT INTO unwritten (act, path, hash, other_path, other_hash)
+    VALUES ('move', OLD.path, OLD.hash, NEW.path, NEW.hash); END;
 """
 
 
@@ -88,16 +152,49 @@ def from_3_to_4(connection: sqlite3.Connection) -> None:
 
     Rows have no checksum at first; `Catalog.seal` gives it to images, each transaction to the others.
     """
-    _run(connection, checksums.SCHEMA + journal.SCHEMA)
+    _run(connection, _FOURTH)
 
 
-STEPS: Mapping[int, Callable[[sqlite3.Connection], None]] = {1: from_1_to_2, 2: from_2_to_3, 3: from_3_to_4}
+def from_4_to_5(connection: sqlite3.Connection) -> None:
+    """Gives each kind of decision a table of its own, and counts changes of what people said, as caches depend on it.
+
+    Decisions that name an image which is no longer there are left out; one that is not as it was written is damage.
+    """
+    _run(connection, decision_tables.SCHEMA)
+    _take_over_decisions(connection)
+    connection.execute("DROP TABLE decisions")
+    connection.execute("DROP TRIGGER image_moved")
+    _run(connection, decision_tables.TRIGGERS + journal.MOVES + _COUNTS)
+
+
+def _take_over_decisions(connection: sqlite3.Connection) -> None:
+    """Copies the decisions of the one table of earlier formats to the tables of the fifth.
+
+    Raises:
+        sqlite3.DatabaseError: one is not as it was written.
+    """
+    there = {identity for (identity,) in connection.execute("SELECT id FROM images")}
+    rows = connection.execute(f"SELECT {decision_tables.EARLIER}, checksum FROM decisions").fetchall()
+    if checksums.damaged(rows):
+        raise sqlite3.DatabaseError("malformed: a decision changed")  # which counts as damage, and is repaired
+    for name, row in decision_tables.from_earlier(row[:-1] for row in rows):
+        if decision_tables.images(name, row) <= there:
+            decision_tables.insert(connection, name, [row])
+
+
+STEPS: Mapping[int, Callable[[sqlite3.Connection], None]] = {
+    1: from_1_to_2,
+    2: from_2_to_3,
+    3: from_3_to_4,
+    4: from_4_to_5,
+}
 """From each earlier format to the next."""
 
 
 def make(connection: sqlite3.Connection) -> None:
     """Makes the tables, indexes and triggers of today's format in an empty file."""
-    _run(connection, _SCHEMA + _CHANGES + checksums.SCHEMA + journal.SCHEMA)
+    _run(connection, _SCHEMA + _CHANGES + checksums.SCHEMA + journal.SCHEMA + journal.MOVES)
+    _run(connection, decision_tables.SCHEMA + decision_tables.TRIGGERS + _COUNTS)
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""Proposed labels that somebody rejected, among the catalog's decisions: they are not proposed again."""
+"""Proposed labels that somebody rejected: they are not proposed again."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ import sqlite3
 from collections.abc import Iterable, Mapping
 
 from indexer.store.catalog import Catalog, now
+from indexer.store.decision_tables import insert
 from massl.core.errors import MasslError
-
-_KIND = "rejected"
 
 
 class Rejections:
@@ -23,25 +22,22 @@ class Rejections:
         Raises:
             MasslError: an image that the catalog doesn't hold.
         """
-        rows = [(image, _KIND, label, now()) for image, label in rejected.items()]
+        rows = [(image, label, now()) for image, label in rejected.items()]
         with self._catalog.writing() as connection:
             try:
-                # Two people may say the same at once; an image that isn't there is no such repetition.
-                return connection.executemany(
-                    "INSERT INTO decisions (image, kind, about, at) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING", rows
-                ).rowcount
+                return insert(connection, "rejected_labels", rows)
             except sqlite3.IntegrityError:
                 raise MasslError("one of these images is no longer in the collection; nothing was remembered") from None
 
     def remove(self, rejected: Iterable[tuple[int, str]]) -> int:
         """Forgets rejections, each an image and a label; returns how many there were."""
         with self._catalog.writing() as connection:
-            statement = "DELETE FROM decisions WHERE image = ? AND kind = ? AND about = ?"
-            return connection.executemany(statement, [(image, _KIND, label) for image, label in rejected]).rowcount
+            statement = "DELETE FROM rejected_labels WHERE image = ? AND label = ?"
+            return connection.executemany(statement, list(rejected)).rowcount
 
     def by_image(self) -> dict[int, frozenset[str]]:
         """Image id to the labels that were rejected for it."""
         found: dict[int, set[str]] = {}
-        for image, label in self._catalog.read("SELECT image, about FROM decisions WHERE kind = ?", [_KIND]):
+        for image, label in self._catalog.read("SELECT image, label FROM rejected_labels"):
             found.setdefault(image, set()).add(label)
         return {image: frozenset(names) for image, names in found.items()}

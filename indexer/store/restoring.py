@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 from indexer.store import journal
 from indexer.store.catalog import Catalog, parts
+from indexer.store.decision_tables import BY_KIND, insert
 from indexer.store.journal import Given, Image, Said
 
 
@@ -48,12 +49,21 @@ class Restoring:
             (identity, given.label, given.author, given.at),
         )
 
-    def decide(self, identity: int, kind: str, about: str, at: str) -> bool:
-        """Makes a decision about an image; False if it was made already."""
-        made = self._connection.execute(
-            "INSERT OR IGNORE INTO decisions (image, kind, about, at) VALUES (?, ?, ?, ?)", (identity, kind, about, at)
-        )
-        return made.rowcount > 0
+    def decide(self, kind: str, about: str, at: str, image: int, other: int | None = None) -> bool:
+        """Makes a decision that the journal has; False if it was made already.
+
+        Args:
+            kind: as the journal has it, and so the next two.
+            about: a label, or short for contents.
+            at: when it was made.
+            image: that it is about.
+            other: of two images to keep both, the other.
+        """
+        if kind not in BY_KIND:
+            return False
+        name = BY_KIND[kind]
+        row = (image, about, at) if other is None else (min(image, other), max(image, other), about, at)
+        return insert(self._connection, name, [row]) > 0
 
 
 @contextmanager

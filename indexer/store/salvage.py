@@ -6,15 +6,16 @@ import contextlib
 import os
 import shutil
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from indexer.store import checksums, damage
+from indexer.store import checksums, damage, decision_tables
 from indexer.store.catalog import Catalog
+from indexer.store.decision_tables import TABLES
 from indexer.store.meta import Meta, is_fact
 from indexer.store.paths import from_bytes
 from indexer.store.schema import keep_tables
@@ -35,14 +36,15 @@ class Salvaged:
     Attributes:
         meta: facts about the collection.
         images: rows of `indexer.store.checksums.IMAGE` and the embedding, None where that changed.
-        labels, decisions: rows of these.
+        labels: rows of these.
+        decisions: rows of each of `indexer.store.decision_tables.TABLES`.
         lost_images, lost_labels, lost_decisions: rows that were read and had changed, or belong to an image that had.
     """
 
     meta: dict[str, str] = field(default_factory=dict)
     images: list[tuple[Any, ...]] = field(default_factory=list)
     labels: list[tuple[Any, ...]] = field(default_factory=list)
-    decisions: list[tuple[Any, ...]] = field(default_factory=list)
+    decisions: dict[str, list[tuple[Any, ...]]] = field(default_factory=lambda: {name: [] for name in TABLES})
     lost_images: int = 0
     lost_labels: int = 0
     lost_decisions: int = 0
@@ -51,6 +53,11 @@ class Salvaged:
     def embedded(self) -> int:
         """Images whose embedding is sound."""
         return sum(row[-1] is not None for row in self.images)
+
+    @property
+    def decided(self) -> int:
+        """Decisions, of all kinds."""
+        return sum(map(len, self.decisions.values()))
 
 
 def read(path: Path) -> Salvaged:
@@ -103,13 +110,13 @@ def put_in_place(path: Path, found: Salvaged, facts: Mapping[str, str]) -> None:
                 f"INSERT OR IGNORE INTO images ({checksums.IMAGE}, embedding) VALUES ({', '.join('?' * 11)})", images
             )
             there = {identity for (identity,) in connection.execute("SELECT id FROM images")}
-            for name, columns, rows in (
-                ("labels", checksums.LABEL, found.labels),
-                ("decisions", checksums.DECISION, found.decisions),
-            ):
-                connection.executemany(
-                    f"INSERT OR IGNORE INTO {name} ({columns}) VALUES (?, ?, ?, ?)",
-                    [row for row in rows if row[0] in there],
+            connection.executemany(
+                f"INSERT OR IGNORE INTO labels ({checksums.LABEL}) VALUES (?, ?, ?, ?)",
+                [row for row in found.labels if row[0] in there],
+            )
+            for name, rows in found.decisions.items():
+                decision_tables.insert(
+                    connection, name, [row for row in rows if decision_tables.images(name, row) <= there]
                 )
             while checksums.unsealed(connection):
                 checksums.seal(connection)
@@ -131,7 +138,7 @@ def _read(connection: sqlite3.Connection) -> Salvaged:
     found = Salvaged()
     given = {
         table: {name for _, name, *_ in _all(connection, f"PRAGMA table_info({table})")}
-        for table in ("meta", "images", "labels", "decisions")
+        for table in ("meta", "images", "labels", "decisions", *TABLES)
     }
 
     def columns(table: str, *names: str) -> str:
@@ -157,13 +164,37 @@ def _read(connection: sqlite3.Connection) -> Salvaged:
             found.labels.append(tuple(row))
         else:
             found.lost_labels += 1
-    wanted = columns("decisions", *checksums.DECISION.split(", "), "checksum")
-    for *row, checksum in _all(connection, f"SELECT {wanted} FROM decisions"):
-        if checksums.is_sound((*row, checksum)) and _is_text(*row[1:]) and row[0] in there:
-            found.decisions.append(tuple(row))
+    for name, decision in _decisions(connection, columns, found):
+        if _is_decision(name, decision) and decision_tables.images(name, decision) <= there:
+            found.decisions[name].append(decision)
         else:
             found.lost_decisions += 1
     return found
+
+
+def _decisions(
+    connection: sqlite3.Connection, columns: Callable[..., str], found: Salvaged
+) -> Iterator[tuple[str, tuple[Any, ...]]]:
+    """Rows of decisions that are as they were written; the others are counted as lost."""
+    for name, table in TABLES.items():
+        wanted = columns(name, *table.columns.split(", "), "checksum")
+        for *row, checksum in _all(connection, f"SELECT {wanted} FROM {name}"):
+            if checksums.is_sound((*row, checksum)):
+                yield name, tuple(row)
+            else:
+                found.lost_decisions += 1
+    wanted = columns("decisions", *decision_tables.EARLIER.split(", "), "checksum")  # of formats before the fifth
+    for *row, checksum in _all(connection, f"SELECT {wanted} FROM decisions"):
+        if checksums.is_sound((*row, checksum)) and _is_text(*row[1:]):
+            yield from decision_tables.from_earlier([row])
+        else:
+            found.lost_decisions += 1
+
+
+def _is_decision(name: str, row: Sequence[Any]) -> bool:
+    """Whether the values of a decision are what they can be."""
+    images = len(decision_tables.images(name, row))
+    return all(isinstance(value, int) for value in row[:images]) and _is_text(*row[images:])
 
 
 def _all(connection: sqlite3.Connection, query: str) -> Iterator[Sequence[Any]]:

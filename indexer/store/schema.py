@@ -11,6 +11,8 @@ import re
 import sqlite3
 from collections.abc import Mapping, Sequence
 
+from indexer.store.decision_tables import TABLES
+
 # The first format's, from which migrations lead to all later ones. History: it never changes again.
 FIRST = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -89,7 +91,7 @@ def difference(found: Schema, expected: Schema) -> str | None:
 
 
 def keep_tables(connection: sqlite3.Connection) -> None:
-    """Removes all but the tables of the first format from an opened catalog, so that reading it runs nothing else.
+    """Removes all but the tables that a salvage reads from an opened catalog, so that reading it runs nothing else.
 
     What a table is made of is left as it stands there where it is a plain list of columns; any other is removed. The
     change holds for connections that are opened afterwards. Without it, the view or the trigger of somebody else would
@@ -104,7 +106,7 @@ def keep_tables(connection: sqlite3.Connection) -> None:
     rows = connection.execute("SELECT rowid, type, name, tbl_name, rootpage, sql FROM sqlite_master").fetchall()
     pages = [page for *_, page, _ in rows if page]
     for row, kind, name, table, page, sql in rows:
-        plain = kind == "table" and name == table and name in _FIRST_COLUMNS and pages.count(page) == 1
+        plain = kind == "table" and name == table and name in _SALVAGED and pages.count(page) == 1
         plain = plain and isinstance(sql, str) and len(sql) <= _LONGEST
         if not plain or not _COMPUTED.isdisjoint(map(str.lower, _TOKEN.findall(sql))):
             connection.execute("DELETE FROM sqlite_master WHERE rowid = ?", [row])
@@ -157,3 +159,5 @@ for _statement in statements(FIRST):
     _words = [token for token in _TOKEN.findall(_statement) if not token.isspace()]
     if _words[1] == "TABLE":
         _FIRST_COLUMNS[_words[2]] = frozenset(_parts(_words[4 : _closing(_words)]))
+
+_SALVAGED = {*_FIRST_COLUMNS, *TABLES}

@@ -84,7 +84,69 @@ CREATE TRIGGER image_deleted AFTER DELETE ON images
 """
 )
 
-STATEMENTS = {1: _FIRST, 2: _SECOND, 3: _THIRD}
+_FOURTH = (
+    _THIRD
+    + """
+ALTER TABLE images ADD COLUMN row_checksum INTEGER;
+ALTER TABLE images ADD COLUMN embedding_checksum INTEGER;
+ALTER TABLE labels ADD COLUMN checksum INTEGER;
+ALTER TABLE decisions ADD COLUMN checksum INTEGER;
+ALTER TABLE meta ADD COLUMN checksum INTEGER;
+CREATE INDEX images_unsealed ON images (id) WHERE row_checksum IS NULL;
+CREATE INDEX labels_unsealed ON labels (image) WHERE checksum IS NULL;
+CREATE INDEX decisions_unsealed ON decisions (image) WHERE checksum IS NULL;
+CREATE TRIGGER image_unsealed
+    AFTER UPDATE OF id, path, size, mtime_ns, ctime_ns, hash, width, height, state, reason, embedding ON images
+    BEGIN UPDATE images SET row_checksum = NULL, embedding_checksum = NULL WHERE id = NEW.id; END;
+CREATE TRIGGER label_unsealed AFTER UPDATE OF image, label, author, at ON labels
+    BEGIN UPDATE labels SET checksum = NULL WHERE image = NEW.image; END;
+CREATE TRIGGER decision_unsealed AFTER UPDATE OF image, kind, about, at ON decisions
+    BEGIN UPDATE decisions SET checksum = NULL WHERE image = NEW.image AND kind = NEW.kind AND about = NEW.about; END;
+CREATE TRIGGER meta_unsealed AFTER UPDATE OF key, value ON meta
+    BEGIN UPDATE meta SET checksum = NULL WHERE key = NEW.key; END;
+CREATE TABLE unwritten (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    act TEXT NOT NULL,
+    path BLOB NOT NULL, hash BLOB,
+    kind TEXT, about TEXT, author TEXT, at TEXT,
+    other_path BLOB, other_hash BLOB
+);
+CREATE TRIGGER label_given AFTER INSERT ON labels
+    BEGIN INSERT INTO unwritten (act, path, hash, about, author, at)
+    SELECT 'label', path, hash, NEW.label, NEW.author, NEW.at FROM images WHERE id = NEW.image; END;
+CREATE TRIGGER label_changed AFTER UPDATE OF label, author ON labels
+    BEGIN INSERT INTO unwritten (act, path, hash, about, author, at)
+    SELECT 'label', path, hash, NEW.label, NEW.author, NEW.at FROM images WHERE id = NEW.image; END;
+CREATE TRIGGER label_taken AFTER DELETE ON labels
+    BEGIN INSERT INTO unwritten (act, path, hash)
+    SELECT 'unlabel', path, hash FROM images WHERE id = OLD.image; END;
+CREATE TRIGGER decision_made AFTER INSERT ON decisions
+    BEGIN INSERT INTO unwritten (act, path, hash, kind, about, at, other_path, other_hash)
+    SELECT 'decide', one.path, one.hash, NEW.kind, NEW.about, NEW.at, other.path, other.hash FROM images AS one
+    LEFT JOIN images AS other ON NEW.kind = 'distinct' AND other.id = CAST(NEW.about AS INTEGER)
+    WHERE one.id = NEW.image; END;
+CREATE TRIGGER decision_forgotten AFTER DELETE ON decisions
+    BEGIN INSERT INTO unwritten (act, path, hash, kind, about, other_path, other_hash)
+    SELECT 'forget', one.path, one.hash, OLD.kind, OLD.about, other.path, other.hash FROM images AS one
+    LEFT JOIN images AS other ON OLD.kind = 'distinct' AND other.id = CAST(OLD.about AS INTEGER)
+    WHERE one.id = OLD.image; END;
+CREATE TRIGGER image_moved AFTER UPDATE OF path, hash ON images
+    WHEN (OLD.path IS NOT NEW.path OR OLD.hash IS NOT NEW.hash)
+    AND (EXISTS (SELECT 1 FROM labels WHERE image = NEW.id) OR EXISTS (SELECT 1 FROM decisions WHERE image = NEW.id))
+    BEGIN INSERT INTO unwritten (act, path, hash, other_path, other_hash)
+    VALUES ('move', OLD.path, OLD.hash, NEW.path, NEW.hash); END;
+"""
+)
+
+STATEMENTS = {1: _FIRST, 2: _SECOND, 3: _THIRD, 4: _FOURTH}
+
+# Decisions as formats before the fifth had them, in one table.
+_DECISIONS = (
+    "SELECT image, 'distinct', other || ' ' || contents, at FROM main.kept_both "
+    "UNION ALL SELECT image, 'chosen', content, at FROM main.kept_instead "
+    "UNION ALL SELECT image, 'rejected', label, at FROM main.rejected_labels "
+    "UNION ALL SELECT image, 'confirmed', label, at FROM main.confirmed_labels"
+)
 
 
 def write_as_format(path: Path, version: int) -> None:
@@ -97,7 +159,8 @@ def write_as_format(path: Path, version: int) -> None:
             (made,) = re.findall(rf"CREATE TABLE {table} .*?;\n", STATEMENTS[version], re.DOTALL)
             connection.execute(made.replace(f"TABLE {table}", f"TABLE former.{table}"))
             columns = ", ".join(row[1] for row in connection.execute(f"PRAGMA former.table_info({table})"))
-            connection.execute(f"INSERT INTO former.{table} ({columns}) SELECT {columns} FROM main.{table}")
+            rows = _DECISIONS if table == "decisions" else f"SELECT {columns} FROM main.{table}"
+            connection.execute(f"INSERT INTO former.{table} ({columns}) {rows}")
         connection.execute("DELETE FROM former.meta WHERE key IN ('format', 'verified')")  # later formats' facts
         connection.execute("DETACH former")
     with closing(sqlite3.connect(old, isolation_level=None)) as connection:

@@ -96,7 +96,7 @@ def decided(root: Path) -> tuple[Any, ...]:
     kept = sorted(sorted(item.path for item in group) for group in opened.duplicates.kept_together())
     rejected = sorted((path[image], sorted(names)) for image, names in opened.rejections.by_image().items())
     confirmed = sorted((path[image], label) for image, label in opened.confirmations.every())
-    query = "SELECT path FROM decisions JOIN images ON id = image WHERE kind = 'chosen'"
+    query = "SELECT path FROM kept_instead JOIN images ON id = image"
     chosen = list(opened.catalog.read(query))
     opened.catalog.close()
     return kept, rejected, confirmed, chosen

@@ -10,6 +10,9 @@ import pytest
 
 from indexer import Collection, Encoder, Query
 from indexer.store import migrations, schema
+from indexer.store.catalog import Catalog
+from indexer.store.damage import CatalogDamaged
+from indexer.store.decisions import hashes_of
 from indexer.store.migrations import STEPS, VERSION
 from tests.indexer.former import STATEMENTS, write_as_format
 from tests.indexer.tiny import picture
@@ -19,7 +22,7 @@ IMAGES = 12
 
 @pytest.fixture
 def made(tmp_path: Path, tiny_encoder: Encoder) -> Path:
-    """A folder of twelve pictures, indexed, of which four are labelled and two are to be kept both; closed."""
+    """A folder of twelve pictures, indexed, of which four are labelled, with each kind of decision; closed."""
     root = tmp_path / "photos"
     root.mkdir()
     for number in range(IMAGES):
@@ -29,6 +32,9 @@ def made(tmp_path: Path, tiny_encoder: Encoder) -> Path:
     collection.labels.add("a", [1, 2], "me")
     collection.labels.add("b", [3, 4], "somebody else")
     collection.decisions.keep_both([5, 6])
+    collection.decisions.choose(7, [8])
+    collection.rejections.add({9: "a", 10: "no 'b' \N{SNOWMAN}"})
+    collection.confirmations.add([(3, "b")])
     collection.catalog.close()
     return root
 
@@ -38,6 +44,22 @@ def in_format(root: Path, version: int) -> Path:
     path = root / ".massl" / "catalog.sqlite"
     write_as_format(path, version)
     return path
+
+
+def said_of(collection: Collection) -> tuple[object, ...]:
+    """Images, labels, and each kind of decision."""
+    hashes = hashes_of(collection.catalog, range(1, IMAGES + 1))
+    decided = collection.decisions.decided(hashes)
+    assert decided.images == {(5, 6)}
+    assert decided.chosen == {7}
+    return (
+        collection.images.ready(),
+        collection.labels.every(),
+        collection.duplicates.kept_together(),
+        decided,
+        collection.rejections.by_image(),
+        collection.confirmations.every(),
+    )
 
 
 def after(path: Path, version: int) -> sqlite3.Connection:
@@ -56,13 +78,13 @@ def test_every_earlier_format_has_a_step_and_is_known_to_the_tests() -> None:
 @pytest.mark.parametrize("version", STEPS)
 def test_a_collection_of_an_earlier_format_opens_and_loses_nothing(made: Path, version: int) -> None:
     opened = Collection.open(made)
-    said = opened.labels.every(), opened.duplicates.kept_together(), opened.images.ready()
+    said = said_of(opened)
     found = [(result.path, result.score) for result in opened.search([Query(image=1)], 5)]
     opened.catalog.close()
     path = in_format(made, version)
 
     migrated = Collection.open(made)
-    assert (migrated.labels.every(), migrated.duplicates.kept_together(), migrated.images.ready()) == said
+    assert said_of(migrated) == said
     assert [(result.path, result.score) for result in migrated.search([Query(image=1)], 5)] == found
     report = migrated.update()
     assert (report.unchanged, report.embedded) == (IMAGES, 0)
@@ -93,3 +115,54 @@ def test_the_third_step_leaves_checksums_unknown_until_a_transaction_ends(made: 
         ]
         connection.execute("DELETE FROM labels WHERE image = 3")
         assert connection.execute("SELECT act FROM unwritten").fetchall() == [("unlabel",)]
+
+
+def test_the_fourth_step_gives_each_kind_of_decision_its_table_and_tells_the_journal_nothing_twice(made: Path) -> None:
+    with closing(after(in_format(made, 4), 4)) as connection:
+        tables = ("kept_both", "kept_instead", "rejected_labels", "confirmed_labels")
+        rows = {table: connection.execute(f"SELECT * FROM {table}").fetchall() for table in tables}
+        assert [[row[:2] for row in rows[table]] for table in tables[2:]] == [
+            [(9, "a"), (10, "no 'b' \N{SNOWMAN}")],
+            [(3, "b")],
+        ]
+        assert [row[:2] for row in rows["kept_both"]] == [(5, 6)]
+        assert [row[0] for row in rows["kept_instead"]] == [7]
+        assert all(len(row[-3]) == 16 for row in rows["kept_both"] + rows["kept_instead"])
+        assert connection.execute("SELECT * FROM unwritten").fetchall() == []
+        assert schema.difference(schema.of(connection), migrations.schema_of(5)) is None
+
+
+def test_a_decision_that_the_disk_changed_is_found_before_the_fourth_step_takes_it_over(
+    made: Path, tiny_encoder: Encoder
+) -> None:
+    opened = Collection.open(made)
+    said = said_of(opened)
+    opened.catalog.close()
+    path = in_format(made, 4)
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("UPDATE decisions SET checksum = 7 WHERE kind = 'rejected' AND image = 9")
+    with pytest.raises(CatalogDamaged, match="a decision changed"):
+        Collection.open(made)
+    repaired = Collection.create(made, tiny_encoder)
+    repaired.update()
+    assert said_of(repaired) == said  # the one that was lost comes from the journal
+    repaired.catalog.close()
+
+
+@pytest.mark.parametrize("version", STEPS)
+def test_an_earlier_format_that_cant_be_written_is_read_with_its_decisions(
+    made: Path, version: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = Collection.open(made)
+    said = said_of(opened)
+    opened.catalog.close()
+    path = in_format(made, version)
+    monkeypatch.setattr(Catalog, "can_be_written", lambda catalog: False)
+    reading = Collection.open(made)
+    assert said_of(reading) == said
+    before = reading.revision()
+    assert reading.revision() == before
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("DELETE FROM labels WHERE image = 1")
+    assert reading.revision().labelled != before.labelled
+    reading.catalog.close()

@@ -19,7 +19,7 @@ ELSEWHERE = [path for room in ROOMS for path in (ROOT / room).rglob("*.py") if S
 _STATEMENT = re.compile(r"\s*(SELECT|INSERT|UPDATE|DELETE|CREATE|DROP|ALTER|PRAGMA|WITH|REPLACE|ATTACH|BEGIN|VACUUM)\b")
 _RUNS = ("execute", "executemany", "executescript", "writing", "reading_from_threads")
 # Pieces of statements that the store's modules share.
-_PIECES = ("READY", "IMAGE", "EMBEDDING", "LABEL", "DECISION", "META")
+_PIECES = ("READY", "IMAGE", "EMBEDDING", "LABEL", "META", "TABLES", "IMAGES")
 
 
 def _sql(tree: ast.AST) -> Iterator[str]:

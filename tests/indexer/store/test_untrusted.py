@@ -397,7 +397,11 @@ VALUES = [
 COLUMNS = {
     "images": ("id", "path", "size", "mtime_ns", "ctime_ns", "hash", "width", "height", "state", "reason", "embedding"),
     "labels": ("image", "label", "author", "at"),
-    "decisions": ("kind", "about", "at"),
+    "kept_both": ("image", "other", "contents", "at"),
+    "kept_instead": ("image", "content", "at"),
+    "rejected_labels": ("image", "label", "at"),
+    "confirmed_labels": ("image", "label", "at"),
+    "revisions": ("subject", "number"),
     "changes": ("number", "image"),
 }
 FACTS = (
@@ -430,6 +434,7 @@ ASKED: dict[str, Callable[[Collection], object]] = {
     "kept": lambda it: it.duplicates.kept_together(),
     "export": lambda it: [it.export_labels(kind) for kind in ("csv", "coco", "imagefolder", "label-studio")],
     "map": lambda it: it.map.get(False),
+    "revision": lambda it: it.revision(),
     "update": lambda it: it.update(),
     "info": lambda it: of_collection(it),
     "label": lambda it: it.labels.add("c", [1], "me"),
