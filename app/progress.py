@@ -26,15 +26,15 @@ class Progress:
         `generation` (another whenever pictures came, went or changed, whoever did that).
         """
         state = self._updating.state() if self._updating else None
-        indexed, generation = len(self._collection), self._collection.images.generation
-        now = {"indexed": indexed, "generation": generation}
+        indexed, revision = len(self._collection), self._collection.revision()
+        now = {"indexed": indexed, "generation": f"{revision.images}.{revision.moves}"}
         notice = self._collection.images.thumbnails.notice()
         notice = sentence(notice) if notice else ""
         if state is None:
             return {"text": notice, "kind": "done", "share": None, **now}
         kind = "running" if state.running else "error" if state.stage == "failed" else "done"
         share = state.done / state.total if state.total else None
-        old = state.stage == "done" and state.generation != generation  # indexed again since, from a terminal say
+        old = state.stage == "done" and state.listed != revision.listed  # indexed again since, from a terminal say
         text = "" if old else describe(state, indexed)
         if not state.running:  # the strip shows a text once: closed, it stays closed
             text = " ".join(filter(None, (text, notice)))

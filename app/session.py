@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from indexer.store.revision import Revision
 from massl.core.errors import MasslError
 
 MOST_IMAGES = 100_000  # of one action
@@ -33,15 +34,15 @@ class Session:
 
     Attributes:
         steps: what can be undone, the latest last.
-        labelled: counts the changes of labels, so that a screen sees that there was one.
         turn: counts the answers to the browser.
         collection: the identity of the collection that all of this is about; empty at first.
+        revision: of the collection, for the answer that is being given; None until it was asked for.
     """
 
     steps: list[Step] = field(default_factory=list)
-    labelled: int = 0
     turn: int = 0
     collection: str = ""
+    revision: Revision | None = None
     _states: dict[type, Any] = field(default_factory=dict)
 
     def forget(self) -> None:

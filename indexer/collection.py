@@ -231,11 +231,11 @@ class Collection:
             arrivals.note(self.catalog)
             self.catalog.set_meta(Meta.checked.to(now()))
             self.journal.settle(f"massl label restore {shlex.quote(str(self.root))}")
-            meta = self.meta
-            if meta.calibrated_generation != meta.generation:
+            images = self.revision().images
+            if self.meta.calibrated_generation != images:
                 self.catalog.set_meta(
                     Meta.calibration.to(self.searcher.calibrate().to_json()),
-                    Meta.calibrated_generation.to(meta.generation),
+                    Meta.calibrated_generation.to(images),
                     Meta.updated.to(now()),
                 )
             self.searcher.tidy_up(preparing)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Hashable
 from typing import Literal
 
 from indexer.index_command import index_command
 from indexer.storage import Home
+from indexer.store import revision
 from indexer.store.filters import Outline, dates, folders
 from indexer.store.image_facts import is_unchanged
 from indexer.store.images import Images
 from indexer.store.paths import below
+from indexer.store.revision import Revision
 from indexer.store.thumbnails import SIDE, Thumbnails
 from massl.core.errors import MasslError
 
@@ -23,7 +26,7 @@ class FolderImages(Images):
         self._root = home.root
         self._folder = home.folder
         self.thumbnails = Thumbnails(home.folder)
-        self._outline: tuple[str, Outline] | None = None
+        self._outline: tuple[Hashable, Outline] | None = None
 
     def __len__(self) -> int:
         return self.count()
@@ -71,11 +74,15 @@ class FolderImages(Images):
         path, digest = file
         return self.thumbnails.get(below(self._root, path), digest.hex(), self._catalog.max_pixels, side)
 
-    def outline(self) -> Outline:
-        """The folders and days that can be filtered by; looked up once for each state of the collection."""
-        generation = self.generation
+    def outline(self, now: Revision | None = None) -> Outline:
+        """The folders and days that can be filtered by; kept until images come, go, change or move.
+
+        Args:
+            now: the collection's revision, if that was asked for just before.
+        """
+        listed = (now or revision.read(self._catalog)).listed
         outline = self._outline
-        if outline is None or outline[0] != generation:
-            outline = generation, Outline(folders(self._catalog), *dates(self._catalog))
+        if outline is None or outline[0] != listed:
+            outline = listed, Outline(folders(self._catalog), *dates(self._catalog))
             self._outline = outline
         return outline[1]

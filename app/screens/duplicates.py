@@ -74,11 +74,11 @@ class DuplicatesScreen(Screen):
     def draw(self, session: Session) -> dict[str, Any]:
         deciding = session.of(Deciding)
         total = len(self.collection)
-        standing = self._finding.standing(self._generation())
+        standing = self._finding.standing(self.revision(session).embedded)
         if standing.state == "idle" and standing.result is None and 1 < total <= AT_ONCE:
             self._find(session, {})
-            standing = self._finding.standing(self._generation())
-        found = self._current(standing)
+            standing = self._finding.standing(self.revision(session).embedded)
+        found = self._current(session, standing)
         downloading, deciding.downloading = deciding.downloading, False
         drawn: dict[str, Any] = {
             "running": running(standing, "Preparing the search", STEPS),
@@ -131,7 +131,7 @@ class DuplicatesScreen(Screen):
             self.collection.close()  # this thread's connection
 
     def _find(self, session: Session, payload: Payload) -> None:
-        self._finding.begin(self._generation())
+        self._finding.begin(self.revision(session).embedded)
         self._finding.wait(PATIENCE)
 
     def _stop(self, session: Session, payload: Payload) -> None:
@@ -141,32 +141,29 @@ class DuplicatesScreen(Screen):
     def _look(self, session: Session, payload: Payload) -> None:
         self._finding.wait(PATIENCE / 2)
 
-    def _generation(self) -> str:
-        return str(self.collection.meta.generation)
-
-    def _current(self, standing: Standing[Duplicates]) -> Duplicates | None:
+    def _current(self, session: Session, standing: Standing[Duplicates]) -> Duplicates | None:
         """What was found, with the decisions since; kept until someone decides again or the images change."""
         found = standing.result
         if found is None:
             return None
-        state = self.collection.revision().decided
+        state = self.revision(session).decided
         if self._settled is None or self._settled[0] is not found or self._settled[1] != state:
             self._settled = found, state, self.collection.duplicates.settled(found)
         return self._settled[2]
 
     # Deciding -----------------------------------------------------------------------------------------------------
 
-    def _group_of(self, payload: Payload) -> tuple[int, Group]:
+    def _group_of(self, session: Session, payload: Payload) -> tuple[int, Group]:
         """The picture that an action is about, and its group."""
         image = number(payload.get("image"))
-        found = self._current(self._finding.standing(self._generation()))
+        found = self._current(session, self._finding.standing(self.revision(session).embedded))
         for group in found.groups if found else ():
             if any(item.image == image for item in group):
                 return image, group
         raise MasslError("This group has changed since; look at it afresh")
 
     def _choose(self, session: Session, payload: Payload) -> str:
-        image, group = self._group_of(payload)
+        image, group = self._group_of(session, payload)
         (item,) = (item for item in group if item.image == image)
         self.collection.decisions.choose(image, [other.image for other in group if other.image != image])
         self._remember(session, group)
@@ -174,7 +171,7 @@ class DuplicatesScreen(Screen):
         return f"Remembered: keep {readable(item.path)}; {others} in the plan to be removed"
 
     def _both(self, session: Session, payload: Payload) -> str:
-        _, group = self._group_of(payload)
+        _, group = self._group_of(session, payload)
         if len(group) > MOST:
             raise MasslError(
                 f"This group has {len(group):,} files; at most {MOST:,} can be kept all by one click. Choose one of "
@@ -190,7 +187,7 @@ class DuplicatesScreen(Screen):
         groups = [tuple(item.image for item in group) for group in self._kept_together()]
         images = next((group for group in groups if image in group), None)
         if images is None:
-            images = tuple(item.image for item in self._group_of(payload)[1])
+            images = tuple(item.image for item in self._group_of(session, payload)[1])
         self.collection.decisions.forget(images)
         return "Forgotten: this group is to be decided again"
 
@@ -220,7 +217,7 @@ class DuplicatesScreen(Screen):
         session.of(Deciding).shown += PAGE
 
     def _csv(self, session: Session, payload: Payload) -> None:
-        if self._finding.standing(self._generation()).result is None:
+        if self._finding.standing(self.revision(session).embedded).result is None:
             raise MasslError("Look for duplicates first")
         session.of(Deciding).downloading = True
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from app.uploads import Remembered, take
 from indexer import Collection, Query, Result
 from indexer.search.query import Ranking
 from indexer.store.image_facts import Facts
+from indexer.store.revision import Revision
 from massl.core.errors import MasslError
 
 BANDS = {"same": "Same", "alike": "Alike"}  # the others are not told apart from what is common in the folder
@@ -41,7 +42,7 @@ class Finding:
     Attributes:
         question: what was asked last.
         ranking: its answer; None where all pictures are looked at.
-        generation: of the collection, that `ranking` is an answer for.
+        listed: the part of the collection's revision that `ranking` is an answer for.
         reachable: how many pictures the browser may ask for.
         shown: how many it has.
         ends: for the pictures in order, number of them to the path of the last, at each page's end.
@@ -52,7 +53,7 @@ class Finding:
 
     question: Question = NOTHING
     ranking: Ranking | None = None
-    generation: str = ""
+    listed: Hashable = None
     reachable: int = 0
     shown: int = PAGE
     ends: dict[int, str] = field(default_factory=dict)
@@ -90,8 +91,8 @@ class Find(Screen):
         finding = session.of(Finding)
         asked, wanted = finding.question.examples, finding.question.wanted
         total = len(self.collection)
-        if finding.generation != self.collection.images.generation:
-            self._rank(finding)  # images came or went since
+        if finding.listed != self.revision(session).listed:
+            self._rank(session)  # images came or went since
         found = self.collection.images.count(wanted) if wanted else total
         shown = finding.shown  # once: the next page may be fetched while this is drawn
         tiles = self._tiles(finding, 0, shown)
@@ -116,7 +117,7 @@ class Find(Screen):
                 "since": str(wanted.since or ""),
                 "until": str(wanted.until or ""),
             },
-            "choices": self._choices(),
+            "choices": self._choices(self.revision(session)),
             "levels": _levels(finding.ranking),
             "sections": [section("all", title, note, tiles, shown < reachable)],
             "empty": ""
@@ -129,7 +130,7 @@ class Find(Screen):
     def reset(self, session: Session) -> None:
         # Nothing is looked up: the collection itself may be gone.
         finding = session.of(Finding)
-        finding.question, finding.ranking, finding.generation = NOTHING, None, ""
+        finding.question, finding.ranking, finding.listed = NOTHING, None, None
         finding.shown, finding.ends = PAGE, {}
         finding.serial += 1
 
@@ -137,7 +138,7 @@ class Find(Screen):
         """Makes images of the collection the session's question, for another screen; returns how many were taken."""
         taken = self.collection.map.typical(images, MOST_EXAMPLES)
         finding = session.of(Finding)
-        self._put(finding, Question(tuple(Example(image=image) for image in taken)))
+        self._put(session, Question(tuple(Example(image=image) for image in taken)))
         if len(taken) < len(images):
             finding.note = f"The {len(taken)} most typical of {len(images):,} pictures stand for all of them."
         return len(taken)
@@ -154,7 +155,7 @@ class Find(Screen):
         asked = question(payload, self.collection.images.of_content)
         if any(example.upload and example.upload not in finding.uploads for example in asked.examples):
             raise MasslError("A picture of your own is remembered only while the page is open; choose it again")
-        self._put(finding, asked)
+        self._put(session, asked)
 
     def _upload(self, session: Session, payload: Payload) -> None:
         finding = session.of(Finding)
@@ -164,7 +165,7 @@ class Find(Screen):
         finding.uploads = [*finding.uploads, token]
         example = Example(upload=token, weight=-1.0 if payload.get("weight") == -1 else 1.0)
         before = finding.question.examples if payload.get("add") else ()
-        self._put(finding, replace(finding.question, examples=(*before, example)))
+        self._put(session, replace(finding.question, examples=(*before, example)))
         used = {example.upload for example in finding.question.examples}
         spare = max(0, len(finding.uploads) - MOST_UPLOADS)
         for old in [token for token in finding.uploads if token not in used][:spare]:
@@ -175,33 +176,34 @@ class Find(Screen):
         finding = session.of(Finding)
         image = number(payload.get("image"))
         self.collection.images.paths_of([image])
-        self._put(finding, replace(finding.question, examples=(Example(image=image),)))
+        self._put(session, replace(finding.question, examples=(Example(image=image),)))
 
     def _browse(self, session: Session, payload: Payload) -> None:
-        self._put(session.of(Finding), NOTHING)
+        self._put(session, NOTHING)
 
-    def _put(self, finding: Finding, asked: Question) -> None:
+    def _put(self, session: Session, asked: Question) -> None:
         """Makes something the session's question; if it has no answer, the one before stays."""
+        finding = session.of(Finding)
         before = finding.question
         finding.question = asked
         try:
-            self._rank(finding)
+            self._rank(session)
         except MasslError:
             finding.question = before
             raise
         finding.shown, finding.ends, finding.note = PAGE, {}, ""
         finding.serial += 1
 
-    def _rank(self, finding: Finding) -> None:
-        generation = self.collection.images.generation
-        asked = finding.question
+    def _rank(self, session: Session) -> None:
+        finding = session.of(Finding)
+        listed, asked = self.revision(session).listed, finding.question
         if asked.examples:
             queries = self._queries(finding)
             finding.ranking = self.collection.searcher.rank(queries, MOST, asked.wanted)
         else:
             self.collection.images.check(asked.wanted)
             finding.ranking = None
-        finding.generation, finding.ends = generation, {}
+        finding.listed, finding.ends = listed, {}
 
     def _queries(self, finding: Finding) -> list[Query]:
         return [self._query(finding, example) for example in finding.question.examples]
@@ -245,8 +247,8 @@ class Find(Screen):
             "large": f"preview/{facts.image}",
         }
 
-    def _choices(self) -> dict[str, Any]:
-        outline = self.collection.images.outline()
+    def _choices(self, now: Revision) -> dict[str, Any]:
+        outline = self.collection.images.outline(now)
         folders, depth = outline.folders, 0
         # Of very many folders, the upper ones.
         while len(folders) > _MOST_FOLDERS:

@@ -101,7 +101,7 @@ class HealthScreen(Screen):
 
     def draw(self, session: Session) -> dict[str, Any]:
         looking = session.of(Looking)
-        standing = self._examining.standing(self._state())
+        standing = self._examining.standing(self._state(session))
         meta = self.collection.meta
         skipped = self.collection.images.skipped()
         found = standing.result
@@ -124,7 +124,7 @@ class HealthScreen(Screen):
                 {"why": advice.why, "commands": [readable(command) for command in advice.commands]}
                 for advice in (found.advice if found else ())
             ],
-            "others": [self._drawn(place, other) for place, other in enumerate(self._others())],
+            "others": [self._drawn(session, place, other) for place, other in enumerate(self._others(session))],
             "skipped": [
                 {"path": readable(item.path), "reason": readable(item.reason)} for item in skipped[: looking.shown]
             ],
@@ -145,19 +145,18 @@ class HealthScreen(Screen):
         finally:
             self.collection.close()  # this thread's connection
 
-    def _state(self) -> tuple[object, ...]:
+    def _state(self, session: Session) -> tuple[object, ...]:
         """What its findings are about: the images, the last look at the folder, and the runs that there are."""
-        meta = self.collection.meta
-        lying = runs.state(runs.places(self._here, self.collection.root))
-        return meta.generation, meta.embedded_by, meta.checked, lying
+        now = self.revision(session)
+        return now.embedded, now.checked, runs.state(runs.places(self._here, self.collection.root))
 
     def _start(self, session: Session, payload: Payload) -> None:
         # Only when someone opens the screen: while a folder is being indexed, its state changes all the time.
-        self._examining.begin(self._state())
+        self._examining.begin(self._state(session))
         self._examining.wait(PATIENCE)
 
     def _again(self, session: Session, payload: Payload) -> None:
-        self._examining.begin(self._state(), anew=True)
+        self._examining.begin(self._state(session), anew=True)
         self._examining.wait(PATIENCE)
 
     def _look(self, session: Session, payload: Payload) -> None:
@@ -172,9 +171,9 @@ class HealthScreen(Screen):
 
     # Other encoders ------------------------------------------------------------------------------------------------
 
-    def _others(self) -> list[Other]:
+    def _others(self, session: Session) -> list[Other]:
         """Encoders that somebody trained, then the other sizes of the one in use."""
-        found = self._examining.standing(self._state()).result
+        found = self._examining.standing(self._state(session)).result
         if found is None:
             return []
         meta, root, folder = self.collection.meta, self.collection.root, self.collection.folder
@@ -207,7 +206,7 @@ class HealthScreen(Screen):
         return self._comparing.setdefault(other.key, Work(do))
 
     def _compare(self, session: Session, payload: Payload) -> None:
-        place, found = number(payload.get("place")), self._others()
+        place, found = number(payload.get("place")), self._others(session)
         # The browser names a place in the list, never a file, and the encoder that it saw there.
         if place >= len(found) or found[place].key != payload.get("encoder"):
             raise MasslError("The list of encoders has changed since; look at it afresh")
@@ -217,7 +216,7 @@ class HealthScreen(Screen):
         if any(work.standing(None).state == "running" for work in self._comparing.values()):
             raise MasslError("An encoder is being compared already; wait for it, or stop it")
         work = self._work(found[place])
-        work.begin(self.collection.encoders.state(), anew=True)
+        work.begin(self.revision(session).labelled, anew=True)
         work.wait(PATIENCE)
 
     def _stop(self, session: Session, payload: Payload) -> None:
@@ -225,10 +224,10 @@ class HealthScreen(Screen):
             work.stop()
             work.wait(PATIENCE)
 
-    def _drawn(self, place: int, other: Other) -> dict[str, Any]:
+    def _drawn(self, session: Session, place: int, other: Other) -> dict[str, Any]:
         """What could take the encoder's place, beside it."""
         work = self._comparing.get(other.key)
-        standing: Standing[Beside] = work.standing(self.collection.encoders.state()) if work else Standing()
+        standing: Standing[Beside] = work.standing(self.revision(session).labelled) if work else Standing()
         result = standing.result
         lines: list[str] = []
         if result:

@@ -125,9 +125,9 @@ class Label(Screen):
         total = len(self.collection)
         sorting = Standing[Classification]()
         if len(classes) >= 2:
-            sorting = asked(self._sorting, self.collection.fewshot.state(), 2 * PATIENCE)
+            sorting = asked(self._sorting, self.revision(session).classified, 2 * PATIENCE)
         result = sorting.result
-        checking = self._checked(result, PATIENCE if work.view == "check" else 0, work.view == "check")
+        checking = self._checked(session, result, PATIENCE if work.view == "check" else 0, work.view == "check")
         doubtful = len(self._suspects(checking)) if result and result.labels_known_within(CLOSE) else 0
         advice = advise(total, classes, result, doubtful, work.complete)
         view = work.view or advice["view"]
@@ -173,11 +173,13 @@ class Label(Screen):
         self._grouping.forget()
         self._checking.forget()
 
-    def _checked(self, result: Classification | None, patience: float, wanted: bool) -> Standing[list[Suspect]]:
+    def _checked(
+        self, session: Session, result: Classification | None, patience: float, wanted: bool
+    ) -> Standing[list[Suspect]]:
         """The check of the labels, begun once they tell enough, or when wanted. It takes as long as the sorting."""
         if result is None or sum(result.counts.values()) > MANY or not (wanted or result.labels_known_within(CLOSE)):
             return Standing()
-        return asked(self._checking, self.collection.fewshot.state(), patience)
+        return asked(self._checking, self.revision(session).labelled, patience)
 
     def _suspects(self, checking: Standing[list[Suspect]]) -> list[Suspect]:
         """The labels that look wrong and wait for somebody to look at them, as far as that is known by now."""
@@ -196,7 +198,7 @@ class Label(Screen):
     # Views ------------------------------------------------------------------------------------------------------------
 
     def _draw_groups(self, session: Session, result: Classification | None, drawn: dict[str, Any]) -> None:
-        grouping = asked(self._grouping, self.collection.fewshot.vectors_state(), PATIENCE)
+        grouping = asked(self._grouping, self.revision(session).embedded, PATIENCE)
         _tell("Looking for pictures that are alike", grouping, drawn)
         found = grouping.result or []
         for place, group in enumerate(found):
@@ -217,7 +219,7 @@ class Label(Screen):
         work, view = session.of(Desk), drawn["view"]
         labels = self._present(work)
         if all(labels[image] is not None for image in work.page):
-            work.page = self._fill(view, result, work)
+            work.page = self._fill(view, result, session)
             labels = self._present(work)
         tiles = self._tiles(work.page, labels, result)
         left = (
@@ -237,10 +239,11 @@ class Label(Screen):
                 else "Every picture is labelled. Export takes the labels away."
             )
 
-    def _fill(self, view: str, result: Classification | None, work: Desk) -> list[int]:
+    def _fill(self, view: str, result: Classification | None, session: Session) -> list[int]:
         """The next page of a queue."""
+        work = session.of(Desk)
         if view == "different":
-            ids = np.array(self.collection.fewshot.different(PAGE + len(work.passed)), np.int64)
+            ids = np.array(self.collection.fewshot.different(PAGE + len(work.passed), self.revision(session)), np.int64)
         elif result is None:
             return []
         elif view == "drawn":
@@ -296,7 +299,7 @@ class Label(Screen):
             drawn["sections"].append(section(key, name, note, tiles, limit < min(len(rows), MOST)))
 
     def _draw_check(self, session: Session, result: Classification | None, drawn: dict[str, Any]) -> None:
-        checking = asked(self._checking, self.collection.fewshot.state(), PATIENCE)
+        checking = asked(self._checking, self.revision(session).labelled, PATIENCE)
         _tell("Checking the labels", checking, drawn)
         waiting = self._suspects(checking)
         ids = [image for suspect in waiting for image in (suspect.image, *(near for near, _ in suspect.neighbours))]
@@ -321,7 +324,7 @@ class Label(Screen):
             drawn["empty"] = "No label looks wrong: each agrees with what the others would have called the picture."
 
     def _draw_curve(self, session: Session, result: Classification | None, drawn: dict[str, Any]) -> None:
-        measuring = asked(self._measuring, self.collection.fewshot.state(), PATIENCE)
+        measuring = asked(self._measuring, self.revision(session).labelled, PATIENCE)
         _tell("Measuring with fewer labels", measuring, drawn)
         if measuring.result is not None:
             drawn["curve"] = asdict(measuring.result)

@@ -89,7 +89,6 @@ class Labelling:
         if step.confirmed:
             self.collection.confirmations.remove(step.confirmed)
         session.steps.pop()  # only now: what failed can be tried again
-        session.labelled += 1
         return f"Undone: {step.text}" + (f" ({kept} changed by others since, left as they are)" if kept else "")
 
     def _remember(self, session: Session, step: Step) -> str:
@@ -97,7 +96,6 @@ class Labelling:
         while len(steps) > 1 and sum(map(_pictures, steps)) > _MOST_REMEMBERED:
             del steps[0]
         session.steps = steps
-        session.labelled += 1
         return step.text[0].upper() + step.text[1:]
 
     def _labels_of(self, ids: list[int]) -> dict[int, tuple[str, str] | None]:

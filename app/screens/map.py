@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from app.session import Payload, Session, images, number
 from indexer import Collection
 from indexer.projection.categories import NONE, OTHERS, Kinds
 from indexer.projection.collection_map import Making, Map
+from indexer.store.revision import Revision
 from massl.core.errors import MasslError
 
 KINDS = 11  # that have a colour of their own
@@ -57,16 +57,16 @@ class MapScreen(Screen):
         return (self.status, self.points, self.kinds, self.pictures)
 
     def draw(self, session: Session) -> dict[str, Any]:
-        looking = session.of(Looking)
+        looking, now = session.of(Looking), self.revision(session)
         total = len(self.collection)
         by = looking.by or ("label" if self.collection.labels.counts() else "folder")
         drawn: dict[str, Any] = {
             **self._labelling.shown(session),
-            **self.status(None),
+            **self._status(now),
             "by": by,
             "ways": [{"key": key, "name": name} for key, name in BY.items()],
             # What the colours are of: the script asks for them anew when this changes.
-            "coloured": self._coloured(by),
+            "coloured": self._coloured(by, now),
             "most": SHOWN,
             "go": looking.go,
             "sections": [],
@@ -84,7 +84,10 @@ class MapScreen(Screen):
 
     def status(self, data: object) -> dict[str, Any]:
         """Which map there is, and how far a better one."""
-        current = self._current()
+        return self._status(self.collection.revision())
+
+    def _status(self, now: Revision) -> dict[str, Any]:
+        current = self._current(now)
         making = self.collection.map.making()
         return {
             "version": current.version,
@@ -144,14 +147,11 @@ class MapScreen(Screen):
 
     # Drawing --------------------------------------------------------------------------------------------------------
 
-    def _current(self) -> Map:
-        return self.collection.map.get(improve=not self.collection.updating)
+    def _current(self, now: Revision | None = None) -> Map:
+        return self.collection.map.get(not self.collection.updating, now)
 
-    def _coloured(self, by: str) -> str:
-        if by != "label":
-            return by
-        counts = repr(self.collection.labels.counts())
-        return f"label-{hashlib.sha256(counts.encode()).hexdigest()[:12]}"
+    def _coloured(self, by: str, now: Revision) -> str:
+        return f"label-{now.images}-{now.labels}" if by == "label" else by
 
     def _match(self, session: Session) -> dict[str, Any]:
         found = self._find.best(session, MATCHES)

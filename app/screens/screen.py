@@ -21,10 +21,13 @@ from typing import Any, ClassVar
 from app.formatting import sentence
 from app.session import Payload, Session
 from indexer import Collection
+from indexer.store.revision import Revision
 from massl.core.errors import MasslError
 
 Action = Callable[[Session, Payload], str | None]
 Aside = Callable[[Session, Payload], dict[str, Any]]
+
+_LOOKS = ("start", "look")  # actions that change nothing; a screen need not have them
 
 
 def said_of(error: Exception) -> str:
@@ -83,8 +86,15 @@ class Screen(ABC):
     def reset(self, session: Session) -> None:
         """Back to the screen's beginning: what the session was looking at is gone from the collection."""
 
+    def revision(self, session: Session) -> Revision:
+        """What the collection is now: asked for once to act on it, and once more to draw what came of that."""
+        if session.revision is None:
+            session.revision = self.collection.revision()
+        return session.revision
+
     def _check_collection(self, session: Session) -> None:
-        before, session.collection = session.collection, self.collection.images.identity()
+        session.revision = None
+        before, session.collection = session.collection, self.revision(session).collection
         if before not in ("", session.collection):
             session.forget()
             raise MasslError(
@@ -100,15 +110,18 @@ class Screen(ABC):
         try:
             self._check_collection(session)
             action = self.actions.get(name)
-            if action is None and name not in ("start", "look"):
+            if action is None and name not in _LOOKS:
                 raise MasslError("The page is older than the program; reload it")
             said = action(session, payload) if action else None
+            if name not in _LOOKS:
+                session.revision = None  # the action may have changed the collection
             message = {"kind": "done", "text": said} if said else None
         except Exception as error:
             message = {"kind": "error", "text": said_of(error)}
         try:
             drawn = self.draw(session)
         except Exception as error:
+            session.revision = None
             self.reset(session)
             message = {"kind": "error", "text": said_of(error)}
             try:

@@ -16,15 +16,13 @@ from indexer.fewshot.label_errors import Suspect
 from indexer.fewshot.learning_curve import LearningCurve, learning_curve
 from indexer.fewshot.model_selection import choose
 from indexer.fewshot.sampling import most_different
-from indexer.store import index_state, labels
+from indexer.store import labels, revision
 from indexer.store.catalog import Catalog
 from indexer.store.confirmations import Confirmations
 from indexer.store.labels import Labels
 from indexer.store.rejections import Rejections
+from indexer.store.revision import Revision
 from indexer.store.vectors import CatalogVectors, unit
-
-# Vectors, labels, rejected labels, which labels were merely agreed to, and which images chance has drawn.
-LabellingState = tuple[tuple[str, int], dict[int, str], dict[int, frozenset[str]], frozenset[int], frozenset[int]]
 
 
 class Labelling:
@@ -38,10 +36,14 @@ class Labelling:
         self._vectors: tuple[object, NDArray[np.int64], NDArray[np.float32]] | None = None
         self._classified: tuple[object, Classification] | None = None
 
-    def vectors(self) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Ids int64 `[N]` and unit vectors float32 `[N, D]` of all searchable images; kept until one changes."""
-        state, kept = self.vectors_state(), self._vectors
-        if kept is not None and kept[0] == state:
+    def vectors(self, now: Revision | None = None) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Ids int64 `[N]` and unit vectors float32 `[N, D]` of all searchable images; kept until one changes.
+
+        Args:
+            now: the collection's revision, if that was asked for just before.
+        """
+        embedded, kept = (now or revision.read(self._catalog)).embedded, self._vectors
+        if kept is not None and kept[0] == embedded:
             return kept[1:]
         self._vectors = kept = None  # before more of them are read: never twice in memory
         blocks = list(CatalogVectors(self._catalog).blocks())
@@ -52,31 +54,17 @@ class Labelling:
         for _, packed in blocks:
             vectors[start : start + len(packed)] = unit(packed)
             start += len(packed)
-        self._vectors = state, ids, vectors
+        self._vectors = embedded, ids, vectors
         return ids, vectors
-
-    def vectors_state(self) -> tuple[str, int]:
-        """Differs whenever a vector does, or which there are."""
-        return index_state.vectors_state(self._catalog)
-
-    def state(self) -> LabellingState:
-        """All that a classification follows from: it differs whenever a vector, a label or a rejection does."""
-        return (
-            self.vectors_state(),
-            Labels(self._catalog).by_image(),
-            Rejections(self._catalog).by_image(),
-            Labels(self._catalog).by_author(labels.ACCEPTED),
-            Labels(self._catalog).by_author(labels.DRAWN),
-        )
 
     def classify(self) -> Classification:
         """Every searchable image's class; kept until a label, a rejection or a vector changes."""
-        state = self.state()
+        now = revision.read(self._catalog)
         kept = self._classified
-        if kept is None or kept[0] != state:
-            _, given, rejected, accepted, drawn = state
-            ids, vectors = self.vectors()
-            kept = state, classify(ids, vectors, given, rejected, accepted, drawn)
+        if kept is None or kept[0] != now.classified:
+            given, rejected = Labels(self._catalog).by_image(), Rejections(self._catalog).by_image()
+            accepted, drawn = (Labels(self._catalog).by_author(author) for author in (labels.ACCEPTED, labels.DRAWN))
+            kept = now.classified, classify(*self.vectors(now), given, rejected, accepted, drawn)
             self._classified = kept
         return kept[1]
 
@@ -123,9 +111,9 @@ class Labelling:
         found = label_errors.suspects(ids, vectors, targets, classes, choose(vectors, targets))
         return [suspect for suspect in found if (suspect.image, suspect.given) not in kept]
 
-    def different(self, count: int) -> list[int]:
-        """Unlabelled images that are unlike the labelled ones and each other."""
-        ids, vectors = self.vectors()
+    def different(self, count: int, now: Revision | None = None) -> list[int]:
+        """Unlabelled images that are unlike the labelled ones and each other; `now` is as of `vectors`."""
+        ids, vectors = self.vectors(now)
         return [int(identity) for identity in ids[most_different(vectors, self._labelled(ids), count)]]
 
     def random_sample(self, count: int) -> list[int]:

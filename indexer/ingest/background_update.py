@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -34,7 +34,8 @@ class Update:
         seconds: since the stage began.
         begun_at: `done` when it began.
         report: what was done, once it is.
-        generation: of the collection when it was; another one since means that the report is no longer how things are.
+        listed: the part of the collection's revision when it was; another one since means that the report is no longer
+            how things are.
         message: why it failed, or who is at it, as a sentence.
     """
 
@@ -44,7 +45,7 @@ class Update:
     seconds: float = 0.0
     begun_at: int = 0
     report: IndexReport | None = None
-    generation: str = ""
+    listed: Hashable = None
     message: str = ""
 
     @property
@@ -107,7 +108,7 @@ class BackgroundUpdate:
             while True:
                 try:
                     report = self._collection.update(self._embedded, self._preparing)
-                    return self._say(Update("done", report=report, generation=self._collection.images.generation))
+                    return self._say(Update("done", report=report, listed=self._collection.revision().listed))
                 except CollectionBusy as error:
                     self._say(Update("busy", message=str(error)))
                     if self._stop.wait(AGAIN):

@@ -13,7 +13,7 @@ from indexer.monitoring.drift import Drift
 from indexer.monitoring.health import Health, Training
 from indexer.monitoring.other_encoders import OtherEncoders
 from indexer.storage import Home
-from indexer.store import file_contents
+from indexer.store import file_contents, revision
 from indexer.store.images import Images
 from indexer.store.meta import Meta
 from massl.core.errors import MasslError
@@ -65,9 +65,9 @@ class CollectionHealth:
         Measured once for as long as the images stay the same.
         """
         catalog = self._home.catalog
-        meta = catalog.meta()
-        known, measured = meta.drift
-        if known == meta.generation:
+        images = revision.read(catalog).images
+        known, measured = catalog.meta().drift
+        if known == images:
             return Drift.from_json(measured)
         try:
             encoder = self._home.encoder
@@ -76,7 +76,7 @@ class CollectionHealth:
             return drift.of_collection(catalog, 0.0)
         found = drift.of_collection(catalog, whitening, mean)
         with contextlib.suppress(MasslError):  # a read-only or full disk costs the measuring each time
-            catalog.set_meta(Meta.drift.to((meta.generation, found.to_json())))
+            catalog.set_meta(Meta.drift.to((images, found.to_json())))
         return found
 
     def encoder_file(self) -> tuple[Training | None, tuple[int, ...]]:

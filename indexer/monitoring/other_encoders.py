@@ -12,8 +12,6 @@ from indexer.monitoring import encoder_comparison, trained_encoders
 from indexer.monitoring.encoder_comparison import Beside, Comparison
 from indexer.monitoring.trained_encoders import Trained
 from indexer.storage import Home
-from indexer.store.index_state import vectors_state
-from indexer.store.labels import Labels
 from indexer.store.meta import Meta
 from massl.core.errors import MasslError
 
@@ -47,11 +45,6 @@ class OtherEncoders:
             if encoder.sha256 != other.sha256:
                 raise MasslError(f"{other.path} has changed since it was found; look again")
         return encoder_comparison.beside(self._home.root, self._home.catalog, encoder, report)
-
-    def state(self) -> tuple[object, ...]:
-        """Differs whenever what `compare` and `beside` say might: by a vector, a label or the encoder."""
-        catalog = self._home.catalog
-        return catalog.meta().embedded_by, vectors_state(catalog), Labels(catalog).state()
 
     def trained(self, here: Path) -> tuple[Trained, ...]:
         """Encoders other than its own that somebody who works in the folder `here` trained; see

@@ -14,7 +14,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -24,9 +24,11 @@ from numpy.typing import NDArray
 
 from indexer.projection import categories, layout
 from indexer.projection.categories import Kinds
+from indexer.store import revision
 from indexer.store.catalog import Catalog
 from indexer.store.images import Images
 from indexer.store.meta import Meta
+from indexer.store.revision import Revision
 from indexer.store.vectors import CatalogVectors, unit
 from massl.core.errors import MasslError
 from massl.core.files.atomic_writing import remove_older, whole
@@ -114,19 +116,20 @@ class CollectionMap:
         self._lock = threading.Lock()
         self._made: _Made | None = None
         self._opened = False
-        self._shown: tuple[tuple[str, ...], _Made | None, Map] | None = None
+        self._shown: tuple[Hashable, _Made | None, Map] | None = None
         self._worker: threading.Thread | None = None
         self._stop = threading.Event()
         self._making: Making | None = None
-        self._failed: tuple[tuple[str, ...], str] | None = None
+        self._failed: tuple[Hashable, str] | None = None
 
-    def get(self, improve: bool = True) -> Map:
+    def get(self, improve: bool = True, now: Revision | None = None) -> Map:
         """The map as well as it can be had at once; a better one is begun in the background.
 
         Args:
             improve: begin it. Not worth while as long as images are still coming in.
+            now: the collection's revision, if that was asked for just before.
         """
-        state = self._state()
+        state = (now or revision.read(self._catalog)).embedded
         with self._lock:
             if not self._opened:
                 self._made, self._opened = self._read(), True
@@ -175,11 +178,7 @@ class CollectionMap:
             worker.join(seconds)
         return worker is None or not worker.is_alive()
 
-    def _state(self) -> tuple[str, ...]:
-        meta = self._catalog.meta()
-        return str(meta.generation), meta.embedded_by
-
-    def _tried(self, state: tuple[str, ...]) -> str | None:
+    def _tried(self, state: Hashable) -> str | None:
         return self._failed[1] if self._failed and self._failed[0] == state else None
 
     def _draw(self) -> Map:
@@ -195,14 +194,14 @@ class CollectionMap:
 
     # In the background --------------------------------------------------------------------------------------------
 
-    def _begin(self, state: tuple[str, ...]) -> None:
+    def _begin(self, state: Hashable) -> None:
         if self._stop.is_set() or (self._worker is not None and self._worker.is_alive()):
             return
         self._making = Making("comparing", 0.0, 0.0)
         self._worker = threading.Thread(target=self._work, args=(state,), name="map", daemon=True)
         self._worker.start()
 
-    def _work(self, state: tuple[str, ...]) -> None:
+    def _work(self, state: Hashable) -> None:
         _step_back()
         started = time.monotonic()
 

@@ -270,17 +270,6 @@ class Images:
         wanted.check(self._catalog)
         return in_order(self._catalog, wanted, after, limit)
 
-    @property
-    def generation(self) -> str:
-        """Another whenever images came, went, changed or moved."""
-        meta = self._catalog.meta()
-        return f"{meta.generation}.{meta.moves}"
-
-    def identity(self) -> str:
-        """Another text once the index was deleted and made again: its numbers then mean other images."""
-        meta = self._catalog.meta()
-        return meta.identity or meta.created
-
     def left_out(self) -> dict[str, int]:
         """How many pictures that aren't read, and of what else the last update left out, by kind."""
         return self._catalog.meta().left_out

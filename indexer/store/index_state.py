@@ -41,13 +41,6 @@ def last_change(catalog: Catalog) -> int:
     return next(catalog.read("SELECT seq FROM sqlite_sequence WHERE name = 'changes'"), (0,))[0]
 
 
-def vectors_state(catalog: Catalog) -> tuple[str, int]:
-    """Differs whenever a vector does, or which there are."""
-    if not catalog.notes_changes():
-        return str(catalog.meta().generation), 0
-    return catalog.meta().embedded_by, last_change(catalog)
-
-
 def read(catalog: Catalog, since: int = 0) -> IndexState:
     """The state now; changes are told from the number `since` on if that is after what the index has."""
     with catalog.snapshot():

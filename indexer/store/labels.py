@@ -88,10 +88,6 @@ class Labels:
                 _note_classes(connection, classes, [label for _, label, _, _ in rows])
         return len(found) - len(own)
 
-    def state(self) -> tuple[tuple[str, int, str], ...]:
-        """Each label, on how many images it is, and when it was last given: differs when labels do."""
-        return tuple(self._catalog.read("SELECT label, count(*), max(at) FROM labels GROUP BY label ORDER BY label"))
-
     def remove(self, images: Iterable[int]) -> int:
         """Takes the labels off images; returns how many had one."""
         with self._catalog.writing() as connection:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from contextlib import closing
 
 from indexer.store import checksums, decision_tables, journal, schema
+from indexer.store.decision_tables import TABLES
 
 VERSION = 5
 
@@ -56,21 +57,21 @@ CREATE TRIGGER image_deleted AFTER DELETE ON images
 
 # How often labels and decisions changed, by which caches tell that they did; see `indexer.store.revision`.
 _COUNTED = {
-    "labels": "labels",
-    "kept_both": "duplicates",
-    "kept_instead": "duplicates",
-    "rejected_labels": "rejections",
-    "confirmed_labels": "confirmations",
+    "labels": ("labels", checksums.LABEL),
+    "kept_both": ("duplicates", TABLES["kept_both"].columns),
+    "kept_instead": ("duplicates", TABLES["kept_instead"].columns),
+    "rejected_labels": ("rejections", TABLES["rejected_labels"].columns),
+    "confirmed_labels": ("confirmations", TABLES["confirmed_labels"].columns),
 }
 _COUNTS = """
 CREATE TABLE revisions (subject TEXT PRIMARY KEY, number INTEGER NOT NULL) WITHOUT ROWID;
 INSERT INTO revisions (subject, number)
     VALUES ('labels', 0), ('duplicates', 0), ('rejections', 0), ('confirmations', 0);
 """ + "".join(
-    f"CREATE TRIGGER {table}_counted_{act.lower()} AFTER {act} ON {table}\n"
+    f"CREATE TRIGGER {table}_counted_{act.split()[0].lower()} AFTER {act} ON {table}\n"
     f"    BEGIN UPDATE revisions SET number = number + 1 WHERE subject = '{subject}'; END;\n"
-    for table, subject in _COUNTED.items()
-    for act in ("INSERT", "UPDATE", "DELETE")
+    for table, (subject, columns) in _COUNTED.items()
+    for act in ("INSERT", "DELETE", f"UPDATE OF {columns}")  # not of checksums
 )
 
 # What the step to the fourth format adds. History: it never changes again.

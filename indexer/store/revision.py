@@ -96,7 +96,7 @@ def read(catalog: Catalog) -> Revision:
 
 def _revision(facts: Meta, numbers: dict[str, int]) -> Revision:
     return Revision(
-        facts.identity or facts.created,
+        facts.identity or facts.facts.get(Meta.created.name, ""),  # earlier versions gave no identity
         facts.embedded_by,
         facts.generation,
         facts.moves,

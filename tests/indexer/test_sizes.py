@@ -152,25 +152,25 @@ def test_a_rebuild_at_another_size_that_is_killed_goes_on_at_the_right_one(
 def test_rebuilt_at_another_size_while_it_is_open_it_takes_that_one(at_12: Collection, file: Path) -> None:
     looking = Collection.open(at_12.root)
     query = Query.of_file(at_12.root / "05.png")
-    before = looking.search([query], IMAGES), looking.encoders.state(), looking.fewshot.vectors_state()
+    before = looking.search([query], IMAGES), looking.revision()
     assert looking.searcher.heat([query], 1).cosines.shape == (3, 3)
     other = Collection.create(at_12.root, Encoder.load(file, image_size=16), rebuild=True)
     other.update()
     assert looking.search([query], IMAGES) == other.search([query], IMAGES) != before[0]
-    assert looking.encoders.state() != before[1]
-    assert looking.fewshot.vectors_state()[0] != before[2][0]
+    assert looking.revision().embedded != before[1].embedded
+    assert looking.revision().encoder != before[1].encoder
     assert looking.searcher.heat([query], 1).cosines.shape == (4, 4)
 
 
 def test_a_collection_from_before_there_were_sizes_has_the_usual_one(root: Path, file: Path) -> None:
     made = Collection.create(root, Encoder.load(file))
     made.update()
-    wanted, state = made.search([Query(image=1)], 5), made.encoders.state()
+    wanted, state = made.search([Query(image=1)], 5), made.revision().labelled
     forget_the_size(made)
     old = Collection.open(root)
     assert (old.home.image_size, old.encoder.image_size) == (8, 8)
     assert old.search([Query(image=1)], 5) == wanted
-    assert old.encoders.state() != state  # once
+    assert old.revision().labelled != state  # once
     assert Collection.create(root, Collection.choose_encoder(root, file, 8)).update().embedded == 0
     with pytest.raises(EncoderMismatch, match="at 8 pixels, not at 12"):
         Collection.create(root, Collection.choose_encoder(root, None, 12))

@@ -124,11 +124,11 @@ def test_the_neighbours_that_it_shows_are_those_that_a_search_finds(coloured: Co
 def test_labels_are_compared_by_where_there_are_some(coloured: Collection, tmp_path: Path) -> None:
     run(tmp_path / "runs" / "a", coloured.root, 5)
     (other,) = coloured.encoders.trained(tmp_path)
-    before = coloured.encoders.state()
+    before = coloured.revision().labelled
     images = [image for image, _ in coloured.images.ready()]
     coloured.labels.add("odd", images[:10], "me")
     coloured.labels.add("even", images[10:20], "me")
-    assert coloured.encoders.state() != before
+    assert coloured.revision().labelled != before
     comparison = coloured.encoders.beside(other).comparison
     assert comparison is not None
     assert (comparison.images, comparison.classes) == (20, 2)
