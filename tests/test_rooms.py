@@ -83,7 +83,7 @@ EDGES: dict[str, set[str]] = {
         "indexer.storage",
         "indexer.store",
     },
-    "indexer.projection": {"indexer.store"},
+    "indexer.projection": {"indexer.jobs", "indexer.store"},
     "indexer.recovery": {"indexer.store"},
     "indexer.search": {"indexer.encoder", "indexer.jobs", "indexer.search.engines", "indexer.store"},
     "indexer.search.engines": {"indexer.store"},

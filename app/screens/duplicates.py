@@ -15,7 +15,7 @@ from app.session import Payload, Session, number
 from indexer import Collection
 from indexer.duplicates import detection as logic
 from indexer.duplicates.detection import Duplicate, Duplicates
-from indexer.jobs.work import Report, Standing, Work
+from indexer.jobs.background import JobStatus, Report
 from indexer.store.filters import modified
 from massl.core.errors import MasslError
 
@@ -53,7 +53,7 @@ class DuplicatesScreen(Screen):
 
     def __init__(self, collection: Collection, uploads: Path) -> None:
         super().__init__(collection, uploads)
-        self._finding = Work(self._find_all)
+        self._finding = self.job(self._find_all)
         self._settled: tuple[Duplicates, Any, Duplicates] | None = None
 
     @property
@@ -74,17 +74,17 @@ class DuplicatesScreen(Screen):
     def draw(self, session: Session) -> dict[str, Any]:
         deciding = session.of(Deciding)
         total = len(self.collection)
-        standing = self._finding.standing(self.revision(session).embedded)
-        if standing.state == "idle" and standing.result is None and 1 < total <= AT_ONCE:
+        status = self._finding.status(self.revision(session).embedded)
+        if status.state == "idle" and status.result is None and 1 < total <= AT_ONCE:
             self._find(session, {})
-            standing = self._finding.standing(self.revision(session).embedded)
-        found = self._current(session, standing)
+            status = self._finding.status(self.revision(session).embedded)
+        found = self._current(session, status)
         downloading, deciding.downloading = deciding.downloading, False
         drawn: dict[str, Any] = {
-            "running": running(standing, "Preparing the search", STEPS),
-            "problem": _problem(standing),
+            "running": running(status, "Preparing the search", STEPS),
+            "problem": _problem(status),
             "found": found is not None,
-            "stale": found is not None and not standing.current,
+            "stale": found is not None and not status.current,
             "empty": "",
             "summary": [],
             "groups": [],
@@ -125,10 +125,7 @@ class DuplicatesScreen(Screen):
     # Finding ------------------------------------------------------------------------------------------------------
 
     def _find_all(self, report: Report) -> Duplicates:
-        try:
-            return self.collection.duplicates.find(report=report)
-        finally:
-            self.collection.close()  # this thread's connection
+        return self.collection.duplicates.find(report=report)
 
     def _find(self, session: Session, payload: Payload) -> None:
         self._finding.begin(self.revision(session).embedded)
@@ -141,9 +138,9 @@ class DuplicatesScreen(Screen):
     def _look(self, session: Session, payload: Payload) -> None:
         self._finding.wait(PATIENCE / 2)
 
-    def _current(self, session: Session, standing: Standing[Duplicates]) -> Duplicates | None:
+    def _current(self, session: Session, status: JobStatus[Duplicates]) -> Duplicates | None:
         """What was found, with the decisions since; kept until someone decides again or the images change."""
-        found = standing.result
+        found = status.result
         if found is None:
             return None
         state = self.revision(session).decided
@@ -156,7 +153,7 @@ class DuplicatesScreen(Screen):
     def _group_of(self, session: Session, payload: Payload) -> tuple[int, Group]:
         """The picture that an action is about, and its group."""
         image = number(payload.get("image"))
-        found = self._current(session, self._finding.standing(self.revision(session).embedded))
+        found = self._current(session, self._finding.status(self.revision(session).embedded))
         for group in found.groups if found else ():
             if any(item.image == image for item in group):
                 return image, group
@@ -217,7 +214,7 @@ class DuplicatesScreen(Screen):
         session.of(Deciding).shown += PAGE
 
     def _csv(self, session: Session, payload: Payload) -> None:
-        if self._finding.standing(self.revision(session).embedded).result is None:
+        if self._finding.status(self.revision(session).embedded).result is None:
             raise MasslError("Look for duplicates first")
         session.of(Deciding).downloading = True
 
@@ -255,10 +252,10 @@ class DuplicatesScreen(Screen):
         }
 
 
-def _problem(standing: Standing[Any]) -> str:
-    if standing.state == "failed":
-        return f"Looking for duplicates ended early: {readable(standing.reason)}"
-    return "Stopped. Nothing was lost; looking again begins anew." if standing.state == "stopped" else ""
+def _problem(status: JobStatus[Any]) -> str:
+    if status.state == "failed":
+        return f"Looking for duplicates ended early: {readable(status.reason)}"
+    return "Stopped. Nothing was lost; looking again begins anew." if status.state == "stopped" else ""
 
 
 def _summary(found: Duplicates) -> list[str]:

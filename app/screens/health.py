@@ -16,7 +16,7 @@ from app.screens.tiles import tile
 from app.session import Payload, Session, number
 from indexer import Collection
 from indexer.index_command import index_command
-from indexer.jobs.work import Report, Standing, Work
+from indexer.jobs.background import BackgroundJob, JobStatus, Report
 from indexer.monitoring import trained_encoders as runs
 from indexer.monitoring.drift import Drift, Newest
 from indexer.monitoring.encoder_comparison import EXAMPLES, FEWEST_SEEN, NEIGHBOURS, Beside, Change, Comparison
@@ -84,8 +84,8 @@ class HealthScreen(Screen):
     def __init__(self, collection: Collection, uploads: Path) -> None:
         super().__init__(collection, uploads)
         self._here = Path.cwd()  # where `massl serve` was started, and probably `massl train` too
-        self._examining = Work(self._examine)
-        self._comparing: dict[str, Work[Beside]] = {}  # by the other's key
+        self._examining = self.job(self._examine)
+        self._comparing: dict[str, BackgroundJob[Beside]] = {}  # by the other's key
 
     @property
     def actions(self) -> Mapping[str, Action]:
@@ -101,17 +101,17 @@ class HealthScreen(Screen):
 
     def draw(self, session: Session) -> dict[str, Any]:
         looking = session.of(Looking)
-        standing = self._examining.standing(self._state(session))
+        status = self._examining.status(self._state(session))
         meta = self.collection.meta
         skipped = self.collection.images.skipped()
-        found = standing.result
+        found = status.result
         total = len(self.collection)
         reasons = Counter(item.reason for item in skipped)
         downloading, looking.downloading = looking.downloading, False
         drawn: dict[str, Any] = {
-            "running": running(standing, "Looking", STEPS),
-            "waiting": any(work.standing(None).state == "running" for work in self._comparing.values()),
-            "problem": f"Something could not be found out: {readable(standing.reason)}" if standing.reason else "",
+            "running": running(status, "Looking", STEPS),
+            "waiting": any(work.status(None).state == "running" for work in self._comparing.values()),
+            "problem": f"Something could not be found out: {readable(status.reason)}" if status.reason else "",
             "cards": [
                 _pictures(
                     total, len(skipped), self.collection.images.left_out(), self.collection.labels.counts(), meta, found
@@ -140,10 +140,7 @@ class HealthScreen(Screen):
         session.of(Looking).shown = SKIPPED
 
     def _examine(self, report: Report) -> Health:
-        try:
-            return self.collection.health.check(report, self._here)
-        finally:
-            self.collection.close()  # this thread's connection
+        return self.collection.health.check(report, self._here)
 
     def _state(self, session: Session) -> tuple[object, ...]:
         """What its findings are about: the images, the last look at the folder, and the runs that there are."""
@@ -173,7 +170,7 @@ class HealthScreen(Screen):
 
     def _others(self, session: Session) -> list[Other]:
         """Encoders that somebody trained, then the other sizes of the one in use."""
-        found = self._examining.standing(self._state(session)).result
+        found = self._examining.status(self._state(session)).result
         if found is None:
             return []
         meta, root, folder = self.collection.meta, self.collection.root, self.collection.folder
@@ -196,14 +193,9 @@ class HealthScreen(Screen):
             others.append(Other(f"{meta.encoder_sha256} {side}", title, facts, own, name, command, side))
         return others
 
-    def _work(self, other: Other) -> Work[Beside]:
-        def do(report: Report) -> Beside:
-            try:
-                return self.collection.encoders.beside(other.beside, report)
-            finally:
-                self.collection.close()  # this thread's connection
-
-        return self._comparing.setdefault(other.key, Work(do))
+    def _work(self, other: Other) -> BackgroundJob[Beside]:
+        compare = self.job(lambda report: self.collection.encoders.beside(other.beside, report))
+        return self._comparing.setdefault(other.key, compare)
 
     def _compare(self, session: Session, payload: Payload) -> None:
         place, found = number(payload.get("place")), self._others(session)
@@ -213,7 +205,7 @@ class HealthScreen(Screen):
         known = {other.key for other in found}
         for gone in [key for key in self._comparing if key not in known]:
             self._comparing.pop(gone).stop()
-        if any(work.standing(None).state == "running" for work in self._comparing.values()):
+        if any(work.status(None).state == "running" for work in self._comparing.values()):
             raise MasslError("An encoder is being compared already; wait for it, or stop it")
         work = self._work(found[place])
         work.begin(self.revision(session).labelled, anew=True)
@@ -227,15 +219,15 @@ class HealthScreen(Screen):
     def _drawn(self, session: Session, place: int, other: Other) -> dict[str, Any]:
         """What could take the encoder's place, beside it."""
         work = self._comparing.get(other.key)
-        standing: Standing[Beside] = work.standing(self.revision(session).labelled) if work else Standing()
-        result = standing.result
+        status: JobStatus[Beside] = work.status(self.revision(session).labelled) if work else JobStatus()
+        result = status.result
         lines: list[str] = []
         if result:
-            if not standing.current and standing.state != "running":
+            if not status.current and status.state != "running":
                 lines.append("Measured before the labels or the pictures changed; compare again.")
             lines += _said(result, other.present, other.name)
-        if standing.reason:
-            lines.insert(0, f"They could not be compared: {readable(standing.reason)}.")
+        if status.reason:
+            lines.insert(0, f"They could not be compared: {readable(status.reason)}.")
         return {
             "place": place,
             "encoder": other.key,
@@ -243,7 +235,7 @@ class HealthScreen(Screen):
             "title": readable(other.title),
             "trained": isinstance(other.beside, Trained),
             "facts": other.facts,
-            "running": running(standing, "Looking", COMPARING),
+            "running": running(status, "Looking", COMPARING),
             "compared": result is not None,
             "lines": [readable(line) for line in lines],
             "bars": _bars(result.comparison, other.present, other.name) if result and result.comparison else [],

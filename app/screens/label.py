@@ -22,7 +22,7 @@ from indexer import Collection
 from indexer.fewshot.classification import NONE, Classification
 from indexer.fewshot.label_errors import Suspect
 from indexer.fewshot.sampling import least_sure, most_sure
-from indexer.jobs.work import Standing, Work
+from indexer.jobs.background import JobStatus
 from indexer.store.labels import ACCEPTED, DRAWN
 from massl.core.errors import MasslError
 
@@ -88,10 +88,10 @@ class Label(Screen):
     def __init__(self, collection: Collection, uploads: Path) -> None:
         super().__init__(collection, uploads)
         self._labelling = Labelling(collection)
-        self._sorting = Work(lambda report: self.collection.fewshot.classify())
-        self._grouping = Work(lambda report: self.collection.fewshot.groups())
-        self._checking = Work(lambda report: self.collection.fewshot.suspects())
-        self._measuring = Work(lambda report: self.collection.fewshot.learning_curve(partial(report, "measuring")))
+        self._sorting = self.job(lambda report: self.collection.fewshot.classify())
+        self._grouping = self.job(lambda report: self.collection.fewshot.groups())
+        self._checking = self.job(lambda report: self.collection.fewshot.suspects())
+        self._measuring = self.job(lambda report: self.collection.fewshot.learning_curve(partial(report, "measuring")))
         self._views = {
             "groups": self._draw_groups,
             "class": self._draw_class,
@@ -123,7 +123,7 @@ class Label(Screen):
         named = [*shown["classes"], *([shown["none"]] if shown["none"]["count"] else [])]
         classes = {entry["name"]: int(entry["count"]) for entry in named}
         total = len(self.collection)
-        sorting = Standing[Classification]()
+        sorting = JobStatus[Classification]()
         if len(classes) >= 2:
             sorting = asked(self._sorting, self.revision(session).classified, 2 * PATIENCE)
         result = sorting.result
@@ -175,13 +175,13 @@ class Label(Screen):
 
     def _checked(
         self, session: Session, result: Classification | None, patience: float, wanted: bool
-    ) -> Standing[list[Suspect]]:
+    ) -> JobStatus[list[Suspect]]:
         """The check of the labels, begun once they tell enough, or when wanted. It takes as long as the sorting."""
         if result is None or sum(result.counts.values()) > MANY or not (wanted or result.labels_known_within(CLOSE)):
-            return Standing()
+            return JobStatus()
         return asked(self._checking, self.revision(session).labelled, patience)
 
-    def _suspects(self, checking: Standing[list[Suspect]]) -> list[Suspect]:
+    def _suspects(self, checking: JobStatus[list[Suspect]]) -> list[Suspect]:
         """The labels that look wrong and wait for somebody to look at them, as far as that is known by now."""
         # What was answered since the check was made waits for no further answer.
         found, kept = checking.result or [], self.collection.confirmations.every()
@@ -462,8 +462,8 @@ def _label(item: Any) -> str | None:
     return item.label if item else None
 
 
-def _tell(what: str, standing: Standing[Any], drawn: dict[str, Any]) -> None:
+def _tell(what: str, status: JobStatus[Any], drawn: dict[str, Any]) -> None:
     """Has the screen tell how far work is, or why it came to nothing."""
-    drawn["running"] = running(standing, what) or drawn["running"]
-    if standing.state == "failed":
-        drawn["problem"] = f"{what} failed: {readable(standing.reason)}"
+    drawn["running"] = running(status, what) or drawn["running"]
+    if status.state == "failed":
+        drawn["problem"] = f"{what} failed: {readable(status.reason)}"

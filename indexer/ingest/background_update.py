@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import logging
-import threading
 import time
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from indexer.ingest.indexing import IndexReport, Progress
+from indexer.jobs.background import BackgroundJob, JobStatus, Report
 from indexer.storage import CollectionBusy
-from massl.core.errors import MasslError
 
 if TYPE_CHECKING:
     from indexer.collection import Collection
@@ -64,10 +62,6 @@ class Update:
         return (self.total - self.done) / self.per_second if self.per_second and self.total else None
 
 
-class _Stopped(Exception):
-    pass
-
-
 class BackgroundUpdate:
     """`Collection.update` in the background. What it commits can be searched at once; stopped, it loses a batch.
 
@@ -79,14 +73,13 @@ class BackgroundUpdate:
     def __init__(self, collection: Collection, tell: Callable[[Update], None] = lambda update: None) -> None:
         self._collection = collection
         self._tell = tell
-        self._stop = threading.Event()
         self._began = time.monotonic()
         self._state = Update()
-        self._thread = threading.Thread(target=self._work, name="update", daemon=True)
+        self._job = BackgroundJob(self._update, self._end, "the index could not be brought up to date", "update")
 
     def start(self) -> None:
         """Begins; once."""
-        self._thread.start()
+        self._job.begin()
 
     def state(self) -> Update:
         """How far it is now."""
@@ -94,47 +87,41 @@ class BackgroundUpdate:
 
     def stop(self) -> None:
         """Stops it after the batch in work, and waits for that."""
-        self._stop.set()
-        if self._thread.is_alive():
-            self._thread.join()
+        self._job.stop()
+        self._job.wait()
 
     def wait(self, seconds: float) -> bool:
         """Waits until it has finished; False if it takes longer."""
-        self._thread.join(seconds)
-        return not self._thread.is_alive()
+        return self._job.wait(seconds)
 
-    def _work(self) -> None:
-        try:
-            while True:
-                try:
-                    report = self._collection.update(self._embedded, self._preparing)
-                    return self._say(Update("done", report=report, listed=self._collection.revision().listed))
-                except CollectionBusy as error:
-                    self._say(Update("busy", message=str(error)))
-                    if self._stop.wait(AGAIN):
-                        raise _Stopped from None
-        except _Stopped:
-            self._say(Update("stopped"))
-        except MasslError as error:
-            self._say(Update("failed", message=str(error)))
-        except Exception:  # the edge of this thread: the page goes on, and whoever runs it sees the details
-            logging.getLogger(__name__).exception("the index could not be brought up to date")
-            self._say(
-                Update("failed", message="the index could not be brought up to date; details are where massl runs")
-            )
-        finally:
-            self._collection.close()
+    def _update(self, report: Report) -> Update:
+        def at(stage: Stage, done: int, total: int) -> None:
+            report(stage, done, total)
+            self._at(stage, done, total)
 
-    def _embedded(self, progress: Progress) -> None:
-        stages: dict[str, Stage] = {"look": "looking", "compare": "comparing", "embed": "indexing"}
-        self._at(stages[progress.stage], progress.done, progress.total)
+        def embedded(progress: Progress) -> None:
+            stages: dict[str, Stage] = {"look": "looking", "compare": "comparing", "embed": "indexing"}
+            at(stages[progress.stage], progress.done, progress.total)
 
-    def _preparing(self, step: str, done: int, total: int) -> None:
-        self._at("preparing", done, total)
+        def preparing(step: str, done: int, total: int) -> None:
+            at("preparing", done, total)
+
+        while True:
+            try:
+                found = self._collection.update(embedded, preparing)
+                return Update("done", report=found, listed=self._collection.revision().listed)
+            except CollectionBusy as error:
+                self._say(Update("busy", message=str(error)))
+                report.pause(AGAIN)
+
+    def _end(self, status: JobStatus[Update]) -> None:
+        if status.state == "done" and status.result is not None:
+            self._say(status.result)
+        else:
+            self._say(Update("stopped" if status.state == "stopped" else "failed", message=status.reason))
+        self._collection.close()
 
     def _at(self, stage: Stage, done: int, total: int) -> None:
-        if self._stop.is_set():
-            raise _Stopped
         now = time.monotonic()
         if stage != self._state.stage:
             self._began = now

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
-import logging
 import os
 import sys
 import threading
@@ -22,6 +21,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from indexer.jobs.background import BackgroundJob, Report
 from indexer.projection import categories, layout
 from indexer.projection.categories import Kinds
 from indexer.store import revision
@@ -103,10 +103,6 @@ class _Made:
     laid_out: int
 
 
-class _Stopped(Exception):
-    pass
-
-
 class CollectionMap:
     """The map of a collection. Safe to share by threads; all who look share one."""
 
@@ -117,10 +113,11 @@ class CollectionMap:
         self._made: _Made | None = None
         self._opened = False
         self._shown: tuple[Hashable, _Made | None, Map] | None = None
-        self._worker: threading.Thread | None = None
-        self._stop = threading.Event()
-        self._making: Making | None = None
-        self._failed: tuple[Hashable, str] | None = None
+        self._job = BackgroundJob(
+            self._improve, lambda status: catalog.close(), "the map by likeness could not be made", "map"
+        )
+        self._wanted: Hashable = None  # what the map was last to be improved for
+        self._closed = False
 
     def get(self, improve: bool = True, now: Revision | None = None) -> Map:
         """The map as well as it can be had at once; a better one is begun in the background.
@@ -137,8 +134,10 @@ class CollectionMap:
                 self._shown = state, self._made, self._draw()
             current = self._shown[2]
             behind = current.kind == "principal" or current.missing
-            if improve and behind and len(current.ids) >= layout.FEWEST and self._tried(state) is None:
-                self._begin(state)
+            if improve and behind and len(current.ids) >= layout.FEWEST and not self._closed:
+                if self._job.status(state).state != "failed":
+                    self._job.begin(state)
+                self._wanted = state
             return current
 
     def kinds(self, ids: NDArray[np.int64], by: Literal["label", "folder"], most: int) -> Kinds:
@@ -158,28 +157,24 @@ class CollectionMap:
 
     def making(self) -> Making | None:
         """How far the better map is; None while none is being made."""
-        return self._making
+        status = self._job.status()
+        if status.state != "running":
+            return None
+        return Making(status.step or "comparing", status.done, time.monotonic() - status.began)
 
     def trouble(self) -> str | None:
         """Why there is no better map; None where nothing went wrong."""
-        return self._failed[1] if self._failed else None
+        return self._job.status(self._wanted).reason or None
 
     def stop(self) -> None:
         """Stops what goes on in the background, and waits until it has; what was made before stays."""
-        self._stop.set()
-        worker = self._worker
-        if worker is not None:
-            worker.join()
+        self._closed = True
+        self._job.stop()
+        self._job.wait()
 
     def wait(self, seconds: float) -> bool:
         """Waits for what goes on in the background; False if it takes longer."""
-        worker = self._worker
-        if worker is not None:
-            worker.join(seconds)
-        return worker is None or not worker.is_alive()
-
-    def _tried(self, state: Hashable) -> str | None:
-        return self._failed[1] if self._failed and self._failed[0] == state else None
+        return self._job.wait(seconds)
 
     def _draw(self) -> Map:
         if self._made is not None:
@@ -194,37 +189,12 @@ class CollectionMap:
 
     # In the background --------------------------------------------------------------------------------------------
 
-    def _begin(self, state: Hashable) -> None:
-        if self._stop.is_set() or (self._worker is not None and self._worker.is_alive()):
-            return
-        self._making = Making("comparing", 0.0, 0.0)
-        self._worker = threading.Thread(target=self._work, args=(state,), name="map", daemon=True)
-        self._worker.start()
-
-    def _work(self, state: Hashable) -> None:
+    def _improve(self, report: Report) -> None:
         _step_back()
-        started = time.monotonic()
-
-        def going(step: str, done: float) -> None:
-            if self._stop.is_set():
-                raise _Stopped
-            self._making = Making(step, done, time.monotonic() - started)
-
-        try:
-            made = self._make(going)
-            self._write(made)
-            with self._lock:
-                self._made, self._failed = made, None
-        except _Stopped:
-            pass
-        except MasslError as error:
-            self._failed = state, str(error)
-        except Exception:  # the edge of this thread: the rough map stays, and whoever runs it sees the details
-            logging.getLogger(__name__).exception("the map could not be made")
-            self._failed = state, "the map by likeness could not be made; the details are where massl runs"
-        finally:
-            self._making = None
-            self._catalog.close()
+        made = self._make(lambda step, done: report(step, done, 1.0))
+        self._write(made)
+        with self._lock:
+            self._made = made
 
     def _make(self, going: Callable[[str, float], None]) -> _Made:
         content = _Content.of(self._catalog)

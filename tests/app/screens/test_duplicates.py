@@ -19,7 +19,7 @@ from app.session import Session
 from indexer import Collection
 from indexer.duplicates.collection_duplicates import CollectionDuplicates
 from indexer.duplicates.detection import Duplicates
-from indexer.jobs.work import Work
+from indexer.jobs.background import BackgroundJob
 from tests.app.conftest import HOSTILE, Visit, show
 from tests.indexer.copies import copy_of
 
@@ -57,7 +57,7 @@ def screen_of(collection: Collection, found: Duplicates | None = None) -> Duplic
     """The screen once it has looked; with what was found before, as that takes seconds."""
     screen = DuplicatesScreen(collection, Path())
     if found is not None:
-        screen._finding = Work(lambda report: found)
+        screen._finding = BackgroundJob(lambda report: found)
     screen.do(Session(), {"do": "find"})
     screen._finding.wait(60)
     return screen
@@ -158,7 +158,7 @@ def test_looking_is_shown_stopped_and_begun_again(undecided: Collection) -> None
 
         return find(told)
 
-    screen._finding = Work(slowly)
+    screen._finding = BackgroundJob(slowly)
     drawn = screen.do(session, {"do": "start"})  # a small collection is looked through unasked
     assert drawn["running"] is not None
     assert reached.wait(20)

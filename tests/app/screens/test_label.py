@@ -18,7 +18,7 @@ import pytest
 from app.screens.label import CLOSE, Label
 from app.session import Session
 from indexer import Collection
-from indexer.jobs.work import Work
+from indexer.jobs.background import BackgroundJob
 from indexer.store.labels import ACCEPTED, DRAWN, NONE_OF_THESE
 from massl.core.errors import MasslError
 from tests.app.conftest import PHONE, Visit, show
@@ -393,7 +393,7 @@ def test_what_fails_in_the_background_is_said_once_and_not_tried_again_at_every_
 
 def test_pictures_that_left_are_left_out_of_the_groups_until_these_are_sought_anew(screen: Label) -> None:
     found = [replace(group, typical=(10**9, *group.typical)) for group in screen.collection.fewshot.groups(3)]
-    screen._grouping = Work(lambda report: found)
+    screen._grouping = BackgroundJob(lambda report: found)
     drawn = _done(screen, Session(), {"do": "view", "view": "groups"})
     assert drawn["message"] is None
     assert [len(section["tiles"]) for section in drawn["sections"]] == [len(group.typical) - 1 for group in found]
