@@ -15,6 +15,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from massl.core.similarities import nearest, weighted_votes
+
 LOGISTIC = "logistic regression"
 PROTOTYPES = "prototypes"
 NEIGHBOURS = "nearest neighbours"
@@ -23,7 +25,7 @@ NEIGHBOURS = "nearest neighbours"
 STRENGTHS = (1.0, 10.0, 100.0)
 COUNTS = (3, 10, 30)  # of neighbours; a single one would be as sure of everything
 _SHARPNESS = 10.0  # of squared distances to class means: about what calibration finds on photographs
-WARMTH = 0.07  # of cosines, by which neighbours are weighted: the usual value of k-NN on embeddings (Wu et al.)
+TEMPERATURE = 0.07  # of cosines, by which neighbours are weighted: the usual value of k-NN on embeddings (Wu et al.)
 FLOOR = 0.01  # of the votes, spread over all classes: none is ruled out because no neighbour has it
 _BLOCK = 4096  # rows that are compared with all examples at a time
 
@@ -69,13 +71,8 @@ class Neighbours:
         return np.log((1 - FLOOR) * shares + FLOOR / self.classes)
 
     def _votes(self, vectors: NDArray[np.float32]) -> NDArray[np.float64]:
-        cosines = vectors @ self.features.T
-        count = min(self.count, len(self.features))
-        nearest = np.argpartition(-cosines, count - 1, axis=1)[:, :count]
-        near = np.take_along_axis(cosines, nearest, 1).astype(np.float64)
-        weights = np.exp((near - near.max(1, keepdims=True)) / WARMTH)
-        votes = np.zeros((len(vectors), self.classes))
-        np.add.at(votes, (np.arange(len(vectors))[:, None], self.targets[nearest]), weights)
+        rows, cosines = nearest(vectors, self.features, self.count)
+        votes = weighted_votes(cosines, self.targets[rows], self.classes, TEMPERATURE)
         return votes / votes.sum(1, keepdims=True)
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from massl.core.similarities import nearest
+
 RARE = 0.05  # share of labelled images that are as far from all others as an image may be and still be familiar
 MOST = 500  # labelled images that the others are compared with
 _BLOCK = 4096
@@ -28,8 +30,7 @@ def familiar(vectors: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[n
     if len(rows) > MOST:
         rows = np.sort(np.random.default_rng(0).choice(rows, MOST, replace=False))
     known = vectors[rows]
-    among = known @ known.T
-    np.fill_diagonal(among, -np.inf)
-    least = np.quantile(among.max(1), RARE, method="lower")
+    among = nearest(known, known, 1, leave_one_out=True)[1]
+    least = np.quantile(among, RARE, method="lower")
     near = [(vectors[start : start + _BLOCK] @ known.T).max(1) for start in range(0, len(vectors), _BLOCK)]
     return np.concatenate(near) >= least - 1e-6

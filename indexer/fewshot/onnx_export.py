@@ -15,7 +15,7 @@ import numpy as np
 
 from indexer.encoder.onnx_encoder import Encoder
 from indexer.fewshot.classification import Classifier
-from indexer.fewshot.classifiers import FLOOR, WARMTH, Linear, Neighbours
+from indexer.fewshot.classifiers import FLOOR, TEMPERATURE, Linear, Neighbours
 from massl.core.disk_errors import cannot_write
 from massl.core.errors import MasslError
 from massl.core.files.atomic_writing import whole
@@ -95,7 +95,7 @@ def _append(model: Any, fitted: Classifier) -> None:
             voting = min(count, len(features))
             most = constant("count", [voting], np.int64)
             graph.node.append(helper.make_node("TopK", [cosines, most], [near, nearest]))
-            warmed = node("Div", [near, constant("warmth", WARMTH)], own("warmed"))
+            warmed = node("Div", [near, constant("warmth", TEMPERATURE)], own("warmed"))
             votes = node("Softmax", [warmed], own("votes"), axis=1)
             theirs = node("Gather", [constant("targets", targets, np.int64), nearest], own("theirs"))
             kinds = [constant("classes", classes, np.int64), constant("none_and_one", [0, 1])]

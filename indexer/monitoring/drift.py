@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from indexer.store import arrivals
 from indexer.store.catalog import Catalog
 from indexer.store.vectors import CatalogVectors, unit
+from massl.core.similarities import mean_cosine
 
 FEWEST = 8  # images on either side, under which nothing is said
 SAMPLE = 4_096  # images that a measure is taken on
@@ -125,9 +126,7 @@ def mean_score(vectors: NDArray[np.float32], mean: NDArray[np.float32] | float =
     """The mean cosine of two different rows of float32 `[N, D]`, of unit length, seen from `mean`; N at least 2."""
     vectors = vectors - mean
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True).clip(1e-6)
-    count = len(vectors)
-    total = vectors.sum(0, dtype=np.float64)
-    return round(float((total @ total - count) / (count * (count - 1))), 4)
+    return round(mean_cosine(vectors), 4)
 
 
 def _familiar(score: float, bounds: tuple[float, float]) -> str:

@@ -18,6 +18,7 @@ from indexer.store.images import Images
 from indexer.store.labels import Labels
 from indexer.store.vectors import CatalogVectors, unit
 from massl.core.errors import MasslError
+from massl.core.similarities import nearest, weighted_votes
 
 MOST = 1_000  # labelled images that are embedded
 FEWEST = 2  # images of a class, under which nothing can be held out
@@ -194,21 +195,15 @@ def _embedded(
     return unit(packed[left]), theirs[right], kept
 
 
-def _nearest(vectors: NDArray[np.float32]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+def _nearest(vectors: NDArray[np.float32]) -> tuple[NDArray[np.intp], NDArray[np.floating]]:
     """Rows and cosines of each image's nearest others, best first: `[N, k]`."""
-    similar = vectors @ vectors.T
-    np.fill_diagonal(similar, -np.inf)
-    nearest = np.argsort(-similar, 1, kind="stable")[:, : min(NEIGHBOURS, len(vectors) - 1)]
-    return nearest, np.take_along_axis(similar, nearest, 1)
+    return nearest(vectors, vectors, NEIGHBOURS, leave_one_out=True, first_of_equals=True)
 
 
 def _named_right(vectors: NDArray[np.float32], classes: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Whether each image's nearest others, weighted by exp(cosine / 0.07), name its class: bool `[N]`."""
-    nearest, cosines = _nearest(vectors)
-    weights = np.exp(cosines / 0.07)
-    votes = np.zeros((len(vectors), int(classes.max()) + 1))
-    np.add.at(votes, (np.arange(len(vectors))[:, None], classes[nearest]), weights)
-    return votes.argmax(1) == classes
+    rows, cosines = _nearest(vectors)
+    return weighted_votes(cosines, classes[rows], int(classes.max()) + 1, 0.07).argmax(1) == classes
 
 
 def _chance(one: int, other: int) -> float:

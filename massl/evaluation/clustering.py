@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from massl.core.similarities import Floats, Labels
 from massl.evaluation.accuracy import confusion
-from massl.evaluation.similarity import Floats, Labels
 
 RESTARTS = 10
 MANY = 20_000  # images above which a single start has to do

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from massl.evaluation.similarity import Floats, similarities
+from massl.core.similarities import Floats, similarities
 
 PRECISION = 0.9
 

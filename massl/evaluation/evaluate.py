@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from massl.core.errors import MasslError
+from massl.core.similarities import nearest
 from massl.evaluation.copies import copy_detection, pairs
 from massl.evaluation.datasets import (
     Embedded,
@@ -21,7 +22,6 @@ from massl.evaluation.datasets import (
 from massl.evaluation.edits import EDITS
 from massl.evaluation.edits import edited as edit
 from massl.evaluation.encoders import EncoderUnderTest, OpenProgress
-from massl.evaluation.knn import nearest
 from massl.evaluation.results import EvaluationResult, Sought
 from massl.evaluation.revisited import read_ground_truth
 from massl.evaluation.tasks import Labelled, ProtocolOptions, TaskResult, describe_copies, measure, measure_revisited

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from massl.core.errors import MasslError
-from massl.evaluation.similarity import Floats, Labels
+from massl.core.similarities import Floats, Labels
 from massl.evaluation.splits import stratified
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from massl.evaluation.similarity import BLOCK, Floats, Labels, similarities
+from massl.core.similarities import BLOCK, Floats, Labels, nearest, weighted_votes
 
 
 def knn_predict(
@@ -20,9 +20,7 @@ def knn_predict(
 ) -> NDArray[np.int64]:
     """The label that the nearest training images vote for, int64 `[len(ks), M]`.
 
-    Neighbours by cosine similarity s vote with weight exp(s / temperature), as in Wu et al., "Unsupervised feature
-    learning via non-parametric instance discrimination", CVPR 2018, section 3.4, the protocol of DINO and its
-    successors.
+    The protocol of DINO and its successors; how they are weighted, says `weighted_votes`.
 
     Args:
         train: `[N, D]`, rows of unit length.
@@ -34,39 +32,14 @@ def knn_predict(
     """
     neighbours, closeness = nearest(test, train, max(ks), leave_one_out)
     classes = int(train_labels.max()) + 1
-    # In double precision: the votes of many neighbours are sums of numbers of up to e^14.
-    weights = np.exp(closeness.astype(np.float64) / temperature)
     predicted = np.empty((len(ks), len(test)), np.int64)
     step = max(1, BLOCK // classes)
     for start in range(0, len(test), step):
         rows = slice(start, start + step)
-        count = len(neighbours[rows])
-        places = np.arange(count)[:, None] * classes + train_labels[neighbours[rows]]
         for which, k in enumerate(ks):
-            votes = np.bincount(places[:, :k].ravel(), weights[rows, :k].ravel(), count * classes)
-            predicted[which, rows] = votes.reshape(count, classes).argmax(1)
+            votes = weighted_votes(closeness[rows, :k], train_labels[neighbours[rows, :k]], classes, temperature)
+            predicted[which, rows] = votes.argmax(1)
     return predicted
-
-
-def nearest(
-    queries: Floats, gallery: Floats, count: int, leave_one_out: bool = False
-) -> tuple[NDArray[np.intp], Floats]:
-    """The `count` most similar rows of the gallery, best first, and their similarities, both `[M, count]`.
-
-    Args:
-        queries: `[M, D]`, rows of unit length.
-        gallery: `[N, D]`, rows of unit length.
-        count: cut to the number of candidates.
-        leave_one_out: the gallery is the queries, and an image is not its own neighbour.
-    """
-    count = min(count, len(gallery) - leave_one_out)
-    found: list[tuple[NDArray[np.intp], Floats]] = []
-    for _, block in similarities(queries, gallery, leave_one_out):
-        top = np.argpartition(block, -count, axis=1)[:, -count:]
-        near = np.take_along_axis(block, top, 1)
-        order = np.argsort(-near, axis=1, kind="stable")
-        found.append((np.take_along_axis(top, order, 1), np.take_along_axis(near, order, 1)))
-    return np.concatenate([rows for rows, _ in found]), np.concatenate([near for _, near in found])
 
 
 def knn_top1(

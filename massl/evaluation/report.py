@@ -17,9 +17,9 @@ from PIL import Image
 from massl.core.disk_errors import cannot_write
 from massl.core.files.atomic_writing import write
 from massl.core.images.decoding import ImageError, open_image, within_memory
+from massl.core.similarities import nearest
 from massl.evaluation.accuracy import confusion
 from massl.evaluation.figure_table import Figure, best, rows
-from massl.evaluation.knn import nearest
 from massl.evaluation.results import EvaluationResult
 
 SIDE = 96  # pixels of a picture

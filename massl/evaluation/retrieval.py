@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from massl.evaluation.similarity import Floats, Labels, similarities
+from massl.core.similarities import Floats, Labels, similarities
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from massl.core.errors import MasslError
-from massl.evaluation.similarity import Floats, similarities
+from massl.core.similarities import Floats, similarities
 
 # What a query should find, and what counts neither for nor against: the paper's three set-ups.
 SETUPS = {

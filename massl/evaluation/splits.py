@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from massl.evaluation.similarity import Labels
+from massl.core.similarities import Labels
 
 
 def stratified(labels: Labels, share: float, seed: int | Sequence[int]) -> NDArray[np.bool_]:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from massl.core.errors import MasslError
+from massl.core.similarities import Floats, Labels
 from massl.evaluation.accuracy import mean_per_class
 from massl.evaluation.clustering import cluster
 from massl.evaluation.copies import Copies
@@ -18,7 +19,6 @@ from massl.evaluation.knn import knn_predict
 from massl.evaluation.linear import STEPS, linear_probe, logistic_probe
 from massl.evaluation.retrieval import retrieval
 from massl.evaluation.revisited import AT, GroundTruth, revisited
-from massl.evaluation.similarity import Floats, Labels
 from massl.evaluation.splits import stratified
 
 Report = Callable[[int, int], None]

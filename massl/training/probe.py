@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from massl.core.errors import MasslError
 from massl.core.files.scan import find_images
 from massl.core.images.decoding import ImageError, decode, fit, within_memory
+from massl.core.similarities import mean_cosine
 from massl.data.sources import Files, Source
 from massl.encoder.inference import all_stages
 from massl.encoder.whitening import Moments, whitening_of
@@ -150,8 +151,7 @@ def _too_few(labelled: Path) -> MasslError:
 
 def spread(z: np.ndarray) -> float:
     """Mean cosine distance of two of the unit rows `[N, D]`: 0 when all are alike, about 1 when spread evenly."""
-    n = len(z)
-    return float(1 - (np.square(z.sum(0, dtype=np.float64)).sum() - n) / max(1, n * (n - 1)))
+    return 1 - mean_cosine(z) if len(z) > 1 else 1.0
 
 
 def _decode(source: Source, index: int, size: int) -> Tensor | None:

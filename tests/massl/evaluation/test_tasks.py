@@ -30,8 +30,9 @@ from sklearn.metrics import (
 )
 from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
 
+from massl.core import similarities
 from massl.core.errors import MasslError
-from massl.evaluation import fewshot, knn_predict, knn_top1, rankme, similarity
+from massl.evaluation import fewshot, knn_predict, knn_top1, rankme
 from massl.evaluation.accuracy import confusion, mean_per_class
 from massl.evaluation.clustering import agreement, cluster
 from massl.evaluation.copies import copy_detection, pairs
@@ -49,7 +50,7 @@ GOLDEN = json.loads(Path(__file__).with_name("evaluation_golden.json").read_text
 @pytest.fixture(params=[1 << 25, 3000], ids=["one block", "many blocks"])
 def blocks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """All similarities at once, and two queries at a time."""
-    monkeypatch.setattr(similarity, "BLOCK", request.param)
+    monkeypatch.setattr(similarities, "BLOCK", request.param)
     return
 
 
