@@ -65,6 +65,7 @@ class Settings:
     workers: int = 2  # processes that decode and cut views; 0: none
     batch_timeout: int = 300  # seconds; a batch that takes longer to load ends the run
     augment: str = "loader"  # loader or device: where views get their flips, colours and blur
+    loss: str = "fast"  # fast or plain: the same by its definition, with all [V, B, K] logits in memory, to compare
     seed: int = 0
     log_every: int = 10  # steps
     probe_every: int = 200  # steps between measurements of the encoder: rank, spread, k-NN
@@ -111,6 +112,8 @@ class Settings:
         check_device_name(self.device)
         if self.augment not in ("loader", "device"):
             raise MasslError(f"augment must be loader or device, not {self.augment!r}")
+        if self.loss not in ("fast", "plain"):
+            raise MasslError(f"loss must be fast or plain, not {self.loss!r}")
         if self.precision not in ("bf16", "fp16", "fp32"):
             raise MasslError(f"precision must be bf16, fp16 or fp32, not {self.precision!r}")
         for name in ("image_size", "local_size", "export_size"):

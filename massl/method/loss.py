@@ -6,7 +6,7 @@ Source: Silva, Pedrini and Ramírez Rivera, "Learning from Memory", ICML 2024 (a
 from __future__ import annotations
 
 import functools
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -38,8 +38,9 @@ def plain_loss(
 ) -> Tensor:
     """Every logit, permuted and cut into blocks; a log-softmax for every pair of views and block; autograd's gradient.
 
-    The definition, to be held against the paper, and what the tests hold `massl_loss` to. Arguments as `massl_loss` has
-    them; returns the scalar that is its `loss`. It keeps all `[V, B, K]` logits, so training uses the other.
+    The definition, to be held against the paper, and what the tests hold the fast form to. Arguments as `massl_loss`
+    has them; returns the scalar that is its `loss`. It keeps all `[V, B, K]` logits, so training uses the other unless
+    it is told to take this one (`loss=plain`).
     """
     student_blocks = (student @ memory.T / student_temperature)[..., permutation].split(block, dim=-1)
     teacher_blocks = (teacher @ memory.T / teacher_temperature)[..., permutation].split(block, dim=-1)
@@ -63,6 +64,7 @@ def massl_loss(
     block: int,
     student_temperature: float,
     teacher_temperature: float,
+    form: Literal["fast", "plain"] = "fast",
 ) -> Loss:
     """Cross-entropy between the teacher's and the student's distribution over each stochastic block of the memory.
 
@@ -92,6 +94,7 @@ def massl_loss(
         block: rows in a block, the paper's P, at least 1.
         student_temperature: τ_s, above 0.
         teacher_temperature: τ_t, above 0.
+        form: `fast` as above, or `plain`: by `plain_loss`, in float32 or better.
 
     Raises:
         ValueError: the shapes don't fit each other, or `block` or a temperature is not above 0.
@@ -102,10 +105,33 @@ def massl_loss(
         raise ValueError(f"memory must be [K, {student.shape[2]}] and permutation [K], not {memory.shape}")
     if block < 1 or student_temperature <= 0 or teacher_temperature <= 0:
         raise ValueError(f"not above 0: one of {block=}, {student_temperature=}, {teacher_temperature=}")
-    loss, student_entropy, teacher_entropy = _BlockwiseCrossEntropy.apply(
-        student, teacher.detach(), memory.detach(), permutation, block, student_temperature, teacher_temperature
-    )
-    return Loss(loss, student_entropy, teacher_entropy)
+    rest = memory.detach(), permutation, block, student_temperature, teacher_temperature
+    if form == "plain":
+        return _plain(student, teacher.detach(), *rest)
+    return Loss(*_BlockwiseCrossEntropy.apply(student, teacher.detach(), *rest))
+
+
+def _plain(
+    student: Tensor,
+    teacher: Tensor,
+    memory: Tensor,
+    permutation: Tensor,
+    block: int,
+    student_temperature: float,
+    teacher_temperature: float,
+) -> Loss:
+    """`plain_loss` with the entropies that go with it; arguments as `massl_loss` has them."""
+    precise = torch.promote_types(student.dtype, torch.float32)
+
+    def entropy(z: Tensor, temperature: float) -> Tensor:
+        blocks = (z.detach() @ memory.T / temperature)[..., permutation].split(block, dim=-1)
+        each = [torch.special.entr(functional.softmax(logits, dim=-1)).sum(-1).mean() for logits in blocks]
+        return torch.stack(each).mean()
+
+    with torch.autocast(student.device.type, enabled=False):
+        student, teacher, memory = student.to(precise), teacher.to(precise), memory.to(precise)
+        loss = plain_loss(student, teacher, memory, permutation, block, student_temperature, teacher_temperature)
+        return Loss(loss, entropy(student, student_temperature), entropy(teacher, teacher_temperature))
 
 
 class _BlockwiseCrossEntropy(torch.autograd.Function):

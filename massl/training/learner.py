@@ -151,7 +151,7 @@ class Learner:
                 # The memory as it stands before this step's update: no image meets its own embedding.
                 result = massl_loss(
                     z_student, z_teacher, self.memory.rows, permutation, s.block, s.student_temperature,
-                    rates.teacher_temperature,
+                    rates.teacher_temperature, "plain" if s.loss == "plain" else "fast",
                 )  # fmt: skip
                 weight = share[0].shape[1] / views[0].shape[1]
                 self.scaler.scale(result.loss * weight).backward()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -17,9 +17,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from massl.method import loss as module
-from massl.method.loss import BUDGET, flash_precision, massl_loss, plain_loss
+from massl.method.loss import BUDGET, flash_precision, massl_loss
 
 # What `flash_precision` answers on a CPU, on a GPU under autocast, and where no flash kernel fits.
+FORMS: tuple[Literal["fast", "plain"], ...] = ("fast", "plain")
 PATHS = {"cpu": torch.float32, "gpu": torch.float16, "fallback": None}
 
 
@@ -56,6 +57,10 @@ def streamed(*arguments: Any) -> Tensor:
     return massl_loss(*arguments).loss
 
 
+def plain(*arguments: Any) -> Tensor:
+    return massl_loss(*arguments, form="plain").loss
+
+
 sizes = given(
     views=st.integers(2, 14),
     batch=st.integers(1, 9),
@@ -78,7 +83,7 @@ def test_loss_and_gradient_equal_the_plain_form_in_float32(
     rest += [block, 0.1, 0.05]
     with taking(path, budget, fewest):
         loss, gradient = value_and_gradient(streamed, student, *rest)
-    wanted, wanted_gradient = value_and_gradient(plain_loss, student, *rest)
+    wanted, wanted_gradient = value_and_gradient(plain, student, *rest)
     torch.testing.assert_close(loss, wanted, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(gradient, wanted_gradient, rtol=1e-4, atol=1e-5)
 
@@ -94,7 +99,7 @@ def test_loss_and_gradient_equal_the_plain_form_in_bfloat16(
     with taking(path, budget, fewest):
         loss, gradient = value_and_gradient(streamed, student, teacher, memory, permutation, block, 0.1, 0.04)
     exact = (student.float(), teacher.float(), memory, permutation, block, 0.1, 0.04)
-    wanted, wanted_gradient = value_and_gradient(plain_loss, *exact)
+    wanted, wanted_gradient = value_and_gradient(plain, *exact)
     # The same bfloat16 numbers go in. Float32 paths round nothing on the way; the GPU's rounds queries, rows and
     # values to float16 (relative 2^-11): a logit of at most 25 is off by at most 25 · 2 · 2^-11, and so is a loss.
     off = 25 * 2**-10 if path == "gpu" else 1e-6
@@ -118,7 +123,7 @@ def test_at_the_papers_width_and_temperatures_rounding_is_small(path: str) -> No
         loss, gradient = value_and_gradient(streamed, student, *rest)
         result = massl_loss(student, *rest)
     exact = [tensor.double() if tensor.is_floating_point() else tensor for tensor in (student, teacher, memory)]
-    wanted, wanted_gradient = value_and_gradient(plain_loss, *exact, *rest[2:])
+    wanted, wanted_gradient = value_and_gradient(plain, *exact, *rest[2:])
     within = 1e-3 if path == "gpu" else 1e-5
     torch.testing.assert_close(loss.double(), wanted, rtol=0, atol=within)
     assert float((gradient - wanted_gradient).norm() / wanted_gradient.norm()) < within
@@ -151,11 +156,13 @@ def plain_entropy(z: Tensor, memory: Tensor, permutation: Tensor, block: int, ta
 def test_entropies_are_those_of_the_distributions(path: str) -> None:
     student, teacher, memory, permutation = draw(3, 4, 27, 8, 3)
     with taking(path, fewest=3):
-        result = massl_loss(student, teacher, memory, permutation, 8, 0.1, 0.05)
+        results = [massl_loss(student, teacher, memory, permutation, 8, 0.1, 0.05, form) for form in FORMS]
     off = 1e-2 if path == "gpu" else 1e-5
     wanted = plain_entropy(student, memory, permutation, 8, 0.1), plain_entropy(teacher, memory, permutation, 8, 0.05)
-    torch.testing.assert_close(result.student_entropy, wanted[0], rtol=0, atol=off)
-    torch.testing.assert_close(result.teacher_entropy, wanted[1], rtol=0, atol=off)
+    for result in results:
+        torch.testing.assert_close(result.student_entropy, wanted[0], rtol=0, atol=off)
+        torch.testing.assert_close(result.teacher_entropy, wanted[1], rtol=0, atol=off)
+        assert not result.student_entropy.requires_grad
 
 
 def test_only_the_students_loss_takes_part_in_the_gradient() -> None:
@@ -219,7 +226,7 @@ def test_nothing_as_large_as_all_logits_is_made_where_the_budget_would_allow_it(
         arguments = (*draw(views, batch, slots, width, 0), block, 0.1, 0.04)
         with taking(path):
             assert largest(streamed, *arguments) < everything
-    assert largest(plain_loss, *arguments) >= everything  # which shows that the test would see it
+    assert largest(plain, *arguments) >= everything  # which shows that the test would see it
 
 
 def test_only_one_tensor_of_the_students_shape_is_kept_for_the_backward_pass() -> None:
@@ -228,7 +235,7 @@ def test_only_one_tensor_of_the_students_shape_is_kept_for_the_backward_pass() -
     with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor.shape) or tensor, lambda x: x):
         massl_loss(arguments[0].requires_grad_(), *arguments[1:])
         assert kept == [(5, 4, 8)]
-        plain_loss(*arguments)
+        plain(*arguments)
     assert len(kept) > 10  # which shows that the test would see more
 
 

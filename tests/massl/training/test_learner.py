@@ -45,7 +45,13 @@ def weights(learner: Learner) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize(
     "settings",
-    [{"accumulate": "2"}, {"accumulate": "3"}, {"checkpoint_activations": "true"}, {"compile": "true"}],
+    [
+        {"loss": "plain"},
+        {"accumulate": "2"},
+        {"accumulate": "3"},
+        {"checkpoint_activations": "true"},
+        {"compile": "true"},
+    ],
     ids=str,
 )
 def test_saving_memory_or_time_changes_no_gradient(settings: dict[str, str], monkeypatch) -> None:
