@@ -14,7 +14,7 @@ import gradio as gr
 
 from app import scripts
 from app.formatting import readable
-from app.progress import Progress
+from app.progress import ProgressStrip
 from app.screens import SCREENS, Screen
 from app.screens.screen import said_of
 from app.session import Session
@@ -60,7 +60,7 @@ def build(collection: Collection, uploads: Path, updating: BackgroundUpdate | No
             html_template='<div class="massl-progress" role="status"></div>',
             js_on_load=scripts.starting("progress"),
             apply_default_css=False,
-            server_functions=[_function(Progress(collection, updating).progress)],
+            server_functions=[_function(ProgressStrip(collection, updating).progress)],
         )
         with gr.Tabs(elem_classes="massl-tabs"):
             for first, kind in enumerate(SCREENS):

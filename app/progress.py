@@ -9,7 +9,7 @@ from indexer import Collection, IndexReport
 from indexer.ingest.background_update import BackgroundUpdate, Update
 
 
-class Progress:
+class ProgressStrip:
     """What the strip's script asks for: often while there is something to wait for, and from time to time always.
 
     Args:

@@ -8,11 +8,11 @@ from typing import Annotated
 import typer
 
 from cli.configuration import Harmless
-from cli.options import Images, IndexDir, Json, Quiet, Verbose, open_embedded
+from cli.options import ImagesArgument, IndexDir, Json, Quiet, Verbose, open_embedded
 
 
 def command(
-    images: Images,
+    images: ImagesArgument,
     sure: Annotated[
         float,
         typer.Option(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.options import Quiet, Runtime, RuntimeOption, Verbose
+from cli.options import Quiet, RuntimeName, RuntimeOption, Verbose
 from cli.serve import Auth, Host, Port
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def command(
         Path | None,
         typer.Option("--dir", help="Keep the demo's pictures and index in this new folder."),
     ] = None,
-    runtime: RuntimeOption = Runtime.auto,
+    runtime: RuntimeOption = RuntimeName.auto,
     host: Host = "127.0.0.1",
     port: Port = 7860,
     auth: Auth = None,

@@ -7,7 +7,7 @@ import os
 import platform
 from typing import Any
 
-from cli.options import Json, Quiet, Runtime, RuntimeOption, Verbose
+from cli.options import Json, Quiet, RuntimeName, RuntimeOption, Verbose
 from massl.core.errors import MasslError
 from massl.core.machine import cores
 
@@ -20,7 +20,7 @@ _EXCLUSIVE = (("faiss-cpu", "faiss-gpu"), ("onnxruntime", "onnxruntime-gpu"))
 
 
 def command(
-    runtime: RuntimeOption = Runtime.auto, as_json: Json = False, quiet: Quiet = False, verbose: Verbose = False
+    runtime: RuntimeOption = RuntimeName.auto, as_json: Json = False, quiet: Quiet = False, verbose: Verbose = False
 ) -> None:
     """Say what this machine can do: devices, providers, versions, and what is wrong with the installation.
 
@@ -56,7 +56,7 @@ def _described(builtin: dict[str, Any]) -> str:
     return f"by OpenVINO in {builtin['precision']}, as {builtin['why']}{few}"
 
 
-def _examine(runtime: Runtime) -> dict[str, Any]:
+def _examine(runtime: RuntimeName) -> dict[str, Any]:
     import faiss
     import onnxruntime
 
@@ -86,7 +86,7 @@ def _examine(runtime: Runtime) -> dict[str, Any]:
             "runtime": choice.runtime,
             "why": choice.why,
             "precision": choice.precision if by_openvino else None,
-            "from": many() if by_openvino and runtime is Runtime.auto else 0,
+            "from": many() if by_openvino and runtime is RuntimeName.auto else 0,
             "openvino_would_pay": not packages["openvino"] and would_pay(builtin_encoder().read_bytes()),
         }
         problems += [choice.why] if choice.amiss else []

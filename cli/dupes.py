@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli.configuration import Harmless
-from cli.options import Images, IndexDir, Json, Quiet, Verbose, folder_of, on_command_line, open_embedded
+from cli.options import ImagesArgument, IndexDir, Json, Quiet, Verbose, folder_of, on_command_line, open_embedded
 
 if TYPE_CHECKING:
     from indexer import Collection
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 def command(
     context: typer.Context,
-    images: Images,
+    images: ImagesArgument,
     paths: Annotated[
         list[str] | None,
         typer.Argument(metavar="[PATH…]", help="With --keep or --forget: the images that it is about."),

@@ -11,7 +11,7 @@ import typer
 
 from cli.configuration import Harmless
 from cli.index import ImageSize, MaxMegapixels
-from cli.options import EncoderFile, Json, Quiet, Runtime, RuntimeOption, Verbose
+from cli.options import EncoderFile, Json, Quiet, RuntimeName, RuntimeOption, Verbose
 
 
 def command(
@@ -35,7 +35,7 @@ def command(
         ),
     ] = "1/1",
     max_megapixels: MaxMegapixels = None,
-    runtime: RuntimeOption = Runtime.auto,
+    runtime: RuntimeOption = RuntimeName.auto,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 if a file was skipped."), Harmless()] = False,
     as_json: Json = False,
     quiet: Quiet = False,

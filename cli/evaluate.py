@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.configuration import Harmless
-from cli.options import Json, Quiet, Runtime, RuntimeOption, Verbose
+from cli.options import Json, Quiet, RuntimeName, RuntimeOption, Verbose
 
 if TYPE_CHECKING:
     from massl.evaluation.results import EvaluationResult
@@ -108,7 +108,7 @@ def command(
         int, typer.Option("--min-images", min=1, help="Leave out classes of fewer images than this."), Harmless()
     ] = 1,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of splits, draws and edits."), Harmless()] = 0,
-    runtime: RuntimeOption = Runtime.auto,
+    runtime: RuntimeOption = RuntimeName.auto,
     as_json: Json = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the table as Markdown."), Harmless()] = False,
     report: Annotated[

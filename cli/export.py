@@ -17,7 +17,7 @@ from massl.core.encoder_contract import LARGEST_SIDE, MOST_SIZES
 SMALLEST = 16  # pixels
 
 
-class Precision(StrEnum):
+class ExportPrecision(StrEnum):
     """Of the weights in the exported file."""
 
     fp32 = "fp32"
@@ -36,7 +36,7 @@ def command(
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="The file to write.")] = Path("encoder.onnx"),
     precision: Annotated[
-        Precision | None,
+        ExportPrecision | None,
         typer.Option("--precision", help="Of the weights; an encoder file's own, else fp32, if left out."),
         Harmless(),
     ] = None,

@@ -13,14 +13,24 @@ import typer
 
 from cli.configuration import Harmless
 from cli.interrupts import interrupt
-from cli.options import EncoderFile, Images, IndexDir, Json, Quiet, Runtime, RuntimeOption, Verbose, on_command_line
+from cli.options import (
+    EncoderFile,
+    ImagesArgument,
+    IndexDir,
+    Json,
+    Quiet,
+    RuntimeName,
+    RuntimeOption,
+    Verbose,
+    on_command_line,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from indexer import Collection, Encoder, IndexReport
     from indexer.ingest.embedding_table import EmbeddingTables
-    from indexer.ingest.indexing import Progress
+    from indexer.ingest.indexing import IndexProgress
 
 Exclude = Annotated[
     list[str] | None,
@@ -102,7 +112,7 @@ EngineAddress = Annotated[
 
 def command(
     context: typer.Context,
-    images: Images,
+    images: ImagesArgument,
     encoder: EncoderFile = None,
     image_size: ImageSize = None,
     index_dir: IndexDir = None,
@@ -111,7 +121,7 @@ def command(
     include: Include = None,
     max_megapixels: MaxMegapixels = None,
     skipped: SkippedFile = None,
-    runtime: RuntimeOption = Runtime.auto,
+    runtime: RuntimeOption = RuntimeName.auto,
     engine: EngineOption = None,
     engine_uri: EngineAddress = None,
     embeddings: Annotated[
@@ -290,7 +300,7 @@ def update(
     stages = {"compare": "Comparing", "embed": "Indexing"}
     with ProgressLine("Indexing", "images", quiet) as line:
 
-        def show(progress: Progress) -> None:
+        def show(progress: IndexProgress) -> None:
             if progress.stage == "look":
                 return
             if line.what != stages[progress.stage]:

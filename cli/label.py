@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.configuration import Harmless
-from cli.options import HELP_FLAGS, Images, IndexDir, Json, Quiet, Verbose, below, open_embedded
+from cli.options import HELP_FLAGS, ImagesArgument, IndexDir, Json, Quiet, Verbose, below, open_embedded
 from massl.core.printable import visible
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, context_settings=HELP_FLAGS)
 
-Name = Annotated[str, typer.Argument(metavar="LABEL", help="The name of the class.")]
+LabelArgument = Annotated[str, typer.Argument(metavar="LABEL", help="The name of the class.")]
 Paths = Annotated[
     list[str], typer.Argument(metavar="PATH…", help="Images, as paths or relative to IMAGES.", show_default=False)
 ]
@@ -36,8 +36,8 @@ def root() -> None:
 
 @app.command()
 def add(
-    images: Images,
-    label: Name,
+    images: ImagesArgument,
+    label: LabelArgument,
     paths: Paths,
     index_dir: IndexDir = None,
     as_json: Json = False,
@@ -61,7 +61,7 @@ def add(
 
 @app.command("none")
 def none_of_these(
-    images: Images,
+    images: ImagesArgument,
     paths: Paths,
     index_dir: IndexDir = None,
     as_json: Json = False,
@@ -88,7 +88,7 @@ def none_of_these(
 
 @app.command()
 def sample(
-    images: Images,
+    images: ImagesArgument,
     count: Annotated[int, typer.Option("-n", min=1, max=10_000, help="How many images to draw."), Harmless()] = 24,
     index_dir: IndexDir = None,
     as_json: Json = False,
@@ -118,7 +118,7 @@ def sample(
 
 @app.command()
 def remove(
-    images: Images,
+    images: ImagesArgument,
     paths: Paths,
     index_dir: IndexDir = None,
     as_json: Json = False,
@@ -142,7 +142,11 @@ def remove(
 
 @app.command("list")
 def list_labels(
-    images: Images, index_dir: IndexDir = None, as_json: Json = False, quiet: Quiet = False, verbose: Verbose = False
+    images: ImagesArgument,
+    index_dir: IndexDir = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
 ) -> None:
     """List the labels given so far.
 
@@ -162,7 +166,7 @@ def list_labels(
 
 @app.command("import")
 def import_labels(
-    images: Images,
+    images: ImagesArgument,
     file: Annotated[Path, typer.Argument(metavar="CSV", help="A CSV file with the columns path and label.")],
     index_dir: IndexDir = None,
     as_json: Json = False,
@@ -223,7 +227,7 @@ def import_labels(
 
 @app.command()
 def export(
-    images: Images,
+    images: ImagesArgument,
     kind: Annotated[
         str, typer.Option("--format", help="csv, imagefolder, coco, label-studio, or onnx: the classifier itself.")
     ] = "csv",
@@ -299,7 +303,11 @@ def export(
 
 @app.command()
 def restore(
-    images: Images, index_dir: IndexDir = None, as_json: Json = False, quiet: Quiet = False, verbose: Verbose = False
+    images: ImagesArgument,
+    index_dir: IndexDir = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
 ) -> None:
     """Bring labels back from the journal beside the index, into an index that was damaged, or deleted and made anew.
 
@@ -325,7 +333,11 @@ def restore(
 
 @app.command()
 def check(
-    images: Images, index_dir: IndexDir = None, as_json: Json = False, quiet: Quiet = False, verbose: Verbose = False
+    images: ImagesArgument,
+    index_dir: IndexDir = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
 ) -> None:
     """List labels that are probably wrong, and say how many more would help.
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 HELP_FLAGS = {"help_option_names": ["-h", "--help"]}
 
-Images = Annotated[Path, typer.Argument(metavar="IMAGES", help="The folder of images.", show_default=False)]
+ImagesArgument = Annotated[Path, typer.Argument(metavar="IMAGES", help="The folder of images.", show_default=False)]
 IndexDir = Annotated[
     Path | None,
     typer.Option("--index-dir", envvar="MASSL_INDEX_DIR", help="Where the index lies, if not in IMAGES/.massl."),
@@ -112,7 +112,7 @@ EncoderFile = Annotated[
 ]
 
 
-class Runtime(StrEnum):
+class RuntimeName(StrEnum):
     """What embeds many pictures, see `indexer.encoder.runtimes`."""
 
     auto = "auto"
@@ -120,14 +120,14 @@ class Runtime(StrEnum):
     openvino = "openvino"
 
 
-def _installed(runtime: Runtime) -> Runtime:
-    if runtime is Runtime.openvino and importlib.util.find_spec("openvino") is None:
+def _installed(runtime: RuntimeName) -> RuntimeName:
+    if runtime is RuntimeName.openvino and importlib.util.find_spec("openvino") is None:
         raise typer.BadParameter("OpenVINO is not installed; run: pip install 'massl[openvino]'")
     return runtime
 
 
 RuntimeOption = Annotated[
-    Runtime,
+    RuntimeName,
     typer.Option(
         "--runtime",
         envvar="MASSL_RUNTIME",

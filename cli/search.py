@@ -13,7 +13,7 @@ import typer
 import typer.core
 
 from cli.configuration import Harmless
-from cli.options import Images, IndexDir, Json, Quiet, Verbose, folder_of, open_embedded
+from cli.options import ImagesArgument, IndexDir, Json, Quiet, Verbose, folder_of, open_embedded
 from massl.core.printable import visible
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class SearchCommand(typer.core.TyperCommand):
 
 
 def command(
-    images: Images,
+    images: ImagesArgument,
     queries: Annotated[
         list[str],
         typer.Argument(

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import typer
 
 from cli.interrupts import interrupt
-from cli.options import EncoderFile, Images, IndexDir, Quiet, Runtime, RuntimeOption, Verbose
+from cli.options import EncoderFile, ImagesArgument, IndexDir, Quiet, RuntimeName, RuntimeOption, Verbose
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,10 +34,10 @@ Auth = Annotated[
 
 
 def command(
-    images: Images,
+    images: ImagesArgument,
     encoder: EncoderFile = None,
     index_dir: IndexDir = None,
-    runtime: RuntimeOption = Runtime.auto,
+    runtime: RuntimeOption = RuntimeName.auto,
     host: Host = "127.0.0.1",
     port: Port = 7860,
     auth: Auth = None,

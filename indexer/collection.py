@@ -13,7 +13,7 @@ from pathlib import Path
 from indexer.duplicates.collection_duplicates import CollectionDuplicates
 from indexer.encoder.onnx_encoder import Encoder
 from indexer.encoder.runtimes import Wanted
-from indexer.fewshot.label_state import Labelling
+from indexer.fewshot.label_state import CollectionFewshot
 from indexer.folder_images import FolderImages
 from indexer.ingest import indexing
 from indexer.ingest.embedding_table import EmbeddingTables
@@ -75,7 +75,7 @@ class Collection:
         self.decisions = Decisions(home.catalog)
         self.journal = LabelJournal(home.catalog)
         self.searcher = Searcher(home.root, home.folder, home.catalog, engines, lambda: home.encoder)
-        self.fewshot = Labelling(home.catalog)
+        self.fewshot = CollectionFewshot(home.catalog)
         self.duplicates = CollectionDuplicates(home.root, home.catalog, self.searcher.index)
         self.map = CollectionMap(home.catalog, home.folder)
         self.health = CollectionHealth(home)
@@ -183,7 +183,7 @@ class Collection:
 
     def update(
         self,
-        report: Callable[[indexing.Progress], None] = lambda progress: None,
+        report: Callable[[indexing.IndexProgress], None] = lambda progress: None,
         preparing: Preparing = lambda step, done, total: None,
         *,
         exclude: Sequence[str] | None = None,

@@ -15,7 +15,7 @@ from app.session import Payload, Session, number
 from indexer import Collection
 from indexer.duplicates import detection as logic
 from indexer.duplicates.detection import Duplicate, Duplicates
-from indexer.jobs.background import JobStatus, Report
+from indexer.jobs.background import JobReport, JobStatus
 from indexer.store.filters import modified
 from massl.core.errors import MasslError
 
@@ -32,7 +32,7 @@ STEPS = {
 KINDS = {"exact": "the same content", "near": "near copies"}
 FILTERS = {"open": "To decide", "decided": "Decided", "kept": "Kept all"}
 
-Group = tuple[Duplicate, ...]
+DuplicateGroup = tuple[Duplicate, ...]
 
 
 @dataclass
@@ -124,7 +124,7 @@ class DuplicatesScreen(Screen):
 
     # Finding ------------------------------------------------------------------------------------------------------
 
-    def _find_all(self, report: Report) -> Duplicates:
+    def _find_all(self, report: JobReport) -> Duplicates:
         return self.collection.duplicates.find(report=report)
 
     def _find(self, session: Session, payload: Payload) -> None:
@@ -150,7 +150,7 @@ class DuplicatesScreen(Screen):
 
     # Deciding -----------------------------------------------------------------------------------------------------
 
-    def _group_of(self, session: Session, payload: Payload) -> tuple[int, Group]:
+    def _group_of(self, session: Session, payload: Payload) -> tuple[int, DuplicateGroup]:
         """The picture that an action is about, and its group."""
         image = number(payload.get("image"))
         found = self._current(session, self._finding.status(self.revision(session).embedded))
@@ -195,11 +195,11 @@ class DuplicatesScreen(Screen):
         self.collection.decisions.forget(steps.pop())
         return "Undone: the group is to be decided again"
 
-    def _remember(self, session: Session, group: Group) -> None:
+    def _remember(self, session: Session, group: DuplicateGroup) -> None:
         steps = session.of(Deciding).steps
         steps[:] = [*steps[-99:], [item.image for item in group]]
 
-    def _kept_together(self) -> list[Group]:
+    def _kept_together(self) -> list[DuplicateGroup]:
         return self.collection.duplicates.kept_together()
 
     # Looking ------------------------------------------------------------------------------------------------------
@@ -218,7 +218,7 @@ class DuplicatesScreen(Screen):
             raise MasslError("Look for duplicates first")
         session.of(Deciding).downloading = True
 
-    def _group(self, group: Group, filter_: str) -> dict[str, Any]:
+    def _group(self, group: DuplicateGroup, filter_: str) -> dict[str, Any]:
         kept = filter_ == "kept"
         kinds = {item.kind for item in group[1:]}
         alike = " and ".join(KINDS[kind] for kind in ("exact", "near") if kind in kinds)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from app.formatting import moment, no_pictures, readable, sentence, size
-from app.screens.label_actions import Labelling
+from app.screens.label_actions import LabelActions
 from app.screens.screen import Action, Aside, Screen
 from app.screens.search_request import MOST_EXAMPLES, NOTHING, Example, Part, Question, pixels, question
 from app.screens.tiles import MOST, Tile, section, tile
@@ -62,7 +62,7 @@ class Finding:
     serial: int = 0
 
 
-class Find(Screen):
+class FindScreen(Screen):
     """Search by pictures, and label what was found."""
 
     key = "find"
@@ -70,7 +70,7 @@ class Find(Screen):
 
     def __init__(self, collection: Collection, uploads: Path) -> None:
         super().__init__(collection, uploads)
-        self._labelling = Labelling(collection)
+        self._labelling = LabelActions(collection)
         self._uploads = Remembered()
 
     @property

@@ -16,7 +16,7 @@ from app.screens.tiles import tile
 from app.session import Payload, Session, number
 from indexer import Collection
 from indexer.index_command import index_command
-from indexer.jobs.background import BackgroundJob, JobStatus, Report
+from indexer.jobs.background import BackgroundJob, JobReport, JobStatus
 from indexer.monitoring import trained_encoders as runs
 from indexer.monitoring.drift import Drift, Newest
 from indexer.monitoring.encoder_comparison import EXAMPLES, FEWEST_SEEN, NEIGHBOURS, Beside, Change, Comparison
@@ -68,7 +68,7 @@ class Other:
 
 
 @dataclass
-class Looking:
+class HealthView:
     """What one session looks at."""
 
     shown: int = SKIPPED
@@ -100,7 +100,7 @@ class HealthScreen(Screen):
         }
 
     def draw(self, session: Session) -> dict[str, Any]:
-        looking = session.of(Looking)
+        looking = session.of(HealthView)
         status = self._examining.status(self._state(session))
         meta = self.collection.meta
         skipped = self.collection.images.skipped()
@@ -137,9 +137,9 @@ class HealthScreen(Screen):
         return drawn
 
     def reset(self, session: Session) -> None:
-        session.of(Looking).shown = SKIPPED
+        session.of(HealthView).shown = SKIPPED
 
-    def _examine(self, report: Report) -> Health:
+    def _examine(self, report: JobReport) -> Health:
         return self.collection.health.check(report, self._here)
 
     def _state(self, session: Session) -> tuple[object, ...]:
@@ -160,11 +160,11 @@ class HealthScreen(Screen):
         self._examining.wait(PATIENCE / 2)
 
     def _more(self, session: Session, payload: Payload) -> None:
-        looking = session.of(Looking)
+        looking = session.of(HealthView)
         looking.shown = min(looking.shown + 10 * SKIPPED, MOST)
 
     def _csv(self, session: Session, payload: Payload) -> None:
-        session.of(Looking).downloading = True
+        session.of(HealthView).downloading = True
 
     # Other encoders ------------------------------------------------------------------------------------------------
 

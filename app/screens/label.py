@@ -13,7 +13,7 @@ import numpy as np
 from app.formatting import count, readable
 from app.screens.classification_advice import DOUBT, advise, methods, percent, summary
 from app.screens.job_status import asked, running
-from app.screens.label_actions import AUTHOR, Labelling
+from app.screens.label_actions import AUTHOR, LabelActions
 from app.screens.label_downloads import EXPORTS, export
 from app.screens.screen import Action, Screen
 from app.screens.tiles import MOST, PAGE_SIZES, Tile, section, tile
@@ -79,7 +79,7 @@ class Desk:
     complete: bool = False
 
 
-class Label(Screen):
+class LabelScreen(Screen):
     """Labels by hand, proposals for the rest, and how good these are."""
 
     key = "label"
@@ -87,7 +87,7 @@ class Label(Screen):
 
     def __init__(self, collection: Collection, uploads: Path) -> None:
         super().__init__(collection, uploads)
-        self._labelling = Labelling(collection)
+        self._labelling = LabelActions(collection)
         self._sorting = self.job(lambda report: self.collection.fewshot.classify())
         self._grouping = self.job(lambda report: self.collection.fewshot.groups())
         self._checking = self.job(lambda report: self.collection.fewshot.suspects())

@@ -18,7 +18,7 @@ _MOST_REMEMBERED = 200_000  # pictures of all these steps together, the latest a
 _MOST_NAMED = 3  # labels that are named when others take their place
 
 
-class Labelling:
+class LabelActions:
     """The labelling actions on one collection. Holds no state of any session."""
 
     def __init__(self, collection: Collection) -> None:

@@ -12,8 +12,8 @@ import numpy as np
 
 from app.formatting import no_pictures, readable, sentence
 from app.progress import duration
-from app.screens.find import Find
-from app.screens.label_actions import Labelling
+from app.screens.find import FindScreen
+from app.screens.label_actions import LabelActions
 from app.screens.screen import Action, Screen
 from app.screens.tiles import tile
 from app.session import Payload, Session, images, number
@@ -30,7 +30,7 @@ BY = {"label": "Label", "folder": "Folder", "match": "Match to the search"}
 
 
 @dataclass
-class Looking:
+class MapView:
     """How one session looks at the map."""
 
     by: str = ""  # empty: by label where there are any, else by folder
@@ -45,8 +45,8 @@ class MapScreen(Screen):
 
     def __init__(self, collection: Collection, uploads: Path) -> None:
         super().__init__(collection, uploads)
-        self._labelling = Labelling(collection)
-        self._find = Find(collection, uploads)
+        self._labelling = LabelActions(collection)
+        self._find = FindScreen(collection, uploads)
 
     @property
     def actions(self) -> Mapping[str, Action]:
@@ -57,7 +57,7 @@ class MapScreen(Screen):
         return (self.status, self.points, self.kinds, self.pictures)
 
     def draw(self, session: Session) -> dict[str, Any]:
-        looking, now = session.of(Looking), self.revision(session)
+        looking, now = session.of(MapView), self.revision(session)
         total = len(self.collection)
         by = looking.by or ("label" if self.collection.labels.counts() else "folder")
         drawn: dict[str, Any] = {
@@ -78,7 +78,7 @@ class MapScreen(Screen):
         return drawn
 
     def reset(self, session: Session) -> None:
-        session.of(Looking).by = ""
+        session.of(MapView).by = ""
 
     # What the script asks for --------------------------------------------------------------------------------------
 
@@ -135,13 +135,13 @@ class MapScreen(Screen):
 
     def _by(self, session: Session, payload: Payload) -> None:
         by = str(payload.get("by"))
-        session.of(Looking).by = by if by in BY else "label"
+        session.of(MapView).by = by if by in BY else "label"
 
     def _search(self, session: Session, payload: Payload) -> str:
         chosen = images(payload)
         used = self._find.search_with(session, chosen)
-        session.of(Looking).by = "match"
-        session.of(Looking).go = Find.title
+        session.of(MapView).by = "match"
+        session.of(MapView).go = FindScreen.title
         few = "" if used == len(chosen) else f" with the {used} most typical of them"
         return f"Searched{few}"
 

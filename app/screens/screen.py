@@ -21,7 +21,7 @@ from typing import Any, ClassVar
 from app.formatting import sentence
 from app.session import Payload, Session
 from indexer import Collection
-from indexer.jobs.background import BackgroundJob, Outcome, Report
+from indexer.jobs.background import BackgroundJob, JobReport, Outcome
 from indexer.store.revision import Revision
 from massl.core.errors import MasslError
 
@@ -87,7 +87,7 @@ class Screen(ABC):
     def reset(self, session: Session) -> None:
         """Back to the screen's beginning: what the session was looking at is gone from the collection."""
 
-    def job(self, do: Callable[[Report], Outcome]) -> BackgroundJob[Outcome]:
+    def job(self, do: Callable[[JobReport], Outcome]) -> BackgroundJob[Outcome]:
         """A job on the collection that goes on beside what people do, the same for everybody."""
         return BackgroundJob(do, lambda status: self.collection.close())  # that thread's connection
 

@@ -29,7 +29,7 @@ from PIL import Image
 
 from indexer.encoder import runtimes
 from indexer.encoder.openvino_runtime import OpenVino
-from indexer.encoder.runtimes import Choice, Runtime, Wanted
+from indexer.encoder.runtimes import Runtime, RuntimeChoice, Wanted
 from indexer.encoder.small_batches import SmallBatches
 from massl.core.encoder_contract import FORMAT, LARGEST_SIDE, MOST_SIZES
 from massl.core.errors import MasslError
@@ -287,7 +287,7 @@ class Encoder:
         """What computes its embeddings."""
         return "openvino" if isinstance(self.faster, OpenVino) else "onnxruntime"
 
-    def choice(self, wanted: Wanted = "auto") -> Choice:
+    def choice(self, wanted: Wanted = "auto") -> RuntimeChoice:
         """What embeds many pictures with it on this machine, and why.
 
         Raises:
@@ -333,9 +333,9 @@ class Encoder:
             return self
         return replace(self, faster=SmallBatches(replace(self, session=session).embed, threads))
 
-    def _choice(self, data: bytes, wanted: Wanted) -> Choice:
+    def _choice(self, data: bytes, wanted: Wanted) -> RuntimeChoice:
         if self.device != "cpu":
-            return Choice("onnxruntime", f"it runs on {self.device}", amiss=wanted == "openvino")
+            return RuntimeChoice("onnxruntime", f"it runs on {self.device}", amiss=wanted == "openvino")
         return runtimes.choose(data, wanted)
 
     def _data(self) -> bytes:
@@ -351,7 +351,7 @@ class Encoder:
         _check_whole(self.path, data, hashlib.sha256(data).hexdigest(), self.sha256)
         return data
 
-    def _compile(self, data: bytes, choice: Choice) -> Encoder:
+    def _compile(self, data: bytes, choice: RuntimeChoice) -> Encoder:
         """The same encoder on OpenVINO, once its embeddings are seen to be the same.
 
         Raises:

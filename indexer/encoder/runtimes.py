@@ -36,7 +36,7 @@ _ASKED_FOR = "it was asked for"
 
 
 @dataclass(frozen=True)
-class Choice:
+class RuntimeChoice:
     """What embeds many pictures.
 
     Attributes:
@@ -57,34 +57,36 @@ def many() -> int:
     return PER_CORE * cores()
 
 
-def choose(model: bytes, wanted: Wanted = "auto") -> Choice:
+def choose(model: bytes, wanted: Wanted = "auto") -> RuntimeChoice:
     """What embeds many pictures on this machine's CPU with an encoder, given as the content of its `.onnx` file."""
     if wanted == "onnxruntime":
-        return Choice("onnxruntime", _ASKED_FOR)
+        return RuntimeChoice("onnxruntime", _ASKED_FOR)
     if importlib.util.find_spec("openvino") is None:
-        return Choice("onnxruntime", "OpenVINO is not installed", amiss=wanted == "openvino")
+        return RuntimeChoice("onnxruntime", "OpenVINO is not installed", amiss=wanted == "openvino")
     try:
         able = _abilities()
     except Exception as error:  # of a library that lacks another, or of OpenVINO itself
-        return Choice("onnxruntime", f"OpenVINO can't be loaded ({' '.join(str(error).split())[:160]})", amiss=True)
+        return RuntimeChoice(
+            "onnxruntime", f"OpenVINO can't be loaded ({' '.join(str(error).split())[:160]})", amiss=True
+        )
     return rule(_operations(model), able, wanted)
 
 
-def rule(operations: Set[str], able: Set[str], wanted: Wanted = "auto") -> Choice:
+def rule(operations: Set[str], able: Set[str], wanted: Wanted = "auto") -> RuntimeChoice:
     """The choice for a network of these ONNX operations on a processor that is `able` to do `vnni` and `bf16`."""
     quantised = "QuantizeLinear" in operations
     # In bfloat16 what a quantised network leaves in floating point is no faster, and its embeddings are a little worse.
     precision: Precision = "bf16" if "bf16" in able and not quantised else "f32"
     if wanted == "openvino":
-        return Choice("openvino", _ASKED_FOR, precision)
+        return RuntimeChoice("openvino", _ASKED_FOR, precision)
     if slow := sorted(_SLOW & operations):
-        return Choice("onnxruntime", f"OpenVINO is slow at the file's {slow[0]}")
+        return RuntimeChoice("onnxruntime", f"OpenVINO is slow at the file's {slow[0]}")
     if quantised and "vnni" not in able:
-        return Choice("onnxruntime", "this processor is not known to multiply numbers of 8 bits (VNNI)")
+        return RuntimeChoice("onnxruntime", "this processor is not known to multiply numbers of 8 bits (VNNI)")
     if not quantised and "bf16" not in able:
-        return Choice("onnxruntime", "this processor does not compute in bfloat16")
+        return RuntimeChoice("onnxruntime", "this processor does not compute in bfloat16")
     why = "this processor multiplies numbers of 8 bits" if quantised else "this processor computes in bfloat16"
-    return Choice("openvino", why, precision)
+    return RuntimeChoice("openvino", why, precision)
 
 
 def would_pay(model: bytes) -> bool:

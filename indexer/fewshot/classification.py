@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from indexer.fewshot.classifiers import Head, softmax
 from indexer.fewshot.in_distribution import familiar
-from indexer.fewshot.model_selection import Choice, Compared, choose, untried, wilson, with_all_labels
+from indexer.fewshot.model_selection import Compared, ModelSelection, choose, untried, wilson, with_all_labels
 from indexer.fewshot.open_set import OpenSet, open_set
 from indexer.store.labels import NONE_OF_THESE
 from massl.core.errors import MasslError
@@ -139,7 +139,7 @@ class Classifier:
 
     classes: tuple[str, ...]
     head: Head
-    choice: Choice
+    choice: ModelSelection
     doubt: float
 
     def probabilities(self, vectors: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -245,7 +245,7 @@ def classify(
     )  # fmt: skip
 
 
-def _claim(choice: Choice, unseen: OpenSet) -> tuple[float | None, tuple[float, float] | None, str | None]:
+def _claim(choice: ModelSelection, unseen: OpenSet) -> tuple[float | None, tuple[float, float] | None, str | None]:
     """The accuracy that can be claimed, its interval, and what is missing where none can be."""
     if choice.accuracy is None or choice.interval is None:
         return None, None, EXAMPLES

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexer.fewshot.classifiers import softmax
-from indexer.fewshot.model_selection import Choice, held_out
+from indexer.fewshot.model_selection import ModelSelection, held_out
 
 EVIDENCE = 4  # neighbours shown with a suspect
 WRONG = 0.05  # of labels, before one looks; by hand 3 to 10 % are (Northcutt, Athalye and Mueller, NeurIPS 2021)
@@ -49,7 +49,7 @@ def suspects(
     features: NDArray[np.float32],
     targets: NDArray[np.integer],
     classes: tuple[str, ...],
-    choice: Choice,
+    choice: ModelSelection,
 ) -> list[Suspect]:
     """Labels that are probably wrong, the most suspect first.
 

@@ -25,7 +25,7 @@ from indexer.store.revision import Revision
 from indexer.store.vectors import CatalogVectors, unit
 
 
-class Labelling:
+class CollectionFewshot:
     """What a collection's labels teach. Threads may share it: each of what it keeps is swapped whole.
 
     All that learns from labels raises `MasslError` while they are of fewer than two classes.

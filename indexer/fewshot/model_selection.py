@@ -40,7 +40,7 @@ class Compared:
 
 
 @dataclass(frozen=True)
-class Choice:
+class ModelSelection:
     """The head to use, and what is known of it.
 
     Attributes:
@@ -75,7 +75,7 @@ def choose(
     targets: NDArray[np.integer],
     drawn: NDArray[np.bool_] | None = None,
     missed: int = 0,
-) -> Choice:
+) -> ModelSelection:
     """Chooses the head with the most right predictions on held-out images.
 
     Of equals it takes regression before class means before neighbours, as that is also how finely their probabilities
@@ -115,7 +115,7 @@ def choose(
         hits = np.hstack([right[order][:, fair], np.zeros((len(order), missed), np.bool_)])
         accuracy, count = _unflattered(hits), hits.shape[1]
         warmth = temperature(logits[fair], targets[fair])
-        return Choice(
+        return ModelSelection(
             tried[order[0]],
             warmth,
             (warmth, warmth),
@@ -134,7 +134,7 @@ def choose(
     both, twice = np.concatenate([logits, apart]), np.concatenate([targets, others])
     # Each image was hidden twice, and is one piece of evidence.
     joint = min(temperature(both, twice, len(targets) / len(twice)), MOST_DOUBT * alone)
-    return Choice(
+    return ModelSelection(
         tried[order[0]],
         joint,
         (alone, together),
@@ -148,9 +148,9 @@ def choose(
     )
 
 
-def untried(examples: int) -> Choice:
+def untried(examples: int) -> ModelSelection:
     """What to use where nothing can be held out, as a class has but one example."""
-    return Choice(candidates(examples)[1], 1.0, (1.0, 1.0), (), None, None, 0)
+    return ModelSelection(candidates(examples)[1], 1.0, (1.0, 1.0), (), None, None, 0)
 
 
 def held_out(

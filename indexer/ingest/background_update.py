@@ -7,8 +7,8 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from indexer.ingest.indexing import IndexReport, Progress
-from indexer.jobs.background import BackgroundJob, JobStatus, Report
+from indexer.ingest.indexing import IndexProgress, IndexReport
+from indexer.jobs.background import BackgroundJob, JobReport, JobStatus
 from indexer.storage import CollectionBusy
 
 if TYPE_CHECKING:
@@ -94,12 +94,12 @@ class BackgroundUpdate:
         """Waits until it has finished; False if it takes longer."""
         return self._job.wait(seconds)
 
-    def _update(self, report: Report) -> Update:
+    def _update(self, report: JobReport) -> Update:
         def at(stage: Stage, done: int, total: int) -> None:
             report(stage, done, total)
             self._at(stage, done, total)
 
-        def embedded(progress: Progress) -> None:
+        def embedded(progress: IndexProgress) -> None:
             stages: dict[str, Stage] = {"look": "looking", "compare": "comparing", "embed": "indexing"}
             at(stages[progress.stage], progress.done, progress.total)
 

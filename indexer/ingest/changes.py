@@ -15,7 +15,7 @@ from itertools import chain
 from typing import NamedTuple
 
 from indexer.store.catalog import to_bytes
-from indexer.store.images import Row
+from indexer.store.images import ImageRow
 from massl.core.files.scan import ImageFile
 
 
@@ -27,7 +27,7 @@ class Todo(NamedTuple):
     """
 
     file: ImageFile
-    row: Row | None = None
+    row: ImageRow | None = None
     was: str = "gone"
 
 
@@ -44,18 +44,18 @@ class Changes:
         removed: how many images that could be found are nowhere any more.
     """
 
-    kept: list[tuple[Row, ImageFile]] = field(default_factory=list)
-    moved: list[tuple[Row, ImageFile]] = field(default_factory=list)
-    vanished: list[Row] = field(default_factory=list)
-    displaced: list[Row] = field(default_factory=list)
+    kept: list[tuple[ImageRow, ImageFile]] = field(default_factory=list)
+    moved: list[tuple[ImageRow, ImageFile]] = field(default_factory=list)
+    vanished: list[ImageRow] = field(default_factory=list)
+    displaced: list[ImageRow] = field(default_factory=list)
     todo: list[Todo] = field(default_factory=list)
     removed: int = 0
 
 
 def compare(
-    touched: Sequence[tuple[Row, ImageFile]],
+    touched: Sequence[tuple[ImageRow, ImageFile]],
     new: Sequence[ImageFile],
-    lost: Iterable[Row],
+    lost: Iterable[ImageRow],
     taken: Collection[bytes],
     known_hashes: Callable[[Collection[bytes]], set[bytes]],
     hash_of: Callable[[Sequence[ImageFile]], list[bytes | None]],
@@ -77,7 +77,7 @@ def compare(
     hashed = list(zip(touched, hash_of([file for _, file in touched]), strict=True))
     leaving = {(row.hash, row.mtime_ns) for row in lost if row.state != "gone"}
     leaving |= {(row.hash, row.mtime_ns) for (row, _), digest in hashed if row.state != "gone" and digest != row.hash}
-    replaced: list[tuple[Row, ImageFile, bytes | None]] = []
+    replaced: list[tuple[ImageRow, ImageFile, bytes | None]] = []
     for (row, file), digest in hashed:
         # Not the file of before, but a copy of it that lay elsewhere until now and was given its name: as old as that.
         back = row.state == "gone" and (digest, file.mtime_ns) in leaving and not row.is_as(file)
@@ -123,12 +123,14 @@ def compare(
     return changes
 
 
-def _pair(rows: Iterable[Row], places: Iterable[tuple[ImageFile, bytes | None]]) -> list[tuple[Row, ImageFile]]:
+def _pair(
+    rows: Iterable[ImageRow], places: Iterable[tuple[ImageFile, bytes | None]]
+) -> list[tuple[ImageRow, ImageFile]]:
     """Which row each content belongs to: of several alike, first those that have only just gone, and by name.
 
     Copies of one content can carry different labels, and a folder of them may be renamed.
     """
-    by_hash: dict[bytes, list[Row]] = defaultdict(list)
+    by_hash: dict[bytes, list[ImageRow]] = defaultdict(list)
     for row in rows:
         if row.hash is not None:
             by_hash[row.hash].append(row)
@@ -136,7 +138,7 @@ def _pair(rows: Iterable[Row], places: Iterable[tuple[ImageFile, bytes | None]])
     for file, digest in places:
         if digest in by_hash:
             wanting[digest].append(file)
-    pairs: list[tuple[Row, ImageFile]] = []
+    pairs: list[tuple[ImageRow, ImageFile]] = []
     for digest, files in wanting.items():
         rows_of = sorted(by_hash[digest], key=lambda row: row.path)
         long_gone = [row for row in rows_of if row.state == "gone"]
@@ -150,12 +152,12 @@ def _pair(rows: Iterable[Row], places: Iterable[tuple[ImageFile, bytes | None]])
 
 
 def _by_name(
-    rows: Sequence[Row], files: Sequence[ImageFile], pairs: list[tuple[Row, ImageFile]]
-) -> tuple[list[Row], list[ImageFile]]:
+    rows: Sequence[ImageRow], files: Sequence[ImageFile], pairs: list[tuple[ImageRow, ImageFile]]
+) -> tuple[list[ImageRow], list[ImageFile]]:
     """Adds to `pairs` what has the same path, then what has the same name; returns the others."""
     left = list(rows)
     for of in (bytes, posixpath.basename):
-        named: dict[bytes, list[Row]] = defaultdict(list)
+        named: dict[bytes, list[ImageRow]] = defaultdict(list)
         for row in left:
             named[of(row.path)].append(row)
         rest: list[ImageFile] = []

@@ -17,8 +17,7 @@ from indexer.ingest.indexing import batches
 from massl.core.errors import MasslError
 from massl.core.files.scan import ImageFile, Skipped
 from massl.core.images.decoding import MAX_PIXELS
-
-Report = Callable[[int, int], None]
+from massl.core.progress import CountReport
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ class FileEmbedder:
         return self.source.dim
 
     def embed_paths(
-        self, root: Path, paths: Sequence[str], report: Report
+        self, root: Path, paths: Sequence[str], report: CountReport
     ) -> tuple[NDArray[np.float32], list[int], tuple[Skipped, ...]]:
         """See the function of this name."""
         return embed_paths(root, paths, self.source.for_many(len(paths), self.runtime), report)
@@ -49,7 +48,7 @@ class FileEmbedder:
         root: Path,
         paths: Sequence[str],
         edits: Sequence[Callable[[Image.Image, int], Image.Image]],
-        report: Report,
+        report: CountReport,
     ) -> NDArray[np.float32]:
         """Every image under every edit, float32 `[len(paths), len(edits), D]`: see `indexer.ingest.edited_copies`."""
         encoder = self.source.for_many(len(paths) * len(edits), self.runtime)
@@ -70,7 +69,7 @@ class FileEmbedder:
 
 
 def embed_paths(
-    root: Path, paths: Sequence[str], encoder: Embeds, report: Report, max_pixels: int = MAX_PIXELS
+    root: Path, paths: Sequence[str], encoder: Embeds, report: CountReport, max_pixels: int = MAX_PIXELS
 ) -> tuple[NDArray[np.float32], list[int], tuple[Skipped, ...]]:
     """Embeds image files: float32 `[n, D]`, which of `paths` the rows are, and the files that could not be read.
 

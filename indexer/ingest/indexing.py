@@ -24,8 +24,8 @@ from indexer.ingest.embedding_table import EmbeddingTables
 from indexer.jobs.lookahead import ahead
 from indexer.store import image_writes, vectors
 from indexer.store.catalog import Catalog, to_bytes
-from indexer.store.image_writes import Embedded, Unreadable
-from indexer.store.images import Images, Row
+from indexer.store.image_writes import EmbeddedFile, UnreadableFile
+from indexer.store.images import ImageRow, Images
 from massl.core.files.scan import Contents, ImageFile, LeftOut, Skipped, walk
 from massl.core.images import raw
 from massl.core.images.decoding import MAX_PIXELS, READER, ImageError, TooLarge, decode, read_bytes, within_memory
@@ -37,7 +37,7 @@ _EVERY = 500  # files that are walked by between two reports
 
 
 @dataclass(frozen=True)
-class Progress:
+class IndexProgress:
     """`done` of `total` files; `path` is one of the last.
 
     `stage` is `look` while the folder is walked (`total` is 0 then, as it can't be known), `compare` while the contents
@@ -95,7 +95,7 @@ def update(
     root: Path,
     catalog: Catalog,
     encoder: Callable[[int], Encoder],
-    report: Callable[[Progress], None],
+    report: Callable[[IndexProgress], None],
     exclude: Sequence[str] = (),
     max_pixels: int = MAX_PIXELS,
     include: Sequence[str] = (),
@@ -143,21 +143,21 @@ def _look_again_if_readers_changed(catalog: Catalog, max_pixels: int) -> None:
 def _scan(
     root: Path,
     catalog: Catalog,
-    report: Callable[[Progress], None],
+    report: Callable[[IndexProgress], None],
     walked: Iterable[ImageFile | Skipped | LeftOut],
     result: IndexReport,
 ) -> tuple[Changes, list[Skipped]]:
     """Walks the folder beside the catalog. Files that are as they were cost a look at their size and times."""
     rows = Images(catalog).rows()
     unembedded = Images(catalog).without_embedding()
-    kept: list[tuple[Row, ImageFile]] = []
-    touched: list[tuple[Row, ImageFile]] = []
+    kept: list[tuple[ImageRow, ImageFile]] = []
+    touched: list[tuple[ImageRow, ImageFile]] = []
     new: list[ImageFile] = []
     todo: list[Todo] = []
     passed_over: list[Skipped] = []
     for seen, item in enumerate(walked):
         if seen % _EVERY == 0:
-            report(Progress(seen, 0, item.path, "look"))
+            report(IndexProgress(seen, 0, item.path, "look"))
         if isinstance(item, LeftOut):
             result.left_out[item.kind] += 1
             continue
@@ -188,7 +188,7 @@ def _scan(
         found = []
         for digest in ahead(lambda file: _hash(root / file.path), files):
             found.append(digest)
-            report(Progress(len(found), len(files), files[len(found) - 1].path, "compare"))
+            report(IndexProgress(len(found), len(files), files[len(found) - 1].path, "compare"))
         return found
 
     changes = compare(
@@ -226,7 +226,7 @@ def _embed(
     root: Path,
     catalog: Catalog,
     encoder: Callable[[int], Encoder],
-    report: Callable[[Progress], None],
+    report: Callable[[IndexProgress], None],
     todo: Sequence[Todo],
     max_pixels: int,
     result: IndexReport,
@@ -234,7 +234,7 @@ def _embed(
 ) -> None:
     if not todo:
         return
-    report(Progress(0, len(todo), todo[0].file.path))
+    report(IndexProgress(0, len(todo), todo[0].file.path))
     own = encoder(len(todo))
     result.runtime = own.runtime
     remaining = iter(todo)
@@ -250,7 +250,7 @@ def _embed(
             for batch in loaded:
                 _commit(catalog, own, list(zip(islice(remaining, len(batch)), batch, strict=True)), result, embeddings)
                 done += len(batch)
-                report(Progress(done, len(todo), batch[-1].file.path))
+                report(IndexProgress(done, len(todo), batch[-1].file.path))
 
 
 def batches(
@@ -337,20 +337,20 @@ def _commit(
             if fit:
                 known[digest] = (row.tobytes(), item.width, item.height)
         result.embedded += int(fits.sum())
-    written: list[Embedded | Unreadable] = []
+    written: list[EmbeddedFile | UnreadableFile] = []
     for todo, item in batch:
         if item.hash is None or item.hash not in known:
             # Of a picture that was read the encoder makes nothing; another one may.
             unfit = item.pixels is not None
             file = item.file if item.lasting and not unfit else replace(item.file, mtime_ns=-1)
             reason = item.reason or ("the encoder gives no embedding for it" if unfit else "changed while reading")
-            written.append(Unreadable(file, reason, item.hash))
+            written.append(UnreadableFile(file, reason, item.hash))
             continue
         embedding, width, height = known[item.hash]
-        written.append(Embedded(todo.row.id if todo.row else None, item.file, item.hash, width, height, embedding))
+        written.append(EmbeddedFile(todo.row.id if todo.row else None, item.file, item.hash, width, height, embedding))
     image_writes.write_batch(catalog, written)
     for (todo, _), row in zip(batch, written, strict=True):
-        if isinstance(row, Embedded):
+        if isinstance(row, EmbeddedFile):
             result.unchanged += todo.was == "same"
             result.changed += todo.was == "ready"
             result.added += todo.was in ("gone", "skipped")

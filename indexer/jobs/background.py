@@ -18,7 +18,7 @@ class Stopped(Exception):
     """The job was stopped; raised out of its reports."""
 
 
-class Report:
+class JobReport:
     """What a job is done with: it tells how far it is, and ends it by `Stopped` once somebody stopped it.
 
     `report(step, done, total)` tells the step, and how much of it is done, of how much.
@@ -80,7 +80,7 @@ class BackgroundJob(Generic[Outcome]):
 
     def __init__(
         self,
-        do: Callable[[Report], Outcome],
+        do: Callable[[JobReport], Outcome],
         ended: Callable[[JobStatus[Outcome]], None] = lambda status: None,
         failure: str = "something went wrong",
         name: str = "job",
@@ -146,7 +146,7 @@ class BackgroundJob(Generic[Outcome]):
 
         ended: JobStatus[Outcome]
         try:
-            ended = JobStatus("done", result=self._do(Report(tell, stop)), current=True)
+            ended = JobStatus("done", result=self._do(JobReport(tell, stop)), current=True)
         except Stopped:
             ended = JobStatus("stopped", result=before)
         except MasslError as error:

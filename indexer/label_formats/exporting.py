@@ -16,7 +16,7 @@ from massl.core.files.csv_tables import csv_text, is_formula
 
 
 @dataclass(frozen=True)
-class Row:
+class LabelRow:
     """An image and its label.
 
     Attributes:
@@ -37,29 +37,29 @@ class Row:
     height: int
 
 
-def rows(catalog: Catalog, predictions: Iterable[tuple[int, str, float]] = ()) -> list[Row]:
+def rows(catalog: Catalog, predictions: Iterable[tuple[int, str, float]] = ()) -> list[LabelRow]:
     """Every labelled image, and those of `predictions` (id, label, probability) that have none, by path.
 
     Images of no named class are left out: to other tools `NONE_OF_THESE` would be a class.
     """
     found = {
-        given.path: Row(given.path, given.label, given.author, given.at, None, width, height)
+        given.path: LabelRow(given.path, given.label, given.author, given.at, None, width, height)
         for given, width, height in Labels(catalog).with_sides()
     }
     guesses = {image: (label, probability) for image, label, probability in predictions}
     for image, (name, width, height) in Images(catalog).sides(list(guesses)).items():
         label, probability = guesses[image]
-        found.setdefault(name, Row(name, label, PREDICTED, "", probability, width, height))
+        found.setdefault(name, LabelRow(name, label, PREDICTED, "", probability, width, height))
     return [found[path] for path in sorted(found) if found[path].label != NONE_OF_THESE]
 
 
 def of_labels(given: Iterable[Label]) -> str:
     """Labels that people gave as CSV: all that can be told where the catalog is damaged."""
     classes = (item for item in given if item.label != NONE_OF_THESE)
-    return _csv([Row(item.path, item.label, item.author, item.at, None, 0, 0) for item in classes], "")
+    return _csv([LabelRow(item.path, item.label, item.author, item.at, None, 0, 0) for item in classes], "")
 
 
-def write(kind: str, labelled: Sequence[Row], folder: str) -> str:
+def write(kind: str, labelled: Sequence[LabelRow], folder: str) -> str:
     """The labels as the text of a file of this kind, one of `FORMATS`.
 
     Args:
@@ -75,7 +75,7 @@ def write(kind: str, labelled: Sequence[Row], folder: str) -> str:
     return FORMATS[kind](labelled, folder)
 
 
-def _csv(labelled: Sequence[Row], folder: str) -> str:
+def _csv(labelled: Sequence[LabelRow], folder: str) -> str:
     predicted = any(row.probability is not None for row in labelled)
     table = [[row.path, row.label, row.author, row.at] for row in labelled]
     if predicted:
@@ -84,7 +84,7 @@ def _csv(labelled: Sequence[Row], folder: str) -> str:
     return csv_text(["path", "label", "author", "at", *(["probability"] if predicted else [])], table)
 
 
-def _imagefolder(labelled: Sequence[Row], folder: str) -> str:
+def _imagefolder(labelled: Sequence[LabelRow], folder: str) -> str:
     """`metadata.csv`, which `datasets` takes beside the images, with the place of each in torchvision's layout."""
     folders = _folders(sorted({row.label for row in labelled}))
     taken: set[str] = set()
@@ -103,7 +103,7 @@ def _imagefolder(labelled: Sequence[Row], folder: str) -> str:
     return csv_text(["file_name", "label", "target"], table)
 
 
-def _coco(labelled: Sequence[Row], folder: str) -> str:
+def _coco(labelled: Sequence[LabelRow], folder: str) -> str:
     """Images, categories, and an annotation an image that is of the whole of it: readers of COCO expect a box."""
     names = sorted({row.label for row in labelled})
     numbers = {name: number for number, name in enumerate(names, 1)}
@@ -135,7 +135,7 @@ def _coco(labelled: Sequence[Row], folder: str) -> str:
     )
 
 
-def _label_studio(labelled: Sequence[Row], folder: str) -> str:
+def _label_studio(labelled: Sequence[LabelRow], folder: str) -> str:
     """Tasks for a labelling interface with `<Image name="image" value="$image"/>` and `<Choices name="choice" ...>`.
 
     The images are served by Label Studio's local storage, whose root is to be the folder that holds `folder`.
@@ -160,7 +160,7 @@ def _label_studio(labelled: Sequence[Row], folder: str) -> str:
     return _json(tasks)
 
 
-FORMATS: dict[str, Callable[[Sequence[Row], str], str]] = {
+FORMATS: dict[str, Callable[[Sequence[LabelRow], str], str]] = {
     "csv": _csv,
     "imagefolder": _imagefolder,
     "coco": _coco,

@@ -18,6 +18,7 @@ from indexer.store.images import Images
 from indexer.store.labels import Labels
 from indexer.store.vectors import CatalogVectors, unit
 from massl.core.errors import MasslError
+from massl.core.progress import CountReport
 from massl.core.similarities import nearest, weighted_votes
 
 MOST = 1_000  # labelled images that are embedded
@@ -29,8 +30,6 @@ FEWEST_SEEN = (
 )  # under which ten neighbours would be a good part of all images, whichever encoder finds them
 EXAMPLES = 4
 SHOWN = 5  # neighbours of an example
-
-Report = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -109,7 +108,7 @@ def beside(root: Path, catalog: Catalog, other: Encoder, report: Callable[[str, 
     return Beside(comparison, change(root, catalog, other, lambda done, total: report("pictures", done, total)))
 
 
-def compare(root: Path, catalog: Catalog, other: Encoder, report: Report, most: int = MOST) -> Comparison:
+def compare(root: Path, catalog: Catalog, other: Encoder, report: CountReport, most: int = MOST) -> Comparison:
     """Compares an encoder with a collection's own on its labelled images; nothing is kept.
 
     Args:
@@ -137,7 +136,7 @@ def compare(root: Path, catalog: Catalog, other: Encoder, report: Report, most: 
     )  # fmt: skip
 
 
-def change(root: Path, catalog: Catalog, other: Encoder, report: Report, count: int = SEEN) -> Change | None:
+def change(root: Path, catalog: Catalog, other: Encoder, report: CountReport, count: int = SEEN) -> Change | None:
     """Looks at what some images are most like, to a collection's own encoder and to another; nothing is kept.
 
     Args:
@@ -186,7 +185,7 @@ def _labelled(catalog: Catalog, most: int) -> list[tuple[int, str, str]]:
 
 
 def _embedded(
-    root: Path, catalog: Catalog, ids: NDArray[np.int64], paths: list[str], other: Encoder, report: Report
+    root: Path, catalog: Catalog, ids: NDArray[np.int64], paths: list[str], other: Encoder, report: CountReport
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
     """Images, by rising ids, to both encoders, float32 `[n, D]` and `[n, D']`; and which, int64 `[n]`."""
     theirs, rows, _ = embed_paths(root, paths, other, report, catalog.max_pixels)

@@ -21,7 +21,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.jobs.background import BackgroundJob, Report
+from indexer.jobs.background import BackgroundJob, JobReport
 from indexer.projection import categories, layout
 from indexer.projection.categories import Kinds
 from indexer.store import revision
@@ -189,7 +189,7 @@ class CollectionMap:
 
     # In the background --------------------------------------------------------------------------------------------
 
-    def _improve(self, report: Report) -> None:
+    def _improve(self, report: JobReport) -> None:
         _step_back()
         made = self._make(lambda step, done: report(step, done, 1.0))
         self._write(made)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from indexer.store import decision_tables, meta
 from indexer.store.catalog import Catalog, to_bytes
-from indexer.store.images import Row
+from indexer.store.images import ImageRow
 from indexer.store.meta import Meta, Written
 from massl.core.files.scan import ImageFile, Skipped
 
@@ -18,7 +18,7 @@ _STATE = "state = CASE WHEN embedding IS NULL AND reason IS NOT NULL THEN 'skipp
 _TIMES = "size = ?, mtime_ns = CASE mtime_ns WHEN -1 THEN -1 ELSE ? END, ctime_ns = ?"
 
 
-class Embedded(NamedTuple):
+class EmbeddedFile(NamedTuple):
     """A file that was read, to be written: `image` is the id of its row, None for a new one; `embedding` is float16."""
 
     image: int | None
@@ -29,7 +29,7 @@ class Embedded(NamedTuple):
     embedding: bytes
 
 
-class Unreadable(NamedTuple):
+class UnreadableFile(NamedTuple):
     """A file that can't be read, and why; `hash` where its content is known all the same."""
 
     file: ImageFile
@@ -37,13 +37,13 @@ class Unreadable(NamedTuple):
     hash: bytes | None
 
 
-def write_batch(catalog: Catalog, batch: Iterable[Embedded | Unreadable]) -> None:
+def write_batch(catalog: Catalog, batch: Iterable[EmbeddedFile | UnreadableFile]) -> None:
     """Writes what was read of some files."""
     with catalog.writing() as connection:
         # With every batch, so that no kill can leave a cache that looks current.
         _next_generation(connection)
         for item in batch:
-            if isinstance(item, Unreadable):
+            if isinstance(item, UnreadableFile):
                 _write_skipped(connection, *item)
                 continue
             values = (*_times(item.file), item.hash, item.width, item.height, item.embedding)
@@ -63,10 +63,10 @@ def write_batch(catalog: Catalog, batch: Iterable[Embedded | Unreadable]) -> Non
 
 def write_places(
     catalog: Catalog,
-    moved: Sequence[tuple[Row, ImageFile]],
-    kept: Sequence[tuple[Row, ImageFile]],
-    vanished: Sequence[Row],
-    displaced: Sequence[Row],
+    moved: Sequence[tuple[ImageRow, ImageFile]],
+    kept: Sequence[tuple[ImageRow, ImageFile]],
+    vanished: Sequence[ImageRow],
+    displaced: Sequence[ImageRow],
     passed_over: Sequence[Skipped],
 ) -> None:
     """Writes everything that needs no embedding, in one transaction: what is seen is the folder before or after.

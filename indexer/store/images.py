@@ -22,7 +22,7 @@ from massl.core.files.scan import ImageFile, Skipped
 _FEWEST_DIGITS = 12  # of a content's name: fewer might mean several
 
 
-class Row(NamedTuple):
+class ImageRow(NamedTuple):
     """An image in any state. `hash` is None where it isn't known, or wasn't asked for yet."""
 
     id: int
@@ -90,10 +90,10 @@ class Images:
         )
         return [(identity, from_bytes(path)) for identity, path in rows]
 
-    def rows(self) -> dict[bytes, Row]:
+    def rows(self) -> dict[bytes, ImageRow]:
         """All of them, in any state, by their path as the catalog stores it; without their hashes."""
         found = self._catalog.read("SELECT id, path, size, mtime_ns, ctime_ns, state FROM images")
-        return {row[1]: Row(*row) for row in found}
+        return {row[1]: ImageRow(*row) for row in found}
 
     def without_embedding(self) -> set[int]:
         """Ids of all that have no embedding, in any state."""

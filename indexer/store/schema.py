@@ -49,14 +49,14 @@ _LONGEST = 10_000  # characters of a statement; ours have a tenth, in ASCII alon
 _COMPUTED = {"generated", "as", "virtual", "using"}
 _TOKEN = re.compile(r"--[^\n]*|/\*.*?\*/|\s+|'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|\w+|.", re.DOTALL)
 
-Name = tuple[str, str]
+PartName = tuple[str, str]
 """Kind and name of a part of a schema, as `("table", "images")`."""
 
 Form = tuple[object, ...]
 """A part of a schema, the same for all that SQLite takes to be the same: whatever the spaces, the comments, and whether
 a column was there from the beginning or added later."""
 
-Schema = Mapping[Name, Form]
+Schema = Mapping[PartName, Form]
 
 
 def of(connection: sqlite3.Connection) -> Schema:
@@ -69,7 +69,7 @@ def of(connection: sqlite3.Connection) -> Schema:
     pages = [page for *_, page, _ in rows if page]  # a trigger has none
     # Two parts on one page would read each other's rows as their own.
     apart = len(set(pages)) == len(pages) and all(isinstance(page, int) and page > 1 for page in pages)
-    found: dict[Name, Form] = {}
+    found: dict[PartName, Form] = {}
     for kind, name, table, _, sql in rows:
         key = (str(kind), str(name))
         plain = len(str(sql)) <= _LONGEST and str(sql).isascii()

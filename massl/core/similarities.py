@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.floating]
-Labels = NDArray[np.integer]
+Targets = NDArray[np.integer]
 
 BLOCK = 1 << 25  # similarities held at once: 128 MiB in single precision, whatever the number of images
 
@@ -62,7 +62,7 @@ def nearest(
     return np.concatenate([rows for rows, _ in found]), np.concatenate([near for _, near in found])
 
 
-def weighted_votes(closeness: Floats, labels: Labels, classes: int, temperature: float) -> NDArray[np.float64]:
+def weighted_votes(closeness: Floats, labels: Targets, classes: int, temperature: float) -> NDArray[np.float64]:
     """What neighbours vote for, float64 `[M, C]`, of which the nearest neighbour has given 1.
 
     Neighbours of cosine similarity s vote with weight exp(s / temperature), as in Wu et al., "Unsupervised feature

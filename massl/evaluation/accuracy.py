@@ -5,15 +5,15 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from massl.core.similarities import Labels
+from massl.core.similarities import Targets
 
 
-def confusion(labels: Labels, predicted: Labels, classes: int) -> NDArray[np.int64]:
+def confusion(labels: Targets, predicted: Targets, classes: int) -> NDArray[np.int64]:
     """How many images of each class (rows) were taken for each class (columns), int64 `[C, C]`."""
     return np.bincount(labels * classes + predicted, minlength=classes * classes).reshape(classes, classes)
 
 
-def mean_per_class(labels: Labels, predicted: Labels) -> float:
+def mean_per_class(labels: Targets, predicted: Targets) -> float:
     """Mean over the classes that occur of the share of their images that is right."""
     right = np.bincount(labels, predicted == labels)
     counts = np.bincount(labels)

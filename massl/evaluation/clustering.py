@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from massl.core.similarities import Floats, Labels
+from massl.core.similarities import Floats, Targets
 from massl.evaluation.accuracy import confusion
 
 RESTARTS = 10
@@ -33,7 +33,7 @@ class Clustering:
     accuracy: float
 
 
-def cluster(vectors: Floats, labels: Labels, seed: int = 0) -> Clustering:
+def cluster(vectors: Floats, labels: Targets, seed: int = 0) -> Clustering:
     """k-means with as many clusters as there are classes, held against the classes.
 
     Args:
@@ -48,7 +48,7 @@ def cluster(vectors: Floats, labels: Labels, seed: int = 0) -> Clustering:
     return agreement(means.fit_predict(vectors).astype(np.int64), labels)
 
 
-def agreement(clusters: Labels, labels: Labels) -> Clustering:
+def agreement(clusters: Targets, labels: Targets) -> Clustering:
     """How well clusters, int `[N]` from 0, agree with classes, int `[N]` from 0.
 
     The assignment of clusters to classes is the Hungarian method's, the usual "clustering accuracy" (Yang et al.,

@@ -16,10 +16,9 @@ from massl.core.errors import MasslError
 from massl.core.files.csv_tables import csv_columns, read_csv
 from massl.core.files.path_notation import as_on_disk
 from massl.core.files.scan import ImageFile, Skipped, check_folder, walk
+from massl.core.progress import CountReport
 
-Report = Callable[[int, int], None]
-
-EmbedPaths = Callable[[Path, Sequence[str], Report], tuple[NDArray[np.float32], list[int], tuple[Skipped, ...]]]
+EmbedPaths = Callable[[Path, Sequence[str], CountReport], tuple[NDArray[np.float32], list[int], tuple[Skipped, ...]]]
 """Embeds image files below a folder: float32 `[n, D]`, which of the paths the rows are, and the unreadable ones."""
 
 TRAIN = frozenset({"train", "training"})
@@ -285,7 +284,7 @@ def read_table(path: Path) -> Table:
     )
 
 
-def embed(files: LabelledFiles, embed_paths: EmbedPaths, report: Report) -> Embedded:
+def embed(files: LabelledFiles, embed_paths: EmbedPaths, report: CountReport) -> Embedded:
     """Embeds labelled images. Those that can't be read are passed over, and listed with the reason.
 
     Raises:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.floating]
+from massl.core.similarities import Floats
 
 
 def rankme(embeddings: Floats) -> float:

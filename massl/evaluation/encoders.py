@@ -15,7 +15,8 @@ from PIL import Image
 from massl.core.errors import MasslError
 from massl.core.files.scan import Skipped
 from massl.core.images.decoding import ImageError, open_image, within_memory
-from massl.evaluation.datasets import Embedded, LabelledFiles, Report, Table, embed
+from massl.core.progress import CountReport
+from massl.evaluation.datasets import Embedded, LabelledFiles, Table, embed
 from massl.evaluation.revisited import GroundTruth
 
 
@@ -33,7 +34,7 @@ class ImageEncoder(Protocol):
         ...
 
     def embed_paths(
-        self, root: Path, paths: Sequence[str], report: Report
+        self, root: Path, paths: Sequence[str], report: CountReport
     ) -> tuple[NDArray[np.float32], list[int], tuple[Skipped, ...]]:
         """Image files: float32 `[n, D]`, which of `paths` the rows are, and the files that could not be read.
 
@@ -47,7 +48,7 @@ class ImageEncoder(Protocol):
         root: Path,
         paths: Sequence[str],
         edits: Sequence[Callable[[Image.Image, int], Image.Image]],
-        report: Report,
+        report: CountReport,
     ) -> NDArray[np.float32]:
         """Every image of `paths` under every one of `edits`: float32 `[len(paths), len(edits), D]`.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,15 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from massl.core.errors import MasslError
-from massl.core.similarities import Floats, Labels
+from massl.core.progress import CountReport
+from massl.core.similarities import Floats, Targets
 from massl.evaluation.splits import stratified
 
 if TYPE_CHECKING:
     from sklearn.linear_model import LogisticRegression
 
 PENALTY = 0.00025  # MSN's, divided by the number of images
-
-Report = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -41,13 +40,13 @@ class Draws:
 
 def few_shot(
     pool: Floats,
-    pool_labels: Labels,
+    pool_labels: Targets,
     test: Floats | None,
-    test_labels: Labels | None,
+    test_labels: Targets | None,
     shots: Sequence[int],
     draws: int,
     seed: int,
-    report: Report = lambda done, total: None,
+    report: CountReport = lambda done, total: None,
 ) -> dict[int, Draws]:
     """Accuracy of nearest class means from a few images of every class.
 
@@ -99,13 +98,13 @@ def nearest_mean(means: Floats, vectors: Floats) -> NDArray[np.int64]:
 
 def low_shot(
     pool: Floats,
-    pool_labels: Labels,
+    pool_labels: Targets,
     test: Floats,
-    test_labels: Labels,
+    test_labels: Targets,
     shares: Sequence[float],
     draws: int,
     seed: int,
-    report: Report = lambda done, total: None,
+    report: CountReport = lambda done, total: None,
 ) -> dict[float, Draws]:
     """Accuracy of logistic regression on a small share of the training images, the same share of every class.
 
@@ -135,7 +134,7 @@ def _unit(vectors: Floats) -> Floats:
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True).clip(1e-12)
 
 
-def _regression(vectors: Floats, labels: Labels) -> LogisticRegression:
+def _regression(vectors: Floats, labels: Targets) -> LogisticRegression:
     import warnings
 
     from sklearn.exceptions import ConvergenceWarning

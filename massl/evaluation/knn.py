@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from massl.core.similarities import BLOCK, Floats, Labels, nearest, weighted_votes
+from massl.core.similarities import BLOCK, Floats, Targets, nearest, weighted_votes
 
 
 def knn_predict(
     train: Floats,
-    train_labels: Labels,
+    train_labels: Targets,
     test: Floats,
     ks: Sequence[int],
     temperature: float = 0.07,
@@ -44,9 +44,9 @@ def knn_predict(
 
 def knn_top1(
     train: Floats,
-    train_labels: Labels,
+    train_labels: Targets,
     test: Floats,
-    test_labels: Labels,
+    test_labels: Targets,
     k: int = 20,
     temperature: float = 0.07,
     leave_one_out: bool = False,

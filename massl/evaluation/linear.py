@@ -10,10 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from massl.core.errors import MasslError
-from massl.core.similarities import Floats, Labels
+from massl.core.progress import CountReport
+from massl.core.similarities import Floats, Targets
 from massl.evaluation.splits import stratified
-
-Report = Callable[[int, int], None]
 
 RATES = (1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 0.1)
 STRENGTHS = tuple(10.0 ** np.linspace(-6, 5, 45))
@@ -41,12 +40,12 @@ class LinearProbe:
 
 def linear_probe(
     train: Floats,
-    labels: Labels,
+    labels: Targets,
     test: Floats,
     steps: int = STEPS,
     seed: int = 0,
     rates: Sequence[float] = RATES,
-    report: Report = lambda done, total: None,
+    report: CountReport = lambda done, total: None,
 ) -> LinearProbe:
     """A linear layer trained by SGD at thirteen learning rates, as DINOv2's linear evaluation.
 
@@ -90,7 +89,7 @@ def linear_probe(
 
 def train_layers(
     vectors: Floats,
-    labels: Labels,
+    labels: Targets,
     classes: int,
     rates: Sequence[float],
     steps: int,
@@ -143,11 +142,11 @@ def train_layers(
 
 def logistic_probe(
     train: Floats,
-    labels: Labels,
+    labels: Targets,
     test: Floats,
     seed: int = 0,
     strengths: Sequence[float] = STRENGTHS,
-    report: Report = lambda done, total: None,
+    report: CountReport = lambda done, total: None,
 ) -> LinearProbe:
     """Logistic regression, its L2 penalty chosen on a held-out tenth, as DINOv2's evaluation by logistic regression.
 
@@ -180,7 +179,7 @@ def _regression():  # type: ignore[no-untyped-def]
     return LogisticRegression(max_iter=1000, warm_start=True)
 
 
-def _fit(model, vectors: Floats, labels: Labels):  # type: ignore[no-untyped-def]
+def _fit(model, vectors: Floats, labels: Targets):  # type: ignore[no-untyped-def]
     from sklearn.exceptions import ConvergenceWarning
 
     with warnings.catch_warnings():
@@ -188,7 +187,7 @@ def _fit(model, vectors: Floats, labels: Labels):  # type: ignore[no-untyped-def
         return model.fit(vectors, labels)
 
 
-def _inside(labels: Labels, seed: int) -> NDArray[np.bool_]:
+def _inside(labels: Targets, seed: int) -> NDArray[np.bool_]:
     inside = stratified(labels, 1 - HELD_OUT, seed)
     if inside.all():
         raise MasslError("linear probing needs a class with at least two training images, to choose its settings by")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from massl.core.similarities import Floats, Labels, similarities
+from massl.core.similarities import Floats, Targets, similarities
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,9 @@ class Retrieval:
 
 def retrieval(
     queries: Floats,
-    query_labels: Labels,
+    query_labels: Targets,
     gallery: Floats,
-    gallery_labels: Labels,
+    gallery_labels: Targets,
     at: Sequence[int] = (1, 10),
     leave_one_out: bool = False,
 ) -> Retrieval:

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from massl.core.similarities import Labels
+from massl.core.similarities import Targets
 
 
-def stratified(labels: Labels, share: float, seed: int | Sequence[int]) -> NDArray[np.bool_]:
+def stratified(labels: Targets, share: float, seed: int | Sequence[int]) -> NDArray[np.bool_]:
     """Which images fall into the first part: about `share` of each class, drawn by `seed`; bool `[N]`.
 
     Several numbers are one seed: those of `[0, 1]` and `[1, 0]` have nothing to do with each other.

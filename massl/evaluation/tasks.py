@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from massl.core.errors import MasslError
-from massl.core.similarities import Floats, Labels
+from massl.core.progress import CountReport
+from massl.core.similarities import Floats, Targets
 from massl.evaluation.accuracy import mean_per_class
 from massl.evaluation.clustering import cluster
 from massl.evaluation.copies import Copies
@@ -20,8 +21,6 @@ from massl.evaluation.linear import STEPS, linear_probe, logistic_probe
 from massl.evaluation.retrieval import retrieval
 from massl.evaluation.revisited import AT, GroundTruth, revisited
 from massl.evaluation.splits import stratified
-
-Report = Callable[[int, int], None]
 
 TASKS = ("knn", "linear", "fewshot", "low-shot", "retrieval", "clustering", "transfer")
 SHOTS = (1, 2, 5, 10, 20)
@@ -54,7 +53,7 @@ class Labelled:
     """
 
     vectors: Floats
-    labels: Labels
+    labels: Targets
     classes: Sequence[str]
     train: NDArray[np.bool_] | None = None
 
@@ -73,11 +72,11 @@ class TaskResult:
     metrics: dict[str, Any]
     protocol: str
     rows: NDArray[np.int64]
-    predicted: Labels
+    predicted: Targets
 
 
 def measure(
-    task: str, data: Labelled, choices: ProtocolOptions, report: Report = lambda done, total: None
+    task: str, data: Labelled, choices: ProtocolOptions, report: CountReport = lambda done, total: None
 ) -> TaskResult:
     """Runs the protocol `task`, one of `TASKS`.
 
@@ -99,7 +98,7 @@ def measure(
     return protocols[task](data, choices, report)
 
 
-def _knn(data: Labelled, choices: ProtocolOptions, report: Report) -> TaskResult:
+def _knn(data: Labelled, choices: ProtocolOptions, report: CountReport) -> TaskResult:
     ks = sorted(set(choices.ks))
     if data.train is None:
         rows = np.arange(len(data.labels))
@@ -122,7 +121,7 @@ def _knn(data: Labelled, choices: ProtocolOptions, report: Report) -> TaskResult
     return TaskResult(metrics, f"weighted {ks[-1]}-nearest-neighbour, {how}", rows, predicted[-1])
 
 
-def _linear(data: Labelled, choices: ProtocolOptions, report: Report) -> TaskResult:
+def _linear(data: Labelled, choices: ProtocolOptions, report: CountReport) -> TaskResult:
     train, how = _split(data, choices)
     rows = np.flatnonzero(~train)
     parts = data.vectors[train], data.labels[train], data.vectors[rows]
@@ -143,7 +142,7 @@ def _linear(data: Labelled, choices: ProtocolOptions, report: Report) -> TaskRes
     return TaskResult(metrics, f"{protocol}; {how}", rows, probe.predicted)
 
 
-def _fewshot(data: Labelled, choices: ProtocolOptions, report: Report) -> TaskResult:
+def _fewshot(data: Labelled, choices: ProtocolOptions, report: CountReport) -> TaskResult:
     pool = np.ones(len(data.labels), bool) if data.train is None else data.train
     smallest = _smallest(data, pool) - (data.train is None)
     shots = choices.shots or tuple(count for count in SHOTS if count <= smallest)
@@ -162,7 +161,7 @@ def _fewshot(data: Labelled, choices: ProtocolOptions, report: Report) -> TaskRe
     return TaskResult(metrics, f"nearest class mean, {choices.draws} draws; {how}", *_nothing())
 
 
-def _low_shot(data: Labelled, choices: ProtocolOptions, report: Report) -> TaskResult:
+def _low_shot(data: Labelled, choices: ProtocolOptions, report: CountReport) -> TaskResult:
     train, how = _split(data, choices)
     found = low_shot(
         data.vectors[train], data.labels[train], data.vectors[~train], data.labels[~train],
@@ -178,7 +177,7 @@ def _low_shot(data: Labelled, choices: ProtocolOptions, report: Report) -> TaskR
     return TaskResult(metrics, f"logistic regression, {choices.low_shot_draws} draws; {how}", *_nothing())
 
 
-def _retrieval(data: Labelled, choices: ProtocolOptions, report: Report) -> TaskResult:
+def _retrieval(data: Labelled, choices: ProtocolOptions, report: CountReport) -> TaskResult:
     if data.train is None:
         rows = np.arange(len(data.labels))
         found = retrieval(data.vectors, data.labels, data.vectors, data.labels, leave_one_out=True)
@@ -198,7 +197,7 @@ def _retrieval(data: Labelled, choices: ProtocolOptions, report: Report) -> Task
     return TaskResult(metrics, how, *_nothing())
 
 
-def _clustering(data: Labelled, choices: ProtocolOptions, report: Report) -> TaskResult:
+def _clustering(data: Labelled, choices: ProtocolOptions, report: CountReport) -> TaskResult:
     rows = np.arange(len(data.labels)) if data.train is None else np.flatnonzero(~data.train)
     occurring, labels = np.unique(data.labels[rows], return_inverse=True)
     found = cluster(data.vectors[rows], labels, choices.seed)
@@ -207,7 +206,7 @@ def _clustering(data: Labelled, choices: ProtocolOptions, report: Report) -> Tas
     return TaskResult(metrics, f"k-means, {len(occurring)} clusters of {which}", rows, occurring[found.predicted])
 
 
-def _transfer(data: Labelled, choices: ProtocolOptions, report: Report) -> TaskResult:
+def _transfer(data: Labelled, choices: ProtocolOptions, report: CountReport) -> TaskResult:
     """The figures that tables of transfer show, one of each kind."""
     knn = _knn(data, choices, report)
     linear = _linear(data, choices, report)

@@ -17,7 +17,7 @@ import httpx
 import pytest
 from PIL import Image
 
-from app.progress import Progress
+from app.progress import ProgressStrip
 from app.server import serve
 from indexer import Collection, Encoder
 from indexer.store.thumbnails import Thumbnails
@@ -98,7 +98,7 @@ def test_pictures_in_memory_ask_for_the_login_too(few: Collection) -> None:
 
 
 def test_the_page_says_what_it_cant_keep(few: Collection) -> None:
-    strip = Progress(few, None)
+    strip = ProgressStrip(few, None)
     assert strip.progress(None)["text"] == ""
     (few.folder / "thumbnails").write_bytes(b"in the way")
     image, _ = few.images.ready()[0]

@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from app.progress import describe, duration
-from app.screens.find import Find
+from app.screens.find import FindScreen
 from app.screens.map import MapScreen
 from app.server import serve
 from app.session import Session
@@ -245,14 +245,14 @@ def test_where_there_is_nothing_to_show_it_says_what_to_do(tmp_path: Path) -> No
     (tmp_path / "broken" / "1.jpg").write_bytes(b"no picture")
     collection = Collection.create(tmp_path / "broken", Encoder.load(write_encoder(tmp_path / "tiny.onnx"), threads=1))
     collection.updating = True
-    for kind in (Find, MapScreen):
+    for kind in (FindScreen, MapScreen):
         assert "appear here by themselves" in kind(collection, tmp_path).do(Session(), {"do": "start"})["empty"]
     collection.update()
-    for kind in (Find, MapScreen):
+    for kind in (FindScreen, MapScreen):
         assert "massl info says why" in kind(collection, tmp_path).do(Session(), {"do": "start"})["empty"]
     (tmp_path / "broken" / "1.jpg").unlink()
     collection.update()
-    for kind in (Find, MapScreen):
+    for kind in (FindScreen, MapScreen):
         assert "Add some" in kind(collection, tmp_path).do(Session(), {"do": "start"})["empty"]
 
 

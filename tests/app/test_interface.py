@@ -12,7 +12,7 @@ import pytest
 
 from app.server import serve
 from indexer import Collection
-from indexer.fewshot.label_state import Labelling
+from indexer.fewshot.label_state import CollectionFewshot
 from tests.app.conftest import FOLDER, HOSTILE
 from tests.app.test_server import _left_over
 from tests.forked import Forks
@@ -78,7 +78,7 @@ def test_a_picture_that_vanishes_during_a_classification_is_told_in_a_sentence(p
     from gradio_client import Client
     from gradio_client.exceptions import AppError
 
-    class Passing(Labelling):
+    class Passing(CollectionFewshot):
         """A classification after which a picture is lost."""
 
         def classify(self) -> Any:

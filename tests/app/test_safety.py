@@ -26,7 +26,7 @@ from PIL import Image
 from app.server import AT_ONCE, WAITING, serve
 from indexer import Collection
 from indexer.fewshot.classification import Classification
-from indexer.fewshot.label_state import Labelling
+from indexer.fewshot.label_state import CollectionFewshot
 from indexer.store.catalog import Catalog
 from tests.app.test_server import BROWSER, _call, _file, _left_over, _upload
 
@@ -313,7 +313,7 @@ def test_what_was_uploaded_goes_with_the_page(collection: Collection) -> None:
 # Queues and people ----------------------------------------------------------------------------------------------------
 
 
-class Slow(Labelling):
+class Slow(CollectionFewshot):
     """A classification that waits to be let go."""
 
     def __init__(self, catalog: Catalog) -> None:

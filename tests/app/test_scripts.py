@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from app import scripts
-from app.progress import Progress
+from app.progress import ProgressStrip
 from app.screens import SCREENS
 from app.server import serve
 from indexer import Collection
@@ -102,4 +102,4 @@ def test_the_server_knows_whatever_the_scripts_send(collection: Collection, tmp_
         *(screen.actions for screen in screens), *(screen.asides for screen in screens)
     )
     functions = {function.__name__ for screen in screens for function in screen.functions}
-    assert asks == functions | {Progress.progress.__name__}
+    assert asks == functions | {ProgressStrip.progress.__name__}

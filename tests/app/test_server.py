@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from app.formatting import moment, readable, size
-from app.screens.find import Find
+from app.screens.find import FindScreen
 from app.server import check_address, serve
 from app.session import Session
 from indexer import Collection
@@ -193,7 +193,7 @@ def test_the_endpoint_classify_says_what_is_missing_and_then_predicts(site: str,
 
 
 def test_a_step_is_undone_to_what_was_there_before(unlabelled: Collection, tmp_path: Path) -> None:
-    find, session = Find(unlabelled, tmp_path), Session()
+    find, session = FindScreen(unlabelled, tmp_path), Session()
     first, second, third = [image for image, _ in unlabelled.images.ready(3)]
     unlabelled.labels.add("old", [first], "cli")
     find.do(session, {"do": "label", "images": [first, second, third], "label": "new"})
@@ -211,7 +211,7 @@ def test_a_step_is_undone_whole_although_one_of_its_pictures_has_gone(photos: Pa
     shutil.copytree(photos / "flag", root)
     collection = Collection.create(root)
     collection.update()
-    find, session = Find(collection, tmp_path), Session()
+    find, session = FindScreen(collection, tmp_path), Session()
     images = [image for image, _ in collection.images.ready(5)]
     collection.labels.add("old", images[:2], "cli")
     find.do(session, {"do": "label", "images": images, "label": "new"})
@@ -228,7 +228,7 @@ def test_a_step_is_undone_whole_although_one_of_its_pictures_has_gone(photos: Pa
 
 
 def test_a_step_that_cannot_be_undone_now_can_be_later(unlabelled: Collection, tmp_path: Path) -> None:
-    find, session = Find(unlabelled, tmp_path), Session()
+    find, session = FindScreen(unlabelled, tmp_path), Session()
     first, second = [image for image, _ in unlabelled.images.ready(2)]
     unlabelled.labels.add("old", [first], "cli")
     find.do(session, {"do": "label", "images": [first, second], "label": "new"})
@@ -247,7 +247,7 @@ def test_a_step_that_cannot_be_undone_now_can_be_later(unlabelled: Collection, t
 
 
 def test_two_sessions_share_labels_and_nothing_else(unlabelled: Collection, tmp_path: Path) -> None:
-    find, ada, bob = Find(unlabelled, tmp_path), Session(), Session()
+    find, ada, bob = FindScreen(unlabelled, tmp_path), Session(), Session()
     image = unlabelled.images.ready(1)[0][0]
     find.do(ada, {"do": "similar", "image": image})
     find.do(ada, {"do": "label", "images": [image], "label": "hers"})
@@ -298,7 +298,7 @@ def test_two_sessions_share_labels_and_nothing_else(unlabelled: Collection, tmp_
 def test_whatever_a_browser_sends_the_answer_is_a_sentence(
     unlabelled: Collection, tmp_path: Path, payload: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
-    screen = Find(unlabelled, tmp_path).do(Session(), payload)
+    screen = FindScreen(unlabelled, tmp_path).do(Session(), payload)
     assert screen["message"]["kind"] == "error"
     assert screen["message"]["text"].endswith(".")
     assert len(screen["sections"][0]["tiles"]) == 48
@@ -306,7 +306,7 @@ def test_whatever_a_browser_sends_the_answer_is_a_sentence(
     assert caplog.records == []  # foreseen, not merely survived
 
 
-class Broken(Find):
+class Broken(FindScreen):
     """A screen that can't be drawn, for a reason that nobody foresaw."""
 
     def draw(self, session: Session) -> dict[str, Any]:
@@ -330,7 +330,7 @@ def test_sizes_and_times_are_said_alike_everywhere(unlabelled: Collection, tmp_p
     ]
     image, path = unlabelled.images.ready(1)[0]
     file = (unlabelled.root / path).stat()
-    told = dict(Find(unlabelled, tmp_path).do(Session(), {"do": "details", "image": image})["facts"])
+    told = dict(FindScreen(unlabelled, tmp_path).do(Session(), {"do": "details", "image": image})["facts"])
     assert told["File"] == size(file.st_size)
     assert told["Last changed"] == moment(datetime.fromtimestamp(file.st_mtime).astimezone().isoformat())
 

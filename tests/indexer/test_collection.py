@@ -18,7 +18,7 @@ from PIL import Image
 
 from indexer import Collection, Encoder, EncoderMismatch, Query
 from indexer.fewshot.classification import SAMPLE
-from indexer.fewshot.label_state import Labelling
+from indexer.fewshot.label_state import CollectionFewshot
 from indexer.ingest import indexing
 from indexer.search import query as queries
 from indexer.storage import Home
@@ -235,7 +235,7 @@ def test_scores_are_cosines_in_falling_order(collection: Collection) -> None:
     results = collection.search(examples, 24)
     scores = [result.score for result in results]
     assert scores == sorted(scores, reverse=True)
-    ids, vectors = Labelling(collection.catalog).vectors()
+    ids, vectors = CollectionFewshot(collection.catalog).vectors()
     target = queries.embed(examples, collection.catalog, collection.root, lambda: collection.encoder)
     exact = dict(zip(ids, vectors @ target, strict=True))
     np.testing.assert_allclose(scores, [exact[result.image] for result in results], atol=1e-5)

@@ -15,7 +15,7 @@ from PIL import Image
 from indexer import Collection, Encoder, EncoderMismatch, Query
 from indexer.encoder.former_builtin import FORMER, is_former_builtin
 from indexer.encoder.onnx_encoder import BUILTIN
-from indexer.fewshot.label_state import Labelling
+from indexer.fewshot.label_state import CollectionFewshot
 from indexer.json_results import of_collection
 from indexer.store.catalog import Catalog
 from massl.core.errors import MasslError
@@ -52,7 +52,7 @@ def at_12(root: Path, file: Path) -> Collection:
 
 def embeddings(collection: Collection) -> np.ndarray:
     """By path, float32 `[N, D]`."""
-    ids, vectors = Labelling(collection.catalog).vectors()
+    ids, vectors = CollectionFewshot(collection.catalog).vectors()
     return vectors[np.argsort(collection.images.paths_of(ids.tolist()))]
 
 

@@ -17,7 +17,7 @@ import pytest
 
 from app.access.retention import IDLE, LOOKS, SESSIONS, UNFETCHED_OF_ONE, Lifetime
 from app.access.upload_folder import EXPIRES, MAX_FILE, MAX_FILES, MAX_WAITING, MOST_OF_ONE, Inbox, Refused
-from app.screens.find import Find, Finding
+from app.screens.find import Finding, FindScreen
 from app.server import serve
 from app.session import Session
 from app.uploads import Remembered, Upload
@@ -336,7 +336,7 @@ def test_uploads_that_are_remembered_make_room_for_others() -> None:
 def test_a_search_by_a_picture_that_was_forgotten_begins_anew(
     unlabelled: Collection, photos: Path, tmp_path: Path
 ) -> None:
-    find, session = Find(unlabelled, tmp_path), Session()
+    find, session = FindScreen(unlabelled, tmp_path), Session()
     upload = tmp_path / "one" / "picture"
     upload.parent.mkdir()
     upload.write_bytes((photos / "flag" / "brazil.jpg").read_bytes())
@@ -353,7 +353,7 @@ def test_very_large_steps_are_remembered_only_as_far_back_as_there_is_room(
     unlabelled: Collection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("app.screens.label_actions._MOST_REMEMBERED", 10)
-    find, session = Find(unlabelled, tmp_path), Session()
+    find, session = FindScreen(unlabelled, tmp_path), Session()
     images = [image for image, _ in unlabelled.images.ready(12)]
     for name in ("a", "b", "c"):
         find.do(session, {"do": "label", "images": images[:4], "label": name})

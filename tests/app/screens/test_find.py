@@ -13,7 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from app.screens.find import PAGE, Find, _among, _chance, _chance_short, _found
+from app.screens.find import PAGE, FindScreen, _among, _chance, _chance_short, _found
 from app.server import serve
 from app.session import Session
 from indexer import LADDER, Collection, Encoder, Query, Result
@@ -401,7 +401,7 @@ def test_among_five_hundred_folders_one_types_to_find_some(visit: Visit, tmp_pat
 def test_pages_follow_each_other_without_gap_or_repetition(
     many: Collection, tmp_path: Path, examples: int, filters: dict[str, Any]
 ) -> None:
-    find, session = Find(many, tmp_path), Session()
+    find, session = FindScreen(many, tmp_path), Session()
     image = many.images.ready(1)[0][0]
     screen = find.do(session, {"do": "ask", "examples": [{"image": image}] * examples, **filters})
     tiles, more = screen["sections"][0]["tiles"], screen["sections"][0]["more"]
@@ -430,7 +430,7 @@ def test_pages_follow_each_other_without_gap_or_repetition(
 
 
 def test_an_answer_to_an_earlier_question_brings_nothing(many: Collection, tmp_path: Path) -> None:
-    find, session = Find(many, tmp_path), Session()
+    find, session = FindScreen(many, tmp_path), Session()
     first = find.do(session, {"do": "ask", "examples": []})
     find.do(session, {"do": "similar", "image": many.images.ready(1)[0][0]})
     late = find.do(session, {"do": "more", "from": PAGE, "serial": first["serial"]})
@@ -457,7 +457,7 @@ def test_a_page_and_a_new_question_at_the_same_time_don_t_mix(many: Collection, 
     busy = Busy(many.root, many.folder, many.catalog, LADDER, lambda: many.encoder)
     collection = Collection.open(many.root)
     collection.searcher = busy
-    find, session = Find(collection, tmp_path), Session()
+    find, session = FindScreen(collection, tmp_path), Session()
     first, second = (image for image, _ in many.images.ready(2))
     serial = find.do(session, {"do": "similar", "image": first})["serial"]
     busy.meanwhile = lambda: find.do(session, {"do": "similar", "image": second})
@@ -472,7 +472,7 @@ def test_a_page_and_a_new_question_at_the_same_time_don_t_mix(many: Collection, 
 
 
 def test_an_encoder_that_can_t_say_why_says_so(many: Collection, tmp_path: Path) -> None:
-    find, session = Find(many, tmp_path), Session()
+    find, session = FindScreen(many, tmp_path), Session()
     first, second = (image for image, _ in many.images.ready(2))
     find.do(session, {"do": "similar", "image": first})
     answer = find.do(session, {"do": "why", "image": second})
@@ -481,7 +481,7 @@ def test_an_encoder_that_can_t_say_why_says_so(many: Collection, tmp_path: Path)
 
 
 def test_a_collection_that_grows_is_searched_as_it_is_now(many: Collection, tmp_path: Path) -> None:
-    find, session = Find(many, tmp_path), Session()
+    find, session = FindScreen(many, tmp_path), Session()
     image = many.images.ready(1)[0][0]
     find.do(session, {"do": "similar", "image": image})
     twin = many.root / "twin.bmp"
@@ -498,7 +498,7 @@ def test_own_pictures_are_forgotten_in_the_end_but_not_those_in_use(
     many: Collection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("app.screens.find.MOST_UPLOADS", 3)
-    find, session = Find(many, tmp_path), Session()
+    find, session = FindScreen(many, tmp_path), Session()
     for number in range(5):
         (tmp_path / "u").mkdir(exist_ok=True)
         (tmp_path / "u" / "x").write_bytes(picture(number, "PNG"))

@@ -15,7 +15,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from app.screens.label import CLOSE, Label
+from app.screens.label import CLOSE, LabelScreen
 from app.session import Session
 from indexer import Collection
 from indexer.jobs.background import BackgroundJob
@@ -25,13 +25,13 @@ from tests.app.conftest import PHONE, Visit, show
 
 
 @pytest.fixture
-def screen(unlabelled: Collection, tmp_path: Path) -> Label:
+def screen(unlabelled: Collection, tmp_path: Path) -> LabelScreen:
     """The screen of a collection without labels and decisions."""
     unlabelled.rejections.remove(
         [(image, label) for image, names in unlabelled.rejections.by_image().items() for label in names]
     )
     unlabelled.confirmations.remove(unlabelled.confirmations.every())
-    return Label(unlabelled, tmp_path)
+    return LabelScreen(unlabelled, tmp_path)
 
 
 def _label(collection: Collection, each: int, *kinds: str) -> None:
@@ -44,7 +44,7 @@ def _tiles(drawn: dict[str, Any]) -> list[dict[str, Any]]:
     return [tile for section in drawn["sections"] for tile in section["tiles"]]
 
 
-def _done(screen: Label, session: Session, payload: dict[str, Any] | None = None) -> dict[str, Any]:
+def _done(screen: LabelScreen, session: Session, payload: dict[str, Any] | None = None) -> dict[str, Any]:
     """The screen once nothing goes on in the background."""
     drawn = screen.do(session, payload or {"do": "start"})
     message, download = drawn["message"], drawn["download"]
@@ -58,7 +58,7 @@ def _done(screen: Label, session: Session, payload: dict[str, Any] | None = None
 # What to do next ------------------------------------------------------------------------------------------------------
 
 
-def test_at_every_point_it_says_what_to_do_next(screen: Label) -> None:
+def test_at_every_point_it_says_what_to_do_next(screen: LabelScreen) -> None:
     collection, session = screen.collection, Session()
     drawn = _done(screen, session)
     assert (drawn["view"], drawn["advice"]["text"], drawn["exports"]) == ("groups", "Begin with a name", [])
@@ -94,7 +94,7 @@ def _given(collection: Collection) -> set[int]:
     return {collection.images.id_of(item.path) for item in collection.labels.every()}
 
 
-def test_a_page_is_accepted_and_the_next_comes_and_all_is_undone(screen: Label) -> None:
+def test_a_page_is_accepted_and_the_next_comes_and_all_is_undone(screen: LabelScreen) -> None:
     collection, session = screen.collection, Session()
     _label(collection, 4, "flag", "fruit", "space", "painting")
     before = collection.labels.every()
@@ -118,7 +118,7 @@ def test_a_page_is_accepted_and_the_next_comes_and_all_is_undone(screen: Label) 
     assert [tile["id"] for tile in _tiles(drawn)] == [image for image, _ in proposed]
 
 
-def test_a_page_drawn_by_chance_is_labelled_whole_and_tells_how_good_the_proposals_are(screen: Label) -> None:
+def test_a_page_drawn_by_chance_is_labelled_whole_and_tells_how_good_the_proposals_are(screen: LabelScreen) -> None:
     collection, session = screen.collection, Session()
     _label(collection, 4, "flag", "fruit", "space", "painting")
     drawn = _done(screen, session, {"do": "view", "view": "drawn"})
@@ -142,7 +142,7 @@ def test_a_page_drawn_by_chance_is_labelled_whole_and_tells_how_good_the_proposa
     )
 
 
-def test_it_asks_for_kinds_that_were_not_named_and_takes_an_answer(screen: Label) -> None:
+def test_it_asks_for_kinds_that_were_not_named_and_takes_an_answer(screen: LabelScreen) -> None:
     collection, session = screen.collection, Session()
     _label(collection, 7, "antique", "bug", "flag", "fruit", "painting", "space")
     collection.confirmations.add((suspect.image, suspect.given) for suspect in collection.fewshot.suspects())
@@ -156,7 +156,7 @@ def test_it_asks_for_kinds_that_were_not_named_and_takes_an_answer(screen: Label
     assert "random sample" in " ".join([drawn["advice"]["text"], drawn["advice"]["why"]]).lower()
 
 
-def test_none_of_these_has_a_key_of_its_own_and_is_no_class_that_anybody_takes_away(screen: Label) -> None:
+def test_none_of_these_has_a_key_of_its_own_and_is_no_class_that_anybody_takes_away(screen: LabelScreen) -> None:
     collection, session = screen.collection, Session()
     _label(collection, 4, "flag", "fruit")
     free = [image for image, path in collection.images.ready() if path.startswith("space/")][:5]
@@ -175,7 +175,7 @@ def test_none_of_these_has_a_key_of_its_own_and_is_no_class_that_anybody_takes_a
     assert single["none"]["count"] == 1
 
 
-def test_undoing_brings_back_the_page_whatever_was_looked_at_since(screen: Label) -> None:
+def test_undoing_brings_back_the_page_whatever_was_looked_at_since(screen: LabelScreen) -> None:
     session = Session()
     _label(screen.collection, 4, "flag", "fruit", "space", "painting")
     page = _tiles(_done(screen, session, {"do": "view", "view": "unsure"}))
@@ -191,7 +191,7 @@ def test_undoing_brings_back_the_page_whatever_was_looked_at_since(screen: Label
     assert [(tile["id"], tile["guess"]) for tile in _tiles(drawn)] == [(tile["id"], tile["guess"]) for tile in page]
 
 
-def test_rejected_proposals_leave_the_page_are_not_made_again_and_can_be_undone(screen: Label) -> None:
+def test_rejected_proposals_leave_the_page_are_not_made_again_and_can_be_undone(screen: LabelScreen) -> None:
     collection, session = screen.collection, Session()
     _label(collection, 4, "flag", "fruit", "space")
     page = _tiles(_done(screen, session, {"do": "view", "view": "unsure"}))
@@ -207,7 +207,7 @@ def test_rejected_proposals_leave_the_page_are_not_made_again_and_can_be_undone(
     assert collection.rejections.by_image() == {}
 
 
-def test_a_queue_stays_in_place_until_it_is_answered_or_skipped(screen: Label) -> None:
+def test_a_queue_stays_in_place_until_it_is_answered_or_skipped(screen: LabelScreen) -> None:
     collection, session = screen.collection, Session()
     _label(collection, 4, "flag", "fruit")
     for view in ("different", "unsure"):
@@ -221,7 +221,7 @@ def test_a_queue_stays_in_place_until_it_is_answered_or_skipped(screen: Label) -
         _done(screen, session, {"do": "undo"})
 
 
-def test_the_bar_of_doubt_leaves_pictures_without_a_class(screen: Label) -> None:
+def test_the_bar_of_doubt_leaves_pictures_without_a_class(screen: LabelScreen) -> None:
     session = Session()
     _label(screen.collection, 4, "flag", "fruit", "space")
     _done(screen, session, {"do": "view", "view": "class"})
@@ -236,7 +236,7 @@ def test_the_bar_of_doubt_leaves_pictures_without_a_class(screen: Label) -> None
     assert sizes[2] == len(screen.collection) - 12  # nobody is that sure after twelve labels
 
 
-def test_a_label_that_looks_wrong_is_shown_with_its_neighbours_and_is_kept_or_changed(screen: Label) -> None:
+def test_a_label_that_looks_wrong_is_shown_with_its_neighbours_and_is_kept_or_changed(screen: LabelScreen) -> None:
     collection, session = screen.collection, Session()
     _label(collection, 9, "flag", "space")
     wrong = collection.images.id_of([item.path for item in collection.labels.every() if item.label == "flag"][7])
@@ -254,7 +254,7 @@ def test_a_label_that_looks_wrong_is_shown_with_its_neighbours_and_is_kept_or_ch
     assert wrong not in [each["tile"]["id"] for each in drawn["suspects"]]
 
 
-def test_the_table_of_labels_and_proposals_is_offered_first_and_says_how_many_it_holds(screen: Label) -> None:
+def test_the_table_of_labels_and_proposals_is_offered_first_and_says_how_many_it_holds(screen: LabelScreen) -> None:
     session = Session()
     _label(screen.collection, 4, "flag")
     offered = _done(screen, session)["exports"]
@@ -275,7 +275,7 @@ def test_the_table_of_labels_and_proposals_is_offered_first_and_says_how_many_it
     assert len(rows) == len(proposed) + 12
 
 
-def test_labels_that_give_way_to_another_are_told(screen: Label) -> None:
+def test_labels_that_give_way_to_another_are_told(screen: LabelScreen) -> None:
     session = Session()
     _label(screen.collection, 4, "flag", "fruit")
     known = [screen.collection.images.id_of(item.path) for item in screen.collection.labels.every()]
@@ -294,7 +294,7 @@ def test_labels_that_give_way_to_another_are_told(screen: Label) -> None:
     assert screen.collection.labels.counts() == {"flag": 4, "fruit": 4, "space": 2}
 
 
-def test_the_panel_points_to_labels_that_look_wrong_until_they_are_answered(screen: Label) -> None:
+def test_the_panel_points_to_labels_that_look_wrong_until_they_are_answered(screen: LabelScreen) -> None:
     collection, session = screen.collection, Session()
     _label(collection, 15, "flag", "space", "fruit", "painting")
     _done(screen, session)
@@ -314,7 +314,7 @@ def test_the_panel_points_to_labels_that_look_wrong_until_they_are_answered(scre
     assert _done(screen, session, {"do": "undo"})["advice"]["view"] == "check"
 
 
-def test_nobody_is_sent_to_check_labels_while_these_are_too_few_to_tell_what_is_wrong(screen: Label) -> None:
+def test_nobody_is_sent_to_check_labels_while_these_are_too_few_to_tell_what_is_wrong(screen: LabelScreen) -> None:
     collection, session = screen.collection, Session()
     _label(collection, 5, "flag", "space", "fruit", "painting")
     wrong = [collection.images.id_of(item.path) for item in collection.labels.every() if item.label == "flag"][:2]
@@ -327,7 +327,7 @@ def test_nobody_is_sent_to_check_labels_while_these_are_too_few_to_tell_what_is_
     assert drawn["advice"]["view"] != "check"
 
 
-def test_keys_of_classes_are_the_same_for_everybody_and_do_not_shift_when_one_is_added(screen: Label) -> None:
+def test_keys_of_classes_are_the_same_for_everybody_and_do_not_shift_when_one_is_added(screen: LabelScreen) -> None:
     session = Session()
     _label(screen.collection, 2, "flag", "space")
     assert [each["name"] for each in screen.do(session, {"do": "start"})["classes"]] == ["flag", "space"]
@@ -359,7 +359,7 @@ def test_keys_of_classes_are_the_same_for_everybody_and_do_not_shift_when_one_is
     ],
 )
 def test_whatever_a_browser_sends_the_answer_is_a_sentence(
-    screen: Label, payload: dict[str, Any], caplog: pytest.LogCaptureFixture
+    screen: LabelScreen, payload: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
     drawn = screen.do(Session(), payload)
     assert drawn["message"]["kind"] == "error"
@@ -373,7 +373,7 @@ def test_whatever_a_browser_sends_the_answer_is_a_sentence(
 
 
 def test_what_fails_in_the_background_is_said_once_and_not_tried_again_at_every_look(
-    screen: Label, monkeypatch: pytest.MonkeyPatch
+    screen: LabelScreen, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tried = []
 
@@ -391,7 +391,7 @@ def test_what_fails_in_the_background_is_said_once_and_not_tried_again_at_every_
     assert len(tried) == 2
 
 
-def test_pictures_that_left_are_left_out_of_the_groups_until_these_are_sought_anew(screen: Label) -> None:
+def test_pictures_that_left_are_left_out_of_the_groups_until_these_are_sought_anew(screen: LabelScreen) -> None:
     found = [replace(group, typical=(10**9, *group.typical)) for group in screen.collection.fewshot.groups(3)]
     screen._grouping = BackgroundJob(lambda report: found)
     drawn = _done(screen, Session(), {"do": "view", "view": "groups"})
@@ -403,7 +403,7 @@ def test_pictures_that_left_are_left_out_of_the_groups_until_these_are_sought_an
 
 
 @pytest.fixture
-def page(visit: Visit, site: str, screen: Label) -> Iterator[Any]:
+def page(visit: Visit, site: str, screen: LabelScreen) -> Iterator[Any]:
     """The screen in a browser."""
     with visit(site, "Label") as tab:
         tab.wait_for_selector("#massl-label .naming")
@@ -417,7 +417,7 @@ def _until(tab: Any, text: str, where: str = ".ask") -> None:
     )
 
 
-def test_ctrl_z_after_a_reload_says_that_there_is_nothing_to_undo(page: Any, screen: Label) -> None:
+def test_ctrl_z_after_a_reload_says_that_there_is_nothing_to_undo(page: Any, screen: LabelScreen) -> None:
     page.locator("#massl-label section .tick").nth(0).click()
     page.locator("#massl-label .bar input").fill("flower")
     page.keyboard.press("Enter")
@@ -430,7 +430,7 @@ def test_ctrl_z_after_a_reload_says_that_there_is_nothing_to_undo(page: Any, scr
 
 
 def test_a_person_names_groups_accepts_rejects_and_takes_the_labels_away(
-    page: Any, screen: Label, tmp_path: Path
+    page: Any, screen: LabelScreen, tmp_path: Path
 ) -> None:
     board, collection = page.locator("#massl-label"), screen.collection
     kinds = {image: path.split("/")[0] for image, path in collection.images.ready()}
@@ -537,7 +537,7 @@ def test_an_exported_classifier_has_a_name_that_cannot_be_guessed_and_old_ones_g
     for name in ("0" * 32, "../../etc", "%2e%2e%2f%2e%2e%2fetc"):
         assert httpx.get(f"{site}download/{name}/classifier.onnx").status_code in (403, 404)
     assert httpx.get(f"{site}download/{'0' * 32}/catalog.sqlite").status_code in (403, 404)
-    screen = Label(collection, tmp_path)
+    screen = LabelScreen(collection, tmp_path)
     _label(collection, 3, "flag", "fruit")
     for _ in range(2):
         href = screen.do(Session(), {"do": "export", "format": "onnx"})["download"]["href"]
@@ -546,7 +546,7 @@ def test_an_exported_classifier_has_a_name_that_cannot_be_guessed_and_old_ones_g
     assert [path for path in tmp_path.iterdir() if path.is_dir()] == [folder]  # the older one is gone
 
 
-def test_the_screen_fits_a_phone(visit: Visit, site: str, screen: Label) -> None:
+def test_the_screen_fits_a_phone(visit: Visit, site: str, screen: LabelScreen) -> None:
     _label(screen.collection, 4, "flag", "fruit", "space")
     with visit(site, "Label", **PHONE) as tab:
         tab.wait_for_selector("#massl-label .tile")

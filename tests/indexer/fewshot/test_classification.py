@@ -15,7 +15,7 @@ from indexer import Collection
 from indexer.fewshot.classification import NONE, SAMPLE, classify
 from indexer.fewshot.classifiers import LOGISTIC, NEIGHBOURS, PROTOTYPES, Candidate, candidates, softmax
 from indexer.fewshot.clusters import find_groups
-from indexer.fewshot.label_state import Labelling
+from indexer.fewshot.label_state import CollectionFewshot
 from indexer.fewshot.model_selection import MOST, choose, folds, held_out, sample, wilson
 from indexer.fewshot.sampling import most_different, most_sure
 from massl.core.errors import MasslError
@@ -301,7 +301,7 @@ def test_a_few_labels_drawn_at_random_are_not_doubted_away(pictures: Path, tmp_p
     collection = Collection.create(tmp_path / "photos")
     collection.update()
     kinds_of = {image: path.split("/")[0] for image, path in collection.images.ready()}
-    ids, vectors = Labelling(collection.catalog).vectors()
+    ids, vectors = CollectionFewshot(collection.catalog).vectors()
     for seed in range(4, 8):
         draw = np.random.default_rng(seed)
         labels = {

@@ -12,7 +12,7 @@ import pytest
 from indexer import Collection, Encoder
 from indexer.fewshot.classification import train
 from indexer.fewshot.classifiers import Candidate, Neighbours, candidates
-from indexer.fewshot.label_state import Labelling
+from indexer.fewshot.label_state import CollectionFewshot
 from massl.core.errors import MasslError
 from massl.core.images.decoding import open_image
 
@@ -53,7 +53,7 @@ def test_pictures_get_the_probabilities_that_classify_gives(labelled: Collection
 
 
 def _state(collection: Collection):
-    ids, vectors = Labelling(collection.catalog).vectors()
+    ids, vectors = CollectionFewshot(collection.catalog).vectors()
     return ids, vectors, {collection.images.id_of(item.path): item.label for item in collection.labels.every()}
 
 

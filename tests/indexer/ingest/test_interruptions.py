@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from indexer import Collection, Encoder, Query
-from indexer.ingest.indexing import BATCH, Progress
+from indexer.ingest.indexing import BATCH, IndexProgress
 from indexer.store.migrations import VERSION
 from massl.core.errors import MasslError
 from tests.forked import Forks
@@ -122,7 +122,7 @@ def test_a_search_while_it_is_written_sees_whole_batches(folder: Path, tiny_enco
     reader.start()
     found: list[int] = []
 
-    def search(progress: Progress) -> None:
+    def search(progress: IndexProgress) -> None:
         if progress.stage == "embed" and progress.done and progress.done % (8 * BATCH) == 0:
             results = Collection.open(folder).search([Query(data=picture(0))], IMAGES)
             found.append(len(results) - progress.done)

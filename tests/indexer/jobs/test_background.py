@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from indexer.jobs.background import BackgroundJob, Report
+from indexer.jobs.background import BackgroundJob, JobReport
 from massl.core.errors import MasslError
 
 LONG = 20.0  # seconds that nothing here takes
@@ -16,7 +16,7 @@ def test_it_is_done_once_a_key_however_many_ask() -> None:
     calls: list[int] = []
     gate = threading.Event()
 
-    def count(report: Report) -> int:
+    def count(report: JobReport) -> int:
         calls.append(1)
         report("counting", 1, 2)
         gate.wait(LONG)
@@ -52,7 +52,7 @@ def test_it_is_done_once_a_key_however_many_ask() -> None:
 def test_it_tells_how_far_it_is_and_stops_when_told() -> None:
     reported, go = threading.Event(), threading.Event()
 
-    def count(report: Report) -> int:
+    def count(report: JobReport) -> int:
         report("counting", 3, 10)
         reported.set()
         go.wait(LONG)
@@ -78,7 +78,7 @@ def test_it_tells_how_far_it_is_and_stops_when_told() -> None:
     [(MasslError("the disk is full"), "the disk is full"), (ValueError("secret"), "something went wrong")],
 )
 def test_what_goes_wrong_is_a_sentence(error: Exception, reason: str, caplog: pytest.LogCaptureFixture) -> None:
-    def count(report: Report) -> int:
+    def count(report: JobReport) -> int:
         raise error
 
     job = BackgroundJob(count)
@@ -94,7 +94,7 @@ def test_what_goes_wrong_is_a_sentence(error: Exception, reason: str, caplog: py
 def test_a_pause_ends_as_soon_as_it_is_stopped_and_its_end_is_told() -> None:
     waiting, ended = threading.Event(), []
 
-    def wait(report: Report) -> None:
+    def wait(report: JobReport) -> None:
         waiting.set()
         report.pause(LONG)
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from indexer import Collection, Encoder
-from indexer.label_formats.exporting import FORMATS, Row, write
+from indexer.label_formats.exporting import FORMATS, LabelRow, write
 from massl.core.errors import MasslError
 
 
@@ -108,7 +108,7 @@ def test_the_imagefolder_manifest_makes_a_folder_a_class(labelled: Collection, t
     )
 )
 def test_no_two_images_get_one_place_and_none_leaves_the_folder(pairs: list[tuple[str, str]]) -> None:
-    rows = [Row(path, label, "me", "", None, 1, 1) for path, label in pairs]
+    rows = [LabelRow(path, label, "me", "", None, 1, 1) for path, label in pairs]
     told = list(csv.DictReader(io.StringIO(write("imagefolder", rows, "photos"), newline="")))
     targets = [row["target"] for row in told]
     assert len({target.casefold() for target in targets}) == len(rows)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from indexer import Collection, Encoder
-from indexer.ingest.indexing import Progress
+from indexer.ingest.indexing import IndexProgress
 from indexer.monitoring import drift
 from indexer.store import arrivals
 from massl.core.images.decoding import open_image
@@ -218,7 +218,7 @@ def test_a_first_run_that_was_cut_short_and_went_on_brought_everything_at_once(
     write(tmp_path, range(80))
     collection = Collection.create(tmp_path, tiny_encoder)
 
-    def stop(progress: Progress) -> None:
+    def stop(progress: IndexProgress) -> None:
         if progress.stage == "embed" and progress.done:
             raise KeyboardInterrupt
 
