@@ -25,7 +25,7 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.metrics import average_precision_score, log_loss
 
 from indexer import Encoder
-from indexer.encoder.onnx_encoder import builtin_encoder
+from indexer.encoder.encoder_file import builtin_encoder
 from indexer.fewshot.classifiers import softmax
 from indexer.fewshot.label_errors import suspects
 from indexer.fewshot.model_selection import choose, held_out, temperature

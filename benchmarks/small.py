@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from indexer import Encoder
-from indexer.encoder.onnx_encoder import builtin_encoder
+from indexer.encoder.encoder_file import builtin_encoder
 from massl.core.files.scan import find_images
 from massl.core.images.decoding import fit, open_image
 from massl.data.sources import Files

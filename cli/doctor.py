@@ -60,7 +60,8 @@ def _examine(runtime: RuntimeName) -> dict[str, Any]:
     import faiss
     import onnxruntime
 
-    from indexer.encoder.onnx_encoder import Encoder, builtin_encoder
+    from indexer.encoder.encoder_file import builtin_encoder
+    from indexer.encoder.onnx_encoder import Encoder
     from indexer.encoder.runtimes import many, would_pay
 
     packages = {name: _version(name) for name in _PACKAGES}

@@ -83,7 +83,7 @@ def or_builtin(source: str) -> str:
     """What the user named; `builtin` is a file of the package."""
     if source != "builtin":
         return source
-    from indexer.encoder.onnx_encoder import builtin_encoder, check_builtin
+    from indexer.encoder.encoder_file import builtin_encoder, check_builtin
 
     check_builtin()
     return str(builtin_encoder())

@@ -31,7 +31,7 @@ from indexer.store import arrivals, file_contents, revision
 from indexer.store.catalog import now
 from indexer.store.confirmations import Confirmations
 from indexer.store.decisions import Decisions
-from indexer.store.filters import Filter
+from indexer.store.filters import Filter, several
 from indexer.store.labels import Labels
 from indexer.store.meta import Meta
 from indexer.store.rejections import Rejections
@@ -227,9 +227,8 @@ class Collection:
                 meta.exclude, meta.max_pixels, meta.include or (), known, embeddings,
             )  # fmt: skip
             file_contents.keep(self.folder, known)
-            self.catalog.set_meta(Meta.left_out.to(result.left_out))
             arrivals.note(self.catalog)
-            self.catalog.set_meta(Meta.checked.to(now()))
+            self.catalog.set_meta(Meta.left_out.to(result.left_out), Meta.checked.to(now()))
             self.journal.settle(f"massl label restore {shlex.quote(str(self.root))}")
             images = self.revision().images
             if self.meta.calibrated_generation != images:
@@ -278,7 +277,7 @@ class Collection:
             MasslError: no positive query, an image that the collection doesn't hold, or a label, a folder or a range
                 of dates without any.
         """
-        wanted = Filter(_several(label), _several(under), since, until)
+        wanted = Filter(several(label), several(under), since, until)
         return self.searcher.describe(self.searcher.rank(queries, max(1, k), wanted, exact=exact))
 
     def export_labels(self, kind: str, predictions: bool = False, sure: float = 0.0) -> str:
@@ -294,7 +293,3 @@ class Collection:
         """
         guesses = self.fewshot.predictions(sure) if predictions else []
         return exporting.write(kind, exporting.rows(self.catalog, guesses), self.root.resolve().name)
-
-
-def _several(given: str | Sequence[str]) -> tuple[str, ...]:
-    return (given,) if isinstance(given, str) else tuple(given)

@@ -15,7 +15,9 @@ from typing import Any
 
 import filelock
 
-from indexer.encoder.onnx_encoder import Encoder, EncoderDamaged, EncoderMismatch, SizeNotListed, builtin_encoder
+from indexer.encoder.contract import SizeNotListed
+from indexer.encoder.encoder_file import EncoderDamaged, builtin_encoder
+from indexer.encoder.onnx_encoder import Encoder, EncoderMismatch
 from indexer.index_command import index_command
 from indexer.recovery import repair
 from indexer.store import image_writes, salvage

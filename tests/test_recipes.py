@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from indexer.encoder.onnx_encoder import builtin_encoder
+from indexer.encoder.encoder_file import builtin_encoder
 from massl.core.files.scan import find_images
 from massl.core.images.decoding import decode
 from massl.data.sources import find_source

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from indexer.encoder.onnx_encoder import BUILTIN
+from indexer.encoder.encoder_file import BUILTIN
 
 # SHA-256 of each file that was built in before. Whoever builds in another adds the one that it replaces.
 FORMER = frozenset(

@@ -11,7 +11,8 @@ from typing import Protocol
 
 import numpy as np
 
-from indexer.encoder.onnx_encoder import Encoder, are_unit
+from indexer.encoder.contract import are_unit
+from indexer.encoder.onnx_encoder import Encoder
 from indexer.ingest.embedding_table import TableRow, check_installed, facts_of, made_by, table_of
 from indexer.ingest.indexing import Loaded, batches
 from massl.core.disk_errors import cannot_write

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from indexer.encoder.onnx_encoder import Encoder, EncoderMismatch, are_unit
+from indexer.encoder.contract import are_unit
+from indexer.encoder.onnx_encoder import Encoder, EncoderMismatch
 from massl.core.disk_errors import reason
 from massl.core.errors import MasslError
 from massl.core.printable import visible

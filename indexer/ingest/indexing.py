@@ -17,7 +17,8 @@ import PIL
 from numpy.typing import NDArray
 
 from indexer.encoder import small_batches
-from indexer.encoder.onnx_encoder import Embeds, Encoder, are_unit
+from indexer.encoder.contract import are_unit
+from indexer.encoder.onnx_encoder import Embeds, Encoder
 from indexer.encoder.runtimes import Runtime
 from indexer.ingest.changes import Changes, Todo, compare
 from indexer.ingest.embedding_table import EmbeddingTables

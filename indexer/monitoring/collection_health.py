@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from indexer.encoder.onnx_encoder import BUILTIN
+from indexer.encoder.encoder_file import BUILTIN
 from indexer.monitoring import drift, health
 from indexer.monitoring.drift import Drift
 from indexer.monitoring.health import Health, Training

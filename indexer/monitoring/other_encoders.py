@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from indexer.encoder.encoder_file import BUILTIN
 from indexer.encoder.former_builtin import is_former_builtin
-from indexer.encoder.onnx_encoder import BUILTIN, Encoder
+from indexer.encoder.onnx_encoder import Encoder
 from indexer.index_command import index_command
 from indexer.monitoring import encoder_comparison, trained_encoders
 from indexer.monitoring.encoder_comparison import Beside, Comparison

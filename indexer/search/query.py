@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from indexer.encoder.onnx_encoder import Encoder, are_unit
+from indexer.encoder.contract import are_unit
+from indexer.encoder.onnx_encoder import Encoder
 from indexer.search.calibration import Calibration
 from indexer.store.catalog import Catalog
 from indexer.store.images import Images

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
@@ -229,3 +229,8 @@ def _begins(which: date) -> int:
     except (OSError, OverflowError, ValueError):  # as in `modified`
         seconds = midnight.replace(tzinfo=UTC).timestamp()
     return int(seconds) * _NANOSECONDS
+
+
+def several(given: str | Sequence[str]) -> tuple[str, ...]:
+    """One label or folder, or some."""
+    return (given,) if isinstance(given, str) else tuple(given)

@@ -342,7 +342,7 @@ def test_encoders_that_do_not_fit_get_one_line(massl, photos: Path, tmp_path: Pa
 
 @pytest.mark.usefixtures("indexed")
 def test_another_encoder_exits_with_4_and_rebuilds_when_told(massl, photos: Path, tmp_path: Path) -> None:
-    from indexer.encoder.onnx_encoder import builtin_encoder
+    from indexer.encoder.encoder_file import builtin_encoder
 
     write_copy(builtin_encoder(), tmp_path / "other.onnx", name="other")
     line = failed(massl("index", photos, "--encoder", tmp_path / "other.onnx"), code=4)

@@ -52,7 +52,7 @@ def test_a_table_is_measured_to_the_contract(massl, table: Path) -> None:
 
 
 def test_encoders_stand_side_by_side(massl, photos: Path, tmp_path: Path) -> None:
-    from indexer.encoder.onnx_encoder import builtin_encoder
+    from indexer.encoder.encoder_file import builtin_encoder
 
     (tmp_path / "a run").mkdir()
     write_copy(builtin_encoder(), tmp_path / "a run" / "encoder.onnx", name="new | one")

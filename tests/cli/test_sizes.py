@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from indexer import Collection
-from indexer.encoder.onnx_encoder import BUILTIN
+from indexer.encoder.encoder_file import BUILTIN
 from tests.cli.conftest import failed
 from tests.indexer.tiny import picture, write_encoder, write_sizes_encoder
 

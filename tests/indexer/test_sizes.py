@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from indexer import Collection, Encoder, EncoderMismatch, Query
+from indexer.encoder.encoder_file import BUILTIN
 from indexer.encoder.former_builtin import FORMER, is_former_builtin
-from indexer.encoder.onnx_encoder import BUILTIN
 from indexer.fewshot.label_state import CollectionFewshot
 from indexer.json_results import of_collection
 from indexer.store.catalog import Catalog

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from indexer.search.engines.engine_selection import Ladder
 from indexer.search.engines.faiss_engine import Cells, Exact, FastScan
 from indexer.search.engines.interface import Measured, Preparing, VectorIndex
-from indexer.store import index_state
+from indexer.store import revision
 from indexer.store.catalog import Catalog
 from indexer.store.filters import Filter
 from indexer.store.filters import among as passing
@@ -131,16 +131,16 @@ class OpenedMatrix:
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
-        self._current: tuple[tuple[str, int], CurrentMatrix] | None = None
+        self._current: tuple[object, CurrentMatrix] | None = None
 
     def get(self, preparing: Preparing, tidy: bool = False) -> CurrentMatrix:
-        state = index_state.vectors_state(self._catalog)
+        state = revision.read(self._catalog).embedded
         if self._current is None or self._current[0] != state:
             self._current = state, CurrentMatrix(self._catalog)
         return self._current[1]
 
     def is_current(self) -> bool:
-        return self._current is not None and self._current[0] == index_state.vectors_state(self._catalog)
+        return self._current is not None and self._current[0] == revision.read(self._catalog).embedded
 
     def measured(self) -> Measured | None:
         return Measured("matrix", 0, 1.0, 0, len(self._current[1]), 0.0, {}) if self._current else None

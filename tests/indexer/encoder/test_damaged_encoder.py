@@ -13,8 +13,8 @@ import onnx
 import pytest
 
 from indexer import Collection, Encoder, Query
-from indexer.encoder import onnx_encoder as encoders
-from indexer.encoder.onnx_encoder import EncoderDamaged, builtin_encoder
+from indexer.encoder import encoder_file, onnx_encoder
+from indexer.encoder.encoder_file import EncoderDamaged, builtin_encoder
 from massl.core.errors import MasslError
 from massl.core.files.onnx_digest import is_whole, sealed
 from tests.cli.conftest import Ran, failed, massl  # noqa: F401 - a fixture
@@ -125,14 +125,15 @@ def test_a_copy_on_a_disk_that_cant_be_written_is_done_without(small: Collection
 def test_a_damaged_built_in_encoder_says_that_the_installation_is(tmp_path: Path, monkeypatch) -> None:
     broken = Path(shutil.copy(builtin_encoder(), tmp_path / "encoder.onnx"))
     flip(broken)
-    monkeypatch.setattr(encoders, "builtin_encoder", lambda: broken)
-    for use in (Encoder.load, encoders.check_builtin):
+    for module in (encoder_file, onnx_encoder):
+        monkeypatch.setattr(module, "builtin_encoder", lambda: broken)
+    for use in (Encoder.load, encoder_file.check_builtin):
         with pytest.raises(EncoderDamaged, match="install massl again"):
             use()
 
 
 def test_the_built_in_encoder_is_the_one_of_this_version() -> None:
-    encoders.check_builtin()
+    encoder_file.check_builtin()
 
 
 def test_an_exported_file_tells_of_every_flipped_bit(tmp_path: Path) -> None:

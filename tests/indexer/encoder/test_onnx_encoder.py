@@ -100,8 +100,9 @@ def test_pictures_that_do_not_fit_into_memory_together_are_embedded_one_after_an
     # In a process of its own, as the memory for encoders is laid down with the first.
     onnx.save(greedy(8, 20_000_000, True), tmp_path / "large.onnx")  # 80 MB a picture, and as much again
     code = (
-        "import sys, numpy as np, indexer.encoder.onnx_encoder as encoder; encoder.available_memory = lambda: 0; "
-        "encoder.LEAST_MEMORY = 500 << 20; made = encoder.Encoder.load(sys.argv[1], threads=1); "
+        "import sys, numpy as np; from indexer import Encoder; from indexer.encoder import sessions; "
+        "sessions.available_memory = lambda: 0; "
+        "sessions.LEAST_MEMORY = 500 << 20; made = Encoder.load(sys.argv[1], threads=1); "
         "print(made.embed(np.full((8, 8, 8, 3), 9, np.uint8)).shape)"
     )
     ran = subprocess.run([sys.executable, "-c", code, tmp_path / "large.onnx"], capture_output=True, text=True)

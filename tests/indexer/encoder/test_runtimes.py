@@ -17,7 +17,7 @@ from onnx import helper, numpy_helper
 
 from indexer import Collection, Encoder, Query
 from indexer.encoder import onnx_encoder, runtimes
-from indexer.encoder.onnx_encoder import builtin_encoder
+from indexer.encoder.encoder_file import builtin_encoder
 from indexer.encoder.openvino_runtime import BATCH, OpenVino
 from indexer.encoder.runtimes import choose, many, rule
 from indexer.encoder.small_batches import SmallBatches

@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 from cli.commands import app
 from cli.export import command
 from indexer import Encoder
-from indexer.encoder.onnx_encoder import builtin_encoder
+from indexer.encoder.encoder_file import builtin_encoder
 from indexer.monitoring.drift import mean_score
 from massl.core.errors import MasslError
 from massl.core.files.onnx_digest import sealed

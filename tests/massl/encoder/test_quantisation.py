@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from cli.commands import app
 from indexer import Encoder
-from indexer.encoder.onnx_encoder import builtin_encoder
+from indexer.encoder.encoder_file import builtin_encoder
 from massl.core.errors import MasslError
 from massl.data.sampling import sampled
 from massl.data.sources import find_source
