@@ -68,7 +68,7 @@ def measure(form: str, args: argparse.Namespace) -> dict[str, float]:
         with torch.autocast(device.type, torch.bfloat16, enabled=args.half):
             loss = FORMS[form](student, teacher, memory[:slots], order, block, STUDENT_TEMPERATURE, TEACHER_TEMPERATURE)
         loss.backward()
-        return float(loss)  # waits for the device
+        return float(loss.detach())  # waits for the device
 
     memory = unit(args.slots)
     student, teacher = unit(args.views, args.batch).requires_grad_(), unit(2, args.batch)

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils.flop_counter import FlopCounterMode
 
 from massl.method.network import Network, ProjectionHead, build_backbone, build_pair, output_width
 from massl.settings import Settings
@@ -89,6 +90,29 @@ def bytes_of_an_image(settings: Settings, kind: str = "cpu") -> int | None:
     except Exception:  # a network may ask for numbers, which tensors without content don't have
         return None
     return (four - two) // 2
+
+
+def operations_of_an_image(settings: Settings) -> int | None:
+    """Floating-point operations that a step takes for each image; None where they can't be counted.
+
+    Of matrix products, convolutions and attention, forward and backward, a multiplication and an addition being two.
+    What `checkpoint_activations` computes again is not counted: a run is not the better for it.
+    """
+    s = settings
+    images = 2
+    student, teacher = _pair(s)
+    large = torch.empty(2, images, 3, s.image_size, s.image_size, device="meta")
+    small = torch.empty(s.local_views, images, 3, s.local_size, s.local_size, device="meta")
+    try:
+        with FlopCounterMode(display=False) as counted:
+            with torch.no_grad():
+                teacher(large)
+            student(large, *([small] if s.local_views else [])).sum().backward()
+    except Exception:  # a network may ask for numbers, which tensors without content don't have
+        return None
+    # Of the loss: two products of the queries with the memory.
+    compared = 2 * 2 * (2 + s.local_views + 2) * s.memory * PROJECTION
+    return counted.get_total_flops() // images + compared
 
 
 def free_space(folder: Path) -> int:

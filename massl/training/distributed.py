@@ -51,7 +51,7 @@ class World:
 
     def leave(self) -> None:
         """Ends the communication, if there was any."""
-        if self.size > 1 and dist.is_initialized():
+        if self.linked:
             dist.destroy_process_group()
 
     @property
@@ -64,9 +64,14 @@ class World:
         """As DistributedDataParallel wants them: this rank's GPU, or None on a CPU."""
         return [self.device.index] if self.device.type == "cuda" else None
 
+    @property
+    def linked(self) -> bool:
+        """Whether ranks talk to each other by a process group, which may be of this one alone."""
+        return self.size > 1 or (dist.is_available() and dist.is_initialized())
+
     def gather(self, tensor: Tensor) -> Tensor:
         """The tensors `[n, ...]` of all ranks, one after the other, on each of them: `[size · n, ...]`."""
-        if self.size == 1:
+        if not self.linked:
             return tensor
         gathered = tensor.new_empty((self.size * tensor.shape[0], *tensor.shape[1:]))
         # The one by its new name, which earlier versions of torch don't have.
@@ -76,7 +81,7 @@ class World:
 
     def mean(self, tensor: Tensor) -> Tensor:
         """The mean over all ranks, on each of them."""
-        if self.size == 1:
+        if not self.linked:
             return tensor
         total = tensor.clone()
         dist.all_reduce(total)
@@ -84,11 +89,11 @@ class World:
 
     def any(self, flag: bool) -> bool:
         """Whether any rank says so, on each of them."""
-        return flag if self.size == 1 else bool(self.mean(torch.tensor(float(flag), device=self.device)) > 0)
+        return flag if not self.linked else bool(self.mean(torch.tensor(float(flag), device=self.device)) > 0)
 
     def share(self, value: Any) -> Any:
         """Rank 0's value, on each of them."""
-        if self.size == 1:
+        if not self.linked:
             return value
         values = [value]
         dist.broadcast_object_list(values, device=self.device)

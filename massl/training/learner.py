@@ -74,7 +74,7 @@ class Learner:
         self.settings = s
         self.world = world
         device = world.device
-        synchronised = world.size > 1 and device.type == "cuda"  # elsewhere each rank normalises its own share
+        synchronised = world.linked and device.type == "cuda"  # elsewhere each rank normalises its own share
         check_parts(s, world.size, synchronised)
         torch.manual_seed(seed_of(s.seed, "weights"))  # the same first weights on every rank
         backbone = build_backbone(s.backbone, s.image_size, s.patch_size, s.drop_path, mean_pooled=s.mean_pooled)
@@ -100,7 +100,7 @@ class Learner:
             self.student.compile()
             self.teacher.compile()
         self._parallel: nn.Module = self.student
-        if world.size > 1:
+        if world.linked:
             self._parallel = DistributedDataParallel(self.student, device_ids=world.device_ids)
 
     def step(self, views: Sequence[Tensor], rates: Rates, step: int, permutation: Tensor | None = None) -> StepResult:
@@ -142,7 +142,7 @@ class Learner:
         for number, share in enumerate(shares):
             last = number + 1 == len(shares)
             with (
-                nullcontext() if last or self.world.size == 1 else self._parallel.no_sync(),  # type: ignore[operator]
+                nullcontext() if last or not self.world.linked else self._parallel.no_sync(),  # type: ignore[operator]
                 torch.autocast(device.type, ACTIVATIONS[s.precision], enabled=s.precision != "fp32"),
             ):
                 with torch.no_grad():

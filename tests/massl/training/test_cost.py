@@ -19,7 +19,7 @@ from massl.encoder import checkpoint
 from massl.method.schedules import Rates
 from massl.settings import differing, plan
 from massl.training import learner, out_of_memory
-from massl.training.cost import bytes_of_an_image, cost_of
+from massl.training.cost import bytes_of_an_image, cost_of, operations_of_an_image
 from massl.training.distributed import World
 from massl.training.learner import Learner
 from massl.training.loop import train
@@ -202,3 +202,18 @@ def test_the_usual_table_is_short_and_all_of_it_is_there(photos: Path, tmp_path:
     assert "weight_decay_end" in long
     assert "weight_decay_end" not in short
     assert "-v or --plan shows it" in short
+
+
+@pytest.mark.parametrize("saving", ["false", "true"])
+def test_operations_are_those_that_one_counts_by_hand(saving: str) -> None:
+    settings = small_settings(memory="4096", checkpoint_activations=saving)
+    width, deep, hidden = 64, 2, 3 * 64  # of `vit_shallow_patch16`
+
+    def forward(side: int) -> int:
+        tokens = (side // 16) ** 2 + 1
+        block = 2 * tokens * width * (4 * width + 2 * hidden) + 4 * tokens**2 * width
+        head = 2 * (width * 32 + 32 * 32 + 32 * 256)
+        return deep * block + 2 * (tokens - 1) * 768 * width + head
+
+    wanted = (2 + 3 * 2) * forward(32) + 3 * 2 * forward(16) + 4 * (2 + 2 + 2) * 4096 * 256
+    assert operations_of_an_image(settings) == pytest.approx(wanted, rel=0.1)
