@@ -19,13 +19,16 @@ from massl.core.files.run_folder import check_new
 from massl.core.printable import visible
 from massl.data.sources import Source, doubts
 from massl.encoder.weights import Initial
+from massl.presets import PRESETS
 from massl.settings import ResolvedSetting, Settings, concerns, differing, plan, read_settings
 from massl.training.accumulation import check_parts, parts_note
 from massl.training.cost import cost_of, free_space
-from massl.training.devices import choose_device, unused_gpus
+from massl.training.devices import can_compile, choose_device, unused_gpus
 from massl.training.distributed import World
 from massl.training.loading import plan_loading, usual_workers
 from massl.training.loop import fast_precision
+from massl.training.out_of_memory import largest_batch
+from massl.training.run_state import EVERY
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,7 @@ class PlannedRun:
         Args:
             run: its folder.
             source: the images.
-            changed: settings to values; of those in `massl.settings.OF_THE_MACHINE`.
+            changed: settings to values; of those in `massl.settings.CHANGEABLE`.
             to_start: how many ranks there would be, where none is started now; None: those that are here.
 
         Raises:
@@ -102,8 +105,15 @@ class PlannedRun:
         preset = preset or ("cpu" if world.device.type == "cpu" else "gpu")
         begins = initial.begins if initial else None
         augment = "device" if world.device.type == "cuda" else "loader"
-        precision, workers = fast_precision(world.device), usual_workers(ranks_here)
-        settings, table = plan(preset, len(source), overrides, epochs, precision, workers, begins, augment)
+        precision, workers = fast_precision(world.device), usual_workers(ranks_here, world.device.type)
+        machine: dict[str, Any] = {"precision": precision, "workers": workers, "augment": augment}
+        machine["compiles"] = can_compile(world.device)
+        settings, table = plan(preset, len(source), overrides, epochs, begins=begins, **machine)
+        if world.device.type == "cuda" and PRESETS[preset].batches and "batch" not in overrides:
+            largest = largest_batch(settings, world.device, ranks)
+            settings, table = plan(
+                preset, len(source), overrides, epochs, begins=begins, largest_batch=largest, **machine
+            )
         return cls(folder, source, settings, table, preset, device, world, ranks, ranks_here, initial=initial)
 
     def notes(self) -> list[str]:
@@ -159,12 +169,13 @@ class PlannedRun:
                 f"memory: {size(cost.device)}{each}, and temporaries on top: {size(cost.fixed)} whatever the batch, "
                 f"and {size(cost.image)} for each of {cost.part:,} images at a time"
             )
+        often = f"{settings.checkpoint_every:,} steps" if settings.checkpoint_every else f"{EVERY / 60:.0f} minutes"
         rows = {
             "steps": f"{settings.steps:,} of {settings.batch:,} images",
             "images": f"{cost.images_seen:,} seen, each about {cost.images_seen / len(self.source):,.0f} times",
             "parameters": f"{cost.parameters / 1e6:,.1f} million, the head included",
             "device": memory,
-            "checkpoint": f"{size(cost.checkpoint)}, one every {settings.checkpoint_every:,} steps, the last "
+            "checkpoint": f"{size(cost.checkpoint)}, one every {often}, the last "
             f"{settings.keep_checkpoints:,} and the best are kept",
             "disk": f"up to {size(cost.disk)} in {self.folder}, where {size(free)} are free",
             "time": "not known before it runs; its first lines tell",

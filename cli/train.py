@@ -92,9 +92,12 @@ def command(
     checkpoint_activations: Annotated[
         bool, typer.Option("--checkpoint-activations", help="Recompute activations: less memory, slower."), Harmless()
     ] = False,
-    compiled: Annotated[
-        bool, typer.Option("--compile", help="Compile the networks: a slow start, faster steps.")
-    ] = False,
+    compile: Annotated[
+        bool | None,
+        typer.Option(
+            "--compile/--no-compile", help="Compile the networks: a slow start, faster steps; long runs on a GPU do."
+        ),
+    ] = None,
     profile: Annotated[
         int,
         typer.Option("--profile", min=0, metavar="STEPS", help="Trace so many steps to a file in the run's folder."),
@@ -131,7 +134,7 @@ def command(
 
     flags = {"backbone": backbone, "precision": precision, "accumulate": accumulate}
     flags |= {"device": device, "workers": workers, "seed": seed}
-    flags |= {"checkpoint_activations": checkpoint_activations or None, "compile": compiled or None}
+    flags |= {"checkpoint_activations": checkpoint_activations or None, "compile": compile}
     overrides = dict(_pair(text) for text in settings or ())
     overrides |= {key: str(value) for key, value in flags.items() if value is not None}
     source, skipped = find_source(images)
@@ -139,7 +142,8 @@ def command(
         find_classes(labels)  # before anything is shown
     to_start = devices if plan_only else None
     if resume:
-        run = PlannedRun.going_on(resume, source, _changed(context, flags), to_start)
+        changed = _changed(context, flags, settings or (), epochs, resume, len(source))
+        run = PlannedRun.going_on(resume, source, changed, to_start)
         say(f"Going on with {run.folder} on {run.world.device}", quiet or plan_only or run.world.rank > 0)
     else:
         initial = _weights(init, overrides) if init else None
@@ -170,18 +174,32 @@ def _let_threads_sleep() -> None:
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 
-def _changed(context: typer.Context, flags: Mapping[str, object]) -> dict[str, object]:
+def _changed(
+    context: typer.Context,
+    flags: Mapping[str, object],
+    pairs: Sequence[str],
+    epochs: int | None,
+    run: Path,
+    images: int,
+) -> dict[str, object]:
     """What a run that goes on has otherwise than it began.
 
     Raises:
         BadParameter: it may not.
     """
-    from massl.settings import OF_THE_MACHINE
+    from massl.settings import CHANGEABLE, parse_setting, read_settings
 
-    fixed = flags.keys() - set(OF_THE_MACHINE)
-    if on_command_line(context, "preset", "out", "epochs", "settings", "init", "compiled", *fixed):
-        raise typer.BadParameter("--resume goes on with the run's own settings; leave the other flags out")
-    return {name: flags[name] for name in OF_THE_MACHINE if on_command_line(context, name)}
+    given = dict(_pair(text) for text in pairs) if on_command_line(context, "settings") else {}
+    fixed = {"preset", "out", "init", *flags} - set(CHANGEABLE)
+    if on_command_line(context, *fixed) or not given.keys() <= set(CHANGEABLE):
+        raise typer.BadParameter(
+            f"--resume goes on with the run's own settings; what may change is {', '.join(CHANGEABLE)}, and --epochs; "
+            "leave the rest out"
+        )
+    changed = {name: parse_setting(name, text) for name, text in given.items()}
+    if on_command_line(context, "epochs") and epochs:
+        changed["steps"] = epochs * (images // read_settings(run / "config.toml").batch)
+    return changed | {name: flags[name] for name in CHANGEABLE if on_command_line(context, name)}
 
 
 def _weights(source: str, overrides: dict[str, str]) -> Initial:

@@ -16,6 +16,7 @@ class Preset:
     seen: int
     values: Mapping[str, object]
     reasons: Mapping[str, str] = field(default_factory=dict)  # why a value
+    batches: tuple[int, ...] = ()  # larger than the one of `values`, where memory and the number of steps allow them
 
 
 _PAPER = {"image_size": 224, "local_size": 96, "local_views": 10, "memory": 131072, "block": 16384}
@@ -49,6 +50,7 @@ PRESETS: Mapping[str, Preset] = types.MappingProxyType({
         1_000_000,
         {"backbone": "vit_small_patch16_224", "image_size": 224, "local_size": 96, "local_views": 8, "batch": 64},
         {"batch": "a multiple of 64 keeps a GPU busy"},
+        batches=(128, 256),
     ),
     "vit-s16-paper": Preset(
         "the authors' ViT-S/16: 800 epochs of ImageNet on 2 GPUs",

@@ -59,7 +59,7 @@ class Settings:
     # Machine
     accumulate: int = 1  # parts that a step's images are cut into: less memory, same gradient without batch norms
     checkpoint_activations: bool = False  # recompute activations in the backward pass: less memory, slower
-    compile: bool = False  # torch.compile: minutes at the start, faster steps
+    compile: bool = False  # torch.compile: minutes at the start, faster steps; dropped where it fails
     precision: str = "bf16"  # bf16, fp16 or fp32: of the networks' activations; parameters and loss are float32
     device: str = "auto"  # auto, cpu, cuda, cuda:N or mps; auto is the GPU if there is one
     workers: int = 2  # processes that decode and cut views; 0: none
@@ -69,7 +69,7 @@ class Settings:
     seed: int = 0
     log_every: int = 10  # steps
     probe_every: int = 200  # steps between measurements of the encoder: rank, spread, k-NN
-    checkpoint_every: int = 200  # steps
+    checkpoint_every: int = 0  # steps between checkpoints; 0: one every five minutes
     keep_checkpoints: int = 2  # and the best one besides
 
     def __post_init__(self) -> None:
@@ -85,7 +85,7 @@ class Settings:
             "steps",
         )
         positive += ("student_temperature", "teacher_temperature_start", "teacher_temperature", "learning_rate", "clip")
-        positive += ("log_every", "probe_every", "checkpoint_every", "keep_checkpoints", "accumulate", "batch_timeout")
+        positive += ("log_every", "probe_every", "keep_checkpoints", "accumulate", "batch_timeout")
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             endless = field.name == "clip" and value == math.inf  # no clipping
@@ -94,7 +94,15 @@ class Settings:
         for name in positive:
             if getattr(self, name) <= 0:
                 raise MasslError(f"{name} must be above 0, not {getattr(self, name)}")
-        at_least_zero = ("local_views", "export_size", "temperature_warmup", "warmup", "workers", "learning_rate_end")
+        at_least_zero = (
+            "local_views",
+            "export_size",
+            "temperature_warmup",
+            "warmup",
+            "workers",
+            "learning_rate_end",
+            "checkpoint_every",
+        )
         for name in (*at_least_zero, "weight_decay"):
             if getattr(self, name) < 0:
                 raise MasslError(f"{name} must not be negative, but is {getattr(self, name)}")
@@ -132,10 +140,13 @@ def check_device_name(name: str) -> None:
         raise MasslError(f"there is no device {name!r}; choose auto, cpu, cuda, cuda:N or mps")
 
 
-# What a run that goes on may have otherwise than it began: how it is computed, not what.
-OF_THE_MACHINE = ("device", "workers", "accumulate", "checkpoint_activations")
+# What a run that goes on may have otherwise than it began: how it is computed, and how long it is.
+CHANGEABLE = (
+    "device", "workers", "accumulate", "checkpoint_activations", "precision", "augment", "compile", "steps",
+)  # fmt: skip
+COMPILED_FROM = 4000  # steps of a run on a GPU that repay the minutes which compiling takes
 
-
+ENOUGH_STEPS = 3000  # of a run, below which a batch is not made larger
 FEW = 10_000  # images below which a collection is small
 
 
@@ -177,6 +188,8 @@ class _Case:
     workers: int
     begins: Begins | None
     augment: str
+    compiles: bool
+    largest_batch: int
 
 
 # The rules of `plan`: each yields a setting, its value, and where that comes from. Of several for one setting the first
@@ -199,6 +212,20 @@ def _settled_by_the_weights(case: _Case, chosen: _Chosen) -> Iterator[ResolvedSe
 def _given(case: _Case, chosen: _Chosen) -> Iterator[ResolvedSetting]:
     for name, value in case.given.items():
         yield ResolvedSetting(name, value, "given")
+
+
+def _batch_of_the_gpu(case: _Case, chosen: _Chosen) -> Iterator[ResolvedSetting]:
+    """The larger of two batches that a GPU is busier with, where its memory holds it and steps enough are left."""
+    preset = PRESETS[case.preset]
+    if not preset.batches:
+        return
+    seen = preset.seen // (4 if case.begins else 1)
+    seen = min(200 * case.images, seen) if case.epochs is None else case.epochs * case.images
+    for batch in sorted(preset.batches, reverse=True):
+        if batch <= case.largest_batch and seen // batch >= ENOUGH_STEPS:
+            yield ResolvedSetting(
+                "batch", batch, f"a GPU is busier with more; at least {ENOUGH_STEPS:,} steps are left"
+            )
 
 
 def _suited_to_the_weights(case: _Case, chosen: _Chosen) -> Iterator[ResolvedSetting]:
@@ -294,6 +321,8 @@ def _of_this_machine(case: _Case, chosen: _Chosen) -> Iterator[ResolvedSetting]:
     yield ResolvedSetting("workers", case.workers, "one a core")
     where = "in batches on the device" if case.augment == "device" else "by the processes that decode"
     yield ResolvedSetting("augment", case.augment, f"flips, colours and blur {where}")
+    if case.compiles and _value(chosen, "steps") >= COMPILED_FROM:
+        yield ResolvedSetting("compile", True, f"from {COMPILED_FROM:,} steps on faster ones repay the slow start")
 
 
 def _how_often_it_is_watched(case: _Case, chosen: _Chosen) -> Iterator[ResolvedSetting]:
@@ -305,7 +334,7 @@ def _how_often_it_is_watched(case: _Case, chosen: _Chosen) -> Iterator[ResolvedS
 
 
 _DECIDE: tuple[_Rules, ...] = (
-    _settled_by_the_weights, _given, _suited_to_the_weights, _of_the_preset, _usual_batch,
+    _settled_by_the_weights, _given, _suited_to_the_weights, _batch_of_the_gpu, _of_the_preset, _usual_batch,
 )  # fmt: skip
 _SIZE: tuple[_Rules, ...] = (_length, _memory, _warm_ups, _momentum, _of_this_machine, _how_often_it_is_watched)
 
@@ -319,6 +348,8 @@ def plan(
     workers: int = 2,
     begins: Begins | None = None,
     augment: str = "loader",
+    compiles: bool = False,
+    largest_batch: int = 0,
 ) -> tuple[Settings, list[ResolvedSetting]]:
     """Resolves a preset for a collection.
 
@@ -335,6 +366,8 @@ def plan(
         workers: decoding processes.
         begins: what the weights are for that the run begins with, if it does not begin at random.
         augment: `loader` or `device`, what this machine does fastest.
+        compiles: whether this machine can compile networks for its GPU.
+        largest_batch: images of a step that the memory of its GPUs holds; 0: not known.
 
     Returns:
         The settings, and a table of what was chosen and why.
@@ -346,8 +379,8 @@ def plan(
         raise MasslError(f"there is no preset {preset!r}; choose one of {', '.join(PRESETS)}")
     if images < 2:
         raise MasslError(f"{images} image{'s' * (images != 1)}: at least 2 are needed to compare images")
-    given = {name: _parse(name, text) for name, text in (overrides or {}).items()}
-    case = _Case(preset, images, given, epochs, precision, workers, begins, augment)
+    given = {name: parse_setting(name, text) for name, text in (overrides or {}).items()}
+    case = _Case(preset, images, given, epochs, precision, workers, begins, augment, compiles, largest_batch)
     chosen: dict[str, ResolvedSetting] = {}
     for rules in _DECIDE:
         for choice in rules(case, chosen):
@@ -396,7 +429,12 @@ class UnknownSetting(MasslError):
     exit_code = 2
 
 
-def _parse(name: str, text: str) -> object:
+def parse_setting(name: str, text: str) -> object:
+    """The value of a setting that is given as text.
+
+    Raises:
+        MasslError: there is no such setting, or the text is no such value.
+    """
     types_by_name = typing.get_type_hints(Settings)
     if name not in types_by_name:
         raise UnknownSetting(f"there is no setting {name!r}; the settings are {', '.join(types_by_name)}")

@@ -63,8 +63,10 @@ class ProjectionHead(nn.Module):
                 nn.init.zeros_(layer.bias)
 
     def forward(self, features: Tensor) -> Tensor:
-        # In float32 whatever autocast says: the temperatures magnify rounding by up to 25.
-        return functional.normalize(self.mlp(features).float(), dim=-1, eps=1e-6)
+        # In float32 whatever autocast says: the temperatures magnify rounding by up to 25, and the head in bfloat16
+        # rounds the logits three times as much as a whole backbone's output in it does.
+        with torch.autocast(features.device.type, enabled=False):
+            return functional.normalize(self.mlp(features.float()), dim=-1, eps=1e-6)
 
 
 class Network(nn.Module):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import os
 import re
 import shlex
@@ -104,6 +105,28 @@ def unused_gpus(device: torch.device, ranks_here: int = 1) -> str:
     return f"there is an NVIDIA driver, but this trains on the CPU: {reason}"
 
 
+def choose_kernels(device: torch.device, precision: str) -> None:
+    """Lets a GPU multiply as fast as a run's precision allows.
+
+    What stays in float32 under bf16 or fp16, as the head, is multiplied with a mantissa of ten bits where the GPU has
+    that (TensorFloat-32). Convolutions are tried out, as their sizes don't change.
+    """
+    if device.type == "cuda":
+        torch.set_float32_matmul_precision("highest" if precision == "fp32" else "high")
+        torch.backends.cudnn.benchmark = True
+
+
+def can_compile(device: torch.device) -> bool:
+    """Whether torch.compile has what it needs here to compile for a GPU."""
+    if device.type != "cuda" or importlib.util.find_spec("triton") is None:
+        return False
+    try:
+        check_compiler(device)
+    except MasslError:
+        return False
+    return True
+
+
 def check_compiler(device: torch.device) -> None:
     """Looks for the compiler that torch.compile runs: of C++ for a CPU, of C for a GPU.
 
@@ -119,7 +142,7 @@ def check_compiler(device: torch.device) -> None:
         missing = f"{variable}={named[0]} is not there" if named else f"{' or '.join(usual)} is not on the path"
         raise MasslError(
             f"--compile needs a compiler of {language}, and {missing}; install one (on Debian and Ubuntu: apt-get "
-            f"install {package}), or leave --compile out"
+            f"install {package}), or give --no-compile"
         )
 
 

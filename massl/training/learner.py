@@ -115,18 +115,23 @@ class Learner:
                 that a run which goes on here needs no state of any generator.
             permutation: int64 `[K]` of the memory's rows; drawn, the same on all ranks, if left out.
         """
-        # Of batch normalisation: what a forward pass changes.
-        statistics = [buffer for network in (self.student, self.teacher) for buffer in network.buffers()]
-        before = [buffer.clone() for buffer in statistics]
+        statistics = _Statistics(self.student, self.teacher)
         try:
             result = self._learn(views, rates, step, permutation)
         except BaseException:
-            for buffer, old in zip(statistics, before, strict=True):
-                buffer.copy_(old)
+            statistics.restore()
             raise
-        for buffer, old in zip(statistics, before, strict=True):
-            buffer.copy_(torch.where(result.finite, buffer, old))
+        statistics.restore(unless=result.finite)
         return result
+
+    @property
+    def compiled(self) -> bool:
+        """Whether the networks are to run compiled."""
+        return self.student._compiled_call_impl is not None
+
+    def drop_compiling(self) -> None:
+        """Runs the networks as they were written from here on."""
+        self.student._compiled_call_impl = self.teacher._compiled_call_impl = None
 
     def _learn(self, views: Sequence[Tensor], rates: Rates, step: int, permutation: Tensor | None) -> StepResult:
         s, device = self.settings, self.world.device
@@ -216,6 +221,33 @@ class Learner:
         except (KeyError, RuntimeError, ValueError) as error:
             first = " ".join(str(error).split())[:160]
             raise MasslError(f"the checkpoint doesn't fit the run's config.toml: {first}") from None
+
+
+class _Statistics:
+    """What batch normalisations have counted, which a forward pass changes, kept so that a step can be undone.
+
+    In a few operations a kind of number, however many buffers there are.
+    """
+
+    def __init__(self, *networks: nn.Module) -> None:
+        buffers = [buffer for network in networks for buffer in network.buffers()]
+        kinds = {buffer.dtype for buffer in buffers}
+        self._buffers = [[buffer for buffer in buffers if buffer.dtype == kind] for kind in kinds]
+        self._kept = [self._flat(group) for group in self._buffers]
+
+    @torch.no_grad()
+    def restore(self, unless: Tensor | None = None) -> None:
+        """Brings back what was counted at the beginning; where `unless`, a bool scalar on the device, is not true."""
+        for buffers, kept in zip(self._buffers, self._kept, strict=True):
+            wanted = kept if unless is None else torch.where(unless, self._flat(buffers), kept)
+            parts = wanted.split([buffer.numel() for buffer in buffers])
+            torch._foreach_copy_(
+                buffers, [part.view(buffer.shape) for part, buffer in zip(parts, buffers, strict=True)]
+            )
+
+    @staticmethod
+    def _flat(buffers: list[Tensor]) -> Tensor:
+        return torch.cat([buffer.reshape(-1) for buffer in buffers])
 
 
 def _for_this_device(saved: dict[str, Any], optimiser: torch.optim.Optimizer) -> dict[str, Any]:

@@ -33,6 +33,7 @@ from massl.settings import Settings
 
 SHARED = Path("/dev/shm")
 MOST = 8  # processes of one rank, unless told otherwise
+MOST_FOR_A_GPU = 32  # which is fed by more, and leaves the cores to them
 AHEAD = 4  # batches that a worker prepares ahead, where there is room for them
 HELD = 2  # more, that have arrived and are not yet used
 SHARE = 0.8  # of the shared memory that is free
@@ -66,9 +67,15 @@ class Loading:
     note: str = ""
 
 
-def usual_workers(ranks_here: int = 1) -> int:
-    """One process a core that loads images, shared by this machine's ranks: from 1 to `MOST` for each of them."""
-    return min(MOST, max(1, cores() // ranks_here))
+def usual_workers(ranks_here: int = 1, kind: str = "cpu") -> int:
+    """Processes of one rank that load images: a core each, shared by this machine's ranks, at least one.
+
+    Args:
+        ranks_here: of this machine.
+        kind: of the device that trains. On a GPU each rank keeps a core for itself, and has up to `MOST_FOR_A_GPU`.
+    """
+    each = cores() // ranks_here
+    return max(1, min(MOST_FOR_A_GPU, each - 1) if kind == "cuda" else min(MOST, each))
 
 
 def plan_loading(settings: Settings, ranks: int = 1, ranks_here: int = 1, free: int | None = None) -> Loading:

@@ -18,6 +18,7 @@ from torch.nn.functional import interpolate
 import massl
 from massl.core.disk_errors import cannot_write
 from massl.core.errors import MasslError
+from massl.core.files.atomic_writing import whole
 from massl.core.files.path_notation import as_text
 from massl.core.files.run_folder import check_new, describe_run
 from massl.data.sources import Source, check_readable
@@ -27,9 +28,9 @@ from massl.evaluation import rankme
 from massl.method.augment import normalise
 from massl.method.schedules import Rates
 from massl.method.views import Batch, EndlessBatches, Views, on_device
-from massl.settings import OF_THE_MACHINE, Settings, read_settings, write_toml
+from massl.settings import CHANGEABLE, Settings, read_settings, write_toml
 from massl.training.batch_normalisation import spread_normalisation
-from massl.training.devices import check_compiler, choose_device
+from massl.training.devices import check_compiler, choose_device, choose_kernels
 from massl.training.distributed import World
 from massl.training.learner import ACTIVATIONS, Learner, StepResult
 from massl.training.loading import LoadingFailed, batches, make_loader, plan_loading
@@ -93,7 +94,7 @@ def train(
     Args:
         source: the images, from `massl.data.sources.find_source`.
         out: the run's folder; made if it is not there.
-        settings: from `massl.settings.plan`; on resume the run's own are read, but for those `OF_THE_MACHINE`.
+        settings: from `massl.settings.plan`; on resume the run's own are read, but for the `CHANGEABLE` ones.
         resume: go on from the newest checkpoint in `out`.
         labelled: a folder with a subfolder a class, to measure k-NN on while training; never trained with labels.
         tracker: `wandb` or `mlflow`, besides TensorBoard.
@@ -115,9 +116,11 @@ def train(
             nothing can be written.
     """
     earlier: dict[str, Any] = {}
+    began = settings
     if resume:
-        machine = {name: getattr(settings, name) for name in OF_THE_MACHINE}
-        settings = dataclasses.replace(read_settings(out / "config.toml"), **machine)
+        changed = {name: getattr(settings, name) for name in CHANGEABLE}
+        began = read_settings(out / "config.toml")
+        settings = dataclasses.replace(began, **changed)
     world = world or World.join(choose_device(settings.device))
     if resume:
         earlier = describe_run(out)
@@ -127,6 +130,7 @@ def train(
         check_new(out)
     if settings.compile:
         check_compiler(world.device)
+    choose_kernels(world.device, settings.precision)
     if settings.batch % world.size:
         raise MasslError(f"batch ({settings.batch}) must be a multiple of the {world.size} devices that share it")
 
@@ -136,6 +140,8 @@ def train(
     if initial:
         state.moments, state.origin = initial.moments, dict(initial.origin)
     damaged = state.load(earlier.get("massl")) if resume else []
+    if state.done > settings.steps:
+        raise MasslError(f"the run has done {state.done:,} steps; give at least as many, or leave them out")
     check_readable(source)
     exported = whitened_stages(learner.teacher.backbone, len(source), state.moments)
     probe = Probe.prepare(source, settings.encoder_size, labelled, exported, state.moments)
@@ -143,7 +149,9 @@ def train(
         _spread_normalisations(learner, probe.pixels[-EXAMPLES:].to(world.device), settings.image_size)
     if world.rank == 0 and not resume:
         _make(out)
-        _write_configuration(state, world, labelled, tracker)
+        _write_configuration(state, settings, world, labelled, tracker)
+    elif world.rank == 0 and settings.steps != began.steps:  # a longer run stays as long when it is resumed again
+        _write_configuration(state, dataclasses.replace(began, steps=settings.steps), world, labelled, tracker)
 
     run = _Run(state, probe, world, resume, damaged, report, stop)
     if state.done >= settings.steps:  # it had ended: nothing is left to learn, and it is reported as it was
@@ -171,7 +179,8 @@ class _Due(NamedTuple):
 
     @classmethod
     def after(cls, done: int, s: Settings) -> _Due:
-        return cls(*(done == s.steps or done % each == 0 for each in (s.log_every, s.probe_every, s.checkpoint_every)))
+        each = (s.log_every, s.probe_every, s.checkpoint_every)
+        return cls(*(done == s.steps or (every > 0 and done % every == 0) for every in each))
 
 
 class _Run:
@@ -205,6 +214,7 @@ class _Run:
         with (
             contextlib.closing(arriving),
             contextlib.closing(trace),
+            state.saving,
             track(state.out, s, state.start, tracker, silent=not self.leads) as write,
         ):
             meter = Meter(device, s.batch, state.start)
@@ -232,8 +242,9 @@ class _Run:
                         self._tell()
                 with meter.aside():
                     stopping = looks and world.any(self.stop())
-                    if self.leads and (stopping or due.saves or improved):
+                    if self.leads and (stopping or due.saves or improved or (looks and state.is_due)):
                         state.save(improved)
+                state.saving.check()
                 if stopping and state.done < s.steps:
                     raise self._interrupted()
             if state.done < s.steps:  # told to stop during a wait
@@ -260,10 +271,16 @@ class _Run:
     def _step(self, batch: Batch, rates: Rates) -> StepResult:
         try:
             return self.learner.step(on_device(batch, self.device, self.settings), rates, self.state.done)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
+        except Exception as error:
+            full = is_out_of_memory(error)
+            if not (full or self.learner.compiled):
                 raise
+            why = " ".join(f"{type(error).__name__}: {error}".split())[:160]
             error.__traceback__ = None  # which holds on to what the step had made
+        if not full:  # an error that compiling is not to blame for comes again without it
+            self.learner.drop_compiling()
+            self.warnings.append(f"compiling failed, so the run goes on without it ({why})")
+            return self._step(batch, rates)
         parameters = sum(parameter.numel() for parameter in self.learner.student.parameters())
         line, flag = remedy(self.settings, self.world, parameters)
         if self.state.keep(self.leads):
@@ -321,7 +338,9 @@ def _spread_normalisations(learner: Learner, pixels: Tensor, size: int) -> None:
         spread_normalisation(network.backbone, shown)
 
 
-def _write_configuration(state: RunState, world: World, labelled: Path | None, tracker: str) -> None:
+def _write_configuration(
+    state: RunState, settings: Settings, world: World, labelled: Path | None, tracker: str
+) -> None:
     about = {
         "massl": massl.__version__,
         "torch": torch.__version__,
@@ -331,7 +350,8 @@ def _write_configuration(state: RunState, world: World, labelled: Path | None, t
         "tracker": tracker,
         "devices": world.size,
     }
-    write_toml(state.out / "config.toml", {"run": about, "settings": dataclasses.asdict(state.settings)})
+    with whole(state.out / "config.toml") as written:
+        write_toml(written, {"run": about, "settings": dataclasses.asdict(settings)})
 
 
 def _make(out: Path) -> None:

@@ -11,7 +11,7 @@ from massl.core.errors import MasslError
 from massl.core.memory_budget import available_memory
 from massl.settings import Settings
 from massl.training.accumulation import part_sizes
-from massl.training.cost import FLOAT, bytes_of_an_image
+from massl.training.cost import FLOAT, bytes_of_an_image, cost_of
 from massl.training.distributed import World
 
 SHARE = 0.8  # of the free memory that is counted on; the rest is for temporaries
@@ -72,6 +72,19 @@ def remedy(settings: Settings, world: World, parameters: int) -> tuple[str, str]
         f"batch={size * world.size}){also}",
         f"--accumulate {parts}",
     )
+
+
+def largest_batch(settings: Settings, device: torch.device, ranks: int = 1) -> int:
+    """Images of a step, those of all ranks, that a GPU's free memory should hold; 0 where that can't be computed.
+
+    Args:
+        settings: of the run; its batch is not looked at.
+        device: one of the GPUs, which are taken for alike.
+        ranks: that share a batch.
+    """
+    cost = cost_of(settings, ranks, device.type)
+    room = SHARE * (torch.cuda.mem_get_info(device)[0] - cost.fixed)
+    return int(room // cost.image) * ranks if cost.image else 0
 
 
 def parts_that_fit(share: int, current: int, fitting: int | None, normed: bool) -> int | None:

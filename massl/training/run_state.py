@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import time
 from dataclasses import dataclass, field
@@ -15,8 +16,10 @@ from massl.encoder import checkpoint
 from massl.encoder.whitening import Moments
 from massl.settings import Settings
 from massl.training.learner import Learner
+from massl.training.saving import Saving, copied
 
 FORMAT = 3  # of checkpoints
+EVERY = 300.0  # seconds after which a checkpoint is due, where the setting `checkpoint_every` says nothing
 
 
 @dataclass
@@ -35,6 +38,7 @@ class RunState:
         images_seen: in those.
         earlier_seconds: that the run took before this process took it up.
         best: the best measurement so far: its metric, value and step.
+        saving: what writes checkpoints.
     """
 
     out: Path
@@ -48,11 +52,18 @@ class RunState:
     images_seen: int = 0
     earlier_seconds: float = 0.0
     best: dict[str, Any] = field(default_factory=dict)
+    saving: Saving = field(default_factory=Saving)
+    _saved: float = field(default_factory=time.monotonic)
     _began: float = field(default_factory=time.monotonic)
 
     def begin_to_count(self) -> None:
         """Counts the run's time from now on: what was prepared before is no part of it."""
-        self._began = time.monotonic()
+        self._began = self._saved = time.monotonic()
+
+    @property
+    def is_due(self) -> bool:
+        """Whether it is time for a checkpoint, where time decides."""
+        return not self.settings.checkpoint_every and time.monotonic() - self._saved >= EVERY
 
     @property
     def seconds(self) -> float:
@@ -60,30 +71,34 @@ class RunState:
         return self.earlier_seconds + time.monotonic() - self._began
 
     def save(self, improved: bool = False) -> None:
-        """Writes a checkpoint, with `improved` also as the best one.
+        """Begins to write a checkpoint, with `improved` also as the best one; `saving` says when it is written.
 
         Raises:
-            MasslError: it can't be written; earlier checkpoints stay.
+            MasslError: the one before could not be written; earlier checkpoints stay.
         """
+        self.saving.finish()  # before another copy is in memory
         state = {
             "format": FORMAT,
             "settings": dataclasses.asdict(self.settings),
-            **self.learner.state_dict(),
+            **copied(self.learner.state_dict()),
             "step": self.done,
             "images": len(self.source),
             "source": self.source.identity,
             "images_seen": self.images_seen,
             "seconds": self.seconds,
-            "best": self.best,
+            "best": dict(self.best),
             "moments": self.moments and tuple(self.moments),
             "origin": self.origin,
         }
-        checkpoint.save(self.out / "checkpoints", self.done, state, self.settings.keep_checkpoints, improved)
+        folder, keep = self.out / "checkpoints", self.settings.keep_checkpoints
+        self.saving.begin(functools.partial(checkpoint.save, folder, self.done, state, keep, improved))
+        self._saved = time.monotonic()
 
     def keep(self, leads: bool) -> bool:
         """Whether there is a checkpoint to go on from once no batch comes any more; rank 0 writes what was learnt."""
         if leads and self.done > self.start:
             self.save()
+            self.saving.finish()
         return self.done > 0
 
     def load(self, version: object) -> list[str]:

@@ -104,3 +104,18 @@ def test_what_depends_on_an_override_follows_it() -> None:
 
 def test_the_cpu_presets_values_all_have_a_reason_of_their_own() -> None:
     assert set(PRESETS["cpu"].reasons) == set(PRESETS["cpu"].values)
+
+
+def test_a_gpu_with_room_takes_larger_batches_and_compiles_where_the_run_is_long() -> None:
+    def chosen(images: int, largest: int, **given: str) -> tuple[int, bool]:
+        found = plan("gpu", images, given, compiles=True, largest_batch=largest)[0]
+        return found.batch, found.compile
+
+    assert chosen(100_000, 0) == (64, True)
+    assert chosen(100_000, 200) == (128, True)
+    assert chosen(100_000, 1000) == (256, False)  # 3,906 steps
+    assert chosen(2000, 1000) == (128, False)  # 400,000 images seen
+    assert chosen(500, 1000) == (64, False)
+    assert chosen(100_000, 1000, batch="32", steps="5000") == (32, True)
+    assert chosen(100_000, 1000, compile="false", batch="64") == (64, False)
+    assert plan("vit-s16-paper", 100_000, largest_batch=1000)[0].batch == 128

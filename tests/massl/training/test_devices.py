@@ -14,8 +14,8 @@ import torch
 
 from massl.core.errors import MasslError
 from massl.core.machine import cores
-from massl.training import devices
-from massl.training.devices import check_compiler, choose_device, unused_gpus, why_no_cuda
+from massl.training import devices, loading
+from massl.training.devices import can_compile, check_compiler, choose_device, choose_kernels, unused_gpus, why_no_cuda
 from massl.training.distributed import World
 from massl.training.loading import usual_workers
 
@@ -137,7 +137,9 @@ def test_gpus_that_lie_idle_are_said_with_how_to_use_them(monkeypatch, tmp_path:
 @pytest.mark.parametrize(("device", "found", "variable"), [("cpu", "g++", "CXX"), ("cuda", "clang", "CC")])
 def test_a_compiler_is_looked_for_first(device: str, found: str, variable: str, monkeypatch, tmp_path: Path) -> None:
     machine(monkeypatch, tmp_path)
-    with pytest.raises(MasslError, match=r"--compile needs a compiler of C.* not on the path; install .*leave --comp"):
+    with pytest.raises(
+        MasslError, match=r"--compile needs a compiler of C.* not on the path; install .*give --no-comp"
+    ):
         check_compiler(torch.device(device))
     os.symlink(shutil.which("true", path="/bin:/usr/bin") or "", tmp_path / found)
     check_compiler(torch.device(device))
@@ -151,3 +153,28 @@ def test_workers_are_shared_by_the_ranks_of_this_machine_alone(monkeypatch) -> N
     world = World(torch.device("cpu"), 3, 4 * cores())  # four machines like this one and more
     assert usual_workers(world.size_here) == min(8, cores())
     assert usual_workers(2 * cores()) == 1
+    monkeypatch.setattr(loading, "cores", lambda: 16)
+    assert [usual_workers(ranks, "cuda") for ranks in (1, 2, 8, 16)] == [15, 7, 1, 1]
+    monkeypatch.setattr(loading, "cores", lambda: 128)
+    assert (usual_workers(1, "cuda"), usual_workers(1, "cpu")) == (32, 8)
+
+
+def test_a_gpu_multiplies_as_fast_as_the_precision_allows() -> None:
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.benchmark
+    try:
+        choose_kernels(torch.device("cpu"), "bf16")
+        assert (torch.get_float32_matmul_precision(), torch.backends.cudnn.benchmark) == before
+        for precision, wanted in (("bf16", "high"), ("fp32", "highest")):
+            choose_kernels(torch.device("cuda"), precision)
+            assert (torch.get_float32_matmul_precision(), torch.backends.cudnn.benchmark) == (wanted, True)
+    finally:
+        torch.set_float32_matmul_precision(before[0])
+        torch.backends.cudnn.benchmark = before[1]
+
+
+def test_compiling_is_for_gpus_with_a_compiler(monkeypatch, tmp_path: Path) -> None:
+    machine(monkeypatch, tmp_path)
+    assert not can_compile(torch.device("cuda"))
+    os.symlink(shutil.which("true", path="/bin:/usr/bin") or "", tmp_path / "gcc")
+    assert can_compile(torch.device("cuda"))
+    assert not can_compile(torch.device("cpu"))

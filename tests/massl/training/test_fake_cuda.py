@@ -82,7 +82,11 @@ def test_a_step_stays_on_the_device_and_in_its_types(
     assert learner.fused
     assert learner.scaler.is_enabled() == (precision == "fp16")
     multiplied: list[torch.dtype] = []
+    of_backbone: list[torch.dtype] = []
+    layer_kinds = (torch.nn.Linear, torch.nn.Conv2d)
     for network in (learner.student, learner.teacher):
+        layer = next(module for module in network.backbone.modules() if isinstance(module, layer_kinds))
+        layer.register_forward_hook(lambda layer, given, result: of_backbone.append(result.dtype))
         network.head.mlp[0].register_forward_hook(lambda layer, given, result: multiplied.append(result.dtype))
 
     def backward(loss: torch.Tensor) -> None:
@@ -98,7 +102,8 @@ def test_a_step_stays_on_the_device_and_in_its_types(
         step = learner.step(views[: 1 + bool(values.local_views)], RATES, number, permutation)
     assert on_gpu(step.loss, step.finite, step.gradient_norm, step.student_entropy, step.teacher_entropy, step.teacher)
     assert step.loss.dtype == step.teacher.dtype == torch.float32
-    assert set(multiplied) == {BY_NAME[precision]}
+    assert set(multiplied) == {torch.float32}  # the head is, whatever the backbone's precision
+    assert set(of_backbone) == {BY_NAME[precision]}
     for network in (learner.student, learner.teacher):
         assert on_gpu(*network.parameters(), *network.buffers())
         assert {parameter.dtype for parameter in network.parameters()} == {torch.float32}

@@ -11,8 +11,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.nn import functional
 
 from massl.core.errors import MasslError
+from massl.method.network import ProjectionHead
 from massl.method.schedules import Rates
 from massl.method.seeding import seed_of
 from massl.training import learner as learning
@@ -77,6 +79,19 @@ def test_lower_precisions_learn_nearly_the_same(precision: str) -> None:
         # Adam's first steps have the size of the rate, whatever the gradient's.
         assert (one - other).abs().max() <= 2.1e-3
     torch.testing.assert_close(lower.memory.rows, plain.memory.rows, atol=0.05, rtol=0)
+
+
+def test_the_head_rounds_logits_no_more_than_the_backbone_does() -> None:
+    torch.manual_seed(0)
+    head = ProjectionHead(64, 256)
+    features = functional.normalize(torch.randn(64, 64), dim=1) * 8
+    whole = head(features)
+    rounded = head(features.bfloat16().float())
+    with torch.autocast("cpu", torch.bfloat16):
+        projections = head(features.bfloat16())
+    assert projections.dtype == torch.float32
+    # The logits: of the rounded features, and nothing rounded again. With the head in bfloat16 they are off by 0.01.
+    torch.testing.assert_close(projections @ whole.T / 0.04, rounded @ whole.T / 0.04, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import itertools
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -17,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from typer.testing import CliRunner
 
 from cli.commands import app
@@ -366,3 +369,47 @@ def test_shards_train_to_the_same_numbers_as_their_folder(photos: Path, tmp_path
     train(source, tmp_path / "folder", settings)
     train(find_source(tmp_path / "photos.tar")[0], tmp_path / "shard", settings)
     assert losses(tmp_path / "shard") == losses(tmp_path / "folder")
+
+
+def test_a_run_goes_on_longer_in_another_precision_and_with_other_workers(photos: Path, tmp_path: Path) -> None:
+    source, _ = find_source(photos)
+    begun = small_settings(steps="4", precision="fp16", augment="loader")
+    train(source, tmp_path / "run", begun)
+    changed = dataclasses.replace(begun, steps=6, precision="bf16", augment="device", workers=1, batch=2, seed=5)
+    ended = train(source, tmp_path / "run", changed, resume=True)
+    assert len(losses(tmp_path / "run")) == ended["steps"] == 6
+    assert ended["images_seen"] == 24  # what may not change is as it was
+    again = tomllib.loads((tmp_path / "run" / "config.toml").read_text())
+    assert (again["settings"]["steps"], again["settings"]["precision"], again["settings"]["batch"]) == (6, "fp16", 4)
+    assert again["run"]["images"] == 24
+    with pytest.raises(MasslError, match="the run has done 6 steps; give at least as many"):
+        train(source, tmp_path / "run", begun, resume=True)
+
+
+def test_the_command_changes_of_a_run_what_may_change(massl_train, photos: Path, tmp_path: Path) -> None:
+    flags = [f"--set={name}={value}" for name, value in {**SMALL, "steps": "2"}.items()]
+    massl_train(photos, "--backbone", "vit_shallow_patch16", *flags, "--precision", "fp32", "--out", tmp_path / "run")
+    resume = ["train", str(photos), "--resume", str(tmp_path / "run")]
+    for words in (["--set", "batch=2"], ["--preset", "cpu"], ["--set", "augment=device", "--set", "seed=1"]):
+        refused = CliRunner().invoke(app, [*resume, *words])
+        assert refused.exit_code == 2
+        assert "what may change is" in re.sub(r"[\s│]+", " ", refused.output)
+    massl_train(
+        photos, "--resume", tmp_path / "run", "--epochs", "1", "--set", "augment=device", "--workers", "0", "-q"
+    )
+    assert len(losses(tmp_path / "run")) == 6
+
+
+def test_compiling_that_fails_is_dropped_in_a_line(photos: Path, tmp_path: Path, monkeypatch) -> None:
+    def broken(graph: object, inputs: object) -> object:
+        raise RuntimeError("no kernel for\nthis machine")
+
+    monkeypatch.setattr(nn.Module, "compile", functools.partialmethod(nn.Module.compile, backend=broken))
+    source, _ = find_source(photos)
+    said: list[str] = []
+    train(source, tmp_path / "run", small_settings(compile="true"), report=lambda now: said.extend(now.warnings))
+    (line,) = [line for line in said if "compiling" in line]
+    assert line.startswith("compiling failed, so the run goes on without it (BackendCompilerFailed: ")
+    assert "no kernel for this machine" in line
+    train(source, tmp_path / "plain", small_settings())
+    assert losses(tmp_path / "run") == losses(tmp_path / "plain")
