@@ -49,12 +49,13 @@ from massl.method.loss import Loss
 from massl.method.network import build_backbone, clip_gradients, output_width, parameter_groups
 from massl.method.schedules import Rates
 from massl.method.seeding import seed_of
-from massl.method.views import EndlessBatches, Views, collate, on_device
+from massl.method.views import EndlessBatches, Views, on_device
 from massl.settings import Settings, plan
 from massl.training import learner
 from massl.training.devices import choose_device
 from massl.training.distributed import World
 from massl.training.learner import ACTIVATIONS, Learner
+from massl.training.loading import batches, make_loader, plan_loading, usual_workers
 from massl.training.loop import fast_precision
 
 METHODS = ("massl", "authors", "paper", "dino", "supervised")
@@ -170,26 +171,39 @@ def one(root: Path, method: str, seed: int, seen: int, preset: str, clone: Path 
     device = choose_device()
     images = len(split.bank)
     chosen = {"steps": "1", "seed": str(seed)}
-    batch = plan(preset, images, chosen, precision=fast_precision(device), workers=0)[0].batch
+    # On a CPU the step takes all cores, and this process's time tells what a run took; a GPU is not to wait.
+    cuda = device.type == "cuda"
+    machine: dict[str, Any] = {"workers": usual_workers() if cuda else 0, "augment": "device" if cuda else "loader"}
+    batch = plan(preset, images, chosen, precision=fast_precision(device), **machine)[0].batch
     chosen["steps"] = str(seen // batch)
     if method == "paper":
         chosen |= {"head_norm": "false", "projection_norm": "false"}
-    s, _ = plan(preset, images, chosen, precision=fast_precision(device), workers=0)
+    s, _ = plan(preset, images, chosen, precision=fast_precision(device), **machine)
     labels = torch.from_numpy(split.labels(split.bank))
     if method == "authors":
         assert clone
         learner.massl_loss = authors_loss(clone, s, device)
     builders: dict[str, Builder] = {"dino": dino, "supervised": functools.partial(supervised, labels=labels)}
     backbone, step = builders.get(method, massl)(s, device)
+    keys = EndlessBatches(images, s.batch, s.seed, 0, s.steps)
     views = Views(Files(split.root, split.root, split.bank), s)
-    started, cpu = time.monotonic(), time.process_time()
-    for number, keys in enumerate(EndlessBatches(images, s.batch, s.seed, 0, s.steps)):
-        batch_views = on_device(collate([views[key] for key in keys]), device, s)
-        step(batch_views, [index for _, index in keys], number)
-    took = {"seconds": time.monotonic() - started, "cpu_seconds": time.process_time() - cpu}
+    arriving = batches(make_loader(views, keys, plan_loading(s), pinned=cuda), s.batch_timeout, lambda: False)
+    started, cpu = time.monotonic(), processor_seconds()
+    for number, (batch_views, names) in enumerate(zip(arriving, keys, strict=False)):
+        step(on_device(batch_views, device, s), [index for _, index in names], number)
+    arriving.close()
+    if cuda:
+        torch.cuda.synchronize()
+    took = {"seconds": time.monotonic() - started, "cpu_seconds": processor_seconds() - cpu}
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 if sys.platform == "darwin" else 1024)
     took["peak_mib"] = torch.cuda.max_memory_allocated() / 2**20 if device.type == "cuda" else peak
     return {"set": root.name, "method": method, "seed": seed, "steps": s.steps, **took, **judge(split, backbone, s)}
+
+
+def processor_seconds() -> float:
+    """Of this process, and of those that it started and that have ended."""
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + ended.ru_utime + ended.ru_stime
 
 
 def judge(split: Split, backbone: nn.Module, s: Settings) -> dict[str, float]:
