@@ -69,6 +69,10 @@ def command(
         ),
     ] = None,
     epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="Passes over the images."), Harmless()] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", metavar="FILE", help="Settings from a TOML file, as a run's config.toml; flags win."),
+    ] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="NAME=VALUE", help="Override one setting; may be given again."),
@@ -130,12 +134,14 @@ def command(
         raise typer.Exit(distributed.launch(sys.argv[1:], devices))
 
     from massl.data.sources import find_source
+    from massl.settings import read_overrides
     from massl.training.probe import find_classes
 
     flags = {"backbone": backbone, "precision": precision, "accumulate": accumulate}
     flags |= {"device": device, "workers": workers, "seed": seed}
     flags |= {"checkpoint_activations": checkpoint_activations or None, "compile": compile}
-    overrides = dict(_pair(text) for text in settings or ())
+    overrides = read_overrides(config) if config and not resume else {}
+    overrides |= dict(_pair(text) for text in settings or ())
     overrides |= {key: str(value) for key, value in flags.items() if value is not None}
     source, skipped = find_source(images)
     if labels:
@@ -190,7 +196,7 @@ def _changed(
     from massl.settings import CHANGEABLE, parse_setting, read_settings
 
     given = dict(_pair(text) for text in pairs) if on_command_line(context, "settings") else {}
-    fixed = {"preset", "out", "init", *flags} - set(CHANGEABLE)
+    fixed = {"preset", "out", "init", "config", *flags} - set(CHANGEABLE)
     if on_command_line(context, *fixed) or not given.keys() <= set(CHANGEABLE):
         raise typer.BadParameter(
             f"--resume goes on with the run's own settings; what may change is {', '.join(CHANGEABLE)}, and --epochs; "
@@ -249,7 +255,8 @@ def _train(run: PlannedRun, labels: Path | None, tracker: str, profile: int, qui
                     f"images, peak memory {size(now['peak_bytes'])}"
                 )
                 if "knn_top1" in now:
-                    say(f"  step {progress.step:,}: k-NN {now['knn_top1']:.1%}, rank {now['rankme']:.0f}", quiet)
+                    also = f", of the student {now['knn_student']:.1%}" if "knn_student" in now else ""
+                    say(f"  step {progress.step:,}: k-NN {now['knn_top1']:.1%}{also}, rank {now['rankme']:.0f}", quiet)
                 for warning in progress.warnings:
                     say(f"  warning: {warning}", quiet)
                 line.update(progress.step, progress.steps, note)
@@ -286,7 +293,8 @@ def _outcome(
         yield f"  skipped {item['path']!r}: {item['reason']}"
     best, last = summary["best"], summary["metrics"]
     if best.get("metric") == "knn_top1" and "knn_top1" in last:
-        yield f"  k-NN top-1 on {labels or 'the labelled images'}: {last['knn_top1']:.1%}"
+        linear = f", linear probe {last['linear_top1']:.1%}" if "linear_top1" in last else ""
+        yield f"  k-NN top-1 on {labels or 'the labelled images'}: {last['knn_top1']:.1%}{linear}"
         if best["step"] < run.settings.steps and best["value"] > last["knn_top1"] + 0.01:
             as_here = f" --stages --whiten {images}" if "knn_last" in last else ""
             yield (

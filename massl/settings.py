@@ -56,6 +56,9 @@ class Settings:
     weight_decay: float = 0.04
     weight_decay_end: float = 0.4
     clip: float = 3.0  # largest norm of one parameter's gradient
+    layer_decay: float = 1.0  # factor of the learning rate from each layer to the one before; 1: none
+    frozen_blocks: int = 0  # the first blocks, and what comes before them, that stay as they began; 0: none
+    head_only_steps: int = 0  # the first steps, in which the head alone learns
     # Machine
     accumulate: int = 1  # parts that a step's images are cut into: less memory, same gradient without batch norms
     checkpoint_activations: bool = False  # recompute activations in the backward pass: less memory, slower
@@ -94,20 +97,15 @@ class Settings:
         for name in positive:
             if getattr(self, name) <= 0:
                 raise MasslError(f"{name} must be above 0, not {getattr(self, name)}")
-        at_least_zero = (
-            "local_views",
-            "export_size",
-            "temperature_warmup",
-            "warmup",
-            "workers",
-            "learning_rate_end",
-            "checkpoint_every",
-        )
+        at_least_zero: tuple[str, ...] = ("local_views", "export_size", "temperature_warmup", "warmup", "workers")
+        at_least_zero += ("learning_rate_end", "checkpoint_every", "frozen_blocks", "head_only_steps")
         for name in (*at_least_zero, "weight_decay"):
             if getattr(self, name) < 0:
                 raise MasslError(f"{name} must not be negative, but is {getattr(self, name)}")
         if not 0 <= self.colour_change <= 1:
             raise MasslError(f"colour_change must be from 0 to 1, not {self.colour_change}")
+        if not 0 < self.layer_decay <= 1:
+            raise MasslError(f"layer_decay must be above 0 and at most 1, not {self.layer_decay}")
         for name in ("momentum", "drop_path"):
             if not 0 <= getattr(self, name) < 1:
                 raise MasslError(f"{name} must be at least 0 and below 1, not {getattr(self, name)}")
@@ -451,6 +449,34 @@ def parse_setting(name: str, text: str) -> object:
     except (ValueError, KeyError):
         wanted = {int: "a whole number", float: "a number", bool: "true or false"}.get(kind, "two numbers, as 0.3,1.0")
         raise MasslError(f"{name} must be {wanted}, not {text!r}") from None
+
+
+def read_overrides(path: Path) -> dict[str, str]:
+    """Settings from a TOML file, in the text that `plan` takes: those of its table `settings`, or of none.
+
+    A run's `config.toml` is such a file.
+
+    Raises:
+        MasslError: it can't be read, or holds something that is no setting.
+    """
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise MasslError(f"{path} can't be read as a file of settings: {error}") from None
+    settings = tables.get("settings", tables)
+    if not isinstance(settings, dict):
+        raise MasslError(f"{path}: settings stand in a table [settings], or in no table")
+    found = {}
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            raise MasslError(f"{path} has a table [{name}]; settings stand in [settings], or in no table")
+        text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+        try:
+            parse_setting(name, text)
+        except MasslError as error:
+            raise type(error)(f"{path}: {error}") from None
+        found[name] = text
+    return found
 
 
 def write_toml(path: Path, tables: Mapping[str, Mapping[str, object]]) -> None:

@@ -28,6 +28,8 @@ JITTER_CHANCE, GREY_CHANCE, SOLARISE_CHANCE = 0.8, 0.2, 0.2
 BLUR_CHANCES = (1.0, 0.1, 0.5)  # of the first and the second global view, of local ones
 BLUR_SIGMAS = (0.1, 2.0)  # pixels of a 224-pixel view; in proportion where views are smaller
 
+IMAGENET = ((0.485, 0.229), (0.456, 0.224), (0.406, 0.225))  # mean and standard deviation of each channel
+
 # Floats of one temporary, so that a large batch needs no more memory than a small one. On a CPU: what caches hold.
 GPU_VALUES, CPU_VALUES = 2**25, 2**20
 
@@ -103,8 +105,14 @@ def normalise(views: Tensor) -> Tensor:
     return _standardise(views.float() / 255)
 
 
+def pixels_of(views: Tensor) -> Tensor:
+    """The reverse of `normalise`: floats from 0 to 255, as a person can look at them."""
+    mean, std = (torch.tensor(column, device=views.device).view(3, 1, 1) for column in zip(*IMAGENET, strict=True))
+    return ((views * std + mean) * 255).clamp(0, 255)
+
+
 def _standardise(views: Tensor) -> Tensor:
-    for channel, (mean, std) in enumerate(((0.485, 0.229), (0.456, 0.224), (0.406, 0.225))):
+    for channel, (mean, std) in enumerate(IMAGENET):
         views[..., channel, :, :].sub_(mean).div_(std)
     return views
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import copy
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import timm
 import torch
 from timm.layers import Format, PatchEmbed, convert_sync_batchnorm
-from timm.models import VisionTransformer
+from timm.models import VisionTransformer, group_parameters
+from timm.optim import param_groups_layer_decay
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional
@@ -65,7 +67,8 @@ class ProjectionHead(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         # In float32 whatever autocast says: the temperatures magnify rounding by up to 25, and the head in bfloat16
         # rounds the logits three times as much as a whole backbone's output in it does.
-        with torch.autocast(features.device.type, enabled=False):
+        kind = features.device.type  # which may be `meta`, where shapes alone are asked for
+        with torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext():
             return functional.normalize(self.mlp(features.float()), dim=-1, eps=1e-6)
 
 
@@ -229,13 +232,48 @@ def synchronise_normalisation(network: Network) -> Network:
     return converted
 
 
-def parameter_groups(network: nn.Module) -> list[dict[str, object]]:
+def parameter_groups(network: nn.Module) -> list[dict[str, Any]]:
     """Weights that decay, then biases and other one-dimensional tensors, which don't."""
     decaying: list[nn.Parameter] = []
     plain: list[nn.Parameter] = []
     for parameter in network.parameters():
         (plain if parameter.ndim <= 1 else decaying).append(parameter)
     return [{"params": decaying}, {"params": plain, "weight_decay": 0.0}]
+
+
+def layered_groups(student: Network, layer_decay: float) -> list[dict[str, Any]]:
+    """The same, a group or two a layer of the backbone, then the head's.
+
+    Layers are timm's: the patch embedding or stem is the first, each block one more.
+
+    Returns:
+        Groups with `lr_scale`, the factor of their learning rate: `layer_decay` to the power of the layers that follow,
+        1 for the head; and with `of_head`.
+    """
+    groups = []
+    for layer in param_groups_layer_decay(student.backbone, weight_decay=1.0, layer_decay=layer_decay):
+        plain = {} if layer["weight_decay"] else {"weight_decay": 0.0}
+        groups.append(
+            {"params": list(layer["params"]), **plain, "lr_scale": float(layer["lr_scale"]), "of_head": False}
+        )
+    return [*groups, *({**group, "lr_scale": 1.0, "of_head": True} for group in parameter_groups(student.head))]
+
+
+def freeze_blocks(backbone: Any, count: int) -> None:
+    """Takes the gradient from the first `count` blocks and from what comes before them, in place.
+
+    Raises:
+        MasslError: the network has no more blocks than that.
+    """
+    if not count:
+        return
+    layers = group_parameters(backbone, backbone.group_matcher(coarse=False), reverse=True)
+    # The first layer is what comes before the blocks.
+    if count >= max(layers.values()):
+        raise MasslError(f"frozen_blocks ({count}) leaves nothing of the backbone to learn; give fewer")
+    for name, parameter in backbone.named_parameters():
+        if layers[name] <= count:
+            parameter.requires_grad_(False)
 
 
 @torch.no_grad()

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from massl.method.network import Network, ProjectionHead, build_backbone, build_pair, output_width
+from massl.method.network import Network, ProjectionHead, build_backbone, build_pair, freeze_blocks, output_width
 from massl.settings import Settings
 from massl.training.accumulation import part_sizes
 from massl.training.learner import ACTIVATIONS, PROJECTION
@@ -124,7 +124,9 @@ def _pair(s: Settings) -> tuple[Network, Network]:
     with torch.device("meta"):
         backbone = build_backbone(s.backbone, s.image_size, s.patch_size, s.drop_path, mean_pooled=s.mean_pooled)
         head = ProjectionHead(output_width(backbone), s.head_width, PROJECTION, s.head_norm, s.projection_norm)
-        return build_pair(backbone, head)
+        student, teacher = build_pair(backbone, head)
+        freeze_blocks(student.backbone, s.frozen_blocks)
+        return student, teacher
 
 
 def _bytes(network: nn.Module) -> int:

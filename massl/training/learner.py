@@ -23,6 +23,8 @@ from massl.method.network import (
     build_backbone,
     build_pair,
     clip_gradients,
+    freeze_blocks,
+    layered_groups,
     output_width,
     parameter_groups,
     synchronise_normalisation,
@@ -84,6 +86,7 @@ class Learner:
             if initial.head and _shapes(initial.head) == _shapes(head.state_dict()):
                 head.load_state_dict(initial.head)
         student, teacher = build_pair(backbone, head, initial.positions if initial else AS_DINO)
+        freeze_blocks(student.backbone, s.frozen_blocks)
         if device.type == "cpu" and s.precision != "fp16" and not s.compile:
             quicken(student)
         if s.checkpoint_activations:
@@ -93,7 +96,9 @@ class Learner:
         self.student, self.teacher = (network.to(device).train() for network in (student, teacher))
         self.memory = Memory(s.memory, PROJECTION, torch.Generator().manual_seed(seed_of(s.seed, "memory"))).to(device)
         self.fused = device.type in FUSED
-        self.optimiser = torch.optim.AdamW(parameter_groups(student), lr=0.0, fused=self.fused)
+        groups = self._groups()
+        self._decays = [group.get("weight_decay") != 0.0 for group in groups]
+        self.optimiser = torch.optim.AdamW(groups, lr=0.0, fused=self.fused)
         self.scaler = torch.amp.GradScaler(device.type, enabled=s.precision == "fp16")
         if s.compile:
             # In place, so that checkpoints name their tensors as without.
@@ -124,6 +129,13 @@ class Learner:
         statistics.restore(unless=result.finite)
         return result
 
+    def _groups(self) -> list[dict[str, Any]]:
+        s = self.settings
+        layered = s.layer_decay < 1 or s.head_only_steps > 0
+        groups = layered_groups(self.student, s.layer_decay) if layered else parameter_groups(self.student)
+        learning = [{**group, "params": [each for each in group["params"] if each.requires_grad]} for group in groups]
+        return [group for group in learning if group["params"]]
+
     @property
     def compiled(self) -> bool:
         """Whether the networks are to run compiled."""
@@ -135,8 +147,10 @@ class Learner:
 
     def _learn(self, views: Sequence[Tensor], rates: Rates, step: int, permutation: Tensor | None) -> StepResult:
         s, device = self.settings, self.world.device
-        for group, decay in zip(self.optimiser.param_groups, (rates.weight_decay, 0.0), strict=True):
-            group["lr"], group["weight_decay"] = rates.learning_rate, decay
+        for group, decays in zip(self.optimiser.param_groups, self._decays, strict=True):
+            waits = step < s.head_only_steps and not group.get("of_head", True)
+            group["lr"] = 0.0 if waits else rates.learning_rate * group.get("lr_scale", 1.0)
+            group["weight_decay"] = rates.weight_decay if decays else 0.0
         if permutation is None:
             permutation = self._permutation(step)
         torch.manual_seed(seed_of(s.seed, "drop-path", step, self.world.rank))

@@ -32,6 +32,7 @@ from massl.settings import CHANGEABLE, Settings, read_settings, write_toml
 from massl.training.batch_normalisation import spread_normalisation
 from massl.training.devices import check_compiler, choose_device, choose_kernels
 from massl.training.distributed import World
+from massl.training.grids import ROWS, views_grid
 from massl.training.learner import ACTIVATIONS, Learner, StepResult
 from massl.training.loading import LoadingFailed, batches, make_loader, plan_loading
 from massl.training.metering import Meter, Trace
@@ -39,7 +40,7 @@ from massl.training.monitor import Monitor
 from massl.training.out_of_memory import held_by, is_out_of_memory, remedy
 from massl.training.probe import Probe
 from massl.training.run_state import RunState
-from massl.training.tracking import finite_or_none, track
+from massl.training.tracking import RunLog, finite_or_none, track
 
 EXAMPLES = 256  # images that folded batch normalisations find their statistics on
 BAD_STEPS = 5  # non-finite losses in a row after which a run ends
@@ -215,7 +216,7 @@ class _Run:
             contextlib.closing(arriving),
             contextlib.closing(trace),
             state.saving,
-            track(state.out, s, state.start, tracker, silent=not self.leads) as write,
+            track(state.out, s, state.start, tracker, silent=not self.leads) as log,
         ):
             meter = Meter(device, s.batch, state.start)
             while (batch := self._next(arriving, meter)) is not None:
@@ -224,6 +225,9 @@ class _Run:
                 rates = Rates.at(step, s)
                 trace.step_begins(step)
                 result = self._step(batch, rates)
+                if step == state.start and self.leads:
+                    with meter.aside():
+                        log.show("views", self._views(batch), step)
                 trace.step_ends(step)
                 bad = torch.where(result.finite, 0, bad + 1)
                 state.done, state.images_seen = step + 1, state.images_seen + s.batch
@@ -237,8 +241,8 @@ class _Run:
                 if due.logs or due.probes:
                     self.metrics = self._figures(step, rates, result, meter)
                     with meter.aside():
-                        improved = due.probes and self.leads and self._measure()
-                        write(state.done, self.metrics)
+                        improved = due.probes and self.leads and self._measure(log)
+                        log.write(state.done, self.metrics)
                         self._tell()
                 with meter.aside():
                     stopping = looks and world.any(self.stop())
@@ -311,11 +315,20 @@ class _Run:
             "seconds": state.seconds,
         }
 
-    def _measure(self) -> bool:
+    def _views(self, batch: Batch) -> Tensor:
+        """A picture of some of a batch's views."""
+        few = batch._replace(large=batch.large[:, :ROWS], small=batch.small[:, :ROWS], draws=batch.draws[:, :ROWS])
+        return views_grid(on_device(few, self.device, self.settings))
+
+    def _measure(self, log: RunLog) -> bool:
         """Adds to the metrics what the encoder is worth; whether it was never worth more."""
-        teacher, precision = self.learner.teacher, ACTIVATIONS[self.settings.precision]
+        student, teacher, done = self.learner.student, self.learner.teacher, self.state.done
+        precision = ACTIVATIONS[self.settings.precision]
         with held_by(self.device, "the images that are measured", "give a smaller --set export_size"):
-            self.metrics |= self.probe.measure(teacher.backbone, self.device, precision, teacher.positions)
+            self.metrics |= self.probe.measure(
+                teacher.backbone, self.device, precision, teacher.positions, student.backbone,
+                linear=done == self.settings.steps, show=lambda picture: log.show("neighbours", picture, done),
+            )  # fmt: skip
         return self.state.improves(self.metrics)
 
     def _tell(self) -> None:

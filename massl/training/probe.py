@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,12 +21,15 @@ from massl.encoder.inference import all_stages
 from massl.encoder.whitening import Moments, whitening_of
 from massl.evaluation import knn_top1, rankme
 from massl.evaluation.datasets import classes_below
+from massl.evaluation.linear import logistic_probe
 from massl.method.augment import normalise
 from massl.method.network import AS_DINO, PositionResizing, embed
+from massl.training.grids import neighbours_grid
 
 IMAGES = 512  # unlabelled images that rank and spread are measured on
 LABELLED = 2000  # labelled images at most, half of which are looked up among the other half
 BATCH = 64
+STRENGTHS = tuple(10.0**power for power in range(-4, 3))  # of the linear probe's penalty
 
 
 @dataclass(frozen=True)
@@ -88,6 +92,9 @@ class Probe:
         device: torch.device,
         precision: torch.dtype,
         positions: PositionResizing = AS_DINO,
+        student: nn.Module | None = None,
+        linear: bool = False,
+        show: Callable[[Tensor], None] | None = None,
     ) -> dict[str, float]:
         """`rankme` and `spread` of the unlabelled images, and `knn_top1` of the labelled ones.
 
@@ -100,30 +107,55 @@ class Probe:
             device: where it lives.
             precision: that of its activations.
             positions: how its position embeddings are resized for pictures of this size.
+            student: another backbone like it, of which `knn_student` is, by its last layer.
+            linear: whether `linear_top1` is wanted, too: of a linear probe on what the run would export.
+            show: is given a picture of some images and their nearest neighbours, by the last layer.
         """
+        count = len(self.labels)
+        z, stages = self._embed(backbone, device, precision, positions, len(self.pixels), bool(self.dim and count))
+        if show:
+            show(neighbours_grid(self.pixels, z))
+        rest = z[count:].numpy()
+        measured = {"rankme": rankme(rest), "spread": spread(rest)}
+        if not count:
+            return measured
+        exported = z
+        if stages is not None:
+            dim = self.dim if self.before else min(self.dim, len(stages) // 3)
+            whitening = whitening_of(stages, dim, before=self.before)
+            exported = nn.functional.normalize((stages - whitening.centre) @ whitening.matrix, dim=1)
+            measured["knn_last"] = self._knn(z)
+        measured["knn_top1"] = self._knn(exported)
+        if student is not None:
+            measured["knn_student"] = self._knn(self._embed(student, device, precision, positions, count)[0])
+        if linear:
+            rows, labels = exported.numpy(), self.labels
+            probe = logistic_probe(rows[self.bank], labels[self.bank], rows[self.asked], strengths=STRENGTHS)
+            measured["linear_top1"] = float((probe.predicted == labels[self.asked]).mean())
+        return measured
+
+    def _embed(
+        self,
+        backbone: nn.Module,
+        device: torch.device,
+        precision: torch.dtype,
+        positions: PositionResizing,
+        count: int,
+        whole: bool = False,
+    ) -> tuple[Tensor, Tensor | None]:
+        """The last layer's embeddings of the first `count` images, unit rows; with `whole` also those of all stages."""
         training = backbone.training
         backbone.eval()
         rows, stages = [], []
         with torch.no_grad(), torch.autocast(device.type, precision, enabled=precision != torch.float32):
-            for start in range(0, len(self.pixels), BATCH):
-                images = normalise(self.pixels[start : start + BATCH].to(device))
+            for pixels in self.pixels[:count].split(BATCH):
+                images = normalise(pixels.to(device))
                 rows.append(embed(backbone, images, positions).float().cpu())
-                if self.dim and len(self.labels):
+                if whole:
                     stages.append(all_stages(backbone, images)[0].cpu())
         backbone.train(training)
         z = nn.functional.normalize(torch.cat(rows), dim=1)
-        count = len(self.labels)
-        rest = z[count:].numpy()
-        measured = {"rankme": rankme(rest), "spread": spread(rest)}
-        if stages:
-            features = nn.functional.normalize(torch.cat(stages), dim=1)
-            dim = self.dim if self.before else min(self.dim, len(features) // 3)
-            whitening = whitening_of(features, dim, before=self.before)
-            exported = nn.functional.normalize((features - whitening.centre) @ whitening.matrix, dim=1)
-            measured |= {"knn_top1": self._knn(exported), "knn_last": self._knn(z)}
-        elif count:
-            measured["knn_top1"] = self._knn(z)
-        return measured
+        return z, nn.functional.normalize(torch.cat(stages), dim=1) if stages else None
 
     def _knn(self, z: Tensor) -> float:
         bank, asked, rows = self.bank, self.asked, z.numpy()

@@ -11,8 +11,9 @@ import math
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TextIO
 
+from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from massl.core.errors import MasslError
@@ -30,13 +31,40 @@ class Tracker(Protocol):
         ...
 
 
+@dataclasses.dataclass(frozen=True)
+class RunLog:
+    """A run's open logs; none where nothing is to be written."""
+
+    lines: TextIO | None = None
+    board: SummaryWriter | None = None
+    hosted: Tracker | None = None
+
+    def write(self, step: int, metrics: Mapping[str, float]) -> None:
+        """The figures of a step, to all of them."""
+        told = finite_or_none(metrics)
+        finite = {name: value for name, value in told.items() if value is not None}
+        if self.lines:
+            self.lines.write(json.dumps(told) + "\n")
+            self.lines.flush()
+        for name, value in finite.items():
+            if self.board:
+                self.board.add_scalar(name, value, step)
+        if self.hosted:
+            self.hosted(step, finite)
+
+    def show(self, name: str, picture: Tensor, step: int) -> None:
+        """A picture, uint8 `[3, H, W]`, to TensorBoard."""
+        if self.board:
+            self.board.add_image(name, picture, step)
+
+
 def finite_or_none(metrics: Mapping[str, float]) -> dict[str, float | None]:
     """The same, but None for what is not finite: JSON has no such numbers."""
     return {name: value if math.isfinite(value) else None for name, value in metrics.items()}
 
 
 @contextlib.contextmanager
-def track(out: Path, settings: Settings, start: int, tracker: str = "", silent: bool = False) -> Iterator[Tracker]:
+def track(out: Path, settings: Settings, start: int, tracker: str = "", silent: bool = False) -> Iterator[RunLog]:
     """Opens the run's logs in the folder `out`, for a run that goes on at step `start`.
 
     `metrics.jsonl` loses the lines that a killed run wrote after its last checkpoint: they are about to be written
@@ -53,7 +81,7 @@ def track(out: Path, settings: Settings, start: int, tracker: str = "", silent: 
         MasslError: the tracker is not installed or does not start.
     """
     if silent:
-        yield lambda step, metrics: None
+        yield RunLog()
         return
     path = out / "metrics.jsonl"
     _cut(path, start)
@@ -61,18 +89,7 @@ def track(out: Path, settings: Settings, start: int, tracker: str = "", silent: 
         log = stack.enter_context(path.open("a", encoding="utf-8"))
         board = stack.enter_context(SummaryWriter(str(out), purge_step=start + 1 if start else None))
         hosted = stack.enter_context(_hosted(tracker, out, settings)) if tracker else None
-
-        def write(step: int, metrics: Mapping[str, float]) -> None:
-            told = finite_or_none(metrics)
-            finite = {name: value for name, value in told.items() if value is not None}
-            log.write(json.dumps(told) + "\n")
-            log.flush()
-            for name, value in finite.items():
-                board.add_scalar(name, value, step)
-            if hosted:
-                hosted(step, finite)
-
-        yield write
+        yield RunLog(log, board, hosted)
 
 
 @contextlib.contextmanager

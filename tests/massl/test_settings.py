@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from massl.core.errors import MasslError
 from massl.presets import PRESETS
-from massl.settings import Begins, Settings, plan, read_settings, write_toml
+from massl.settings import Begins, Settings, plan, read_overrides, read_settings, write_toml
 
 SIZES = st.integers(2, 3_000_000)
 
@@ -119,3 +119,31 @@ def test_a_gpu_with_room_takes_larger_batches_and_compiles_where_the_run_is_long
     assert chosen(100_000, 1000, batch="32", steps="5000") == (32, True)
     assert chosen(100_000, 1000, compile="false", batch="64") == (64, False)
     assert plan("vit-s16-paper", 100_000, largest_batch=1000)[0].batch == 128
+
+
+def test_a_file_of_settings_says_what_flags_would(tmp_path: Path) -> None:
+    settings = plan("cpu", 3000, {"clip": "inf", "head_norm": "false", "global_scale": "0.5,1", "precision": "fp32"})[0]
+    write_toml(tmp_path / "run.toml", {"run": {"images": 3000}, "settings": dataclasses.asdict(settings)})
+    assert plan("gpu", 100, read_overrides(tmp_path / "run.toml"))[0] == dataclasses.replace(settings, batch=32)
+    flat = tmp_path / "flat.toml"
+    flat.write_text("learning_rate = 1e-3\nlocal_scale = [0.1, 0.5]\nmean_pooled = true\n")
+    assert read_overrides(flat) == {"learning_rate": "0.001", "local_scale": "0.1,0.5", "mean_pooled": "True"}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("batch = 'many'", "batch must be a whole number, not 'many'"),
+        ("nothing = 1", "there is no setting 'nothing'"),
+        ("[train]\nbatch = 3", r"has a table \[train\]"),
+        ("settings = 3", r"stand in a table \[settings\], or in no table"),
+        ("batch =", "can't be read as a file of settings"),
+        ("batch = [1, 2]", "batch must be a whole number"),
+    ],
+)
+def test_a_file_that_holds_no_settings_says_why(text: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "wrong.toml").write_text(text)
+    with pytest.raises(MasslError, match=rf"wrong\.toml.*{said}"):
+        read_overrides(tmp_path / "wrong.toml")
+    with pytest.raises(MasslError, match=r"can't be read as a file of settings: .*No such file"):
+        read_overrides(tmp_path / "missing.toml")

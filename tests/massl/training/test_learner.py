@@ -23,6 +23,7 @@ from massl.training.distributed import World
 from massl.training.learner import Learner
 from tests.massl.conftest import small_settings
 
+SWIN = "swin_tiny_patch4_window7_224"
 ALONE = World(torch.device("cpu"))
 
 
@@ -236,3 +237,57 @@ def test_a_head_does_not_normalise_the_views_of_one_image_among_themselves(setti
 @given(st.integers(1, 200), st.integers(1, 200))
 def test_parts_are_as_large_as_torch_cuts_them(images: int, parts: int) -> None:
     assert part_sizes(images, parts) == [len(part) for part in torch.empty(images).chunk(parts)]
+
+
+def moved(learner: Learner, before: dict[str, Tensor]) -> dict[str, float]:
+    """How far each of the student's parameters has moved at most."""
+    return {
+        name: float((value.detach() - before[name]).abs().max()) for name, value in learner.student.named_parameters()
+    }
+
+
+def test_layers_learn_the_slower_the_earlier_they_are_and_first_ones_not_at_all() -> None:
+    plain = learn(0, backbone="vit_shallow_patch16")
+    for settings, scales in (
+        ({"layer_decay": "0.5"}, {"patch_embed": 0.25, "blocks.0": 0.5, "blocks.1": 1.0, "head": 1.0}),
+        ({"frozen_blocks": "1"}, {"patch_embed": 0.0, "blocks.0": 0.0, "blocks.1": 1.0, "head": 1.0}),
+        ({"frozen_blocks": "1", "layer_decay": "0.5"}, {"patch_embed": 0.0, "blocks.1": 1.0, "head": 1.0}),
+        ({"head_only_steps": "1"}, {"patch_embed": 0.0, "blocks.1": 0.0, "head": 1.0}),
+    ):
+        learner = learn(0, backbone="vit_shallow_patch16", **settings)
+        before = {name: value.detach().clone() for name, value in learner.student.named_parameters()}
+        learner.step(views(), Rates(1e-3, 0.0, 0.9, 0.05), 0)
+        found = moved(learner, before)
+        for part, scale in scales.items():
+            # Adam's first step has the size of the rate.
+            steps = [step for name, step in found.items() if name.removeprefix("backbone.").startswith(part)]
+            assert max(steps) == pytest.approx(1e-3 * scale, rel=0.05, abs=1e-9), (settings, part)
+        state = copy.deepcopy(learner.state_dict())
+        other = learn(0, backbone="vit_shallow_patch16", **settings)
+        other.load_state_dict(state)
+        for each in (learner, other):
+            each.step(views(), Rates(1e-3, 0.04, 0.9, 0.05), 1)
+        for name, tensor in weights(learner).items():
+            assert torch.equal(tensor, weights(other)[name]), name
+        assert max(moved(learner, before).values()) > 1.5e-3
+    assert len(plain.optimiser.param_groups) == 2
+
+
+@pytest.mark.parametrize("layer_decay", ["1", "0.5"])
+@pytest.mark.parametrize("backbone", ["vit_shallow_patch16", "test_resnet", "test_efficientnet", SWIN])
+def test_every_parameter_that_learns_is_in_one_group(backbone: str, layer_decay: str) -> None:
+    learner = learn(0, backbone=backbone, layer_decay=layer_decay, frozen_blocks="1", head_only_steps="1")
+    groups = learner.optimiser.param_groups
+    inside = [id(parameter) for group in groups for parameter in group["params"]]
+    assert sorted(inside) == sorted(id(each) for each in learner.student.parameters() if each.requires_grad)
+    assert 0 < len(inside) < len(list(learner.student.parameters()))
+    for group in groups:
+        plain = {parameter.ndim <= 1 for parameter in group["params"]}
+        assert plain == {group["weight_decay"] == 0.0}
+    head = {id(parameter) for parameter in learner.student.head.parameters()}
+    assert {id(each) for group in groups if group["of_head"] for each in group["params"]} == head
+
+
+def test_a_network_with_nothing_left_to_learn_is_refused() -> None:
+    with pytest.raises(MasslError, match=r"frozen_blocks \(2\) leaves nothing of the backbone to learn; give fewer"):
+        learn(0, backbone="vit_shallow_patch16", frozen_blocks="2")

@@ -95,7 +95,9 @@ def test_a_network_that_sees_all_alike_measures_as_collapsed_and_one_that_is_tol
     assert blind["knn_top1"] == pytest.approx(1 / 4)
     pixels = probe.pixels[: len(probe.labels)]
     only = Probe(torch.cat([pixels, pixels[:0]]), probe.labels, probe.bank, probe.asked)
-    assert only.measure(Told(), torch.device("cpu"), torch.float32)["knn_top1"] == 1.0
+    told = only.measure(Told(), torch.device("cpu"), torch.float32, student=Blind(), linear=True)
+    assert (told["knn_top1"], told["linear_top1"], told["knn_student"]) == (1.0, 1.0, pytest.approx(1 / 4))
+    assert not {"knn_student", "linear_top1"} & blind.keys()
 
 
 def test_labels_that_can_not_be_used_say_so(photos: Path, tmp_path: Path) -> None:

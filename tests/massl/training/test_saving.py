@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from pathlib import Path
@@ -90,17 +91,15 @@ def test_a_run_saves_by_the_clock_unless_it_is_told_steps(
 
 def test_a_disk_that_fills_up_ends_the_run_with_a_sound_checkpoint(photos: Path, tmp_path: Path) -> None:
     source, _ = find_source(photos)
-    settings = small_settings(steps="8", checkpoint_every="2")
-    limits = full_disk(200_000)  # less than a checkpoint, more than the logs
+    folder = tmp_path / "run" / "checkpoints"
+    with contextlib.ExitStack() as limits:
 
-    def report(progress: TrainingProgress) -> None:
-        if progress.step == 5:
-            limits.__enter__()
+        def report(progress: TrainingProgress) -> None:
+            if progress.step == 5:  # room for the logs, and not for a checkpoint
+                limits.enter_context(full_disk((folder / "step-00000004.pt").stat().st_size - 1000))
 
-    try:
-        with pytest.raises(MasslError, match=r"step-0000000[56]\.pt can't be written .* earlier checkpoints are kept"):
+        settings = small_settings(steps="8", checkpoint_every="2", probe_every="8")
+        with pytest.raises(MasslError, match=r"step-00000006\.pt can't be written .* earlier checkpoints are kept"):
             train(source, tmp_path / "run", settings, report=report)
-    finally:
-        limits.__exit__(None, None, None)
-    assert checkpoint.latest_sound(tmp_path / "run" / "checkpoints")[0]["step"] == 4
-    assert not [name for name in os.listdir(tmp_path / "run" / "checkpoints") if not name.endswith(".pt")]
+    assert checkpoint.latest_sound(folder)[0]["step"] == 4
+    assert not [name for name in os.listdir(folder) if not name.endswith(".pt")]

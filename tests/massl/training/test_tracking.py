@@ -15,13 +15,13 @@ from massl.training.tracking import track
 
 
 def test_a_resumed_run_rewrites_what_came_after_its_checkpoint(tmp_path: Path) -> None:
-    with track(tmp_path, Settings(), 0) as write:
+    with track(tmp_path, Settings(), 0) as log:
         for step in (1, 2, 3):
-            write(step, {"step": step, "loss": step / 10})
+            log.write(step, {"step": step, "loss": step / 10})
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 4, "lo')  # killed while writing
-    with track(tmp_path, Settings(), 2) as write:
-        write(3, {"step": 3, "loss": float("nan")})
+    with track(tmp_path, Settings(), 2) as log:
+        log.write(3, {"step": 3, "loss": float("nan")})
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert rows == [{"step": 1, "loss": 0.1}, {"step": 2, "loss": 0.2}, {"step": 3, "loss": None}]
     board = EventAccumulator(str(tmp_path))
@@ -34,8 +34,8 @@ def test_wandb_is_told_the_same(tmp_path: Path, monkeypatch, capsys) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")
     for run in ("one/run", "other/run", "one/run"):  # another run of the same name, and the first one resumed
         (tmp_path / run).mkdir(parents=True, exist_ok=True)
-        with track(tmp_path / run, Settings(), 0, "wandb") as write:
-            write(1, {"step": 1, "loss": 0.5})
+        with track(tmp_path / run, Settings(), 0, "wandb") as log:
+            log.write(1, {"step": 1, "loss": 0.5})
     names = {
         run: {path.stem for path in tmp_path.glob(f"{run}/run/wandb/offline-run-*/*.wandb")} for run in ("one", "other")
     }
@@ -46,8 +46,8 @@ def test_wandb_is_told_the_same(tmp_path: Path, monkeypatch, capsys) -> None:
 def test_mlflow_is_told_the_same_and_a_resumed_run_goes_on(tmp_path: Path, monkeypatch) -> None:
     pytest.importorskip("mlflow")
     for step in (1, 2):
-        with track(tmp_path, Settings(), step - 1, "mlflow") as write:
-            write(step, {"step": step, "loss": step / 2})
+        with track(tmp_path, Settings(), step - 1, "mlflow") as log:
+            log.write(step, {"step": step, "loss": step / 2})
     with sqlite3.connect(tmp_path / "mlflow.db") as connection:
         rows = connection.execute(
             "SELECT run_uuid, step, value FROM metrics WHERE key = 'loss' ORDER BY step"
@@ -78,5 +78,5 @@ def test_a_folder_does_not_decide_where_runs_are_sent(tmp_path: Path, monkeypatc
     ):
         pass
     (tmp_path / folder / "settings").write_text("[default]\nentity = me\nproject = mine\n")
-    with track(tmp_path / "run", Settings(), 0, "wandb") as write:
-        write(1, {"step": 1, "loss": 0.5})
+    with track(tmp_path / "run", Settings(), 0, "wandb") as log:
+        log.write(1, {"step": 1, "loss": 0.5})
