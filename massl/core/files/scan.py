@@ -124,7 +124,7 @@ def kind_of_member(path: str, head: Callable[[], bytes]) -> str:
 def walk(
     root: Path, exclude: Sequence[str] = (), include: Sequence[str] = (), contents: Contents | None = None
 ) -> Iterator[ImageFile | Skipped | LeftOut]:
-    """Yields every image file below `root`, in a stable order, what had to be passed over, and what is left out.
+    """Every image file below `root`, in a stable order, what had to be passed over, and what is left out.
 
     Files whose names don't say what they are are opened and told by their first bytes. Hidden files and folders (a
     leading dot) and folders that systems make (`@eaDir`, `$RECYCLE.BIN`) are left out. Real folders come first;
@@ -143,69 +143,90 @@ def walk(
         MasslError: `root` is missing, is no folder, or can't be listed.
     """
     check_folder(root)
-    excluded, included = _matcher(exclude), _matcher(include)
-    contents = contents or Contents()
-    real_root = os.path.realpath(root)
-    seen_folders: set[tuple[int, int]] = set()
-    seen_linked_files: set[tuple[int, int]] = set()
-    links: list[str] = []
-    pending = [""]
-    while pending or links:
-        if not pending:
-            relative = links.pop(0)
-            target = os.path.realpath(os.path.join(root, relative))
-            try:
-                info = os.stat(os.path.join(root, relative))
-                around = _identity(os.path.dirname(target))
-            except OSError as error:
-                if kind_of_name(relative) == PICTURE:
-                    yield Skipped(relative, reason_of(error, "broken link"))
-                continue
-            if target == real_root or target.startswith(real_root.rstrip(os.sep) + os.sep):
-                continue
-            if stat.S_ISDIR(info.st_mode):
-                pending.append(relative)
-            elif kind_of_name(relative) != OTHER and (info.st_dev, info.st_ino) not in seen_linked_files:
-                seen_linked_files.add((info.st_dev, info.st_ino))
-                if around not in seen_folders and (item := _judge(root, relative, info, contents)):
-                    yield item
-            continue
+    return _Walk(root, exclude, include, contents or Contents()).items()
 
-        folder = pending.pop()
+
+class _Walk:
+    """A walk under way, as `walk` describes it."""
+
+    def __init__(self, root: Path, exclude: Sequence[str], include: Sequence[str], contents: Contents) -> None:
+        self._root, self._contents = root, contents
+        self._excluded, self._included = _matcher(exclude), _matcher(include)
+        self._seen_folders: set[tuple[int, int]] = set()
+        self._seen_linked_files: set[tuple[int, int]] = set()
+        self._links: list[str] = []  # relative paths, to be followed last
+        self._pending = [""]
+
+    def items(self) -> Iterator[ImageFile | Skipped | LeftOut]:
+        """All that is found."""
+        inside = os.path.join(os.path.realpath(self._root), "")
+        while self._pending or self._links:
+            if self._pending:
+                yield from self._folder(self._pending.pop())
+            else:
+                yield from self._link(self._links.pop(0), inside)
+
+    def _folder(self, folder: str) -> Iterator[ImageFile | Skipped | LeftOut]:
+        """What lies in one folder; folders within it are walked next, in their order."""
         try:
-            here = _identity(os.path.join(root, folder))
-            if here in seen_folders:
-                continue
-            seen_folders.add(here)
-            with os.scandir(os.path.join(root, folder)) as listing:
+            here = _identity(os.path.join(self._root, folder))
+            if here in self._seen_folders:
+                return
+            self._seen_folders.add(here)
+            with os.scandir(os.path.join(self._root, folder)) as listing:
                 entries = sorted(listing, key=lambda entry: entry.name)
         except OSError as error:
             yield Skipped(folder, reason_of(error, "the folder vanished"))
-            continue
+            return
         of_an_index = any(entry.name == CATALOG for entry in entries)
-        folders = []
+        folders: list[str] = []
         for entry in entries:
             if entry.name == _INDEX or (of_an_index and entry.name == THUMBNAILS):
                 continue
             relative = f"{folder}/{entry.name}" if folder else entry.name
-            if excluded and excluded(relative):
+            if self._excluded and self._excluded(relative):
                 continue
             try:
-                if (why := _why_left_out(entry)) is not None and not (included and included(relative)):
-                    if why:
-                        yield LeftOut(relative, why)
-                elif entry.is_symlink():
-                    links.append(relative)
-                elif entry.is_dir(follow_symlinks=False):
-                    folders.append(relative)
-                elif kind_of_name(entry.name) != OTHER:
-                    info = entry.stat(follow_symlinks=False)
-                    linked = seen_linked_files and (info.st_dev, info.st_ino) in seen_linked_files
-                    if not linked and (item := _judge(root, relative, info, contents)):
-                        yield item
+                if item := self._entry(entry, relative, folders):
+                    yield item
             except OSError as error:
                 yield Skipped(relative, reason_of(error, "vanished while reading"))
-        pending.extend(reversed(folders))
+        self._pending.extend(reversed(folders))
+
+    def _entry(
+        self, entry: os.DirEntry[str], relative: str, folders: list[str]
+    ) -> ImageFile | Skipped | LeftOut | None:
+        """What one entry of a folder is; folders and links are noted for later."""
+        if (why := _why_left_out(entry)) is not None and not (self._included and self._included(relative)):
+            return LeftOut(relative, why) if why else None
+        if entry.is_symlink():
+            self._links.append(relative)
+        elif entry.is_dir(follow_symlinks=False):
+            folders.append(relative)
+        elif kind_of_name(entry.name) != OTHER:
+            info = entry.stat(follow_symlinks=False)
+            if (info.st_dev, info.st_ino) not in self._seen_linked_files:
+                return _judge(self._root, relative, info, self._contents)
+        return None
+
+    def _link(self, relative: str, inside: str) -> Iterator[ImageFile | Skipped | LeftOut]:
+        """What a symbolic link leads to, unless it lies in the folder that is walked or was seen before."""
+        target = os.path.realpath(os.path.join(self._root, relative))
+        try:
+            info = os.stat(os.path.join(self._root, relative))
+            around = _identity(os.path.dirname(target))
+        except OSError as error:
+            if kind_of_name(relative) == PICTURE:
+                yield Skipped(relative, reason_of(error, "broken link"))
+            return
+        if os.path.join(target, "").startswith(inside):
+            return
+        if stat.S_ISDIR(info.st_mode):
+            self._pending.append(relative)
+        elif kind_of_name(relative) != OTHER and (info.st_dev, info.st_ino) not in self._seen_linked_files:
+            self._seen_linked_files.add((info.st_dev, info.st_ino))
+            if around not in self._seen_folders and (item := _judge(self._root, relative, info, self._contents)):
+                yield item
 
 
 def check_folder(root: Path) -> None:

@@ -24,7 +24,7 @@ from massl.core.disk_errors import reason_of
 from massl.core.errors import MasslError
 from massl.core.images import decode_cost, jpeg, raw, tiff
 from massl.core.images.srgb import load_8_bits, to_srgb
-from massl.core.memory_budget import BUDGET, available_memory
+from massl.core.memory_budget import BUDGET, Grant, available_memory
 
 # An allow-list: Pillow knows some fifty formats, and the rare ones (EPS, which runs Ghostscript, among them) are
 # where its vulnerabilities live. JPEG covers MPO, which phones write into a .jpg.
@@ -171,58 +171,19 @@ def decode(data: bytes, shortest: int | None = None, max_pixels: int = MAX_PIXEL
         TooLarge: more than `max_pixels` pixels, also in one of the tiles that a TIFF is made of.
         ImageError: no image, damaged, or more than the memory holds.
     """
-    width = height = needed = 0
     if max_pixels > MAX_PIXELS and Image.MAX_IMAGE_PIXELS:
         # Somebody asked for more than Pillow itself opens; what each caller allows is checked below all the same.
         Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, max_pixels // 2 + 1)
-
-    def check(across: int, down: int, what: str = "") -> None:
-        if across * down > max_pixels:
-            raise TooLarge(
-                f"too large: {what}{across} x {down} is {megapixels(across * down)} megapixels, "
-                f"the limit is {megapixels(max_pixels)}"
-            )
-
+    reading = _Reading(max_pixels)
     try:
-        needed = decode_cost.opening(data)
-        with ExitStack() as taken:
-            grant = taken.enter_context(BUDGET.take(needed))
+        with reading.granted:
+            grant = reading.take(decode_cost.opening(data))
             if raw.is_raw(data):
-                if not raw.can_develop():
-                    raise ImageError("a RAW photograph: to read these, pip install 'massl[raw]'")
-
-                def admit(across: int, down: int, sensor: int) -> None:
-                    nonlocal width, height, needed
-                    width, height, needed = across, down, decode_cost.developing(sensor)
-                    check(width, height)
-                    taken.enter_context(BUDGET.take(needed))
-
-                decoded = Decoded(*raw.develop(data, shortest, admit))
+                decoded = reading.photograph(data, shortest)
             elif stored := tiff.layout(data):
-                lies = stored.orientation > 4
-                width, height = (stored.height, stored.width) if lies else (stored.width, stored.height)
-                check(width, height)
-                check(*stored.piece, "it is stored in pieces; one of ")
-                needed = stored.memory
-                taken.enter_context(BUDGET.take(needed))
-                picture, alpha = tiff.read(data, stored)
-                picture = to_srgb(picture, stored.profile, shortest, alpha)
-                decoded = Decoded(_turned(picture, stored.orientation), width, height)
+                decoded = reading.stored(data, stored, shortest)
             else:
-                image = taken.enter_context(Image.open(io.BytesIO(jpeg.without_padding(data)), formats=FORMATS))
-                width, height = image.size
-                check(width, height)
-                if image.format == "TIFF":
-                    check(*decode_cost.largest_piece(data), "it is stored in pieces; one of ")
-                if shortest:
-                    # The scale is the largest power of two at which both sides still reach what was asked for.
-                    image.draft("RGB", (shortest, shortest))
-                needed = decode_cost.decoding(image, data, width, height, shortest)
-                taken.enter_context(BUDGET.take(needed))
-                picture = _upright(load_8_bits(image, data))
-                if (picture.width > picture.height) != (image.width > image.height):
-                    width, height = height, width
-                decoded = Decoded(to_srgb(picture, image.info.get("icc_profile"), shortest), width, height)
+                decoded = reading.by_pillow(data, shortest)
             grant.remains = 4 * decoded.picture.width * decoded.picture.height
             return decoded
     except ImageError:
@@ -236,17 +197,77 @@ def decode(data: bytes, shortest: int | None = None, max_pixels: int = MAX_PIXEL
         count = megapixels(int(pixels[0])) if pixels else "too many"
         raise TooLarge(f"too large: {count} megapixels, the limit is {megapixels(max_pixels)}") from None
     except MemoryError:
-        raise _not_enough(width, height, needed) from None
+        raise _not_enough(reading.width, reading.height, reading.needed) from None
     except Exception as error:  # on damaged data decoders raise nearly anything: OSError, SyntaxError, struct.error…
         detail = " ".join(str(error).split())[:120]
         # Libraries that got no memory say so, -9 being Pillow's number for it, or only that they could not go on.
-        if re.search(r"out of memory|allocat|error -9$", detail, re.IGNORECASE) or available_memory() < needed:
-            raise _not_enough(width, height, needed) from None
+        if re.search(r"out of memory|allocat|error -9$", detail, re.IGNORECASE) or available_memory() < reading.needed:
+            raise _not_enough(reading.width, reading.height, reading.needed) from None
         if "truncated" in detail:
-            if complete := _mended(data, width * height):
+            if complete := _mended(data, reading.width * reading.height):
                 return decode(complete, shortest, max_pixels)
             raise ImageError("truncated: the file ends before the image does") from None
         raise ImageError(f"damaged: {detail or type(error).__name__}") from None
+
+
+class _Reading:
+    """One image on its way: its size in pixels, upright, and the bytes of memory that it needs, as far as known."""
+
+    def __init__(self, max_pixels: int) -> None:
+        self.width = self.height = self.needed = 0
+        self.granted = ExitStack()  # what was taken of the memory budget, and open files
+        self._max_pixels = max_pixels
+
+    def take(self, needed: int) -> Grant:
+        """Takes so many bytes of the memory budget until the end; may wait."""
+        self.needed = needed
+        return self.granted.enter_context(BUDGET.take(needed))
+
+    def photograph(self, data: bytes, shortest: int | None) -> Decoded:
+        """What a camera's sensor saw."""
+        if not raw.can_develop():
+            raise ImageError("a RAW photograph: to read these, pip install 'massl[raw]'")
+
+        def admit(across: int, down: int, sensor: int) -> None:
+            self.width, self.height = across, down
+            self._check(across, down)
+            self.take(decode_cost.developing(sensor))
+
+        return Decoded(*raw.develop(data, shortest, admit))
+
+    def stored(self, data: bytes, layout: tiff.Layout, shortest: int | None) -> Decoded:
+        """A TIFF that Pillow would read wrongly or not at all."""
+        lies = layout.orientation > 4
+        self.width, self.height = (layout.height, layout.width) if lies else (layout.width, layout.height)
+        self._check(self.width, self.height)
+        self._check(*layout.piece, "it is stored in pieces; one of ")
+        self.take(layout.memory)
+        picture, alpha = tiff.read(data, layout)
+        picture = to_srgb(picture, layout.profile, shortest, alpha)
+        return Decoded(_turned(picture, layout.orientation), self.width, self.height)
+
+    def by_pillow(self, data: bytes, shortest: int | None) -> Decoded:
+        """Any other image."""
+        image = self.granted.enter_context(Image.open(io.BytesIO(jpeg.without_padding(data)), formats=FORMATS))
+        self.width, self.height = image.size
+        self._check(self.width, self.height)
+        if image.format == "TIFF":
+            self._check(*decode_cost.largest_piece(data), "it is stored in pieces; one of ")
+        if shortest:
+            # The scale is the largest power of two at which both sides still reach what was asked for.
+            image.draft("RGB", (shortest, shortest))
+        self.take(decode_cost.decoding(image, data, self.width, self.height, shortest))
+        picture = _upright(load_8_bits(image, data))
+        if (picture.width > picture.height) != (image.width > image.height):
+            self.width, self.height = self.height, self.width
+        return Decoded(to_srgb(picture, image.info.get("icc_profile"), shortest), self.width, self.height)
+
+    def _check(self, across: int, down: int, what: str = "") -> None:
+        if across * down > self._max_pixels:
+            raise TooLarge(
+                f"too large: {what}{across} x {down} is {megapixels(across * down)} megapixels, "
+                f"the limit is {megapixels(self._max_pixels)}"
+            )
 
 
 def dimensions(data: bytes) -> tuple[int, int]:
