@@ -85,11 +85,10 @@ def serve(
     try:
         with _environment(host, uploads):
             # Only now: importing Gradio takes seconds, and it reads the environment as it loads.
-            from app import page, scripts
-            from app.access.login_attempts import checker
+            from app import page
             from app.access.request_filter import Gate
-            from app.access.retention import SESSIONS, Lifetime
-            from app.access.upload_folder import MAX_FILE, Inbox
+            from app.access.retention import Lifetime
+            from app.access.upload_folder import Inbox
 
             inbox = Inbox(Path(uploads))
             blocks = page.build(collection, Path(uploads), updating)
@@ -105,34 +104,7 @@ def serve(
                 async with lifetime.running():
                     yield
 
-            try:
-                blocks.launch(
-                    server_name=f"[{host}]" if ":" in host.strip("[]") and "[" not in host else host,
-                    server_port=port,
-                    auth=checker(*login) if login else None,
-                    auth_message="This collection asks for a name and a password. After a few wrong ones it takes its "
-                    "time to answer, up to half a minute.",
-                    max_file_size=MAX_FILE,
-                    state_session_capacity=SESSIONS,
-                    # Named outright, so that no GRADIO_* variable opens another door.
-                    allowed_paths=[str(collection.folder.resolve() / "thumbnails")],
-                    app_kwargs={"lifespan": lifespan, "routes": [scripts.route()]},
-                    share=False,
-                    ssr_mode=False,
-                    num_workers=0,
-                    mcp_server=False,
-                    pwa=False,
-                    run_history=False,
-                    enable_monitoring=False,
-                    footer_links=[],
-                    show_error=False,
-                    inbrowser=False,
-                    prevent_thread_lock=True,
-                    quiet=True,
-                    **page.look(),
-                )
-            except OSError:
-                raise MasslError(_busy(host, port)) from None
+            _launch(blocks, collection, host, port, login, lifespan)
             address = Address(str(blocks.local_url))
             if updating is not None:
                 updating.start()
@@ -146,6 +118,49 @@ def serve(
                 blocks.close(verbose=False)
     finally:
         shutil.rmtree(uploads, ignore_errors=True)
+
+
+def _launch(
+    blocks: Any, collection: Collection, host: str, port: int, login: tuple[str, str] | None, lifespan: Any
+) -> None:
+    """Has Gradio listen, without blocking.
+
+    Raises:
+        MasslError: the address can't be listened on.
+    """
+    from app import page, scripts
+    from app.access.login_attempts import checker
+    from app.access.retention import SESSIONS
+    from app.access.upload_folder import MAX_FILE
+
+    try:
+        blocks.launch(
+            server_name=f"[{host}]" if ":" in host.strip("[]") and "[" not in host else host,
+            server_port=port,
+            auth=checker(*login) if login else None,
+            auth_message="This collection asks for a name and a password. After a few wrong ones it takes its "
+            "time to answer, up to half a minute.",
+            max_file_size=MAX_FILE,
+            state_session_capacity=SESSIONS,
+            # Named outright, so that no GRADIO_* variable opens another door.
+            allowed_paths=[str(collection.folder.resolve() / "thumbnails")],
+            app_kwargs={"lifespan": lifespan, "routes": [scripts.route()]},
+            share=False,
+            ssr_mode=False,
+            num_workers=0,
+            mcp_server=False,
+            pwa=False,
+            run_history=False,
+            enable_monitoring=False,
+            footer_links=[],
+            show_error=False,
+            inbrowser=False,
+            prevent_thread_lock=True,
+            quiet=True,
+            **page.look(),
+        )
+    except OSError:
+        raise MasslError(_busy(host, port)) from None
 
 
 def free_port(host: str, port: int) -> int:

@@ -26,7 +26,7 @@ from cli.options import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from indexer import Collection, Encoder, IndexReport
     from indexer.ingest.embedding_table import EmbeddingTables
@@ -110,6 +110,9 @@ EngineAddress = Annotated[
 ]
 
 
+SHOWN = 5  # skipped files that are named where nobody asked for all
+
+
 def command(
     context: typer.Context,
     images: ImagesArgument,
@@ -149,7 +152,6 @@ def command(
     from cli.terminal import print_json, say
     from indexer import Collection
     from massl.core.files.atomic_writing import check_output
-    from massl.core.files.scan import left_out_line
 
     if skipped:
         check_output(skipped)
@@ -165,52 +167,68 @@ def command(
     def tell(report: IndexReport) -> None:
         if as_json:
             print_json(describe(collection, report))
-        say(summary(report), quiet)
-        for item in report.skipped[: None if verbose else 5]:
-            say(f"  skipped {item.path!r}: {item.reason}", quiet)
-        if len(report.skipped) > 5 and not verbose:
-            say(f"  … and {len(report.skipped) - 5:,} more: massl info {images}", quiet)
-        if report.kept_folders:
-            kept = ", ".join(report.kept_folders)
-            say(f"  looked into {kept}, as images there are labelled; --include '' leaves such folders out", quiet)
-        if left_out := left_out_line(report.left_out):
-            say(f"  left out: {left_out}", quiet)
+        _tell(report, images, None if verbose else SHOWN, quiet)
         if skipped:
             _write_skipped(skipped, report)
 
-    tables = _tables(embeddings, collection)
-    report = update(collection, quiet, exclude, max_pixels, include, tables)
+    report = update(collection, quiet, exclude, max_pixels, include, _tables(embeddings, collection))
     tell(report)
     if not (encoder or quiet) and (advice := collection.encoders.tell_of_builtin()):
         say(advice)
     if watch:
-        from indexer import CollectionBusy
-        from indexer.ingest.watching import watch as changes
-
-        # Whoever stops a service sends SIGTERM: end as on Ctrl-C.
-        signal.signal(signal.SIGTERM, interrupt)
-        say(f"Watching {images}. Ctrl-C ends it.", quiet)
-        updating = False
-        try:
-            for _ in changes(collection.root, collection.folder, lambda reason: say(reason, quiet)):
-                updating = True
-                try:
-                    latest = update(collection, quiet=True)
-                except CollectionBusy as error:
-                    updating = False
-                    say(str(error), quiet)
-                    continue
-                updating = False
-                changed = latest.added or latest.changed or latest.moved or latest.removed
-                if changed or latest.skipped != report.skipped or latest.left_out != report.left_out:
-                    report = latest
-                    tell(report)
-        except KeyboardInterrupt:
-            if updating:
-                raise
-            say("Closed.", quiet)  # it is how a watch ends
+        report = _watch(collection, report, tell, quiet)
     if strict and report.skipped:
         raise typer.Exit(1)
+
+
+def _tell(report: IndexReport, images: Path, most: int | None, quiet: bool) -> None:
+    """Says what a run did, with at most so many of the skipped files; all for None."""
+    from cli.terminal import say
+    from massl.core.files.scan import left_out_line
+
+    say(summary(report), quiet)
+    for item in report.skipped[:most]:
+        say(f"  skipped {item.path!r}: {item.reason}", quiet)
+    if most is not None and len(report.skipped) > most:
+        say(f"  … and {len(report.skipped) - most:,} more: massl info {images}", quiet)
+    if report.kept_folders:
+        kept = ", ".join(report.kept_folders)
+        say(f"  looked into {kept}, as images there are labelled; --include '' leaves such folders out", quiet)
+    if left_out := left_out_line(report.left_out):
+        say(f"  left out: {left_out}", quiet)
+
+
+def _watch(
+    collection: Collection, report: IndexReport, tell: Callable[[IndexReport], None], quiet: bool
+) -> IndexReport:
+    """Keeps the index current until Ctrl-C, and tells of each change; returns the last report."""
+    from cli.terminal import say
+    from indexer import CollectionBusy
+    from indexer.ingest.watching import watch as changes
+
+    # Whoever stops a service sends SIGTERM: end as on Ctrl-C.
+    signal.signal(signal.SIGTERM, interrupt)
+    say(f"Watching {collection.root}. Ctrl-C ends it.", quiet)
+    updating = False
+    try:
+        for _ in changes(collection.root, collection.folder, lambda reason: say(reason, quiet)):
+            updating = True
+            try:
+                latest = update(collection, quiet=True)
+            except CollectionBusy as error:
+                updating = False
+                say(str(error), quiet)
+                continue
+            updating = False
+            changed = latest.added or latest.changed or latest.moved or latest.removed
+            if changed or latest.skipped != report.skipped or latest.left_out != report.left_out:
+                report = latest
+                tell(report)
+    except KeyboardInterrupt:
+        if updating:
+            raise
+        say("Closed.", quiet)  # it is how a watch ends
+    return report
 
 
 def _check_engine(context: typer.Context, engine: EngineName | None, uri: str | None) -> str:
