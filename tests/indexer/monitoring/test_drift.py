@@ -243,16 +243,26 @@ def test_the_mean_score_is_that_of_all_pairs(count: int, dim: int, seed: int) ->
 
 @settings(deadline=None, max_examples=20)
 @given(st.integers(8, 60), st.integers(8, 60), st.floats(0, 1), st.integers(0, 99))
-def test_what_is_said_at_least_is_never_more_than_the_estimate_or_the_truth(
-    older: int, newer: int, share: float, seed: int
-) -> None:
-    vectors = clustered(older + newer, 8, seed).astype(np.float32)
-    away = round(share * newer)
-    vectors[older : older + away] = np.eye(8, dtype=np.float32)[0] * [[1.0]]
-    found = drift.unlike(vectors[:older], vectors[older:])
+def test_what_is_said_at_least_is_never_more_than_the_estimate(older: int, newer: int, share: float, seed: int) -> None:
+    found = drift.unlike(*_older_and_newer(older, newer, round(share * newer), seed))
     assert 0 <= found.at_least <= found.share <= 1
-    assert found.at_least * newer <= away + 1e-9
     assert sorted(found.order.tolist()) == list(range(newer))
+
+
+def test_what_is_said_at_least_is_hardly_ever_more_than_the_truth() -> None:
+    draw, above = np.random.default_rng(0), 0
+    for seed in range(100):
+        older, newer = draw.integers(8, 61, 2)
+        away = round(draw.random() * newer) * (seed % 2)
+        above += drift.unlike(*_older_and_newer(older, newer, away, seed)).at_least * newer > away + 1e-9
+    assert above <= 3  # 1 in 100 on average, see `FALSE_ALARM`
+
+
+def _older_and_newer(older: int, newer: int, away: int, seed: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Vectors of one kind; of the newer ones so many are of another."""
+    vectors = clustered(older + newer, 8, seed).astype(np.float32)
+    vectors[older : older + away] = np.eye(8, dtype=np.float32)[0]
+    return vectors[:older], vectors[older:]
 
 
 def test_the_estimate_is_near_the_truth_where_half_of_the_newest_are_of_another_kind() -> None:
