@@ -27,7 +27,6 @@ from gpu_cases import (
     run_settings,
     step_until_finite,
 )
-from rates import matrix_rate
 from torch import Tensor, nn
 from torch import distributed as dist
 from torch.nn import functional
@@ -44,6 +43,7 @@ from massl.settings import Settings
 from massl.training.devices import why_no_cuda
 from massl.training.distributed import World
 from massl.training.learner import Learner
+from massl.training.utilisation import matrix_rate
 from tests.massl.method.golden import inputs
 
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "pillow", "pi-heif", "onnx", "onnxruntime", "faiss-cpu", "triton")

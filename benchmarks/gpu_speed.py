@@ -10,7 +10,7 @@ import loss as loss_script
 import numpy as np
 import torch
 from gpu_cases import PICTURES, RATES, Bench, Outcome, Skipped, image_folder, make_learner, random_views, run_settings
-from rates import matrix_rate, pace
+from rates import pace
 from torch.profiler import ProfilerActivity
 
 from massl.core.images.decoding import decode
@@ -19,6 +19,7 @@ from massl.method.views import EndlessBatches, Views
 from massl.training.cost import operations_of_an_image
 from massl.training.learner import ACTIVATIONS
 from massl.training.loading import batches, make_loader, plan_loading
+from massl.training.utilisation import matrix_rate
 
 
 def rate(bench: Bench) -> Outcome:

@@ -1,4 +1,4 @@
-"""How fast a device multiplies, and how fast it takes steps; for the other scripts here."""
+"""How fast a device takes steps; for the other scripts here."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 
 from massl.training.metering import peak_memory
+from massl.training.utilisation import wait_for
 
 
 class Pace(NamedTuple):
@@ -17,28 +18,6 @@ class Pace(NamedTuple):
     shortest: float
     median: float
     peak: int
-
-
-def matrix_rate(device: torch.device, kind: torch.dtype, side: int = 0) -> float:
-    """Floating-point operations a second of a product of two square matrices, the best of ten rounds.
-
-    Args:
-        device: that multiplies.
-        kind: of both matrices.
-        side: of each; 0: 8,192 on a GPU, 1,536 elsewhere.
-    """
-    side = side or (8192 if device.type == "cuda" else 1536)
-    one, other = (torch.randn(side, side, device=device, dtype=kind) for _ in range(2))
-    for _ in range(2):
-        one @ other
-    times = []
-    for _ in range(10):
-        wait_for(device)
-        began = time.perf_counter()
-        one @ other
-        wait_for(device)
-        times.append(time.perf_counter() - began)
-    return 2 * side**3 / min(times)
 
 
 def pace(step: Callable[[int], object], device: torch.device, steps: int, warm: int = 2) -> Pace:
@@ -55,9 +34,3 @@ def pace(step: Callable[[int], object], device: torch.device, steps: int, warm: 
         wait_for(device)
         times.append(time.perf_counter() - began)
     return Pace(min(times), sorted(times)[len(times) // 2], peak_memory(device))
-
-
-def wait_for(device: torch.device) -> None:
-    """Until all that was asked of it is done."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

@@ -31,7 +31,6 @@ from typing import Any
 from unittest import mock
 
 import torch
-from rates import matrix_rate, wait_for
 from torch import distributed, nn
 
 from massl.data.sources import find_source
@@ -43,6 +42,7 @@ from massl.training.learner import ACTIVATIONS
 from massl.training.loading import usual_workers
 from massl.training.loop import fast_precision, train
 from massl.training.metering import peak_memory
+from massl.training.utilisation import matrix_rate, wait_for
 
 ROWS = ("authors", "same", "best")
 

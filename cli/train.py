@@ -254,6 +254,8 @@ def _train(run: PlannedRun, labels: Path | None, tracker: str, profile: int, qui
                     f"{1000 * now['step_seconds']:,.0f} ms a step, {now['data_wait_share']:.0%} of it waiting for "
                     f"images, peak memory {size(now['peak_bytes'])}"
                 )
+                if "utilisation" in now:
+                    note += f", {now['utilisation']:.0%} of the device's arithmetic used"
                 if "knn_top1" in now:
                     also = f", of the student {now['knn_student']:.1%}" if "knn_student" in now else ""
                     say(f"  step {progress.step:,}: k-NN {now['knn_top1']:.1%}{also}, rank {now['rankme']:.0f}", quiet)

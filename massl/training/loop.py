@@ -41,6 +41,7 @@ from massl.training.out_of_memory import held_by, is_out_of_memory, remedy
 from massl.training.probe import Probe
 from massl.training.run_state import RunState
 from massl.training.tracking import RunLog, finite_or_none, track
+from massl.training.utilisation import Utilisation
 
 EXAMPLES = 256  # images that folded batch normalisations find their statistics on
 BAD_STEPS = 5  # non-finite losses in a row after which a run ends
@@ -202,6 +203,7 @@ class _Run:
         self.leads = world.rank == 0
         self.warnings, self.report, self.stop = warnings, report, stop
         self.monitor = Monitor(state.settings)
+        self.utilisation = Utilisation(state.settings, world.device, world.size)
         self.metrics: dict[str, Any] = {}
         self.skipped: dict[str, str] = {}
         self.again = f"massl train {shlex.quote(state.source.where)} --resume {state.out}"
@@ -298,6 +300,9 @@ class _Run:
         """What `metrics.jsonl` has of a step that is done."""
         s, state = self.settings, self.state
         filled = min(int(self.learner.memory.written), s.memory)
+        speed = meter.figures(state.done, s.steps)
+        with meter.aside():
+            used = self.utilisation.share(speed["images_per_second"], state.seconds) if self.leads else None
         return {
             "step": state.done,
             "epoch": state.done * s.batch / len(state.source),
@@ -310,7 +315,8 @@ class _Run:
             "memory_filled": filled / s.memory,
             "memory_used": self.learner.memory_use(result.teacher[0], rates, step),
             "memory_age": filled / 2 / s.batch,  # steps since a row was written, on average
-            **meter.figures(state.done, s.steps),
+            **speed,
+            **({} if used is None else {"utilisation": used}),
             "skipped_files": len(self.skipped),
             "seconds": state.seconds,
         }
