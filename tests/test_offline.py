@@ -26,7 +26,7 @@ def test_no_command_and_no_screen_asks_for_an_outside_name_or_writes_into_home(
     namespace: list[str], tmp_path: Path
 ) -> None:
     done = subprocess.run(
-        [*namespace, sys.executable, "-m", "tests.offline", tmp_path], cwd=ROOT, capture_output=True, timeout=900
+        [*namespace, sys.executable, "-m", "tests.offline", tmp_path], cwd=ROOT, capture_output=True, timeout=1800
     )
     assert done.returncode == 0, done.stderr.decode()[-2000:]
     seen = json.loads(done.stdout)
