@@ -24,6 +24,7 @@ from cli import (
     info,
     label,
     search,
+    select,
     serve,
     train,
 )
@@ -76,6 +77,7 @@ app.command("index")(index.command)
 app.command("embed")(embed.command)
 app.command("search", cls=search.SearchCommand)(search.command)
 app.command("dupes")(dupes.command)
+app.command("select")(select.command)
 app.add_typer(label.app, name="label")
 app.command("classify")(classify.command)
 app.command("serve")(serve.command)

@@ -36,6 +36,7 @@ from indexer.store.labels import Labels
 from indexer.store.meta import Meta
 from indexer.store.rejections import Rejections
 from indexer.store.revision import Revision
+from indexer.subsets.collection_subsets import CollectionSubsets
 from massl.core.files.atomic_writing import remove_forgotten
 from massl.core.files.scan import check_folder
 
@@ -56,6 +57,7 @@ class Collection:
         searcher: ranks and describes images, and explains what was found.
         fewshot: classes for the rest, labels to doubt, and which images to label next.
         duplicates: copies, exact and near.
+        subsets: images to take away that show what the rest is like, and splits of them.
         map: the images in the plane.
         health: drift, and what the folder has become since.
         encoders: others that could take the place of its own.
@@ -77,6 +79,7 @@ class Collection:
         self.searcher = Searcher(home.root, home.folder, home.catalog, engines, lambda: home.encoder)
         self.fewshot = CollectionFewshot(home.catalog)
         self.duplicates = CollectionDuplicates(home.root, home.catalog, self.searcher.index)
+        self.subsets = CollectionSubsets(home.root, home.catalog, self.searcher)
         self.map = CollectionMap(home.catalog, home.folder)
         self.health = CollectionHealth(home)
         self.encoders = OtherEncoders(home)

@@ -86,21 +86,33 @@ def _csv(labelled: Sequence[LabelRow], folder: str) -> str:
 
 def _imagefolder(labelled: Sequence[LabelRow], folder: str) -> str:
     """`metadata.csv`, which `datasets` takes beside the images, with the place of each in torchvision's layout."""
-    folders = _folders(sorted({row.label for row in labelled}))
-    taken: set[str] = set()
     table = []
-    for row in labelled:
-        stem, dot, ending = row.path.rpartition("/")[2].rpartition(".")
-        stem, ending = (stem, dot + ending) if stem else (ending, "")
-        target, turn = f"{folders[row.label]}/{stem}{ending}", 1
-        while target.casefold() in taken:  # two folders may have files of one name
-            turn += 1
-            target = f"{folders[row.label]}/{stem}-{turn}{ending}"
-        taken.add(target.casefold())
+    for row, target in zip(labelled, imagefolder_targets([(row.path, row.label) for row in labelled]), strict=True):
         # An apostrophe before a name that looks like a formula would make it another file's; `./` doesn't.
         place = f"./{row.path}" if is_formula(row.path) else row.path
         table.append([place, row.label, target])
     return csv_text(["file_name", "label", "target"], table)
+
+
+def imagefolder_targets(images: Sequence[tuple[str, str]]) -> list[str]:
+    """Where each image, a path and a label, goes in torchvision's layout: `label/name`, no two in one place.
+
+    Without a label, which is then empty, it is the name alone.
+    """
+    folders = _folders(sorted({label for _, label in images if label}))
+    taken: set[str] = set()
+    targets = []
+    for path, label in images:
+        stem, dot, ending = path.rpartition("/")[2].rpartition(".")
+        stem, ending = (stem, dot + ending) if stem else (ending, "")
+        folder = f"{folders[label]}/" if label else ""
+        target, turn = f"{folder}{stem}{ending}", 1
+        while target.casefold() in taken:  # two folders may have files of one name
+            turn += 1
+            target = f"{folder}{stem}-{turn}{ending}"
+        taken.add(target.casefold())
+        targets.append(target)
+    return targets
 
 
 def _coco(labelled: Sequence[LabelRow], folder: str) -> str:
