@@ -23,6 +23,7 @@ from cli import (
     index,
     info,
     label,
+    odd,
     search,
     select,
     serve,
@@ -77,6 +78,7 @@ app.command("index")(index.command)
 app.command("embed")(embed.command)
 app.command("search", cls=search.SearchCommand)(search.command)
 app.command("dupes")(dupes.command)
+app.command("odd")(odd.command)
 app.command("select")(select.command)
 app.add_typer(label.app, name="label")
 app.command("classify")(classify.command)

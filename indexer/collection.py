@@ -10,6 +10,7 @@ from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
+from indexer.anomalies.collection_anomalies import CollectionAnomalies
 from indexer.duplicates.collection_duplicates import CollectionDuplicates
 from indexer.encoder.onnx_encoder import Encoder
 from indexer.encoder.runtimes import Wanted
@@ -57,6 +58,7 @@ class Collection:
         searcher: ranks and describes images, and explains what was found.
         fewshot: classes for the rest, labels to doubt, and which images to label next.
         duplicates: copies, exact and near.
+        anomalies: how unusual images are.
         subsets: images to take away that show what the rest is like, and splits of them.
         map: the images in the plane.
         health: drift, and what the folder has become since.
@@ -79,6 +81,7 @@ class Collection:
         self.searcher = Searcher(home.root, home.folder, home.catalog, engines, lambda: home.encoder)
         self.fewshot = CollectionFewshot(home.catalog)
         self.duplicates = CollectionDuplicates(home.root, home.catalog, self.searcher.index)
+        self.anomalies = CollectionAnomalies(home.catalog, self.searcher)
         self.subsets = CollectionSubsets(home.root, home.catalog, self.searcher)
         self.map = CollectionMap(home.catalog, home.folder)
         self.health = CollectionHealth(home)

@@ -139,6 +139,7 @@ def _all_commands(session: Session, photos: Path) -> None:
         session.massl("embed", photos, "--out", session.here / "out.parquet")
         session.massl("index", photos, "--rebuild", "--embeddings", session.here / "out.parquet")
     session.massl("dupes", photos)
+    session.massl("odd", photos)
     session.massl("select", photos, "-n", 5, "--by", "typical")
     for kind in KINDS[:2]:
         session.massl("label", "add", photos, kind, *(photos / kind).iterdir())

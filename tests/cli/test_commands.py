@@ -36,6 +36,7 @@ COMMANDS = (
     "info",
     "doctor",
     "dupes",
+    "odd",
     "select",
     "demo",
     "label",

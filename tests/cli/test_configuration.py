@@ -42,6 +42,7 @@ HARMLESS = {
     "embed": {"strict"},
     "search": {"k", "exact"},
     "dupes": {"exact_only", "threshold"},
+    "odd": {"k", "false_alarms"},
     "select": {"n", "by", "over", "curve", "seed"},
     "classify": {"sure"},
     "label export": {"sure"},

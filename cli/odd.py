@@ -1,0 +1,118 @@
+"""`massl odd`: the least usual pictures first."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cli.configuration import Harmless
+from cli.options import ImagesArgument, IndexDir, Json, Quiet, Verbose, folder_of, open_embedded
+
+if TYPE_CHECKING:
+    from indexer.anomalies.collection_anomalies import Anomalies
+
+
+def _rate(text: str | None) -> float | None:
+    """A share from `1%` or `0.01`."""
+    if text is None:
+        return None
+    try:
+        share = float(text.strip().removesuffix("%")) / (100 if text.strip().endswith("%") else 1)
+    except ValueError:
+        share = 0.0
+    if not 0 < share < 1:
+        raise typer.BadParameter(f"{text!r} is no share of pictures; write it as 1% or 0.01")
+    return share
+
+
+def command(
+    images: ImagesArgument,
+    good: Annotated[
+        str | None,
+        typer.Option("--good", metavar="LABEL", help="Compare with images of this label alone, and list the others."),
+    ] = None,
+    false_alarms: Annotated[
+        str | None,
+        typer.Option(
+            "--false-alarms",
+            metavar="SHARE",
+            help="With --good: list only what is so unusual that of good pictures no more than this share would be, "
+            "as 1%.",
+        ),
+        Harmless(),
+    ] = None,
+    under: Annotated[
+        list[str],
+        typer.Option(
+            "--under", metavar="FOLDER", help="Only below this folder, or one of several.", show_default=False
+        ),
+    ] = [],  # noqa: B006 - typer's way to say that an option may be left out and repeated
+    k: Annotated[int, typer.Option("-k", min=1, max=1_000_000, help="How many results, at most."), Harmless()] = 50,
+    paths: Annotated[bool, typer.Option("--paths", help="Print paths alone, one a line.")] = False,
+    nul: Annotated[bool, typer.Option("-0", help="Print paths alone, each ended by a NUL, for xargs -0.")] = False,
+    index_dir: IndexDir = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """List the least usual pictures first: those that are far from all others, or from the good ones.
+
+    Examples: massl odd ./photos · massl odd ./parts --good ok -k 100 · massl odd ./parts --good ok --false-alarms 1%
+    --paths
+    """
+    from cli.terminal import ProgressLine, print_json
+    from indexer.store.filters import Filter
+
+    rate = _rate(false_alarms)
+    if rate is not None and good is None:
+        raise typer.BadParameter("--false-alarms needs --good LABEL: pictures that are known to be good")
+    collection = open_embedded(images, index_dir, quiet)
+    wanted = Filter(folders=tuple(folder_of(text, images) for text in under))
+    with ProgressLine("comparing", "images", quiet) as line:
+        found = collection.anomalies.find(k, good=good, wanted=wanted, false_alarms=rate, report=line.update)
+    if as_json:
+        print_json(describe(found, rate))
+    else:
+        _show(found, rate, paths or nul, "\0" if nul else "\n", quiet)
+
+
+def describe(found: Anomalies, rate: float | None) -> dict[str, Any]:
+    """The JSON of what was found."""
+    results: list[dict[str, Any]] = []
+    for item in found.images:
+        row: dict[str, Any] = {
+            "rank": item.rank, "path": item.path, "score": round(item.score, 4), "label": item.label,
+        }  # fmt: skip
+        results.append(row if item.p_value is None else row | {"p_value": float(f"{item.p_value:.3g}")})
+    told: dict[str, Any] = {"results": results, "among": found.among, "reference": found.reference}
+    if rate is not None and found.threshold is not None:
+        told |= {
+            "false_alarms": rate,
+            "held_out": found.held_out,
+            "threshold": round(found.threshold, 6),
+            "unusual": found.unusual,
+        }
+    return told
+
+
+def _show(found: Anomalies, rate: float | None, plain: bool, end: str, quiet: bool) -> None:
+    from cli.terminal import print_line, say
+    from massl.core.printable import visible
+
+    for item in found.images:
+        if plain:
+            print_line(item.path, end)
+            continue
+        tag = f"  [{visible(item.label)}]" if item.label else ""
+        chance = "" if item.p_value is None else f"  p {item.p_value:.4f}"
+        print_line(f"{item.rank:>4}  {item.score:6.3f}{chance}  {visible(item.path)}{tag}")
+    if rate is None:
+        say(f"{len(found.images):,} of {found.among:,} images, compared with {found.reference:,} different ones", quiet)
+        return
+    shown = f", {len(found.images):,} of them listed" if len(found.images) != found.unusual else ""
+    say(
+        f"{found.unusual:,} of {found.among:,} images are unusual{shown}; if all were good, about "
+        f"{rate * found.among:,.0f} would be. {found.held_out:,} good pictures were held out to tell",
+        quiet,
+    )

@@ -1,0 +1,219 @@
+"""The unusual images of a collection, the least usual first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from indexer.anomalies.conformal import needed, p_values
+from indexer.anomalies.neighbour_distance import GOOD_NEIGHBOUR, distances
+from indexer.search.near_copies import copies_from, one_of_each
+from indexer.search.searcher import Searcher
+from indexer.store import revision
+from indexer.store.catalog import Catalog
+from indexer.store.filters import EVERYTHING, Filter, among
+from indexer.store.images import Images
+from indexer.store.vectors import CatalogVectors
+from massl.core.errors import MasslError
+
+FEWEST = 3  # images, under which none is unusual
+
+
+def _silent(done: int, total: int) -> None: ...
+
+
+@dataclass(frozen=True)
+class Anomaly:
+    """An unusual image.
+
+    Attributes:
+        rank: from 1.
+        image: its id.
+        path: relative to the root.
+        score: one minus its cosine with the k-th nearest other, 0 to 2; near copies count once.
+        p_value: the share of good pictures that are as unusual; None unless a rate of false alarms was asked for.
+        label: that somebody gave it, or None.
+    """
+
+    rank: int
+    image: int
+    path: str
+    score: float
+    p_value: float | None
+    label: str | None
+
+
+@dataclass(frozen=True)
+class Anomalies:
+    """What was found.
+
+    Attributes:
+        images: the least usual first.
+        among: how many images were looked at.
+        reference: how many they were compared with; of near copies one counts.
+        held_out: good pictures by which a threshold was found; 0 without one.
+        threshold: the score from which a picture is called unusual; None without a rate of false alarms.
+        unusual: how many of those looked at are; None as above.
+    """
+
+    images: tuple[Anomaly, ...]
+    among: int
+    reference: int
+    held_out: int = 0
+    threshold: float | None = None
+    unusual: int | None = None
+
+
+class CollectionAnomalies:
+    """Finds unusual images. Safe to share by threads: what is kept is swapped whole.
+
+    Args:
+        catalog: what is known of the images.
+        searcher: finds neighbours, and says from which score on two are copies.
+    """
+
+    def __init__(self, catalog: Catalog, searcher: Searcher) -> None:
+        self._catalog = catalog
+        self._searcher = searcher
+        self._kept: tuple[object, NDArray[np.int64], NDArray[np.float32]] | None = None
+
+    def find(
+        self,
+        count: int = 50,
+        *,
+        good: str | None = None,
+        wanted: Filter = EVERYTHING,
+        false_alarms: float | None = None,
+        report: Callable[[int, int], None] = _silent,
+    ) -> Anomalies:
+        """The `count` least usual images.
+
+        Args:
+            count: how many, at most.
+            good: compare with the images of this label alone, and look at all others. Without it each image is
+                compared with all others.
+            wanted: look only at images that pass. Without `good` they are also compared only with each other.
+            false_alarms: the share of good pictures, above 0 and below 1, that may be called unusual by mistake; only
+                those that are called so are then listed. Half of the good pictures are held out for that.
+            report: told how many images are done, of how many.
+
+        Raises:
+            MasslError: too few images, no such label, or too few good ones for such a rate.
+        """
+        if false_alarms is not None and good is None:
+            raise MasslError(
+                "a rate of false alarms needs pictures that are known to be good: label some, name the label"
+            )
+        ids, vectors = self._vectors()
+        least = copies_from(self._searcher.calibration(), len(ids))
+        passing = among(self._catalog, wanted)
+        looked_at = np.arange(len(ids)) if passing is None else np.flatnonzero(np.isin(ids, passing))
+        if good is None:
+            if len(looked_at) < FEWEST:
+                raise MasslError(f"there are too few images to tell which is unusual: it takes {FEWEST} at least")
+            reference, scores = self._among_themselves(ids, vectors, looked_at, least, report)
+            return Anomalies(self._listed(ids[looked_at], scores, None, count), len(looked_at), reference)
+        own = among(self._catalog, Filter(labels=(good,)))
+        good_rows = np.flatnonzero(np.isin(ids, own if own is not None else []))
+        looked_at = np.setdiff1d(looked_at, good_rows)
+        return self._unlike_good(ids, vectors, good_rows, looked_at, least, count, false_alarms, report)
+
+    def by_image(self, report: Callable[[int, int], None] = _silent) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Rising ids and scores of all images; kept until one changes."""
+        now, kept = revision.read(self._catalog).embedded, self._kept
+        if kept is None or kept[0] != now:
+            ids, vectors = self._vectors()
+            scores = np.zeros(len(ids), np.float32)
+            if len(ids) >= FEWEST:
+                least = copies_from(self._searcher.calibration(), len(ids))
+                _, scores = self._among_themselves(ids, vectors, np.arange(len(ids)), least, report)
+            kept = now, ids, scores
+            self._kept = kept
+        return kept[1:]
+
+    def _among_themselves(
+        self,
+        ids: NDArray[np.int64],
+        vectors: NDArray[np.float16],
+        rows: NDArray[np.int64],
+        least: float,
+        report: Callable[[int, int], None],
+    ) -> tuple[int, NDArray[np.float32]]:
+        index = self._searcher.index()
+        reference = rows[one_of_each(index, ids[rows], vectors[rows], least)]
+        return len(reference), distances(index, ids, vectors, reference, rows, least, report)
+
+    def _unlike_good(
+        self,
+        ids: NDArray[np.int64],
+        vectors: NDArray[np.float16],
+        good: NDArray[np.int64],
+        looked_at: NDArray[np.int64],
+        least: float,
+        count: int,
+        false_alarms: float | None,
+        report: Callable[[int, int], None],
+    ) -> Anomalies:
+        index = self._searcher.index()
+        reference = good[one_of_each(index, ids[good], vectors[good], least)]
+        if false_alarms is None:
+            scores = distances(index, ids, vectors, reference, looked_at, least, report, GOOD_NEIGHBOUR)
+            return Anomalies(self._listed(ids[looked_at], scores, None, count), len(looked_at), len(reference))
+        held_out, reference = _halves(reference, needed(false_alarms), false_alarms)
+        calibration = distances(index, ids, vectors, reference, held_out, least, k=GOOD_NEIGHBOUR)
+        scores = distances(index, ids, vectors, reference, looked_at, least, report, GOOD_NEIGHBOUR)
+        chances = p_values(scores, calibration)
+        unusual = chances <= false_alarms
+        # The lowest score with such a p-value, whether or not a picture has it.
+        rank = int(np.floor(false_alarms * (len(held_out) + 1) + 1e-9))
+        threshold = float(np.nextafter(np.sort(calibration)[-rank], np.float32(np.inf)))
+        return Anomalies(
+            self._listed(ids[looked_at][unusual], scores[unusual], chances[unusual], count),
+            len(looked_at),
+            len(reference),
+            len(held_out),
+            threshold,
+            int(unusual.sum()),
+        )
+
+    def _listed(
+        self, ids: NDArray[np.int64], scores: NDArray[np.float32], chances: NDArray[np.float64] | None, count: int
+    ) -> tuple[Anomaly, ...]:
+        order = np.argsort(-scores, kind="stable")[:count]
+        known = Images(self._catalog).with_labels(ids[order].tolist())
+        return tuple(
+            Anomaly(
+                rank,
+                int(ids[row]),
+                known[int(ids[row])][0],
+                float(scores[row]),
+                None if chances is None else float(chances[row]),
+                known[int(ids[row])][1],
+            )
+            for rank, row in enumerate((row for row in order.tolist() if int(ids[row]) in known), 1)
+        )
+
+    def _vectors(self) -> tuple[NDArray[np.int64], NDArray[np.float16]]:
+        source = CatalogVectors(self._catalog)
+        blocks = list(source.blocks())
+        ids = np.concatenate([np.empty(0, np.int64), *(own for own, _ in blocks)])
+        return ids, np.concatenate([np.empty((0, source.dim), np.float16), *(rows for _, rows in blocks)])
+
+
+def _halves(good: NDArray[np.int64], fewest: int, rate: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Good pictures that are held out, and those to compare with, both rising; drawn at random, the same each time.
+
+    Raises:
+        MasslError: too few of them for such a rate.
+    """
+    held = max(fewest, len(good) // 2)
+    if len(good) - held < FEWEST:
+        raise MasslError(
+            f"a rate of {100 * rate:g} % false alarms takes {fewest + FEWEST:,} different good pictures at least, and "
+            f"{len(good):,} are labelled; label more of them, or allow more false alarms"
+        )
+    drawn = np.random.default_rng(0).permutation(good)
+    return np.sort(drawn[:held]), np.sort(drawn[held:])

@@ -1,0 +1,80 @@
+"""Unusual images of a real collection."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from indexer import Collection
+from indexer.store.filters import Filter
+from massl.core.errors import MasslError
+from tests.indexer.vectors import clustered
+
+
+def test_every_image_has_a_place_and_a_part_is_compared_within_itself(collection: Collection) -> None:
+    found = collection.anomalies.find()
+    assert [item.rank for item in found.images] == list(range(1, 25))
+    assert (found.among, found.threshold) == (24, None)
+    scores = [item.score for item in found.images]
+    assert scores == sorted(scores, reverse=True)
+    part = collection.anomalies.find(3, wanted=Filter(folders=("fruit",)))
+    assert {item.path.split("/")[0] for item in part.images} == {"fruit"}
+    assert (part.among, part.reference) == (6, 6)
+
+
+def test_what_is_not_good_stands_before_what_is_like_it(collection: Collection) -> None:
+    space = [image for image, path in collection.images.ready() if path.startswith("space/")]
+    collection.labels.add("good", space[:4], "test")
+    found = collection.anomalies.find(good="good")
+    assert (found.among, found.reference) == (20, 4)
+    assert {item.path for item in found.images[-2:]} == set(collection.images.paths_of(space[4:]))
+    with pytest.raises(MasslError, match="no image has the label"):
+        collection.anomalies.find(good="fine")
+    with pytest.raises(MasslError, match="needs pictures that are known to be good"):
+        collection.anomalies.find(false_alarms=0.1)
+    with pytest.raises(MasslError, match=r"1 % false alarms takes 102 different good pictures at least, and 4"):
+        collection.anomalies.find(good="good", false_alarms=0.01)
+
+
+def test_the_rate_of_false_alarms_holds_for_good_pictures(
+    collection: Collection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Vectors that are all of one kind: of the unlabelled ones no more than the rate is called unusual, on average."""
+    from tests.indexer.anomalies.test_neighbour_distance import Searched
+
+    rates = []
+    for seed in range(12):
+        vectors = clustered(1_200, 16, seed)
+        ids = np.arange(len(vectors))
+        index = Searched(ids, vectors.astype(np.float32))
+        monkeypatch.setattr(collection.searcher, "index", lambda index=index: index)
+        found = collection.anomalies._unlike_good(
+            ids, vectors, ids[:600], ids[600:], 1.1, len(ids), 0.1, lambda done, total: None
+        )
+        assert found.threshold is not None
+        rates.append((found.unusual or 0) / 600)
+    assert abs(np.mean(rates) - 0.1) < 4 * np.std(rates) / np.sqrt(len(rates))
+
+
+def test_scores_are_kept_until_an_image_changes(collection: Collection) -> None:
+    ids, scores = collection.anomalies.by_image()
+    assert collection.anomalies.by_image()[1] is scores
+    picture = sorted(collection.root.glob("fruit/*.jpg"))[0]
+    shutil.copy(picture, picture.with_name("copy.jpg"))
+    collection.update()
+    more, again = collection.anomalies.by_image()
+    assert len(more) == len(ids) + 1
+    # A copy makes nothing less unusual.
+    assert np.allclose(again[np.isin(more, ids)], scores, atol=1e-5)
+
+
+def test_too_few_images_tell_nothing(collection: Collection) -> None:
+    for picture in sorted(collection.root.glob("*/*.jpg"))[2:]:
+        Path(picture).unlink()
+    collection.update()
+    with pytest.raises(MasslError, match="too few images"):
+        collection.anomalies.find()
+    assert collection.anomalies.by_image()[1].tolist() == [0.0, 0.0]
