@@ -36,6 +36,7 @@ MANY = 2_000  # labels up to which they are checked without being asked: more of
 VIEWS = {
     "groups": "Groups",
     "different": "Most different",
+    "unusual": "Most unusual",
     "unsure": "Least sure",
     "sure": "Most sure",
     "drawn": "Random sample",
@@ -45,6 +46,7 @@ VIEWS = {
 }
 QUEUES = {  # views of a page that is answered, and what is said beside their names
     "different": "unlike what is labelled, and unlike each other",
+    "unusual": "unlike all other pictures, the least usual first",
     "unsure": "where a label teaches most",
     "sure": "select what is wrong and reject it, then accept the rest",
     "drawn": "label every one of them, or accept what is proposed rightly: they tell how good the other proposals are",
@@ -92,7 +94,9 @@ class LabelScreen(Screen):
         self._grouping = self.job(lambda report: self.collection.fewshot.groups())
         self._checking = self.job(lambda report: self.collection.fewshot.suspects())
         self._measuring = self.job(lambda report: self.collection.fewshot.learning_curve(partial(report, "measuring")))
+        self._comparing = self.job(lambda report: self.collection.anomalies.by_image(partial(report, "comparing")))
         self._views = {
+            "unusual": self._draw_unusual,
             "groups": self._draw_groups,
             "class": self._draw_class,
             "check": self._draw_check,
@@ -239,11 +243,21 @@ class LabelScreen(Screen):
                 else "Every picture is labelled. Export takes the labels away."
             )
 
+    def _draw_unusual(self, session: Session, result: Classification | None, drawn: dict[str, Any]) -> None:
+        comparing = asked(self._comparing, self.revision(session).embedded, PATIENCE)
+        _tell("Comparing all pictures", comparing, drawn)
+        if comparing.result is not None:
+            self._draw_queue(session, result, drawn)
+
     def _fill(self, view: str, result: Classification | None, session: Session) -> list[int]:
         """The next page of a queue."""
         work = session.of(Desk)
         if view == "different":
             ids = np.array(self.collection.fewshot.different(PAGE + len(work.passed), self.revision(session)), np.int64)
+        elif view == "unusual":
+            everything, scores = self.collection.anomalies.by_image()
+            ids = everything[np.argsort(-scores, kind="stable")]
+            ids = ids[~np.isin(ids, list(self.collection.labels.by_image()))]
         elif result is None:
             return []
         elif view == "drawn":

@@ -11,7 +11,7 @@ import { Tiles } from "./tiles.js";
 /** @typedef {import("./tiles.js").Tile} Tile */
 /** @typedef {import("./tiles.js").Section} Section */
 
-/** @typedef {"groups" | "different" | "unsure" | "sure" | "drawn" | "class" | "check" | "curve"} View */
+/** @typedef {"groups" | "different" | "unusual" | "unsure" | "sure" | "drawn" | "class" | "check" | "curve"} View */
 
 /**
  * A label that looks wrong, and the labelled pictures that say so.

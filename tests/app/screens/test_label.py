@@ -55,6 +55,22 @@ def _done(screen: LabelScreen, session: Session, payload: dict[str, Any] | None 
     return drawn | {"message": message, "download": download}
 
 
+# Queues ---------------------------------------------------------------------------------------------------------------
+
+
+def test_the_least_usual_pictures_without_a_label_come_first(screen: LabelScreen) -> None:
+    ids, scores = screen.collection.anomalies.by_image()
+    order = ids[np.argsort(-scores, kind="stable")].tolist()
+    screen.collection.labels.add("seen", order[:1], "test")
+    session = Session()
+    _done(screen, session, {"do": "view", "view": "unusual"})
+    drawn = _done(screen, session)
+    shown = [tile["id"] for tile in _tiles(drawn)]
+    assert drawn["view"] == "unusual"
+    assert shown == order[1 : len(shown) + 1]
+    assert drawn["paging"] == {"accept": False, "left": len(order) - 1}
+
+
 # What to do next ------------------------------------------------------------------------------------------------------
 
 
