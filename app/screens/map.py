@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,13 @@ import numpy as np
 from app.formatting import no_pictures, readable, sentence
 from app.progress import duration
 from app.screens.find import FindScreen
+from app.screens.job_status import asked
 from app.screens.label_actions import LabelActions
 from app.screens.screen import Action, Screen
 from app.screens.tiles import tile
 from app.session import Payload, Session, images, number
 from indexer import Collection
+from indexer.anomalies.collection_anomalies import bands
 from indexer.projection.categories import NONE, OTHERS, Kinds
 from indexer.projection.collection_map import Making, Map
 from indexer.store.revision import Revision
@@ -26,7 +29,9 @@ from massl.core.errors import MasslError
 KINDS = 11  # that have a colour of their own
 MATCHES = 1_000  # of the best matches, that are coloured
 SHOWN = 48  # of the selected pictures, that are shown below the map
-BY = {"label": "Label", "folder": "Folder", "match": "Match to the search"}
+BY = {"label": "Label", "folder": "Folder", "match": "Match to the search", "unusual": "How unusual"}
+UNUSUAL = {"the least usual 1 %": 0.01, "the next 4 %": 0.04, "the next 15 %": 0.15}  # share of the pictures
+PATIENCE = 5.0  # seconds that the colours wait for pictures to be compared
 
 
 @dataclass
@@ -47,6 +52,7 @@ class MapScreen(Screen):
         super().__init__(collection, uploads)
         self._labelling = LabelActions(collection)
         self._find = FindScreen(collection, uploads)
+        self._comparing = self.job(lambda report: self.collection.anomalies.by_image(partial(report, "comparing")))
 
     @property
     def actions(self) -> Mapping[str, Action]:
@@ -111,6 +117,8 @@ class MapScreen(Screen):
         """The colour of each point, a byte each, in base64, and what the colours stand for."""
         current = self._current()
         by = data.get("by") if isinstance(data, dict) else None
+        if by == "unusual":
+            return self._unusual(current)
         found: Kinds = self.collection.map.kinds(current.ids, "folder" if by == "folder" else "label", KINDS)
         legend = [
             {"name": readable(name) or "not in a folder", "count": count, "kind": kind}
@@ -122,6 +130,23 @@ class MapScreen(Screen):
         if without := int((found.of == NONE).sum()):
             legend.append({"name": "without a label", "count": without, "kind": NONE})
         return {"version": current.version, "of": _packed(found.of), "legend": legend}
+
+    def _unusual(self, current: Map) -> dict[str, Any]:
+        """The colours by how unusual pictures are, which takes a while to find out in a large collection."""
+        comparing = asked(self._comparing, self.collection.revision().embedded, PATIENCE)
+        of = np.full(len(current.ids), NONE, np.uint8)
+        rest = "not compared yet: choose this colour again in a while"
+        if comparing.result is not None:
+            ids, scores = comparing.result
+            rows = np.searchsorted(ids, current.ids).clip(0, max(0, len(ids) - 1))
+            there = np.flatnonzero(ids[rows] == current.ids) if len(ids) else np.empty(0, np.int64)
+            of[there] = bands(scores, list(UNUSUAL.values()))[rows[there]]
+            of[of == len(UNUSUAL)] = NONE
+            rest = "all others"
+        counts = [(name, int((of == band).sum()), band) for band, name in enumerate(UNUSUAL)]
+        legend = [{"name": name, "count": count, "kind": band} for name, count, band in counts if count]
+        legend.append({"name": rest, "count": int((of == NONE).sum()), "kind": NONE})
+        return {"version": current.version, "of": _packed(of), "legend": legend}
 
     def pictures(self, data: object) -> dict[str, Any]:
         """Names and labels of a few pictures; those that have gone are left out."""
@@ -151,6 +176,8 @@ class MapScreen(Screen):
         return self.collection.map.get(not self.collection.updating, now)
 
     def _coloured(self, by: str, now: Revision) -> str:
+        if by == "unusual":
+            return f"unusual-{now.images}"
         return f"label-{now.images}-{now.labels}" if by == "label" else by
 
     def _match(self, session: Session) -> dict[str, Any]:

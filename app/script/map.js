@@ -18,7 +18,7 @@ import { Selection } from "./selection.js";
  *   note: string,
  *   making: number | null,
  *   waiting: boolean,
- *   by: "label" | "folder" | "match",
+ *   by: "label" | "folder" | "match" | "unusual",
  *   ways: { key: string, name: string }[],
  *   coloured: string,
  *   most: number,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -78,6 +79,7 @@ class CollectionAnomalies:
     def __init__(self, catalog: Catalog, searcher: Searcher) -> None:
         self._catalog = catalog
         self._searcher = searcher
+        self._comparing = threading.Lock()  # two screens that want the scores at once wait for one comparison
         self._kept: tuple[object, NDArray[np.int64], NDArray[np.float32]] | None = None
 
     def find(
@@ -123,16 +125,17 @@ class CollectionAnomalies:
 
     def by_image(self, report: Callable[[int, int], None] = _silent) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Rising ids and scores of all images; kept until one changes."""
-        now, kept = revision.read(self._catalog).embedded, self._kept
-        if kept is None or kept[0] != now:
-            ids, vectors = self._vectors()
-            scores = np.zeros(len(ids), np.float32)
-            if len(ids) >= FEWEST:
-                least = copies_from(self._searcher.calibration(), len(ids))
-                _, scores = self._among_themselves(ids, vectors, np.arange(len(ids)), least, report)
-            kept = now, ids, scores
-            self._kept = kept
-        return kept[1:]
+        with self._comparing:
+            now, kept = revision.read(self._catalog).embedded, self._kept
+            if kept is None or kept[0] != now:
+                ids, vectors = self._vectors()
+                scores = np.zeros(len(ids), np.float32)
+                if len(ids) >= FEWEST:
+                    least = copies_from(self._searcher.calibration(), len(ids))
+                    _, scores = self._among_themselves(ids, vectors, np.arange(len(ids)), least, report)
+                kept = now, ids, scores
+                self._kept = kept
+            return kept[1:]
 
     def _among_themselves(
         self,
@@ -201,6 +204,20 @@ class CollectionAnomalies:
         blocks = list(source.blocks())
         ids = np.concatenate([np.empty(0, np.int64), *(own for own, _ in blocks)])
         return ids, np.concatenate([np.empty((0, source.dim), np.float16), *(rows for _, rows in blocks)])
+
+
+def bands(scores: NDArray[np.float32], shares: Sequence[float]) -> NDArray[np.uint8]:
+    """How unusual each image is, in bands, uint8 `[N]`.
+
+    Args:
+        scores: `[N]`, greater where less usual.
+        shares: of all images, that each band has: 0 is that of the least usual ones. `len(shares)` is all the others.
+    """
+    order = np.argsort(-scores, kind="stable")
+    ends = np.ceil(np.cumsum(shares) * len(scores) - 1e-9)
+    found = np.empty(len(scores), np.uint8)
+    found[order] = np.searchsorted(ends, np.arange(len(scores)), side="right")
+    return found
 
 
 def _halves(good: NDArray[np.int64], fewest: int, rate: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -233,6 +233,23 @@ def test_the_menu_of_colours_has_its_arrow_and_works(page: Any) -> None:
     menu.select_option("Label")
     legend.get_by_text("without a label").wait_for()
     assert legend.get_by_text("not in a folder").count() == 0
+    menu.select_option("How unusual")
+    legend.get_by_text("the least usual 1 %").wait_for()
+    legend.get_by_text("all others").wait_for()
+
+
+def test_colours_tell_how_unusual_each_picture_is(collection: Collection, tmp_path: Path) -> None:
+    screen = MapScreen(collection, tmp_path)
+    drawn = screen.do(Session(), {"do": "by", "by": "unusual"})
+    assert drawn["by"] == "unusual"
+    found = screen.kinds({"by": "unusual"})
+    ids = np.frombuffer(base64.b64decode(screen.points(None)["ids"]), "<u4")
+    of = np.frombuffer(base64.b64decode(found["of"]), np.uint8)
+    known, scores = collection.anomalies.by_image()
+    least_usual = known[int(scores.argmax())]
+    assert of[ids.tolist().index(least_usual)] == 0
+    assert sum(entry["count"] for entry in found["legend"]) == len(ids)
+    assert [entry["name"] for entry in found["legend"]][-1] == "all others"
 
 
 def test_it_fits_a_phone(visit: Visit, site: str, unlabelled: Collection) -> None:

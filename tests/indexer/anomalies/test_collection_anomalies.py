@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from indexer import Collection
+from indexer.anomalies.collection_anomalies import bands
 from indexer.store.filters import Filter
 from massl.core.errors import MasslError
 from tests.indexer.vectors import clustered
@@ -78,3 +79,12 @@ def test_too_few_images_tell_nothing(collection: Collection) -> None:
     with pytest.raises(MasslError, match="too few images"):
         collection.anomalies.find()
     assert collection.anomalies.by_image()[1].tolist() == [0.0, 0.0]
+
+
+def test_bands_hold_their_shares_of_the_images() -> None:
+    scores = np.random.default_rng(0).permutation(200).astype(np.float32)
+    found = bands(scores, [0.01, 0.04, 0.15])
+    assert np.bincount(found).tolist() == [2, 8, 30, 160]
+    assert scores[found == 0].min() > scores[found == 1].max() > scores[found == 3].max()
+    assert bands(np.zeros(1, np.float32), [0.01]).tolist() == [0]
+    assert bands(np.empty(0, np.float32), [0.01]).tolist() == []
