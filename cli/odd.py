@@ -42,6 +42,14 @@ def command(
         ),
         Harmless(),
     ] = None,
+    patches: Annotated[
+        bool,
+        typer.Option(
+            "--patches",
+            help="Go by each picture's most unusual patch: finds small faults, and reads every picture again.",
+        ),
+        Harmless(),
+    ] = False,
     under: Annotated[
         list[str],
         typer.Option(
@@ -70,7 +78,9 @@ def command(
     collection = open_embedded(images, index_dir, quiet)
     wanted = Filter(folders=tuple(folder_of(text, images) for text in under))
     with ProgressLine("comparing", "images", quiet) as line:
-        found = collection.anomalies.find(k, good=good, wanted=wanted, false_alarms=rate, report=line.update)
+        found = collection.anomalies.find(
+            k, good=good, wanted=wanted, false_alarms=rate, patches=patches, report=line.update
+        )
     if as_json:
         print_json(describe(found, rate))
     else:

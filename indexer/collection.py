@@ -81,7 +81,7 @@ class Collection:
         self.searcher = Searcher(home.root, home.folder, home.catalog, engines, lambda: home.encoder)
         self.fewshot = CollectionFewshot(home.catalog)
         self.duplicates = CollectionDuplicates(home.root, home.catalog, self.searcher.index)
-        self.anomalies = CollectionAnomalies(home.catalog, self.searcher)
+        self.anomalies = CollectionAnomalies(home, self.searcher)
         self.subsets = CollectionSubsets(home.root, home.catalog, self.searcher)
         self.map = CollectionMap(home.catalog, home.folder)
         self.health = CollectionHealth(home)

@@ -52,7 +52,7 @@ EDGES: dict[str, set[str]] = {
         "indexer.storage",
         "indexer.store",
     },
-    "indexer.anomalies": {"indexer.search", "indexer.search.engines", "indexer.store"},
+    "indexer.anomalies": {"indexer.storage", "indexer.search", "indexer.search.engines", "indexer.store"},
     "indexer.collection": {
         "indexer.anomalies",
         "indexer.duplicates",

@@ -10,15 +10,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexer.anomalies.conformal import needed, p_values
-from indexer.anomalies.neighbour_distance import GOOD_NEIGHBOUR, distances
+from indexer.anomalies.neighbour_distance import GOOD_NEIGHBOUR, NEIGHBOUR, distances
+from indexer.anomalies.patch_memory import worst_patches
 from indexer.search.near_copies import copies_from, one_of_each
+from indexer.search.query import Query
 from indexer.search.searcher import Searcher
+from indexer.storage import Home
 from indexer.store import revision
-from indexer.store.catalog import Catalog
 from indexer.store.filters import EVERYTHING, Filter, among
 from indexer.store.images import Images
+from indexer.store.paths import below
 from indexer.store.vectors import CatalogVectors
 from massl.core.errors import MasslError
+from massl.core.images.decoding import within_memory
 
 FEWEST = 3  # images, under which none is unusual
 
@@ -72,12 +76,13 @@ class CollectionAnomalies:
     """Finds unusual images. Safe to share by threads: what is kept is swapped whole.
 
     Args:
-        catalog: what is known of the images.
+        home: where the collection lies, and its encoder, which is asked only for patches.
         searcher: finds neighbours, and says from which score on two are copies.
     """
 
-    def __init__(self, catalog: Catalog, searcher: Searcher) -> None:
-        self._catalog = catalog
+    def __init__(self, home: Home, searcher: Searcher) -> None:
+        self._home = home
+        self._catalog = home.catalog
         self._searcher = searcher
         self._comparing = threading.Lock()  # two screens that want the scores at once wait for one comparison
         self._kept: tuple[object, NDArray[np.int64], NDArray[np.float32]] | None = None
@@ -89,6 +94,7 @@ class CollectionAnomalies:
         good: str | None = None,
         wanted: Filter = EVERYTHING,
         false_alarms: float | None = None,
+        patches: bool = False,
         report: Callable[[int, int], None] = _silent,
     ) -> Anomalies:
         """The `count` least usual images.
@@ -100,10 +106,11 @@ class CollectionAnomalies:
             wanted: look only at images that pass. Without `good` they are also compared only with each other.
             false_alarms: the share of good pictures, above 0 and below 1, that may be called unusual by mistake; only
                 those that are called so are then listed. Half of the good pictures are held out for that.
+            patches: go by each picture's most unusual patch. Every picture is read for that.
             report: told how many images are done, of how many.
 
         Raises:
-            MasslError: too few images, no such label, or too few good ones for such a rate.
+            MasslError: the encoder has no patches, too few images, no such label, or too few good ones for such a rate.
         """
         if false_alarms is not None and good is None:
             raise MasslError(
@@ -116,12 +123,12 @@ class CollectionAnomalies:
         if good is None:
             if len(looked_at) < FEWEST:
                 raise MasslError(f"there are too few images to tell which is unusual: it takes {FEWEST} at least")
-            reference, scores = self._among_themselves(ids, vectors, looked_at, least, report)
+            reference, scores = self._among_themselves(ids, vectors, looked_at, least, report, patches)
             return Anomalies(self._listed(ids[looked_at], scores, None, count), len(looked_at), reference)
         own = among(self._catalog, Filter(labels=(good,)))
         good_rows = np.flatnonzero(np.isin(ids, own if own is not None else []))
         looked_at = np.setdiff1d(looked_at, good_rows)
-        return self._unlike_good(ids, vectors, good_rows, looked_at, least, count, false_alarms, report)
+        return self._unlike_good(ids, vectors, good_rows, looked_at, least, count, false_alarms, report, patches)
 
     def by_image(self, report: Callable[[int, int], None] = _silent) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Rising ids and scores of all images; kept until one changes."""
@@ -144,10 +151,41 @@ class CollectionAnomalies:
         rows: NDArray[np.int64],
         least: float,
         report: Callable[[int, int], None],
+        patches: bool = False,
     ) -> tuple[int, NDArray[np.float32]]:
         index = self._searcher.index()
         reference = rows[one_of_each(index, ids[rows], vectors[rows], least)]
+        if patches:
+            return len(reference), self._by_patches(ids, reference, rows, NEIGHBOUR, report)
         return len(reference), distances(index, ids, vectors, reference, rows, least, report)
+
+    def _by_patches(
+        self,
+        ids: NDArray[np.int64],
+        reference: NDArray[np.int64],
+        rows: NDArray[np.int64],
+        k: int,
+        report: Callable[[int, int], None],
+    ) -> NDArray[np.float32]:
+        """Scores by patches; pictures that can't be read any more stand last, with -1."""
+        encoder, paths = self._home.encoder, dict(Images(self._catalog).ready())
+        if not encoder.has_patches:
+            raise MasslError(
+                f"the encoder {encoder.name} describes pictures only as a whole, not part by part; leave "
+                "out --patches, or index with one that `massl export` writes"
+            )
+
+        def tokens(row: int) -> NDArray[np.float32] | None:
+            try:
+                query = Query.of_file(below(self._home.root, paths[int(ids[row])]))
+                with within_memory(), query.picture(encoder.resize, self._catalog.max_pixels) as picture:
+                    pixels = encoder.prepare(picture)
+            except (MasslError, KeyError):
+                return None
+            found = encoder.embed_patches(pixels[None])[0]
+            return found.reshape(-1, found.shape[-1]).astype(np.float32)
+
+        return np.nan_to_num(worst_patches(tokens, reference, rows, k, report), nan=-1.0)
 
     def _unlike_good(
         self,
@@ -159,15 +197,20 @@ class CollectionAnomalies:
         count: int,
         false_alarms: float | None,
         report: Callable[[int, int], None],
+        patches: bool = False,
     ) -> Anomalies:
+        def measured(beside: NDArray[np.int64], asked: NDArray[np.int64]) -> NDArray[np.float32]:
+            if patches:
+                return self._by_patches(ids, beside, asked, GOOD_NEIGHBOUR, report)
+            return distances(index, ids, vectors, beside, asked, least, report, GOOD_NEIGHBOUR)
+
         index = self._searcher.index()
         reference = good[one_of_each(index, ids[good], vectors[good], least)]
         if false_alarms is None:
-            scores = distances(index, ids, vectors, reference, looked_at, least, report, GOOD_NEIGHBOUR)
+            scores = measured(reference, looked_at)
             return Anomalies(self._listed(ids[looked_at], scores, None, count), len(looked_at), len(reference))
         held_out, reference = _halves(reference, needed(false_alarms), false_alarms)
-        calibration = distances(index, ids, vectors, reference, held_out, least, k=GOOD_NEIGHBOUR)
-        scores = distances(index, ids, vectors, reference, looked_at, least, report, GOOD_NEIGHBOUR)
+        calibration, scores = np.split(measured(reference, np.concatenate([held_out, looked_at])), [len(held_out)])
         chances = p_values(scores, calibration)
         unusual = chances <= false_alarms
         # The lowest score with such a p-value, whether or not a picture has it.

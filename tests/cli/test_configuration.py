@@ -42,7 +42,7 @@ HARMLESS = {
     "embed": {"strict"},
     "search": {"k", "exact"},
     "dupes": {"exact_only", "threshold"},
-    "odd": {"k", "false_alarms"},
+    "odd": {"k", "false_alarms", "patches"},
     "select": {"n", "by", "over", "curve", "seed"},
     "classify": {"sure"},
     "label export": {"sure"},

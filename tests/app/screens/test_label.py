@@ -83,7 +83,7 @@ def test_at_every_point_it_says_what_to_do_next(screen: LabelScreen) -> None:
     drawn = _done(screen, session)
     assert drawn["advice"]["text"] == "Name a second class"
     assert drawn["view"] == "groups"
-    assert [view["ready"] for view in drawn["views"]] == [True, True, *[False] * 6]
+    assert [view["ready"] for view in drawn["views"]] == [True, True, True, *[False] * 6]
     _label(collection, 1, "fruit")
     drawn = _done(screen, session)
     assert drawn["advice"]["text"] == "Give “fruit” a second picture"

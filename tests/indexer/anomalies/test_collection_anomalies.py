@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from indexer import Collection
+from indexer import Collection, Encoder
 from indexer.anomalies.collection_anomalies import bands
 from indexer.store.filters import Filter
 from massl.core.errors import MasslError
@@ -88,3 +89,27 @@ def test_bands_hold_their_shares_of_the_images() -> None:
     assert scores[found == 0].min() > scores[found == 1].max() > scores[found == 3].max()
     assert bands(np.zeros(1, np.float32), [0.01]).tolist() == [0]
     assert bands(np.empty(0, np.float32), [0.01]).tolist() == []
+
+
+def test_a_small_mark_is_found_by_patches(encoder: Encoder, tmp_path: Path) -> None:
+    """Twelve pictures of one weave that differ in their grain, one of them with a mark a twentieth of its side wide."""
+    draw = np.random.default_rng(0)
+    weave = 128 + 40 * np.sin(np.add.outer(np.arange(126), np.arange(126)) / 3)
+    folder = tmp_path / "cloth"
+    folder.mkdir()
+    for number in range(12):
+        pixels = weave + draw.normal(0, 6, weave.shape)
+        if number == 7:
+            pixels[60:67, 60:67] = 255
+        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / f"{number}.png")
+    made = Collection.create(folder, encoder)
+    made.update()
+    found = made.anomalies.find(patches=True)
+    assert found.images[0].path == "7.png"
+    assert found.images[0].score > 2 * found.images[1].score
+    (folder / "3.png").unlink()
+    assert made.anomalies.find(patches=True).images[-1].path == "3.png"
+    good = [image for image, path in made.images.ready() if path not in ("7.png", "8.png")]
+    made.labels.add("good", good, "test")
+    told = made.anomalies.find(good="good", patches=True)
+    assert [item.path for item in told.images] == ["7.png", "8.png"]
