@@ -46,8 +46,7 @@ class Collection:
     """Opened by `Collection.open`, or by `Collection.create` if it need not be there yet. Safe to share by threads.
 
     Attributes:
-        root: the folder of images.
-        folder: the collection's own.
+        root, folder: the folder of images, and the collection's own.
         home: where it lies, and the encoder that it is made with.
         images: which there are, their paths, facts and thumbnails.
         labels: those that people gave.
@@ -226,8 +225,7 @@ class Collection:
             elif self.meta.include is None:
                 kept_folders = tuple(sorted(self.labels.system_folders()))
                 self.catalog.set_meta(Meta.include.to(kept_folders))
-            known = file_contents.read(self.folder)
-            meta = self.meta
+            known, meta = file_contents.read(self.folder), self.meta
             result = indexing.update(
                 self.root, self.catalog, lambda count: self.encoder.for_many(count, self._runtime), report,
                 meta.exclude, meta.max_pixels, meta.include or (), known, embeddings,
