@@ -45,6 +45,8 @@ def test_commands_take_every_name_and_print_nothing_that_is_obeyed(massl, folder
         massl("info", encoder),
         massl("search", folder, folder / first),
         massl("dupes", folder),
+        massl("odd", folder),
+        massl("select", folder, "-n", 3, "--copy-to", tmp_path / "copies"),
         massl("label", "add", folder, "cat", first),
         massl("index", folder / "nothing"),
         massl("search", folder, folder / "nothing.jpg"),
@@ -56,7 +58,7 @@ def test_commands_take_every_name_and_print_nothing_that_is_obeyed(massl, folder
         assert not OBEYED.search(ran.output), ran.output
         assert not OBEYED.search(ran.error), ran.error
         assert "Error:" not in ran.error.replace("Error: Invalid", "")
-    assert [ran.code for ran in told] == [0] * 6 + [1, 1, 4, 1, 2]
+    assert [ran.code for ran in told] == [0] * 8 + [1, 1, 4, 1, 2]
     for arguments in (("info", folder), ("search", folder, folder / first), ("label", "list", folder)):
         data = massl(*arguments, "--json").output
         assert json.loads(data.encode())["schema"] == 1  # valid UTF-8, whatever the names are
