@@ -166,11 +166,11 @@ def _rounded(value: float | None) -> float | None:
 
 def _write(plan: Path, found: Duplicates) -> None:
     """The plan as CSV, names as the bytes that they are; a file that is there is replaced whole or not at all."""
-    from indexer.duplicates import detection
+    from indexer.duplicates.plan import plan as plan_of
     from massl.core.disk_errors import cannot_write
     from massl.core.files.atomic_writing import write
 
     try:
-        write(plan, os.fsencode(detection.plan(found)))
+        write(plan, os.fsencode(plan_of(found)))
     except OSError as error:
         raise cannot_write(plan, error, "name another file") from None

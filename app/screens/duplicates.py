@@ -13,7 +13,7 @@ from app.screens.screen import Action, Screen
 from app.screens.tiles import tile
 from app.session import Payload, Session, number
 from indexer import Collection
-from indexer.duplicates import detection as logic
+from indexer.duplicates import plan as logic
 from indexer.duplicates.detection import Duplicate, Duplicates
 from indexer.jobs.background import JobReport, JobStatus
 from indexer.store.filters import modified

@@ -2,7 +2,7 @@
 
 Embeddings propose: of every image's nearest neighbours those that stand out from its neighbourhood, the most
 outstanding first. Pixels decide (`indexer.search.pixel_verification`): how well a pair must coincide is found from
-how well unrelated neighbours in the same collection coincide, so that of the pairs called near duplicates few are
+how well unrelated images in the same collection coincide, so that of the pairs called near duplicates few are
 expected to be false.
 
 Every image of a group has itself been compared with the one to keep. Groups joined by any chain of pairs would not do:
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +23,8 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.search.calibration import CROWD, FAR, IDENTICAL, neighbourhood
+from indexer.duplicates.candidates import FEWEST_LOOKS, candidates, unrelated
+from indexer.search.calibration import IDENTICAL
 from indexer.search.engines.interface import CurrentIndex
 from indexer.search.pixel_verification import Looks
 from indexer.store.catalog import Catalog
@@ -32,21 +33,14 @@ from indexer.store.filters import Filter
 from indexer.store.image_facts import is_unchanged
 from indexer.store.images import Images, StoredFile
 from indexer.store.paths import below, from_bytes
-from indexer.store.vectors import CatalogVectors, VectorSource, unit
-from massl.core.files.csv_tables import csv_text
+from indexer.store.vectors import CatalogVectors
 
-BLOCK = 1_024  # images whose neighbours are sought at once
-NEIGHBOURS = 8  # of each image, that are candidates
-FEWEST_LOOKS = 200  # pairs of which so many are looked at, if there are as many
 IDLE = 100  # looks in a row, of which fewer than `YIELD` were duplicates, end the looking
 YIELD = 0.02
-NULL = 300  # looks at unrelated neighbours
 LOWEST = 0.75  # agreement under which nothing is called a duplicate, however unlike unrelated images are
 ENOUGH = 20  # looks at unrelated neighbours, under which they tell nothing,
 UNKNOWN = 0.9  # and the agreement that is asked for then
 FALSE = 0.02  # of the near pairs, how many may be expected to be false
-PLAN = ("group", "path", "action", "kind", "score", "expected_false_matches", "bytes", "decided", "reason")
-LOOK = 0.85  # agreement under which the plan asks to look before a near duplicate is removed
 
 Place = TypeVar("Place")
 
@@ -160,13 +154,14 @@ def find(
     compared = 0
     if not exact_only and len(contents) > 1:
         both = ((one, other) for one, other in decisions.contents if one in position and other in position)
-        apart = {_pair(position[one], position[other]) for one, other in both}
+        apart = {tuple(sorted((position[one], position[other]))) for one, other in both}
         ids = np.array([copies[content][0].image for content in contents], np.int64)
         whole = under is None and len(contents) == images
-        candidates, far = _candidates(index(), CatalogVectors(catalog), ids, whole, report)
-        chance = _chance(looks, far, report)
+        joined = index(), CatalogVectors(catalog), ids, whole
+        proposed = candidates(*joined, report)
+        chance = _chance(looks, unrelated(*joined), report)
         telling = threshold or max(LOWEST, float(chance[-1]) if len(chance) >= ENOUGH else UNKNOWN)
-        seen = _look(looks, [pair for pair in candidates if pair not in apart], telling, report)
+        seen = _look(looks, [pair for pair in proposed if pair not in apart], telling, report)
         compared = len(seen)
         if threshold is None:
             threshold = _threshold(np.array(list(seen.values())), chance)
@@ -190,90 +185,6 @@ def find(
     found = tuple(described(group) for group in groups)
     found = tuple(sorted(found, key=lambda group: group[0].path))
     return Duplicates(found, images, compared, None if exact_only else threshold, len(decisions.images), stale)
-
-
-# Proposing ------------------------------------------------------------------------------------------------------------
-
-
-def _candidates(
-    index: CurrentIndex,
-    vectors: VectorSource,
-    ids: NDArray[np.int64],
-    whole: bool,
-    report: Callable[[str, int, int], None],
-) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
-    """Pairs of positions that may be duplicates, the most promising first; and unrelated ones, drawn evenly.
-
-    A self-join in blocks: beside the index it needs memory for one block and for the pairs that are kept, of which
-    there are at most as many as images.
-    """
-    places = np.argsort(ids)
-    sorted_ids = ids[places]
-    most = max(FEWEST_LOOKS, len(ids))
-    kept = _Candidates.none()
-    far: list[tuple[int, int]] = []
-    every = max(1, len(ids) // NULL)
-    for start in range(0, len(ids), BLOCK):
-        block = ids[start : start + BLOCK]
-        stored, packed = vectors.of(np.sort(block))
-        queries = np.zeros((len(block), vectors.dim), np.float32)  # of images removed meanwhile: like none
-        queries[np.argsort(block)[np.isin(np.sort(block), stored)]] = unit(packed)
-        scores, found = index.search(queries, FAR[1] + 1, None if whole else sorted_ids)
-        scores = np.where(found < 0, scores[:, :1], scores)  # fewer than asked for: nothing stands out among them
-        own = found == block[:, None]
-        own[~own.any(1), -1] = True  # not among its own neighbours, crowded out by pictures that score the same
-        scores = scores[~own].reshape(len(block), -1)
-        slots = np.searchsorted(sorted_ids, found[~own].reshape(len(block), -1)).clip(max=len(ids) - 1)
-        known = sorted_ids[slots] == found[~own].reshape(len(block), -1)  # not indexed since the catalog was read
-        others = places[slots]
-        if not scores.shape[1]:
-            break
-        standing_out = scores - CROWD * neighbourhood(scores)[:, None]
-        ones = np.arange(start, start + len(block))
-        if scores.shape[1] >= FAR[0]:
-            for row in range(-start % every, len(block), every):
-                column = FAR[0] - 1 + (start + row) // every % (scores.shape[1] - FAR[0] + 1)
-                if known[row, column]:
-                    far.append(_pair(start + row, int(others[row, column])))
-        near = known[:, :NEIGHBOURS]
-        one, other = np.broadcast_to(ones[:, None], near.shape)[near], others[:, :NEIGHBOURS][near]
-        kept = kept.with_more(standing_out[:, :NEIGHBOURS][near], one, other)
-        if len(kept.values) > 4 * most:
-            kept = kept.best(2 * most)
-        report("neighbours", min(start + BLOCK, len(ids)), len(ids))
-    kept = kept.best(2 * most)
-    # A pair is found from both sides, mostly: its better side counts.
-    pairs = dict.fromkeys(zip(kept.low.tolist(), kept.high.tolist(), strict=True))
-    return list(pairs)[:most], far
-
-
-@dataclass(frozen=True)
-class _Candidates:
-    """Pairs of positions, `low` below `high`, int64 `[P]`, and how far each stands out, float64 `[P]`."""
-
-    values: NDArray[np.float64]
-    low: NDArray[np.int64]
-    high: NDArray[np.int64]
-
-    @classmethod
-    def none(cls) -> _Candidates:
-        return cls(np.empty(0), np.empty(0, np.int64), np.empty(0, np.int64))
-
-    def with_more(self, values: NDArray[np.float32], one: NDArray[np.int64], other: NDArray[np.int64]) -> _Candidates:
-        # Scores are sums in an order that may depend on the block: equal ones must not be told apart by their last bit.
-        return _Candidates(
-            np.append(self.values, np.round(values.astype(np.float64), 5)),
-            np.append(self.low, np.minimum(one, other)),
-            np.append(self.high, np.maximum(one, other)),
-        )
-
-    def best(self, wanted: int) -> _Candidates:
-        order = np.lexsort((self.high, self.low, -self.values))[:wanted]
-        return _Candidates(self.values[order], self.low[order], self.high[order])
-
-
-def _pair(one: int, other: int) -> tuple[int, int]:
-    return (one, other) if one < other else (other, one)
 
 
 # Deciding -------------------------------------------------------------------------------------------------------------
@@ -420,43 +331,3 @@ def _by_content(catalog: Catalog, under: str | None, embedded: bool) -> dict[byt
     for stored in Images(catalog).files(wanted, embedded):
         found.setdefault(stored.hash, []).append(_File(**vars(stored)))
     return found
-
-
-# As CSV ---------------------------------------------------------------------------------------------------------------
-
-
-def plan(found: Duplicates) -> str:
-    """What to keep and what to remove, as CSV with the columns `PLAN`, a line a file.
-
-    `decided` says of each group whether somebody chose what to keep, `yes`, or it is merely suggested, `no`; `reason`,
-    by what that file is the one to keep, and of the others whether their content is the same.
-    """
-    rows: list[tuple[object, ...]] = []
-    for number, group in enumerate(found.groups, 1):
-        decided, reason = "yes" if group[0].chosen else "no", why(group)
-        for item in group:
-            if item.kind == "exact":
-                reason = "same content"
-            elif item.kind == "near":
-                reason = "near copy" if item.score >= LOOK else "near copy, please look"
-            false_matches = "" if item.false_matches is None else f"{item.false_matches:.3g}"
-            action = ("keep", "") if item.kind == "keep" else ("remove", item.kind)
-            rows.append((number, item.path, *action, f"{item.score:.4f}", false_matches, item.bytes, decided, reason))
-    return csv_text(PLAN, rows)
-
-
-def why(group: Sequence[Duplicate]) -> str:
-    """By what the first of a group is the one to keep, as `most pixels`."""
-    keep, *rest = group
-    if keep.chosen:
-        return "chosen"
-    ways: tuple[tuple[str, Callable[[Duplicate], int]], ...] = (
-        ("most pixels", lambda item: item.width * item.height),
-        ("largest file", lambda item: item.bytes),
-        ("oldest", lambda item: item.mtime_ns),
-    )
-    for name, value in ways:
-        rest = [item for item in rest if value(item) == value(keep)]
-        if not rest:
-            return name
-    return "shortest path"

@@ -36,6 +36,7 @@ PROBES = 512  # of these, each scored against all of the background
 COPIES = 48  # of these, whose edited copies are embedded
 LOOKS = 48  # of the highest-scoring pairs, whose pixels are looked at
 FAR = (9, 16)  # ranks of neighbours that are seldom copies, and yet alike: a query's neighbourhood
+UNRELATED = (65, 128)  # ranks of neighbours that are alike and yet no copies: a burst's own frames come before them
 FAR_LOOKS = 24  # images whose far neighbours' pixels are looked at
 TAIL = 100  # pairs of the null to which its tail is fitted
 LEVELS = 256  # of the null that are kept
@@ -176,6 +177,17 @@ def neighbourhood(falling: NDArray[np.float32]) -> NDArray[np.float32]:
     return falling[:, first : FAR[1]].mean(1)
 
 
+def unrelated_ranks(count: int) -> tuple[int, int]:
+    """The first and the last rank of an image's neighbours that are taken for unrelated, among `count` images.
+
+    Many folders hold bursts and several versions of a picture. Their members are each other's nearest neighbours; the
+    first ranks would then tell how well copies agree, not how well unrelated images do. In a small collection it is the
+    lower half of the ranks.
+    """
+    last = min(UNRELATED[1], count - 1)
+    return min(UNRELATED[0], count // 2 + 1), last
+
+
 def of_collection(root: Path, catalog: Catalog, encoder: Encoder) -> Calibration:
     """Calibrates on a collection's own images.
 
@@ -259,9 +271,10 @@ def _spread(count: int, wanted: int) -> NDArray[np.int64]:
 def _far_agreement(similar: NDArray[np.float32], looks: Looks) -> float:
     """What the pixels of alike, but unrelated images agree at most, but for a tenth of them."""
     rows, count = similar.shape
+    first, last = unrelated_ranks(count)
     pairs = []
     for row in range(min(FAR_LOOKS, rows)):
-        rank = min(FAR[0] + row % (FAR[1] - FAR[0] + 1), count - 1)
+        rank = first + row * 7 % (last - first + 1)
         pairs.append((row, int(np.argpartition(-similar[row], rank - 1)[rank - 1])))
     return float(np.quantile(list(looks.agreements(pairs)), 0.9))
 

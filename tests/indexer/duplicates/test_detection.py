@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 
 from indexer import Collection, Encoder
-from indexer.duplicates import detection
-from indexer.duplicates.detection import Duplicate, Duplicates, _Candidates, _File, plan
+from indexer.duplicates import candidates, detection
+from indexer.duplicates.candidates import Ranked
+from indexer.duplicates.detection import Duplicate, Duplicates, _File
+from indexer.duplicates.plan import plan
 from indexer.search.engines.faiss_engine import Exact
 from indexer.search.pixel_verification import Looks
 from indexer.store.decisions import Decided
@@ -113,13 +115,13 @@ def test_the_order_of_indexing_does_not_matter(
 def test_the_size_of_a_block_does_not_matter(
     known: Collection, found: Duplicates, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(detection, "BLOCK", 7)
+    monkeypatch.setattr(candidates, "BLOCK", 7)
     assert in_groups(known.duplicates.find()) == in_groups(found)
 
 
 def test_what_is_kept_in_mind_does_not_grow_with_the_square(monkeypatch: pytest.MonkeyPatch) -> None:
     """12,000 images have 72 million pairs: 576 MB of scores alone."""
-    monkeypatch.setattr(detection, "BLOCK", 256)
+    monkeypatch.setattr(candidates, "BLOCK", 256)
     count = 12_000
     vectors = np.random.default_rng(0).normal(size=(count, 16)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -127,12 +129,13 @@ def test_what_is_kept_in_mind_does_not_grow_with_the_square(monkeypatch: pytest.
     index = Exact().build(source, lambda *step: None)
     tracemalloc.start()
     try:
-        pairs, far = detection._candidates(index, source, np.arange(count), True, lambda *step: None)
+        pairs = candidates.candidates(index, source, np.arange(count), True, lambda *step: None)
+        far = candidates.unrelated(index, source, np.arange(count), True)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
     assert len(pairs) == count
-    assert len(far) == detection.NULL
+    assert len(far) == candidates.NULL
     assert peak < 15e6
 
 
@@ -140,9 +143,9 @@ def test_the_best_candidates_are_the_same_however_they_came() -> None:
     chance = np.random.default_rng(0)
     values, low = np.round(chance.random(500), 2), chance.integers(0, 50, 500)
     high = low + 1 + chance.integers(0, 50, 500)
-    whole = _Candidates.none().with_more(values, low, high).best(40)
+    whole = Ranked.none().with_more(values, low, high).best(40)
     order = chance.permutation(500)
-    parts = _Candidates.none()
+    parts = Ranked.none()
     for part in np.split(order, 10):
         parts = parts.with_more(values[part], high[part], low[part]).best(40)
     assert [whole.low.tolist(), whole.high.tolist()] == [parts.low.tolist(), parts.high.tolist()]
