@@ -30,6 +30,9 @@ ASPECT = 0.12  # by how much, in logarithms, the proportions of one whole pictur
 PROMISING = 0.5  # what agrees less than this in the coarse is not looked at more closely
 ENOUGH = 0.97  # wholes that agree this well are not searched for parts
 KEPT = 4_096  # sketches in memory, about 10 KB each
+BLOCKS = 6  # along each side of a picture, whose agreement is looked at one by one
+DISSENT = 0.2  # of the blocks, that may disagree in copies: what is written over them, or blown out
+ROOM = 0.35  # by which a picture may agree better than the blocks that agree least
 FLAT = 2.0  # standard deviation in grey levels under which a picture has no detail to go by
 
 _NEAR = (0, -1, 1)  # half coarse pixels, looked at around a place found in the coarse
@@ -135,10 +138,10 @@ class Looks:
         return sketch
 
 
-def _as_wholes(one: Sketch, other: Sketch) -> float:
+def _as_wholes(one: Sketch, other: Sketch, turns: Sequence[Image.Transpose | None] = (None, *_TURNS)) -> float:
     best = -1.0
     coarse, detail = _detail(one.coarse), _detail(one.fine)
-    for turn in (None, *_TURNS):
+    for turn in turns:
         tiny = other.coarse if turn is None else other.coarse.transpose(turn)
         if abs(np.log(tiny.width / tiny.height * one.coarse.height / one.coarse.width)) > ASPECT:
             continue
@@ -147,7 +150,7 @@ def _as_wholes(one: Sketch, other: Sketch) -> float:
             best = max(best, score)
             continue
         turned = other.fine if turn is None else other.fine.transpose(turn)
-        best = max(best, _correlation(detail, _detail(turned.resize(one.fine.size, Image.Resampling.BICUBIC))))
+        best = max(best, _all_over(detail, _detail(turned.resize(one.fine.size, Image.Resampling.BICUBIC))))
     return best
 
 
@@ -177,7 +180,9 @@ def _as_part(part: Sketch, whole: Sketch) -> float:
                 best, box, improved = score, box + move, True
         if not improved:
             step /= 2
-    return best
+    inside = _inside(whole.fine, box)
+    size = (detail.shape[1], detail.shape[0])
+    return min(best, _all_over(detail, _detail(whole.fine.resize(size, Image.Resampling.BICUBIC, box=inside))))
 
 
 def _at(detail: NDArray[np.float32], whole: Image.Image, box: NDArray[np.float64]) -> float:
@@ -186,9 +191,14 @@ def _at(detail: NDArray[np.float32], whole: Image.Image, box: NDArray[np.float64
     right, bottom = left + width, top + height
     if width < 8 or height < 8 or left < -1 or top < -1 or right > whole.width + 1 or bottom > whole.height + 1:
         return -1.0
-    inside = (max(0.0, left), max(0.0, top), min(float(whole.width), right), min(float(whole.height), bottom))
     size = (detail.shape[1], detail.shape[0])
-    return _correlation(detail, _detail(whole.resize(size, Image.Resampling.BICUBIC, box=inside)))
+    return _correlation(detail, _detail(whole.resize(size, Image.Resampling.BICUBIC, box=_inside(whole, box))))
+
+
+def _inside(whole: Image.Image, box: NDArray[np.float64]) -> tuple[float, float, float, float]:
+    """Left, top, right and bottom of a box as far as it lies within the picture."""
+    left, top, width, height = map(float, box)
+    return max(0.0, left), max(0.0, top), min(float(whole.width), left + width), min(float(whole.height), top + height)
 
 
 def _search(part: Image.Image, whole: Image.Image) -> tuple[float, float, float, float] | None:
@@ -236,6 +246,24 @@ def _correlation(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
     one, other = (one - one.mean()).ravel(), (other - other.mean()).ravel()
     spread = float(one @ one) * float(other @ other)
     return float(one @ other) / spread**0.5 if spread > (FLAT**2 * one.size) ** 2 else 0.0
+
+
+def _all_over(one: NDArray[np.float32], other: NDArray[np.float32]) -> float:
+    """The correlation of two details, held down where it comes from a part of the picture only.
+
+    Different photographs in one frame, or on one form, correlate by what is printed on all of them.
+    """
+    score = _correlation(one, other)
+    if score < PROMISING:
+        return score
+    blocks = []
+    for rows in np.array_split(np.arange(one.shape[0]), BLOCKS):
+        for columns in np.array_split(np.arange(one.shape[1]), BLOCKS):
+            place = np.ix_(rows, columns)
+            first, second = one[place], other[place]
+            if max(first.std(), second.std()) > 2 * FLAT:  # else there is nothing in it that could disagree
+                blocks.append(_correlation(first, second))
+    return min(score, float(np.quantile(blocks, DISSENT)) + ROOM) if len(blocks) >= BLOCKS else score
 
 
 def _within(grey: Image.Image, side: int) -> Image.Image:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as some
@@ -62,3 +63,19 @@ def test_a_file_that_has_gone_agrees_with_nothing(tmp_path: Path) -> None:
     there = sorted((PICTURES / "fruit").glob("*.jpg"))[0]
     looks = Looks([there, tmp_path / "gone.jpg"], ["a" * 64, "b" * 64], {})
     assert looks.agreement(0, 1) == 0
+
+
+@pytest.mark.parametrize("share", [0.7, 0.8])
+def test_different_pictures_in_one_frame_are_no_copies(pictures: Path, share: float) -> None:
+    pattern = np.random.default_rng(0).integers(0, 255, (24, 30, 3), np.uint8)
+    frame = Image.fromarray(pattern).resize((300, 240), Image.Resampling.NEAREST)
+    framed = []
+    for path in sorted(pictures.glob("painting/*.jpg"))[:6]:
+        with Image.open(path) as picture:
+            inside = picture.convert("RGB").resize((int(300 * share), int(240 * share)))
+        whole = frame.copy()
+        whole.paste(inside, ((300 - inside.width) // 2, (240 - inside.height) // 2))
+        framed.append(Sketch.of(whole))
+    for place, one in enumerate(framed):
+        assert agreement(one, Sketch.of(one.fine)) > 0.95
+        assert all(agreement(one, other) < 0.75 for other in framed[:place])
