@@ -125,6 +125,7 @@ def describe(found: Duplicates) -> dict[str, Any]:
                     "bytes": item.bytes,
                     "width": item.width,
                     "height": item.height,
+                    "edit": item.edit,
                 }
                 for item in group
             ]

@@ -239,7 +239,9 @@ class DuplicatesScreen(Screen):
             role, note = "both", ""
         elif place:
             role = "copy"
-            note = "Same content" if item.kind == "exact" else f"{100 * item.score:.0f} % of the detail agrees"
+            edit = f"{item.edit[:1].upper()}{item.edit[1:]}; " if item.edit else ""
+            agrees = f"{edit}{100 * item.score:.0f} % of the detail agrees"
+            note = "Same content" if item.kind == "exact" else agrees[:1].upper() + agrees[1:]
         else:
             role = "chosen" if item.chosen else "suggested"
             note = "You decided to keep it" if item.chosen else reason[:1].upper() + reason[1:]

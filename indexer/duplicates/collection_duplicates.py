@@ -102,7 +102,7 @@ def _settled(
         if item is keep or item.chosen or decisions.both(keep.image, item.image) or decisions.apart(one, other):
             continue
         if one == other:
-            rest.append(replace(item, kind="exact", score=1.0, false_matches=0.0))
+            rest.append(replace(item, kind="exact", score=1.0, false_matches=0.0, edit=""))
         elif keep.image == before.image or hashes.get(before.image) == one:
             rest.append(item)
         else:
@@ -110,6 +110,7 @@ def _settled(
             if score >= (threshold or 1.0):
                 # Of the pair that was compared then this is known; of another one not.
                 known = keep.false_matches if item.image == before.image else None
-                rest.append(replace(item, kind="near", score=score, false_matches=known))
-    first = replace(keep, kind="keep", score=1.0, false_matches=0.0)
+                edit = looks.edit(group.index(keep), place)
+                rest.append(replace(item, kind="near", score=score, false_matches=known, edit=edit))
+    first = replace(keep, kind="keep", score=1.0, false_matches=0.0, edit="")
     return (first, *rest) if rest else ()

@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexer.duplicates.candidates import FEWEST_LOOKS, candidates, unrelated
+from indexer.duplicates.origin import UNRANKED, Origins, Rank
 from indexer.search.calibration import IDENTICAL
 from indexer.search.engines.interface import CurrentIndex
 from indexer.search.pixel_verification import Looks
@@ -58,6 +59,10 @@ class Duplicate:
         bytes, width, height: of the file, and of the image in pixels.
         mtime_ns: when the file was last written to, nanoseconds since 1970.
         chosen: someone decided to keep it.
+        edit: what was done to make it of the one to keep, or the reverse, as `mirrored`; empty where nothing that is
+            more than scaling and compression is seen. See `indexer.search.pixel_verification.edit_between`.
+        rank: how much the file looks like an edited one.
+        content: SHA-256 of the file, in hexadecimal.
     """
 
     image: int
@@ -70,6 +75,9 @@ class Duplicate:
     height: int
     mtime_ns: int
     chosen: bool = False
+    edit: str = ""
+    rank: Rank = UNRANKED
+    content: str = ""
 
 
 @dataclass(frozen=True)
@@ -107,12 +115,16 @@ class Duplicates:
 class _File(StoredFile):
     chosen: bool = False
     link: bool = False
+    rank: Rank = UNRANKED
 
     @property
-    def worth(self) -> tuple[bool, int, int, bool, int, int, bytes]:
-        """What to keep first: the chosen, most pixels, most bytes, no link, the oldest, the shortest path."""
+    def worth(self) -> tuple[object, ...]:
+        """What to keep first: the chosen, most pixels, what looks like the original, no link, the oldest, most bytes,
+        the shortest path.
+        """
         pixels = self.width * self.height
-        return (not self.chosen, -pixels, -self.size, self.link, self.mtime_ns, len(self.path), self.path)
+        last = (self.link, self.mtime_ns, -self.size, len(self.path), self.path)
+        return (not self.chosen, -pixels, self.rank, *last)
 
 
 def find(
@@ -170,14 +182,20 @@ def find(
     stale += _drop_stale(root, placed, {place for pair in pairs for place in pair})
     pairs = {pair: score for pair, score in pairs.items() if placed[pair[0]] and placed[pair[1]]}
     placed = {place: files for place, files in placed.items() if files}
+    origins = Origins(root)
+    for place in {place for pair in pairs for place in pair}:
+        placed[place] = [replace(file, rank=origins.rank(from_bytes(file.path))) for file in placed[place]]
+        placed[place].sort(key=lambda file: file.worth)
     groups = _groups(placed, pairs, decisions, looks, threshold or 1.0)
 
     def described(files: list[tuple[_File, str, float]]) -> tuple[Duplicate, ...]:
+        first = position[files[0][0].hash]
         return tuple(
             Duplicate(
                 file.image, from_bytes(file.path), kind, score,
                 _expected(score, chance, max(1, compared)) if kind == "near" else 0.0,
                 file.size, file.width, file.height, file.mtime_ns, file.chosen,
+                looks.edit(first, position[file.hash]) if kind == "near" else "", file.rank, file.hash.hex(),
             )
             for file, kind, score in files
         )  # fmt: skip

@@ -3,32 +3,52 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from indexer.duplicates.detection import Duplicate, Duplicates
+from indexer.duplicates.origin import REASONS
 from massl.core.files.csv_tables import csv_text
 
-PLAN = ("group", "path", "action", "kind", "score", "expected_false_matches", "bytes", "decided", "reason")
+PLAN = ("group", "path", "action", "kind", "score", "expected_false_matches", "bytes", "decided", "reason", "sha256")
 LOOK = 0.85  # agreement under which the plan asks to look before a near duplicate is removed
 
 
 def plan(found: Duplicates) -> str:
     """What to keep and what to remove, as CSV with the columns `PLAN`, a line a file.
 
-    `decided` says of each group whether somebody chose what to keep, `yes`, or it is merely suggested, `no`; `reason`,
-    by what that file is the one to keep, and of the others whether their content is the same.
+    `action` is `keep`, `remove`, or `look` where a person should compare first: of near copies that agree less well,
+    or one of which was edited. `decided` says of each group whether somebody chose what to keep, `yes`, or it is merely
+    suggested, `no`; `reason`, by what that file is the one to keep, and how the others are like it; `sha256`, what each
+    file held when the plan was made.
     """
     rows: list[tuple[object, ...]] = []
     for number, group in enumerate(found.groups, 1):
-        decided, reason = "yes" if group[0].chosen else "no", why(group)
+        decided = "yes" if group[0].chosen else "no"
         for item in group:
-            if item.kind == "exact":
-                reason = "same content"
-            elif item.kind == "near":
-                reason = "near copy" if item.score >= LOOK else "near copy, please look"
             false_matches = "" if item.false_matches is None else f"{item.false_matches:.3g}"
-            action = ("keep", "") if item.kind == "keep" else ("remove", item.kind)
-            rows.append((number, item.path, *action, f"{item.score:.4f}", false_matches, item.bytes, decided, reason))
+            kind = "" if item.kind == "keep" else item.kind
+            values = (f"{item.score:.4f}", false_matches, item.bytes, decided, note(item, group), item.content)
+            rows.append((number, item.path, action(item, group), kind, *values))
     return csv_text(PLAN, rows)
+
+
+def action(item: Duplicate, group: Sequence[Duplicate]) -> str:
+    """What the plan proposes for a file of a group: `keep`, `remove`, or `look` where nothing is proposed yet."""
+    if item.kind == "keep":
+        return "keep"
+    unsure = item.kind == "near" and (bool(item.edit) or item.score < LOOK)
+    return "look" if unsure and not group[0].chosen else "remove"
+
+
+def note(item: Duplicate, group: Sequence[Duplicate]) -> str:
+    """Why a file is kept, or how it is like the one that is."""
+    if item.kind == "keep":
+        return why(group)
+    if item.kind == "exact":
+        return "same content"
+    return ", ".join(
+        ["near copy", *([item.edit] if item.edit else []), *(["please look"] if action(item, group) == "look" else [])]
+    )
 
 
 def why(group: Sequence[Duplicate]) -> str:
@@ -36,12 +56,10 @@ def why(group: Sequence[Duplicate]) -> str:
     keep, *rest = group
     if keep.chosen:
         return "chosen"
-    ways: tuple[tuple[str, Callable[[Duplicate], int]], ...] = (
-        ("most pixels", lambda item: item.width * item.height),
-        ("largest file", lambda item: item.bytes),
-        ("oldest", lambda item: item.mtime_ns),
-    )
-    for name, value in ways:
+    ways: dict[str, Callable[[Duplicate], object]] = {"most pixels": lambda item: item.width * item.height}
+    ways |= {REASONS[part]: partial(lambda part, item: getattr(item.rank, part), part) for part in REASONS}
+    ways |= {"oldest": lambda item: item.mtime_ns, "largest file": lambda item: item.bytes}
+    for name, value in ways.items():
         rest = [item for item in rest if value(item) == value(keep)]
         if not rest:
             return name

@@ -33,6 +33,8 @@ KEPT = 4_096  # sketches in memory, about 10 KB each
 BLOCKS = 6  # along each side of a picture, whose agreement is looked at one by one
 DISSENT = 0.2  # of the blocks, that may disagree in copies: what is written over them, or blown out
 ROOM = 0.35  # by which a picture may agree better than the blocks that agree least
+COLOURLESS = 0.5  # of the colour of one picture that another has, under which it is called grey
+LIGHT = 6.0  # grey levels by which copies differ at most unless one was made brighter or darker
 FLAT = 2.0  # standard deviation in grey levels under which a picture has no detail to go by
 
 _NEAR = (0, -1, 1)  # half coarse pixels, looked at around a place found in the coarse
@@ -72,6 +74,36 @@ def agreement(one: Sketch, other: Sketch) -> float:
     return min(1.0, max(whole, _as_part(one, other), _as_part(other, one)))
 
 
+def edit_between(one: Image.Image, other: Image.Image) -> str:
+    """What was done to a picture to make a copy of it, as far as their small versions tell.
+
+    Which of the two was edited can't be told.
+
+    Returns:
+        `mirrored`, `turned`, `cut` (one is a part of the other, or has a border), `grey`, `brighter or darker`, or
+        nothing where they differ by scale and compression at most.
+    """
+    sketches = Sketch.of(one), Sketch.of(other)
+    first, second = sorted(sketches, key=lambda sketch: (sketch.fine.size, sketch.fine.tobytes()))
+    turns = {turn: _as_wholes(first, second, (turn,)) for turn in (None, *_TURNS)}
+    turn = max(turns, key=lambda each: (round(turns[each], 2), each is None))
+    if turns[turn] < ENOUGH and max(_as_part(first, second), _as_part(second, first)) > turns[turn]:
+        return "cut"
+    if turn is not None:
+        return "turned" if turn.name.startswith("ROTATE") else "mirrored"
+    colours = sorted(_colour(picture) for picture in (one, other))
+    if colours[0] < COLOURLESS * colours[1] and colours[1] > FLAT:
+        return "grey"
+    small = [np.asarray(sketch.fine.resize((8, 8), Image.Resampling.BOX), np.float32) for sketch in sketches]
+    return "brighter or darker" if float(np.abs(small[0] - small[1]).mean()) > LIGHT else ""
+
+
+def _colour(picture: Image.Image) -> float:
+    """How far a picture is from grey: the mean difference of its channels, in levels."""
+    small = np.asarray(picture.convert("RGB").resize((16, 16), Image.Resampling.BOX), np.float32)
+    return float((small.max(2) - small.min(2)).mean())
+
+
 class Looks:
     """Looks at the pixels of pairs of images, remembered by content so that none is taken twice. Threads may share it.
 
@@ -101,6 +133,14 @@ class Looks:
     def agreements(self, pairs: Sequence[tuple[int, int]]) -> Generator[float, None, None]:
         """As `agreement`, of one pair after the other: looked at in threads, a few pairs ahead."""
         return ahead(lambda pair: self.agreement(*pair), pairs)
+
+    def edit(self, one: int, other: int) -> str:
+        """What was done to make one of two copies of the other; see `edit_between`. Empty where one can't be read."""
+        try:
+            with within_memory():
+                return edit_between(self.open(one, FINE), self.open(other, FINE))
+        except ImageError:
+            return ""
 
     def remember(self, key: str, find: Callable[[], float]) -> float:
         """What is known under a key, else what `find` finds."""

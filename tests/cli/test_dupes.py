@@ -51,7 +51,7 @@ def test_duplicates_are_listed_planned_and_left_alone(massl, indexed: tuple[Path
     } == {("near", smaller), ("exact", HOSTILE)}
     rows = list(csv.DictReader(plan.open(newline="")))
     assert list(rows[0]) == [
-        "group", "path", "action", "kind", "score", "expected_false_matches", "bytes", "decided", "reason",
+        "group", "path", "action", "kind", "score", "expected_false_matches", "bytes", "decided", "reason", "sha256",
     ]  # fmt: skip
     assert [row["action"] for row in rows] == ["keep", "remove", "remove"]
     assert {row["path"] for row in rows} == {original, smaller, HOSTILE}
