@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -63,6 +63,7 @@ class DuplicatesScreen(Screen):
             "stop": self._stop,
             "look": self._look,
             "choose": self._choose,
+            "exact": self._accept_exact,
             "both": self._both,
             "forget": self._forget,
             "undo": self._undo,
@@ -89,6 +90,7 @@ class DuplicatesScreen(Screen):
             "summary": [],
             "groups": [],
             "filters": [],
+            "exact": 0,
             "more": False,
             "plan": bool(found and found.groups),
             "undo": bool(deciding.steps),
@@ -112,6 +114,7 @@ class DuplicatesScreen(Screen):
         drawn["filter"] = deciding.filter
         drawn["filters"] = [{"key": key, "name": name, "count": len(groups[key])} for key, name in FILTERS.items()]
         drawn["groups"] = [self._group(group, deciding.filter) for group in chosen[: deciding.shown]]
+        drawn["exact"] = len(_exact_only(groups["open"]))
         drawn["more"] = len(chosen) > deciding.shown
         if not chosen:
             drawn["empty"] = _nothing(found, deciding.filter)
@@ -166,6 +169,20 @@ class DuplicatesScreen(Screen):
         self._remember(session, group)
         others = "the other file is" if len(group) == 2 else f"the other {len(group) - 1:,} files are"
         return f"Remembered: keep {readable(item.path)}; {others} in the plan to be removed"
+
+    def _accept_exact(self, session: Session, payload: Payload) -> str:
+        found = self._current(session, self._finding.status(self.revision(session).embedded))
+        groups = _exact_only([group for group in found.groups if not group[0].chosen] if found else [])
+        if not groups:
+            raise MasslError("There is no group left in which all files have the same content")
+        for keep, *rest in groups:
+            self.collection.decisions.choose(keep.image, [item.image for item in rest])
+        self._remember(session, tuple(item for group in groups for item in group))
+        files = sum(len(group) - 1 for group in groups)
+        return (
+            f"Accepted in {len(groups):,} group{'s' * (len(groups) != 1)}; {files:,} file{'s' * (files != 1)} "
+            "of the same content in the plan to be removed"
+        )
 
     def _both(self, session: Session, payload: Payload) -> str:
         _, group = self._group_of(session, payload)
@@ -252,6 +269,11 @@ class DuplicatesScreen(Screen):
             "bytes": size(item.bytes),
             "date": f"{modified(item.mtime_ns):%Y-%m-%d}",
         }
+
+
+def _exact_only(groups: Sequence[DuplicateGroup]) -> list[DuplicateGroup]:
+    """Those of which all files have the same content: nothing is lost whichever is kept."""
+    return [group for group in groups if all(item.kind == "exact" for item in group[1:])]
 
 
 def _problem(status: JobStatus[Any]) -> str:

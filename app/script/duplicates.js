@@ -43,6 +43,7 @@ import { orSentence } from "./tiles.js";
  *   groups: Group[],
  *   filter?: string,
  *   filters: { key: string, name: string, count: number }[],
+ *   exact: number,
  *   more: boolean,
  *   plan: boolean,
  *   undo: boolean,
@@ -84,11 +85,11 @@ class DuplicatesScreen extends Screen {
   }
 
   drawHead() {
-    const { running, summary, stale, problem, found, undo, filters, filter } = this.value;
+    const { running, summary, stale, problem, found, undo, filters, filter, exact } = this.value;
     this.parts.told.textContent = this.done;
     if (running) this.drawProgress(running);
     // Left as it is where it shows the same: a button that is replaced while it is being pressed is not pressed.
-    const wanted = JSON.stringify([Boolean(running), summary, stale, problem, found, undo, filters, filter]);
+    const wanted = JSON.stringify([Boolean(running), summary, stale, problem, found, undo, filters, filter, exact]);
     if (wanted === this.headed) return;
     this.headed = wanted;
     const orders = filters.map((entry) =>
@@ -119,12 +120,15 @@ class DuplicatesScreen extends Screen {
   }
 
   drawButtons() {
-    const { running, found, stale, undo, plan } = this.value;
+    const { running, found, stale, undo, plan, exact } = this.value;
     const find = () => this.act({ do: "find" });
+    const accept = () => this.act({ do: "exact" });
+    const acceptTitle = "Keep the suggested file of each group in which all files have the same content";
     return make(
       "div",
       { class: "buttons" },
       running || (found && !stale) ? null : button(found ? "Look again" : "Find duplicates", find, { class: "main" }),
+      exact ? button(`Accept all exact copies (${exact.toLocaleString("en")})`, accept, { title: acceptTitle }) : null,
       undo ? button("Undo", () => this.act({ do: "undo" }), { title: "Take the last decision back" }) : null,
       plan ? button("Download the plan as CSV", () => this.act({ do: "csv" })) : null,
     );

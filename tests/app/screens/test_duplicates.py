@@ -121,6 +121,25 @@ def test_groups_are_decided_remembered_and_taken_away_as_a_plan(undecided: Colle
     assert screen.do(session, {"do": "undo"})["message"]["text"] == "There is nothing to undo."
 
 
+def test_all_exact_copies_are_accepted_at_once_and_near_ones_are_left_to_decide(
+    undecided: Collection, found: Duplicates
+) -> None:
+    screen, session = screen_of(undecided, found), Session()
+    drawn = screen.do(session, {"do": "start"})
+    exact, near = drawn["groups"]
+    assert drawn["exact"] == 1
+    drawn = screen.do(session, {"do": "exact"})
+    assert "1 group; 1 file of the same content" in drawn["message"]["text"]
+    assert files(drawn) == files({"groups": [near]})
+    assert drawn["exact"] == 0
+    rows = list(csv.DictReader(io.StringIO(screen.do(session, {"do": "csv"})["download"]["text"])))
+    decided = {row["path"]: row["decided"] for row in rows}
+    assert {decided[file["path"]] for file in exact["files"]} == {"yes"}
+    assert {decided[file["path"]] for file in near["files"]} == {"no"}
+    assert "no group left" in screen.do(session, {"do": "exact"})["message"]["text"]
+    assert files(screen.do(session, {"do": "undo"})) == files({"groups": [exact, near]})
+
+
 def test_a_group_that_was_kept_whole_can_be_decided_again(undecided: Collection, found: Duplicates) -> None:
     screen, session = screen_of(undecided, found), Session()
     image = screen.do(session, {"do": "start"})["groups"][0]["image"]
