@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -45,6 +46,18 @@ def command(
     forget: Annotated[
         bool, typer.Option("--forget", help="Forget what was decided about the PATHs, or all of it if none is named.")
     ] = False,
+    apply: Annotated[
+        Path | None, typer.Option("--apply", metavar="PLAN", help="Do what this plan says; with --by. Deletes nothing.")
+    ] = None,
+    by: Annotated[
+        str | None,
+        typer.Option(
+            "--by", metavar="WAY", help="With --apply: trash, hardlink, symlink, or move:FOLDER for another folder."
+        ),
+    ] = None,
+    undo: Annotated[
+        Path | None, typer.Option("--undo", metavar="LOG", help="Undo what --apply did, by the log that it wrote.")
+    ] = None,
     index_dir: IndexDir = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -52,13 +65,27 @@ def command(
 ) -> None:
     """Find exact and near duplicates, in groups, and say which to keep. Deletes nothing.
 
-    Examples: massl dupes ./photos · massl dupes ./photos --plan plan.csv · massl dupes ./photos --keep a.jpg b.jpg
+    Examples: massl dupes ./photos · massl dupes ./photos --plan plan.csv · massl dupes ./photos --keep a.jpg b.jpg ·
+    massl dupes ./photos --apply plan.csv --by trash
     """
     from cli.terminal import ProgressLine, print_json, say
     from indexer import Collection
     from indexer.index_command import index_command
     from massl.core.files.atomic_writing import check_output
 
+    if apply or by or undo:
+        others = {
+            "plan": plan,
+            "keep": keep,
+            "forget": forget,
+            "exact_only": exact_only,
+            "under": under,
+            "paths": paths,
+        }
+        given = [name for name, value in others.items() if value and on_command_line(context, name)]
+        way = _way(apply, by, undo, given)
+        _act(Collection.open(images, index_dir), images, apply, way, undo, as_json, quiet)
+        return
     if keep and forget:
         raise typer.BadParameter("--keep and --forget are opposites; give one of them")
     if plan and (keep or forget):
@@ -97,6 +124,90 @@ def command(
     if plan:
         _write(plan, found)
         say(f"the plan is in {plan}; nothing was deleted", quiet)
+
+
+def _way(apply: Path | None, by: str | None, undo: Path | None, others: Sequence[str]) -> tuple[str, Path | None]:
+    """What is to be done with files, as `trash`, and the folder that they are moved to; checks what goes together."""
+    from indexer.duplicates.acting import WAYS
+
+    if others:
+        raise typer.BadParameter(f"--apply and --undo search nothing; leave out {others[0].replace('_', '-')}")
+    if undo and (apply or by):
+        raise typer.BadParameter("--undo takes back what --apply did; give one of them")
+    if undo:
+        return "", None
+    if not apply or not by:
+        raise typer.BadParameter("--apply PLAN goes with --by trash, hardlink, symlink or move:FOLDER")
+    way, _, folder = by.partition(":")
+    if way not in WAYS or (way == "move") != bool(folder):
+        raise typer.BadParameter(f"--by {by} is none of trash, hardlink, symlink and move:FOLDER")
+    return way, Path(folder) if folder else None
+
+
+_DONE = {
+    "trash": "moved to the trash",
+    "hardlink": "made hard links",
+    "symlink": "made symbolic links",
+    "move": "moved",
+}
+
+
+def _files(count: int) -> str:
+    return f"{count:,} file" + "s" * (count != 1)
+
+
+def _act(
+    collection: Collection,
+    images: Path,
+    apply: Path | None,
+    way: tuple[str, Path | None],
+    undo: Path | None,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Does what a plan says, or undoes it; says what was left as it is, and why."""
+    from app.formatting import size
+    from cli.terminal import ProgressLine, print_json, print_line, say
+    from indexer.duplicates.acting import read_plan
+    from indexer.index_command import index_command
+    from indexer.store.catalog import now
+    from massl.core.errors import MasslError
+    from massl.core.printable import visible
+
+    log = undo
+    if undo:
+        with collection.home.held():
+            outcome = collection.duplicates.undo(undo)
+        done = f"{_files(len(outcome.done))} given back"
+    else:
+        assert apply is not None  # as `_way` made sure
+        plan = read_plan(apply)
+        if not plan.removals:
+            raise MasslError(f"{apply} removes nothing that is the same content or was decided; nothing was done")
+        log = collection.folder / f"dupes-{now().replace(':', '')[:17]}.jsonl"
+        with collection.home.held(), ProgressLine("removing", "files", quiet) as line:
+            outcome = collection.duplicates.apply(plan, *way, log, lambda done, total: line.update(done, total, ""))
+        done = f"{_files(len(outcome.done))} ({size(outcome.bytes)}) {_DONE[way[0]]}"
+    if as_json:
+        left = [{"path": path, "reason": reason} for path, reason in outcome.left]
+        values = {"done": outcome.done, "left": left, "labels": outcome.labels, "undecided": outcome.undecided}
+        print_json(values | {"log": str(log)})
+    else:
+        for path in outcome.done:
+            print_line(visible(path))
+    for path, reason in outcome.left:
+        say(f"left as it is: {visible(path)}: {reason}", quiet)
+    if outcome.undecided:
+        say(
+            f"{_files(outcome.undecided)} left that are merely alike; to have one removed, write remove as its action "
+            "and yes as decided",
+            quiet,
+        )
+    labels = f"; labels {'taken back' if undo else 'carried over'}: {outcome.labels:,}" if outcome.labels else ""
+    say(done + labels, quiet)
+    if not undo:
+        say(f"to undo: massl dupes {shlex.quote(str(images))} --undo {shlex.quote(str(log))}", quiet)
+    say(f"now run: {index_command(images, collection.folder)}", quiet)
 
 
 def _decide(collection: Collection, paths: Sequence[str], keep: bool, as_json: bool, quiet: bool) -> None:

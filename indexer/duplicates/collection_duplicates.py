@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from indexer.duplicates import detection
+from indexer.duplicates.acting import Outcome, Plan, act
+from indexer.duplicates.action_log import begun, continued, read
 from indexer.duplicates.detection import Duplicate, Duplicates
+from indexer.duplicates.inheritance import Inheritance
+from indexer.duplicates.undoing import undo
 from indexer.search.engines.interface import CurrentIndex
 from indexer.search.pixel_verification import Looks
 from indexer.store.catalog import Catalog
 from indexer.store.decisions import Decided, Decisions, hashes_of
 from indexer.store.images import Images
 from indexer.store.paths import below
+from massl.core.errors import MasslError
 
 
 class CollectionDuplicates:
-    """Finds duplicates; touches none. Safe to share by threads. Decisions are made by `indexer.store.decisions`.
+    """Finds duplicates, and does what a plan says. Safe to share by threads. Decisions: `indexer.store.decisions`.
 
     Args:
         root: the folder of images.
@@ -48,6 +54,44 @@ class CollectionDuplicates:
             threshold=threshold,
             report=report,
         )
+
+    def apply(
+        self,
+        plan: Plan,
+        by: str,
+        folder: Path | None,
+        log: Path,
+        report: Callable[[int, int], None] = lambda done, total: None,
+    ) -> Outcome:
+        """Does what a plan says; see `indexer.duplicates.acting.act`. The catalog learns of it by the next update.
+
+        Args:
+            plan: see `indexer.duplicates.acting.read_plan`.
+            by: one of `indexer.duplicates.acting.WAYS`.
+            folder: where files are moved to, for `move`.
+            log: the file that tells what was done, by which it can be undone; it must not be there yet.
+            report: is told how many are done, of how many.
+
+        Raises:
+            MasslError: the log can't be written, or the folder lies in the collection's.
+        """
+        if folder is not None and Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(self._root)):
+            raise MasslError(f"{folder} lies in {self._root}, where the files would be found again; name one elsewhere")
+        said = Inheritance(self._catalog)
+        with begun(log, self._root) as writer:
+            outcome = act(self._root, plan.removals, by, folder, writer, said.label, said.carry, report)
+        outcome.undecided = plan.undecided
+        return outcome
+
+    def undo(self, log: Path) -> Outcome:
+        """Undoes what a log tells of; see `indexer.duplicates.undoing.undo`.
+
+        Raises:
+            MasslError: it is no log, or about another folder.
+        """
+        done = read(log)
+        with continued(log) as writer:
+            return undo(self._root, done, writer, Inheritance(self._catalog).give_back)
 
     def settled(self, found: Duplicates) -> Duplicates:
         """What was found, with the decisions since: nothing is sought again.

@@ -78,7 +78,10 @@ REFUSED = {
         "runtime": "'onnxruntime'",
     },
     "embed": {"out": "'x'", "encoder": "'x'", "part": "'1/2'", "image-size": "224", "max-megapixels": "9"},
-    "dupes": {"plan": "'x'", "index-dir": "'x'", "keep": "true", "forget": "true"},
+    "dupes": {
+        "plan": "'x'", "index-dir": "'x'", "keep": "true", "forget": "true", "apply": "'x'", "by": "'trash'",
+        "undo": "'x'",
+    },
     "label.export": {"out": "'x'", "index-dir": "'x'", "format": "'onnx'"},
     "serve": {"host": "'0.0.0.0'", "port": "80", "auth": "'mallory:pw'", "encoder": "'x'", "index-dir": "'x'"},
     "demo": {"dir": "'x'", "host": "'0.0.0.0'", "auth": "'mallory:pw'"},

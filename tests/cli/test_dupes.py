@@ -146,3 +146,54 @@ def test_one_file_by_two_names_is_no_duplicate_and_a_link_is_not_what_is_kept(ma
     massl("index", photos, "-q")
     (group,) = massl("dupes", photos, "--exact-only", "--json").json["groups"]
     assert [item["path"] for item in group] == ["hard.jpg", "a.jpg"]
+
+
+def test_a_plan_is_done_and_undone(massl, indexed: tuple[Path, list[str]], tmp_path: Path) -> None:
+    photos, (_, smaller) = indexed
+    before = contents(photos)
+    plan, moved = tmp_path / "plan.csv", tmp_path / "moved"
+    assert massl("dupes", photos, "--plan", plan).code == 0
+    plan.write_text(plan.read_text().replace(",remove,near,", ",look,near,"))
+    ran = massl("dupes", photos, "--apply", plan, "--by", f"move:{moved}", "--json")
+    done, log = ran.json["done"], ran.json["log"]
+    assert (len(done), ran.json["left"], ran.json["undecided"]) == (1, [], 1)
+    assert (moved / done[0]).exists()
+    assert set(contents(photos)) == set(before) - {photos / done[0]}
+    assert f"--undo {log}" in ran.error
+    assert f"now run: massl index {photos}" in ran.error
+    back = massl("dupes", photos, "--undo", log)
+    assert (back.code, contents(photos)) == (0, before)
+    assert "1 file given back" in back.error
+    nothing = massl("dupes", photos, "--apply", plan, "--by", "hardlink")
+    assert nothing.code == 0
+    assert smaller not in nothing.output
+
+
+def test_wrong_use_of_a_plan_says_what_to_do_and_does_nothing(
+    massl, indexed: tuple[Path, list[str]], tmp_path: Path
+) -> None:
+    photos, _ = indexed
+    before = contents(photos)
+    plan = tmp_path / "plan.csv"
+    assert massl("dupes", photos, "--plan", plan).code == 0
+    for arguments in (
+        ("--apply", plan),
+        ("--by", "trash"),
+        ("--apply", plan, "--by", "delete"),
+        ("--apply", plan, "--by", "move"),
+        ("--apply", plan, "--by", "trash:x"),
+        ("--apply", plan, "--by", "trash", "--undo", plan),
+        ("--apply", plan, "--by", "trash", "--exact-only"),
+        ("--undo", plan, "--keep", "a.jpg"),
+    ):
+        assert massl("dupes", photos, *arguments).code == 2, arguments
+    for arguments, reason in (
+        (("--apply", tmp_path / "nowhere.csv", "--by", "trash"), "nowhere.csv"),
+        (("--undo", plan), "no log"),
+        (("--apply", plan, "--by", f"move:{photos}"), "found again"),
+    ):
+        ran = massl("dupes", photos, *arguments)
+        assert ran.code == 1
+        assert reason in ran.error
+        assert len(ran.error.splitlines()) <= 2
+    assert contents(photos) == before

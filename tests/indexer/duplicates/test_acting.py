@@ -1,0 +1,334 @@
+"""Doing what a plan says, and undoing it: real files, a real trash, and what can go wrong in between."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import io
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from indexer import Collection, Encoder
+from indexer.duplicates import acting
+from indexer.duplicates.acting import Outcome, content_of, read_plan
+from indexer.duplicates.action_log import read
+from indexer.duplicates.plan import plan
+from massl.core.errors import MasslError
+from tests.indexer.tiny import picture
+
+
+@pytest.fixture(autouse=True)
+def own_trash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A trash of the test's own, in place of the person's."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    from send2trash import plat_other
+
+    monkeypatch.setattr(plat_other, "HOMETRASH_B", os.fsencode(tmp_path / "data" / "Trash"))
+    return tmp_path / "data" / "Trash"
+
+
+@pytest.fixture
+def collection(tmp_path: Path, tiny_encoder: Encoder) -> Collection:
+    """Four pictures, three of them twice."""
+    root = tmp_path / "photos"
+    (root / "copies").mkdir(parents=True)
+    for number in range(4):
+        (root / f"{number}.bmp").write_bytes(picture(number))
+        os.utime(root / f"{number}.bmp", ns=(10**18, 10**18))
+        if number:
+            (root / "copies" / f"{number} copy.bmp").write_bytes(picture(number))
+    made = Collection.create(root, tiny_encoder)
+    made.update()
+    return made
+
+
+COPIES = [f"copies/{number} copy.bmp" for number in (1, 2, 3)]
+
+
+def rows_of(collection: Collection) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(plan(collection.duplicates.find(exact_only=True)))))
+
+
+def written(rows: list[dict[str, str]], path: Path) -> Path:
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def applied(
+    collection: Collection,
+    tmp_path: Path,
+    by: str,
+    change: Callable[[list[dict[str, str]]], object] = lambda rows: None,
+) -> Outcome:
+    rows = rows_of(collection)
+    change(rows)
+    folder = tmp_path / "moved" if by == "move" else None
+    read_back = read_plan(written(rows, tmp_path / "plan.csv"))
+    return collection.duplicates.apply(read_back, by, folder, tmp_path / "log.jsonl")
+
+
+def files(root: Path) -> dict[str, tuple[bytes, int]]:
+    found = (path for path in root.rglob("*.bmp") if not path.is_symlink())
+    return {str(path.relative_to(root)): (path.read_bytes(), path.stat().st_mtime_ns) for path in found}
+
+
+@pytest.mark.parametrize("by", acting.WAYS)
+def test_exact_copies_go_and_come_back_as_they_were(collection: Collection, tmp_path: Path, by: str) -> None:
+    root = collection.root
+    before = files(root)
+    outcome = applied(collection, tmp_path, by)
+    assert (sorted(outcome.done), outcome.left) == (COPIES, [])
+    assert outcome.bytes == sum(len(before[path][0]) for path in COPIES)
+    for number, path in enumerate(COPIES, 1):
+        if by in ("hardlink", "symlink"):
+            assert os.path.samefile(root / path, root / f"{number}.bmp")
+        else:
+            assert not (root / path).exists()
+    assert set(files(root)) >= {"0.bmp", "1.bmp", "2.bmp", "3.bmp"}
+
+    back = collection.duplicates.undo(tmp_path / "log.jsonl")
+    assert (sorted(back.done), back.left) == (COPIES, [])
+    assert files(root) == before
+    assert not any((root / path).is_symlink() for path in COPIES)
+    assert collection.duplicates.undo(tmp_path / "log.jsonl").done == []
+    assert collection.update().unchanged + len(COPIES) >= 7
+
+
+def test_after_a_plan_the_folder_holds_each_picture_once(collection: Collection, tmp_path: Path) -> None:
+    applied(collection, tmp_path, "trash")
+    assert collection.update().removed == 3
+    assert collection.duplicates.find(exact_only=True).groups == ()
+    collection.duplicates.undo(tmp_path / "log.jsonl")
+    collection.update()
+    assert len(collection) == 7
+
+
+def test_what_is_merely_alike_waits_for_a_person(collection: Collection, tmp_path: Path) -> None:
+    def alike(rows: list[dict[str, str]]) -> None:
+        for row in rows:
+            if row["path"] in COPIES:
+                other = collection.root / row["path"]
+                other.write_bytes(other.read_bytes() + b"not the same any more")
+                row["sha256"] = content_of(other)  # the column `kind` still says exact: it is not believed
+
+    outcome = applied(collection, tmp_path, "move", alike)
+    assert (outcome.done, outcome.undecided) == ([], 3)
+    collection.update()
+    rows = rows_of(collection) or list(csv.DictReader((tmp_path / "plan.csv").open(newline="")))
+    for row in rows:
+        row["decided"] = "yes"
+    decided = read_plan(written(rows, tmp_path / "decided.csv"))
+    # A link would lose what differs.
+    for by in ("hardlink", "symlink"):
+        refused = collection.duplicates.apply(decided, by, None, tmp_path / f"{by}.jsonl")
+        assert refused.done == []
+        assert all("not the same content" in reason for _, reason in refused.left)
+    moved = collection.duplicates.apply(decided, "move", tmp_path / "moved", tmp_path / "second.jsonl")
+    assert sorted(moved.done) == COPIES
+    assert sorted(collection.duplicates.undo(tmp_path / "second.jsonl").done) == COPIES
+
+
+def test_labels_and_decisions_go_over_to_the_file_that_is_kept(collection: Collection, tmp_path: Path) -> None:
+    ids = {path: image for image, path in collection.images.ready()}
+    collection.labels.add("cat", [ids[COPIES[0]]], "me")
+    collection.rejections.add({ids[COPIES[0]]: "dog"})
+    collection.labels.add("cat", [ids[COPIES[1]]], "me")
+    collection.labels.add("bird", [ids["2.bmp"]], "me")
+    collection.decisions.keep_both([ids[COPIES[2]], ids["0.bmp"]])
+    outcome = applied(collection, tmp_path, "move")
+    assert sorted(outcome.done) == [COPIES[0], COPIES[2]]
+    ((path, reason),) = outcome.left
+    assert path == COPIES[1]
+    assert "labelled 'cat' and the file to keep 'bird'" in reason
+    assert collection.images.facts(ids["1.bmp"]).label == "cat"
+    assert "dog" in collection.rejections.by_image()[ids["1.bmp"]]
+    assert (ids["0.bmp"], ids["3.bmp"]) in {tuple(sorted(pair)) for pair in _kept(collection)}
+    back = collection.duplicates.undo(tmp_path / "log.jsonl")
+    assert (sorted(back.done), back.labels) == ([COPIES[0], COPIES[2]], 1)
+    assert collection.images.facts(ids["1.bmp"]).label is None
+    assert collection.images.facts(ids[COPIES[0]]).label == "cat"
+
+
+def _kept(collection: Collection) -> set[tuple[int, int]]:
+    groups = collection.duplicates.kept_together()
+    return {(one.image, other.image) for group in groups for one in group for other in group if one is not other}
+
+
+def test_files_that_are_no_longer_as_planned_stay(collection: Collection, tmp_path: Path) -> None:
+    root = collection.root
+
+    def meanwhile(rows: list[dict[str, str]]) -> None:
+        (root / COPIES[0]).write_bytes(b"another picture")
+        (root / COPIES[1]).unlink()
+        (root / "3.bmp").write_bytes(b"the one to keep, changed")
+
+    outcome = applied(collection, tmp_path, "trash", meanwhile)
+    assert outcome.done == []
+    assert dict(outcome.left) == {
+        COPIES[0]: "has changed since the plan was made",
+        COPIES[1]: "has gone already",
+        COPIES[2]: "the file to keep has changed since the plan was made",
+    }
+    assert (root / COPIES[0]).read_bytes() == b"another picture"
+    assert (root / COPIES[2]).exists()
+
+
+@pytest.mark.parametrize("link", ["hard", "symbolic", "to a folder outside"])
+def test_one_file_by_two_names_is_left(collection: Collection, tmp_path: Path, link: str) -> None:
+    root = collection.root
+
+    def meanwhile(rows: list[dict[str, str]]) -> None:
+        if link == "to a folder outside":
+            shutil.move(root / "copies", tmp_path / "outside")
+            (root / "copies").symlink_to(tmp_path / "outside")
+            return
+        (root / COPIES[0]).unlink()
+        if link == "hard":
+            os.link(root / "1.bmp", root / COPIES[0])
+        else:
+            (root / COPIES[0]).symlink_to(root / "1.bmp")
+
+    outcome = applied(collection, tmp_path, "move", meanwhile)
+    assert COPIES[0] in dict(outcome.left)
+    assert (root / "1.bmp").read_bytes() == picture(1) == (root / COPIES[0]).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "message"),
+    [
+        ("path", "../outside.bmp", "not below"),
+        ("path", "/etc/passwd", "not below"),
+        ("path", "copies/../0.bmp", "not below"),
+        ("path", "", "not below"),
+        ("path", "1.bmp", "stands in a plan once"),
+        ("action", "delete", "none of keep, remove and look"),
+        ("decided", "perhaps", "must be yes or no"),
+        ("sha256", "", "make the plan anew"),
+        ("group", "99", "keeps no file"),
+    ],
+)
+def test_a_plan_that_is_none_is_refused_whole(
+    collection: Collection, tmp_path: Path, column: str, value: str, message: str
+) -> None:
+    before = files(collection.root)
+
+    def wrong(rows: list[dict[str, str]]) -> None:
+        next(row for row in rows if row["path"] in COPIES).update({column: value})
+
+    with pytest.raises(MasslError, match=message):
+        applied(collection, tmp_path, "trash", wrong)
+    assert files(collection.root) == before
+    assert not (tmp_path / "log.jsonl").exists()
+
+
+def test_a_folder_that_can_not_be_written_to_costs_nothing(
+    collection: Collection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = files(collection.root)
+
+    def refused(*paths: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    with monkeypatch.context() as patch:  # an administrator, as whom tests may run, can write anywhere
+        patch.setattr(os, "rename", refused)
+        outcome = applied(collection, tmp_path, "move")
+    assert (outcome.done, files(collection.root)) == ([], before)
+    assert all("Permission denied" in reason for _, reason in outcome.left)
+    assert collection.duplicates.undo(tmp_path / "log.jsonl").done == []
+
+
+def test_another_disk_is_copied_to_and_no_hard_link_leads_there(collection: Collection, tmp_path: Path) -> None:
+    shared = Path("/dev/shm")
+    if not shared.is_dir() or shared.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("needs a second file system")
+    folder = shared / f"massl-test-{os.getpid()}"
+    try:
+        before = files(collection.root)
+        made = read_plan(written(rows_of(collection), tmp_path / "plan.csv"))
+        outcome = collection.duplicates.apply(made, "move", folder, tmp_path / "log.jsonl")
+        assert sorted(outcome.done) == COPIES
+        assert (folder / COPIES[0]).read_bytes() == picture(1)
+        assert sorted(collection.duplicates.undo(tmp_path / "log.jsonl").done) == COPIES
+        assert files(collection.root) == before
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_a_file_is_not_moved_over_another_or_into_the_collection(collection: Collection, tmp_path: Path) -> None:
+    (tmp_path / "moved" / "copies").mkdir(parents=True)
+    (tmp_path / "moved" / COPIES[0]).write_bytes(b"precious")
+    outcome = applied(collection, tmp_path, "move")
+    assert [path for path, _ in outcome.left] == [COPIES[0]]
+    assert (tmp_path / "moved" / COPIES[0]).read_bytes() == b"precious"
+    again = read_plan(tmp_path / "plan.csv")
+    with pytest.raises(MasslError, match="found again"):
+        collection.duplicates.apply(again, "move", collection.root / "copies", tmp_path / "other.jsonl")
+    with pytest.raises(MasslError, match="there already"):
+        collection.duplicates.apply(again, "trash", None, tmp_path / "log.jsonl")
+
+
+@pytest.mark.parametrize("by", acting.WAYS)
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_kill_in_the_middle_can_be_undone_and_gone_on_with(
+    collection: Collection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by: str, when: str
+) -> None:
+    """A kill leaves what was written: the log says what was meant, whether or not it was done."""
+    before = files(collection.root)
+    remove = acting._remove
+
+    class Killed(BaseException):
+        pass
+
+    def killed(path: Path, *rest: object) -> None:
+        second = path.name.startswith("2")
+        if second and when == "before":
+            raise Killed
+        remove(path, *rest)  # type: ignore[arg-type]
+        if second:
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(acting, "_remove", killed)
+        with pytest.raises(Killed):
+            applied(collection, tmp_path, by)
+    with (tmp_path / "log.jsonl").open("ab") as log:
+        log.write(b'{"act": {"number": 9, "by": "tr')  # cut off
+    assert len(read(tmp_path / "log.jsonl").acts) == 2
+    going_on = read_plan(tmp_path / "plan.csv")
+    rest = collection.duplicates.apply(going_on, by, tmp_path / "moved" if by == "move" else None, tmp_path / "2.jsonl")
+    assert COPIES[2] in rest.done
+    assert len(rest.done) + len(rest.left) == 3
+    for log in ("2.jsonl", "log.jsonl"):
+        assert collection.duplicates.undo(tmp_path / log).left == []
+    assert files(collection.root) == before
+
+
+@pytest.mark.parametrize("text", ["", "{}", "no log\n", '{"format": 99, "root": "/x"}\n', '{"format": 1, "root": 7}\n'])
+def test_what_is_no_log_is_refused(collection: Collection, tmp_path: Path, text: str) -> None:
+    (tmp_path / "log").write_text(text)
+    with pytest.raises(MasslError, match="no log"):
+        collection.duplicates.undo(tmp_path / "log")
+    with pytest.raises(MasslError, match="can't be read"):
+        collection.duplicates.undo(tmp_path / "missing")
+
+
+def test_a_log_of_another_folder_is_refused_and_a_file_in_the_way_stays(
+    collection: Collection, tmp_path: Path, tiny_encoder: Encoder
+) -> None:
+    applied(collection, tmp_path, "trash")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "0.bmp").write_bytes(picture(0))
+    with pytest.raises(MasslError, match="is about"):
+        Collection.create(tmp_path / "other", tiny_encoder).duplicates.undo(tmp_path / "log.jsonl")
+    (collection.root / COPIES[0]).write_bytes(b"new")
+    back = collection.duplicates.undo(tmp_path / "log.jsonl")
+    assert back.left == [(COPIES[0], "another file is there now")]
+    assert sorted(back.done) == COPIES[1:]
+    assert (collection.root / COPIES[0]).read_bytes() == b"new"
