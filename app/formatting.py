@@ -62,9 +62,9 @@ def sentence(text: str) -> str:
 def no_pictures(collection: Collection) -> str:
     """What a screen says that has nothing to show: what is going on, or what to do."""
     if collection.updating:
-        return "The first pictures are being indexed. They appear here by themselves, in a few seconds."
+        return "The first pictures are being indexed. They appear here in a few seconds."
     if skipped := collection.images.skipped():
         return (
-            f"None of {len(skipped):,} files could be read as a picture; massl info says why. Add others, start again."
+            f"None of {len(skipped):,} files could be read as a picture; massl info says why. Add others and restart."
         )
-    return "There are no pictures in this folder yet. Add some and start massl serve again."
+    return "There are no pictures in this folder yet. Add some and restart massl serve."

@@ -122,7 +122,7 @@ def _endpoints(collection: Collection, uploads: Path) -> None:
         """Finds the pictures most like an uploaded one."""
         try:
             if not isinstance(k, (int, float)) or not math.isfinite(k):
-                raise MasslError("k is a number of results, as in 20")
+                raise MasslError("k must be a number of results, as in 20")
             path = image.get("path") if isinstance(image, dict) else None
             upload = take(path, uploads, collection.encoder.resize)
             started = time.perf_counter()

@@ -46,18 +46,18 @@ def describe(state: Update, indexed: int) -> str:
     if state.stage == "looking":
         return f"Looking for new pictures: {state.done:,} files so far." if state.done else "Looking for new pictures …"
     if state.stage == "comparing":
-        return f"Comparing files that were touched with the index: {state.done:,} of {state.total:,}."
+        return f"Comparing touched files with the index: {state.done:,} of {state.total:,}."
     if state.stage == "indexing":
         pictures = "1 new or changed picture" if state.total == 1 else f"{state.total:,} new or changed pictures"
         so_far = f"{indexed:,} can be searched and labelled already." if indexed else "The first can be searched soon."
         return f"Indexed {state.done:,} of {pictures}{_pace(state)}. {so_far}"
     if state.stage == "preparing":
-        return f"Preparing a fast search: {state.done:,} of {state.total:,}."
+        return f"Preparing the search index: {state.done:,} of {state.total:,}."
     if state.stage == "done":
         return _summary(state.report) if state.report else ""
     if state.stage == "stopped":
-        return "Indexing was stopped. What is indexed stays; massl serve or massl index goes on from there."
-    so_far = " What is indexed so far is shown." if state.stage == "busy" else ""
+        return "Indexing was stopped. Indexed pictures are kept; run massl serve or massl index to continue."
+    so_far = " The page shows what is indexed so far." if state.stage == "busy" else ""
     return sentence(state.message) + so_far
 
 

@@ -50,7 +50,7 @@ def check_address(host: str, auth: str | None) -> tuple[str, str] | None:
     if auth is not None:
         user, colon, password = auth.partition(":")
         if not (user and colon and password):
-            raise MasslError("--auth takes a name and a password with a colon between, as in --auth ada:secret")
+            raise MasslError("--auth takes a name and a password with a colon between them, as in --auth ada:secret")
         login = user, password
     if login is None and not is_loopback(host):
         raise MasslError(
@@ -138,8 +138,8 @@ def _launch(
             server_name=f"[{host}]" if ":" in host.strip("[]") and "[" not in host else host,
             server_port=port,
             auth=checker(*login) if login else None,
-            auth_message="This collection asks for a name and a password. After a few wrong ones it takes its "
-            "time to answer, up to half a minute.",
+            auth_message="This collection requires a name and a password. After several wrong attempts, "
+            "answers are delayed by up to half a minute.",
             max_file_size=MAX_FILE,
             state_session_capacity=SESSIONS,
             # Named outright, so that no GRADIO_* variable opens another door.
@@ -177,15 +177,17 @@ def free_port(host: str, port: int) -> int:
         try:
             listener.bind((bare, port))
         except socket.gaierror:
-            raise MasslError(f"{host} is no address; --host takes one of this machine, as in 127.0.0.1") from None
+            raise MasslError(
+                f"{host} is not an address; --host takes an address of this machine, as in 127.0.0.1"
+            ) from None
         except PermissionError:
-            raise MasslError(f"port {port} needs administrator's rights; choose one above 1023 with --port") from None
+            raise MasslError(f"port {port} needs administrator rights; choose one above 1023 with --port") from None
         except OverflowError:
-            raise MasslError(f"{port} is no port; --port takes 0 to 65535") from None
+            raise MasslError(f"{port} is not a port; --port takes 0 to 65535") from None
         except OSError as error:
             in_use = error.errno in (48, 98, 10048)  # EADDRINUSE on macOS, Linux, Windows
             raise MasslError(
-                _busy(host, port) if in_use else f"{host} is no address of this machine; choose another with --host"
+                _busy(host, port) if in_use else f"{host} is not an address of this machine; choose another with --host"
             ) from None
         return int(listener.getsockname()[1])
 

@@ -72,7 +72,7 @@ class Remembered:
         """
         with self._lock:
             if token not in self._kept:
-                raise MasslError("A picture of your own is remembered only while the page is open; choose it again")
+                raise MasslError("An uploaded picture is kept only while the page is open; choose it again")
             self._kept.move_to_end(token)
             return self._kept[token]
 
@@ -100,7 +100,7 @@ def take(path: object, folder: Path, shortest: int, name: str = "This file") -> 
         raise MasslError("Nothing was uploaded; try again")
     file = Path(path).resolve()
     if not file.is_relative_to(folder.resolve()) or not file.is_file():
-        raise MasslError("The upload did not arrive; try again")
+        raise MasslError("The upload failed; try again")
     try:
         with within_memory():
             return _upload(read_bytes(file), shortest)

@@ -58,7 +58,7 @@ def tour(page: Page, theme: str) -> None:
     page.keyboard.press("Escape")
     page.get_by_role("tab", name="Label", exact=True).click()
     # What it begins with depends on whether its check of the labels is done, which has no tiles.
-    page.locator("#massl-label").get_by_role("button", name="Least sure").click()
+    page.locator("#massl-label").get_by_role("button", name="Uncertain").click()
     page.wait_for_selector("#massl-label .tile .picture")
     settled(page, "label")
     take(page, f"label-{theme}")

@@ -30,9 +30,9 @@ def checked(route: str, body: bytes, blocks: Blocks) -> tuple[bytes, str | None]
     try:
         given = json.loads(body)
     except (ValueError, RecursionError):
-        raise Refused(422, "this is no JSON that can be read") from None
+        raise Refused(422, "the body is not valid JSON") from None
     if not isinstance(given, dict):
-        raise Refused(422, "an event is a JSON object")
+        raise Refused(422, "an event must be a JSON object")
     if route.startswith(_CALL):
         kept = _called(route.removeprefix(_CALL), given, blocks)
     else:
@@ -70,7 +70,7 @@ def _called(name: str, given: Mapping[str, Any], blocks: Blocks) -> dict[str, An
         if function.api_name == name and function.api_visibility == "public":
             session = {} if given.get("session_hash") is None else {"session_hash": _session(given)}
             return {"data": _data(given, function), **session}
-    raise Refused(404, "there is no such endpoint; /search and /classify are there")
+    raise Refused(404, "there is no such endpoint; use /search or /classify")
 
 
 def _asked(given: Mapping[str, Any], blocks: Blocks) -> dict[str, Any]:
@@ -79,7 +79,7 @@ def _asked(given: Mapping[str, Any], blocks: Blocks) -> dict[str, Any]:
     if block is None or not isinstance(name, str):
         raise Refused(422, "the page has no such element; reload it")
     if not getattr(getattr(block, name, None), "_is_server_fn", False):
-        raise Refused(422, "this element answers no such question; reload the page")
+        raise Refused(422, "this element has no such function; reload the page")
     return {
         "data": given.get("data"),
         "component_id": number,
@@ -98,14 +98,14 @@ def _cancelled(given: Mapping[str, Any], blocks: Blocks) -> dict[str, Any]:
 def _reset(given: Mapping[str, Any], blocks: Blocks) -> dict[str, Any]:
     event = given.get("event_id")
     if not isinstance(event, str) or not _SESSION.fullmatch(event):
-        raise Refused(422, "this is no event's id")
+        raise Refused(422, "this event id is not valid")
     return {"event_id": event}
 
 
 def _session(given: Mapping[str, Any]) -> str:
     session = given.get("session_hash")
     if not isinstance(session, str) or not _SESSION.fullmatch(session):
-        raise Refused(422, "this is no session; reload the page")
+        raise Refused(422, "this session is not valid; reload the page")
     return session
 
 

@@ -30,18 +30,18 @@ def foreign(method: str, path: str, headers: Headers, local: bool) -> str | None
     if local and not (named and is_loopback(named[1].lower())):
         return "this page answers to 127.0.0.1 and localhost only"
     if not named:
-        return "no Host that can be read"
+        return "the Host header is not valid"
     site, origin = headers.get("sec-fetch-site"), headers.get("origin")
     if site == "same-origin":
         return None  # whatever Host says: a proxy may have written it anew, and no web page can write this header
     # A proxy says which host the browser named; a web page can't say so for it, as that takes leave to be asked for.
     if origin is not None and not any(_same(origin, name) for name in (host, headers.get("x-forwarded-host", ""))):
-        return "sent from another web site"
+        return "the request came from another web site"
     if site in (None, "none"):
         return None
     # A link on another site may lead to the page. It may neither embed it nor fetch anything of it.
     followed = headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"
-    return None if followed and method in ("GET", "HEAD") and path == "/" else "sent from another web site"
+    return None if followed and method in ("GET", "HEAD") and path == "/" else "the request came from another web site"
 
 
 def followed_link(headers: Headers) -> bool:

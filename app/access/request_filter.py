@@ -150,7 +150,7 @@ class Gate:
                 await answering.send(JSONResponse(await self._inbox.take(scope, receive, sender)))
             elif path.startswith(_API) and events.known(route := path.removeprefix(_API)):
                 if Headers(scope=scope).get("content-type", "").partition(";")[0].strip() != "application/json":
-                    raise Refused(415, "an event is sent as application/json")
+                    raise Refused(415, "send an event as application/json")
                 body = await self._read(scope, receive, MAX_BODY)
                 # A link to a picture, that Gradio would fetch for whoever asks.
                 if _has_link(body):
@@ -158,7 +158,7 @@ class Gate:
                 blocks = scope["app"].get_blocks()
                 body, session = events.checked(route, body, blocks)
                 if self._lifetime.full(session):
-                    raise Refused(503, "too many answers wait to be fetched; fetch them first")
+                    raise Refused(503, "too many answers are waiting; fetch them first")
                 await self._pass(_as_json(scope, body), _replay(body, receive), answering)
             else:
                 raise Refused(404, "not served")

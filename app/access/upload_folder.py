@@ -82,14 +82,16 @@ class Inbox:
                 async with request.form(max_files=MAX_FILES, max_fields=MAX_FILES, max_part_size=MAX_FIELD) as form:
                     files = [item for item in form.getlist("files") if isinstance(item, UploadFile)]
                     if not files:
-                        raise Refused(400, "no file in it; send a form with a part called files")
+                        raise Refused(400, "no file was sent; send a form with a part called files")
                     return [await self._keep(file, sender) for file in files]
             except HTTPException as error:
-                raise Refused(400, f"no form that can be read: {error.detail}") from None
+                raise Refused(400, f"the form can't be read: {error.detail}") from None
             except ClientDisconnect:
-                raise Refused(400, "cut off in the middle") from None
+                raise Refused(400, "the upload was cut off") from None
             except OSError:
-                raise Refused(507, "it can't be kept: no space left, or the folder of uploads is gone") from None
+                raise Refused(
+                    507, "the upload can't be stored: the disk is full, or the upload folder is gone"
+                ) from None
 
     def sweep(self) -> None:
         """Deletes what nobody read in time."""
@@ -112,7 +114,7 @@ class Inbox:
             if waiting + size > MOST:
                 raise Refused(503, "too many uploads at once; try again in a few minutes")
             if shutil.disk_usage(self.folder).free < size + SPARE:
-                raise Refused(507, "no space is left on the disk where massl keeps uploads")
+                raise Refused(507, "the disk where massl keeps uploads is full")
             self._coming[sender] = coming + size
         try:
             yield

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from indexer.fewshot.classification import EXAMPLES, SAMPLE, WIDEST, Classification
 from indexer.store.labels import NONE_OF_THESE
 
-DOUBT = "without a class"
+DOUBT = "below the minimum probability"
 _HALF = 0.5  # probability from which a proposal is rather right than wrong
 
 
@@ -31,37 +31,37 @@ def advise(
     if not classes:
         return {
             "view": "groups",
-            "text": "Begin with a name",
-            "why": "These pictures look alike. Name a group, or select pictures and name those.",
+            "text": "Name the first class",
+            "why": "The pictures of a group look similar. Name a group, or select pictures and name those.",
         }
     if len(classes) == 1:
         return {
             "view": "groups",
             "text": "Name a second class",
-            "why": f"So far every label is “{next(iter(classes))}”. With a second class the rest can be sorted.",
+            "why": f"All labels so far are “{next(iter(classes))}”. Proposals need two classes.",
         }
     single = [name for name, number in classes.items() if number < 2 and name != NONE_OF_THESE]
     if single:
         return {
             "view": "different",
-            "text": f"Give “{single[0]}” a second picture",
-            "why": "Only then can anybody tell how well the classes are told apart.",
+            "text": f"Label a second picture “{single[0]}”",
+            "why": "The accuracy can only be measured with two labelled pictures of every class.",
         }
     if doubtful:
         return {
             "view": "check",
             "text": "Check 1 label that looks wrong" if doubtful == 1 else f"Check {doubtful:,} labels that look wrong",
-            "why": "The others would have named these pictures differently. One wrong label misleads many proposals.",
+            "why": "The other labels predict a different class here. One wrong label can cause many wrong proposals.",
         }
     if labelled >= total:
-        return {"view": "class", "text": "Everything is labelled", "why": "Export takes the labels away."}
+        return {"view": "class", "text": "Everything is labelled", "why": "Use Export to save the labels."}
     if labelled < 5 * len(classes) or strange > total / 5:
         return {
             "view": "different",
-            "text": "Label what is most different",
-            "why": "Many pictures are unlike all that you labelled so far. Is there a class among them without a name?"
+            "text": "Label diverse pictures",
+            "why": "Many pictures differ from all labelled ones. Do some belong to a class that has no name yet?"
             if strange > total / 5
-            else "Pictures unlike those that you labelled teach most while there are few labels.",
+            else "With few labels, pictures that differ from the labelled ones help most.",
         }
     if result is not None and not result.drawn and result.needs != EXAMPLES:
         return _before_figures(result, complete)
@@ -69,13 +69,13 @@ def advise(
     if expected and expected.accuracy >= 0.9 and result and result.interval and result.interval[0] >= 0.8:
         return {
             "view": "sure",
-            "text": "Accept what is most sure, page by page",
-            "why": "The proposals are mostly right: select those that aren't and reject them, accept the others.",
+            "text": "Accept confident proposals, page by page",
+            "why": "Most proposals are right. Select and reject the wrong ones, then accept the rest.",
         }
     return {
         "view": "unsure",
-        "text": "Label what is least sure",
-        "why": "That is where the classes touch, and where a label teaches most.",
+        "text": "Label uncertain pictures",
+        "why": "They lie between classes, where a label helps most.",
     }
 
 
@@ -84,22 +84,22 @@ def _before_figures(result: Classification, complete: bool) -> dict[str, str]:
     if result.needs == SAMPLE:
         return {
             "view": "drawn",
-            "text": "Some kinds of pictures seem to have no name yet",
-            "why": f"{percent(result.unnamed[0])} % or more of the pictures without a label are unlike all that you "
-            f"labelled. Name those of a random sample, and give “{NONE_OF_THESE}” (key 0) to what fits no class.",
+            "text": "Some kinds of pictures seem to have no class yet",
+            "why": f"At least {percent(result.unnamed[0])} % of the unlabelled pictures differ from all labelled ones. "
+            f"Label a random sample, and use “{NONE_OF_THESE}” (key 0) for pictures that fit no class.",
         }
     if not complete:
         return {
             "view": "drawn",
-            "text": "Did you name every kind there is?",
-            "why": "Every proposal is one of your classes. If kinds are missing, all proposals for these are wrong.",
+            "text": "Does every kind of picture have a class?",
+            "why": "Every proposal is one of your classes. If a kind has no class, all its proposals are wrong.",
             "question": "kinds",
         }
     return {
         "view": "drawn",
         "text": "Label a random sample",
-        "why": "Pictures that nobody chose tell how good the proposals are. Label every one of a page; "
-        f"“{NONE_OF_THESE}” (key 0) is for what fits no class.",
+        "why": "Randomly chosen pictures measure how accurate the proposals are. Label every picture of the page; "
+        f"“{NONE_OF_THESE}” (key 0) is for pictures that fit no class.",
     }
 
 
@@ -110,14 +110,14 @@ def summary(result: Classification, sure: float) -> list[str]:
     if result.needs == EXAMPLES:
         single = [name for name, number in sorted(result.counts.items()) if number < 2 and name != NONE_OF_THESE]
         lines.append(
-            "How good are the proposals? That can't be said yet: give every class at least two labelled pictures "
-            + (f"(so far only one: {', '.join(single)})." if single else "by hand, not by accepting proposals.")
+            "Accuracy: not known yet. Label at least two pictures of every class "
+            + (f"(only one so far: {', '.join(single)})." if single else "by hand; accepted proposals do not count.")
         )
     elif not result.drawn or result.estimated_accuracy is None or result.interval is None:
-        lines.append("How good are the proposals? That can be said once you labelled a page of the random sample.")
+        lines.append("Accuracy: not known yet. Label a page of the random sample to measure it.")
     elif not result.known_within(WIDEST):
         lines.append(
-            f"How good are the proposals? {result.judged_on:,} pictures of the random sample tell too little yet: "
+            f"Accuracy: not known yet. {result.judged_on:,} pictures of the random sample are too few; "
             "label another page of it."
         )
     else:
@@ -125,31 +125,33 @@ def summary(result: Classification, sure: float) -> list[str]:
             likely, (low, high) = percent(expected.accuracy), (round(100 * share) for share in expected.interval)
             about = f"About {likely} % of the {expected.images:,} proposals should be right"
             if expected.images == 1:
-                about = f"The one proposal should be right, by about {likely} %"
-            lines.append(f"{about} (very likely {low} to {high} %).")
+                about = f"The one proposal is right with a probability of about {likely} %"
+            lines.append(f"{about} (95 % interval: {low} to {high} %).")
         hidden, (low, high) = percent(result.estimated_accuracy), (round(100 * share) for share in result.interval)
         lines.append(
-            f"Of {result.judged_on:,} pictures of the random sample, each hidden in turn, "
+            f"Measured on {result.judged_on:,} pictures of the random sample, each predicted from the other labels: "
             f"{hidden} % ({low} to {high} %)."
         )
     strange = int((~result.familiar).sum())
     if strange:
-        many = "1 picture is" if strange == 1 else f"{strange:,} pictures are"
-        lines.append(f"{many} unlike all that you labelled: nothing can be said of {'it' if strange == 1 else 'them'}.")
+        many = "1 picture differs" if strange == 1 else f"{strange:,} pictures differ"
+        lines.append(
+            f"{many} from all labelled ones; the accuracy says nothing about {'it' if strange == 1 else 'them'}."
+        )
     has = int((result.sure(sure) & ~result.labelled).sum())
     left = len(result.images) - labelled - has
-    lines.append(f"{labelled:,} labelled by hand, {has:,} proposed, {left:,} {DOUBT} as yet.")
+    lines.append(f"{labelled:,} labelled by hand, {has:,} proposed, {left:,} {DOUBT}.")
     return lines
 
 
 def methods(result: Classification) -> str:
     """How the classes were told apart, and how well other ways did."""
     if not result.compared:
-        return f"Told apart by {result.method}."
+        return f"Classifier: {result.method}."
     each = ", ".join(f"{item.method} {100 * item.accuracy:.0f} %" for item in result.compared)
     return (
-        "Each labelled picture was hidden in turn and named from the others. Told apart by "
-        f"{result.method}, which named most of them rightly ({each})."
+        f"Classifier: {result.method}. It was right most often when each labelled picture was predicted from the "
+        f"others ({each})."
     )
 
 

@@ -30,8 +30,8 @@ _STEP = 0.01  # of the cut-off slider
 _MOST_FOLDERS = 600  # to choose from
 _TROUBLE = {
     "there": "",
-    "gone": "Its file is gone: deleted, moved, or on a disk that isn't there. massl index takes note of it.",
-    "changed": "Its file has changed since it was indexed: what is shown is how it was. massl index takes note of it.",
+    "gone": "The file is missing: deleted, moved, or on a disk that is not connected. Run massl index to update.",
+    "changed": "The file has changed since it was indexed. This is the indexed version. Run massl index to update.",
 }
 
 
@@ -100,11 +100,11 @@ class FindScreen(Screen):
         finding.reachable = reachable
         which = f"{found:,} of {total:,} pictures" if wanted else f"{total:,} pictures"
         if finding.ranking is None:
-            title, note = "Pictures by name" if wanted else "All pictures", which
+            title, note = "Filtered pictures" if wanted else "All pictures", which
             if found > MOST:
-                note += f", of which the first {MOST:,} can be looked through; filter or search for others"
+                note += f"; the first {MOST:,} are listed. Use filters or a search to see others"
         else:
-            title, note = "Most alike first", which if reachable < MOST else f"the first {reachable:,} of {which}"
+            title, note = "Most similar first", which if reachable < MOST else f"the first {reachable:,} of {which}"
         return {
             **self._labelling.shown(session),
             "serial": finding.serial,
@@ -124,7 +124,7 @@ class FindScreen(Screen):
             if tiles
             else no_pictures(self.collection)
             if not total
-            else "No picture passes these filters together. Take one of them off.",
+            else "No picture matches all of these filters. Remove one.",
         }
 
     def reset(self, session: Session) -> None:
@@ -140,7 +140,7 @@ class FindScreen(Screen):
         finding = session.of(Finding)
         self._put(session, Question(tuple(Example(image=image) for image in taken)))
         if len(taken) < len(images):
-            finding.note = f"The {len(taken)} most typical of {len(images):,} pictures stand for all of them."
+            finding.note = f"Searching with the {len(taken)} most typical of {len(images):,} pictures."
         return len(taken)
 
     def best(self, session: Session, count: int) -> tuple[np.ndarray, np.ndarray] | None:
@@ -154,7 +154,7 @@ class FindScreen(Screen):
         finding = session.of(Finding)
         asked = question(payload, self.collection.images.of_content)
         if any(example.upload and example.upload not in finding.uploads for example in asked.examples):
-            raise MasslError("A picture of your own is remembered only while the page is open; choose it again")
+            raise MasslError("An uploaded picture is kept only while the page is open; choose it again")
         self._put(session, asked)
 
     def _upload(self, session: Session, payload: Payload) -> None:
@@ -361,44 +361,44 @@ def _levels(ranking: Ranking | None) -> list[dict[str, Any]]:
 def _chance(false_matches: float, rank: int) -> str:
     """What a score means, in words: of so many results that score as much, how many would be there by chance."""
     if false_matches < 0.1:
-        return "Hardly a coincidence: an unrelated picture would almost never look this alike"
+        return "Very unlikely to be a coincidence: an unrelated picture almost never looks this similar"
     if false_matches >= rank:
         return (
-            "As alike as much in this folder is: it may well show something of the same kind, but nothing says that it "
-            "is the same picture or thing"
+            "Many pictures in this folder are this similar. It may show the same kind of thing, but the score does not "
+            "show that it is the same picture or object"
         )
     few = max(1, round(false_matches))
-    return f"About {few:,} unrelated picture{'s' * (few > 1)} of this folder would look this alike by chance"
+    return f"About {few:,} unrelated picture{'s' * (few > 1)} in this folder would be this similar by chance"
 
 
 def _chance_short(false_matches: float, rank: int) -> str:
     """The same in a few words; empty where as much is common."""
     if false_matches < 0.1:
-        return "hardly by chance"
+        return "unlikely by chance"
     return "" if false_matches >= rank else f"{max(1, round(false_matches)):,} by chance"
 
 
 def _among(false_matches: float, above: int) -> str:
     if false_matches < 0.1:
-        return "hardly any of them by chance"
+        return "almost none of them by chance"
     if false_matches >= above:
-        return "that much likeness is common in this folder"
+        return "this similarity is common in this folder"
     return f"about {max(1, round(false_matches)):,} of them by chance"
 
 
 def _heat_words(cosines: np.ndarray, part: Part) -> str:
     rows, columns = cosines.shape
     text = (
-        f"Bright where the picture is most like what you searched with (similarity {cosines.max():z.2f}), dark where "
-        f"it is least ({cosines.min():z.2f}), in {rows} by {columns} parts."
+        f"Bright parts are most similar to what you searched with ({cosines.max():z.2f}), dark parts least "
+        f"({cosines.min():z.2f}). The picture is compared in {rows} by {columns} parts."
     )
-    return text if min(part[2], part[3]) > 0.99 else text + " Only the square in the frame was looked at."
+    return text if min(part[2], part[3]) > 0.99 else text + " Only the square in the frame was compared."
 
 
 def _facts(facts: Facts) -> list[Sequence[str]]:
     return [
         ("Picture", f"{facts.width:,} by {facts.height:,} pixels"),
         ("File", size(facts.size)),
-        ("Last changed", moment(facts.changed)),
+        ("Modified", moment(facts.changed)),
         ("Label", f"{facts.label} (by {facts.author})" if facts.label is not None else "none yet"),
     ]

@@ -32,16 +32,16 @@ SKIPPED = 100  # files that are listed at first, and more at a time
 MOST = 10_000  # that are listed; the table that can be taken away has all
 PATIENCE = 1.0  # seconds that an answer waits for what is soon done
 STEPS = {
-    "catalog": "Comparing the catalog with its checksums",
+    "catalog": "Verifying the catalog's checksums",
     "drift": "Comparing the pictures",
-    "folder": "Looking through the folder",
-    "disk": "Measuring the disk",
-    "trained": "Looking for encoders that you trained",
+    "folder": "Scanning the folder",
+    "disk": "Measuring disk use",
+    "trained": "Finding encoders that you trained",
 }
 COMPARING = {
-    "encoder": "Opening the encoder",
-    "labels": "Looking at labelled pictures with it",
-    "pictures": "Looking at other pictures with it",
+    "encoder": "Loading the encoder",
+    "labels": "Embedding labelled pictures",
+    "pictures": "Embedding other pictures",
 }
 CHANCE = 0.05  # how often chance alone may bring a difference that is called one
 
@@ -109,9 +109,9 @@ class HealthScreen(Screen):
         reasons = Counter(item.reason for item in skipped)
         downloading, looking.downloading = looking.downloading, False
         drawn: dict[str, Any] = {
-            "running": running(status, "Looking", STEPS),
+            "running": running(status, "Checking", STEPS),
             "waiting": any(work.status(None).state == "running" for work in self._comparing.values()),
-            "problem": f"Something could not be found out: {readable(status.reason)}" if status.reason else "",
+            "problem": f"A check failed: {readable(status.reason)}" if status.reason else "",
             "cards": [
                 _pictures(
                     total, len(skipped), self.collection.images.left_out(), self.collection.labels.counts(), meta, found
@@ -178,7 +178,7 @@ class HealthScreen(Screen):
         others = []
         for run in found.trained:
             file = run.path.relative_to(self._here) if run.path.is_relative_to(self._here) else run.path
-            title = f"An encoder that you trained: {run.name}"
+            title = f"Your trained encoder: {run.name}"
             command = index_command(root, folder, file)
             others.append(Other(run.sha256, title, _trained(run), present, run.name, command, run))
         for side in found.image_sizes:
@@ -186,9 +186,9 @@ class HealthScreen(Screen):
                 continue
             own, name = at_size(present, found.image_size), at_size(present, side)
             facts = [
-                _fact("Costs", f"{cost(side, found.image_size)} of {found.image_size} px", "About, for each picture")
+                _fact("Cost", f"{cost(side, found.image_size)} of {found.image_size} px", "Approximate, per picture")
             ]
-            title = f"The encoder in use, at another size: {side} x {side} pixels"
+            title = f"Current encoder at {side} x {side} pixels"
             command = index_command(root, folder, image_size=side)
             others.append(Other(f"{meta.encoder_sha256} {side}", title, facts, own, name, command, side))
         return others
@@ -201,12 +201,12 @@ class HealthScreen(Screen):
         place, found = number(payload.get("place")), self._others(session)
         # The browser names a place in the list, never a file, and the encoder that it saw there.
         if place >= len(found) or found[place].key != payload.get("encoder"):
-            raise MasslError("The list of encoders has changed since; look at it afresh")
+            raise MasslError("The list of encoders has changed; refresh this screen")
         known = {other.key for other in found}
         for gone in [key for key in self._comparing if key not in known]:
             self._comparing.pop(gone).stop()
         if any(work.status(None).state == "running" for work in self._comparing.values()):
-            raise MasslError("An encoder is being compared already; wait for it, or stop it")
+            raise MasslError("Another comparison is running; wait for it or stop it")
         work = self._work(found[place])
         work.begin(self.revision(session).labelled, anew=True)
         work.wait(PATIENCE)
@@ -224,10 +224,10 @@ class HealthScreen(Screen):
         lines: list[str] = []
         if result:
             if not status.current and status.state != "running":
-                lines.append("Measured before the labels or the pictures changed; compare again.")
+                lines.append("Measured before the labels or pictures changed. Compare again.")
             lines += _said(result, other.present, other.name)
         if status.reason:
-            lines.insert(0, f"They could not be compared: {readable(status.reason)}.")
+            lines.insert(0, f"The comparison failed: {readable(status.reason)}.")
         return {
             "place": place,
             "encoder": other.key,
@@ -235,7 +235,7 @@ class HealthScreen(Screen):
             "title": readable(other.title),
             "trained": isinstance(other.beside, Trained),
             "facts": other.facts,
-            "running": running(status, "Looking", COMPARING),
+            "running": running(status, "Comparing", COMPARING),
             "compared": result is not None,
             "lines": [readable(line) for line in lines],
             "bars": _bars(result.comparison, other.present, other.name) if result and result.comparison else [],
@@ -264,28 +264,26 @@ class HealthScreen(Screen):
             paths = []
         examples = [tile(image, path, None) for image, path in zip(drift.newest.examples, paths, strict=False)]
         lines = _told(drift.newest)
-        return [{"title": "Your newest pictures", "lines": lines, "examples": examples, "notable": notable}]
+        return [{"title": "Newest pictures", "lines": lines, "examples": examples, "notable": notable}]
 
 
 def _trained(other: Trained) -> list[dict[str, str]]:
     """What the run and its file say, without having looked at anything."""
     images = f"{other.training.images:,} pictures" if other.training.images else "pictures"
-    on = "this folder" if other.on_these else other.folder or "a folder that it doesn't name"
+    on = "this folder" if other.on_these else other.folder or "an unnamed folder"
     facts = [_fact("Trained", moment(other.written), f"{other.path}, SHA-256 {other.sha256}")]
-    facts.append(_fact("On", f"{images} of {on}"))
+    facts.append(_fact("Training data", f"{images} from {on}"))
     if other.epochs is not None and other.seconds is not None:
-        facts.append(_fact("For", f"{other.epochs:,.0f} passes over them, {duration(other.seconds)}"))
+        facts.append(_fact("Duration", f"{other.epochs:,.0f} epochs, {duration(other.seconds)}"))
     if other.training.architecture:
         facts.append(_fact("Network", other.training.architecture))
     if other.right is not None:
-        facts.append(
-            _fact("While training", f"{100 * other.right:.1f} % right on {other.labels}", "By nearest labelled")
-        )
+        facts.append(_fact("k-NN accuracy", f"{100 * other.right:.1f} % on {other.labels}", "Measured during training"))
     return facts
 
 
 def _bars(found: Comparison, present: str, other: str) -> list[dict[str, Any]]:
-    shares = ((f"{present}, in use", found.present), (other, found.other))
+    shares = ((f"{present} (current)", found.present), (other, found.other))
     return [{"name": readable(name), "share": share, "text": f"{100 * share:.1f} %"} for name, share in shares]
 
 
@@ -295,28 +293,28 @@ def _said(found: Beside, present: str, other: str) -> list[str]:
     lines = []
     if comparison is None:
         lines.append(
-            "Which one is better can't be said without labels: label two pictures or more of each of two classes on "
-            "the screen Label (some dozens say more), and compare again."
+            "To see which one is better, label at least two pictures in each of two classes on the Label screen, then "
+            "compare again. A few dozen labels give a clearer answer."
         )
     else:
         on = f"{comparison.images:,} labelled pictures in {comparison.classes:,} classes"
         if comparison.chance >= CHANCE:
-            lines.append(f"No difference between the two can be told by {on}.")
+            lines.append(f"No clear difference on {on}.")
         else:
             winner = other if comparison.other > comparison.present else present
-            lines.append(f"{winner} tells your classes apart better, by {on}.")
+            lines.append(f"{winner} separates your classes better, on {on}.")
         lines.append(
-            "The share of them whose label is found by the nearest others. "
-            f"{other} alone found it {comparison.only_other:,} times, {present} alone {comparison.only_present:,} "
-            f"times; were both equally good, chance would bring a difference like this in "
-            f"{_percent(comparison.chance)} of all cases."
+            "The bars show k-NN accuracy: how often the nearest other pictures predict the right label. "
+            f"Only {other} was right {comparison.only_other:,} times, only {present} {comparison.only_present:,} "
+            "times. If both were equally good, a difference this large would occur in "
+            f"{_percent(comparison.chance)} of cases."
         )
     if change is None:
-        lines.append(f"There are too few pictures (fewer than {FEWEST_SEEN}) to show what a search would find.")
+        lines.append(f"A comparison of search results needs at least {FEWEST_SEEN} pictures.")
     else:
         lines.append(
-            f"A search would change: of the {NEIGHBOURS} pictures most like one, {100 * change.same:.0f} % stay, among "
-            f"{change.images:,} of yours drawn by chance. Look at {EXAMPLES} of them:"
+            f"Of the {NEIGHBOURS} most similar pictures, {100 * change.same:.0f} % stay the same. This was measured on "
+            f"{change.images:,} random pictures. {EXAMPLES} examples:"
         )
     return lines
 
@@ -339,30 +337,32 @@ def _pictures(
 ) -> dict[str, Any]:
     facts = [
         _fact("Pictures", f"{total:,}"),
-        _fact("Passed over", f"{skipped:,} files" if skipped != 1 else "1 file", "Listed below, with the reasons"),
+        _fact("Skipped", f"{skipped:,} files" if skipped != 1 else "1 file", "Listed below with reasons"),
         *([_fact("Left out", line)] if (line := left_out_line(left_out)) else []),
         _fact("Labelled", f"{sum(labels.values()):,} in {len(labels):,} classes"),
-        _fact("Last brought up to date", moment(meta.checked or meta.updated)),
+        _fact("Last updated", moment(meta.checked or meta.updated)),
     ]
     if found:
         since = found.behind
         if since is None:
-            folder = "The folder can't be reached"
+            folder = "The folder can't be read"
         elif since:
             folder = f"{since.new:,} new, {since.changed:,} changed, {since.gone:,} gone"
         else:
-            folder = "Nothing"
-        facts.append(_fact("Changed in the folder since", folder, "Files, by their sizes and times"))
-        facts.append(_fact("Disk", size(found.bytes), "The index and the thumbnails; your pictures are not counted"))
+            folder = "None"
+        facts.append(_fact("Changes since then", folder, "By file size and modification time"))
+        facts.append(_fact("Disk use", size(found.bytes), "Index and thumbnails, without your pictures"))
     return {"title": "Collection", "facts": facts, "figures": []}
 
 
 def _encoder(meta: Meta, found: Health | None) -> dict[str, Any]:
     facts = [_fact("Name", meta.encoder_name, f"SHA-256 {meta.encoder_sha256}")]
     if found and found.image_size:
-        facts.append(_fact("Looks at", f"{found.image_size} x {found.image_size} pixels", "Of each picture"))
+        facts.append(
+            _fact("Input size", f"{found.image_size} x {found.image_size} pixels", "Pictures are resized to this")
+        )
         if others := other_sizes(found.image_sizes, found.image_size):
-            facts.append(_fact("Or at", others, "They can be compared at the end of this screen"))
+            facts.append(_fact("Other sizes", others, "Compare them at the end of this screen"))
     training = found.training if found else None
     if training is None:
         return {"title": "Encoder", "facts": facts, "figures": []}
@@ -370,13 +370,13 @@ def _encoder(meta: Meta, found: Health | None) -> dict[str, Any]:
         millions = f", {training.parameters / 1e6:,.1f} million parameters" if training.parameters else ""
         facts.append(_fact("Network", training.architecture + millions))
     if training.source:
-        facts.append(_fact("Made of", training.source, "Whose weights they were, and their licence"))
+        facts.append(_fact("Initial weights", training.source, "Source and licence"))
     images = f" on {training.images:,} images" if training.images else ""
     if training.method or images or not training.source:
         facts.append(
-            _fact("Trained", f"{training.method}{images}" if training.method else images or "not said in its file")
+            _fact("Trained", f"{training.method}{images}" if training.method else images or "not recorded in the file")
         )
-    facts.append(_fact("Vector", f"{meta.dim} numbers a picture"))
+    facts.append(_fact("Embedding", f"{meta.dim} dimensions"))
     sizes = found.image_sizes if found else ()
     at = f", at {sizes[0]} px" if len(sizes) > 1 else ""
     figures = [{"name": name, "value": f"{100 * share:.1f} %"} for name, share in sorted(training.figures.items())]
@@ -384,7 +384,7 @@ def _encoder(meta: Meta, found: Health | None) -> dict[str, Any]:
         "title": "Encoder",
         "facts": facts,
         "figures": figures,
-        "about": f"Right by the nearest labelled neighbours, on {len(figures)} public sets{at}",
+        "about": f"k-NN accuracy on {len(figures)} public data sets{at}",
     }
 
 
@@ -392,57 +392,62 @@ def _search(collection: Collection, total: int) -> dict[str, Any]:
     measured = collection.searcher.measured()
     facts = []
     if how := collection.searcher.how():
-        facts.append(_fact("How", how))
+        facts.append(_fact("Method", how))
     if measured:
         if measured.queries:
-            found = f"{100 * measured.recall:.1f} % of the ten nearest, by {measured.queries:,} of your own pictures"
-            facts.append(_fact("Finds", found, "Measured against comparing with every picture"))
+            found = f"{100 * measured.recall:.1f} % of the ten nearest, for {measured.queries:,} of your pictures"
+            facts.append(_fact("Recall", found, "Compared with an exact search"))
         else:
-            facts.append(_fact("Finds", "all of the nearest, always"))
+            facts.append(_fact("Recall", "100 % (exact search)"))
     bounds = collection.searcher.calibration().bounds(total)
     if bounds:
         same = (
-            "only what is practically identical"
+            "practically identical pictures only"
             if bounds["same"] >= IDENTICAL
-            else f"from a score of {bounds['same']:z.2f}"
+            else f"similarity {bounds['same']:z.2f} or more"
         )
-        facts.append(_fact("Called the same", same))
-        facts.append(_fact("Called alike", f"from a score of {bounds['alike']:z.2f}", "Where chance would bring one"))
+        facts.append(_fact("Marked “Same”", same))
+        facts.append(
+            _fact(
+                "Marked “Alike”",
+                f"similarity {bounds['alike']:z.2f} or more",
+                "About one unrelated picture is this similar by chance",
+            )
+        )
     else:
-        facts.append(_fact("Scores", "too few pictures to say what they mean"))
+        facts.append(_fact("Similarity", "too few pictures to calibrate it"))
     return {"title": "Search", "facts": facts, "figures": []}
 
 
 def _familiar(drift: Drift) -> list[dict[str, Any]]:
     title = "Your pictures and the encoder's training images"
     if drift.mean_score is None:
-        lines = ["There are too few pictures to say how unlike they are."]
+        lines = ["There are too few pictures to compare."]
         return [{"title": title, "lines": lines, "examples": []}]
     if drift.familiar is None:
-        lines = ["This can't be told: the encoder's file holds no summary of the images that it was trained on."]
+        lines = ["Not known: the encoder file has no summary of its training images."]
         return [{"title": title, "lines": lines, "examples": []}]
     said = {
-        "known": "Your pictures are about as varied to the encoder as those it was trained on.",
-        "narrow": "Your pictures are more alike to the encoder than those it was trained on.",
-        "foreign": "Your pictures are far from what the encoder was trained on, or all of one kind: "
-        "most of what it can tell apart does not occur in them.",
+        "known": "Your pictures are about as varied as the training images.",
+        "narrow": "Your pictures are less varied than the training images.",
+        "foreign": "Your pictures differ from the training images, or are all of one kind. "
+        "The encoder uses little of what it learnt.",
     }
     low, high = drift.bounds
     lines = [
         said[drift.familiar],
-        f"Seen from the middle of its training images, two of yours score {drift.mean_score:z.2f} on average, two of "
-        f"those 0. Up to "
-        f"{low:z.2f} counts as alike, from {high:z.2f} on as far.",
+        f"Mean similarity between two of your pictures: {drift.mean_score:z.2f}, on a scale where two training images "
+        f"have 0. Values up to {low:z.2f} count as similar to them, values from {high:z.2f} as different.",
     ]
     meter = {"value": min(1.0, max(0.0, drift.mean_score)), "low": low, "high": high}
     return [{"title": title, "lines": lines, "examples": [], "meter": meter}]
 
 
 def _told(newest: Newest) -> list[str]:
-    came = f"{newest.images:,} pictures came on {moment(newest.since)} or later, after {newest.older:,} others."
+    came = f"{newest.images:,} pictures were added on {moment(newest.since)} or later, {newest.older:,} before."
     if not newest.at_least:
-        return [f"{came} They look like the rest, as far as can be told from so many."]
+        return [f"{came} No difference was found between them."]
     return [
-        f"{newest.unlike:,} new pictures look unlike the rest.",
-        f"{came} At least {newest.at_least:,} of them are unlike; pictures of one occasion also count as such.",
+        f"{newest.unlike:,} new pictures look different from the others.",
+        f"{came} At least {newest.at_least:,} of them differ. Pictures of one occasion can also cause this.",
     ]

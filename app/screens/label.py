@@ -35,21 +35,21 @@ CLOSE = 0.2
 MANY = 2_000  # labels up to which they are checked without being asked: more of them take long
 VIEWS = {
     "groups": "Groups",
-    "different": "Most different",
-    "unusual": "Most unusual",
-    "unsure": "Least sure",
-    "sure": "Most sure",
+    "different": "Diverse",
+    "unusual": "Unusual",
+    "unsure": "Uncertain",
+    "sure": "Confident",
     "drawn": "Random sample",
     "class": "By class",
-    "check": "Labels to check",
-    "curve": "How good is it?",
+    "check": "Label errors",
+    "curve": "Learning curve",
 }
 QUEUES = {  # views of a page that is answered, and what is said beside their names
-    "different": "unlike what is labelled, and unlike each other",
+    "different": "different from labelled pictures and from each other",
     "unusual": "unlike all other pictures, the least usual first",
-    "unsure": "where a label teaches most",
-    "sure": "select what is wrong and reject it, then accept the rest",
-    "drawn": "label every one of them, or accept what is proposed rightly: they tell how good the other proposals are",
+    "unsure": "a label helps most here",
+    "sure": "reject the wrong proposals, then accept the rest",
+    "drawn": "label every picture, or accept its proposal if it is right; this measures the accuracy",
 }
 SORTED = ("unsure", "sure", "drawn", "class", "check", "curve")  # views that need two classes
 _MOST_OPENED = 1_000  # sections that a session remembers how far it opened
@@ -165,7 +165,7 @@ class LabelScreen(Screen):
             "problem": "",
             "empty": "" if total else "There are no pictures in this folder yet. Add some and run massl index.",
         }
-        _tell("Sorting the pictures", sorting, drawn)
+        _tell("Classifying the pictures", sorting, drawn)
         if total:
             self._views.get(view, self._draw_queue)(session, result, drawn)
         drawn["download"], work.download = work.download, None
@@ -203,19 +203,19 @@ class LabelScreen(Screen):
 
     def _draw_groups(self, session: Session, result: Classification | None, drawn: dict[str, Any]) -> None:
         grouping = asked(self._grouping, self.revision(session).embedded, PATIENCE)
-        _tell("Looking for pictures that are alike", grouping, drawn)
+        _tell("Finding groups of similar pictures", grouping, drawn)
         found = grouping.result or []
         for place, group in enumerate(found):
             known = self.collection.images.described(group.typical)  # but what has gone
             tiles = [tile(*described) for described in known]
             if 2 * sum(entry["label"] is None for entry in tiles) > len(tiles):
-                note = f"{len(tiles)} of {group.size:,} that look alike"
+                note = f"{len(tiles)} of {group.size:,} similar pictures"
                 drawn["sections"].append(section(f"group:{place}", f"Group {place + 1}", note, tiles, False))
         if not drawn["sections"] and not drawn["running"]:
             drawn["empty"] = (
-                "Every group has its name. Look for new groups among the rest, or go on with what is proposed above."
+                "Every group has a name. Find new groups among the other pictures, or follow the suggestion above."
                 if found
-                else "There are too few unlabelled pictures to make groups of."
+                else "There are too few unlabelled pictures to form groups."
             )
         drawn["regroup"] = bool(found) and grouping.state != "running"
 
@@ -236,11 +236,11 @@ class LabelScreen(Screen):
             drawn["paging"] = {"accept": any("guess" in entry and not entry["label"] for entry in tiles), "left": left}
         elif not drawn["running"]:
             drawn["empty"] = (
-                f"No proposal is {work.sure} % sure. Label some of the least sure, or lower the bar."
+                f"No proposal reaches {work.sure} %. Label some uncertain pictures, or lower the minimum."
                 if left and view == "sure" and not work.passed
-                else "That was all of this queue. Choose another above, or begin it again."
+                else "This list is finished. Choose another list above, or open this one again."
                 if left
-                else "Every picture is labelled. Export takes the labels away."
+                else "Every picture is labelled. Use Export to save the labels."
             )
 
     def _draw_unusual(self, session: Session, result: Classification | None, drawn: dict[str, Any]) -> None:
@@ -302,14 +302,14 @@ class LabelScreen(Screen):
             groups.append((f"class:{name}", name, rows[np.lexsort((-result.probability[rows], result.labelled[rows]))]))
         rows = np.flatnonzero(~has)
         if len(rows):
-            groups.append(("none:", f"Not sure: {DOUBT}", rows[np.argsort(-result.probability[rows], kind="stable")]))
+            groups.append(("none:", DOUBT.capitalize(), rows[np.argsort(-result.probability[rows], kind="stable")]))
         for key, name, rows in groups:
             limit = work.opened.get(key, SECTION)
             ids = [int(image) for image in result.images[rows[:limit]]]
             found = self.collection.labels.of(ids)
             tiles = self._tiles(ids, {image: _label(item) for image, item in found.items()}, result)
             by_hand = int(result.labelled[rows].sum())
-            note = f"{len(rows) - by_hand:,} predicted, {by_hand:,} labelled" if key != "none:" else f"{len(rows):,}"
+            note = f"{len(rows) - by_hand:,} proposed, {by_hand:,} labelled" if key != "none:" else f"{len(rows):,}"
             drawn["sections"].append(section(key, name, note, tiles, limit < min(len(rows), MOST)))
 
     def _draw_check(self, session: Session, result: Classification | None, drawn: dict[str, Any]) -> None:
@@ -335,11 +335,11 @@ class LabelScreen(Screen):
             if suspect.image in paths
         ]
         if not waiting and not drawn["running"]:
-            drawn["empty"] = "No label looks wrong: each agrees with what the others would have called the picture."
+            drawn["empty"] = "No label looks wrong. Each agrees with what the other labels predict."
 
     def _draw_curve(self, session: Session, result: Classification | None, drawn: dict[str, Any]) -> None:
         measuring = asked(self._measuring, self.revision(session).labelled, PATIENCE)
-        _tell("Measuring with fewer labels", measuring, drawn)
+        _tell("Measuring the learning curve", measuring, drawn)
         if measuring.result is not None:
             drawn["curve"] = asdict(measuring.result)
 
@@ -401,10 +401,10 @@ class LabelScreen(Screen):
         labels = self.collection.labels.of(list(seen))
         wanted = {image: label for image, label in seen.items() if labels[image] is None}
         if not wanted:
-            raise MasslError("These pictures are labelled already")
+            raise MasslError("These pictures are already labelled")
         known = self.collection.labels.counts()
         if not set(wanted.values()) <= set(known):
-            raise MasslError("The classes have changed since; look at the proposals again")
+            raise MasslError("The classes have changed; check the proposals again")
         author = DRAWN if session.of(Desk).view == "drawn" else ACCEPTED
         return self._labelling.give(session, wanted, f"accepted {count(wanted)}", author)
 
@@ -413,11 +413,11 @@ class LabelScreen(Screen):
         labels = self.collection.labels.of(list(seen))
         wanted = {image: label for image, label in seen.items() if labels[image] is None}
         if not wanted:
-            raise MasslError("Only what is proposed can be rejected: these pictures are labelled already")
+            raise MasslError("Only proposals can be rejected; these pictures are already labelled")
         work = session.of(Desk)
         if work.view == "drawn":
             raise MasslError(
-                "Say what these pictures are, or that they are none of these: without them the sample would flatter"
+                "Label these pictures, or use “none of these”. Without them the measured accuracy would be too high"
             )
         work.passed = work.passed | set(wanted)
         work.page = [image for image in work.page if image not in wanted]
@@ -428,7 +428,7 @@ class LabelScreen(Screen):
         work = session.of(Desk)
         work.complete = payload.get("all") is True
         self._view(session, {"view": "drawn" if work.complete else "different"})
-        return None if work.complete else "Name the kinds that are missing; key 0 is for what fits no class."
+        return None if work.complete else "Name the missing kinds. Key 0 is for pictures that fit no class."
 
     def _keep(self, session: Session, payload: Payload) -> str:
         return self._labelling.confirm(session, images(payload))
@@ -449,7 +449,9 @@ def _seen(payload: Payload) -> dict[int, str]:
     if not isinstance(seen, list) or len(seen) > MOST:
         raise MasslError("The page sent something unexpected; reload it")
     if not seen:
-        raise MasslError("Nothing is proposed here; name at least two classes first, or select pictures and name them")
+        raise MasslError(
+            "There are no proposals here; name at least two classes first, or select pictures and label them"
+        )
     found: dict[int, str] = {}
     for entry in seen:
         if not (isinstance(entry, list) and len(entry) == 2 and isinstance(entry[1], str)):
@@ -468,7 +470,7 @@ def _rows(result: Classification | None, ids: Sequence[int]) -> dict[int, int]:
 
 def _guess(result: Classification, row: int) -> dict[str, str]:
     if result.predicted[row] == NONE:
-        return {"hint": "Every class was rejected for it"}
+        return {"hint": "You rejected every class"}
     return {"guess": result.classes[result.predicted[row]], "score": f"{percent(float(result.probability[row]))} %"}
 
 

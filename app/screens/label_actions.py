@@ -76,8 +76,8 @@ class LabelActions:
     def _undo(self, session: Session, payload: Payload) -> str:
         if not session.steps:
             raise MasslError(
-                "There is nothing to undo: steps can be taken back until the page is reloaded. Labels can still be "
-                "changed: select the pictures and label them anew, or remove their label"
+                "There is nothing to undo; steps can be undone until the page is reloaded. To change labels, select "
+                "the pictures and label them again, or remove their label"
             )
         step = session.steps[-1]
         kept = 0
@@ -89,7 +89,7 @@ class LabelActions:
         if step.confirmed:
             self.collection.confirmations.remove(step.confirmed)
         session.steps.pop()  # only now: what failed can be tried again
-        return f"Undone: {step.text}" + (f" ({kept} changed by others since, left as they are)" if kept else "")
+        return f"Undone: {step.text}" + (f" (others have changed {kept} since; these stay as they are)" if kept else "")
 
     def _remember(self, session: Session, step: Step) -> str:
         steps = [*session.steps[-_MOST_STEPS + 1 :], step]

@@ -13,12 +13,12 @@ from indexer import Collection
 from massl.core.errors import MasslError
 
 EXPORTS = {
-    "csv+": ("predictions.csv", "text/csv", "Labels and proposals as a table (CSV)"),
-    "csv": ("labels.csv", "text/csv", "Only the labels as a table (CSV)"),
-    "imagefolder": ("metadata.csv", "text/csv", "Only the labels, for ImageFolder (a manifest)"),
-    "coco": ("coco.json", "application/json", "Only the labels, as COCO"),
-    "label-studio": ("label-studio.json", "application/json", "Labels and proposals, for Label Studio"),
-    "onnx": ("classifier.onnx", "application/octet-stream", "The classifier itself (ONNX)"),
+    "csv+": ("predictions.csv", "text/csv", "Labels and proposals (CSV)"),
+    "csv": ("labels.csv", "text/csv", "Labels only (CSV)"),
+    "imagefolder": ("metadata.csv", "text/csv", "Labels only (ImageFolder manifest)"),
+    "coco": ("coco.json", "application/json", "Labels only (COCO)"),
+    "label-studio": ("label-studio.json", "application/json", "Labels and proposals (Label Studio)"),
+    "onnx": ("classifier.onnx", "application/octet-stream", "Classifier (ONNX)"),
 }
 _FETCHED_WITHIN = 300  # seconds
 _MOST_WAITING = 3  # classifiers that nobody has fetched yet, at some 50 MB each; the oldest makes room

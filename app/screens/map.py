@@ -29,8 +29,8 @@ from massl.core.errors import MasslError
 KINDS = 11  # that have a colour of their own
 MATCHES = 1_000  # of the best matches, that are coloured
 SHOWN = 48  # of the selected pictures, that are shown below the map
-BY = {"label": "Label", "folder": "Folder", "match": "Match to the search", "unusual": "How unusual"}
-UNUSUAL = {"the least usual 1 %": 0.01, "the next 4 %": 0.04, "the next 15 %": 0.15}  # share of the pictures
+BY = {"label": "Label", "folder": "Folder", "match": "Search similarity", "unusual": "Unusualness"}
+UNUSUAL = {"the most unusual 1 %": 0.01, "the next 4 %": 0.04, "the next 15 %": 0.15}  # share of the pictures
 PATIENCE = 5.0  # seconds that the colours wait for pictures to be compared
 
 
@@ -128,7 +128,7 @@ class MapScreen(Screen):
             what = "folders" if by == "folder" else "classes"
             legend.append({"name": f"{found.others[0]:,} other {what}", "count": found.others[1], "kind": OTHERS})
         if without := int((found.of == NONE).sum()):
-            legend.append({"name": "without a label", "count": without, "kind": NONE})
+            legend.append({"name": "unlabelled", "count": without, "kind": NONE})
         return {"version": current.version, "of": _packed(found.of), "legend": legend}
 
     def _unusual(self, current: Map) -> dict[str, Any]:
@@ -183,7 +183,7 @@ class MapScreen(Screen):
     def _match(self, session: Session) -> dict[str, Any]:
         found = self._find.best(session, MATCHES)
         if found is None:
-            return {"ids": "", "scores": "", "said": "Search for something first; its matches are coloured here then."}
+            return {"ids": "", "scores": "", "said": "Search for something first. The map then colours its matches."}
         ids, scores = found
         low, high = (float(scores.min()), float(scores.max())) if len(scores) else (0.0, 1.0)
         shares = (scores - low) / max(high - low, 1e-6)
@@ -204,20 +204,20 @@ def _note(current: Map, making: Making | None, updating: bool, trouble: str | No
     """What is seen, and what is to come, in words."""
     total = len(current.ids)
     if current.kind == "principal":
-        text = f"{total:,} pictures, a rough view: by the two directions in which they differ most."
+        text = f"{total:,} pictures, a rough view by their first two principal components."
     else:
-        text = (
-            f"{total:,} pictures, like ones together. How far apart groups lie, and in which direction, means nothing."
-        )
+        text = f"{total:,} pictures; similar ones lie together. Directions and distances between groups mean nothing."
         if current.laid_out < total:
-            text += f" {current.laid_out:,} of them were laid out, the others put beside those that they are most like."
+            text += (
+                f" {current.laid_out:,} of them were laid out; the others were placed beside their most similar ones."
+            )
     if current.missing:
-        text += f" {current.missing:,} newer or changed ones are not on it yet."
+        text += f" {current.missing:,} new or changed ones are not on the map yet."
     if making is not None:
         left = f", {duration(making.seconds_left)} left" if making.seconds_left else ""
-        text += f" A better map is being made: {100 * making.done:.0f} %{left}."
+        text += f" A better map is being computed: {100 * making.done:.0f} %{left}."
     elif updating:
-        text += " A better one is made when all pictures are indexed."
+        text += " A better map is computed when all pictures are indexed."
     elif trouble:
         text += f" {sentence(trouble)}"
     return text

@@ -36,7 +36,7 @@ def said_of(error: Exception) -> str:
     if isinstance(error, MasslError):
         return sentence(str(error))
     logging.getLogger(__name__).error("an answer of the page failed", exc_info=error)
-    return "Something went wrong; the details are where massl runs. Try again."
+    return "Something went wrong. The terminal where massl runs shows the details. Try again."
 
 
 class Screen(ABC):
@@ -103,8 +103,8 @@ class Screen(ABC):
         if before not in ("", session.collection):
             session.forget()
             raise MasslError(
-                "The folder was indexed anew meanwhile, so this page begins anew as well; labels that were given "
-                "before can't be undone here"
+                "The folder was indexed from scratch meanwhile, so this page starts again; labels given before "
+                "can't be undone here"
             )
 
     def do(self, session: Session, payload: Payload) -> dict[str, Any]:

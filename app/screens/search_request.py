@@ -49,7 +49,7 @@ def question(payload: Payload, image_of: Any) -> Question:
     """
     given = _list(payload.get("examples"))
     if len(given) > MOST_EXAMPLES:
-        raise MasslError(f"A search takes {MOST_EXAMPLES} examples at most; remove one first")
+        raise MasslError(f"A search takes at most {MOST_EXAMPLES} examples; remove one first")
     examples = []
     for item in given:
         if not isinstance(item, dict):

@@ -49,7 +49,7 @@ export class CutOff {
       this.score = level ? level.score : null;
       const text = level
         ? `${countOf(level.above)} with a similarity of ${level.score.toFixed(2)} or more; ${level.chance}`
-        : "Everything is shown, the least alike last";
+        : "All results are shown, the least similar last";
       told.textContent = text;
       slider.setAttribute("aria-valuetext", text);
     };
@@ -61,7 +61,7 @@ export class CutOff {
     const level = this.level();
     slider.value = String(level ? levels.indexOf(level) + 1 : 0);
     tell();
-    return make("div", { class: "cut" }, make("label", { for: "massl-cut" }, "Cut-off"), slider, told);
+    return make("div", { class: "cut" }, make("label", { for: "massl-cut" }, "Minimum similarity"), slider, told);
   }
 
   /** Hides what is below. Best first: what is hidden begins at one place, and ends with the last. */
@@ -75,7 +75,7 @@ export class CutOff {
       if (main.querySelector(".more")) one(main, ".more").hidden = seen.length < section.tiles.length;
       const note = main.querySelector("header .note");
       const level = this.level();
-      if (note) note.textContent = level ? `${countOf(level.above)} above the cut-off` : section.note;
+      if (note) note.textContent = level ? `${countOf(level.above)} above the minimum` : section.note;
       for (const tile of section.tiles) if (this.hides(tile)) this.tiles.selection.put(tile.id, false);
     }
     this.tiles.selection.changed();

@@ -195,9 +195,9 @@ export class Details {
 
   /** @param {Facts} answer */
   drawNeighbours({ path, neighbours }) {
-    const text = "Once pictures are labelled, the labelled ones most like it stand here.";
+    const text = "When pictures are labelled, the most similar labelled ones appear here.";
     return [
-      neighbours.length ? make("h3", {}, "Labelled pictures most like it") : null,
+      neighbours.length ? make("h3", {}, "Most similar labelled pictures") : null,
       make(
         "ul",
         { class: "neighbours" },
@@ -234,7 +234,7 @@ export class Details {
         one(dialog, ".why input").focus();
       },
     });
-    const title = make("label", {}, shown, make("strong", {}, "Why it was found"));
+    const title = make("label", {}, shown, make("strong", {}, "Why it matched"));
     why.replaceChildren(...(reason.cosines ? [title] : []), make("span", { class: "calm" }, reason.said));
     if (!reason.cosines || !reason.part || !this.warm) return;
     const canvas = heatMap(reason.cosines);

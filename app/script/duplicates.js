@@ -107,8 +107,8 @@ class DuplicatesScreen extends Screen {
   drawWords() {
     const { running, summary, stale, problem } = this.value;
     const about =
-      "The same content, or edited copies: smaller, cut, brighter, compressed again. Nothing is ever deleted.";
-    const behind = "Pictures have come or gone since: look again to see all.";
+      "Identical files and edited copies: resized, cropped, brightened, recompressed. Nothing is deleted.";
+    const behind = "Pictures have changed since. Search again to see all duplicates.";
     return make(
       "div",
       { class: "words" },
@@ -127,9 +127,9 @@ class DuplicatesScreen extends Screen {
     return make(
       "div",
       { class: "buttons" },
-      running || (found && !stale) ? null : button(found ? "Look again" : "Find duplicates", find, { class: "main" }),
+      running || (found && !stale) ? null : button(found ? "Search again" : "Find duplicates", find, { class: "main" }),
       exact ? button(`Accept all exact copies (${exact.toLocaleString("en")})`, accept, { title: acceptTitle }) : null,
-      undo ? button("Undo", () => this.act({ do: "undo" }), { title: "Take the last decision back" }) : null,
+      undo ? button("Undo", () => this.act({ do: "undo" }), { title: "Undo the last decision" }) : null,
       plan ? button("Download the plan as CSV", () => this.act({ do: "csv" })) : null,
     );
   }
@@ -171,7 +171,7 @@ class DuplicatesScreen extends Screen {
       kind === "open"
         ? button("Keep all", () => this.act({ do: "both", image }), { "aria-label": `Keep all: ${title}` })
         : button("Decide again", () => this.act({ do: "forget", image }));
-    const more = `and ${rest.toLocaleString("en")} more, which the plan lists`;
+    const more = `and ${rest.toLocaleString("en")} more, listed in the plan`;
     return make(
       "section",
       { class: "group", "aria-label": title },

@@ -74,7 +74,7 @@ export class FilterBar {
       value: filters[key],
       min: choices.first,
       max: choices.last,
-      "aria-label": `${name} this day, by when the file was last changed`,
+      "aria-label": `${name} this day, by file modification time`,
       // Of a year that is being typed every digit is told: that of 2 A.D. is not what is meant.
       onchange: () => {
         if (!input.value || input.value >= "1000") this.ask({ [key]: input.value });
@@ -128,8 +128,8 @@ class Chooser {
     this.list = make("ul", {});
     this.search = make("input", {
       type: "search",
-      placeholder: `Find among ${entries.length.toLocaleString("en")}`,
-      "aria-label": `Find among the ${many}`,
+      placeholder: `Search ${entries.length.toLocaleString("en")} ${many}`,
+      "aria-label": `Search the ${many}`,
       oninput: () => this.narrow(),
     });
     const said = current.length === 1 ? current[0] : current.length ? `${current.length} ${many}` : `All ${many}`;

@@ -119,7 +119,7 @@ class FindScreen extends Screen {
   add(tile, weight) {
     const others = this.examples().filter((example) => example.image !== tile.id);
     if (weight < 0 && !others.some((example) => example.weight > 0)) {
-      return this.complain("Search for something first; then say what the results should be less like.");
+      return this.complain("Search for something first, then choose what the results should be less like.");
     }
     this.ask([...others, { image: tile.id, weight }]);
   }
@@ -156,7 +156,7 @@ class FindScreen extends Screen {
     const file = [...(files || [])][0];
     const purpose = this.adding;
     this.adding = null;
-    if (!file) return this.complain("That was no picture file. Links are not fetched: save the picture first.");
+    if (!file) return this.complain("That is not a picture file. Links are not fetched; save the picture first.");
     if (file.size === 0) return this.complain(`“${file.name}” is empty (0 bytes). Choose another picture.`);
     if (file.size > MAX_UPLOAD) return this.complain(`“${file.name}” is too large: the limit is 50 MB.`);
     this.showBusy(true);
@@ -165,7 +165,7 @@ class FindScreen extends Screen {
       this.act({ do: "upload", path, name: file.name, add: purpose !== null, weight: purpose });
     } catch {
       this.showBusy(false);
-      this.complain(`“${file.name}” could not be sent. It may be too large, or massl was stopped.`);
+      this.complain(`“${file.name}” could not be uploaded. It may be too large, or massl has stopped.`);
     }
   }
 
@@ -226,8 +226,8 @@ class FindScreen extends Screen {
         make(
           "div",
           { class: "words" },
-          make("strong", {}, "Find pictures like yours"),
-          make("span", {}, "Drop a picture here, paste one, or click any picture below."),
+          make("strong", {}, "Find similar pictures"),
+          make("span", {}, "Drop or paste a picture here, or click any picture below."),
         ),
         make(
           "div",
@@ -251,17 +251,17 @@ class FindScreen extends Screen {
           examples.map((example, at) => this.drawChip(example, at)),
         ),
         note ? make("span", {}, note) : null,
-        own ? make("span", {}, "This search begins with a picture of your own: its address can't be shared.") : null,
+        own ? make("span", {}, "This search uses an uploaded picture, so its address can't be shared.") : null,
       ),
       make(
         "div",
         { class: "buttons" },
         button("All pictures", () => this.ask([])),
         button("+ Also like…", () => this.pick(1), {
-          title: "Add a picture of your own that the results should be like, too",
+          title: "Upload a picture that the results should also be like",
         }),
         button("− Less like…", () => this.pick(-1), {
-          title: "Add a picture of your own that the results should not be like",
+          title: "Upload a picture that the results should be less like",
         }),
         button("Another picture", () => this.pick(null), { class: "main" }),
       ),
@@ -283,9 +283,9 @@ class FindScreen extends Screen {
       button(wanted ? "+" : "−", () => replace({ weight: -example.weight }), {
         class: "sign",
         title: wanted
-          ? "The results are like this one. Press for less like it"
-          : "The results are not like this one. Press for like it",
-        "aria-label": wanted ? `Like ${name}; press for less like it` : `Less like ${name}; press for like it`,
+          ? "Results are like this picture. Click for less like it"
+          : "Results are less like this picture. Click for more like it",
+        "aria-label": wanted ? `Like ${name}; click for less like it` : `Less like ${name}; click for more like it`,
       }),
       drawExample(example),
       make("span", { class: "name", title: name }, name.split("/").pop()),

@@ -88,8 +88,8 @@ class HealthScreen extends Screen {
 
   drawHead() {
     const { running, problem } = this.value;
-    const text = running ? `${running.step} …` : problem || "What it is made of, and how far to trust it.";
-    const again = button("Look again", () => this.act({ do: "again" }));
+    const text = running ? `${running.step} …` : problem || "The collection, its encoder and its search.";
+    const again = button("Refresh", () => this.act({ do: "again" }));
     this.parts.head.replaceChildren(
       make(
         "div",
@@ -97,7 +97,7 @@ class HealthScreen extends Screen {
         make(
           "div",
           { class: "words" },
-          make("strong", {}, "How the collection is"),
+          make("strong", {}, "Collection health"),
           make("span", { role: "status" }, text),
         ),
         running ? null : make("div", { class: "buttons" }, again),
@@ -140,7 +140,7 @@ class HealthScreen extends Screen {
    */
   drawOther(entry) {
     const { title, facts, lines, bars, sights, name, command } = entry;
-    const about = "To search and label with it from now on (every picture is embedded anew; labels stay):";
+    const about = "To switch to it, run this command. It embeds every picture again; labels stay.";
     return make(
       "section",
       { class: "card wide other", "aria-label": title },
@@ -154,12 +154,12 @@ class HealthScreen extends Screen {
         make(
           "div",
           { class: "sight" },
-          drawRow("Most like", [sight.picture]),
+          drawRow("Similar to", [sight.picture]),
           make(
             "div",
             { class: "both" },
-            drawRow("With the encoder in use", sight.present),
-            drawRow(`With ${name}`, sight.other),
+            drawRow("Current encoder", sight.present),
+            drawRow(name, sight.other),
           ),
         ),
       ),
@@ -181,14 +181,14 @@ class HealthScreen extends Screen {
     const { skipped, reasons, more } = this.value;
     if (!skipped.length) return "";
     const rows = skipped.map((item) => make("tr", {}, make("td", {}, item.path), make("td", {}, item.reason)));
-    const head = make("tr", {}, make("th", {}, "File"), make("th", {}, "Why"));
+    const head = make("tr", {}, make("th", {}, "File"), make("th", {}, "Reason"));
     return make(
       "section",
-      { class: "skipped", "aria-label": "Files passed over" },
+      { class: "skipped", "aria-label": "Skipped files" },
       make(
         "header",
         {},
-        make("h2", {}, "Files passed over"),
+        make("h2", {}, "Skipped files"),
         button("Download as CSV", () => this.act({ do: "csv" })),
       ),
       make(
@@ -240,7 +240,7 @@ function drawFinding({ title, lines, examples, meter }) {
         })
       : null,
     lines.map((line, place) => make("p", { class: place ? "note" : "said" }, line)),
-    pictures.length ? make("ul", { class: "examples", "aria-label": "Those most unlike the rest" }, pictures) : null,
+    pictures.length ? make("ul", { class: "examples", "aria-label": "Most different from the others" }, pictures) : null,
   );
 }
 
@@ -283,8 +283,8 @@ function drawBar({ name, share, text }) {
 function drawAdvice({ why, commands }) {
   return make(
     "section",
-    { class: "card wide advice", "aria-label": "What would help" },
-    make("h2", {}, "What would help"),
+    { class: "card wide advice", "aria-label": "Recommendations" },
+    make("h2", {}, "Recommendations"),
     make("p", { class: "said" }, `${why}.`),
     commands.map(drawCommand),
   );

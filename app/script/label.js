@@ -78,10 +78,10 @@ class LabelScreen extends Screen {
     const { selection, value } = this;
     if (value.view === "groups" || value.view === "check" || value.view === "curve") return;
     if (value.view === "class" && !selection.size) {
-      return this.complain("Select some pictures first; a whole page is accepted in a queue.");
+      return this.complain("Select some pictures first. This view has no page to accept.");
     }
     if (reply === "reject" && !selection.size) {
-      return this.complain("Select the pictures that are proposed wrongly first, then reject them.");
+      return this.complain("Select the wrong proposals first, then reject them.");
     }
     const tiles = value.sections.flatMap((section) => section.tiles);
     const meant = tiles.filter((tile) => tile.guess && !tile.label && (!selection.size || selection.has(tile.id)));
@@ -121,7 +121,7 @@ class LabelScreen extends Screen {
       make(
         "div",
         { class: "steer" },
-        make("div", { class: "orders", role: "group", "aria-label": "What to look at" }, views),
+        make("div", { class: "orders", role: "group", "aria-label": "Views" }, views),
         slides ? this.drawDoubt() : null,
       ),
       value.running ? drawRunning(value.running) : "",
@@ -165,7 +165,7 @@ class LabelScreen extends Screen {
       button(entry.name, () => this.act({ do: "export", format: entry.key }), {
         class: "choice",
         disabled: !entry.ready,
-        title: entry.ready ? "" : "Needs labels of two classes",
+        title: entry.ready ? "" : "Needs two labelled classes",
       }),
     );
     return make(
@@ -183,7 +183,7 @@ class LabelScreen extends Screen {
       min: "0",
       max: "99",
       value: this.value.sure,
-      "aria-label": "The least probability of a class, in percent",
+      "aria-label": "Minimum probability, in percent",
       oninput: () => {
         said.textContent = `${slider.value} %`;
       },
@@ -191,7 +191,7 @@ class LabelScreen extends Screen {
         this.act({ do: "sure", sure: Number(slider.value) });
       },
     });
-    const text = "Leave without a class what is less sure than";
+    const text = "Minimum probability";
     return make("label", { class: "doubt" }, make("span", {}, text), slider, said);
   }
 
@@ -220,7 +220,7 @@ class LabelScreen extends Screen {
     const names = value.classes.map((entry) => make("option", { value: entry.name }));
     main.append(make("datalist", { id: "massl-classes" }, names));
     if (!value.regroup) return;
-    main.append(button("Look for new groups", () => this.act({ do: "regroup" }), { class: "plain more" }));
+    main.append(button("Find new groups", () => this.act({ do: "regroup" }), { class: "plain more" }));
   }
 
   /**
@@ -280,14 +280,14 @@ class LabelScreen extends Screen {
       { class: "paging" },
       accept ? button(content, () => this.reply("accept"), { class: "main" }) : null,
       button("Skip this page", () => this.act({ do: "next" })),
-      make("span", { class: "note" }, `${left.toLocaleString()} without a label`),
+      make("span", { class: "note" }, `${left.toLocaleString()} unlabelled`),
     );
   }
 
   /** @param {Suspect} suspect */
   drawSuspect({ tile, given, proposed, probability, proposed_probability, neighbours }) {
     const note =
-      `With its own label hidden: ${given} ${probability} %, ${proposed} ${proposed_probability} %. ` +
+      `Predicted from the other labels: ${given} ${probability} %, ${proposed} ${proposed_probability} %. ` +
       `The nearest pictures labelled “${proposed}”:`;
     const change = { do: "label", images: [tile.id], label: proposed };
     return make(

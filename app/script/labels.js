@@ -50,7 +50,7 @@ export class LabelBar {
     const length = [...name].length;
     if (length <= MAX_LABEL) return false;
     const said = length.toLocaleString();
-    this.screen.complain(`That name has ${said} characters, and a class can have ${MAX_LABEL}. Nothing was labelled.`);
+    this.screen.complain(`That name has ${said} characters; a class name can have ${MAX_LABEL}. Nothing was labelled.`);
     return true;
   }
 
@@ -110,7 +110,7 @@ export class LabelBar {
     const { selection, value } = this;
     const hint = value.classes.length
       ? "Select pictures to label them"
-      : "Select pictures by the circle in their corner, then name their class";
+      : "Select pictures with the circle in their corner, then name their class";
     return make(
       "div",
       { class: "state" },

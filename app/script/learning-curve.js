@@ -24,8 +24,8 @@ const LEVELS = 5; // horizontal lines from 0 to 100 %
  */
 export function drawCurve({ points, advice }, methods) {
   const note =
-    "Measured with ever fewer of your labels, on labelled pictures that were hidden. The band is where each figure " +
-    "very likely lies.";
+    "The accuracy with fewer of your labels, measured on labelled pictures that were left out. The band is the 95 % " +
+    "interval of each value.";
   return make(
     "div",
     { class: "curve" },
@@ -53,7 +53,7 @@ function plot(points) {
       viewBox: `0 0 ${WIDTH} ${HEIGHT}`,
       class: "plot",
       role: "img",
-      "aria-label": `Share of right proposals by number of labels: ${told}`,
+      "aria-label": `Accuracy by number of labels: ${told}`,
     },
     ...rules(floor, up),
     ...numbers(points, across),
@@ -111,7 +111,7 @@ function numbers(points, across) {
 
 /** @param {Point} point */
 function hintOf({ labels, accuracy, low, high }) {
-  return `${labels} labels: ${percent(accuracy)} right (very likely ${percent(low)} to ${percent(high)})`;
+  return `${labels} labels: ${percent(accuracy)} right (95 % interval: ${percent(low)} to ${percent(high)})`;
 }
 
 /** @param {number} share */

@@ -19,7 +19,7 @@ export class MapTools {
     this.card = make("div", { class: "card hidden", "aria-hidden": "true" });
     this.hint = make("p", { class: "hint" });
     this.note = make("p", { class: "note", role: "status" });
-    this.meter = make("progress", { max: "1", class: "hidden", "aria-label": "How far the better map is" });
+    this.meter = make("progress", { max: "1", class: "hidden", "aria-label": "Progress of the better map" });
     this.by = make("select", { "aria-label": "Colour by" });
     this.by.addEventListener("change", () => does.colourBy(this.by.value));
     this.hand = tool("Move", "Drag to move the map, click to select a picture", () => this.useLasso(false), {

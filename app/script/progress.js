@@ -50,7 +50,7 @@ class Strip {
     const { share } = said;
     const meter =
       said.kind === "running"
-        ? make("progress", { max: "1", value: share ?? null, "aria-label": "How far the index is" })
+        ? make("progress", { max: "1", value: share ?? null, "aria-label": "Indexing progress" })
         : button("×", () => this.show({ text: "", kind: "done" }), {
             class: "link",
             "aria-label": "Close",

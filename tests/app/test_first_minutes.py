@@ -145,7 +145,7 @@ def test_a_second_indexer_is_a_sentence_in_the_page_and_its_pictures_appear(tiny
         visit(str(address)) as tab,
     ):
         tab.wait_for_function("() => document.querySelector('.massl-progress').innerText.includes('being indexed by')")
-        assert "What is indexed so far is shown" in tab.locator(".massl-progress").inner_text()
+        assert "shows what is indexed so far" in tab.locator(".massl-progress").inner_text()
         assert tab.locator("#massl-find .tile").count() == len(tiny)
         extra = next(iter(tiny.root.parent.rglob("*.jpg")))
         Image.open(extra).rotate(90).save(tiny.root / "a new one.jpg")
@@ -206,7 +206,7 @@ def test_the_collection_deleted_or_indexed_anew_while_the_page_is_open_is_a_sent
         wider = Encoder.load(write_encoder(tmp_path / "wider.onnx", "wider", dim=24), threads=1)
         Collection.create(tiny.root, wider).update()
         tab.get_by_role("tab", name="Search").click()
-        tab.wait_for_function("() => document.querySelector('#massl-find .message').innerText.includes('indexed anew')")
+        tab.wait_for_function("() => document.querySelector('#massl-find .message').innerText.includes('from scratch')")
         tab.locator("#massl-find .picture").first.click()
         tab.wait_for_selector("#massl-find .score")
     assert [record for record in caplog.records if record.levelname in ("ERROR", "CRITICAL")] == []
@@ -246,7 +246,7 @@ def test_where_there_is_nothing_to_show_it_says_what_to_do(tmp_path: Path) -> No
     collection = Collection.create(tmp_path / "broken", Encoder.load(write_encoder(tmp_path / "tiny.onnx"), threads=1))
     collection.updating = True
     for kind in (FindScreen, MapScreen):
-        assert "appear here by themselves" in kind(collection, tmp_path).do(Session(), {"do": "start"})["empty"]
+        assert "appear here in a few seconds" in kind(collection, tmp_path).do(Session(), {"do": "start"})["empty"]
     collection.update()
     for kind in (FindScreen, MapScreen):
         assert "massl info says why" in kind(collection, tmp_path).do(Session(), {"do": "start"})["empty"]
@@ -261,7 +261,7 @@ def test_where_there_is_nothing_to_show_it_says_what_to_do(tmp_path: Path) -> No
     [
         (Update("looking"), "Looking for new pictures …"),
         (Update("looking", 1_500), "Looking for new pictures: 1,500 files so far."),
-        (Update("comparing", 3, 10), "Comparing files that were touched with the index: 3 of 10."),
+        (Update("comparing", 3, 10), "Comparing touched files with the index: 3 of 10."),
         (
             Update("indexing", 96, 4_000, seconds=4.0),
             "Indexed 96 of 4,000 new or changed pictures, 24 a second, about 3 minutes left. "
@@ -275,7 +275,7 @@ def test_where_there_is_nothing_to_show_it_says_what_to_do(tmp_path: Path) -> No
             Update("indexing", 0, 1),
             "Indexed 0 of 1 new or changed picture. 7 can be searched and labelled already.",
         ),
-        (Update("preparing", 5, 9), "Preparing a fast search: 5 of 9."),
+        (Update("preparing", 5, 9), "Preparing the search index: 5 of 9."),
         (Update("done", report=IndexReport(indexed=9, unchanged=9)), ""),
         (Update("done", report=IndexReport(indexed=9, added=2)), "Indexing is done: 9 pictures (2 added)."),
         (Update("failed", message="the disk is full"), "The disk is full."),

@@ -203,7 +203,7 @@ def test_a_step_is_undone_to_what_was_there_before(unlabelled: Collection, tmp_p
     left = sorted((item.label, item.author) for item in unlabelled.labels.every())
     assert left == [("old", "cli"), ("other", "somebody else")]
     assert screen["undo"] is None
-    assert "1 changed by others" in screen["message"]["text"]
+    assert "others have changed 1 since" in screen["message"]["text"]
 
 
 def test_a_step_is_undone_whole_although_one_of_its_pictures_has_gone(photos: Path, tmp_path: Path) -> None:
@@ -332,7 +332,7 @@ def test_sizes_and_times_are_said_alike_everywhere(unlabelled: Collection, tmp_p
     file = (unlabelled.root / path).stat()
     told = dict(FindScreen(unlabelled, tmp_path).do(Session(), {"do": "details", "image": image})["facts"])
     assert told["File"] == size(file.st_size)
-    assert told["Last changed"] == moment(datetime.fromtimestamp(file.st_mtime).astimezone().isoformat())
+    assert told["Modified"] == moment(datetime.fromtimestamp(file.st_mtime).astimezone().isoformat())
 
 
 def test_names_that_are_no_utf8_can_be_shown() -> None:

@@ -16,15 +16,15 @@ from tests.indexer.kinds import kinds, labels_of
 @pytest.mark.parametrize(
     ("classes", "doubtful", "view", "text"),
     [
-        ({}, 0, "groups", "Begin with a name"),
+        ({}, 0, "groups", "Name the first class"),
         ({"flag": 7}, 0, "groups", "Name a second class"),
-        ({"flag": 7, "fruit": 1}, 1, "different", "Give “fruit” a second picture"),
+        ({"flag": 7, "fruit": 1}, 1, "different", "Label a second picture “fruit”"),
         ({"flag": 7, "fruit": 7}, 1, "check", "Check 1 label that looks wrong"),
         ({"flag": 7, "fruit": 7}, 1_200, "check", "Check 1,200 labels that look wrong"),
         ({"flag": 70, "fruit": 30}, 0, "class", "Everything is labelled"),
-        ({"flag": 7, "fruit": 2}, 0, "different", "Label what is most different"),
-        ({"flag": 7, "fruit": 7}, 0, "unsure", "Label what is least sure"),
-        ({"flag": 7, "fruit": 7, "none of these": 1}, 0, "unsure", "Label what is least sure"),
+        ({"flag": 7, "fruit": 2}, 0, "different", "Label diverse pictures"),
+        ({"flag": 7, "fruit": 7}, 0, "unsure", "Label uncertain pictures"),
+        ({"flag": 7, "fruit": 7, "none of these": 1}, 0, "unsure", "Label uncertain pictures"),
     ],
 )
 def test_what_to_do_next_follows_from_the_labels(classes: dict[str, int], doubtful: int, view: str, text: str) -> None:
@@ -48,26 +48,26 @@ def test_every_kind_is_asked_for_and_a_random_sample_labelled_before_any_figure_
     result = _result(8)
     classes = result.counts
     asked = advise(500, classes, result, 0)
-    assert (asked["text"], asked["question"]) == ("Did you name every kind there is?", "kinds")
+    assert (asked["text"], asked["question"]) == ("Does every kind of picture have a class?", "kinds")
     answered = advise(500, classes, result, 0, complete=True)
     assert (answered["view"], answered["text"]) == ("drawn", "Label a random sample")
     assert "%" not in summary(result, 0.5)[0]
     sampled = _result(8, drawn=24)
     assert advise(500, sampled.counts, sampled, 0)["view"] in ("sure", "unsure", "different")
-    assert "should be right (very likely" in summary(sampled, 0.5)[0]
+    assert "should be right (95 % interval:" in summary(sampled, 0.5)[0]
 
 
 def test_kinds_without_a_name_are_noticed_whatever_was_answered() -> None:
     result = _result(3)
     strange = int((~result.familiar).sum())
     advice = advise(max(500, 5 * strange), result.counts, result, 0, complete=True)
-    assert (advice["view"], advice["text"]) == ("drawn", "Some kinds of pictures seem to have no name yet")
+    assert (advice["view"], advice["text"]) == ("drawn", "Some kinds of pictures seem to have no class yet")
     assert not any("should be right" in line for line in summary(result, 0.5))
 
 
 def test_a_sample_that_leaves_half_of_all_open_shows_no_figure() -> None:
     result = replace(_result(8, drawn=24), interval=(0.2, 0.8))
-    assert "tell too little yet" in summary(result, 0.5)[0]
+    assert "are too few" in summary(result, 0.5)[0]
 
 
 def test_what_is_only_likely_is_never_called_certain() -> None:

@@ -158,12 +158,12 @@ def test_a_part_is_drawn_or_typed(tab: Any, unlabelled: Collection, photos: Path
     assert _paths(tab)[:PAGE] == expected[:PAGE]
 
 
-def test_the_cut_off_says_what_to_expect_and_selects_what_is_seen(tab: Any, unlabelled: Collection) -> None:
+def test_the_minimum_similarity_says_what_to_expect_and_selects_what_is_seen(tab: Any, unlabelled: Collection) -> None:
     _picture(tab, "flag/brazil.jpg").locator(".picture").click()
     _until(tab, f"document.querySelectorAll('#massl-find .tile').length === {len(unlabelled) - 1}")
     slider = tab.get_by_label("Show only pictures at least this similar")
     said = tab.locator("#massl-find .cut output")
-    assert "Everything is shown" in said.inner_text()
+    assert "All results are shown" in said.inner_text()
     scores = [r.score for r in unlabelled.search([Query(image=unlabelled.images.id_of("flag/brazil.jpg"))], 100)]
     slider.focus()
     for _ in range(200):
@@ -176,7 +176,7 @@ def test_the_cut_off_says_what_to_expect_and_selects_what_is_seen(tab: Any, unla
     assert said.inner_text().startswith(f"{kept} picture")
     assert "common in this folder" in said.inner_text()  # nine flags among flags
     note = tab.locator("#massl-find .content header .note")
-    assert note.inner_text() == f"{kept} pictures above the cut-off"
+    assert note.inner_text() == f"{kept} pictures above the minimum"
     tab.get_by_role("button", name=f"Select all {kept}").click()
     assert tab.locator("#massl-find .tile.chosen").count() == kept
     _until(tab, "location.search.includes('cut=')")
@@ -185,7 +185,7 @@ def test_the_cut_off_says_what_to_expect_and_selects_what_is_seen(tab: Any, unla
     tab.wait_for_selector("#massl-find .cut output")
     _until(tab, f"document.querySelectorAll('#massl-find .tile:not([hidden])').length === {kept}")
     slider.press("Home")
-    assert "Everything is shown" in said.inner_text()
+    assert "All results are shown" in said.inner_text()
     assert len(_paths(tab)) > kept
     assert note.inner_text() == f"{len(unlabelled)} pictures"
 
@@ -230,7 +230,7 @@ def test_details_say_where_what_and_why(tab: Any, unlabelled: Collection) -> Non
     said = dialog.inner_text()
     assert f"{facts.width} by {facts.height} pixels" in said
     assert "similarity 0." in said
-    assert "Bright where the picture is most like" in said
+    assert "Bright parts are most similar" in said
     assert set(dialog.locator(".neighbours .name").all_inner_texts()) == {"<b>banner</b>"}  # as text
     dialog.get_by_role("button", name="Copy path").click()
     _until(tab, "document.querySelector('dialog.details .path button').innerText === 'Copied'")
@@ -245,7 +245,7 @@ def test_details_say_where_what_and_why(tab: Any, unlabelled: Collection) -> Non
     assert alphas.index(max(alphas)) == heat.cosines.argmin()
     sheet, canvas = dialog.locator(".sheet").bounding_box(), dialog.locator("canvas").bounding_box()
     assert canvas["width"] == pytest.approx(heat.part[2] * sheet["width"], abs=1)
-    dialog.get_by_label("Why it was found").uncheck()
+    dialog.get_by_label("Why it matched").uncheck()
     assert dialog.locator("canvas").count() == 0
     # The next picture by the arrow key, and more like it.
     second, third = _paths(tab)[1:3]
@@ -271,7 +271,7 @@ def test_a_picture_whose_file_is_gone_or_was_changed_says_so(browser: Any, photo
         (root / "brazil.jpg").unlink()
         (root / "argentina.jpg").write_bytes((root / "canada.jpg").read_bytes())
         dialog = tab.locator("dialog.details")
-        for name, said in (("brazil.jpg", "Its file is gone"), ("argentina.jpg", "Its file has changed")):
+        for name, said in (("brazil.jpg", "The file is missing"), ("argentina.jpg", "The file has changed")):
             _picture(tab, name).locator(".picture").press("i")
             dialog.get_by_text(said).wait_for()
             _until(tab, "!document.querySelector('dialog.details .look img')")  # no broken one over the small one
@@ -384,7 +384,7 @@ def test_among_five_hundred_folders_one_types_to_find_some(visit: Visit, tmp_pat
     with serve(made, "127.0.0.1", 0, None) as address, visit(str(address), viewport=size) as tab:
         tab.get_by_label("Only these folders: All folders").click()
         _until(tab, "document.querySelectorAll('details[open] li').length === 500")
-        tab.get_by_label("Find among the folders").fill("YEAR 49")
+        tab.get_by_label("Search the folders").fill("YEAR 49")
         assert tab.locator("details[open] li:visible").count() == 10
         box = tab.locator("details[open] .panel").bounding_box()
         assert box["x"] >= 0
@@ -516,7 +516,7 @@ def test_a_picture_of_the_same_kind_is_not_called_as_good_as_nothing() -> None:
     told = [_chance_short(8.0, 3), _chance(8.0, 3), _among(8.0, 3)]
     assert not any(word in " ".join(told).lower() for word in ("chance", "weak", "unrelated"))
     assert "same kind" in _chance(8.0, 3)
-    assert _chance_short(0.01, 1) == "hardly by chance"
+    assert _chance_short(0.01, 1) == "unlikely by chance"
     good = Result(3, 7, "roses/red.jpg", 0.71, "weak", 8.0, None)
     assert not {"band", "bandName", "chance"} & set(_found(good))  # no tag that says nothing
     assert _found(replace(good, match="same", false_matches=0.001))["bandName"] == "Same"

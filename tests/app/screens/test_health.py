@@ -55,21 +55,21 @@ def test_the_screen_says_what_the_collection_is(grown: Collection) -> None:
     drawn = settled(HealthScreen(grown, Path()), Session())
     told = facts(drawn)
     assert told["Pictures"] == f"{len(grown):,}"
-    assert told["Passed over"] == "2 files"
+    assert told["Skipped"] == "2 files"
     assert told["Left out"] == "1 folder called @eaDir (which a system made)"
     assert told["Name"] == grown.encoder.name
-    assert "DINOv2" in told["Made of"]
-    assert told["Finds"] == "all of the nearest, always"
-    assert told["Changed in the folder since"] == "Nothing"
+    assert "DINOv2" in told["Initial weights"]
+    assert told["Recall"] == "100 % (exact search)"
+    assert told["Changes since then"] == "None"
     assert drawn["running"] is None
     assert drawn["advice"] == []
     assert {item["path"] for item in drawn["skipped"]} == {BROKEN, "empty.png"}
-    newest = next(entry for entry in drawn["drift"] if entry["title"] == "Your newest pictures")
-    assert newest["lines"][0].endswith("new pictures look unlike the rest.")
+    newest = next(entry for entry in drawn["drift"] if entry["title"] == "Newest pictures")
+    assert newest["lines"][0].endswith("new pictures look different from the others.")
     assert all(example["path"].startswith("flag/") for example in newest["examples"])
 
 
-def test_the_files_passed_over_can_be_taken_away(grown: Collection) -> None:
+def test_the_skipped_files_can_be_downloaded(grown: Collection) -> None:
     drawn = HealthScreen(grown, Path()).do(Session(), {"do": "csv"})
     rows = list(csv.DictReader(io.StringIO(drawn["download"]["text"])))
     assert {row["path"]: row["reason"] for row in rows} == {item.path: item.reason for item in grown.images.skipped()}
@@ -83,7 +83,7 @@ def test_a_command_is_shown_while_it_would_help(grown: Collection) -> None:
     drawn = settled(screen, session, "again")
     ((command,),) = (entry["commands"] for entry in drawn["advice"])
     assert shlex.split(command) == ["massl", "index", str(grown.root)]
-    assert facts(drawn)["Changed in the folder since"] == "1 new, 0 changed, 0 gone"
+    assert facts(drawn)["Changes since then"] == "1 new, 0 changed, 0 gone"
     new.unlink()
     assert settled(screen, session, "again")["advice"] == []
 
@@ -115,26 +115,26 @@ def test_an_encoder_that_was_trained_is_shown_beside_the_one_in_use(grown: Colle
     assert len(sizes) == len(grown.encoder.image_sizes) - 1
     told = {fact["name"]: fact["value"] for fact in other["facts"]}
     assert other["name"] == MARKUP
-    assert told["On"].endswith("of this folder")
-    assert told["For"] == "30 passes over them, about 2 minutes"
-    assert told["While training"] == "50.0 % right on sorted"
+    assert told["Training data"].endswith("from this folder")
+    assert told["Duration"] == "30 epochs, about 2 minutes"
+    assert told["k-NN accuracy"] == "50.0 % on sorted"
     encoder = str(Path("runs") / MARKUP / "encoder.onnx")
     assert shlex.split(other["command"]) == ["massl", "index", str(grown.root), "--encoder", encoder, "--rebuild"]
     assert (other["compared"], other["lines"]) == (False, [])  # only when somebody asks
     asked = {"place": other["place"], "encoder": other["encoder"]}
     seen, *_ = compared(screen, session, **asked)["others"]
-    assert seen["lines"][0].startswith("Which one is better can't be said without labels")
-    assert "A search would change" in seen["lines"][1]
+    assert seen["lines"][0].startswith("To see which one is better, label")
+    assert "most similar pictures" in seen["lines"][1]
     assert [len(sight["other"]) for sight in seen["sights"]] == [5] * 4
     for kind in ("fruit", "painting", "flag"):
         grown.labels.add(kind, [image for image, path in grown.images.ready() if path.startswith(kind)], "me")
     try:
         stale, *_ = screen.do(session, {"do": "look"})["others"]
-        assert stale["lines"][0].startswith("Measured before the labels or the pictures changed")
+        assert stale["lines"][0].startswith("Measured before the labels or pictures changed")
         seen, *_ = compared(screen, session, **asked)["others"]
-        assert seen["lines"][0].startswith("massl-builtin-5 tells your classes apart better")
+        assert seen["lines"][0].startswith("massl-builtin-5 separates your classes better")
         present, new = seen["bars"]
-        assert (present["name"], new["name"]) == ("massl-builtin-5, in use", MARKUP)
+        assert (present["name"], new["name"]) == ("massl-builtin-5 (current)", MARKUP)
         assert present["share"] > new["share"] + 0.2
     finally:
         grown.labels.remove([image for image, _ in grown.images.ready()])
@@ -181,15 +181,15 @@ def test_the_other_sizes_of_the_encoder_can_be_compared_with_the_one_in_use(size
     screen, session = HealthScreen(sized, Path()), Session()
     drawn = settled(screen, session)
     told = facts(drawn)
-    assert told["Looks at"] == "16 x 16 pixels"
-    assert told["Or at"] == "8 px: 0.25 times the work, 32 px: 4.0 times the work"
+    assert told["Input size"] == "16 x 16 pixels"
+    assert told["Other sizes"] == "8 px: 0.25 times the work, 32 px: 4.0 times the work"
     small, large = drawn["others"]
     assert [fact["value"] for fact in large["facts"]] == ["4.0 times the work of 16 px"]
     assert shlex.split(large["command"]) == ["massl", "index", str(sized.root), "--image-size", "32", "--rebuild"]
     assert (small["compared"], large["compared"]) == (False, False)  # only when somebody asks
     _, seen = compared(screen, session, place=large["place"], encoder=large["encoder"])["others"]
     present, new = seen["bars"]
-    assert (present["name"], new["name"]) == ("sized at 16 px, in use", "sized at 32 px")
+    assert (present["name"], new["name"]) == ("sized at 16 px (current)", "sized at 32 px")
     wanted = sized.encoders.beside(32).comparison
     assert wanted is not None
     assert (present["share"], new["share"]) == (wanted.present, wanted.other)
@@ -213,7 +213,7 @@ def test_a_person_looks_after_the_collection(tab: Any, grown: Collection, tmp_pa
     assert shlex.split(command) == ["massl", "index", str(grown.root)]
     board.locator(".advice code").click()
     assert tab.evaluate("() => getSelection().toString()") == command  # one click selects it to be copied
-    assert "new pictures look unlike the rest." in board.inner_text()
+    assert "new pictures look different from the others." in board.inner_text()
     tab.wait_for_function("() => document.querySelector('#massl-health .examples img').naturalWidth > 100")
     assert board.get_by_text("massl-builtin-5", exact=True).count() == 1
     assert board.get_by_text(BROKEN).count() == 1  # as text
@@ -224,7 +224,7 @@ def test_a_person_looks_after_the_collection(tab: Any, grown: Collection, tmp_pa
     rows = list(csv.DictReader((tmp_path / "skipped.csv").open(encoding="utf-8")))
     assert {row["path"] for row in rows} == {BROKEN, "empty.png"}
     new.unlink()
-    board.get_by_role("button", name="Look again").click()
+    board.get_by_role("button", name="Refresh").click()
     tab.wait_for_selector("#massl-health .advice", state="detached")
     tab.set_viewport_size({"width": 390, "height": 844})
     assert tab.evaluate("() => document.documentElement.scrollWidth") == 390
@@ -237,7 +237,7 @@ def test_a_person_looks_at_a_new_encoder_before_switching(workplace: Path, tab: 
     assert MARKUP in card.locator("h2").inner_text()  # as text
     card.get_by_role("button", name="Compare on my pictures").click()
     card.locator(".sight").first.wait_for()
-    assert "can't be said without labels" in card.inner_text()
+    assert "To see which one is better, label" in card.inner_text()
     tab.wait_for_function(
         "() => { const all = [...document.querySelectorAll('#massl-health .sight img')];"
         " all.forEach((image) => (image.loading = 'eager'));"
@@ -254,7 +254,7 @@ def test_a_person_compares_another_size(visit: Visit, sized: Collection) -> None
     with serve(sized, "127.0.0.1", 0, None) as address, visit(str(address)) as tab:
         show(tab, "Health")
         card = tab.locator("#massl-health .other").last
-        assert card.locator("h2").inner_text() == "The encoder in use, at another size: 32 x 32 pixels"
+        assert card.locator("h2").inner_text() == "Current encoder at 32 x 32 pixels"
         card.get_by_role("button", name="Compare on my pictures").click()
         card.locator(".measures").wait_for()
         assert "sized at 32 px" in card.locator(".measures").inner_text()

@@ -77,7 +77,7 @@ def test_the_least_usual_pictures_without_a_label_come_first(screen: LabelScreen
 def test_at_every_point_it_says_what_to_do_next(screen: LabelScreen) -> None:
     collection, session = screen.collection, Session()
     drawn = _done(screen, session)
-    assert (drawn["view"], drawn["advice"]["text"], drawn["exports"]) == ("groups", "Begin with a name", [])
+    assert (drawn["view"], drawn["advice"]["text"], drawn["exports"]) == ("groups", "Name the first class", [])
     assert len(drawn["sections"]) >= 5
     _label(collection, 5, "flag")  # five labels of one class only
     drawn = _done(screen, session)
@@ -86,8 +86,8 @@ def test_at_every_point_it_says_what_to_do_next(screen: LabelScreen) -> None:
     assert [view["ready"] for view in drawn["views"]] == [True, True, True, *[False] * 6]
     _label(collection, 1, "fruit")
     drawn = _done(screen, session)
-    assert drawn["advice"]["text"] == "Give “fruit” a second picture"
-    assert "so far only one: fruit" in drawn["summary"][0]
+    assert drawn["advice"]["text"] == "Label a second picture “fruit”"
+    assert "only one so far: fruit" in drawn["summary"][0]
     _label(collection, 3, "fruit")
     assert _done(screen, session)["advice"]["view"] == "different"
     assert drawn["view"] == "groups"  # what somebody works at stays
@@ -95,7 +95,7 @@ def test_at_every_point_it_says_what_to_do_next(screen: LabelScreen) -> None:
     drawn = _done(screen, session)
     assert drawn["advice"]["view"] in ("unsure", "sure", "check", "drawn")
     drawn = _done(screen, session, {"do": "sure", "sure": 1})
-    assert drawn["summary"][0].endswith("can be said once you labelled a page of the random sample.")
+    assert drawn["summary"][0].endswith("Label a page of the random sample to measure it.")
     assert "%" not in drawn["summary"][0]
     collection.labels.add(
         "fruit", [image for image, _ in collection.images.ready() if image not in _given(collection)], "test"
@@ -144,7 +144,7 @@ def test_a_page_drawn_by_chance_is_labelled_whole_and_tells_how_good_the_proposa
     assert {tile["id"] for tile in page} != {tile["id"] for tile in other}
     first, *rest = page
     refused = _done(screen, session, {"do": "reject", "seen": [[first["id"], first["guess"]]]})
-    assert "would flatter" in refused["message"]["text"]
+    assert "would be too high" in refused["message"]["text"]
     elsewhere = next(tile["id"] for tile in other if tile["id"] not in {tile["id"] for tile in page})
     _done(screen, session, {"do": "label", "label": "flag", "images": [elsewhere]})
     _done(screen, session, {"do": "label", "label": "flag", "images": [first["id"]]})
@@ -154,7 +154,8 @@ def test_a_page_drawn_by_chance_is_labelled_whole_and_tells_how_good_the_proposa
     result = collection.fewshot.classify()
     assert (result.drawn, result.judged_on) == (True, 24)
     assert any(
-        line.startswith("Of 24 pictures of the random sample, each hidden in turn, ") for line in drawn["summary"]
+        line.startswith("Measured on 24 pictures of the random sample, each predicted from ")
+        for line in drawn["summary"]
     )
 
 
@@ -165,7 +166,7 @@ def test_it_asks_for_kinds_that_were_not_named_and_takes_an_answer(screen: Label
     asked = _done(screen, session)["advice"]
     drawn = _done(screen, session, {"do": "kinds", "all": False})
     assert (drawn["view"], drawn["advice"]["text"]) == ("different", asked["text"])
-    assert "key 0" in drawn["message"]["text"]
+    assert "Key 0" in drawn["message"]["text"]
     drawn = _done(screen, session, {"do": "kinds", "all": True})
     assert drawn["view"] == "drawn"
     assert "question" not in drawn["advice"]
@@ -237,7 +238,7 @@ def test_a_queue_stays_in_place_until_it_is_answered_or_skipped(screen: LabelScr
         _done(screen, session, {"do": "undo"})
 
 
-def test_the_bar_of_doubt_leaves_pictures_without_a_class(screen: LabelScreen) -> None:
+def test_the_minimum_probability_leaves_pictures_without_a_class(screen: LabelScreen) -> None:
     session = Session()
     _label(screen.collection, 4, "flag", "fruit", "space")
     _done(screen, session, {"do": "view", "view": "class"})
@@ -246,7 +247,7 @@ def test_the_bar_of_doubt_leaves_pictures_without_a_class(screen: LabelScreen) -
         drawn = _done(screen, session, {"do": "sure", "sure": sure})
         assert drawn["sure"] == sure
         titles = {section["title"]: section["note"] for section in drawn["sections"]}
-        sizes.append(int(titles.get("Not sure: without a class", "0")))
+        sizes.append(int(titles.get("Below the minimum probability", "0")))
         assert set(titles) >= {"flag", "fruit", "space"}
     assert sizes == sorted(sizes)
     assert sizes[2] == len(screen.collection) - 12  # nobody is that sure after twelve labels
@@ -275,8 +276,8 @@ def test_the_table_of_labels_and_proposals_is_offered_first_and_says_how_many_it
     _label(screen.collection, 4, "flag")
     offered = _done(screen, session)["exports"]
     assert [entry["name"] for entry in offered][:2] == [
-        "Labels and proposals as a table (CSV)",
-        "Only the labels as a table (CSV)",
+        "Labels and proposals (CSV)",
+        "Labels only (CSV)",
     ]
     assert [entry["ready"] for entry in offered] == [False, True, True, True, True, False]  # with one class only
     _label(screen.collection, 4, "fruit", "space")
@@ -401,7 +402,7 @@ def test_what_fails_in_the_background_is_said_once_and_not_tried_again_at_every_
     session = Session()
     for _ in range(3):
         drawn = _done(screen, session, {"do": "view", "view": "groups"})
-        assert drawn["problem"] == "Looking for pictures that are alike failed: the disk is full"
+        assert drawn["problem"] == "Finding groups of similar pictures failed: the disk is full"
     assert len(tried) == 1
     screen.do(session, {"do": "regroup"})  # only when somebody asks
     assert len(tried) == 2
@@ -441,7 +442,7 @@ def test_ctrl_z_after_a_reload_says_that_there_is_nothing_to_undo(page: Any, scr
     page.reload()
     show(page, "Label")
     page.keyboard.press("Control+z")
-    _until(page, "There is nothing to undo: steps can be taken back until the page is reloaded.", ".message.error")
+    _until(page, "There is nothing to undo; steps can be undone until the page is reloaded.", ".message.error")
     assert screen.collection.labels.counts() == {"flower": 1}
 
 
@@ -450,7 +451,7 @@ def test_a_person_names_groups_accepts_rejects_and_takes_the_labels_away(
 ) -> None:
     board, collection = page.locator("#massl-label"), screen.collection
     kinds = {image: path.split("/")[0] for image, path in collection.images.ready()}
-    _until(page, "Begin with a name")
+    _until(page, "Name the first class")
 
     # Groups are named: what doesn't belong is left out by selecting what does.
     named = 0
@@ -490,7 +491,7 @@ def test_a_person_names_groups_accepts_rejects_and_takes_the_labels_away(
     naming.locator("input").fill("")
 
     # A rectangle drawn around the first two pictures selects them, and a key names them.
-    board.get_by_role("button", name="Least sure").click()
+    board.get_by_role("button", name="Uncertain").click()
     page.wait_for_selector("#massl-label .paging")
     first, second = (board.locator(".tile").nth(place).bounding_box() for place in (0, 1))
     page.mouse.move(first["x"] + 30, first["y"] + first["height"] - 4)
@@ -525,20 +526,20 @@ def test_a_person_names_groups_accepts_rejects_and_takes_the_labels_away(
     assert len(collection.labels.every()) == before + 2
     assert collection.rejections.by_image() == {}
 
-    board.get_by_role("button", name="How good is it?").click()
+    board.get_by_role("button", name="Learning curve").click()
     page.wait_for_selector("#massl-label .plot .dot")
     assert "labels" in board.locator(".curve p").nth(0).inner_text()
 
     board.locator(".menu summary").click()
     with page.expect_download() as waiting:
-        board.get_by_role("button", name="Labels and proposals as a table").click()
+        board.get_by_role("button", name="Labels and proposals (CSV)").click()
     waiting.value.save_as(tmp_path / "all.csv")
     rows = list(csv.DictReader((tmp_path / "all.csv").open(encoding="utf-8")))
     assert before + 2 <= len(rows) <= len(collection)
     assert {row["label"] for row in rows} == {"<b>bold</b>", "two"}
     board.locator(".menu summary").click()
     with page.expect_download() as waiting:
-        board.get_by_role("button", name="The classifier itself").click()
+        board.get_by_role("button", name="Classifier (ONNX)").click()
     waiting.value.save_as(tmp_path / "classifier.onnx")
     session = onnxruntime.InferenceSession(tmp_path / "classifier.onnx", providers=["CPUExecutionProvider"])
     assert json.loads(session.get_modelmeta().custom_metadata_map["massl.labels"]) == ["<b>bold</b>", "two"]
@@ -566,7 +567,7 @@ def test_the_screen_fits_a_phone(visit: Visit, site: str, screen: LabelScreen) -
     _label(screen.collection, 4, "flag", "fruit", "space")
     with visit(site, "Label", **PHONE) as tab:
         tab.wait_for_selector("#massl-label .tile")
-        for view in ("Groups", "By class", "How good is it?"):
+        for view in ("Groups", "By class", "Learning curve"):
             tab.locator("#massl-label").get_by_role("button", name=view, exact=True).tap()
             tab.wait_for_selector(f"#massl-label .order[aria-pressed='true']:text-is('{view}')")
             assert tab.evaluate("() => document.documentElement.scrollWidth") == 390

@@ -128,8 +128,8 @@ def test_a_person_looks_around_draws_a_lasso_labels_and_searches(page: Any, unla
     assert {item.label for item in given} == {"middle"}
     assert {unlabelled.images.id_of(item.path) for item in given} == chosen
     page.locator("#massl-map .by select").select_option("label")
-    page.wait_for_function("() => document.querySelector('#massl-map .legend').innerText.includes('without a label')")
-    assert legend.locator(".name").all_inner_texts() == ["middle", "without a label"]
+    page.wait_for_function("() => document.querySelector('#massl-map .legend').innerText.includes('unlabelled')")
+    assert legend.locator(".name").all_inner_texts() == ["middle", "unlabelled"]
     page.locator("#massl-map .bar").get_by_role("button", name="Undo").click()
     page.wait_for_function("() => !document.querySelector('#massl-map .legend').innerText.includes('middle')")
     assert unlabelled.labels.every() == []
@@ -160,7 +160,7 @@ def test_back_leads_from_a_search_to_the_map_that_it_began_on(page: Any, unlabel
     page.get_by_role("button", name="Select all in view").click()
     page.get_by_role("button", name="Search with these").click()
     page.wait_for_selector("#massl-find .score")
-    assert f"The 16 most typical of {len(unlabelled)} pictures" in page.locator("#massl-find .ask").inner_text()
+    assert f"the 16 most typical of {len(unlabelled)} pictures" in page.locator("#massl-find .ask").inner_text()
     page.go_back()
     page.locator("canvas.plane").wait_for()
     page.wait_for_selector("#massl-find .massl-board:not([aria-busy])", state="attached")
@@ -231,7 +231,7 @@ def test_the_menu_of_colours_has_its_arrow_and_works(page: Any) -> None:
     assert menu.evaluate("menu => getComputedStyle(menu).appearance") == "auto"
     legend.get_by_text("not in a folder").wait_for()
     menu.select_option("Label")
-    legend.get_by_text("without a label").wait_for()
+    legend.get_by_text("unlabelled").wait_for()
     assert legend.get_by_text("not in a folder").count() == 0
     menu.select_option("How unusual")
     legend.get_by_text("the least usual 1 %").wait_for()
