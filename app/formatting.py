@@ -1,4 +1,4 @@
-"""How things are said on the page."""
+"""Formatting of texts on the page."""
 
 from __future__ import annotations
 
@@ -31,23 +31,23 @@ def size(number: int) -> str:
 
 
 def at_size(name: str, side: int) -> str:
-    """An encoder at one of the sizes that it can be used at, in pixels."""
+    """An encoder's name with an input size in pixels."""
     return f"{name} at {side} px"
 
 
 def cost(side: int, used: int) -> str:
-    """What an encoder has to do for a picture of this side, in pixels: as much as there are patches in it."""
+    """The work for a picture of this side in pixels, in proportion to its number of patches."""
     times = (side / used) ** 2
     return f"{times:.1f} times the work" if times >= 1 else f"{times:.2f} times the work"
 
 
 def other_sizes(sides: Sequence[int], used: int) -> str:
-    """The sizes that an encoder lists but for the one in use, and what each costs; empty where there is none."""
+    """The other input sizes of an encoder and their cost; empty if there are none."""
     return ", ".join(f"{side} px: {cost(side, used)}" for side in sorted(sides) if side != used)
 
 
 def moment(when: datetime | str | None) -> str:
-    """A time as people here write it: a local one, or one as the catalog has it."""
+    """A time, local or in the catalog's format, as local text."""
     if isinstance(when, str) and when:
         when = datetime.fromisoformat(when).astimezone()
     return f"{when:%Y-%m-%d %H:%M}" if when else "not known"
@@ -60,7 +60,7 @@ def sentence(text: str) -> str:
 
 
 def no_pictures(collection: Collection) -> str:
-    """What a screen says that has nothing to show: what is going on, or what to do."""
+    """The text of an empty screen: what is happening, or what to do."""
     if collection.updating:
         return "The first pictures are being indexed. They appear here in a few seconds."
     if skipped := collection.images.skipped():

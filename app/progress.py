@@ -1,4 +1,4 @@
-"""The strip above the screens: how far the index is, in words, while it is brought up to date in the background."""
+"""The strip above the screens: the progress of indexing in the background, as text."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class ProgressStrip:
 
 
 def describe(state: Update, indexed: int) -> str:
-    """One or two sentences for a person; empty where nothing was to do."""
+    """One or two sentences; empty if there was nothing to do."""
     if state.stage == "looking":
         return f"Looking for new pictures: {state.done:,} files so far." if state.done else "Looking for new pictures …"
     if state.stage == "comparing":

@@ -19,8 +19,8 @@ def command(
             "--sure",
             min=0.0,
             max=1.0,
-            help="The least probability of a prediction; less likely ones, and images unlike all labelled ones, are "
-            "left without a class.",
+            help="Minimum probability of a prediction. Less likely predictions, and images unlike all labelled ones, "
+            "get no class.",
             show_default=False,
         ),
         Harmless(),
@@ -50,11 +50,11 @@ def command(
     counts = ", ".join(f"{label} {count}" for label, count in result.counts.items())
     say(f"from {sum(result.counts.values())} labels ({counts})", quiet)
     if described["unsure"]:
-        say(f"{described['unsure']} left without a class", quiet)
+        say(f"{described['unsure']} below --sure, without a class", quiet)
     if described["unfamiliar"]:
         say(
-            f"{described['unfamiliar']} of {len(result.images)} images are unlike all labelled ones: the estimate says "
-            "nothing of them, and --sure leaves them without a class",
+            f"{described['unfamiliar']} of {len(result.images)} images are unlike all labelled ones; the estimate does "
+            "not cover them, and --sure gives them no class",
             quiet,
         )
     if result.needs == SAMPLE:
@@ -65,17 +65,19 @@ def command(
             say(f"to draw a sample: massl label sample {shlex.quote(str(images))} > sample.csv", quiet)
         return
     if not result.drawn:
-        say("Did you name every kind there is? These figures hold only if you did:", quiet)
+        say("These figures hold only if every kind of image has a label:", quiet)
     if expected := result.expected(sure):
         low, high = expected.interval
         say(
-            f"about {expected.accuracy:.0%} (very likely {low:.0%} to {high:.0%}) of the {expected.images} predictions "
-            f"for {'images like the labelled ones' if not sure else f'which it is at least {sure:.0%} sure'} are right",
+            f"expected accuracy: {expected.accuracy:.0%} (95% interval {low:.0%} to {high:.0%}) of {expected.images} "
+            f"predictions{f' of at least {sure:.0%}' if sure else ', for images like the labelled ones'}",
             quiet,
         )
     low, high = result.interval
     estimate = f"{result.estimated_accuracy:.0%} ({low:.0%} to {high:.0%})"
-    which = f"{result.judged_on} images that chance has drawn" if result.drawn else "your own labelled images"
-    say(f"on {which}, each hidden in turn: {estimate}, by cross-validation", quiet)
+    which = f"{result.judged_on} images of the random sample" if result.drawn else "your labelled images"
+    say(f"cross-validated accuracy: {estimate}, on {which}", quiet)
     others = ", ".join(f"{other.method} {other.accuracy:.0%}" for other in result.compared[1:])
-    say(f"by {result.method}, right on {result.compared[0].accuracy:.0%} of held-out labels ({others})", quiet)
+    say(
+        f"classifier: {result.method}, chosen at {result.compared[0].accuracy:.0%} of held-out labels ({others})", quiet
+    )

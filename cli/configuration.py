@@ -104,7 +104,7 @@ class _Reader:
             if not self._path.exists():
                 return {}
             if not self._path.is_file() or self._path.stat().st_size > MAX_BYTES:
-                raise ConfigurationError(f"{self._path} is no file of settings")
+                raise ConfigurationError(f"{self._path} is not a settings file")
             tables = tomllib.loads(self._path.read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError) as error:
             raise ConfigurationError(f"{self._path} can't be read as TOML: {error}") from None
@@ -115,7 +115,7 @@ class _Reader:
         said = ", ".join(_shown(key, value) for key, value in self._set.items())
         lines = [f"{self._path} in this folder sets {said}"] if said else []
         return lines + [
-            f"{self._path} in this folder may not set {key}, as the folder may be somebody else's, and {key} is "
+            f"{self._path} in this folder may not set {key}, as the folder may be somebody else's. {key} is "
             f"ignored: give {_flag(key)}, or put it below [{'.'.join(self._words)}] in {own_file()}; if this file is "
             f"your own, set {NAMED_BY}={self._path}"
             for key in self._refused
@@ -163,7 +163,7 @@ class _Reader:
         try:
             for value in given if several and isinstance(given, list) else [given]:
                 if not isinstance(value, (str, int, float)) or (isinstance(value, bool) and not option.is_flag):
-                    raise ValueError("it takes no such value")
+                    raise ValueError("the value is not valid")
             if current:
                 option.process_value(self._context, given)
         except (typer.BadParameter, ValueError, TypeError, OverflowError) as error:

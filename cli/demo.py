@@ -24,7 +24,9 @@ EXAMPLES = 5  # labels a class
 
 
 def command(
-    headless: Annotated[bool, typer.Option("--headless", help="No page: print one JSON object and end.")] = False,
+    headless: Annotated[
+        bool, typer.Option("--headless", help="Print one JSON object and end, without the page.")
+    ] = False,
     folder: Annotated[
         Path | None,
         typer.Option("--dir", help="Keep the demo's pictures and index in this new folder."),

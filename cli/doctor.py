@@ -52,7 +52,7 @@ def _described(builtin: dict[str, Any]) -> str:
     if builtin["runtime"] == "onnxruntime":
         more = "; it embeds large folders faster on this processor: pip install 'massl[openvino]'"
         return f"by ONNX Runtime, as {builtin['why']}{more if builtin['openvino_would_pay'] else ''}"
-    few = f"; fewer than {builtin['from']:,} pictures by ONNX Runtime" if builtin["from"] else ""
+    few = f"; ONNX Runtime for fewer than {builtin['from']:,} pictures" if builtin["from"] else ""
     return f"by OpenVINO in {builtin['precision']}, as {builtin['why']}{few}"
 
 

@@ -23,28 +23,30 @@ def command(
     images: ImagesArgument,
     paths: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[PATH…]", help="With --keep or --forget: the images that it is about."),
+        typer.Argument(metavar="[PATH…]", help="With --keep or --forget: the images concerned."),
     ] = None,
     exact_only: Annotated[
         bool, typer.Option("--exact-only", help="Only files with the same content."), Harmless()
     ] = False,
-    under: Annotated[str | None, typer.Option("--under", metavar="FOLDER", help="Only below this folder.")] = None,
+    under: Annotated[
+        str | None, typer.Option("--under", metavar="FOLDER", help="Only files below this folder.")
+    ] = None,
     threshold: Annotated[
         float | None,
         typer.Option(
             "--threshold",
             min=0.3,
             max=1.0,
-            help="How well pixels must agree, up to 1; found from the collection if left out.",
+            help="How well pixels must agree, up to 1. Default: estimated from the collection.",
         ),
         Harmless(),
     ] = None,
     plan: Annotated[
         Path | None, typer.Option("--plan", metavar="CSV", help="Write what to keep and what to remove to this file.")
     ] = None,
-    keep: Annotated[bool, typer.Option("--keep", help="Remember that the PATHs are all to be kept.")] = False,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep all PATHs: they are not proposed again.")] = False,
     forget: Annotated[
-        bool, typer.Option("--forget", help="Forget what was decided about the PATHs, or all of it if none is named.")
+        bool, typer.Option("--forget", help="Forget the decisions about the PATHs, or all decisions without PATHs.")
     ] = False,
     apply: Annotated[
         Path | None, typer.Option("--apply", metavar="PLAN", help="Do what this plan says; with --by. Deletes nothing.")
@@ -90,12 +92,12 @@ def command(
         raise typer.BadParameter("--keep and --forget are opposites; give one of them")
     if plan and (keep or forget):
         if on_command_line(context, "plan"):
-            raise typer.BadParameter("--plan goes without --keep and --forget, which search nothing")
+            raise typer.BadParameter("--plan can't be combined with --keep or --forget, which do not search")
         plan = None  # that of a configuration file gives way
     if exact_only and threshold is not None:
         if on_command_line(context, "exact_only") and on_command_line(context, "threshold"):
             raise typer.BadParameter(
-                "--threshold is of near duplicates, which --exact-only leaves out; give one of them"
+                "--threshold applies to near duplicates, which --exact-only leaves out; give one of them"
             )
         exact_only = not on_command_line(context, "threshold")  # that of a configuration file gives way
     if paths and not (keep or forget):
@@ -219,7 +221,7 @@ def _decide(collection: Collection, paths: Sequence[str], keep: bool, as_json: b
     count = collection.decisions.keep_both(chosen) if keep else collection.decisions.forget(chosen)
     if as_json:
         print_json({"remembered" if keep else "forgotten": count})
-    what = ("pair{} remembered as to be kept both" if keep else "decision{} forgotten").format("s" * (count != 1))
+    what = ("pair{} will be kept" if keep else "decision{} forgotten").format("s" * (count != 1))
     say(f"{count} {what}", quiet)
 
 

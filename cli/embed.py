@@ -31,7 +31,7 @@ def command(
         typer.Option(
             "--part",
             metavar="K/N",
-            help="Only the K-th of N parts, for one of N workers. Parts are whole blocks of 4,096 images.",
+            help="Embed only the K-th of N parts, for one of N workers. Parts are whole blocks of 4,096 images.",
         ),
     ] = "1/1",
     max_megapixels: MaxMegapixels = None,

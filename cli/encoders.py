@@ -66,12 +66,12 @@ def _of_run(run: Path, scratch: Path) -> Path:
     if (run / "encoder.onnx").is_file():
         return run / "encoder.onnx"
     if not is_run(run):
-        raise MasslError(f"{run} is a folder, and no run; give an encoder.onnx or the folder of a run")
+        raise MasslError(f"{run} is a folder but not a run; give an encoder.onnx or the folder of a run")
     try:
         from massl.encoder.export import export
     except ImportError as error:
         raise MasslError(
-            f"{run} has no encoder.onnx yet, and making one needs more packages ({error.name}); "
+            f"{run} has no encoder.onnx yet, and exporting one needs more packages ({error.name}); "
             "run: pip install 'massl[train]'"
         ) from None
     export(str(run), scratch, name=run.resolve().name)

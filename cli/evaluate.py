@@ -53,26 +53,26 @@ def command(
         typer.Option(
             "--encoder",
             envvar="MASSL_ENCODER",
-            help="An encoder.onnx, a run, an .npz table with paths, or `builtin`; give several to compare. The "
-            "built-in one if left out.",
+            help="An encoder.onnx, a run, an .npz table with paths, or `builtin`; repeat to compare. "
+            "Default: the built-in encoder.",
             show_default=False,
         ),
     ] = None,
     train: Annotated[
-        Path | None, typer.Option("--train", help="Training images, a folder or CSV, in place of DATA.")
+        Path | None, typer.Option("--train", help="Training images, a folder or CSV, instead of DATA.")
     ] = None,
-    test: Annotated[Path | None, typer.Option("--test", help="Test images, a folder or CSV, in place of DATA.")] = None,
+    test: Annotated[Path | None, typer.Option("--test", help="Test images, a folder or CSV, instead of DATA.")] = None,
     k: Annotated[
         list[int] | None,
-        typer.Option("-k", min=1, help="knn: neighbours that vote; 10 and 20 if left out.", show_default=False),
+        typer.Option("-k", min=1, help="knn: number of neighbours. Default: 10 and 20.", show_default=False),
         Harmless(),
     ] = None,
     temperature: Annotated[
-        float, typer.Option("--temperature", min=0.001, help="knn: of the votes."), Harmless()
+        float, typer.Option("--temperature", min=0.001, help="knn: temperature of the votes."), Harmless()
     ] = 0.07,
     shots: Annotated[
         list[int] | None,
-        typer.Option("--shots", min=1, help="fewshot: images a class; 1 2 5 10 20 if left out.", show_default=False),
+        typer.Option("--shots", min=1, help="fewshot: images per class. Default: 1 2 5 10 20.", show_default=False),
         Harmless(),
     ] = None,
     share: Annotated[
@@ -81,39 +81,43 @@ def command(
             "--share",
             min=0.0001,
             max=0.9999,
-            help="low-shot: of the training images; 0.01 and 0.1 if left out.",
+            help="low-shot: share of the training images. Default: 0.01 and 0.1.",
             show_default=False,
         ),
         Harmless(),
     ] = None,
     draws: Annotated[
         int | None,
-        typer.Option("--draws", min=2, help="Of the labelled images: fewshot 100, low-shot 10.", show_default=False),
+        typer.Option(
+            "--draws", min=2, help="Number of random draws. Default: fewshot 100, low-shot 10.", show_default=False
+        ),
         Harmless(),
     ] = None,
     probe: Annotated[
-        ProbeMethod, typer.Option("--probe", help="linear: by SGD or by logistic regression."), Harmless()
+        ProbeMethod, typer.Option("--probe", help="linear: SGD or logistic regression."), Harmless()
     ] = ProbeMethod.sgd,
     steps: Annotated[
-        int, typer.Option("--steps", min=10, help="linear: of SGD, of 128 images each."), Harmless()
+        int, typer.Option("--steps", min=10, help="linear: steps of SGD, of 128 images each."), Harmless()
     ] = 12_500,
     edited: Annotated[
-        int, typer.Option("--edited", min=2, help="copies: images to edit, twelve ways each."), Harmless()
+        int, typer.Option("--edited", min=2, help="copies: number of images to edit, in twelve ways each."), Harmless()
     ] = 200,
     ground_truth: Annotated[
         Path | None,
-        typer.Option("--ground-truth", help="retrieval: gnd_roxford5k.pkl or gnd_rparis6k.pkl, DATA being its images."),
+        typer.Option(
+            "--ground-truth", help="retrieval: gnd_roxford5k.pkl or gnd_rparis6k.pkl; DATA is the folder of its images."
+        ),
     ] = None,
     min_images: Annotated[
-        int, typer.Option("--min-images", min=1, help="Leave out classes of fewer images than this."), Harmless()
+        int, typer.Option("--min-images", min=1, help="Leave out classes with fewer images than this."), Harmless()
     ] = 1,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of splits, draws and edits."), Harmless()] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Random seed of splits, draws and edits."), Harmless()] = 0,
     runtime: RuntimeOption = RuntimeName.auto,
     as_json: Json = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the table as Markdown."), Harmless()] = False,
     report: Annotated[
         Path | None,
-        typer.Option("--report", help="Also write a page: figures, confusions, neighbours with their pictures."),
+        typer.Option("--report", help="Also write an HTML page with figures, confusions and nearest neighbours."),
     ] = None,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -182,6 +186,6 @@ def _check(
     if (train is None) == (not data):
         raise typer.BadParameter("give either DATA or --train and --test")
     if train and task is Task.copies:
-        raise typer.BadParameter("copies takes DATA: images to edit, or a list of pairs; not --train and --test")
+        raise typer.BadParameter("copies takes DATA (images to edit, or a list of pairs), not --train and --test")
     if ground_truth and (task is not Task.retrieval or not data or len(data) != 1):
         raise typer.BadParameter("--ground-truth goes with `retrieval` and one folder of images")

@@ -37,7 +37,7 @@ def command(
     out: Annotated[Path, typer.Option("--out", "-o", help="The file to write.")] = Path("encoder.onnx"),
     precision: Annotated[
         ExportPrecision | None,
-        typer.Option("--precision", help="Of the weights; an encoder file's own, else fp32, if left out."),
+        typer.Option("--precision", help="Precision of the weights. Default: that of an encoder file, else fp32."),
         Harmless(),
     ] = None,
     image_sizes: Annotated[
@@ -45,8 +45,8 @@ def command(
         typer.Option(
             "--image-size",
             metavar="PIXELS",
-            help="Side of the input; of a vision transformer several, as 112,168,224, the usual one first. That of "
-            "training if left out.",
+            help="Side of the input in pixels. A vision transformer takes several, such as 112,168,224, the default "
+            "first. Default: the size of training.",
         ),
         Harmless(),
     ] = "",
@@ -54,10 +54,10 @@ def command(
         str | None,
         typer.Option("--backbone", metavar="NAME", help="The network that weights are of, where they don't tell."),
     ] = None,
-    name: Annotated[str | None, typer.Option("--name", help="What the encoder calls itself.")] = None,
+    name: Annotated[str | None, typer.Option("--name", help="The encoder's name.")] = None,
     stages: Annotated[
         bool,
-        typer.Option("--stages", help="Embed by all stages of a convolutional network, as runs do unasked."),
+        typer.Option("--stages", help="Embed with all stages of a convolutional network, as runs do by default."),
         Harmless(),
     ] = False,
     whiten: Annotated[
@@ -68,8 +68,7 @@ def command(
         typer.Option(
             "--calibrate",
             metavar="IMAGES",
-            help="For int8 of a transformer: images like yours, which show how large its values get. A run's own, else "
-            "the demo's, if left out.",
+            help="Images to calibrate the int8 of a transformer on. Default: the run's images, else the demo's.",
         ),
     ] = None,
     strength: Annotated[
@@ -78,20 +77,24 @@ def command(
             "--whiten-strength",
             min=0,
             max=1,
-            help="1 whitens in full, which few labels suffer from; if left out 0.75 where the run began with an "
-            "encoder, else 0.5.",
+            help="Strength of the whitening, up to 1, which harms results with few labels. Default: 0.75 if the run "
+            "began with an encoder, else 0.5.",
         ),
         Harmless(),
     ] = None,
     own: Annotated[
         float,
         typer.Option(
-            "--whiten-own", min=0, max=1, help="Share of IMAGES in it, if the run began with an encoder; else 1."
+            "--whiten-own",
+            min=0,
+            max=1,
+            help="Share of IMAGES in the whitening, if the run began with an encoder; else 1.",
         ),
         Harmless(),
     ] = 0.15,
     evaluation: Annotated[
-        Path | None, typer.Option("--evaluation", help="JSON of figures by data set, to keep in the file.")
+        Path | None,
+        typer.Option("--evaluation", help="JSON file with figures by data set, stored in the encoder file."),
     ] = None,
     as_json: Json = False,
     quiet: Quiet = False,

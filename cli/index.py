@@ -37,8 +37,8 @@ Exclude = Annotated[
     typer.Option(
         "--exclude",
         metavar="PATTERN",
-        help="Leave out files and folders of this name (cache, '*.gif') or path (2019/drafts); may be given several "
-        "times, is remembered until given anew, '' forgets it.",
+        help="Leave out files and folders with this name (cache, '*.gif') or path (2019/drafts). May be repeated. "
+        "Remembered until it is given again; '' forgets it.",
         show_default=False,
     ),
     Harmless(),
@@ -48,8 +48,8 @@ Include = Annotated[
     typer.Option(
         "--include",
         metavar="PATTERN",
-        help="Look into what is left out by itself: hidden files and folders ('.*', .drafts) and those that a system "
-        "makes (@eaDir, '#recycle'); remembered as --exclude is.",
+        help="Index what is left out by default: hidden files and folders ('.*', .drafts) and system folders "
+        "(@eaDir, '#recycle'). Remembered like --exclude.",
         show_default=False,
     ),
 ]
@@ -60,8 +60,8 @@ MaxMegapixels = Annotated[
         envvar="MASSL_MAX_MEGAPIXELS",
         min=0.0,
         max=1_000_000.0,
-        help="The largest image to read, 179 if left out; remembered. What the free memory doesn't hold is skipped "
-        "in any case.",
+        help="The largest image to read. Default: 179. Remembered. Images that don't fit into the free memory are "
+        "skipped in any case.",
         show_default=False,
     ),
 ]
@@ -71,14 +71,16 @@ ImageSize = Annotated[
         "--image-size",
         metavar="PIXELS",
         min=1,
-        help="Side of the pictures that the encoder looks at, of those that its file lists (massl info ENCODER): the "
-        "larger, the more it sees, and the more work. Remembered; another one for an index needs --rebuild.",
+        help="Input size of the encoder in pixels, one that its file lists (massl info ENCODER). Larger sizes show "
+        "more detail and take more work. Remembered; a change needs --rebuild.",
         show_default=False,
     ),
 ]
 SkippedFile = Annotated[
     Path | None,
-    typer.Option("--skipped", metavar="CSV", help="Write the skipped files and why to this file.", show_default=False),
+    typer.Option(
+        "--skipped", metavar="CSV", help="Write the skipped files and the reasons to this file.", show_default=False
+    ),
 ]
 
 
@@ -93,7 +95,7 @@ EngineOption = Annotated[
     EngineName | None,
     typer.Option(
         "--engine",
-        help="What searches: faiss, in files beside the catalog, or milvus, a server. Remembered.",
+        help="Search engine: faiss (files beside the catalog) or milvus (a server). Remembered.",
         show_default=False,
     ),
 ]
@@ -103,7 +105,7 @@ EngineAddress = Annotated[
         "--engine-uri",
         envvar="MASSL_ENGINE_URI",
         metavar="URI",
-        help="Where the engine is: http://HOST:19530. The embeddings are sent there. A password goes into "
+        help="Address of the engine: http://HOST:19530. The embeddings are sent there. A password goes into "
         "MASSL_ENGINE_TOKEN, as USER:PASSWORD.",
         show_default=False,
     ),
@@ -119,7 +121,7 @@ def command(
     encoder: EncoderFile = None,
     image_size: ImageSize = None,
     index_dir: IndexDir = None,
-    rebuild: Annotated[bool, typer.Option("--rebuild", help="Embed everything anew; labels stay.")] = False,
+    rebuild: Annotated[bool, typer.Option("--rebuild", help="Embed everything again; labels stay.")] = False,
     exclude: Exclude = None,
     include: Include = None,
     max_megapixels: MaxMegapixels = None,
@@ -132,13 +134,12 @@ def command(
         typer.Option(
             "--embeddings",
             metavar="PARQUET",
-            help="Take the embeddings of massl embed from this file, and decode no image that it holds; may be given "
-            "several times.",
+            help="Take embeddings from this file of massl embed, without decoding their images. May be repeated.",
             show_default=False,
         ),
     ] = None,
     watch: Annotated[
-        bool, typer.Option("--watch", help="Keep the index current until Ctrl-C; with --json one object a change.")
+        bool, typer.Option("--watch", help="Keep the index current until Ctrl-C. --json prints one object per change.")
     ] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 if a file was skipped."), Harmless()] = False,
     as_json: Json = False,
@@ -239,7 +240,9 @@ def _check_engine(context: typer.Context, engine: EngineName | None, uri: str | 
     """
     if engine is None:
         if uri and on_command_line(context, "engine_uri"):
-            raise typer.BadParameter("--engine-uri says where an engine is: name it too, as --engine milvus")
+            raise typer.BadParameter(
+                "--engine-uri is the address of an engine; name the engine too, as in --engine milvus"
+            )
         return ""
     from indexer.search.engines import engine_choice
 
@@ -282,9 +285,9 @@ def _compare(images: Path, index_dir: Path | None, given: Encoder, quiet: bool) 
         f"{found.images:,} labelled images, named by their nearest others: {found.present:.1%} right with the present "
         f"{present}, {found.other:.1%} with {other}: "
         + (
-            "no difference that can be told from chance"
+            "no significant difference"
             if found.chance > 0.05
-            else f"chance alone would bring so large a difference in {found.chance:.2g} of all cases"
+            else f"a difference this large occurs by chance in {found.chance:.2g} of all cases"
         ),
         quiet,
     )

@@ -64,7 +64,7 @@ def _tell_readable(error: CatalogDamaged, as_json: bool) -> None:
     print_line(
         f"journal    {len(said.labels):,} labels" + (f"; {said.damaged:,} lines damaged" if said.damaged else "")
     )
-    print_line("labels     massl label export prints those that can be read")
+    print_line("labels     massl label export prints the readable ones")
 
 
 def _encoder(told: dict[str, Any]) -> list[tuple[str, str]]:
@@ -77,15 +77,15 @@ def _encoder(told: dict[str, Any]) -> list[tuple[str, str]]:
             f"{told['path']}, {size(told['bytes'])}" + (f", {facts['precision']}" if "precision" in facts else ""),
         ),
         *_classes(facts),
-        ("takes", f"pictures of {told['image_size']} x {told['image_size']} pixels"),
+        ("input", f"pictures of {told['image_size']} x {told['image_size']} pixels"),
         *_sizes(told),
-        ("gives", f"{told['dim']} numbers a picture" + (", and for places in it" if told["patches"] else "")),
+        ("output", f"{told['dim']} numbers per picture" + (", and per patch" if told["patches"] else "")),
         *_training(told["training"], told["image_sizes"]),
     ]
     if "pooling" in facts:
-        lines.append(("embeds by", facts["pooling"].replace("last", "the last layer") + whitened))
+        lines.append(("pooling", facts["pooling"].replace("last", "the last layer") + whitened))
     if "source" in facts:
-        lines.append(("made of", facts["source"] + (f" ({facts['licence']})" if "licence" in facts else "")))
+        lines.append(("weights", facts["source"] + (f" ({facts['licence']})" if "licence" in facts else "")))
     return [*lines, ("SHA-256", told["sha256"])]
 
 
@@ -97,7 +97,7 @@ def _classes(facts: dict[str, str]) -> list[tuple[str, str]]:
         names = ", ".join(str(name) for name in json.loads(facts["labels"]))
     except (ValueError, TypeError):  # another program's file may hold anything
         return []
-    return [("tells apart", f"{names}, by {facts['head']}" if "head" in facts else names)]
+    return [("classes", f"{names}; {facts['head']}" if "head" in facts else names)]
 
 
 def _training(told: dict[str, Any] | None, sizes: list[int]) -> list[tuple[str, str]]:
@@ -112,7 +112,7 @@ def _training(told: dict[str, Any] | None, sizes: list[int]) -> list[tuple[str, 
     if told and told["figures"]:
         shares = (f"{name} {100 * share:.1f} %" for name, share in told["figures"].items())
         at = f" (at {sizes[0]} px)" if len(sizes) > 1 else ""
-        lines.append(("k-NN top-1", ", ".join(shares) + at))
+        lines.append(("accuracy", "k-NN: " + ", ".join(shares) + at))
     return lines
 
 
@@ -126,30 +126,30 @@ def _collection(told: dict[str, Any]) -> list[tuple[str, str]]:
         ("index", f"{told['folder']}, {size(told['bytes'])}"),
         ("images", f"{told['indexed']:,}, {told['labels']:,} of them labelled"),
         *_unembedded(told),
-        ("brought up to date", moment(told["checked"] or told["updated"]) + f"; made {moment(told['created'])}"),
-        ("encoder", f"{encoder['name']}, {encoder['dim']} numbers a picture" + _used_at(encoder)),
+        ("last updated", moment(told["checked"] or told["updated"]) + f"; created {moment(told['created'])}"),
+        ("encoder", f"{encoder['name']}, {encoder['dim']} numbers per picture" + _used_at(encoder)),
         *_sizes(encoder),
         *_training(told["training"], encoder["image_sizes"]),
     ]
     if search:
-        by = f" of the ten nearest, by {search['queries']:,} pictures" if search["queries"] else " of the nearest"
-        lines.append(("search", f"{search['engine']}, finds {100 * search['recall']:.1f} %{by}"))
+        by = f"of the ten nearest, for {search['queries']:,} pictures" if search["queries"] else " of the nearest"
+        lines.append(("search", f"{search['engine']}; recall {100 * search['recall']:.1f} %{by}"))
     if scores:
-        lines.append(("scores", f"the same from {scores['same']:.2f} on, alike from {scores['alike']:.2f} on"))
+        lines.append(("scores", f"“same” from {scores['same']:.2f}, “alike” from {scores['alike']:.2f}"))
     if drift["familiar"]:
         low, high = drift["bounds"]
         lines.append(
             (
-                "to the encoder",
-                f"{drift['familiar']}: two images score {drift['mean_score']:z.2f}, where two of its training images "
-                f"score 0 (known up to {low}, foreign from {high} on)",
+                "familiarity",
+                f"{drift['familiar']}: the mean score of two images is {drift['mean_score']:z.2f}, of two training "
+                f"images 0 (known up to {low}, foreign from {high})",
             )
         )
     if newest := drift["newest"]:
-        came = f"{newest['images']:,} of {moment(newest['since'])} or later"
-        lines.append(("newest", f"{came}, {newest['unlike']:,} of them unlike the {newest['older']:,} others"))
+        came = f"{newest['images']:,} added {moment(newest['since'])} or later"
+        lines.append(("newest", f"{came}; {newest['unlike']:,} of them differ from the {newest['older']:,} others"))
     lines += [
-        ("limit", f"{megapixels(round(told['max_megapixels'] * 1e6))} megapixels a picture"),
+        ("limit", f"{megapixels(round(told['max_megapixels'] * 1e6))} megapixels per picture"),
         ("excluded", ", ".join(map(repr, told["exclude"])) or "nothing"),
         ("skipped", f"{len(told['skipped']):,} file{'s' if len(told['skipped']) != 1 else ''}"),
     ]

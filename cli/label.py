@@ -113,7 +113,7 @@ def sample(
         print_json({"paths": paths, "author": DRAWN})
         return
     print_line(csv_text(["path", "label", "author", "at"], [[path, "", DRAWN, ""] for path in paths]), end="")
-    say(f"{len(paths)} images drawn; fill in every label, then: massl label import {images} sample.csv", quiet)
+    say(f"{len(paths)} images drawn; fill in every label, then run: massl label import {images} sample.csv", quiet)
 
 
 @app.command()
@@ -232,10 +232,10 @@ def export(
         str, typer.Option("--format", help="csv, imagefolder, coco, label-studio, or onnx: the classifier itself.")
     ] = "csv",
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="A file to write; needed for onnx.", show_default=False)
+        Path | None, typer.Option("--out", "-o", help="The file to write; required for onnx.", show_default=False)
     ] = None,
     predictions: Annotated[
-        bool, typer.Option("--predictions", help="With the predicted classes of all images that have no label.")
+        bool, typer.Option("--predictions", help="Add predicted classes for all images without a label.")
     ] = False,
     sure: Annotated[
         float,
@@ -243,7 +243,7 @@ def export(
             "--sure",
             min=0.0,
             max=1.0,
-            help="The least probability of --predictions; less likely ones, and images unlike all labelled ones, are "
+            help="Minimum probability of --predictions. Less likely ones, and images unlike all labelled ones, are "
             "left out.",
             show_default=False,
         ),
@@ -275,7 +275,9 @@ def export(
             "(predictions as JSON: massl classify --json)"
         )
     if kind == "onnx" and (predictions or sure):
-        raise typer.BadParameter("--predictions and --sure are of tables; a classifier says itself how sure it is")
+        raise typer.BadParameter(
+            "--predictions and --sure apply to tables; a classifier file outputs probabilities itself"
+        )
     if out:
         check_output(out)
     learns = predictions or kind == "onnx"
@@ -291,7 +293,7 @@ def export(
     collection = open_embedded(images, index_dir, quiet) if learns else Collection.open(images, index_dir)
     if kind == "onnx":
         if out is None:
-            raise MasslError("an .onnx file is nothing to print; name one with --out classifier.onnx")
+            raise MasslError("an .onnx file can't be printed; name a file with --out classifier.onnx")
         fitted = collection.fewshot.export(out, collection.encoder)
         if as_json:
             print_json({"written": str(out), "format": kind, "classes": list(fitted.classes)})

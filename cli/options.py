@@ -20,7 +20,7 @@ HELP_FLAGS = {"help_option_names": ["-h", "--help"]}
 ImagesArgument = Annotated[Path, typer.Argument(metavar="IMAGES", help="The folder of images.", show_default=False)]
 IndexDir = Annotated[
     Path | None,
-    typer.Option("--index-dir", envvar="MASSL_INDEX_DIR", help="Where the index lies, if not in IMAGES/.massl."),
+    typer.Option("--index-dir", envvar="MASSL_INDEX_DIR", help="The folder of the index. Default: IMAGES/.massl."),
 ]
 
 
@@ -107,7 +107,7 @@ EncoderFile = Annotated[
         "--encoder",
         envvar="MASSL_ENCODER",
         callback=_file,
-        help="An encoder.onnx, a run that wrote one, or `builtin`, which a new index takes if left out.",
+        help="An encoder.onnx, a run that wrote one, or `builtin`, the default of a new index.",
     ),
 ]
 
@@ -132,12 +132,10 @@ RuntimeOption = Annotated[
         "--runtime",
         envvar="MASSL_RUNTIME",
         callback=_installed,
-        help="What embeds many pictures on a CPU: auto takes OpenVINO where it is installed and pays, as massl doctor "
-        "says.",
+        help="Runtime that embeds many pictures on a CPU. auto takes OpenVINO if it is installed and faster; see "
+        "massl doctor.",
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead."), Harmless()]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no summary.")]
-Verbose = Annotated[
-    bool, typer.Option("--verbose", "-v", help="Details, and a traceback if something breaks."), Harmless()
-]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object."), Harmless()]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress and no summary.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Print details, and a traceback on errors."), Harmless()]

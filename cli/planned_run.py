@@ -178,7 +178,7 @@ class PlannedRun:
             "checkpoint": f"{size(cost.checkpoint)}, one every {often}, the last "
             f"{settings.keep_checkpoints:,} and the best are kept",
             "disk": f"up to {size(cost.disk)} in {self.folder}, where {size(free)} are free",
-            "time": "not known before it runs; its first lines tell",
+            "time": "not known before the run; its first log lines show it",
         }
         print_line("")
         for name, value in rows.items():

@@ -44,10 +44,10 @@ def command(
         list[str],
         typer.Argument(
             metavar="QUERY…",
-            help="Images to search by; +more.jpg adds one, -less.jpg steers away, - is an image from standard input.",
+            help="Example images. +more.jpg adds one, -less.jpg subtracts one, - reads an image from standard input.",
         ),
     ],
-    k: Annotated[int, typer.Option("-k", min=1, max=10_000, help="How many results."), Harmless()] = 20,
+    k: Annotated[int, typer.Option("-k", min=1, max=10_000, help="Number of results."), Harmless()] = 20,
     crop: Annotated[
         str | None,
         typer.Option("--crop", metavar="X,Y,W,H", help="Search by this part of the first query, in pixels."),
@@ -63,21 +63,21 @@ def command(
     ] = [],  # noqa: B006
     since: Annotated[
         str | None,
-        typer.Option("--since", metavar="DAY", help="Only files last changed on this day, YYYY-MM-DD, or later."),
+        typer.Option("--since", metavar="DAY", help="Only files modified on this day, YYYY-MM-DD, or later."),
     ] = None,
     until: Annotated[
         str | None,
-        typer.Option("--until", metavar="DAY", help="Only files last changed on this day, YYYY-MM-DD, or earlier."),
+        typer.Option("--until", metavar="DAY", help="Only files modified on this day, YYYY-MM-DD, or earlier."),
     ] = None,
     exact: Annotated[
         bool,
-        typer.Option("--exact", help="Compare with every image, also where an engine is faster that may miss some."),
+        typer.Option("--exact", help="Compare with every image, without the approximate engine."),
         Harmless(),
     ] = False,
-    paths: Annotated[bool, typer.Option("--paths", help="Print paths alone, one a line.")] = False,
-    nul: Annotated[bool, typer.Option("-0", help="Print paths alone, each ended by a NUL, for xargs -0.")] = False,
+    paths: Annotated[bool, typer.Option("--paths", help="Print only paths, one per line.")] = False,
+    nul: Annotated[bool, typer.Option("-0", help="Print only paths, each ended by a NUL, for xargs -0.")] = False,
     absolute: Annotated[
-        bool, typer.Option("--absolute", help="Print whole paths, not relative to IMAGES: for pipes from elsewhere.")
+        bool, typer.Option("--absolute", help="Print absolute paths instead of paths relative to IMAGES.")
     ] = False,
     index_dir: IndexDir = None,
     as_json: Json = False,
@@ -145,11 +145,13 @@ def _standard_input(weight: float, crop: tuple[int, int, int, int] | None) -> An
     from massl.core.images.decoding import MAX_BYTES
 
     if sys.stdin.isatty():
-        raise MasslError("- reads an image from standard input: pipe one, as in massl search IMAGES - < query.jpg")
+        raise MasslError("- reads an image from standard input; pipe one, as in massl search IMAGES - < query.jpg")
     data = sys.stdin.buffer.read(MAX_BYTES + 1)
     if not data or len(data) > MAX_BYTES:
         raise MasslError(
-            "standard input holds more than an image may" if data else "standard input is empty: pipe an image into it"
+            "standard input is larger than the limit for an image"
+            if data
+            else "standard input is empty: pipe an image into it"
         )
     return Query(data, None, weight, crop, "standard input")
 
@@ -169,6 +171,6 @@ def _crop(text: str) -> tuple[int, int, int, int]:
         x, y, width, height = (int(part) for part in text.split(","))
     except ValueError:
         raise typer.BadParameter(
-            f"--crop takes four whole numbers, x,y,width,height, as 10,20,300,200; not {text!r}"
+            f"--crop takes four whole numbers x,y,width,height, such as 10,20,300,200, not {text!r}"
         ) from None
     return x, y, width, height

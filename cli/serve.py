@@ -20,15 +20,17 @@ if TYPE_CHECKING:
     from indexer.ingest.background_update import BackgroundUpdate, Update
 
 Host = Annotated[str, typer.Option("--host", envvar="MASSL_HOST", help="Address to listen on.")]
-Port = Annotated[int, typer.Option("--port", envvar="MASSL_PORT", min=0, max=65535, help="0: any free one.")]
+Port = Annotated[
+    int, typer.Option("--port", envvar="MASSL_PORT", min=0, max=65535, help="Port to listen on; 0 takes any free one.")
+]
 Auth = Annotated[
     str | None,
     typer.Option(
         "--auth",
         envvar="MASSL_AUTH",
         metavar="USER:PASSWORD",
-        help="Ask for this at the door. Others on this machine can see it here; not so in the variable or in your own "
-        "file of settings.",
+        help="Require this user name and password. Other users of this machine can see it here, but not in the "
+        "variable or in your own settings file.",
     ),
 ]
 
@@ -59,7 +61,7 @@ def command(
     chosen = Collection.choose_encoder(images, encoder, None, index_dir)
     collection = Collection.create(images, chosen, index_dir, runtime=runtime.value)
     updating = BackgroundUpdate(collection, _teller(quiet))
-    say("The index is brought up to date meanwhile; the page shows how far it is.", quiet)
+    say("The index is being updated; the page shows the progress.", quiet)
     open_page(collection, host, port, login, updating)
 
 
@@ -90,8 +92,8 @@ def open_page(
             address.wait()
         except KeyboardInterrupt:
             unfinished = updating is not None and updating.state().running
-            say("Closing." if not unfinished else "Closing, after the pictures at hand.")
-    say("Closed." if not unfinished else "Closed. Run it again to go on with the index.")
+            say("Closing." if not unfinished else "Closing after the current pictures.")
+    say("Closed." if not unfinished else "Closed. Run the command again to continue indexing.")
 
 
 def _where(url: str, host: str, login: tuple[str, str] | None) -> str:
@@ -107,7 +109,7 @@ def _where(url: str, host: str, login: tuple[str, str] | None) -> str:
     return (
         f"Open {here} in a browser"
         + (f", on other machines {' or '.join(elsewhere)}" if elsewhere else "")
-        + f". The page is open to the network: everybody who reaches {'this machine' if every else host} can see it"
+        + f". The page is open to the network: everybody who can reach {'this machine' if every else host} can see it"
         + (f" with the password of {login[0]}" if login else "")
         + ". Nothing is encrypted."
     )

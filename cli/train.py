@@ -42,13 +42,15 @@ def command(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option("--out", help="The run's folder; a new one below ./runs if left out."),
+        typer.Option("--out", help="The run's folder. Default: a new one below ./runs."),
     ] = None,
-    resume: Annotated[Path | None, typer.Option("--resume", metavar="RUN", help="Go on with this run.")] = None,
+    resume: Annotated[Path | None, typer.Option("--resume", metavar="RUN", help="Continue this run.")] = None,
     labels: Annotated[
         Path | None,
         typer.Option(
-            "--labels", metavar="FOLDER", help="Measure on it while training: images with a subfolder a class."
+            "--labels",
+            metavar="FOLDER",
+            help="Measure accuracy during training on this folder, with one subfolder per class.",
         ),
     ] = None,
     backbone: Annotated[
@@ -64,53 +66,64 @@ def command(
         typer.Option(
             "--init",
             metavar="WEIGHTS",
-            help="Begin with them: builtin, a run, a checkpoint, a .pth or .safetensors of weights, timm:NAME, "
+            help="Initial weights: builtin, a run, a checkpoint, a .pth or .safetensors of weights, timm:NAME, "
             "encoder.onnx.",
         ),
     ] = None,
-    epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="Passes over the images."), Harmless()] = None,
+    epochs: Annotated[
+        int | None, typer.Option("--epochs", min=1, help="Number of passes over the images."), Harmless()
+    ] = None,
     config: Annotated[
         Path | None,
-        typer.Option("--config", metavar="FILE", help="Settings from a TOML file, as a run's config.toml; flags win."),
+        typer.Option(
+            "--config", metavar="FILE", help="Read settings from a TOML file, such as a run's config.toml. Flags win."
+        ),
     ] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="Override one setting; may be given again."),
+        typer.Option("--set", metavar="NAME=VALUE", help="Override one setting; may be repeated."),
         Harmless(lambda pair: _sets_a_number(str(pair))),
     ] = None,
     device: Annotated[
         str | None,
-        typer.Option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1, mps; auto is a GPU if there is one."),
+        typer.Option(
+            "--device", metavar="NAME", help="auto, cpu, cuda, cuda:1 or mps. auto takes a GPU if there is one."
+        ),
     ] = None,
-    devices: Annotated[int, typer.Option("--devices", min=1, help="GPUs, or processes on a CPU.")] = 1,
+    devices: Annotated[int, typer.Option("--devices", min=1, help="Number of GPUs, or of processes on a CPU.")] = 1,
     workers: Annotated[
-        int | None, typer.Option("--workers", min=0, help="Processes that load images; 0: none."), Harmless()
+        int | None,
+        typer.Option("--workers", min=0, help="Number of processes that load images; 0 loads in the main process."),
+        Harmless(),
     ] = None,
-    seed: Annotated[int | None, typer.Option("--seed", help="Of everything that is drawn."), Harmless()] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Random seed."), Harmless()] = None,
     precision: Annotated[str | None, typer.Option("--precision", help="bf16, fp16 or fp32."), Harmless()] = None,
     accumulate: Annotated[
         int | None,
-        typer.Option("--accumulate", min=1, help="Cut each batch into as many parts: less memory."),
+        typer.Option("--accumulate", min=1, help="Split each batch into this many parts to use less memory."),
         Harmless(),
     ] = None,
     checkpoint_activations: Annotated[
-        bool, typer.Option("--checkpoint-activations", help="Recompute activations: less memory, slower."), Harmless()
+        bool,
+        typer.Option("--checkpoint-activations", help="Recompute activations: uses less memory, but is slower."),
+        Harmless(),
     ] = False,
     compile: Annotated[
         bool | None,
         typer.Option(
-            "--compile/--no-compile", help="Compile the networks: a slow start, faster steps; long runs on a GPU do."
+            "--compile/--no-compile",
+            help="Compile the networks: slower start, faster steps. Default: on for long runs on a GPU.",
         ),
     ] = None,
     profile: Annotated[
         int,
-        typer.Option("--profile", min=0, metavar="STEPS", help="Trace so many steps to a file in the run's folder."),
+        typer.Option("--profile", min=0, metavar="STEPS", help="Trace this many steps to a file in the run's folder."),
     ] = 0,
     plan_only: Annotated[
-        bool, typer.Option("--plan", help="Print every setting and what the run will take, and do nothing else.")
+        bool, typer.Option("--plan", help="Print every setting and the run's expected cost, then exit.")
     ] = False,
-    tracker: Annotated[str, typer.Option("--track", help="wandb or mlflow, besides TensorBoard.")] = "",
-    name: Annotated[str | None, typer.Option("--name", help="What the encoder calls itself.")] = None,
+    tracker: Annotated[str, typer.Option("--track", help="Also log to wandb or mlflow, besides TensorBoard.")] = "",
+    name: Annotated[str | None, typer.Option("--name", help="The encoder's name.")] = None,
     as_json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -224,7 +237,7 @@ def _announce(run: PlannedRun, verbose: bool, skipped: Sequence[Skipped]) -> Non
 
     if not run.resumed:
         run.show_table(whole=verbose)
-        say("  all else as the preset has it; -v or --plan shows it", quiet=verbose)
+        say("  all other settings are those of the preset; -v or --plan prints them", quiet=verbose)
     for note in run.notes():
         say(f"  note: {note}")
     for item in skipped[:SHOWN]:
@@ -281,7 +294,7 @@ def _export(run: PlannedRun, name: str | None) -> Path:
         return export_run(run.folder, name or run.folder.name, run.source)
     except KeyboardInterrupt:
         again = f"massl export {run.folder} --out {run.folder / 'encoder.onnx'}"
-        raise Interrupted(f"interrupted; what was learnt is kept, its encoder is still to be made: {again}") from None
+        raise Interrupted(f"interrupted; the checkpoint is kept. To export its encoder, run: {again}") from None
 
 
 def _outcome(

@@ -145,7 +145,7 @@ class Collection:
         Args:
             root: the folder of images.
             file: the encoder's; the collection's own, or the built-in one for a new collection, if left out.
-            image_size: side in pixels of the pictures that it looks at; if left out, that of the collection where it is
+            image_size: its input side in pixels; if left out, that of the collection where it is
                 the collection's own file, else the file's usual one.
             index_dir: where the collection lies, if not in `root/.massl`.
 

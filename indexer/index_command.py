@@ -20,7 +20,7 @@ def index_command(
         folder: where its index is.
         encoder: the file of the other encoder, or `builtin`.
         rebuild: everything is to be embedded anew with that encoder, or at that size.
-        image_size: the other side in pixels of the pictures that the encoder looks at.
+        image_size: the other input side of the encoder in pixels.
     """
     command = f"massl index {shlex.quote(str(root))}"
     if folder != root / ".massl":

@@ -31,7 +31,7 @@ def of_search(results: Sequence[Result], started: float) -> dict[str, Any]:
 
 
 NEEDS = {
-    EXAMPLES: "give every class at least two examples that were not merely accepted",
+    EXAMPLES: "label at least two images of every class by hand",
     SAMPLE: "label a random sample: many images are unlike everything that was labelled, and their predictions are "
     "wrong if they are of kinds without a label",
 }

@@ -1,4 +1,4 @@
-"""Where a collection lies: the folder of its catalog, the copy of its encoder, and the lock of whoever indexes it."""
+"""The files of a collection: the folder of its catalog, the copy of its encoder, and the lock for indexing."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Home:
             own = f"run: {index_command(root, folder)}"
             for above in root.resolve().parents:
                 if not index_dir and (above / ".massl" / CATALOG).exists():
-                    raise MasslError(f"{root} is a part of {above}, which has an index: name that, or {own}")
+                    raise MasslError(f"{root} is part of {above}, which has an index; name that folder, or {own}")
             raise MasslError(f"{root} has no index yet; {own}")
         home = cls(root, folder, Catalog.open(folder / CATALOG))
         owner = home.catalog.meta().root
@@ -220,7 +220,7 @@ class Home:
             size = None if encoder.image_size == encoder.image_sizes[0] else encoder.image_size
             command = index_command(self.root, self.folder, encoder.called, image_size=size)
         raise EncoderMismatch(
-            f"{self.root} was indexed {was}, not {asked}; to embed it anew, keeping its labels, run: {command}"
+            f"{self.root} was indexed {was}, not {asked}; to embed it again and keep its labels, run: {command}"
         )
 
     def encoder_facts(self) -> dict[str, Any]:
@@ -235,7 +235,7 @@ class Home:
 
     @property
     def image_size(self) -> int | None:
-        """Side in pixels of the pictures that the encoder looks at; None if only its file tells and can't be read."""
+        """Input side of the encoder in pixels; None if only its file has it and can't be read."""
         told = self.catalog.meta().image_size
         if told:
             return told
@@ -280,7 +280,7 @@ class Home:
             usual = Encoder.load(place, sha256=own).image_size
             command = index_command(self.root, self.folder, image_size=usual)
             raise SizeNotListed(
-                f"{error}, as the index says; to embed it anew, keeping its labels, run: {command}"
+                f"{error}, as the index says; to embed it again and keep its labels, run: {command}"
             ) from None
         except EncoderDamaged:
             what = "damaged"
@@ -331,7 +331,7 @@ class Home:
 
 
 def _folder(root: Path, index_dir: Path | str | None) -> Path:
-    """Where the index lies, after a look at it: whoever made it may have put links there that lead to other files.
+    """The checked folder of the index: somebody else may have put links there that lead to other files.
 
     Raises:
         MasslError: something in it is no ordinary file or folder; or it is itself a link that nobody named.
@@ -340,8 +340,7 @@ def _folder(root: Path, index_dir: Path | str | None) -> Path:
     own = os.path.join(os.path.realpath(root), ".massl")
     if not index_dir and os.path.lexists(folder) and os.path.realpath(folder) != own:
         raise MasslError(
-            f"{folder} is a link, and may lead into somebody's own folder; if you made it, name "
-            f"{os.path.realpath(folder)} with --index-dir"
+            f"{folder} is a link; if you made it, name its target {os.path.realpath(folder)} with --index-dir"
         )
     check_no_links(folder)
     return folder
@@ -362,7 +361,7 @@ def check_no_links(folder: Path) -> None:
                         "it was used; remove it and try again"
                     )
     except OSError:
-        return  # there is none yet, or it can't be listed, which whoever opens it will say
+        return  # there is none yet, or it can't be listed, which opening it reports
 
 
 def _copy(folder: Path, sha256: str) -> Path:

@@ -462,7 +462,7 @@ def read_overrides(path: Path) -> dict[str, str]:
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise MasslError(f"{path} can't be read as a file of settings: {error}") from None
+        raise MasslError(f"{path} can't be read as settings: {error}") from None
     settings = tables.get("settings", tables)
     if not isinstance(settings, dict):
         raise MasslError(f"{path}: settings stand in a table [settings], or in no table")
@@ -497,4 +497,4 @@ def read_settings(path: Path) -> Settings:
         resolved: dict[str, typing.Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
         return Settings(**resolved)
     except (OSError, KeyError, TypeError, ValueError) as error:
-        raise MasslError(f"{path} is no configuration of a run that this version reads: {error}") from None
+        raise MasslError(f"{path} is not a run configuration that this version can read: {error}") from None

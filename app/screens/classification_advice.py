@@ -1,4 +1,4 @@
-"""What the screen "Label" says of a classification: what to do next, how good it is, how it was made."""
+"""Texts of the screen "Label" about a classification: what to do next, its accuracy, its method."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def advise(
 
 
 def _before_figures(result: Classification, complete: bool) -> dict[str, str]:
-    """What to do before anything is said of how good the proposals are."""
+    """What to do before an accuracy is shown."""
     if result.needs == SAMPLE:
         return {
             "view": "drawn",
@@ -104,7 +104,7 @@ def _before_figures(result: Classification, complete: bool) -> dict[str, str]:
 
 
 def summary(result: Classification, sure: float) -> list[str]:
-    """How good its proposals of at least this probability are, and how many there are, a sentence a line."""
+    """The accuracy and number of its proposals of at least this probability, one sentence per line."""
     labelled = sum(result.counts.values())
     lines = []
     if result.needs == EXAMPLES:
@@ -145,7 +145,7 @@ def summary(result: Classification, sure: float) -> list[str]:
 
 
 def methods(result: Classification) -> str:
-    """How the classes were told apart, and how well other ways did."""
+    """The classifier, and the accuracy of the others."""
     if not result.compared:
         return f"Classifier: {result.method}."
     each = ", ".join(f"{item.method} {100 * item.accuracy:.0f} %" for item in result.compared)

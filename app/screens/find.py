@@ -1,4 +1,4 @@
-"""The screen "Search": all pictures, or those most like some examples; and what is to be said of each."""
+"""The screen "Search": all pictures, or the most similar ones to some examples, with details."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _TROUBLE = {
 
 @dataclass
 class Finding:
-    """What one session looks for.
+    """The search of one session.
 
     Attributes:
         question: what was asked last.
@@ -359,7 +359,7 @@ def _levels(ranking: Ranking | None) -> list[dict[str, Any]]:
 
 
 def _chance(false_matches: float, rank: int) -> str:
-    """What a score means, in words: of so many results that score as much, how many would be there by chance."""
+    """What a score means: how many of the results with at least this score are expected by chance."""
     if false_matches < 0.1:
         return "Very unlikely to be a coincidence: an unrelated picture almost never looks this similar"
     if false_matches >= rank:
@@ -372,7 +372,7 @@ def _chance(false_matches: float, rank: int) -> str:
 
 
 def _chance_short(false_matches: float, rank: int) -> str:
-    """The same in a few words; empty where as much is common."""
+    """The same in a few words; empty if such scores are common."""
     if false_matches < 0.1:
         return "unlikely by chance"
     return "" if false_matches >= rank else f"{max(1, round(false_matches)):,} by chance"

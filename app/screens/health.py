@@ -69,7 +69,7 @@ class Other:
 
 @dataclass
 class HealthView:
-    """What one session looks at."""
+    """The view of one session."""
 
     shown: int = SKIPPED
     downloading: bool = False
@@ -268,7 +268,7 @@ class HealthScreen(Screen):
 
 
 def _trained(other: Trained) -> list[dict[str, str]]:
-    """What the run and its file say, without having looked at anything."""
+    """Facts from the run and its file."""
     images = f"{other.training.images:,} pictures" if other.training.images else "pictures"
     on = "this folder" if other.on_these else other.folder or "an unnamed folder"
     facts = [_fact("Trained", moment(other.written), f"{other.path}, SHA-256 {other.sha256}")]
@@ -288,7 +288,7 @@ def _bars(found: Comparison, present: str, other: str) -> list[dict[str, Any]]:
 
 
 def _said(found: Beside, present: str, other: str) -> list[str]:
-    """What a comparison comes to, in sentences; the first is the answer."""
+    """The result of a comparison in sentences; the first is the answer."""
     comparison, change = found.comparison, found.change
     lines = []
     if comparison is None:

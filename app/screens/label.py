@@ -1,4 +1,4 @@
-"""The screen "Label": name a few pictures, have the rest proposed, say yes or no, take the labels away."""
+"""The screen "Label": label a few pictures, check proposals for the rest, export the labels."""
 
 from __future__ import annotations
 
@@ -58,8 +58,8 @@ PATIENCE = 0.5  # seconds: what is done by then looks as if it were done at once
 
 
 @dataclass
-class Desk:
-    """What one session looks at.
+class LabelView:
+    """The view of one session.
 
     Attributes:
         view: one of `VIEWS`, None until somebody chose one: the one to go on with.
@@ -122,7 +122,7 @@ class LabelScreen(Screen):
         }
 
     def draw(self, session: Session) -> dict[str, Any]:
-        work = session.of(Desk)
+        work = session.of(LabelView)
         shown = self._labelling.shown(session)
         named = [*shown["classes"], *([shown["none"]] if shown["none"]["count"] else [])]
         classes = {entry["name"]: int(entry["count"]) for entry in named}
@@ -172,7 +172,7 @@ class LabelScreen(Screen):
         return drawn
 
     def reset(self, session: Session) -> None:
-        work = session.of(Desk)
+        work = session.of(LabelView)
         work.page, work.view = [], None
         self._grouping.forget()
         self._checking.forget()
@@ -220,7 +220,7 @@ class LabelScreen(Screen):
         drawn["regroup"] = bool(found) and grouping.state != "running"
 
     def _draw_queue(self, session: Session, result: Classification | None, drawn: dict[str, Any]) -> None:
-        work, view = session.of(Desk), drawn["view"]
+        work, view = session.of(LabelView), drawn["view"]
         labels = self._present(work)
         if all(labels[image] is not None for image in work.page):
             work.page = self._fill(view, result, session)
@@ -251,7 +251,7 @@ class LabelScreen(Screen):
 
     def _fill(self, view: str, result: Classification | None, session: Session) -> list[int]:
         """The next page of a queue."""
-        work = session.of(Desk)
+        work = session.of(LabelView)
         if view == "different":
             ids = np.array(self.collection.fewshot.different(PAGE + len(work.passed), self.revision(session)), np.int64)
         elif view == "unusual":
@@ -270,7 +270,7 @@ class LabelScreen(Screen):
         waiting = ids[~np.isin(ids, np.fromiter(work.passed, np.int64, len(work.passed)))]
         return [int(image) for image in waiting[:PAGE]]
 
-    def _present(self, work: Desk) -> dict[int, str | None]:
+    def _present(self, work: LabelView) -> dict[int, str | None]:
         """The labels of the page's pictures; those that are no longer in the collection leave it."""
         try:
             found = self.collection.labels.of(work.page)
@@ -293,7 +293,7 @@ class LabelScreen(Screen):
     def _draw_class(self, session: Session, result: Classification | None, drawn: dict[str, Any]) -> None:
         if result is None:
             return
-        work = session.of(Desk)
+        work = session.of(LabelView)
         has = result.sure(max(1, work.sure) / 100)
         groups: list[tuple[str, str, np.ndarray]] = []
         for index, name in enumerate(result.classes):
@@ -346,32 +346,32 @@ class LabelScreen(Screen):
     # Actions ----------------------------------------------------------------------------------------------------------
 
     def _view(self, session: Session, payload: Payload) -> None:
-        work = session.of(Desk)
+        work = session.of(LabelView)
         view = str(payload.get("view"))
         work.view = view if view in VIEWS else None
         work.page, work.passed, work.opened = [], set(), {}
 
     def _sure(self, session: Session, payload: Payload) -> None:
-        work = session.of(Desk)
+        work = session.of(LabelView)
         work.sure = min(99, number(payload.get("sure")))
-        if session.of(Desk).view == "sure":
+        if session.of(LabelView).view == "sure":
             work.page = []
 
     def _more(self, session: Session, payload: Payload) -> None:
-        work = session.of(Desk)
+        work = session.of(LabelView)
         key = str(payload.get("section"))[:200]
         if len(work.opened) >= _MOST_OPENED:
             work.opened = {}
         work.opened[key] = min(work.opened.get(key, SECTION) + 4 * SECTION, MOST)
 
     def _next(self, session: Session, payload: Payload) -> None:
-        work = session.of(Desk)
+        work = session.of(LabelView)
         work.passed = work.passed | set(work.page)  # anew: steps that can be undone share the one before
         work.page = []
 
     def _answer(self, action: Action, session: Session, payload: Payload) -> str | None:
         """An action on the page of a queue, which is to come back when the action is undone."""
-        work = session.of(Desk)
+        work = session.of(LabelView)
         view, page, passed = work.view, list(work.page), work.passed
         said = action(session, payload)
         if view in QUEUES:
@@ -379,7 +379,7 @@ class LabelScreen(Screen):
         return said
 
     def _undo(self, session: Session, payload: Payload) -> str | None:
-        work = session.of(Desk)
+        work = session.of(LabelView)
         last = session.steps[-1] if session.steps else None
         said = self._labelling.actions["undo"](session, payload)
         for step, view, page, passed in work.answered:
@@ -390,7 +390,7 @@ class LabelScreen(Screen):
         return said
 
     def _label(self, session: Session, payload: Payload) -> str:
-        work = session.of(Desk)
+        work = session.of(LabelView)
         chosen = images(payload)
         by_chance = work.view == "drawn" and set(chosen) <= set(work.page)
         return self._labelling.label(session, payload, DRAWN if by_chance else AUTHOR)
@@ -405,7 +405,7 @@ class LabelScreen(Screen):
         known = self.collection.labels.counts()
         if not set(wanted.values()) <= set(known):
             raise MasslError("The classes have changed; check the proposals again")
-        author = DRAWN if session.of(Desk).view == "drawn" else ACCEPTED
+        author = DRAWN if session.of(LabelView).view == "drawn" else ACCEPTED
         return self._labelling.give(session, wanted, f"accepted {count(wanted)}", author)
 
     def _reject(self, session: Session, payload: Payload) -> str:
@@ -414,7 +414,7 @@ class LabelScreen(Screen):
         wanted = {image: label for image, label in seen.items() if labels[image] is None}
         if not wanted:
             raise MasslError("Only proposals can be rejected; these pictures are already labelled")
-        work = session.of(Desk)
+        work = session.of(LabelView)
         if work.view == "drawn":
             raise MasslError(
                 "Label these pictures, or use “none of these”. Without them the measured accuracy would be too high"
@@ -425,7 +425,7 @@ class LabelScreen(Screen):
 
     def _kinds(self, session: Session, payload: Payload) -> str | None:
         """The answer to whether every kind there is has a name."""
-        work = session.of(Desk)
+        work = session.of(LabelView)
         work.complete = payload.get("all") is True
         self._view(session, {"view": "drawn" if work.complete else "different"})
         return None if work.complete else "Name the missing kinds. Key 0 is for pictures that fit no class."
@@ -437,7 +437,7 @@ class LabelScreen(Screen):
         self._grouping.forget()
 
     def _export(self, session: Session, payload: Payload) -> str:
-        work = session.of(Desk)
+        work = session.of(LabelView)
         kind, sure = str(payload.get("format")), max(1, work.sure) / 100
         work.download, said = export(self.collection, self.uploads, kind, sure)
         return said
@@ -479,7 +479,7 @@ def _label(item: Any) -> str | None:
 
 
 def _tell(what: str, status: JobStatus[Any], drawn: dict[str, Any]) -> None:
-    """Has the screen tell how far work is, or why it came to nothing."""
+    """Shows the progress of work on the screen, or why it failed."""
     drawn["running"] = running(status, what) or drawn["running"]
     if status.state == "failed":
         drawn["problem"] = f"{what} failed: {readable(status.reason)}"

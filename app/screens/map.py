@@ -36,7 +36,7 @@ PATIENCE = 5.0  # seconds that the colours wait for pictures to be compared
 
 @dataclass
 class MapView:
-    """How one session looks at the map."""
+    """The map's view of one session."""
 
     by: str = ""  # empty: by label where there are any, else by folder
     go: str = ""  # the title of the tab to go to next
@@ -201,7 +201,7 @@ def _packed(values: np.ndarray) -> str:
 
 
 def _note(current: Map, making: Making | None, updating: bool, trouble: str | None) -> str:
-    """What is seen, and what is to come, in words."""
+    """The state of the map, as text."""
     total = len(current.ids)
     if current.kind == "principal":
         text = f"{total:,} pictures, a rough view by their first two principal components."

@@ -45,7 +45,7 @@ def check_contract(path: Path, session: Any) -> tuple[int | None, int]:
         raise refuse(f"it takes pictures of {shape[1]:,} pixels a side, and {LARGEST_SIDE:,} is the most")
     outputs = {value.name: value for value in session.get_outputs()}
     if "embedding" not in outputs:
-        raise refuse(f"its outputs are {', '.join(outputs)}, with no embedding among them")
+        raise refuse(f"its outputs are {', '.join(outputs)}, without one called embedding")
     out = outputs["embedding"]
     if out.type != "tensor(float)" or len(out.shape) != 2 or not isinstance(out.shape[1], int):
         raise refuse(f"embedding is {out.type} {out.shape}, not float32 [N, D]")

@@ -73,7 +73,7 @@ def reads_other_files(model: bytes) -> bool:
     try:
         waiting.append(onnx.load_model_from_string(model))
     except Exception:  # of protocol buffers, another class for each of their implementations
-        return False  # no model, which whoever runs it will say
+        return False  # no model, which running it reports
     while waiting:
         message = waiting.pop()
         if isinstance(message, onnx.TensorProto) and message.data_location == onnx.TensorProto.EXTERNAL:

@@ -332,7 +332,7 @@ def _read(path: Path) -> bytes:
     """
     try:
         if not (path.is_file() or path.is_dir()) and path.exists():  # reading a pipe or a device may never end
-            raise MasslError(f"{path} is no ordinary file; give an encoder.onnx, or a run's folder")
+            raise MasslError(f"{path} is not a regular file; give an encoder.onnx, or a run's folder")
         return path.read_bytes()
     except FileNotFoundError:
         raise MasslError(f"{path}: there is no such encoder file") from None

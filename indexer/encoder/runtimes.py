@@ -43,7 +43,7 @@ class RuntimeChoice:
         runtime: which of the two.
         why: the reason, to follow a colon.
         precision: what OpenVINO computes in where the file leaves it open.
-        amiss: whether whoever installed or asked for OpenVINO would be surprised.
+        amiss: whether OpenVINO was installed or asked for, and is not used.
     """
 
     runtime: Runtime

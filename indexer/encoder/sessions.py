@@ -44,9 +44,9 @@ def session_of(path: Path, data: bytes, threads: int | None, image_size: int | N
         if path.suffix in (".pt", ".pth"):
             raise MasslError(f"{path} is a checkpoint; make an encoder of it: massl export {path}") from None
         if path.suffix.lower() in SUFFIXES:
-            raise MasslError(f"{path} is a picture, and no encoder.onnx") from None
+            raise MasslError(f"{path} is a picture, not an encoder.onnx") from None
         first = " ".join(str(error).split())[:160]
-        raise MasslError(f"{path} is no ONNX model that can be run here: {first}; {HOW}") from None
+        raise MasslError(f"{path} is not an ONNX model that can be run here: {first}; {HOW}") from None
 
 
 def first_session(path: Path, data: bytes, threads: int | None, image_size: int | None) -> Any:

@@ -226,7 +226,9 @@ def classify(
     predicted, probability = shares.argmax(1), shares.max(1)
     predicted[probability == 0] = NONE
     each = np.arange(len(ids))
-    one_by_one, clusters = (fitted.shares(logits, warmth)[each, predicted] * named for warmth in choice.temperatures)
+    one_by_one, clusters = (
+        fitted.shares(logits, temperature_found)[each, predicted] * named for temperature_found in choice.temperatures
+    )
     bounds = np.stack([clusters, one_by_one], 1)
     predicted[rows], probability[rows], bounds[rows] = targets, 1.0, 1.0
     labelled = np.zeros(len(ids), np.bool_)
@@ -278,6 +280,6 @@ def examples(
     classes = tuple(sorted(set(given)))
     if len(classes) < 2:
         have = f"only {classes[0]!r}" if classes else "none"
-        raise MasslError(f"labels of at least two classes are needed, and there is {have}; label a few more images")
+        raise MasslError(f"labels of at least two classes are needed, but there is {have}; label a few more images")
     places = {name: place for place, name in enumerate(classes)}
     return rows, np.array([places[label] for label in given], np.int64), classes

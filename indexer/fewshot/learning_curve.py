@@ -64,9 +64,7 @@ def learning_curve(
         report: told how much of the work is done, and of how much.
     """
     if np.bincount(targets, minlength=classes).min() < 2:
-        return LearningCurve(
-            (), None, "Give every class at least two labels that were not merely accepted, then it can be measured."
-        )
+        return LearningCurve((), None, "To measure it, label at least two pictures of every class by hand.")
     choice = choose(features, targets)
     rows = sample(targets, MOST)
     features, targets = features[rows], targets[rows]
@@ -108,20 +106,23 @@ def _advise(given: NDArray[np.float64], right: NDArray[np.float64]) -> tuple[int
     """How many more labels for another point, and the sentence, from labels `[S]` and right answers `[S, n]`."""
     count = right.shape[1]
     if count < ENOUGH:
-        return None, f"Too few labels to say what more of them would bring: there are {count}, and {ENOUGH} are needed."
+        return None, f"There are too few labels to estimate what more would bring: {count} of {ENOUGH}."
     errors = 1 - right.mean(1)
     if errors[-1] <= 2 * _POINT:
-        return None, "Hardly any of the labelled pictures is named wrongly any more: more labels would bring little."
+        return None, "Almost no labelled picture is predicted wrongly: more labels would bring little."
     enough = given >= 2 * given[0]  # with one label a class it is a matter of luck
     if enough.sum() < 4:
-        return None, "Not enough evidence yet to say what more labels would bring: label some more of each class."
+        return (
+            None,
+            "There is not enough evidence to estimate what more labels would bring. Label some more of each class.",
+        )
     draws = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), _DRAWS) / count
     more, bent = _more(given[enough], errors[None, enough])
     each, _ = _more(given[enough], 1 - draws @ right[enough].T)
     low, high = np.quantile(each, [0.05, 0.95], method="nearest")  # between two that are infinite lies no number
     # The draws must agree within a factor of some ten, end to end, and on there being a gain at all.
     if not np.isfinite(high) or high > 12 * low or bent[0] < _BENT or more[0] > 20 * given[-1]:
-        return None, "Not enough evidence yet to say how many more labels another point would take."
+        return None, "There is not enough evidence to estimate how many labels another point would take."
     number = _rounded(float(more[0]))
     return (
         number,

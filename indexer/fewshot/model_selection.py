@@ -97,9 +97,9 @@ def choose(
     results = []
     for candidate in tried:
         logits = held_out(features, targets, candidate)
-        warmth = temperature(logits, targets)
-        surprise = _surprise(logits / warmth, targets) / len(targets)
-        results.append((logits.argmax(1) == targets, surprise, warmth, logits))
+        temperature_found = temperature(logits, targets)
+        surprise = _surprise(logits / temperature_found, targets) / len(targets)
+        results.append((logits.argmax(1) == targets, surprise, temperature_found, logits))
     right = np.stack([result[0] for result in results])
     methods = list(dict.fromkeys(candidate.method for candidate in tried))
     order = sorted(
@@ -114,17 +114,17 @@ def choose(
     if fair.sum() and fair.sum() + missed >= ENOUGH_DRAWN:
         hits = np.hstack([right[order][:, fair], np.zeros((len(order), missed), np.bool_)])
         accuracy, count = _unflattered(hits), hits.shape[1]
-        warmth = temperature(logits[fair], targets[fair])
+        temperature_found = temperature(logits[fair], targets[fair])
         return ModelSelection(
             tried[order[0]],
-            warmth,
-            (warmth, warmth),
+            temperature_found,
+            (temperature_found, temperature_found),
             tuple(Compared(*item) for item in compared.items()),
             accuracy,
             _interval(accuracy, count),
             count,
             True,
-            softmax(logits[fair] / warmth).max(1),
+            softmax(logits[fair] / temperature_found).max(1),
             right[order[0]][fair],
         )
     accuracy = _unflattered(right[order])

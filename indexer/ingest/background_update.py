@@ -75,7 +75,7 @@ class BackgroundUpdate:
         self._tell = tell
         self._began = time.monotonic()
         self._state = Update()
-        self._job = BackgroundJob(self._update, self._end, "the index could not be brought up to date", "update")
+        self._job = BackgroundJob(self._update, self._end, "the index could not be updated", "update")
 
     def start(self) -> None:
         """Begins; once."""

@@ -120,7 +120,7 @@ def _rows(
                     vector, width, height = known[item.hash]
                     rows.append(TableRow(item.hash, path, width, height, vector, None))
                 else:
-                    why = item.reason or "the encoder gives no embedding for it"
+                    why = item.reason or "the encoder gives no valid embedding for it"
                     rows.append(TableRow(item.hash, path, item.width, item.height, None, why))
             report(len(rows))
     return rows
@@ -144,9 +144,9 @@ def _embed(batch: Sequence[Loaded], encoder: Encoder, known: dict[bytes, tuple[b
 def _check_same(path: Path, facts: Mapping[str, str], remedy: str) -> None:
     found = facts_of(path)
     if found["encoder_sha256"] != facts["encoder_sha256"] or found["image_size"] != facts["image_size"]:
-        raise MasslError(f"{path} is there already, of another encoder or size; {remedy}")
+        raise MasslError(f"{path} already exists, with another encoder or size; {remedy}")
     if any(found.get(key) != facts[key] for key in ("images", "part")):
-        raise MasslError(f"{path} is there already, of other images or another part of them; {remedy}")
+        raise MasslError(f"{path} already exists, with other images or another part of them; {remedy}")
 
 
 def _write(path: Path, rows: Sequence[TableRow], dim: int, facts: Mapping[str, str]) -> None:

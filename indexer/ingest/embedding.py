@@ -89,5 +89,5 @@ def embed_paths(
         report(done, len(paths))
     if not vectors:
         why = f"; the first: {skipped[0].path!r}, {skipped[0].reason}" if skipped else ""
-        raise MasslError(f"not one image could be read{why}")
+        raise MasslError(f"no image could be read{why}")
     return np.concatenate(vectors), rows, tuple(skipped)

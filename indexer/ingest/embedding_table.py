@@ -85,14 +85,14 @@ def facts_of(path: Path) -> dict[str, str]:
         metadata = pq.read_schema(path).metadata or {}
     except OSError as error:
         if error.errno is None:
-            raise MasslError(f"{path} is no Parquet file, or damaged: {visible(str(error)[:120])}") from None
+            raise MasslError(f"{path} is not a Parquet file, or damaged: {visible(str(error)[:120])}") from None
         raise MasslError(f"{path} can't be read: {reason(error)}") from None
     except (pa.ArrowException, ValueError) as error:
-        raise MasslError(f"{path} is no Parquet file, or damaged: {visible(str(error)[:120])}") from None
+        raise MasslError(f"{path} is not a Parquet file, or damaged: {visible(str(error)[:120])}") from None
     text = {key.decode("utf-8", "replace"): value.decode("utf-8", "replace") for key, value in metadata.items()}
     facts = {key.removeprefix("massl."): value for key, value in text.items() if key.startswith("massl.")}
     if missing := [key for key in _KEYS if key not in facts]:
-        raise MasslError(f"{path} holds no embeddings of massl's: it doesn't tell its {missing[0]}")
+        raise MasslError(f"{path} was not written by massl embed: its metadata has no {missing[0]}")
     if facts["format"] != FORMAT:
         raise MasslError(f"{path} is of format {visible(facts['format'][:20])}, from another version of massl")
     return facts

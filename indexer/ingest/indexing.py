@@ -344,7 +344,9 @@ def _commit(
             # Of a picture that was read the encoder makes nothing; another one may.
             unfit = item.pixels is not None
             file = item.file if item.lasting and not unfit else replace(item.file, mtime_ns=-1)
-            reason = item.reason or ("the encoder gives no embedding for it" if unfit else "changed while reading")
+            reason = item.reason or (
+                "the encoder gives no valid embedding for it" if unfit else "changed while reading"
+            )
             written.append(UnreadableFile(file, reason, item.hash))
             continue
         embedding, width, height = known[item.hash]

@@ -12,7 +12,7 @@ import watchfiles
 from massl.core.files.scan import kind_of_file
 from massl.core.images.formats import OTHER
 
-EVERY = 300.0  # seconds between looks at everything: not all network drives, and no linked folders, tell of changes
+EVERY = 300.0  # seconds between full scans: linked folders and some network drives report no changes
 WITHOUT_NOTICE = 30.0  # the same where the system can't tell of any
 _TICK = 1000  # milliseconds
 
@@ -50,7 +50,7 @@ def watch(root: Path, index: Path, complain: Callable[[str], None] = lambda reas
                 yield
                 looked, pause = time.monotonic(), EVERY
     except OSError as error:
-        complain(f"the system can't watch {root} ({error}); looking every {WITHOUT_NOTICE:.0f} seconds")
+        complain(f"the system can't watch {root} ({error}); checking every {WITHOUT_NOTICE:.0f} seconds")
         while True:
             time.sleep(WITHOUT_NOTICE)
             yield

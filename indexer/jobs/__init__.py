@@ -1,1 +1,1 @@
-"""Work in threads: done ahead of whoever takes it, or in the background with progress."""
+"""Work in threads: read ahead, or in the background with progress."""

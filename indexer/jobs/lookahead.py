@@ -1,4 +1,4 @@
-"""Work on many items in threads, in order, a little ahead of whoever takes the results."""
+"""Work on many items in threads, in order, a little ahead of the reader of the results."""
 
 from __future__ import annotations
 

@@ -123,7 +123,7 @@ def compare(root: Path, catalog: Catalog, other: Encoder, report: CountReport, m
     """
     labelled = _labelled(catalog, most)
     if not labelled:
-        raise MasslError("two classes of at least two labelled images each are needed to compare encoders; label some")
+        raise MasslError("comparing encoders needs two classes of at least two labelled images each; label some")
     ids = np.array([image for image, *_ in labelled])
     found, theirs, kept = _embedded(root, catalog, ids, [path for _, path, _ in labelled], other, report)
     label_of = {image: label for image, _, label in labelled}
@@ -157,7 +157,7 @@ def change(root: Path, catalog: Catalog, other: Encoder, report: CountReport, co
         return None
     paths = Images(catalog).by_id(drawn)
     if len(paths) < len(drawn):
-        raise MasslError("pictures came or went meanwhile; compare again")
+        raise MasslError("pictures changed meanwhile; compare again")
     ours, theirs, kept = _embedded(root, catalog, drawn, paths, other, report)
     if len(kept) < FEWEST_SEEN:
         return None

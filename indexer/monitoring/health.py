@@ -71,7 +71,7 @@ class Health:
     Attributes:
         drift: see `indexer.monitoring.drift`.
         training: of its encoder; None if its copy can't be read.
-        image_size: side in pixels of the pictures that its encoder looks at; None if that can't be told.
+        image_size: input side of its encoder in pixels; None if it is not known.
         image_sizes: all that its file lists; empty if its copy can't be read.
         behind: what happened in the folder since; None if it isn't there.
         bytes: of the collection's folder.
@@ -176,7 +176,7 @@ def advise(
         parts = [(since.new, "new"), (since.changed, "changed"), (since.gone, "gone")] if since else []
         parts.append((waiting, "not embedded yet"))
         listed = ", ".join(f"{count:,} {what}" for count, what in parts if count)
-        found.append(Advice(f"The index is behind its folder: {listed}", (index_command(root, folder),)))
+        found.append(Advice(f"The folder has changed since it was indexed: {listed}", (index_command(root, folder),)))
     if images < FEW_TO_TRAIN or trained:
         return tuple(found)
     name = root.resolve().name or "images"
@@ -189,7 +189,7 @@ def advise(
         start = " --init builtin" if builtin else ""
         found.append(Advice(why, (f"massl train {where}{start}", then)))
     elif drift.newest and drift.newest.at_least >= images / 10 and not builtin:
-        why = "Many of the newest images look unlike those that the encoder was trained on before"
+        why = "Many of the newest images look different from the encoder's training images"
         found.append(Advice(why, (f"massl train {where}", then)))
     return tuple(found)
 

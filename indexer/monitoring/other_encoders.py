@@ -44,7 +44,7 @@ class OtherEncoders:
         else:
             encoder = Encoder.load(other.path)
             if encoder.sha256 != other.sha256:
-                raise MasslError(f"{other.path} has changed since it was found; look again")
+                raise MasslError(f"{other.path} has changed since it was found; refresh")
         return encoder_comparison.beside(self._home.root, self._home.catalog, encoder, report)
 
     def trained(self, here: Path) -> tuple[Trained, ...]:

@@ -114,7 +114,7 @@ class CollectionMap:
         self._opened = False
         self._shown: tuple[Hashable, _Made | None, Map] | None = None
         self._job = BackgroundJob(
-            self._improve, lambda status: catalog.close(), "the map by likeness could not be made", "map"
+            self._improve, lambda status: catalog.close(), "the map by similarity could not be computed", "map"
         )
         self._wanted: Hashable = None  # what the map was last to be improved for
         self._closed = False
@@ -152,7 +152,7 @@ class CollectionMap:
         """
         ids, packed = CatalogVectors(self._catalog).of(np.unique(np.array(images, np.int64)))
         if not len(ids):
-            raise MasslError("these images are no longer in the collection; look at it afresh")
+            raise MasslError("these images are no longer in the collection; reload the page")
         return ids[categories.typical(unit(packed), count)].tolist()
 
     def making(self) -> Making | None:

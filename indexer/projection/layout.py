@@ -24,7 +24,7 @@ PERPLEXITY = 20.0  # neighbours, roughly, that an image is drawn to
 TREE = 3_000  # images up to which Barnes and Hut's tree is faster than interpolation
 EARLY, LATE = 250, 500  # iterations with and without exaggerated attraction
 EXAGGERATION = 12.0
-_STEP = 10  # iterations between two looks at whether to go on
+_STEP = 10  # iterations between two checks for a stop
 _BLOCK = 2_048  # images whose neighbours are sought at once
 _AMONG = 7  # neighbours that an image is placed among
 _MOVED = 0.002  # how far from there, in halves of the map's width: copies must not hide each other
@@ -156,8 +156,8 @@ def _t_sne(vectors: NDArray[np.float32], start: NDArray[np.float64], going: Goin
         from openTSNE.nearest_neighbors import PrecomputedNeighbors
     except ImportError:
         raise MasslError(
-            "only a rough map can be shown: one that puts like pictures together needs openTSNE, which has no "
-            "ready-made package for this system; where there is a C compiler, run: pip install openTSNE"
+            "only a rough map can be shown: a map by similarity needs openTSNE, which has no package for this system; "
+            "with a C compiler, run: pip install openTSNE"
         ) from None
     count = len(vectors)
     perplexity = min(PERPLEXITY, (count - 1) / 3)
@@ -221,5 +221,5 @@ def _so_far(step: str, share: float) -> float:
 
 
 def _threads() -> int:
-    """All cores but one, which is left to whoever searches meanwhile."""
+    """All cores but one, which stays free for searches."""
     return max(1, cores() - 1)

@@ -69,7 +69,7 @@ class Decisions:
         """
         hashes = self._hashes(images)
         if len(hashes) < 2:
-            raise MasslError("name at least two images that are to be kept both")
+            raise MasslError("name at least two images to keep")
         ids = sorted(hashes)
         rows = [
             (one, other, _seal(hashes[one], hashes[other]), now())

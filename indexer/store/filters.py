@@ -61,7 +61,7 @@ class Filter:
                 text for text, day in ((f"since {self.since}", self.since), (f"until {self.until}", self.until)) if day
             )
             there = f"the files are from {first} to {last}" if first else "no file's date is known"
-            raise MasslError(f"no image was last changed {which}; {there}")
+            raise MasslError(f"no image was modified {which}; {there}")
 
     def where(self) -> tuple[str, list[Any]]:
         """The condition on `images` as SQL, and its values."""

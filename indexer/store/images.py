@@ -199,7 +199,7 @@ class Images:
         try:
             return [paths[int(image)] for image in images]
         except KeyError:
-            raise MasslError("one of these images is no longer in the collection; look at it afresh") from None
+            raise MasslError("one of these images is no longer in the collection; reload the page") from None
 
     def with_labels(self, images: Sequence[int]) -> dict[int, tuple[str, str | None]]:
         """Path and label of each of these images, None for no label; without those that are not in the collection."""
@@ -236,7 +236,7 @@ class Images:
                 raise self._catalog.damaged("an image has no hash")
             changed = None if mtime_ns == -1 else modified(mtime_ns)
             return Facts(image, from_bytes(path), content.hex(), size, changed, width, height, label, author)
-        raise MasslError("this picture is no longer in the collection; look at it afresh")
+        raise MasslError("this picture is no longer in the collection; reload the page")
 
     def of_content(self, content: str) -> int:
         """The id of an image with this content: the first 12 or more hexadecimal digits of its SHA-256.
@@ -253,7 +253,7 @@ class Images:
             )
             for (image,) in rows:
                 return image
-        raise MasslError("the picture that this search began with is no longer in the collection")
+        raise MasslError("this search used a picture that is no longer in the collection")
 
     def check(self, wanted: Filter) -> None:
         """Raises a `MasslError` unless some image carries each label, lies in each folder, and has such a date."""

@@ -33,7 +33,7 @@ class Fact(Generic[Value]):
         read: makes the value of its text; raises `ValueError` or `TypeError` where that is none.
         missing: the value where the catalog doesn't have the fact; left out where every collection has it.
         write: the reverse of `read`.
-        looks: the pattern that its text has as a whole.
+        pattern: a regular expression that its whole text matches.
         what: what its text is, for a person.
         cached: a wrong one counts as missing.
     """
@@ -45,7 +45,7 @@ class Fact(Generic[Value]):
         read: Callable[[str], Value],
         *missing: Value,
         write: Callable[[Value], str] = str,
-        looks: str = _ANYTHING,
+        pattern: str = _ANYTHING,
         what: str = "value",
         cached: bool = False,
     ) -> None:
@@ -54,7 +54,7 @@ class Fact(Generic[Value]):
         self._write = write
         self._what = what
         self._cached = cached
-        self.looks = re.compile(looks)
+        self.pattern = re.compile(pattern)
 
     def __set_name__(self, owner: type, name: str) -> None:
         self.name = name
@@ -137,10 +137,10 @@ class Meta:
     facts: Mapping[str, str]
 
     # The encoder that made the embeddings. Collections of earlier versions don't tell the size.
-    encoder_sha256 = Fact[str](str, looks="[0-9a-f]{64}")
+    encoder_sha256 = Fact[str](str, pattern="[0-9a-f]{64}")
     encoder_name = Fact[str](str)
-    dim = Fact[int](int, looks="[1-9][0-9]{0,5}")
-    image_size = Fact[int | None](int, None, looks="[1-9][0-9]{0,3}")
+    dim = Fact[int](int, pattern="[1-9][0-9]{0,5}")
+    image_size = Fact[int | None](int, None, pattern="[1-9][0-9]{0,3}")
     encoder_path = Fact[str](str, "")  # where its file lay, from which a damaged copy can be made anew
     encoder_bytes = Fact[str | None](str, None)  # of that file
 
@@ -155,24 +155,24 @@ class Meta:
     restore = Fact[bool](lambda text: True, False, write=lambda value: "1")  # labels are to be brought back
     builtin_told = Fact[str](str, "")  # SHA-256 of the built-in encoder that somebody was told of
 
-    generation = Fact[int](int, 0, looks=_COUNT)  # another number whenever images came, went or changed
-    moves = Fact[int](int, 0, looks=_COUNT)  # another one whenever some moved
+    generation = Fact[int](int, 0, pattern=_COUNT)  # another number whenever images came, went or changed
+    moves = Fact[int](int, 0, pattern=_COUNT)  # another one whenever some moved
 
     # What the indexer obeys, and what it found.
     exclude = Fact[tuple[str, ...]](name_list, (), write=_patterns, what="list of names")
     include = Fact[tuple[str, ...] | None](
         name_list, None, write=lambda given: _patterns(given or ()), what="list of names"
     )
-    max_pixels = Fact[int](int, MAX_PIXELS, looks=_COUNT)
+    max_pixels = Fact[int](int, MAX_PIXELS, pattern=_COUNT)
     left_out = Fact[dict[str, int]](_counts, {}, write=json.dumps, what="table of counts")
     readers = Fact[str](str, "")  # what read the images, with versions
-    readers_max_pixels = Fact[int](int, 0, looks=_COUNT)
+    readers_max_pixels = Fact[int](int, 0, pattern=_COUNT)
     arrivals = Fact[tuple[tuple[str, int], ...]](_runs, (), write=json.dumps, what="list of runs")
     classes = Fact[tuple[str, ...] | None](name_list, None, write=json.dumps, what="list of names")
 
     # The search engine, as `indexer.search.engines.engine_choice` reads it; and what it has to know of its own data,
     # which outlives a change of the encoder.
-    engine = Fact[str](str, "", looks="[a-z]{0,20}")
+    engine = Fact[str](str, "", pattern="[a-z]{0,20}")
     engine_address = Fact[str](str, "")
     engine_kept = Fact[str](str, "")
 
@@ -183,9 +183,9 @@ class Meta:
     drift = Fact[tuple[int, str]](_of_generation, (-1, ""), write=lambda of: f"{of[0]} {of[1]}", cached=True)
     vectors_kept = Fact[str](str, "")  # where a search engine keeps its index of the vectors, in its own words
     vectors_measured = Fact[str](str, "")
-    vectors_change = Fact[int](int, 0, looks=_COUNT)
+    vectors_change = Fact[int](int, 0, pattern=_COUNT)
     map_format = Fact[str](str, "")
-    map_file = Fact[str](str, looks=r"map[-0-9a-f]*\.npz")
+    map_file = Fact[str](str, pattern=r"map[-0-9a-f]*\.npz")
     map_sha256 = Fact[str](str)
     map_encoder = Fact[str](str)
     map_laid_out = Fact[int](int, what="number")
@@ -214,7 +214,7 @@ def is_fact(key: str, value: object) -> bool:
     """Whether a fact of the collection looks as it can. One that this version doesn't know may look anyhow."""
     if not isinstance(value, str):
         return False
-    return key not in FACTS or FACTS[key].looks.fullmatch(value) is not None
+    return key not in FACTS or FACTS[key].pattern.fullmatch(value) is not None
 
 
 def after_repair(new: Mapping[str, str], salvaged: Mapping[str, str]) -> dict[str, str]:
@@ -242,4 +242,4 @@ def forget_embeddings(connection: sqlite3.Connection) -> None:
 
 
 def _damaged(detail: str) -> MasslError:
-    return MasslError(f"the index is damaged: {detail}; move it away and make it anew")
+    return MasslError(f"the index is damaged: {detail}; move it away and run `massl index` again")

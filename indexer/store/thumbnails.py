@@ -81,7 +81,7 @@ class Thumbnails:
         if trouble is None:
             return ""
         return (
-            f"thumbnails can't be kept on the disk ({disk_errors.reason(trouble)}) and are made anew "
+            f"thumbnails can't be stored on the disk ({disk_errors.reason(trouble)}) and are made anew "
             "whenever massl starts; to have them kept, "
             f"{disk_errors.remedy(trouble, 'choose another place with --index-dir')}"
         )

@@ -115,7 +115,7 @@ def unpacked(catalog: Catalog, embeddings: Sequence[bytes], dim: int) -> NDArray
         raise catalog.damaged(f"an embedding doesn't have {dim} numbers")
     packed = np.frombuffer(b"".join(embeddings), np.float16).reshape(len(embeddings), dim)
     if not np.isfinite(packed).all():
-        raise catalog.damaged("an embedding holds what is no number")
+        raise catalog.damaged("an embedding holds a value that is not a number")
     return packed
 
 

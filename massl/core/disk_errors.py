@@ -1,4 +1,4 @@
-"""What a person can do about a disk that refuses: the one place that knows it, by the system's number of the error."""
+"""What a person can do about a disk error, by its errno."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ _FULL = "free some space"
 _GONE = "connect the drive again"
 _REMEDIES = {
     errno.ENOSPC: _FULL,
-    errno.EDQUOT: "free some space, as your share of the disk is used up",
-    errno.EFBIG: "choose a disk that takes larger files",
-    errno.EROFS: "have the disk mounted for writing",
-    errno.EACCES: "have whoever owns it allow you to write there",
-    errno.EPERM: "have whoever owns it allow you to write there",
-    errno.EIO: "look after the disk, as it or its connection fails: save what is dear on it",
+    errno.EDQUOT: "free some space: your disk quota is used up",
+    errno.EFBIG: "choose a disk that supports larger files",
+    errno.EROFS: "mount the disk for writing",
+    errno.EACCES: "ask its owner for permission to write",
+    errno.EPERM: "ask its owner for permission to write",
+    errno.EIO: "check the disk and its connection, and back up its files",
     errno.EMFILE: "close some programs, or raise the limit of open files (ulimit -n)",
     errno.ENFILE: "close some programs, as the system has too many files open",
     errno.ENAMETOOLONG: "choose a shorter name",
@@ -60,5 +60,5 @@ def reason_of(error: OSError, missing: str) -> str:
     if isinstance(error, FileNotFoundError | NotADirectoryError):
         return missing
     if error.errno == errno.ELOOP:
-        return "a link that leads back to itself"
+        return "a link that points to itself"
     return (error.strerror or str(error)).lower()

@@ -189,12 +189,12 @@ def find_source(path: Path) -> tuple[Source, list[Skipped]]:
             return _open_list(path)
         if kind == ".tar" or path.name.lower().endswith(COMPRESSED):
             return _open_shards(path, path.parent, [path], [])
-        raise MasslError(f"{path} is no source of images; give {KINDS}")
+        raise MasslError(f"{path} is not a source of images; give {KINDS}")
     if re.search(r"[{*?\[]", str(path)):
         named = _expand(path)
         present = [shard for shard in named if os.path.lexists(shard)]
         if not present:
-            raise MasslError(f"{path}: not one file goes by this pattern; check the spelling, and put it in quotes")
+            raise MasslError(f"{path}: no file matches this pattern; check the spelling, and put it in quotes")
         root = Path(os.path.commonpath([shard.parent.absolute() for shard in present]))
         missing = [
             Skipped(os.path.relpath(shard, root), "there is no such file")
@@ -224,7 +224,7 @@ def check_readable(source: Source) -> None:
             return
         except ImageError as error:
             last = f"{source.name(index)!r}: {error}"
-    raise MasslError(f"not one image of {source.where} can be read; the last was {last}")
+    raise MasslError(f"no image of {source.where} can be read; the last was {last}")
 
 
 def doubts(source: Source, image_size: int) -> list[str]:
@@ -251,8 +251,8 @@ def doubts(source: Source, image_size: int) -> list[str]:
     found = []
     if seen > 1 and len(contents) == 1:
         found.append(
-            f"all {seen} images looked at are the same picture, byte for byte: nothing can be learnt from telling them "
-            "apart; check that this is the right folder"
+            f"all {seen} images looked at are the same picture, byte for byte, so there is nothing to learn; check "
+            "that this is the right folder"
         )
     if small:
         found.append(
@@ -317,7 +317,7 @@ def _read_list(path: Path) -> str:
     utf16 = data.startswith((b"\xff\xfe", b"\xfe\xff"))
     text = data.decode("utf-16", "replace") if utf16 else data.decode("utf-8-sig", "surrogateescape")
     if "\0" in text:
-        raise MasslError(f"{path} is no text; a list has one path a line")
+        raise MasslError(f"{path} is not text; a list has one path per line")
     return text
 
 
@@ -480,7 +480,7 @@ def _members(shard: Path) -> Iterator[_Member | str]:
             if info.isdir():
                 member = member._replace(name=info.name + "/")
             elif not info.isreg() or info.issparse():
-                member = member._replace(reason="a link or no plain file in the archive")
+                member = member._replace(reason="a link or special file in the archive")
             if following <= offset or member.size < 0:
                 yield f"damaged at byte {offset:,}"
                 return

@@ -94,9 +94,9 @@ def load(path: Path) -> dict[str, Any]:
         raise MasslError(f"{path}: there is no such file") from None
     except Exception as error:  # on damaged data torch's reader raises nearly anything: RuntimeError, IndexError…
         # Whose words advise to load it with nothing checked.
-        raise MasslError(f"{path} is damaged or no checkpoint of tensors and plain values alone") from error
+        raise MasslError(f"{path} is damaged, or not a checkpoint of tensors and plain values only") from error
     if not isinstance(state, dict):
-        raise MasslError(f"{path} is no checkpoint: it holds a {type(state).__name__}")
+        raise MasslError(f"{path} is not a checkpoint: it holds a {type(state).__name__}")
     return state
 
 

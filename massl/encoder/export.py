@@ -205,7 +205,7 @@ def _found_whitening(
     if found.strength and not found.whitening:
         raise MasslError(f"{source} embeds as an earlier version of massl did; give --whiten IMAGES to embed anew")
     if strength is not None:
-        raise MasslError("nothing would be whitened: give --whiten IMAGES, or leave --whiten-strength out")
+        raise MasslError("--whiten-strength needs --whiten IMAGES; give both or neither")
     return found.whitening, found.strength if found.whitening else 0.0
 
 
@@ -276,7 +276,7 @@ def _images_to_calibrate(source: str, otherwise: Path | None) -> Images:
         with contextlib.suppress(MasslError):
             return find_source(Path(describe_run(Path(source))["root"]))[0]
     if otherwise is None:
-        raise MasslError("int8 needs images that show how large the network's values get: give some to calibrate on")
+        raise MasslError("int8 needs images to calibrate on; give some with --calibrate IMAGES")
     return find_source(otherwise)[0]
 
 
@@ -314,7 +314,7 @@ def _sizes(found: weights.PretrainedBackbone, wanted: Sequence[int]) -> tuple[in
     for size in sizes:
         if size % patch:
             near = max(1, round(size / patch)) * patch
-            raise MasslError(f"{size} is no multiple of the patch, {patch} pixels; take --image-size {near}")
+            raise MasslError(f"{size} is not a multiple of the patch size ({patch} pixels); use --image-size {near}")
     return sizes
 
 
@@ -384,8 +384,8 @@ def _compare(deployed: Deployed, model: onnx.ModelProto, size: int, precision: s
             cosine = float((wanted[0] * got[0]).sum(1).min())
             if cosine < INT8_COSINE:
                 raise MasslError(
-                    f"in 8 bits this encoder's embeddings point elsewhere (cosine {cosine:.3f}, at least "
-                    f"{INT8_COSINE} is asked for); export it as fp16 instead"
+                    f"in 8 bits this encoder's embeddings change too much (cosine {cosine:.3f}, at least "
+                    f"{INT8_COSINE} is required); export it as fp16 instead"
                 )
             worst = max(worst, 1 - cosine)
             continue

@@ -44,7 +44,7 @@ def read_weights(path: Path) -> WeightsFile:
         if path.is_dir():
             path = _newest_checkpoint(path)
         elif path.exists() and not path.is_file():
-            raise MasslError(f"{path} is no file; give the file of weights itself")
+            raise MasslError(f"{path} is not a file; give the weights file itself")
         with path.open("rb") as file:
             head = file.read(4096)
     except FileNotFoundError:
@@ -57,9 +57,9 @@ def read_weights(path: Path) -> WeightsFile:
     if head.startswith(b"PK"):
         _refuse_other_archives(path)
     elif not head.startswith(b"\x80"):
-        raise MasslError(f"{path} is no file of weights: give a .pth or a .safetensors of a network's tensors")
+        raise MasslError(f"{path} is not a weights file; give a .pth or a .safetensors with a network's tensors")
     if path.suffix == ".safetensors":
-        raise MasslError(f"{path} is a file of PyTorch's in spite of its name; give it one that ends in .pth")
+        raise MasslError(f"{path} is a PyTorch file; rename it to end in .pth")
     return WeightsFile(path, _read_torch(path), {})
 
 
@@ -72,7 +72,7 @@ def _newest_checkpoint(folder: Path) -> Path:
     if not (folder / "checkpoints").is_dir():
         files = sorted(path for path in folder.iterdir() if path.suffix in _SUFFIXES and path.is_file())
         if files:
-            raise MasslError(f"{folder} is no run's folder; give the file of weights itself, as {files[0]}")
+            raise MasslError(f"{folder} is not a run; give the weights file itself, as {files[0]}")
     return checkpoint.latest(folder / "checkpoints")
 
 

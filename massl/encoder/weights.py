@@ -299,7 +299,7 @@ def _read_onnx(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     """What an encoder file tells, and its weights by name in float32, however they are stored."""
     try:
         if not path.is_file() and path.exists():  # reading a pipe or a device may never end
-            raise MasslError(f"{path} is no ordinary file; give an encoder.onnx")
+            raise MasslError(f"{path} is not a regular file; give an encoder.onnx")
         data = path.read_bytes()
         whole = is_whole(data)
         model = onnx.load_model_from_string(data)

@@ -56,7 +56,7 @@ def evaluate(
         return [_revisited(path, tested, ground_truth, progress) for tested in encoders]
     if task == "copies":
         if path.suffix.lower() == ".npz":
-            raise MasslError(f"{path}: copies are made from pictures; give a folder of images, or a list of pairs")
+            raise MasslError(f"{path}: `copies` needs pictures; give a folder of images, or a list of pairs")
         how = _pairs if is_pair_list(path) else _copies
         return [how(path, tested, edited, choices.seed, progress) for tested in encoders]
     if path.suffix.lower() == ".npz":
@@ -92,7 +92,7 @@ def _copies(path: Path, tested: EncoderUnderTest, edited: int, seed: int, progre
     files = read_labelled(path) if path.suffix.lower() == ".csv" else read_images(path)
     references, rows, skipped = tested.embed_paths(files.root, files.paths, progress)
     if len(rows) < 2:
-        raise MasslError(f"{path} holds a single image; among others is where a copy has to be found")
+        raise MasslError(f"{path} holds a single image; copies need other images to search among")
     chosen = np.sort(np.random.default_rng(seed).permutation(len(rows))[:edited])
     encoder = tested.encoder("copies are made from pictures")
     with progress(f"Editing for {tested.name}", "images") as line:

@@ -87,7 +87,7 @@ def read_ground_truth(path: Path) -> GroundTruth:
         raise
     except Exception as error:  # a damaged pickle raises nearly anything
         reason = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
-        raise MasslError(f"{path} is no ground truth of Revisited Oxford or Paris ({reason})") from None
+        raise MasslError(f"{path} is not a ground truth of Revisited Oxford or Paris ({reason})") from None
     if not queries or len(queries) != len(query_images):
         raise MasslError(f"{path} has {len(query_images)} query images for {len(queries)} queries")
     return GroundTruth(images, query_images, queries)

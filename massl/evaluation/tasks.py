@@ -88,9 +88,9 @@ def measure(
     if data.train is not None:
         missing = np.setdiff1d(data.labels[~data.train], data.labels[data.train])
         if len(missing):
-            raise MasslError(f"class {data.classes[missing[0]]!r} has test images and not one training image")
+            raise MasslError(f"class {data.classes[missing[0]]!r} has test images but no training image")
         if data.train.all():
-            raise MasslError("there are training images and not one test image")
+            raise MasslError("there are training images but no test image")
     protocols = {
         "knn": _knn, "linear": _linear, "fewshot": _fewshot, "low-shot": _low_shot, "retrieval": _retrieval,
         "clustering": _clustering, "transfer": _transfer,
@@ -187,7 +187,7 @@ def _retrieval(data: Labelled, choices: ProtocolOptions, report: CountReport) ->
         found = retrieval(data.vectors[rows], data.labels[rows], data.vectors[gallery], data.labels[gallery])
         how = f"test images are queries to the training images; {_halves(data.train)}"
     if not found.queries:
-        raise MasslError("no class has two images, so there is nothing to find; retrieval needs pairs at least")
+        raise MasslError("no class has two images; retrieval needs at least two images of a class")
     metrics = {
         "map": found.map,
         **{f"precision_at_{k}": share for k, share in found.precision_at.items()},

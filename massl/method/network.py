@@ -188,7 +188,7 @@ def build_backbone(
         raise MasslError(f"{name} can't be built for {image_size} px images: {error}") from error
     patches = getattr(network, "patch_embed", None)
     if isinstance(patches, PatchEmbed) and patches.strict_img_size and patches.img_size != (image_size, image_size):
-        raise MasslError(f"{name} takes pictures of {patches.img_size[0]} pixels alone, not {image_size}")
+        raise MasslError(f"{name} takes only pictures of {patches.img_size[0]} pixels, not {image_size}")
     if isinstance(network, VisionTransformer):
         transformer: Any = network
         if type(transformer.patch_embed) is PatchEmbed and image_size % transformer.patch_embed.patch_size[0]:
@@ -270,7 +270,7 @@ def freeze_blocks(backbone: Any, count: int) -> None:
     layers = group_parameters(backbone, backbone.group_matcher(coarse=False), reverse=True)
     # The first layer is what comes before the blocks.
     if count >= max(layers.values()):
-        raise MasslError(f"frozen_blocks ({count}) leaves nothing of the backbone to learn; give fewer")
+        raise MasslError(f"frozen_blocks ({count}) leaves no block to train; give fewer")
     for name, parameter in backbone.named_parameters():
         if layers[name] <= count:
             parameter.requires_grad_(False)

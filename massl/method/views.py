@@ -106,7 +106,7 @@ class Views(Dataset):
             if self.settings.augment == "loader":
                 crops = [change(crop, row) for crop, row in zip(crops, draws.tolist(), strict=True)]
             return Item(_stack(crops[:2]), _stack(crops[2:], self.settings.local_size), draws, skipped)
-        raise MasslError(f"not one image of {self.source.where} can be read; the first: {skipped[0][1]}")
+        raise MasslError(f"no image of {self.source.where} can be read; the first: {skipped[0][1]}")
 
 
 def collate(items: list[Item]) -> Batch:

@@ -42,9 +42,7 @@ def choose_device(name: str = "auto") -> torch.device:
     if reason := why_no_cuda():
         raise MasslError(f"--device {name} can't be used: {reason}; --device cpu trains on the CPU")
     if number and ranks_here > 1:
-        raise MasslError(
-            f"--device {name} is a single GPU; for several leave it out, or choose them by CUDA_VISIBLE_DEVICES"
-        )
+        raise MasslError(f"--device {name} is a single GPU; to use several, leave it out or set CUDA_VISIBLE_DEVICES")
     device = torch.device("cuda", int(number or os.environ.get("LOCAL_RANK", "0")))
     there = torch.cuda.device_count()
     if number and int(number) >= there:

@@ -46,7 +46,7 @@ ACTIVATIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.floa
 
 @dataclass(frozen=True)
 class StepResult:
-    """What a step gave. All of it stays on the device until somebody looks."""
+    """The results of a step. They stay on the device until they are read."""
 
     loss: Tensor  # scalar, the mean over all ranks
     finite: Tensor  # bool scalar: whether loss and gradient were; if not, the step changed nothing

@@ -38,7 +38,7 @@ AHEAD = 4  # batches that a worker prepares ahead, where there is room for them
 HELD = 2  # more, that have arrived and are not yet used
 SHARE = 0.8  # of the shared memory that is free
 SEMAPHORES = 1 << 20  # bytes of shared memory without which no worker can be started
-LOOK = 0.5  # seconds between looks at what else may have happened
+LOOK = 0.5  # seconds between checks for other events
 NO_ROOM, NOT_SENT = 101, 102  # exit codes of a worker that could not hand over a batch: no room, any other reason
 # The longest path of the temporary folder, in bytes, in which a socket can lie that hands over shared memory: the path
 # of a socket has 104 bytes on some systems, and those below the folder take 33 of them.

@@ -50,7 +50,7 @@ BAD_HALF_STEPS = 25  # with fp16, whose gradient scale is found by overflowing
 
 @dataclass(frozen=True)
 class TrainingProgress:
-    """Where a run stands, for whoever shows it.
+    """The progress of a run, to be shown.
 
     `metrics` is the line just written to `metrics.jsonl`; `warnings` say what goes wrong and what to try.
     """
@@ -186,7 +186,7 @@ class _Due(NamedTuple):
 
 
 class _Run:
-    """A run under way: where it stands, and whoever loads, measures, watches and records it."""
+    """A run in progress, with its parts that load, measure, monitor and record."""
 
     def __init__(
         self,
@@ -255,7 +255,7 @@ class _Run:
                     raise self._interrupted()
             if state.done < s.steps:  # told to stop during a wait
                 if not state.keep(self.leads):
-                    raise Interrupted("stopped before the first step was done; there is nothing to keep")
+                    raise Interrupted("stopped before the first step; there is nothing to keep")
                 raise self._interrupted()
 
     def _load(self) -> Generator[Batch, None, None]:
@@ -294,7 +294,7 @@ class _Run:
         if self.leads and not self.resumed:
             # Nothing was learnt: the folder is free for another try.
             (self.state.out / "config.toml").unlink(missing_ok=True)
-        raise MasslError(f"{line}; nothing was learnt yet, begin again")
+        raise MasslError(f"{line}; nothing was learnt yet, start again")
 
     def _figures(self, step: int, rates: Rates, result: StepResult, meter: Meter) -> dict[str, Any]:
         """What `metrics.jsonl` has of a step that is done."""
@@ -346,7 +346,7 @@ class _Run:
     def _interrupted(self) -> Interrupted:
         out = self.state.out
         return Interrupted(
-            f"stopped at step {self.state.done}; go on with: {self.again}; or use it as it is: massl export {out}"
+            f"stopped at step {self.state.done}; go on with: {self.again}; or export it as it is: massl export {out}"
         )
 
 

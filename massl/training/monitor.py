@@ -53,16 +53,16 @@ class Monitor:
         collapsed = metrics.get("rankme", 99) < COLLAPSED_RANK or metrics.get("spread", 1) < COLLAPSED_SPREAD
         if self._persists("collapse", "rankme" in metrics and warm, collapsed):
             said.append(
-                f"step {step}: the encoder is collapsing: it tells hardly any images apart (rank "
+                f"step {step}: the encoder is collapsing: it gives almost all images the same embedding (rank "
                 f"{metrics['rankme']:.1f}, spread {metrics['spread']:.3f}). Stop it with Ctrl-C and try a lower rate "
-                f"(--set learning_rate={s.learning_rate / 4:g}), a cooler teacher (--set teacher_temperature="
-                f"{s.teacher_temperature_start:g}), or --set projection_norm=true"
+                f"(--set learning_rate={s.learning_rate / 4:g}), a lower teacher temperature (--set "
+                f"teacher_temperature={s.teacher_temperature_start:g}), or --set projection_norm=true"
             )
         sizes = [s.block] * (s.memory // s.block) + [s.memory % s.block] * (s.memory % s.block > 0)
         uniform = sum(map(math.log, sizes)) / len(sizes)
         if self._persists("stall", warm, metrics["student_entropy"] > uniform - UNIFORM):
             said.append(
-                f"step {step}: nothing is being learnt: the student finds all of the memory equally near (entropy "
+                f"step {step}: nothing is being learnt: the student is equally similar to all of the memory (entropy "
                 f"{metrics['student_entropy']:.2f} of at most {uniform:.2f} nats). Try a higher rate "
                 f"(--set learning_rate={s.learning_rate * 4:g}) or a shorter --set warmup={s.warmup // 2}"
             )

@@ -63,7 +63,7 @@ def remedy(settings: Settings, world: World, parameters: int) -> tuple[str, str]
     parts = parts_that_fit(share, current, int(room // each) if each else None, s.head_norm or s.projection_norm)
     if parts is None:
         few = f"{current} image{'s' * (current != 1)}"
-        return f"{where} does not hold even a part of {few}: give a smaller --backbone or --set image_size", ""
+        return f"{where} is too small even for parts of {few}; give a smaller --backbone or --set image_size", ""
     size = max(part_sizes(share, parts))
     also = "" if s.checkpoint_activations else ", and so should --checkpoint-activations, which computes more"
     return (

@@ -99,7 +99,7 @@ def _hosted(tracker: str, out: Path, settings: Settings) -> Iterator[Tracker]:
     try:
         package: Any = importlib.import_module(tracker)
     except ImportError:
-        raise MasslError(f"--track {tracker} needs a package more; run: pip install 'massl[{tracker}]'") from None
+        raise MasslError(f"--track {tracker} needs another package; run: pip install 'massl[{tracker}]'") from None
     if tracker == "wandb":
         _check_workspace(Path.cwd())
     values, name = dataclasses.asdict(settings), out.resolve().name

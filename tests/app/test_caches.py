@@ -106,7 +106,7 @@ def test_the_page_says_what_it_cant_keep(few: Collection) -> None:
     assert first is not None
     assert few.images.thumbnail(image) is first  # from memory
     text = strip.progress(None)["text"]
-    assert text.startswith("Thumbnails can't be kept on the disk")
+    assert text.startswith("Thumbnails can't be stored on the disk")
     assert "choose another place with --index-dir" in text
     (few.folder / "thumbnails").unlink()
     other, _ = few.images.ready()[1]

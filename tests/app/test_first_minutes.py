@@ -106,7 +106,7 @@ def test_results_show_from_the_first_batch_and_an_interrupted_index_goes_on(
         tab.locator("#massl-find .picture").first.click()
         tab.wait_for_selector("#massl-find .score")
         assert running.end(signal.SIGINT) == 0
-    assert "Run it again to go on" in running.said()
+    assert "Run the command again" in running.said()
     assert list(running.temporary.glob("massl-*")) == []
     collection = Collection.open(many)
     kept = len(collection)

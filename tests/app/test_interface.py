@@ -98,5 +98,5 @@ def test_a_picture_that_vanishes_during_a_classification_is_told_in_a_sentence(p
         )
     with serve(collection, "127.0.0.1", 0, None) as address:
         client = Client(str(address), download_files=False, verbose=False)
-        with pytest.raises(AppError, match="no longer in the collection; look at it afresh"):
+        with pytest.raises(AppError, match="no longer in the collection; reload the page"):
             client.predict(api_name="/classify")

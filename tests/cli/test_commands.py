@@ -286,7 +286,7 @@ def test_a_file_that_is_no_toml_is_one_line(massl, photos: Path, text: str) -> N
     assert "massl.toml can't be read as TOML" in failed(massl("index", photos), 2)
     (photos.parent / "here" / "massl.toml").unlink()
     os.mkfifo(photos.parent / "here" / "massl.toml")
-    assert "massl.toml is no file of settings" in failed(massl("index", photos), 2)
+    assert "massl.toml is not a settings file" in failed(massl("index", photos), 2)
 
 
 def test_a_file_of_settings_names_flags_as_they_are_and_no_others(massl, photos: Path) -> None:
@@ -336,10 +336,10 @@ def test_bad_paths_get_one_line(massl, photos: Path, tmp_path: Path) -> None:
 
 def test_encoders_that_do_not_fit_get_one_line(massl, photos: Path, tmp_path: Path) -> None:
     (tmp_path / "text.onnx").write_text("not a model")
-    assert "is no ONNX model" in failed(massl("index", photos, "--encoder", tmp_path / "text.onnx"))
+    assert "is not an ONNX model" in failed(massl("index", photos, "--encoder", tmp_path / "text.onnx"))
     assert not (photos / ".massl").exists()
     assert "no such encoder" in failed(massl("index", photos, "--encoder", tmp_path / "nowhere.onnx"))
-    assert " is a picture, and no encoder.onnx" in failed(massl("info", next(photos.rglob("*.jpg"))))
+    assert " is a picture, not an encoder.onnx" in failed(massl("info", next(photos.rglob("*.jpg"))))
 
 
 @pytest.mark.usefixtures("indexed")
@@ -410,7 +410,7 @@ def test_the_built_in_encoder_is_known_by_its_name(massl, photos: Path, tmp_path
     assert (told["kind"], told["metadata"]["name"]) == ("encoder", told["name"])
     lines = massl("info", "builtin").output
     assert f"encoder      {told['name']}\n" in lines
-    assert "made of      DINOv2 ViT-S/14 (facebookresearch/dinov2) (Apache-2.0)\n" in lines
+    assert "weights      DINOv2 ViT-S/14 (facebookresearch/dinov2) (Apache-2.0)\n" in lines
     write_encoder(tmp_path / "other.onnx")
     massl("index", photos, "--encoder", tmp_path / "other.onnx")
     refused = massl("index", photos, "--encoder", "builtin")
@@ -591,8 +591,8 @@ def test_pictures_and_indexes_are_not_written_over(massl, indexed: Path, tmp_pat
         ("eval", "knn", indexed, "--report"),
         ("export", "builtin", "--out"),
     ):
-        assert f"{picture} is a picture, and stays as it is; name another file" in failed(massl(*command, picture))
-        assert f"{catalog} lies in an index, which it could damage" in failed(massl(*command, catalog))
+        assert f"{picture} is a picture and is not overwritten; name another file" in failed(massl(*command, picture))
+        assert f"{catalog} is inside an index" in failed(massl(*command, catalog))
     assert picture.read_bytes() == before
     assert len(massl("label", "list", indexed, "--json").json["labels"]) == 1
 

@@ -146,7 +146,7 @@ def test_a_page_that_is_open_to_the_network_says_so_and_where(host: str) -> None
     said = _where("http://localhost:7860/", host, ("ada", "secret"))
     assert said.startswith("Open http://127.0.0.1:7860/ in a browser")
     assert "localhost" not in said
-    assert "open to the network: everybody who reaches this machine can see it with the password of ada" in said
+    assert "open to the network: everybody who can reach this machine can see it with the password of ada" in said
     assert "secret" not in said
     for address in re.findall(r"http://(\d+\.\d+\.\d+\.\d+):7860/", said):
         with socket.socket() as own:

@@ -37,6 +37,6 @@ def test_what_one_machine_embeds_another_indexes(massl, tmp_path: Path) -> None:
     assert "40 embeddings taken from files" in taken.error
     for wrong in ("0/2", "3/2", "1", "a/b", "1/0"):
         assert massl("embed", tmp_path / "photos", "-o", tmp_path / "c.parquet", "--part", wrong).code == 2
-    assert "is a picture, and stays as it is" in failed(
+    assert "is a picture and is not overwritten" in failed(
         massl("embed", tmp_path / "photos", "-o", tmp_path / "photos" / "1.bmp", "--encoder", encoder)
     )

@@ -173,11 +173,11 @@ def test_the_report_is_one_file_without_scripts_that_asks_nothing_of_the_network
 
 def test_what_cannot_be_measured_gets_one_line(massl, photos: Path, table: Path, tmp_path: Path) -> None:
     assert "at least two classes" in failed(massl("eval", "knn", photos / "flag"))
-    assert "is a folder, and no run" in failed(massl("eval", "knn", photos, "--encoder", photos))
+    assert "is a folder but not a run" in failed(massl("eval", "knn", photos, "--encoder", photos))
     assert "99 shots need 99 images" in failed(massl("eval", "fewshot", table, "--shots", 99))
     assert "copies are made from pictures" in failed(massl("eval", "copies", table))
     (tmp_path / "set.csv").write_text("path,label\na.jpg,x\nb.jpg,y\n")
-    assert "not one image could be read" in failed(massl("eval", "knn", tmp_path / "set.csv", "-q"))
+    assert "no image could be read" in failed(massl("eval", "knn", tmp_path / "set.csv", "-q"))
     shutil.copytree(photos / "flag", photos / "lonely")
     for picture in sorted((photos / "lonely").iterdir())[1:]:
         picture.unlink()

@@ -190,7 +190,7 @@ def test_a_folder_that_can_not_be_written_is_indexed_elsewhere(
         refused = index()
         assert refused.returncode == 1
         (line,) = refused.stderr.strip().splitlines()
-        assert "can't be written (permission denied); have whoever owns it allow you" in line
+        assert "can't be written (permission denied); ask its owner for permission" in line
         assert "or choose another place with --index-dir" in line
         done = index("--index-dir", elsewhere)
         assert done.returncode == 0, done.stderr
@@ -354,5 +354,7 @@ def test_an_engine_that_can_not_be_had_is_one_line_before_anything_is_embedded(
         line = failed(massl(*index, "--engine", "milvus", "--engine-uri", "http://127.0.0.1:1"))
         assert "Milvus at http://127.0.0.1:1 can't be asked" in line
     assert "for another --engine" in failed(massl(*index, "--engine", "faiss", "--engine-uri", "http://127.0.0.1:1"))
-    assert "name it too, as --engine milvus" in failed_usage(massl(*index, "--engine-uri", "http://127.0.0.1:1"))
+    assert "name the engine too, as in --engine milvus" in failed_usage(
+        massl(*index, "--engine-uri", "http://127.0.0.1:1")
+    )
     assert not (folder / ".massl").exists()

@@ -115,7 +115,7 @@ def test_classes_are_chosen_told_abstained_from_and_taken_away(massl, photos: Pa
     assert massl("label", "export", photos, "--format", "onnx", "-o", tmp_path / "classifier.onnx").code == 0
     assert (tmp_path / "classifier.onnx").stat().st_size > 1_000_000
     about = massl("info", tmp_path / "classifier.onnx").output.splitlines()
-    assert " ".join(about[2].split()) == f"tells apart flag, fruit, by {told['method']}"
+    assert " ".join(about[2].split()) == f"classes flag, fruit; {told['method']}"
     assert "--out classifier.onnx" in failed(massl("label", "export", photos, "--format", "onnx"))
     unknown = massl("label", "export", photos, "--format", "xml")
     assert unknown.code == 2
@@ -130,7 +130,7 @@ def test_classes_are_chosen_told_abstained_from_and_taken_away(massl, photos: Pa
 
     checked = massl("label", "check", photos, "--json").json
     assert checked["suspects"] == []
-    assert "Too few labels" in checked["learning_curve"]["advice"]
+    assert "too few labels" in checked["learning_curve"]["advice"]
     assert "no label looks wrong" in massl("label", "check", photos).error
 
 

@@ -83,14 +83,14 @@ def test_a_size_that_the_file_does_not_list_is_a_line_and_writes_nothing(massl, 
 
 def test_info_says_the_sizes_and_what_they_cost(massl, folder: Path, file: Path) -> None:
     told = massl("info", file)
-    assert "takes        pictures of 8 x 8 pixels\n" in told.output
+    assert "input        pictures of 8 x 8 pixels\n" in told.output
     assert "other sizes  16 px: 4.0 times the work, 24 px: 9.0 times the work\n" in told.output
     told = massl("info", file, "--json").json
     assert (told["image_size"], told["image_sizes"]) == (8, [8, 16, 24])
     assert "other sizes  112 px: 0.79 times the work" in massl("info", "builtin").output
     massl("index", folder, "--encoder", file, "--image-size", 16)
     told = massl("info", folder)
-    assert "sized, 16 numbers a picture, at 16 px\n" in told.output
+    assert "sized, 16 numbers per picture, at 16 px\n" in told.output
     assert "other sizes         8 px: 0.25 times the work, 24 px: 2.2 times the work\n" in told.output
     about = massl("info", folder, "--json").json["encoder"]
     assert (about["image_size"], about["image_sizes"]) == (16, [8, 16, 24])
@@ -101,13 +101,13 @@ def test_an_index_with_a_damaged_encoder_says_the_size_that_it_knows(massl, fold
     file.unlink()
     (copy,) = (folder / ".massl").glob("encoder-*.onnx")
     copy.write_bytes(b"cut")
-    assert "sized, 16 numbers a picture, at 16 px\n" in massl("info", folder).output
+    assert "sized, 16 numbers per picture, at 16 px\n" in massl("info", folder).output
     about = massl("info", folder, "--json").json["encoder"]
     assert (about["image_size"], about["image_sizes"]) == (16, [])
     with Collection.open(folder).catalog.writing() as connection:
         connection.execute("DELETE FROM meta WHERE key = 'image_size'")
     assert massl("info", folder, "--json").json["encoder"]["image_size"] is None
-    assert "sized, 16 numbers a picture\n" in massl("info", folder).output
+    assert "sized, 16 numbers per picture\n" in massl("info", folder).output
 
 
 # Former built-in encoders ---------------------------------------------------------------------------------------------

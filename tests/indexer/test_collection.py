@@ -333,7 +333,7 @@ def test_a_damaged_vector_file_is_noticed_and_rebuilt(collection: Collection, da
 
 def test_a_part_of_an_indexed_folder_leads_to_the_whole(collection: Collection) -> None:
     for part in ("flag", ".massl"):
-        with pytest.raises(MasslError, match=f"{part} is a part of {collection.root}, which has an index: name that"):
+        with pytest.raises(MasslError, match=f"{part} is part of {collection.root}, which has an index; name that"):
             Collection.open(collection.root / part)
 
 

@@ -87,7 +87,7 @@ def test_another_size_is_another_encoder_and_is_refused_with_the_way_out(at_12: 
     before = embeddings(at_12)
     for asked in (Encoder.load(file, image_size=16), Collection.choose_encoder(at_12.root, None, 16)):
         with pytest.raises(
-            EncoderMismatch, match=r"was indexed at 12 pixels, not at 16; .* keeping its labels"
+            EncoderMismatch, match=r"was indexed at 12 pixels, not at 16; .* keep its labels"
         ) as refused:
             Collection.create(at_12.root, asked)
         command = shlex.split(str(refused.value).partition("run: ")[2])

@@ -137,7 +137,7 @@ def test_a_file_of_settings_says_what_flags_would(tmp_path: Path) -> None:
         ("nothing = 1", "there is no setting 'nothing'"),
         ("[train]\nbatch = 3", r"has a table \[train\]"),
         ("settings = 3", r"stand in a table \[settings\], or in no table"),
-        ("batch =", "can't be read as a file of settings"),
+        ("batch =", "can't be read as settings"),
         ("batch = [1, 2]", "batch must be a whole number"),
     ],
 )
@@ -145,5 +145,5 @@ def test_a_file_that_holds_no_settings_says_why(text: str, said: str, tmp_path: 
     (tmp_path / "wrong.toml").write_text(text)
     with pytest.raises(MasslError, match=rf"wrong\.toml.*{said}"):
         read_overrides(tmp_path / "wrong.toml")
-    with pytest.raises(MasslError, match=r"can't be read as a file of settings: .*No such file"):
+    with pytest.raises(MasslError, match=r"can't be read as settings: .*No such file"):
         read_overrides(tmp_path / "missing.toml")

@@ -43,7 +43,7 @@ class CatalogScan:
         ids = passing_ids(self._catalog, among) if isinstance(among, Filter) else among
         count = len(vectors) if ids is None else len(ids)
         if count > MOST:
-            raise MasslError(f"{self._why}; {count:,} images are too many to compare with one by one")
+            raise MasslError(f"{self._why}; {count:,} images are too many to compare one by one")
         blocks = vectors.blocks() if ids is None else vectors.blocks_of(ids)
         if min(k, count) <= 0:
             return np.empty((len(queries), 0), np.float32), np.empty((len(queries), 0), np.int64)

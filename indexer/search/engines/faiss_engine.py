@@ -188,7 +188,7 @@ class Cells(FastScan):
     """The same in cells (an inverted file), of which a search looks into the nearest few only."""
 
     name = "cells"
-    how = "the nearest cells of the collection are searched"
+    how = "only the nearest cells are searched"
     efforts: tuple[int, ...] = (16, 32, 64, 128, 256)  # cells looked into
     _many_cells = True
 

@@ -2,7 +2,7 @@
 
 The file is a cache: written to a temporary name, flushed, renamed; its SHA-256 stands in the catalog and is checked
 before an engine reads a byte, as FAISS loads most damaged files without a word. Its name is its content's: it is never
-written to again, so that whoever has it mapped goes on reading what they opened.
+changed, so a process that has it mapped continues to read what it opened.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Addresses of search engines that this user has named, on this machine.
 
 A catalog may have come from somebody else. Were its address obeyed, the first search would send the embeddings of the
-user's own pictures to whoever wrote it, or write files where it says. So an address in a catalog counts only if this
+user's own pictures to its author, or write files there. So an address in a catalog counts only if this
 user gave it once: it then stands in a file of the user's own, or in `MASSL_ENGINE_URI`.
 """
 

@@ -55,16 +55,16 @@ def check_output(path: Path) -> None:
     if path.is_dir():
         raise MasslError(f"{path} is a folder; name a file to write")
     if path == Path("-"):
-        raise MasslError("- is no file's name here; name a file, or /dev/stdout to have it printed")
+        raise MasslError("- is not a file name here; name a file, or /dev/stdout to print it")
     folder = path.resolve().parent
     if not folder.is_dir():
         raise MasslError(f"{path} can't be written: there is no folder {path.parent}")
     if path.is_file() and kind_of_file(path) not in (OTHER, UNOPENED):
-        raise MasslError(f"{path} is a picture, and stays as it is; name another file to write")
+        raise MasslError(f"{path} is a picture and is not overwritten; name another file")
     if path.exists() and not os.access(path, os.W_OK):  # a new file in its place would ask the folder's rights alone
         raise MasslError(f"{path} can't be written: permission denied")
     if (folder / CATALOG).exists() or (folder.name == THUMBNAILS and (folder.parent / CATALOG).exists()):
-        raise MasslError(f"{path} lies in an index, which it could damage; name a file elsewhere")
+        raise MasslError(f"{path} is inside an index; name a file elsewhere")
 
 
 def write(path: Path, data: bytes) -> None:

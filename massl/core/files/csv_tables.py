@@ -44,7 +44,7 @@ def read_csv(path: Path, columns: tuple[str, ...]) -> list[tuple[int, dict[str, 
     missing = [name for name in columns if name not in names]
     twice = [name for name in columns if names.count(name) > 1]
     if twice:
-        raise MasslError(f"{path} has two columns called {twice[0]}; which is meant can't be told: rename one")
+        raise MasslError(f"{path} has two columns called {twice[0]}; rename one of them")
     if missing:
         wanted = ", ".join(columns)
         raise MasslError(f"{path} needs a first line that names the columns {wanted}; {missing[0]} is missing")
@@ -102,14 +102,14 @@ def read_text(path: Path) -> str:
     except OSError as error:
         raise MasslError(f"{path}: {(error.strerror or str(error)).lower()}") from None
     if data.startswith(_WORKBOOKS):
-        raise MasslError(f"{path} is a spreadsheet's own file, not CSV; save it there as CSV in UTF-8")
+        raise MasslError(f"{path} is a spreadsheet file, not CSV; save it as CSV in UTF-8")
     try:
         wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
         text = data.decode("utf-16") if wide else data.decode("utf-8-sig", "surrogateescape")
     except UnicodeDecodeError:
-        raise MasslError(f"{path} is damaged: it begins as UTF-16 and is not; save it as CSV in UTF-8") from None
+        raise MasslError(f"{path} is damaged: it begins as UTF-16 but is not; save it as CSV in UTF-8") from None
     if "\0" in text:
-        raise MasslError(f"{path} is no text, or UTF-16 without its mark: it holds zero bytes; save it as CSV in UTF-8")
+        raise MasslError(f"{path} is not text, or UTF-16 without a byte order mark; save it as CSV in UTF-8")
     return text
 
 

@@ -38,7 +38,7 @@ def as_on_disk(root: Path, path: str) -> str:
 def several(path: str, found: list[str]) -> MasslError:
     """What to say where a path could mean several files."""
     return MasslError(
-        f"{path!a} could mean {' or '.join(ascii(other) for other in found[:3])}; write it as the file is"
+        f"{path!a} could mean {' or '.join(ascii(other) for other in found[:3])}; write the exact file name"
     )
 
 

@@ -14,7 +14,7 @@ from massl.core.files.path_notation import of_text
 def check_new(folder: Path) -> None:
     """Raises a `MasslError` if a folder holds a run already."""
     if (folder / "config.toml").exists():
-        raise MasslError(f"{folder} already holds a run; go on with it by --resume {folder}, or choose another --out")
+        raise MasslError(f"{folder} already holds a run; continue it with --resume {folder}, or choose another --out")
 
 
 def is_run(folder: Path) -> bool:

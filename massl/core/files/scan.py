@@ -282,7 +282,7 @@ def find_images(root: Path) -> tuple[list[str], list[Skipped]]:
 
 
 def check_holds_images(root: Path, include: Sequence[str] = ()) -> None:
-    """Raises a `MasslError` unless there is an image file somewhere below `root`; looks no further than the first."""
+    """Raises a `MasslError` unless there is an image file somewhere below `root`; it stops at the first."""
     left_out: Counter[str] = Counter()
     for item in walk(root, include=include):
         if isinstance(item, ImageFile):

@@ -138,7 +138,7 @@ def megapixels(pixels: int) -> str:
 
 @contextmanager
 def within_memory() -> Iterator[None]:
-    """For whoever reads, decodes and uses a picture: all of it counts, to the end of the block, as memory in use.
+    """A block that reads, decodes and uses a picture: until its end, all of this counts as memory in use.
 
     Raises:
         ImageError: what is done with the picture takes more memory than there is.

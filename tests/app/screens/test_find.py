@@ -288,7 +288,7 @@ def test_a_picture_whose_file_is_gone_or_was_changed_says_so(browser: Any, photo
 def test_dates_narrow_all_pictures_too(tab: Any, unlabelled: Collection) -> None:
     tab.get_by_label("Until this day").fill("2001-01-01")
     tab.wait_for_selector("#massl-find .message:not(:empty)")
-    assert "no image was last changed until 2001-01-01" in tab.locator("#massl-find .message").inner_text().lower()
+    assert "no image was modified until 2001-01-01" in tab.locator("#massl-find .message").inner_text().lower()
     last = unlabelled.images.outline().last
     tab.get_by_label("From this day").fill(str(last))
     _until(tab, f"location.search.includes('since={last}')")

@@ -56,7 +56,7 @@ def test_a_picture_without_an_embedding_is_skipped_until_an_encoder_gives_one(
     report = collection.update()
     assert (report.indexed, report.embedded) == (4, 4)
     assert [(item.path, item.reason) for item in report.skipped] == [
-        ("black.png", "the encoder gives no embedding for it")
+        ("black.png", "the encoder gives no valid embedding for it")
     ]
     again = Collection.open(root)
     assert again.update().indexed == 4

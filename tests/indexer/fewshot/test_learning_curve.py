@@ -51,9 +51,9 @@ def test_what_it_says_of_more_labels_comes_true() -> None:
 @pytest.mark.parametrize(
     ("count", "classes", "spread", "advice"),
     [
-        (ENOUGH - 2, 2, 1.5, "Too few labels"),
-        (300, 2, 0.05, "Hardly any"),
-        (300, 3, 50.0, "Not enough evidence"),
+        (ENOUGH - 2, 2, 1.5, "There are too few labels"),
+        (300, 2, 0.05, "Almost no labelled picture"),
+        (300, 3, 50.0, "There is not enough evidence"),
     ],
 )
 def test_without_evidence_it_says_so(count: int, classes: int, spread: float, advice: str) -> None:
@@ -69,7 +69,7 @@ def test_a_class_with_one_label_gives_no_curve() -> None:
     targets[3] = 1
     curve = learning_curve(vectors, targets, 2)
     assert curve.points == ()
-    assert "at least two labels" in curve.advice
+    assert "at least two pictures of every class" in curve.advice
 
 
 def test_progress_reaches_its_end() -> None:

@@ -124,7 +124,7 @@ def test_a_kill_costs_one_block_and_parts_are_the_whole(
         embed_source(source, tiny_encoder, tmp_path / f"{number}.parquet", quiet, (number, 2))
         parts += rows_of(tmp_path / f"{number}.parquet")
     assert parts == rows_of(out)
-    with pytest.raises(MasslError, match=r"1\.parquet is there already, of other images or another part of them"):
+    with pytest.raises(MasslError, match=r"1\.parquet already exists, with other images or another part of them"):
         embed_source(source, tiny_encoder, tmp_path / "1.parquet", quiet, (2, 2))
     empty = embed_source(source, tiny_encoder, tmp_path / "empty.parquet", quiet, (1, 9))
     assert empty.images == 0
@@ -137,7 +137,7 @@ def test_a_table_or_blocks_of_another_encoder_are_never_mixed_in(
     source, _ = find_source(folder)
     out = tmp_path / "out.parquet"
     embed_source(source, other, out, quiet)
-    with pytest.raises(MasslError, match="is there already, of another encoder or size; name another file"):
+    with pytest.raises(MasslError, match="already exists, with another encoder or size; name another file"):
         embed_source(source, tiny_encoder, out, quiet)
     with pytest.raises(EncoderMismatch, match=rf"{out} was embedded by .*, not by .*; embed again with --encoder "):
         EmbeddingTables([out], tiny_encoder)

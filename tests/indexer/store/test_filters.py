@@ -83,7 +83,7 @@ def test_what_passes_is_what_a_person_would_count(
 def test_dates_act_inside_the_search(dated: Collection) -> None:
     found = dated.search([Query(image=dated.images.ready()[0][0])], 100, since=DAYS[1], until=DAYS[2], under="a")
     assert len(found) == 4  # two days in two folders
-    with pytest.raises(MasslError, match="no image was last changed since 2050-01-01 and until 2060-01-01; the files"):
+    with pytest.raises(MasslError, match="no image was modified since 2050-01-01 and until 2060-01-01; the files"):
         dated.search([Query(image=1)], since=date(2050, 1, 1), until=date(2060, 1, 1))
     # Days that no clock counts in nanoseconds are no reason to fail.
     assert len(dated.search([Query(image=1)], 100, since=date(1, 1, 1), until=date(9999, 12, 31))) == 29

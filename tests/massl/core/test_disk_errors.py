@@ -17,10 +17,10 @@ from massl.core.disk_errors import cannot_write
     ("number", "advice", "not_advice"),
     [
         (errno.ENOSPC, "free some space, or choose another --out", "connection"),
-        (errno.EDQUOT, "your share of the disk", "connection"),
-        (errno.EROFS, "mounted for writing", "free some space"),
-        (errno.EACCES, "allow you to write", "free some space"),
-        (errno.EIO, "its connection fails", "free some space"),
+        (errno.EDQUOT, "your disk quota", "connection"),
+        (errno.EROFS, "mount the disk for writing", "free some space"),
+        (errno.EACCES, "permission to write", "free some space"),
+        (errno.EIO, "and its connection", "free some space"),
         (errno.EMFILE, "ulimit -n", "--out"),
         (errno.ENAMETOOLONG, "shorter name", "free some space"),
         (errno.ESTALE, "connect the drive again", "free some space"),
@@ -38,5 +38,5 @@ def test_a_failing_disk_is_not_called_full(tmp_path: Path) -> None:
     error = sqlite3.OperationalError("disk I/O error")
     error.sqlite_errorcode = sqlite3.SQLITE_IOERR
     said = str(catalog_cannot_write(tmp_path, error))
-    assert "its connection fails" in said
+    assert "and its connection" in said
     assert "free some space" not in said

@@ -246,15 +246,15 @@ def make_bad(root: Path, kind: str) -> Path:
         ("nowhere", "there is no such file or folder; give a folder of images, a list"),
         ("list.txt", "lists no image; write one path a line"),
         ("gone.csv", r"not one of the 2 files that .* lists can be used; the first is 'a\.jpg': there is no such file"),
-        ("binary.txt", "is no text; a list has one path a line"),
-        ("images.zip", "is no source of images; give a folder"),
+        ("binary.txt", "is not text; a list has one path per line"),
+        ("images.zip", "is not a source of images; give a folder"),
         ("tars/texts.tar", "no image in 1 tar shard"),
         ("tars", "no image in 1 tar shard"),
         ("packed.tar.gz", "compressed, so its members can't be reached one by one; unpack it once"),
         ("named.tar", "compressed, so its members can't be reached one by one; unpack it once"),
         ("no.tar", "no tar file"),
         ("empty.tar", "empty file"),
-        ("images-{000..999}.tar", "not one file goes by this pattern; check the spelling, and put it in quotes"),
+        ("images-{000..999}.tar", "no file matches this pattern; check the spelling, and put it in quotes"),
         ("images-{0..99999999999}.tar", "more than 1,000,000 shards"),
         ("{0..9999}{0..9999}.tar", "more than 1,000,000 shards"),
     ],
@@ -370,9 +370,7 @@ def test_doubts_are_spoken_out(photos: Path, tmp_path: Path) -> None:
 
 def test_not_one_readable_image_says_so(tmp_path: Path) -> None:
     source, _ = find_source(write_tar(tmp_path / "a.tar", {"a.jpg": b"x", "b.jpg": b"text"}))
-    with pytest.raises(
-        MasslError, match=r"not one image of .*a\.tar can be read; the last was 'a.tar/b.jpg': not an image"
-    ):
+    with pytest.raises(MasslError, match=r"no image of .*a\.tar can be read; the last was 'a.tar/b.jpg': not an image"):
         check_readable(source)
 
 

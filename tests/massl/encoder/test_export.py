@@ -141,7 +141,7 @@ def test_what_a_network_holds_twice_comes_back_twice(tmp_path: Path) -> None:
 
 def test_sizes_that_a_network_cannot_take_are_refused_in_one_line(tmp_path: Path) -> None:
     vit = untrained(tmp_path / "vit", "vit_shallow_patch16", 16, 64)
-    with pytest.raises(MasslError, match="100 is no multiple of the patch, 16 pixels; take --image-size 96"):
+    with pytest.raises(MasslError, match=r"100 is not a multiple of the patch size \(16 pixels\); use --image-size 96"):
         export(str(vit), tmp_path / "e.onnx", image_sizes=(64, 100))
     resnet = untrained(tmp_path / "resnet", "resnet10t", 16, 64)
     with pytest.raises(MasslError, match="resnet10t takes pictures of one size; give one --image-size"):
@@ -223,7 +223,7 @@ def test_a_run_is_put_out_as_it_puts_itself_out(tmp_path: Path, pictures: Path, 
     images = shutil.copytree(pictures, tmp_path / "images")
     source, _ = find_source(images)
     settings = small_settings(len(source), backbone="resnet10t", image_size="64", local_size="32", steps="2")
-    with pytest.raises(Interrupted, match=f"or use it as it is: massl export {tmp_path / 'run'}"):
+    with pytest.raises(Interrupted, match=f"or export it as it is: massl export {tmp_path / 'run'}"):
         train(source, tmp_path / "run", settings, stop=lambda: True)
     told: list[str] = []
     export(str(tmp_path / "run"), tmp_path / "stopped.onnx", tell=told.append)
@@ -359,7 +359,7 @@ def test_the_command_whitens_by_half_unless_told_otherwise(tmp_path: Path, pictu
 
 
 def test_a_strength_of_no_whitening_is_refused(run: Path, tmp_path: Path) -> None:
-    with pytest.raises(MasslError, match="nothing would be whitened: give --whiten IMAGES"):
+    with pytest.raises(MasslError, match="--whiten-strength needs --whiten IMAGES"):
         export(str(run), tmp_path / "e.onnx", strength=0.5)
 
 

@@ -138,7 +138,7 @@ def test_the_built_in_encoder_gives_the_same_numbers_on_processors_of_every_kind
 
 def test_eight_bits_take_images_and_the_command_has_the_demos(vit: Path, tmp_path: Path, pictures: Path) -> None:
     out = tmp_path / "e.onnx"
-    with pytest.raises(MasslError, match="give some to calibrate on"):
+    with pytest.raises(MasslError, match="give some with --calibrate"):
         export(str(vit), out, precision="int8")
     empty = tmp_path / "broken"
     empty.mkdir()

@@ -43,7 +43,7 @@ def test_files_are_read_by_what_they_hold(tmp_path: Path, kind: str, name: str) 
     assert file.notes == ({"source": "a trial"} if kind == "safetensors" else {})
     if kind == "zip":
         (tmp_path / name).rename(tmp_path / "w.safetensors")
-        with pytest.raises(MasslError, match="is a file of PyTorch's in spite of its name"):
+        with pytest.raises(MasslError, match="is a PyTorch file; rename it"):
             read_weights(tmp_path / "w.safetensors")
 
 
@@ -103,7 +103,7 @@ def test_nothing_in_a_file_is_run(tmp_path: Path, way: str) -> None:
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "git lfs pull"),
         (json.dumps({"metadata": {}, "weight_map": {}}).encode(), "lie in several files; .* save them as one"),
         (b'{"architecture": "vit"}', "is a text in JSON"),
-        (b"hello", "is no file of weights: give a .pth or a .safetensors"),
+        (b"hello", "is not a weights file; give a .pth or a .safetensors"),
     ],
 )
 def test_what_lies_in_the_place_of_weights_is_named(tmp_path: Path, content: bytes, message: str) -> None:
@@ -124,12 +124,10 @@ def test_a_folder_without_a_run_and_what_is_no_file_say_what_to_give(tmp_path: P
     with pytest.raises(MasslError, match="holds no checkpoint; give the folder that `massl train` wrote"):
         read_weights(tmp_path)
     save_file(TENSORS, tmp_path / "model.safetensors")
-    with pytest.raises(
-        MasslError, match=r"is no run's folder; give the file of weights itself, as .*model\.safetensors"
-    ):
+    with pytest.raises(MasslError, match=r"is not a run; give the weights file itself, as .*model\.safetensors"):
         read_weights(tmp_path)
     os.mkfifo(tmp_path / "pipe.pth")
-    with pytest.raises(MasslError, match="is no file"):
+    with pytest.raises(MasslError, match="is not a file"):
         read_weights(tmp_path / "pipe.pth")
     with pytest.raises(MasslError, match="there is no such file"):
         read_weights(tmp_path / "nowhere.pth")

@@ -392,7 +392,7 @@ def test_too_few_images_are_named() -> None:
     assert measure("retrieval", data, ProtocolOptions()).metrics["queries_without_match"] == 1
     with pytest.raises(MasslError, match="at least two classes"):
         measure("knn", Labelled(vectors, np.zeros(len(vectors), int), ["all"]), ProtocolOptions())
-    with pytest.raises(MasslError, match="'c4' has test images and not one training image"):
+    with pytest.raises(MasslError, match="'c4' has test images but no training image"):
         measure("knn", Labelled(vectors, labels, names, labels != 4), ProtocolOptions())
 
 

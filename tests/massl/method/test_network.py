@@ -122,7 +122,7 @@ def test_a_network_without_stochastic_depth_says_how_to_go_without() -> None:
 def test_a_size_that_a_network_can_not_take_is_refused() -> None:
     with pytest.raises(MasslError, match="a multiple of 14 pixels, not 100; try 98"):
         build_backbone("vit_small_patch14_dinov2", 100, dynamic=False)
-    with pytest.raises(MasslError, match="pictures of 224 pixels alone, not 112"):
+    with pytest.raises(MasslError, match="takes only pictures of 224 pixels, not 112"):
         build_backbone("eva02_tiny_patch14_224", 112, dynamic=False)
 
 

@@ -102,7 +102,7 @@ def test_a_step_that_takes_too_much_memory_says_how_it_would_fit(photos: Path, t
     monkeypatch.setattr(out_of_memory, "available_memory", lambda: 60 << 20)
     fails_at = 1
     line = r"the memory does not hold a step of 24 images at a time; parts of \d+ should fit \(--accumulate \d+, or "
-    with pytest.raises(MasslError, match=line + r".*--checkpoint-activations.*; nothing was learnt yet, begin again"):
+    with pytest.raises(MasslError, match=line + r".*--checkpoint-activations.*; nothing was learnt yet, start again"):
         train(source, tmp_path / "run", settings)
     steps.clear()
     fails_at = 3
@@ -148,7 +148,7 @@ def test_torchs_own_errors_are_told_apart() -> None:
 
 def test_a_network_that_fits_in_no_part_says_so() -> None:
     line, flag = remedy(small_settings(batch="4", accumulate="4"), ALONE, 10**12)
-    assert line.startswith("the memory does not hold even a part of 1 image: give a smaller --backbone")
+    assert line.startswith("the memory is too small even for parts of 1 image; give a smaller --backbone")
     assert flag == ""
 
 
@@ -201,7 +201,7 @@ def test_the_usual_table_is_short_and_all_of_it_is_there(photos: Path, tmp_path:
         assert re.search(r"^ seed +7 +given", said, re.MULTILINE)
     assert "weight_decay_end" in long
     assert "weight_decay_end" not in short
-    assert "-v or --plan shows it" in short
+    assert "-v or --plan prints them" in short
 
 
 @pytest.mark.parametrize("saving", ["false", "true"])

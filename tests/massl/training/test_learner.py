@@ -289,5 +289,5 @@ def test_every_parameter_that_learns_is_in_one_group(backbone: str, layer_decay:
 
 
 def test_a_network_with_nothing_left_to_learn_is_refused() -> None:
-    with pytest.raises(MasslError, match=r"frozen_blocks \(2\) leaves nothing of the backbone to learn; give fewer"):
+    with pytest.raises(MasslError, match=r"frozen_blocks \(2\) leaves no block to train; give fewer"):
         learn(0, backbone="vit_shallow_patch16", frozen_blocks="2")

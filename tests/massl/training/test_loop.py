@@ -161,7 +161,7 @@ def test_a_run_is_ended_while_its_encoder_is_made(photos: Path, tmp_path: Path) 
     command = [sys.executable, "-c", code, "train", str(photos), *flags, "-q", "--out", str(tmp_path / "run")]
     ended = subprocess.run(command, capture_output=True, text=True)
     assert ended.returncode in (130, -signal.SIGINT)
-    assert "its encoder is still to be made: massl export" in ended.stderr
+    assert "To export its encoder, run: massl export" in ended.stderr
     assert not (tmp_path / "run" / "encoder.onnx").exists()
 
 
@@ -196,7 +196,7 @@ def test_a_folder_of_broken_files_says_so(tmp_path: Path) -> None:
     for number in range(4):
         (tmp_path / f"{number}.jpg").write_text("not an image")
     source, _ = find_source(tmp_path)
-    with pytest.raises(MasslError, match=r"not one image of .* can be read"):
+    with pytest.raises(MasslError, match=r"no image of .* can be read"):
         train(source, tmp_path / "run", small_settings(4))
 
 
@@ -233,7 +233,7 @@ def test_a_teacher_that_puts_out_no_numbers_ends_the_run_as_clearly(photos: Path
 
 def test_a_run_is_never_overwritten(run: Path, pictures: Path) -> None:
     source, _ = find_source(pictures / "flag")
-    with pytest.raises(MasslError, match="already holds a run; go on with it by --resume"):
+    with pytest.raises(MasslError, match="already holds a run; continue it with --resume"):
         train(source, run, small_settings(len(source)))
 
 
@@ -246,9 +246,9 @@ def test_resuming_on_other_images_is_refused(run: Path, photos: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda data: data[: len(data) // 2], "is damaged or no checkpoint"),
-        (lambda data: b"", "is damaged or no checkpoint"),
-        (lambda data: b"something else", "is damaged or no checkpoint"),
+        (lambda data: data[: len(data) // 2], "is damaged, or not a checkpoint"),
+        (lambda data: b"", "is damaged, or not a checkpoint"),
+        (lambda data: b"something else", "is damaged, or not a checkpoint"),
     ],
 )
 def test_a_damaged_checkpoint_says_so(run: Path, tmp_path: Path, damage, message: str) -> None:
@@ -264,7 +264,7 @@ def test_a_checkpoint_runs_no_code(tmp_path: Path) -> None:
             return os.system, (f"touch {tmp_path / 'owned'}",)
 
     torch.save({"teacher": Evil()}, tmp_path / "evil.pt")
-    with pytest.raises(MasslError, match="is damaged or no checkpoint"):
+    with pytest.raises(MasslError, match="is damaged, or not a checkpoint"):
         checkpoint.load(tmp_path / "evil.pt")
     assert not (tmp_path / "owned").exists()
 

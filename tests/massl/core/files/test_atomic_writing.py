@@ -146,9 +146,9 @@ def test_what_an_output_may_not_take_the_place_of(tmp_path: Path) -> None:
     for name in ("index/catalog.sqlite", "index/thumbnails/a.webp", "photo.JPG", "labels.csv"):
         (tmp_path / name).write_text("old")
     for name, reason in (
-        ("index/catalog.sqlite", "lies in an index"),
-        ("index/new.csv", "lies in an index"),
-        ("index/thumbnails/new.csv", "lies in an index"),
+        ("index/catalog.sqlite", "is inside an index"),
+        ("index/new.csv", "is inside an index"),
+        ("index/thumbnails/new.csv", "is inside an index"),
         ("photo.JPG", "is a picture"),
         ("index", "is a folder"),
         ("nowhere/new.csv", "there is no folder"),

@@ -69,7 +69,7 @@ def test_names_of_files_may_be_no_utf8(tmp_path: Path) -> None:
 
 def test_two_columns_of_one_name_are_not_chosen_between(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("path,label,Label\na.jpg,x,y\n")
-    with pytest.raises(MasslError, match=r"a.csv has two columns called label; which is meant can't be told"):
+    with pytest.raises(MasslError, match=r"a.csv has two columns called label; rename one of them"):
         read_csv(tmp_path / "a.csv", ("path", "label"))
     (tmp_path / "b.csv").write_text("path,note,note\na.jpg,x,y\n")
     assert read_csv(tmp_path / "b.csv", ("path",))[0][1]["path"] == "a.jpg"
@@ -152,9 +152,9 @@ def test_a_first_line_may_tell_the_separator(tmp_path: Path, told: str, encoding
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"PK\x03\x04rest", "is a spreadsheet's own file, not CSV; save it there as CSV in UTF-8"),
-        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "is a spreadsheet's own file"),
-        ("path,label\na,b\n".encode("utf-16-le"), "UTF-16 without its mark"),
+        (b"PK\x03\x04rest", "is a spreadsheet file, not CSV; save it as CSV in UTF-8"),
+        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "is a spreadsheet file"),
+        ("path,label\na,b\n".encode("utf-16-le"), "UTF-16 without a byte order mark"),
     ],
 )
 def test_what_is_no_csv_says_what_to_do(tmp_path: Path, data: bytes, message: str) -> None:
