@@ -106,8 +106,7 @@ class DuplicatesScreen extends Screen {
 
   drawWords() {
     const { running, summary, stale, problem } = this.value;
-    const about =
-      "Identical files and edited copies: resized, cropped, brightened, recompressed. Nothing is deleted.";
+    const about = "Identical files and edited copies: resized, cropped, brightened, recompressed. Nothing is deleted.";
     const behind = "Pictures have changed since. Search again to see all duplicates.";
     return make(
       "div",

@@ -155,12 +155,7 @@ class HealthScreen extends Screen {
           "div",
           { class: "sight" },
           drawRow("Similar to", [sight.picture]),
-          make(
-            "div",
-            { class: "both" },
-            drawRow("Current encoder", sight.present),
-            drawRow(name, sight.other),
-          ),
+          make("div", { class: "both" }, drawRow("Current encoder", sight.present), drawRow(name, sight.other)),
         ),
       ),
       make("p", { class: "note" }, about),
@@ -240,7 +235,9 @@ function drawFinding({ title, lines, examples, meter }) {
         })
       : null,
     lines.map((line, place) => make("p", { class: place ? "note" : "said" }, line)),
-    pictures.length ? make("ul", { class: "examples", "aria-label": "Most different from the others" }, pictures) : null,
+    pictures.length
+      ? make("ul", { class: "examples", "aria-label": "Most different from the others" }, pictures)
+      : null,
   );
 }
 

@@ -22,7 +22,7 @@ from tests.app.conftest import PHONE, WAIT, Visit, show
 from tests.indexer.tiny import write_encoder
 
 READY = "#massl-map .massl-board[data-version]:not([data-version=''])"
-BETTER = "() => document.querySelector('#massl-map .about .note').innerText.includes('like ones together')"
+BETTER = "() => document.querySelector('#massl-map .about .note').innerText.includes('similar ones lie together')"
 
 
 @pytest.fixture(scope="module")
