@@ -298,5 +298,5 @@ def test_a_random_sample_is_filled_in_and_is_what_the_estimate_rests_on(massl, p
     assert low < told["estimated_accuracy"] <= high
     assert (told["needs"], told["unnamed"]) == (None, [0.0, 0.0])
     said = massl("classify", photos).error
-    assert f"by {told['method']}" in said
+    assert f"classifier: {told['method']}" in said
     assert "nearest neighbours" in said

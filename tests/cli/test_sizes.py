@@ -91,7 +91,7 @@ def test_info_says_the_sizes_and_what_they_cost(massl, folder: Path, file: Path)
     massl("index", folder, "--encoder", file, "--image-size", 16)
     told = massl("info", folder)
     assert "sized, 16 numbers per picture, at 16 px\n" in told.output
-    assert "other sizes         8 px: 0.25 times the work, 24 px: 2.2 times the work\n" in told.output
+    assert "other sizes   8 px: 0.25 times the work, 24 px: 2.2 times the work\n" in told.output
     about = massl("info", folder, "--json").json["encoder"]
     assert (about["image_size"], about["image_sizes"]) == (16, [8, 16, 24])
 
