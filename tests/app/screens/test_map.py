@@ -233,8 +233,8 @@ def test_the_menu_of_colours_has_its_arrow_and_works(page: Any) -> None:
     menu.select_option("Label")
     legend.get_by_text("unlabelled").wait_for()
     assert legend.get_by_text("not in a folder").count() == 0
-    menu.select_option("How unusual")
-    legend.get_by_text("the least usual 1 %").wait_for()
+    menu.select_option("Unusualness")
+    legend.get_by_text("the most unusual 1 %").wait_for()
     legend.get_by_text("all others").wait_for()
 
 
