@@ -22,7 +22,7 @@ def _rate(text: str | None) -> float | None:
     except ValueError:
         share = 0.0
     if not 0 < share < 1:
-        raise typer.BadParameter(f"{text!r} is no share of pictures; write it as 1% or 0.01")
+        raise typer.BadParameter(f"{text!r} is not a share; write 1% or 0.01")
     return share
 
 
@@ -30,15 +30,14 @@ def command(
     images: ImagesArgument,
     good: Annotated[
         str | None,
-        typer.Option("--good", metavar="LABEL", help="Compare with images of this label alone, and list the others."),
+        typer.Option("--good", metavar="LABEL", help="Compare only with images of this label, and list the others."),
     ] = None,
     false_alarms: Annotated[
         str | None,
         typer.Option(
             "--false-alarms",
             metavar="SHARE",
-            help="With --good: list only what is so unusual that of good pictures no more than this share would be, "
-            "as 1%.",
+            help="With --good: list only pictures that are more unusual than all but this share of good ones, as 1%.",
         ),
         Harmless(),
     ] = None,
@@ -46,7 +45,7 @@ def command(
         bool,
         typer.Option(
             "--patches",
-            help="Go by each picture's most unusual patch: finds small faults, and reads every picture again.",
+            help="Score each picture by its most unusual patch. Finds smaller faults; reads every picture again.",
         ),
         Harmless(),
     ] = False,
@@ -57,14 +56,14 @@ def command(
         ),
     ] = [],  # noqa: B006 - typer's way to say that an option may be left out and repeated
     k: Annotated[int, typer.Option("-k", min=1, max=1_000_000, help="How many results, at most."), Harmless()] = 50,
-    paths: Annotated[bool, typer.Option("--paths", help="Print paths alone, one a line.")] = False,
-    nul: Annotated[bool, typer.Option("-0", help="Print paths alone, each ended by a NUL, for xargs -0.")] = False,
+    paths: Annotated[bool, typer.Option("--paths", help="Print only paths, one per line.")] = False,
+    nul: Annotated[bool, typer.Option("-0", help="Print only paths, each followed by NUL, for xargs -0.")] = False,
     index_dir: IndexDir = None,
     as_json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """List the least usual pictures first: those that are far from all others, or from the good ones.
+    """List the most unusual pictures first: those far from all others, or from the good ones.
 
     Examples: massl odd ./photos · massl odd ./parts --good ok -k 100 · massl odd ./parts --good ok --false-alarms 1%
     --paths
@@ -123,6 +122,6 @@ def _show(found: Anomalies, rate: float | None, plain: bool, end: str, quiet: bo
     shown = f", {len(found.images):,} of them listed" if len(found.images) != found.unusual else ""
     say(
         f"{found.unusual:,} of {found.among:,} images are unusual{shown}; if all were good, about "
-        f"{rate * found.among:,.0f} would be. {found.held_out:,} good pictures were held out to tell",
+        f"{rate * found.among:,.0f} would be. {found.held_out:,} good pictures were held out to measure this",
         quiet,
     )

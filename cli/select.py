@@ -39,17 +39,15 @@ def command(
     images: ImagesArgument,
     n: Annotated[
         int | None,
-        typer.Option(
-            "-n", min=1, help=f"How many images: {DEFAULT} if left out, all with --split.", show_default=False
-        ),
+        typer.Option("-n", min=1, help=f"Number of images. Default: {DEFAULT}; with --split, all.", show_default=False),
         Harmless(),
     ] = None,
     by: Annotated[
         By,
         typer.Option(
             "--by",
-            help="diverse: far from one another. typical: from the middle of each group of like ones. balanced: as "
-            "many of each label or folder.",
+            help="diverse: far from each other. typical: from the middle of each group. balanced: equally many of "
+            "each label or folder.",
         ),
         Harmless(),
     ] = By.diverse,
@@ -61,7 +59,7 @@ def command(
         typer.Option(
             "--like",
             metavar="IMAGE",
-            help="Only among the images most like this one, ten times as many as are wanted. May be repeated.",
+            help="Choose among the images most similar to this one (ten times -n). May be repeated.",
             show_default=False,
         ),
     ] = [],  # noqa: B006 - typer's way to say that an option may be left out and repeated
@@ -75,34 +73,34 @@ def command(
         ),
     ] = [],  # noqa: B006
     curve: Annotated[
-        bool, typer.Option("--curve", help="Also say how much of the images the first 1, 2, 5, … cover."), Harmless()
+        bool,
+        typer.Option("--curve", help="Also print how much of the collection the first 1, 2, 5, … images cover."),
+        Harmless(),
     ] = False,
     split: Annotated[
         str | None,
         typer.Option(
             "--split",
             metavar="NAME=SHARE,…",
-            help="Divide them, as train=0.8,val=0.1,test=0.1; near copies stay on one side.",
+            help="Divide them, as train=0.8,val=0.1,test=0.1. Near copies stay in one part.",
         ),
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the draw of --split."), Harmless()] = 0,
-    csv: Annotated[
-        Path | None, typer.Option("--csv", metavar="CSV", help="Write them as a table to this file.")
-    ] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of --split."), Harmless()] = 0,
+    csv: Annotated[Path | None, typer.Option("--csv", metavar="CSV", help="Write them as a table.")] = None,
     link_to: Annotated[
-        Path | None, typer.Option("--link-to", metavar="FOLDER", help="Make this folder, of links to the images.")
+        Path | None, typer.Option("--link-to", metavar="FOLDER", help="Make this folder with links to the images.")
     ] = None,
     copy_to: Annotated[
-        Path | None, typer.Option("--copy-to", metavar="FOLDER", help="Make this folder, of copies of the images.")
+        Path | None, typer.Option("--copy-to", metavar="FOLDER", help="Make this folder with copies of the images.")
     ] = None,
-    paths: Annotated[bool, typer.Option("--paths", help="Print paths alone, one a line.")] = False,
-    nul: Annotated[bool, typer.Option("-0", help="Print paths alone, each ended by a NUL, for xargs -0.")] = False,
+    paths: Annotated[bool, typer.Option("--paths", help="Print only paths, one per line.")] = False,
+    nul: Annotated[bool, typer.Option("-0", help="Print only paths, each followed by NUL, for xargs -0.")] = False,
     index_dir: IndexDir = None,
     as_json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Choose a subset that shows what is in a collection: no two near copies of each other.
+    """Choose a subset of a collection, without near copies.
 
     Examples: massl select ./photos -n 500 · massl select ./photos -n 200 --by typical --curve --copy-to ./sample ·
     massl select ./photos --split train=0.8,val=0.1,test=0.1 --link-to ./dataset
@@ -114,7 +112,7 @@ def command(
     from massl.core.files.atomic_writing import check_output
 
     if link_to and copy_to:
-        raise typer.BadParameter("--link-to and --copy-to are two ways to make one folder; give one of them")
+        raise typer.BadParameter("--link-to and --copy-to exclude each other")
     try:
         shares = parse_shares(split) if split is not None else None
     except MasslError as error:
