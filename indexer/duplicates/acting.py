@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from indexer.duplicates.action_log import FileAct, LogWriter
-from indexer.store.paths import checked
+from indexer.store.paths import below, checked
 from massl.core.errors import MasslError
 from massl.core.files.atomic_writing import temporary
 from massl.core.files.csv_tables import read_csv
@@ -161,9 +161,9 @@ def act(
             log.about_to(entry)
             try:
                 carry(item)
-                _remove(root / item.path, root / item.keep, by, to, item.content)
+                _remove(below(root, item.path), below(root, item.keep), by, to, item.content)
             except (NotDone, OSError) as error:
-                if os.path.lexists(root / item.path):
+                if os.path.lexists(below(root, item.path)):
                     log.undone(entry)
                 raise error
         except NotDone as reason:
@@ -180,7 +180,7 @@ def act(
 
 def _check(root: Path, item: PlannedFile, by: str) -> os.stat_result:
     """The state of a file that may be removed now; raises `NotDone` for one that may not."""
-    path, keep = root / item.path, root / item.keep
+    path, keep = below(root, item.path), below(root, item.keep)
     real = os.path.realpath(root)
     for each in (path, keep):
         if os.path.commonpath([real, os.path.realpath(each.parent)]) != real:

@@ -16,10 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from PIL import Image
-
 from indexer.store.paths import below
-from massl.core.images.decoding import FORMATS
+from massl.core.images.decoding import header
 from massl.core.images.formats import PICTURE, kind_of_name
 
 SIBLINGS = 32  # other files of the same folder that are looked at, at most
@@ -119,9 +117,7 @@ def _read(file: Path) -> _Header:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about metadata that is not as it should be
-            if not file.is_file():  # a pipe would wait for its writer
-                return _Header()
-            with Image.open(file, formats=FORMATS) as image:
+            with header(file) as image:
                 exif = image.getexif()
                 taken, changed = exif.get_ifd(_EXIF).get(_TAKEN), exif.get(_CHANGED)
                 tables = getattr(image, "quantization", None) or {}

@@ -14,6 +14,7 @@ import platformdirs
 
 from indexer.duplicates.acting import NotDone, Outcome, checked_in_plan, content_of, move
 from indexer.duplicates.action_log import ActionLog, FileAct, LogWriter
+from indexer.store.paths import below
 from massl.core.errors import MasslError
 from massl.core.files.atomic_writing import temporary
 
@@ -39,7 +40,7 @@ def undo(root: Path, log: ActionLog, writer: LogWriter, give_back: Callable[[Fil
         try:
             for path in (act.path, act.keep):
                 checked_in_plan(path, "the log")
-            _give_back(root / act.path, root / act.keep, act)
+            _give_back(below(root, act.path), below(root, act.keep), act)
             outcome.labels += give_back(act)
         except NotDone as reason:
             outcome.left.append((act.path, str(reason)))

@@ -614,7 +614,7 @@ def test_while_a_rebuild_is_not_finished_answers_say_how_far_it_came(massl, inde
         assert said in massl(*command).error
     assert len(massl("dupes", indexed, "--exact-only", "--json").json["groups"]) == 1  # by content alone
     told = massl("info", indexed)
-    assert f"embedded            {done} of them, by the new encoder; {go_on}" in told.output
+    assert f"embedded      {done} of them, by the new encoder; {go_on}" in told.output
     assert massl("info", indexed, "--json").json["unembedded"] == len(flags)
 
 

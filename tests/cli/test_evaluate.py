@@ -175,7 +175,7 @@ def test_what_cannot_be_measured_gets_one_line(massl, photos: Path, table: Path,
     assert "at least two classes" in failed(massl("eval", "knn", photos / "flag"))
     assert "is a folder but not a run" in failed(massl("eval", "knn", photos, "--encoder", photos))
     assert "99 shots need 99 images" in failed(massl("eval", "fewshot", table, "--shots", 99))
-    assert "copies are made from pictures" in failed(massl("eval", "copies", table))
+    assert "`copies` needs pictures" in failed(massl("eval", "copies", table))
     (tmp_path / "set.csv").write_text("path,label\na.jpg,x\nb.jpg,y\n")
     assert "no image could be read" in failed(massl("eval", "knn", tmp_path / "set.csv", "-q"))
     shutil.copytree(photos / "flag", photos / "lonely")

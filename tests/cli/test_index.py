@@ -58,8 +58,8 @@ def test_skipped_files_are_written_to_a_csv_and_listed(massl, folder: Path, enco
         "empty.png": "empty file",
     }
     listed = massl("info", folder).output
-    assert "\nskipped             2 files\n" in listed
-    assert "\n                    empty.png: empty file\n" in listed
+    assert "\nskipped       2 files\n" in listed
+    assert "\n              empty.png: empty file\n" in listed
     assert 'caf\\xe9 "x",\\n.jpg: not an image' in listed  # one line, and nothing that a terminal would obey
     assert "can't be written" in failed(massl("index", folder, "-q", "--skipped", tmp_path / "no" / "skipped.csv"))
 
@@ -71,7 +71,7 @@ def test_patterns_and_limits_are_flags_variables_and_remembered(massl, folder: P
 
     assert index("--encoder", encoder_file, "--exclude", "3", "--exclude", "0/*.bmp") == (20, 0)
     assert index() == (20, 0)
-    assert "\nexcluded            '3', '0/*.bmp'\n" in massl("info", folder).output
+    assert "\nexcluded      '3', '0/*.bmp'\n" in massl("info", folder).output
     assert index("--exclude", "") == (40, 0)
     (folder / "new.bmp").write_bytes(picture(99))
     assert index("--max-megapixels", "0.00006") == (40, 1)
@@ -106,10 +106,10 @@ def test_what_is_left_out_is_counted_said_and_read_where_asked_for(massl, folder
     assert ran.json["skipped"] == []
     said = "1 JPEG XL (pictures of formats that massl doesn't read); 1 folder called @eaDir (which a system made)"
     assert f"  left out: {said}\n" in ran.error
-    assert f"\nleft out            {said}\n" in massl("info", folder).output
+    assert f"\nleft out      {said}\n" in massl("info", folder).output
     assert massl("info", folder, "--json").json["left_out"] == ran.json["left_out"]
     assert massl("index", folder, "--include", "@eaDir", "--json").json["indexed"] == 40
-    assert "\nincluded            '@eaDir'\n" in massl("info", folder).output
+    assert "\nincluded      '@eaDir'\n" in massl("info", folder).output
     hidden = shutil.move(folder, folder.with_name(".hidden"))
     assert "1 hidden folder" in failed(massl("index", hidden.parent, "--encoder", encoder_file))
     found = massl("index", hidden.parent, "--encoder", encoder_file, "--include", ".hidden", "--json").json

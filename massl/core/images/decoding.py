@@ -280,6 +280,18 @@ def dimensions(data: bytes) -> tuple[int, int]:
         return image.size
 
 
+@contextmanager
+def header(path: Path) -> Iterator[Image.Image]:
+    """An image file of which nothing but the header was read, for what that says beside the pixels.
+
+    Raises:
+        Exception: of any kind; it is no image, or damaged.
+    """
+    data = read_bytes(path)
+    with BUDGET.take(decode_cost.opening(data)), Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        yield image
+
+
 def _not_enough(width: int, height: int, needed: int) -> ImageError:
     what, does = (f"{width} x {height} pixels", "take") if width else ("what it holds beside its pixels", "takes")
     return ImageError(f"not enough memory to decode it: {what} {does} about {_bytes(needed)}", lasting=False)

@@ -187,7 +187,8 @@ ACTIONS = {
 }
 
 
-@settings(max_examples=100, **QUICK)
+# The same events each time: what Gradio prints of one comes late, and hypothesis can't tell whose it was.
+@settings(max_examples=100, derandomize=True, **QUICK)
 @given(st.data())
 def test_whatever_an_event_holds_the_screen_answers(
     running: tuple[str, dict[str, Any], Failures], capfd: pytest.CaptureFixture[str], data: Any

@@ -131,7 +131,7 @@ def test_a_resize_of_no_size_is_refused(tmp_path: Path, told: str) -> None:
         (model(TensorProto.FLOAT, ["N", 8, 8, 3], {"embedding": ["N", 3]}), "not uint8"),
         (model(TensorProto.UINT8, ["N", 8, 9, 3], {"embedding": ["N", 3]}), "not uint8 \\[N, S, S, 3\\]"),
         (model(TensorProto.UINT8, [4, 8, 8, 3], {"embedding": [4, 3]}), "N must be dynamic"),
-        (model(TensorProto.UINT8, ["N", 8, 8, 3], {"logits": ["N", 3]}), "no embedding"),
+        (model(TensorProto.UINT8, ["N", 8, 8, 3], {"logits": ["N", 3]}), "without one called embedding"),
         (model(TensorProto.UINT8, ["N", 8, 8, 3], {"embedding": ["N", 3]}), "not of unit length"),
         (
             model(TensorProto.UINT8, ["N", 60_000, 60_000, 3], {"embedding": ["N", 3]}),
@@ -156,7 +156,7 @@ def test_a_file_that_is_no_model_is_refused(tmp_path: Path, content: bytes) -> N
 def test_a_truncated_encoder_is_refused(tmp_path: Path, encoder: Encoder) -> None:
     data = encoder.path.read_bytes()
     (tmp_path / "e.onnx").write_bytes(data[: len(data) // 2])
-    with pytest.raises(MasslError, match="no ONNX model"):
+    with pytest.raises(MasslError, match="is not an ONNX model"):
         Encoder.load(tmp_path / "e.onnx")
 
 

@@ -278,7 +278,7 @@ def test_an_encoder_in_the_runtime_s_own_form_is_not_run(tmp_path: Path) -> None
     options.add_session_config_entry("session.save_model_format", "ORT")
     source = write_encoder(tmp_path / "source.onnx")
     onnxruntime.InferenceSession(str(source), options, providers=["CPUExecutionProvider"])
-    with pytest.raises(MasslError, match="no ONNX model"):
+    with pytest.raises(MasslError, match="is not an ONNX model"):
         Encoder.load(tmp_path / "encoder.onnx")
 
 
