@@ -24,10 +24,12 @@ class CpuConv2d(nn.Conv2d):
     multiplications that are left when each tap of the kernel passes over the padding: of a kernel of 3 x 3 on a map of
     one cell, one in nine. Maps like that are what the last stages of a convolutional network make of small views.
 
-    In bfloat16 under autocast: image by image. There torch's own (oneDNN's) has threads that wait for each other
-    without giving up their core. Beside other work, they wait for one that has none: a few milliseconds each time, up
-    to a hundred times a convolution.
+    In bfloat16 under autocast, once `compute_in_parts` was called: in parts of the batch. Torch's own (oneDNN's) has
+    threads that wait for each other without giving up their core. Beside other work, they may wait for one that has
+    none: a few milliseconds each time, up to a hundred times a convolution. On a free machine torch's own is faster.
     """
+
+    in_parts = False
 
     def forward(self, input: Tensor) -> Tensor:
         learning = torch.is_grad_enabled() and self.weight.requires_grad
@@ -35,7 +37,7 @@ class CpuConv2d(nn.Conv2d):
             return super().forward(input)
         weight, bias = self.weight, self.bias
         if torch.is_autocast_enabled("cpu"):
-            if torch.get_autocast_dtype("cpu") != torch.bfloat16:
+            if torch.get_autocast_dtype("cpu") != torch.bfloat16 or not self.in_parts:
                 return super().forward(input)
             input, weight = input.bfloat16(), weight.bfloat16()
             bias = bias if bias is None else bias.bfloat16()
@@ -178,6 +180,13 @@ def quicken(network: nn.Module) -> None:
     for module in network.modules():
         if type(module) is nn.Conv2d and _is_common(module):
             module.__class__ = CpuConv2d
+
+
+def compute_in_parts(network: nn.Module) -> None:
+    """Has the gradients of a network's convolutions in bfloat16 computed by threads that don't wait for each other."""
+    for module in network.modules():
+        if isinstance(module, CpuConv2d):
+            module.in_parts = True
 
 
 def _is_common(layer: nn.Conv2d) -> bool:

@@ -30,6 +30,7 @@ from massl.method.schedules import Rates
 from massl.method.views import Batch, EndlessBatches, Views, on_device
 from massl.settings import CHANGEABLE, Settings, read_settings, write_toml
 from massl.training.batch_normalisation import spread_normalisation
+from massl.training.cpu_convolution import compute_in_parts
 from massl.training.devices import check_compiler, choose_device, choose_kernels
 from massl.training.distributed import World
 from massl.training.grids import ROWS, views_grid
@@ -339,6 +340,8 @@ class _Run:
 
     def _tell(self) -> None:
         self.warnings += self.monitor.look(self.metrics)
+        if self.monitor.crowded:
+            compute_in_parts(self.learner.student)
         if self.leads:
             self.report(TrainingProgress(self.state.done, self.settings.steps, self.metrics, tuple(self.warnings)))
         self.warnings.clear()

@@ -43,6 +43,7 @@ class Monitor:
         self._streaks: dict[str, int] = {}
         self._said: set[str] = set()
         self._best_knn = (0, -math.inf)
+        self.crowded = False  # whether other programs were seen to take most of the processor
 
     def look(self, metrics: Mapping[str, Any]) -> list[str]:
         """What is to be said about this step's metrics, as `massl.training.loop` writes them; mostly nothing."""
@@ -78,6 +79,7 @@ class Monitor:
             )
         share = metrics.get("processor_share", 1)
         if self._persists("crowded", step > s.log_every, share < CROWDED):
+            self.crowded = True
             said.append(
                 f"step {step}: other programs keep the processor busy: this run gets {share:.0%} of its cores' time "
                 "and is slower accordingly. Nothing is lost if you stop it with Ctrl-C and go on later with --resume"

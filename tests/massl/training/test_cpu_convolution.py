@@ -14,6 +14,7 @@ from massl.settings import plan
 from massl.training.cpu_convolution import (
     FEWEST_CHANNELS,
     CpuConv2d,
+    compute_in_parts,
     quicken,
     weight_gradient,
     weight_gradient_in_parts,
@@ -132,6 +133,8 @@ def test_under_autocast_a_step_learns_as_in_float32():
 
     plain = gradients()
     quicken(network)
+    assert all(torch.equal(one, other) for one, other in zip(plain, gradients(), strict=True))
+    compute_in_parts(network)
     quick = gradients()
 
     assert [gradient.dtype for gradient in quick] == [torch.float32] * len(plain)

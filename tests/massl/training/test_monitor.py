@@ -50,6 +50,13 @@ def test_what_goes_wrong_is_named_once_with_what_to_try(wrong: dict[str, float],
     assert said([wrong, {}, wrong, {}, wrong, {}]) == []  # a passing dip is none
 
 
+def test_a_crowded_processor_is_remembered() -> None:
+    monitor = Monitor(SETTINGS)
+    for number in range(1, 6):
+        assert monitor.crowded == (number > 3)
+        monitor.look({"step": number * 100, **HEALTHY, "processor_share": 0.2})
+
+
 def test_a_fall_of_knn_points_to_the_best_checkpoint() -> None:
     rising, falling = [{"knn_top1": 0.6}, {"knn_top1": 0.7}], [{"knn_top1": 0.5}] * 4
     assert ["k-NN has fallen from 70.0% at step 200 to 50.0%" in line for line in said(rising + falling)] == [True]
