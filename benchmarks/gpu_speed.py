@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from functools import partial
 from typing import Any
 
 import loss as loss_script
@@ -33,8 +34,7 @@ def rate(bench: Bench) -> Outcome:
         began = time.perf_counter()
         learner = make_learner(bench, batch=batch, compile=str(compiled).lower())
         views = random_views(learner.settings, device)
-        found = pace(lambda number, run=learner, given=views: run.step(given, RATES, number), device,  # type: ignore[misc]
-                     2 if bench.toy else 10, 1 if bench.toy else 3)  # fmt: skip
+        found = pace(partial(learner.step, views, RATES), device, 2 if bench.toy else 10, 1 if bench.toy else 3)
         speed = int(batch) / found.median
         each = operations_of_an_image(learner.settings)
         used = speed * each / peak_rate if each else 0.0

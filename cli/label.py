@@ -74,16 +74,9 @@ def none_of_these(
 
     Examples: massl label none ./photos a.jpg pets/b.jpg
     """
-    from cli.terminal import print_json, say
-    from indexer import Collection
     from indexer.store.labels import NONE_OF_THESE
 
-    collection = Collection.open(images, index_dir)
-    count = collection.labels.add(NONE_OF_THESE, [find_image(collection, path) for path in paths], _author())
-    if as_json:
-        print_json({"labelled": count})
-        return
-    say(f"{count} labelled {NONE_OF_THESE!r}", quiet)
+    add(images, NONE_OF_THESE, paths, index_dir, as_json, quiet, verbose)
 
 
 @app.command()

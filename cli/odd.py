@@ -7,7 +7,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli.configuration import Harmless
-from cli.options import ImagesArgument, IndexDir, Json, Quiet, Verbose, folder_of, open_embedded
+from cli.options import (
+    ImagesArgument,
+    IndexDir,
+    Json,
+    NulPaths,
+    OnlyPaths,
+    Quiet,
+    Under,
+    Verbose,
+    folder_of,
+    open_embedded,
+)
 
 if TYPE_CHECKING:
     from indexer.anomalies.collection_anomalies import Anomalies
@@ -49,15 +60,10 @@ def command(
         ),
         Harmless(),
     ] = False,
-    under: Annotated[
-        list[str],
-        typer.Option(
-            "--under", metavar="FOLDER", help="Only below this folder, or one of several.", show_default=False
-        ),
-    ] = [],  # noqa: B006 - typer's way to say that an option may be left out and repeated
+    under: Under = None,
     k: Annotated[int, typer.Option("-k", min=1, max=1_000_000, help="How many results, at most."), Harmless()] = 50,
-    paths: Annotated[bool, typer.Option("--paths", help="Print only paths, one per line.")] = False,
-    nul: Annotated[bool, typer.Option("-0", help="Print only paths, each followed by NUL, for xargs -0.")] = False,
+    paths: OnlyPaths = False,
+    nul: NulPaths = False,
     index_dir: IndexDir = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -75,7 +81,7 @@ def command(
     if rate is not None and good is None:
         raise typer.BadParameter("--false-alarms needs --good LABEL: pictures that are known to be good")
     collection = open_embedded(images, index_dir, quiet)
-    wanted = Filter(folders=tuple(folder_of(text, images) for text in under))
+    wanted = Filter(folders=tuple(folder_of(text, images) for text in under or ()))
     with ProgressLine("comparing", "images", quiet) as line:
         found = collection.anomalies.find(
             k, good=good, wanted=wanted, false_alarms=rate, patches=patches, report=line.update

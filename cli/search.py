@@ -13,7 +13,19 @@ import typer
 import typer.core
 
 from cli.configuration import Harmless
-from cli.options import ImagesArgument, IndexDir, Json, Quiet, Verbose, folder_of, open_embedded
+from cli.options import (
+    ImagesArgument,
+    IndexDir,
+    Json,
+    NulPaths,
+    OnlyLabels,
+    OnlyPaths,
+    Quiet,
+    Under,
+    Verbose,
+    folder_of,
+    open_embedded,
+)
 from massl.core.printable import visible
 
 if TYPE_CHECKING:
@@ -52,15 +64,8 @@ def command(
         str | None,
         typer.Option("--crop", metavar="X,Y,W,H", help="Search by this part of the first query, in pixels."),
     ] = None,
-    label: Annotated[
-        list[str], typer.Option("--label", help="Only images with this label, or one of several.", show_default=False)
-    ] = [],  # noqa: B006 - typer's way to say that an option may be left out and repeated
-    under: Annotated[
-        list[str],
-        typer.Option(
-            "--under", metavar="FOLDER", help="Only below this folder, or one of several.", show_default=False
-        ),
-    ] = [],  # noqa: B006
+    label: OnlyLabels = None,
+    under: Under = None,
     since: Annotated[
         str | None,
         typer.Option("--since", metavar="DAY", help="Only files modified on this day, YYYY-MM-DD, or later."),
@@ -74,8 +79,8 @@ def command(
         typer.Option("--exact", help="Compare with every image, without the approximate engine."),
         Harmless(),
     ] = False,
-    paths: Annotated[bool, typer.Option("--paths", help="Print only paths, one per line.")] = False,
-    nul: Annotated[bool, typer.Option("-0", help="Print only paths, each ended by a NUL, for xargs -0.")] = False,
+    paths: OnlyPaths = False,
+    nul: NulPaths = False,
     absolute: Annotated[
         bool, typer.Option("--absolute", help="Print absolute paths instead of paths relative to IMAGES.")
     ] = False,
@@ -98,10 +103,12 @@ def command(
     collection = open_embedded(images, index_dir, quiet)
     examples = [_query(text, images, box if position == 0 else None) for position, text in enumerate(queries)]
     started = time.perf_counter()
-    folders = [folder_of(text, images) for text in under]
+    folders = [folder_of(text, images) for text in under or ()]
     with ProgressLine("Preparing the search:", "vectors", quiet) as line:
         collection.searcher.index(lambda step, done, total: line.update(done, total, step))
-    results = collection.search(examples, k, label=label, under=folders, since=days[0], until=days[1], exact=exact)
+    results = collection.search(
+        examples, k, label=label or (), under=folders, since=days[0], until=days[1], exact=exact
+    )
     if absolute:
         results = [replace(result, path=str(collection.root.absolute() / result.path)) for result in results]
     described = of_search(results, started)

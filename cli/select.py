@@ -11,7 +11,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli.configuration import Harmless
-from cli.options import ImagesArgument, IndexDir, Json, Quiet, Verbose, folder_of, open_embedded
+from cli.options import (
+    ImagesArgument,
+    IndexDir,
+    Json,
+    NulPaths,
+    OnlyLabels,
+    OnlyPaths,
+    Quiet,
+    Under,
+    Verbose,
+    folder_of,
+    open_embedded,
+)
 
 if TYPE_CHECKING:
     from indexer import Collection
@@ -55,23 +67,16 @@ def command(
         Over, typer.Option("--over", help="What --by balanced is balanced over."), Harmless()
     ] = Over.labels,
     like: Annotated[
-        list[Path],
+        list[Path] | None,
         typer.Option(
             "--like",
             metavar="IMAGE",
             help="Choose among the images most similar to this one (ten times -n). May be repeated.",
             show_default=False,
         ),
-    ] = [],  # noqa: B006 - typer's way to say that an option may be left out and repeated
-    label: Annotated[
-        list[str], typer.Option("--label", help="Only images with this label, or one of several.", show_default=False)
-    ] = [],  # noqa: B006
-    under: Annotated[
-        list[str],
-        typer.Option(
-            "--under", metavar="FOLDER", help="Only below this folder, or one of several.", show_default=False
-        ),
-    ] = [],  # noqa: B006
+    ] = None,
+    label: OnlyLabels = None,
+    under: Under = None,
     curve: Annotated[
         bool,
         typer.Option("--curve", help="Also print how much of the collection the first 1, 2, 5, … images cover."),
@@ -93,8 +98,8 @@ def command(
     copy_to: Annotated[
         Path | None, typer.Option("--copy-to", metavar="FOLDER", help="Make this folder with copies of the images.")
     ] = None,
-    paths: Annotated[bool, typer.Option("--paths", help="Print only paths, one per line.")] = False,
-    nul: Annotated[bool, typer.Option("-0", help="Print only paths, each followed by NUL, for xargs -0.")] = False,
+    paths: OnlyPaths = False,
+    nul: NulPaths = False,
     index_dir: IndexDir = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -123,12 +128,12 @@ def command(
     folder = link_to or copy_to
     if folder:
         collection.subsets.check_target(folder)
-    wanted = Filter(tuple(label), tuple(folder_of(text, images) for text in under))
+    wanted = Filter(tuple(label or ()), tuple(folder_of(text, images) for text in under or ()))
     with ProgressLine("choosing", "images", quiet) as line:
         if shares and n is None and not like:
             subset = collection.subsets.everything(wanted)
         else:
-            examples = [_example(path, images) for path in like]
+            examples = [_example(path, images) for path in like or ()]
             subset = collection.subsets.choose(
                 n or DEFAULT, by.value, wanted=wanted, like=examples, over=over.value, curve=curve, report=line.update
             )

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -90,8 +91,9 @@ def embed_source(
                 if place.exists():
                     _check_same(place, facts, f"remove {blocks}, or name another file")
                 else:
-                    done = first - mine[0]
-                    rows = _rows(source, numbers, encoder, max_pixels, lambda seen: report(done + seen, total))  # noqa: B023
+                    rows = _rows(
+                        source, numbers, encoder, max_pixels, partial(_advance, report, first - mine[0], total)
+                    )
                     result.embedded += sum(row.vector is not None for row in rows)
                     _write(place, rows, encoder.dim, facts)
                 report(first - mine[0] + len(numbers), total)
@@ -101,6 +103,11 @@ def embed_source(
         raise MasslError(f"{cannot_write(out, error, 'name another file')}; finished blocks are kept") from None
     result.images, result.skipped = _told(out)
     return result
+
+
+def _advance(report: Callable[[int, int], None], done: int, total: int, seen: int) -> None:
+    """Tells of `seen` images of a block, after `done` ones before it."""
+    report(done + seen, total)
 
 
 def _rows(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -173,13 +174,13 @@ def logistic_probe(
     return LinearProbe(final.predict(test).astype(np.int64), chosen, accuracies)
 
 
-def _regression():  # type: ignore[no-untyped-def]
+def _regression() -> Any:
     from sklearn.linear_model import LogisticRegression
 
     return LogisticRegression(max_iter=1000, warm_start=True)
 
 
-def _fit(model, vectors: Floats, labels: Targets):  # type: ignore[no-untyped-def]
+def _fit(model: Any, vectors: Floats, labels: Targets) -> Any:
     from sklearn.exceptions import ConvergenceWarning
 
     with warnings.catch_warnings():
