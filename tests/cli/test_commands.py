@@ -67,10 +67,14 @@ def test_an_address_for_the_page_is_nothing_to_a_demo_without_one(massl) -> None
 
 def test_a_demos_folder_is_new_or_says_why_not(massl, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    assert f"{tmp_path / 'file'} can't be written (File exists)" in failed(massl("demo", "--port", 0, "--dir", tmp_path / "file"))
+    assert f"{tmp_path / 'file'} can't be written (File exists)" in failed(
+        massl("demo", "--port", 0, "--dir", tmp_path / "file")
+    )
     # Files of more than 8 kB end the copy in the middle: what is half there goes again.
     limited = ["sh", "-c", 'ulimit -f 16; "$@"', "sh", sys.executable, "-c", "from cli import main; main()"]
-    ended = subprocess.run([*limited, "demo", "--dir", str(tmp_path / "new")], capture_output=True, text=True)
+    ended = subprocess.run(
+        [*limited, "demo", "--port", "0", "--dir", str(tmp_path / "new")], capture_output=True, text=True
+    )
     assert ended.returncode == 1
     assert f"{tmp_path / 'new'} can't be written (" in ended.stderr
     assert str(Path(__file__).parents[2] / "cli" / "pictures") not in ended.stderr
