@@ -112,7 +112,7 @@ def _training(told: dict[str, Any] | None, sizes: list[int]) -> list[tuple[str, 
     if told and told["figures"]:
         shares = (f"{name} {100 * share:.1f} %" for name, share in told["figures"].items())
         at = f" (at {sizes[0]} px)" if len(sizes) > 1 else ""
-        lines.append(("accuracy", "k-NN: " + ", ".join(shares) + at))
+        lines.append(("elsewhere", "k-NN accuracy on public sets: " + ", ".join(shares) + at))
     return lines
 
 

@@ -106,7 +106,8 @@ def sample(
         print_json({"paths": paths, "author": DRAWN})
         return
     print_line(csv_text(["path", "label", "author", "at"], [[path, "", DRAWN, ""] for path in paths]), end="")
-    say(f"{len(paths)} images drawn; fill in every label, then run: massl label import {images} sample.csv", quiet)
+    advice = "fill in every label and keep the column author"
+    say(f"{len(paths)} images drawn; {advice}, then run: massl label import {images} sample.csv", quiet)
 
 
 @app.command()

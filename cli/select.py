@@ -228,8 +228,8 @@ def _tell_split(divided: Split, parts: Sequence[str], quiet: bool) -> None:
     say(", ".join(f"{name}: {counts.get(name, 0):,}" for name in parts), quiet)
     if divided.pairs:
         say(
-            f"{divided.pairs:,} pairs of near copies are on one side each; a split of single images would have cut "
-            f"about {divided.cut_by_chance:,.0f} of them. The largest group has {divided.largest:,} images",
+            f"near copies: {divided.pairs:,} pairs, none of them divided; a random split would have divided "
+            f"about {divided.cut_by_chance:,.0f}. The largest group has {divided.largest:,} images",
             quiet,
         )
     if divided.without_class:

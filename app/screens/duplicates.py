@@ -65,6 +65,7 @@ class DuplicatesScreen(Screen):
             "choose": self._choose,
             "exact": self._accept_exact,
             "both": self._both,
+            "apart": self._apart,
             "forget": self._forget,
             "undo": self._undo,
             "filter": self._filter,
@@ -167,8 +168,11 @@ class DuplicatesScreen(Screen):
         (item,) = (item for item in group if item.image == image)
         self.collection.decisions.choose(image, [other.image for other in group if other.image != image])
         self._remember(session, group)
-        others = "the other file is" if len(group) == 2 else f"the other {len(group) - 1:,} files are"
-        return f"Remembered: keep {readable(item.path)}; {others} in the plan to be removed"
+        others = [other for other in group if other.image != image]
+        looks = sum(logic.needs_look(other) for other in others)
+        removed = len(others) - looks
+        told = [f"{removed:,} to be removed"] * (removed > 0) + [f"{looks:,} to look at"] * (looks > 0)
+        return f"Remembered: keep {readable(item.path)}. The plan has {' and '.join(told)} of the others"
 
     def _accept_exact(self, session: Session, payload: Payload) -> str:
         found = self._current(session, self._finding.status(self.revision(session).embedded))
@@ -195,6 +199,16 @@ class DuplicatesScreen(Screen):
         self.collection.decisions.keep_both([item.image for item in group])
         self._remember(session, group)
         return f"Remembered: all {len(group):,} are kept, and not proposed again"
+
+    def _apart(self, session: Session, payload: Payload) -> str:
+        image, group = self._group_of(session, payload)
+        if len(group) > MOST:
+            raise MasslError(f"This group has more than {MOST:,} files; use massl dupes --keep")
+        for item in group:
+            if item.image != image:
+                self.collection.decisions.keep_both([image, item.image])
+        self._remember(session, group)
+        return "Remembered: this file is no copy of the others, and is not proposed with them again"
 
     def _forget(self, session: Session, payload: Payload) -> str:
         image = number(payload.get("image"))
@@ -258,7 +272,8 @@ class DuplicatesScreen(Screen):
             role = "copy"
             edit = f"{item.edit[:1].upper()}{item.edit[1:]}; " if item.edit else ""
             agrees = f"{edit}{100 * item.score:.0f} % of the detail agrees"
-            note = "Same content" if item.kind == "exact" else agrees[:1].upper() + agrees[1:]
+            look = ". Please look" if logic.needs_look(item) else ""
+            note = "Same content" if item.kind == "exact" else agrees[:1].upper() + agrees[1:] + look
         else:
             role = "chosen" if item.chosen else "suggested"
             note = "You decided to keep it" if item.chosen else reason[:1].upper() + reason[1:]
@@ -268,6 +283,7 @@ class DuplicatesScreen(Screen):
             "pixels": f"{item.width:,} x {item.height:,}",
             "bytes": size(item.bytes),
             "date": f"{modified(item.mtime_ns):%Y-%m-%d}",
+            "apart": role == "copy" and item.kind == "near",
         }
 
 
@@ -290,11 +306,13 @@ def _summary(found: Duplicates) -> list[str]:
     if not found.groups:
         return [f"No duplicates among {found.images:,} pictures.", *stale]
     groups = "1 group" if len(found.groups) == 1 else f"{len(found.groups):,} groups"
-    files = "1 file" if found.removable == 1 else f"{found.removable:,} files"
+    looks = [item for group in found.groups for item in group[1:] if logic.needs_look(item)]
+    count, freed = found.removable - len(looks), found.removable_bytes - sum(item.bytes for item in looks)
+    removed = f"{count:,} {'file' if count == 1 else 'files'} ({size(freed)}) to be removed"
     return [
-        f"{groups} among {found.images:,} pictures; {files} ({size(found.removable_bytes)}) need not be kept.",
+        f"{groups} among {found.images:,} pictures. The plan has {removed}, and {len(looks):,} to look at.",
         *stale,
-        "Nothing is ever deleted here: take the plan away as a table, and do with it as you like.",
+        "The page deletes nothing. Download the plan, and run massl dupes --apply, or do it yourself.",
     ]
 
 

@@ -335,7 +335,7 @@ class LabelScreen(Screen):
             if suspect.image in paths
         ]
         if not waiting and not drawn["running"]:
-            drawn["empty"] = "No label looks wrong. Each agrees with what the other labels predict."
+            drawn["empty"] = "No label looks clearly wrong."
 
     def _draw_curve(self, session: Session, result: Classification | None, drawn: dict[str, Any]) -> None:
         measuring = asked(self._measuring, self.revision(session).labelled, PATIENCE)

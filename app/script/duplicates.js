@@ -17,6 +17,7 @@ import { orSentence } from "./tiles.js";
  * @property {string} bytes
  * @property {string} date
  * @property {string} note
+ * @property {boolean} apart whether it may be said to be no copy
  */
 
 /**
@@ -161,6 +162,12 @@ class DuplicatesScreen extends Screen {
             class: file.role === "suggested" ? "main" : "plain",
             "aria-label": `Keep this one: ${file.path}`,
           }),
+      file.apart
+        ? button("Not a copy", () => this.act({ do: "apart", image: file.id }), {
+            class: "plain",
+            "aria-label": `Not a copy: ${file.path}`,
+          })
+        : null,
     );
   }
 

@@ -16,28 +16,33 @@ LOOK = 0.85  # agreement under which the plan asks to look before a near duplica
 def plan(found: Duplicates) -> str:
     """What to keep and what to remove, as CSV with the columns `PLAN`, a line a file.
 
-    `action` is `keep`, `remove`, or `look` where a person should compare first: of near copies that agree less well,
-    or one of which was edited. `decided` says of each group whether somebody chose what to keep, `yes`, or it is merely
-    suggested, `no`; `reason`, by what that file is the one to keep, and how the others are like it; `sha256`, what each
-    file held when the plan was made.
+    `action` is `keep`, `remove`, or `look` where a person should compare first: near copies that agree less well, or
+    one of which was edited. `decided` is `yes` where somebody chose what to keep of the group, which decides nothing
+    about files to look at; else `no`. `reason` says why a file is the one to keep, or how it is like that one.
+    `sha256` is of what each file held when the plan was made.
     """
     rows: list[tuple[object, ...]] = []
     for number, group in enumerate(found.groups, 1):
-        decided = "yes" if group[0].chosen else "no"
         for item in group:
+            does = action(item)
+            decided = "yes" if group[0].chosen and does != "look" else "no"
             false_matches = "" if item.false_matches is None else f"{item.false_matches:.3g}"
             kind = "" if item.kind == "keep" else item.kind
             values = (f"{item.score:.4f}", false_matches, item.bytes, decided, note(item, group), item.content)
-            rows.append((number, item.path, action(item, group), kind, *values))
+            rows.append((number, item.path, does, kind, *values))
     return csv_text(PLAN, rows)
 
 
-def action(item: Duplicate, group: Sequence[Duplicate]) -> str:
+def action(item: Duplicate) -> str:
     """What the plan proposes for a file of a group: `keep`, `remove`, or `look` where nothing is proposed yet."""
     if item.kind == "keep":
         return "keep"
-    unsure = item.kind == "near" and (bool(item.edit) or item.score < LOOK)
-    return "look" if unsure and not group[0].chosen else "remove"
+    return "look" if needs_look(item) else "remove"
+
+
+def needs_look(item: Duplicate) -> bool:
+    """Whether a person should compare a file before it is removed: it was edited, or is not so much like the other."""
+    return item.kind == "near" and (bool(item.edit) or item.score < LOOK)
 
 
 def note(item: Duplicate, group: Sequence[Duplicate]) -> str:
@@ -47,7 +52,7 @@ def note(item: Duplicate, group: Sequence[Duplicate]) -> str:
     if item.kind == "exact":
         return "same content"
     return ", ".join(
-        ["near copy", *([item.edit] if item.edit else []), *(["please look"] if action(item, group) == "look" else [])]
+        ["near copy", *([item.edit] if item.edit else []), *(["please look"] if action(item) == "look" else [])]
     )
 
 

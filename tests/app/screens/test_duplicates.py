@@ -140,6 +140,20 @@ def test_all_exact_copies_are_accepted_at_once_and_near_ones_are_left_to_decide(
     assert files(screen.do(session, {"do": "undo"})) == files({"groups": [exact, near]})
 
 
+def test_a_file_that_is_no_copy_leaves_its_group(undecided: Collection, found: Duplicates) -> None:
+    screen, session = screen_of(undecided, found), Session()
+    (near,) = [group for group in screen.draw(session)["groups"] if any(file["apart"] for file in group["files"])]
+    (copy,) = [file for file in near["files"] if file["apart"]]
+    exact = [
+        file for group in screen.draw(session)["groups"] for file in group["files"] if file["note"] == "Same content"
+    ]
+    assert not any(file["apart"] for file in exact)
+    drawn = screen.do(session, {"do": "apart", "image": copy["id"]})
+    assert copy["path"] not in [path for group in files(drawn) for path in group]
+    drawn = screen.do(session, {"do": "undo"})
+    assert copy["path"] in [path for group in files(drawn) for path in group]
+
+
 def test_a_group_that_was_kept_whole_can_be_decided_again(undecided: Collection, found: Duplicates) -> None:
     screen, session = screen_of(undecided, found), Session()
     image = screen.do(session, {"do": "start"})["groups"][0]["image"]

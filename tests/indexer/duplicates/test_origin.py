@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +14,7 @@ from PIL import Image, ImageEnhance, ImageOps
 from indexer import Collection, Encoder
 from indexer.duplicates.detection import Duplicate
 from indexer.duplicates.origin import Origins, _read
-from indexer.duplicates.plan import action, why
+from indexer.duplicates.plan import action, plan, why
 from indexer.search.pixel_verification import edit_between
 
 TAKEN = "2021:05:04 10:20:30"
@@ -120,13 +122,16 @@ def test_an_edited_copy_is_not_kept_for_its_bytes_and_asks_for_a_look(
     (group,) = found.groups
     assert group[0].path in ("original.jpg", "z-exact.jpg")
     assert why([item for item in group if item.kind != "exact"]) == "like the other files of its folder"
-    told = {item.path: (action(item, group), item.edit) for item in group[1:] if item.kind == "near"}
+    told = {item.path: (action(item), item.edit) for item in group[1:] if item.kind == "near"}
     assert told == {"mirrored.jpg": ("look", "mirrored"), "brighter.jpg": ("look", "brighter or darker")}
-    assert [action(item, group) for item in group if item.kind == "exact"] == ["remove"]
-    # Once somebody chose the one to keep, the others are to be removed.
+    assert [action(item) for item in group if item.kind == "exact"] == ["remove"]
+    # Choosing the one to keep says nothing about those that somebody is to look at.
     collection.decisions.choose(group[0].image, [item.image for item in group[1:]])
-    (decided,) = collection.duplicates.settled(found).groups
-    assert [action(item, decided) for item in decided] == ["keep", "remove", "remove", "remove"]
+    rows = csv.DictReader(io.StringIO(plan(collection.duplicates.settled(found))))
+    decided = {row["path"]: (row["action"], row["decided"]) for row in rows}
+    assert decided.pop(group[0].path) == ("keep", "yes")
+    assert decided.pop("mirrored.jpg") == decided.pop("brighter.jpg") == ("look", "no")
+    assert list(decided.values()) == [("remove", "yes")]
 
 
 def test_bytes_decide_last() -> None:
