@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shlex
 from collections.abc import Sequence
@@ -172,7 +173,6 @@ def _act(
     from cli.terminal import ProgressLine, print_json, print_line, say
     from indexer.duplicates.acting import read_plan
     from indexer.index_command import index_command
-    from indexer.store.catalog import now
     from massl.core.errors import MasslError
     from massl.core.printable import visible
 
@@ -186,8 +186,8 @@ def _act(
         plan = read_plan(apply)
         if not plan.removals:
             raise MasslError(f"{apply} removes nothing that is the same content or was decided; nothing was done")
-        log = collection.folder / f"dupes-{now().replace(':', '')[:17]}.jsonl"
         with collection.home.held(), ProgressLine("removing", "files", quiet) as line:
+            log = _free_log(collection.folder)
             outcome = collection.duplicates.apply(plan, *way, log, lambda done, total: line.update(done, total, ""))
         done = f"{_files(len(outcome.done))} ({size(outcome.bytes)}) {_DONE[way[0]]}"
     if as_json:
@@ -210,6 +210,15 @@ def _act(
     if not undo:
         say(f"to undo: massl dupes {shlex.quote(str(images))} --undo {shlex.quote(str(log))}", quiet)
     say(f"now run: {index_command(images, collection.folder)}", quiet)
+
+
+def _free_log(folder: Path) -> Path:
+    """A name for a log by the time of day; two runs may begin within one second."""
+    from indexer.store.catalog import now
+
+    name = f"dupes-{now().replace(':', '')[:17]}"
+    names = itertools.chain([f"{name}.jsonl"], (f"{name}-{number}.jsonl" for number in itertools.count(2)))
+    return next(folder / free for free in names if not (folder / free).exists())
 
 
 def _decide(collection: Collection, paths: Sequence[str], keep: bool, as_json: bool, quiet: bool) -> None:

@@ -110,6 +110,7 @@ export class Details {
    */
   draw(looked, answer) {
     const { dialog } = this;
+    const focused = dialog.contains(document.activeElement) ? document.activeElement?.textContent : null;
     dialog.replaceChildren(
       make(
         "div",
@@ -139,8 +140,11 @@ export class Details {
       make("button", { type: "button", class: "close", "aria-label": "Close", onclick: () => dialog.close() }, "×"),
     );
     this.drawReason();
-    // What had the focus may be gone: without one in the dialog its keys would do nothing.
-    if (dialog.open && !dialog.contains(document.activeElement)) dialog.focus();
+    // What had the focus is gone, perhaps while somebody was pressing it: its like takes the focus. Without a focus in
+    // the dialog its keys would do nothing.
+    if (!dialog.open || dialog.contains(document.activeElement)) return;
+    const like = [...dialog.querySelectorAll("button")].find((one) => one.textContent === focused);
+    (like || dialog).focus();
   }
 
   /**

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from cli.dupes import _free_log
 from tests.conftest import copy_photos
 from tests.forked import Forks
 from tests.indexer.copies import copy_of
@@ -167,6 +168,15 @@ def test_a_plan_is_done_and_undone(massl, indexed: tuple[Path, list[str]], tmp_p
     nothing = massl("dupes", photos, "--apply", plan, "--by", "hardlink")
     assert nothing.code == 0
     assert smaller not in nothing.output
+
+
+def test_logs_of_one_second_have_names_of_their_own(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("indexer.store.catalog.now", lambda: "2026-11-30T01:45:49+00:00")
+    logs = [_free_log(tmp_path)]
+    for _ in range(2):
+        logs[-1].touch()
+        logs.append(_free_log(tmp_path))
+    assert [log.name for log in logs] == [f"dupes-2026-11-30T014549{end}.jsonl" for end in ("", "-2", "-3")]
 
 
 def test_wrong_use_of_a_plan_says_what_to_do_and_does_nothing(

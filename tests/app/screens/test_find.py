@@ -158,6 +158,19 @@ def test_a_part_is_drawn_or_typed(tab: Any, unlabelled: Collection, photos: Path
     assert _paths(tab)[:PAGE] == expected[:PAGE]
 
 
+def test_the_details_keep_the_focus_when_their_facts_arrive(tab: Any, unlabelled: Collection) -> None:
+    _picture(tab, "flag/brazil.jpg").locator(".picture").focus()
+    # Within one task of the browser, so that no answer comes between the key and the focus.
+    focused = """() => {
+        document.activeElement.dispatchEvent(new KeyboardEvent("keydown", { key: "i", bubbles: true }));
+        [...document.querySelectorAll("dialog[open] button")].find((b) => b.textContent === "Search by a part").focus();
+        return document.querySelectorAll("dialog[open] dd").length;
+    }"""
+    assert tab.evaluate(focused) == 0
+    tab.wait_for_selector("dialog[open] dd")
+    assert tab.evaluate("document.activeElement.textContent") == "Search by a part"
+
+
 def test_the_minimum_similarity_says_what_to_expect_and_selects_what_is_seen(tab: Any, unlabelled: Collection) -> None:
     _picture(tab, "flag/brazil.jpg").locator(".picture").click()
     _until(tab, f"document.querySelectorAll('#massl-find .tile').length === {len(unlabelled) - 1}")
