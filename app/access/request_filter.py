@@ -1,7 +1,7 @@
 """The gate before Gradio: what the web server answers at all.
 
 Gradio's own routes serve files by path and fetch addresses for the browser; none of that is wanted here. The only
-files that come through are thumbnails, asked for by the image's number.
+pictures that come through are decoded and reduced copies without metadata, asked for by the image's number.
 """
 
 from __future__ import annotations
@@ -35,7 +35,10 @@ MOST_LOGINS = 1_000  # browsers that stay logged in, the latest
 MAX_BODIES = 32 << 20  # bytes of all bodies that are being read
 THUMBNAIL_THREADS = 4
 
-_THUMBNAIL = re.compile(r"/(thumbnail|preview)/(\d{1,18})")
+FULL = 2560  # pixels of the longer side of a picture that fills a window
+
+_SIDES = {"thumbnail": SIDE, "preview": LARGE, "full": FULL}  # of the longer side, by what is asked for
+_PICTURE = re.compile(rf"/({'|'.join(_SIDES)})/(\d{{1,18}})")
 # Files made for one person to fetch, in the folder of uploads under a name that can't be guessed.
 _DOWNLOAD = re.compile(r"/download/([0-9a-f]{32})/(classifier\.onnx)")
 _HEARTBEAT = re.compile(r"/gradio_api/heartbeat/([A-Za-z0-9_-]{1,64})")
@@ -116,8 +119,8 @@ class Gate:
             await answering.refuse(401, "log in first")
         elif method == "POST":
             await self._post(scope, receive, answering)
-        elif wanted := _THUMBNAIL.fullmatch(path):
-            if picture := await self._thumbnail(int(wanted[2]), LARGE if wanted[1] == "preview" else SIDE):
+        elif wanted := _PICTURE.fullmatch(path):
+            if picture := await self._picture(int(wanted[2]), _SIDES[wanted[1]]):
                 answering.cache = True
                 # Not by Gradio's route for files, whose address can't hold every folder's name.
                 await answering.send(Response(picture, media_type="image/webp"))
@@ -225,13 +228,20 @@ class Gate:
         finally:
             self._reading -= len(body)
 
-    async def _thumbnail(self, image: int, side: int) -> bytes | None:
+    async def _picture(self, image: int, side: int) -> bytes | None:
         if self._threads is None:  # belongs to the event loop, so it can't be made before there is one
             self._threads = anyio.CapacityLimiter(THUMBNAIL_THREADS)
         try:
-            return await anyio.to_thread.run_sync(self._collection.images.thumbnail, image, side, limiter=self._threads)
+            return await anyio.to_thread.run_sync(self._decoded, image, side, limiter=self._threads)
         except MasslError:  # the collection itself has gone; what is asked for next says so
             return None
+
+    def _decoded(self, image: int, side: int) -> bytes | None:
+        """A picture of at most this side as WebP; of one that is no larger than a preview there is no other copy."""
+        images = self._collection.images
+        if side == FULL and max(images.sides([image]).get(image, ("", FULL, 0))[1:]) <= LARGE:
+            side = LARGE
+        return images.thumbnail(image, side)
 
 
 class _Answer:

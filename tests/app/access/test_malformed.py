@@ -311,7 +311,7 @@ def test_parts_of_a_file_are_asked_for_in_vain(
     running: tuple[str, dict[str, Any], Failures], capfd: pytest.CaptureFixture[str], ranges: str
 ) -> None:
     site, _, failures = running
-    for path in ("thumbnail/1", "preview/1", "theme.css", "favicon.ico"):
+    for path in ("thumbnail/1", "preview/1", "full/1", "theme.css", "favicon.ico"):
         whole = httpx.get(f"{site}{path}", **BROWSER)
         answer = httpx.get(f"{site}{path}", headers={"Range": ranges}, **BROWSER)
         assert (answer.status_code, answer.content) == (200, whole.content), path

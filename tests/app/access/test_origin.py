@@ -73,6 +73,7 @@ function embedded() {
   await pixels("omit");
   await image("picture", "thumbnail/1");
   await image("picture", "preview/1");
+  await image("picture", "full/1");
   const body = JSON.stringify(event);
   await write({ headers: { "content-type": "application/json" }, body });
   await write({ headers: { "content-type": "text/plain" }, body });
@@ -238,7 +239,7 @@ def test_a_link_leads_to_the_page_and_to_nothing_else(site: str, unlabelled: Col
     link = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"}
     assert httpx.get(f"{site}?folders=flag", headers=link, **BROWSER).status_code == 200
     image = unlabelled.images.ready(1)[0][0]
-    for path in (f"thumbnail/{image}", f"preview/{image}", "config", "logout", "gradio_api/info"):
+    for path in (f"thumbnail/{image}", f"preview/{image}", f"full/{image}", "config", "logout", "gradio_api/info"):
         assert httpx.get(f"{site}{path}", headers=link, **BROWSER).status_code == 403
     typed = link | {"Sec-Fetch-Site": "none"}
     assert httpx.get(f"{site}preview/{image}", headers=typed, **BROWSER).status_code == 200
