@@ -9,30 +9,24 @@ from typing import Any
 
 import numpy as np
 
-from app.formatting import moment, no_pictures, readable, sentence, size
+from app.formatting import no_pictures, readable, sentence
 from app.screens.label_actions import LabelActions
+from app.screens.picture_details import details
 from app.screens.screen import Action, Aside, Screen
 from app.screens.search_request import MOST_EXAMPLES, NOTHING, Example, Part, Question, pixels, question
-from app.screens.tiles import MOST, Tile, section, tile
+from app.screens.tiles import MOST, Tile, section, tile, with_ratios
 from app.session import Payload, Session, number
 from app.uploads import Remembered, take
 from indexer import Collection, Query, Result
 from indexer.search.query import Ranking
-from indexer.store.image_facts import Facts
 from indexer.store.revision import Revision
 from massl.core.errors import MasslError
 
 BANDS = {"same": "Same", "alike": "Alike"}  # the others are not told apart from what is common in the folder
 PAGE = 48  # tiles that are fetched at a time, as one scrolls
 MOST_UPLOADS = 24  # pictures of one's own that a session remembers
-NEIGHBOURS = 6
 _STEP = 0.01  # of the cut-off slider
 _MOST_FOLDERS = 600  # to choose from
-_TROUBLE = {
-    "there": "",
-    "gone": "The file is missing: deleted, moved, or on a disk that is not connected. Run massl index to update.",
-    "changed": "The file has changed since it was indexed. This is the indexed version. Run massl index to update.",
-}
 
 
 @dataclass
@@ -225,12 +219,13 @@ class FindScreen(Screen):
     def _tiles(self, finding: Finding, first: int, last: int) -> list[Tile]:
         """The pictures from place `first` up to before `last`."""
         if finding.ranking is not None:
-            return [_found(result) for result in self.collection.searcher.describe(finding.ranking, first, last)]
+            found = self.collection.searcher.describe(finding.ranking, first, last)
+            return with_ratios(self.collection, [_found(result) for result in found])
         after = finding.ends.get(first, "") if first else ""
         rows = self.collection.images.browse(finding.question.wanted, after, last - first)
         if rows:
             finding.ends[first + len(rows)] = rows[-1][1]
-        return [tile(*row) for row in rows]
+        return with_ratios(self.collection, [tile(*row) for row in rows])
 
     def _drawn(self, finding: Finding, example: Example) -> dict[str, Any]:
         """An example as the browser shows it, and as it sends it back."""
@@ -280,21 +275,7 @@ class FindScreen(Screen):
     def _details(self, session: Session, payload: Payload) -> dict[str, Any]:
         finding = session.of(Finding)
         facts = self.collection.images.facts(number(payload.get("image")))
-        answer = {
-            "image": facts.image,
-            "name": readable(facts.path),
-            "path": readable(str((self.collection.root / facts.path).absolute())),
-            "src": f"preview/{facts.image}",
-            "ratio": round(facts.width / facts.height, 4),
-            "facts": _facts(facts),
-            "trouble": _TROUBLE[self.collection.images.file_state(facts.image)],
-            "label": facts.label,
-            "neighbours": [
-                tile(near.image, near.path, near.label) | {"score": f"{near.score:z.2f}"}
-                for near in self.collection.searcher.labelled_like(facts.image, NEIGHBOURS)
-            ],
-            "why": finding.ranking is not None,
-        }
+        answer = details(self.collection, facts) | {"why": finding.ranking is not None}
         if finding.ranking is not None and len(at := np.flatnonzero(finding.ranking.images == facts.image)):
             score = float(finding.ranking.scores[at[0]])
             chance = _chance(finding.ranking.false_matches(score), int(at[0]) + 1)
@@ -393,12 +374,3 @@ def _heat_words(cosines: np.ndarray, part: Part) -> str:
         f"({cosines.min():z.2f}). The picture is compared in {rows} by {columns} parts."
     )
     return text if min(part[2], part[3]) > 0.99 else text + " Only the square in the frame was compared."
-
-
-def _facts(facts: Facts) -> list[Sequence[str]]:
-    return [
-        ("Picture", f"{facts.width:,} by {facts.height:,} pixels"),
-        ("File", size(facts.size)),
-        ("Modified", moment(facts.changed)),
-        ("Label", f"{facts.label} (by {facts.author})" if facts.label is not None else "none yet"),
-    ]

@@ -15,7 +15,8 @@ from app.screens.classification_advice import DOUBT, advise, methods, percent, s
 from app.screens.job_status import asked, running
 from app.screens.label_actions import AUTHOR, LabelActions
 from app.screens.label_downloads import EXPORTS, export
-from app.screens.screen import Action, Screen
+from app.screens.picture_details import details
+from app.screens.screen import Action, Aside, Screen
 from app.screens.tiles import MOST, PAGE_SIZES, Tile, section, tile
 from app.session import Payload, Session, Step, images, number
 from indexer import Collection
@@ -120,6 +121,13 @@ class LabelScreen(Screen):
             "label": partial(self._answer, self._label),
             "undo": self._undo,
         }
+
+    @property
+    def asides(self) -> Mapping[str, Aside]:
+        return {"details": self._details}
+
+    def _details(self, session: Session, payload: Payload) -> dict[str, Any]:
+        return details(self.collection, self.collection.images.facts(number(payload.get("image"))))
 
     def draw(self, session: Session) -> dict[str, Any]:
         work = session.of(LabelView)

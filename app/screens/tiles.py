@@ -7,6 +7,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from app.formatting import readable
+from indexer import Collection
 
 PAGE_SIZES = (24, 48, 96, 192)
 MOST = 5_000  # tiles of one screen; a browser gets slow beyond
@@ -24,6 +25,15 @@ def tile(image: int, path: str, label: str | None) -> Tile:
         "path": text,
         "label": label,
     }
+
+
+def with_ratios(collection: Collection, tiles: list[Tile]) -> list[Tile]:
+    """The tiles with `ratio`, the pictures' width by their height; 1 where a side isn't known."""
+    sides = collection.images.sides([tile["id"] for tile in tiles])
+    for each in tiles:
+        _, width, height = sides.get(each["id"], ("", 0, 0))
+        each["ratio"] = round(width / height, 4) if width and height else 1.0
+    return tiles
 
 
 def section(key: str, title: str, note: str, tiles: Sequence[Tile], more: bool) -> dict[str, Any]:

@@ -35,11 +35,12 @@ import { fitSheet, fitWhenLoaded, placeAt } from "./region.js";
  * What can be done with the picture that is looked at.
  *
  * @typedef {object} Uses
- * @property {() => boolean} asked whether there is a search to add it to
- * @property {(tile: Tile) => void} open searches with it
- * @property {(tile: Tile, weight: number) => void} add adds it to the search
- * @property {(tile: Tile) => void} part searches by a part of it
  * @property {() => Tile[]} around the pictures in sight, in their order
+ * @property {(tile: Tile) => void} look looks at it closely
+ * @property {() => boolean} [asked] whether there is a search to add it to
+ * @property {(tile: Tile) => void} [open] searches with it
+ * @property {(tile: Tile, weight: number) => void} [add] adds it to the search
+ * @property {(tile: Tile) => void} [part] searches by a part of it
  */
 
 const DIM = 225; // of 255: how dark the least alike part becomes; a colour would be lost on a picture of that colour
@@ -72,7 +73,10 @@ export class Details {
     this.reason = null;
     this.draw(tile, { image: tile.id, name: tile.path, src: tile.src, facts: [], neighbours: [] });
     if (!this.dialog.isConnected) this.screen.board.append(this.dialog);
-    if (!this.dialog.open) this.dialog.showModal();
+    if (!this.dialog.open) {
+      this.dialog.showModal();
+      this.dialog.focus();
+    }
     this.screen.channel.beside({ do: "details", image: tile.id });
   }
 
@@ -92,11 +96,15 @@ export class Details {
   }
 
   /**
-   * Goes to the picture before or after it in the grid, by the arrow keys.
+   * Goes to the picture before or after it in the grid, by the arrow keys; looks at it closely, by Enter.
    *
    * @param {KeyboardEvent} event
    */
   step(event) {
+    if (event.key === "Enter" && source(event) === this.dialog && this.looked) {
+      event.preventDefault();
+      return this.look(this.looked);
+    }
     if (!/^Arrow(Left|Right)$/.test(event.key) || source(event).matches("input[type=text]")) return;
     const tiles = this.uses.around();
     const at = tiles.findIndex((tile) => tile.id === this.looked?.id);
@@ -153,7 +161,7 @@ export class Details {
    */
   drawSheet(looked, answer) {
     const image = make("img", { src: answer.src, alt: answer.name });
-    const sheet = make("div", { class: "sheet" }, image);
+    const sheet = make("div", { class: "sheet", title: "Look closely", onclick: () => this.look(looked) }, image);
     fitWhenLoaded(image, sheet, HEIGHT);
     image.addEventListener("error", () => image.remove()); // the small one stays, and the words beside it say why
     // The small one stands in until the large one is there.
@@ -163,37 +171,43 @@ export class Details {
   }
 
   /** @param {Tile} looked */
+  look(looked) {
+    this.dialog.close();
+    this.uses.look(looked);
+  }
+
+  /** @param {Tile} looked */
   drawButtons(looked) {
-    const { uses, dialog } = this;
+    const { open, add, part, asked } = this.uses;
     const leave = (/** @type {() => void} */ what) => () => {
-      dialog.close();
+      this.dialog.close();
       what();
     };
-    const asked = uses.asked();
+    const more = leave(() => open?.(looked));
+    const also = add && asked?.();
     return make(
       "div",
       { class: "buttons" },
-      button(
-        "More like this",
-        leave(() => uses.open(looked)),
-        { class: "main" },
-      ),
-      asked
+      open ? button("More like this", more, { class: "main" }) : null,
+      button(["Look closely ", make("kbd", {}, "Enter")], () => this.look(looked)),
+      also
         ? button(
             "+ Also like this",
-            leave(() => uses.add(looked, 1)),
+            leave(() => add(looked, 1)),
           )
         : null,
-      asked
+      also
         ? button(
             "− Less like this",
-            leave(() => uses.add(looked, -1)),
+            leave(() => add(looked, -1)),
           )
         : null,
-      button(
-        "Search by a part",
-        leave(() => uses.part(looked)),
-      ),
+      part
+        ? button(
+            "Search by a part",
+            leave(() => part(looked)),
+          )
+        : null,
     );
   }
 

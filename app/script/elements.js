@@ -11,6 +11,7 @@
  *   onclick?: (event: MouseEvent & { currentTarget: HTMLElement }) => unknown,
  *   onchange?: (event: Event) => unknown,
  *   oninput?: (event: Event) => unknown,
+ *   ondblclick?: (event: MouseEvent) => unknown,
  *   ontoggle?: (event: Event) => unknown,
  *   [name: string]: string | number | boolean | null | undefined | ((event: never) => unknown),
  * }} Attributes
@@ -85,4 +86,19 @@ export function drawingOn(canvas, settings) {
   const context = canvas.getContext("2d", settings);
   if (!context) throw new Error("this browser draws on no canvas");
   return context;
+}
+
+/**
+ * Has an element hold these nodes and no others; those that are there already stay where they are, with what has the
+ * focus in them.
+ *
+ * @param {HTMLElement} holder
+ * @param {Node[]} nodes
+ */
+export function sync(holder, nodes) {
+  for (const old of [...holder.childNodes]) if (!nodes.includes(old)) old.remove();
+  nodes.forEach((node, place) => {
+    const here = holder.childNodes[place] ?? null;
+    if (here !== node) holder.insertBefore(node, here);
+  });
 }

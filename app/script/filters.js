@@ -1,6 +1,6 @@
-// The filters of a search: labels, folders and days.
+// The filters of a search: labels, folders and days, in a panel at the side that folds away.
 
-import { button, make, source } from "./elements.js";
+import { button, make, sync } from "./elements.js";
 
 /** @typedef {import("./question.js").Filters} Filters */
 
@@ -19,189 +19,174 @@ import { button, make, source } from "./elements.js";
 
 const LONG = 12; // entries, from which on one types to find some
 
-export class FilterBar {
+export class FilterPanel {
   /** @param {(changes: Partial<Filters>) => void} ask searches with other filters */
   constructor(ask) {
     this.ask = ask;
-    /** @type {Key | null} the filter that the keyboard is at, which is about to be drawn anew */
-    this.closed = null;
-    /** @type {Partial<Record<Key, Chooser>>} kept while somebody chooses in one, whatever else is drawn anew */
-    this.choosers = {};
-    document.addEventListener("pointerdown", (event) => {
-      const at = source(event);
-      for (const { node } of Object.values(this.choosers)) if (node.open && !node.contains(at)) node.open = false;
-    });
+    this.folders = new Chooser("folders", (wanted) => ask({ folders: wanted }));
+    this.labels = new Chooser("labels", (wanted) => ask({ labels: wanted }));
+    this.since = this.day("From", "since");
+    this.until = this.day("Until", "until");
+    this.days = make(
+      "div",
+      { class: "days", role: "group", "aria-label": "Days" },
+      make("label", {}, make("span", {}, "From"), this.since),
+      make("label", {}, make("span", {}, "Until"), this.until),
+    );
+    this.node = make("aside", { class: "filters", "aria-label": "Filters", id: "massl-filters" });
   }
 
   /**
    * @param {Filters} filters
    * @param {Choices} choices
    * @param {import("./labels.js").Class[]} classes
+   * @param {boolean} settled whether nothing else was chosen meanwhile, that the server has not answered yet
    */
-  draw(filters, choices, classes) {
+  draw(filters, choices, classes, settled) {
     const named = (/** @type {{ name: string, count: number }} */ { name, count }) => `${name} (${count})`;
     const folders = choices.folders.map((entry) => ({ value: entry.path, text: named(entry) }));
     const labels = classes.map((entry) => ({ value: entry.name, text: named(entry) }));
-    const any = filters.labels.length || filters.folders.length || filters.since || filters.until;
-    const none = { labels: [], folders: [], since: "", until: "" };
-    return make(
-      "div",
-      { class: "filters", role: "group", "aria-label": "Filters" },
-      folders.length ? this.chooser(["folder", "folders"], "folders", filters.folders, folders) : null,
-      labels.length ? this.chooser(["label", "labels"], "labels", filters.labels, labels) : null,
-      this.day("From", "since", filters, choices),
-      this.day("Until", "until", filters, choices),
-      any ? button("Clear filters", () => this.ask(none), { class: "link" }) : null,
-    );
-  }
-
-  /** Gives the keyboard back to the filter that it was at before all was drawn anew. */
-  focusAgain() {
-    const chooser = this.closed ? this.choosers[this.closed] : undefined;
-    if (chooser && document.activeElement === document.body) chooser.focus();
-    this.closed = null;
+    this.folders.update(filters.folders, folders, settled);
+    this.labels.update(filters.labels, labels, settled);
+    for (const [input, day] of /** @type {const} */ ([
+      [this.since, filters.since],
+      [this.until, filters.until],
+    ])) {
+      input.min = choices.first;
+      input.max = choices.last;
+      if (document.activeElement !== input) input.value = day;
+      input.parentElement?.classList.toggle("set", Boolean(day));
+    }
+    const lists = [folders.length ? this.folders.node : null, labels.length ? this.labels.node : null];
+    sync(this.node, [...lists.filter((node) => node !== null), this.days]);
   }
 
   /**
    * @param {string} name
    * @param {"since" | "until"} key
-   * @param {Filters} filters
-   * @param {Choices} choices
    */
-  day(name, key, filters, choices) {
+  day(name, key) {
     const input = make("input", {
       type: "date",
-      value: filters[key],
-      min: choices.first,
-      max: choices.last,
       "aria-label": `${name} this day, by file modification time`,
       // Of a year that is being typed every digit is told: that of 2 A.D. is not what is meant.
       onchange: () => {
         if (!input.value || input.value >= "1000") this.ask({ [key]: input.value });
       },
     });
-    return make("label", { class: filters[key] ? "date set" : "date" }, name, input);
-  }
-
-  /**
-   * @param {[string, string]} names what they are called, one and many
-   * @param {Key} key
-   * @param {string[]} current those that are chosen
-   * @param {Entry[]} entries
-   */
-  chooser(names, key, current, entries) {
-    const gone = current.filter((each) => !entries.some((entry) => entry.value === each));
-    const all = [...gone.map((each) => ({ value: each, text: each })), ...entries];
-    const shows = JSON.stringify([current, all]);
-    const before = this.choosers[key];
-    if (before && (before.node.open || before.shows === shows)) return before.node;
-    const chooser = new Chooser(names[1], current, all, shows);
-    chooser.onopen = () => {
-      for (const other of Object.values(this.choosers)) if (other !== chooser) other.node.open = false;
-    };
-    chooser.onclose = () => {
-      this.closed = key;
-    };
-    chooser.onchange = (wanted) => this.ask({ [key]: wanted });
-    this.choosers[key] = chooser;
-    return chooser.node;
+    return input;
   }
 }
 
-// Several of some: a list of boxes to tick, asked for when it is closed.
+/**
+ * How many filters there are.
+ *
+ * @param {Filters} filters
+ */
+export function countOf({ labels, folders, since, until }) {
+  return labels.length + folders.length + Number(Boolean(since)) + Number(Boolean(until));
+}
+
+/** No filter. @type {Filters} */
+export const NONE = { labels: [], folders: [], since: "", until: "" };
+
+// Several of some: a list of boxes to tick. It stays while all else is drawn anew, and so do its place and the focus.
 class Chooser {
   /**
-   * @param {string} many what they are called
+   * @param {Key} many what they are called
+   * @param {(wanted: string[]) => void} ask is told whenever others are wanted
+   */
+  constructor(many, ask) {
+    this.many = many;
+    this.ask = ask;
+    /** @type {Entry[]} */
+    this.entries = [];
+    /** @type {Set<string>} */
+    this.wanted = new Set();
+    this.drawn = ""; // tells the entries in the list from others
+    this.list = make("ul", {});
+    this.search = make("input", { type: "search", "aria-label": `Search the ${many}`, oninput: () => this.narrow() });
+    this.all = button(`All ${many}`, () => this.put([]), { class: "link" });
+    this.said = make("span", {});
+    this.summary = make("summary", {}, this.said);
+    this.panel = make("div", { class: "panel", role: "group" }, this.search, this.list);
+    this.node = make("details", { class: "choice", open: true }, this.summary, this.panel);
+    this.node.addEventListener("toggle", () => this.node.open && this.drawList());
+  }
+
+  /**
    * @param {string[]} current those that are chosen
    * @param {Entry[]} entries
-   * @param {string} shows tells it from another
+   * @param {boolean} settled
    */
-  constructor(many, current, entries, shows) {
-    this.current = current;
-    this.entries = entries;
-    this.shows = shows;
-    this.wanted = new Set(current);
-    this.onopen = () => {};
-    this.onclose = () => {};
-    /** @type {(wanted: string[]) => void} */
-    this.onchange = () => {};
-    this.list = make("ul", {});
-    this.search = make("input", {
-      type: "search",
-      placeholder: `Search ${entries.length.toLocaleString("en")} ${many}`,
-      "aria-label": `Search the ${many}`,
-      oninput: () => this.narrow(),
-    });
-    const said = current.length === 1 ? current[0] : current.length ? `${current.length} ${many}` : `All ${many}`;
-    this.node = make(
-      "details",
-      { class: current.length ? "choice set" : "choice", ontoggle: () => this.toggled() },
-      make(
-        "summary",
-        { title: current.join(", ") || null, "aria-label": `Only these ${many}: ${said}` },
-        make("span", {}, said),
-      ),
-      make(
-        "div",
-        { class: "panel", role: "group", "aria-label": `Only these ${many}` },
-        entries.length > LONG ? this.search : null,
-        this.list,
-        make(
-          "div",
-          { class: "buttons" },
-          button(`All ${many}`, () => {
-            this.wanted.clear();
-            this.close();
-          }),
-          button("Show", () => this.close(), { class: "main" }),
-        ),
-      ),
-    );
-    this.node.addEventListener("keydown", (event) => {
-      if (event.key === "Enter" && source(event).tagName === "INPUT") this.close();
-      if (event.key !== "Escape" || !this.node.open) return;
-      event.stopPropagation();
-      this.close();
-    });
+  update(current, entries, settled) {
+    const gone = current.filter((each) => !entries.some((entry) => entry.value === each));
+    this.entries = [...gone.map((each) => ({ value: each, text: each })), ...entries];
+    if (settled) this.wanted = new Set(current);
+    if (JSON.stringify(this.entries) !== this.drawn) this.drawList();
+    else this.tick();
+    this.say();
   }
 
-  focus() {
-    this.node.querySelector("summary")?.focus();
+  say() {
+    const { many, wanted } = this;
+    const [first] = wanted;
+    const text = wanted.size === 1 ? first : wanted.size ? `${wanted.size} ${many}` : `All ${many}`;
+    this.said.textContent = text;
+    this.summary.setAttribute("aria-label", `Only these ${many}: ${text}`);
+    this.summary.title = [...wanted].join(", ");
+    this.panel.setAttribute("aria-label", `Only these ${many}`);
+    this.node.classList.toggle("set", wanted.size > 0);
+    if (wanted.size) this.panel.append(this.all);
+    else this.all.remove();
   }
 
-  close() {
-    this.node.open = false;
-    this.onclose();
-    this.focus();
+  /** @param {Iterable<string>} wanted */
+  put(wanted) {
+    this.wanted = new Set(wanted);
+    this.tick();
+    this.say();
+    this.ask([...this.wanted]);
   }
 
-  toggled() {
-    const { wanted, entries } = this;
-    if (this.node.open) {
-      this.onopen();
-      // Those that are chosen first: among hundreds they would not be found again.
-      const chosen = entries.filter((entry) => wanted.has(entry.value));
-      const others = entries.filter((entry) => !wanted.has(entry.value));
-      this.list.replaceChildren(...[...chosen, ...others].map((entry) => this.drawEntry(entry)));
-    } else if (wanted.size !== this.current.length || this.current.some((each) => !wanted.has(each))) {
-      this.onchange([...wanted]);
-    }
+  boxes() {
+    return /** @type {NodeListOf<HTMLInputElement>} */ (this.list.querySelectorAll("input"));
+  }
+
+  tick() {
+    for (const box of this.boxes()) box.checked = this.wanted.has(box.value);
+  }
+
+  drawList() {
+    const { wanted, entries, list } = this;
+    const at = document.activeElement;
+    const focused = at instanceof HTMLInputElement && list.contains(at) ? at.value : null;
+    this.drawn = JSON.stringify(entries);
+    // Those that are chosen first: among hundreds they would not be found again.
+    const chosen = entries.filter((entry) => wanted.has(entry.value));
+    const others = entries.filter((entry) => !wanted.has(entry.value));
+    list.replaceChildren(...[...chosen, ...others].map((entry) => this.drawEntry(entry)));
+    this.search.placeholder = `Search ${entries.length.toLocaleString("en")} ${this.many}`;
+    this.search.hidden = entries.length <= LONG;
+    this.narrow();
+    if (focused !== null) [...this.boxes()].find((box) => box.value === focused)?.focus({ preventScroll: true });
   }
 
   /** @param {Entry} entry */
-  drawEntry(entry) {
-    const tick = make("input", {
+  drawEntry({ value, text }) {
+    const box = make("input", {
       type: "checkbox",
-      checked: this.wanted.has(entry.value),
+      value,
+      checked: this.wanted.has(value),
       onchange: () => {
-        this.wanted[tick.checked ? "add" : "delete"](entry.value);
+        this.put(box.checked ? [...this.wanted, value] : [...this.wanted].filter((each) => each !== value));
       },
     });
-    return make("li", {}, make("label", {}, tick, make("span", {}, entry.text)));
+    return make("li", {}, make("label", { title: value }, box, make("span", {}, text)));
   }
 
   narrow() {
-    const sought = this.search.value.trim().toLowerCase();
+    const sought = this.search.hidden ? "" : this.search.value.trim().toLowerCase();
     for (const item of /** @type {HTMLCollectionOf<HTMLElement>} */ (this.list.children)) {
       item.hidden = !item.textContent?.toLowerCase().includes(sought);
     }

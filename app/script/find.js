@@ -3,15 +3,20 @@
 
 import { CutOff } from "./cutoff.js";
 import { Details } from "./details.js";
-import { button, make, source } from "./elements.js";
-import { FilterBar } from "./filters.js";
+import { button, make, one, source, sync } from "./elements.js";
+import { countOf, FilterPanel, NONE } from "./filters.js";
+import { GridView } from "./grid-view.js";
+import { GRID_KEYS, KeySheet, LABEL_KEYS } from "./keys.js";
 import { LabelBar } from "./labels.js";
 import { Pages } from "./pages.js";
 import { bare, inAddress, read, remember } from "./question.js";
 import { placeAt, Region } from "./region.js";
+import { keep, recall } from "./remembered.js";
+import { Rubber } from "./rubber.js";
 import { openScreen, Screen } from "./screen.js";
 import { Selection } from "./selection.js";
 import { Tiles } from "./tiles.js";
+import { Viewer } from "./viewer.js";
 
 /** @typedef {import("./question.js").Example} Example */
 /** @typedef {import("./question.js").Filters} Filters */
@@ -33,7 +38,16 @@ import { Tiles } from "./tiles.js";
  */
 
 const MAX_UPLOAD = 50 * 1024 * 1024; // as in app/access/upload_folder.py
-const FEW = 4; // examples that have room for their names
+const FEW = 2; // examples that have room for their names
+
+/** @type {import("./keys.js").Key[]} */
+const KEYS = [
+  ["m", "more like the picture"],
+  ["+", "also like the picture"],
+  ["-", "less like the picture"],
+  ...GRID_KEYS,
+  ...LABEL_KEYS,
+];
 
 /** @extends {Screen<Answer>} */
 class FindScreen extends Screen {
@@ -49,23 +63,30 @@ class FindScreen extends Screen {
     const selection = new Selection(this.board);
     this.tiles = new Tiles(this, selection, {
       clickSelects: false,
+      over: true,
+      look: (tile) => this.viewer.open(tile),
       open: (tile) => this.ask([{ image: tile.id, weight: 1 }]),
       tools: (tile) => this.drawTools(tile),
       cutsOff: (tile) => this.cutOff.hides(tile),
       more: () => this.pages.fetch(),
     });
-    this.bar = new LabelBar(this, selection);
+    this.view = new GridView(this.board);
+    this.rubber = new Rubber(this, selection);
+    this.bar = new LabelBar(this, selection, { look: (tiles) => this.viewer.compare(tiles) });
     this.region = new Region(this.board);
     this.cutOff = new CutOff(this, this.tiles, () => this.remember(false));
     this.pages = new Pages(this, this.tiles, this.cutOff);
-    this.filters = new FilterBar((changes) => this.ask(this.examples(), changes));
+    this.filters = new FilterPanel((changes) => this.ask(this.examples(), changes));
+    this.ways = make("div", { class: "ways" }, this.view.node, new KeySheet(this, KEYS).node);
     this.details = new Details(this, {
       asked: () => this.value.asked !== null,
       open: (tile) => this.ask([{ image: tile.id, weight: 1 }]),
       add: (tile, weight) => this.add(tile, weight),
       part: (tile) => this.askPart(tile),
-      around: () => this.value.sections.flatMap((section) => this.tiles.seen(section)),
+      around: () => this.around(),
+      look: (tile) => this.viewer.open(tile),
     });
+    this.viewer = new Viewer(this, { around: () => this.around(), about: (tile) => this.details.open(tile) });
     this.file = this.makeFile();
     this.listen();
   }
@@ -93,6 +114,11 @@ class FindScreen extends Screen {
       board.classList.remove("dropping");
       this.send(event.dataTransfer?.files);
     });
+  }
+
+  /** The pictures in sight, in their order. */
+  around() {
+    return this.value.sections.flatMap((section) => this.tiles.seen(section));
   }
 
   // Asking ------------------------------------------------------------------------------------------------------------
@@ -176,13 +202,57 @@ class FindScreen extends Screen {
     // A new question begins without a cut-off, and has an address of its own.
     if (this.serial !== null && this.value.serial !== this.serial && !this.returning) this.cutOff.score = null;
     this.tiles.draw();
+    this.view.apply();
     const { filters, choices, classes } = this.value;
-    const filterBar = this.filters.draw(filters, choices, classes);
-    this.parts.head.replaceChildren(this.file, this.drawAsk(), filterBar, this.cutOff.draw());
-    this.filters.focusAgain();
+    const { main } = this.parts;
+    this.filters.draw(filters, choices, classes, !this.channel.waiting.length);
+    if (!this.filters.node.isConnected) main.before(this.filters.node);
+    this.drawBar();
+    const header = main.querySelector("section header");
+    header?.querySelector(".note")?.after(this.cutOff.draw());
     this.cutOff.apply();
     this.pages.watch();
     this.follow();
+  }
+
+  drawBar() {
+    const { head } = this.parts;
+    const typing = document.activeElement; // the button of the filters is drawn anew, and keeps the keyboard
+    const folded = head.querySelector("[aria-controls]");
+    const back = folded !== null && folded === typing;
+    sync(head, [this.file, this.drawAsk()]);
+    this.fold(this.unfolded());
+    if (back) one(head, "[aria-controls]").focus({ preventScroll: true });
+  }
+
+  /** Whether the filters are in sight: as somebody left them, and else where there are some. */
+  unfolded() {
+    const said = recall("filters");
+    return said !== null ? said === "open" : countOf(this.value.filters) > 0;
+  }
+
+  /** @param {boolean} open */
+  fold(open) {
+    this.filters.node.hidden = !open;
+    one(this.parts.head, "[aria-controls]").setAttribute("aria-expanded", String(open));
+  }
+
+  drawFilters() {
+    const count = countOf(this.value.filters);
+    const toggle = () => {
+      const open = this.filters.node.hidden === true;
+      keep("filters", open ? "open" : "folded");
+      this.fold(open);
+    };
+    return make(
+      "div",
+      { class: "narrowing" },
+      button(count ? `Filters (${count})` : "Filters", toggle, {
+        class: count ? "plain toggle set" : "plain toggle",
+        "aria-controls": this.filters.node.id,
+      }),
+      count ? button("Clear filters", () => this.ask(this.examples(), NONE), { class: "link" }) : null,
+    );
   }
 
   /** Has the address follow the question. */
@@ -200,8 +270,7 @@ class FindScreen extends Screen {
     this.serial = value.serial;
     this.returning = false;
     this.pages.fetching = null;
-    const { head } = this.parts;
-    if (scrollY > 0 && head.getBoundingClientRect().top < 0) head.scrollIntoView({ block: "start" });
+    if (scrollY > 0 && this.board.getBoundingClientRect().top < 0) this.board.scrollIntoView({ block: "start" });
   }
 
   /** @param {boolean} fresh */
@@ -216,56 +285,48 @@ class FindScreen extends Screen {
     this.act({ do: "ask", ...question });
   }
 
+  /** The one bar: what is filtered by, what is searched with, and how the pictures are shown. */
   drawAsk() {
     const { asked } = this.value;
-    if (!asked) {
-      return make(
-        "div",
-        { class: "ask" },
-        make("div", { class: "asked none", "aria-hidden": "true" }, "⌕"),
-        make(
-          "div",
-          { class: "words" },
-          make("strong", {}, "Find similar pictures"),
-          make("span", {}, "Drop or paste a picture here, or click any picture below."),
-        ),
-        make(
-          "div",
-          { class: "buttons" },
-          button("Choose a picture", () => this.pick(null), { class: "main" }),
-        ),
-      );
-    }
-    const { examples, note } = asked;
-    const own = examples.some((example) => example.upload);
+    const choose = button(asked ? "Another picture" : "Choose a picture", () => this.pick(null), { class: "main" });
+    const words = asked ? this.drawAsked(asked) : make("span", {}, "Drop or paste a picture, or click one below.");
     return make(
       "div",
       { class: "ask" },
-      make(
-        "div",
-        { class: "words" },
-        make("strong", {}, examples.length > 1 ? "Pictures like these" : "Pictures like this one"),
-        make(
-          "ul",
-          { class: examples.length > FEW ? "chips many" : "chips" },
-          examples.map((example, at) => this.drawChip(example, at)),
-        ),
-        note ? make("span", {}, note) : null,
-        own ? make("span", {}, "This search uses an uploaded picture, so its address can't be shared.") : null,
-      ),
+      this.drawFilters(),
+      make("div", { class: "words" }, words),
       make(
         "div",
         { class: "buttons" },
-        button("All pictures", () => this.ask([])),
-        button("+ Also like…", () => this.pick(1), {
-          title: "Upload a picture that the results should also be like",
-        }),
-        button("− Less like…", () => this.pick(-1), {
-          title: "Upload a picture that the results should be less like",
-        }),
-        button("Another picture", () => this.pick(null), { class: "main" }),
+        asked ? this.drawAdding() : null,
+        choose,
+        asked ? button("All pictures", () => this.ask([])) : null,
       ),
+      this.ways,
     );
+  }
+
+  drawAdding() {
+    return [
+      button("+ Also like…", () => this.pick(1), { title: "Upload a picture that the results should also be like" }),
+      button("− Less like…", () => this.pick(-1), {
+        title: "Upload a picture that the results should be less like",
+      }),
+    ];
+  }
+
+  /** @param {{ examples: Shown[], note: string }} asked */
+  drawAsked({ examples, note }) {
+    const own = examples.some((example) => example.upload);
+    return [
+      make(
+        "ul",
+        { class: examples.length > FEW ? "chips many" : "chips", "aria-label": "Searched with" },
+        examples.map((example, at) => this.drawChip(example, at)),
+      ),
+      note ? make("span", {}, note) : null,
+      own ? make("span", {}, "Searched with an upload: this address can't be shared.") : null,
+    ];
   }
 
   /**
@@ -331,6 +392,7 @@ class FindScreen extends Screen {
     const tile = this.value.sections[0].tiles.find((each) => each.id === Number(picture.dataset.image));
     if (!tile) return;
     if (event.key === "i") this.details.open(tile);
+    else if (event.key === "m") this.ask([{ image: tile.id, weight: 1 }]);
     else if (event.key === "+") this.add(tile, 1);
     else if (event.key === "-" || event.key === "−") this.add(tile, -1);
   }

@@ -1,12 +1,15 @@
 // The screen "Label".
 
-import { button, make, one } from "./elements.js";
+import { Details } from "./details.js";
+import { button, make, one, source } from "./elements.js";
+import { GRID_KEYS, KeySheet, LABEL_KEYS } from "./keys.js";
 import { LabelBar } from "./labels.js";
 import { drawCurve } from "./learning-curve.js";
 import { Rubber } from "./rubber.js";
 import { Screen } from "./screen.js";
 import { Selection } from "./selection.js";
-import { Tiles } from "./tiles.js";
+import { imageOf, Tiles } from "./tiles.js";
+import { Viewer } from "./viewer.js";
 
 /** @typedef {import("./tiles.js").Tile} Tile */
 /** @typedef {import("./tiles.js").Section} Section */
@@ -46,6 +49,9 @@ import { Tiles } from "./tiles.js";
  * }} Answer
  */
 
+/** @type {import("./keys.js").Key[]} */
+const KEYS = [["A", "accept the proposals"], ["R", "reject the selected proposals"], ...LABEL_KEYS, ...GRID_KEYS];
+
 /** @extends {Screen<Answer>} */
 class LabelScreen extends Screen {
   /** @param {import("./screen.js").Page} page */
@@ -54,10 +60,20 @@ class LabelScreen extends Screen {
     this.selection = new Selection(this.board);
     this.tiles = new Tiles(this, this.selection, {
       clickSelects: true,
+      look: (tile) => this.viewer.open(tile),
+      tools: (tile) => this.drawTools(tile),
       more: (section) => this.act({ do: "more", section: section.key }),
     });
     this.rubber = new Rubber(this, this.selection);
-    this.bar = new LabelBar(this, this.selection, (reply) => this.reply(reply));
+    this.bar = new LabelBar(this, this.selection, {
+      reply: (reply) => this.reply(reply),
+      look: (tiles) => this.viewer.compare(tiles),
+    });
+    this.keys = new KeySheet(this, KEYS);
+    const around = () => this.value.sections.flatMap((section) => section.tiles);
+    this.details = new Details(this, { around, look: (tile) => this.viewer.open(tile) });
+    this.viewer = new Viewer(this, { around, about: (tile) => this.details.open(tile) });
+    this.board.addEventListener("keydown", (event) => this.onKey(event));
     /** @type {Map<string, string>} typed for groups and not given yet, by their pictures: kept over redraws */
     this.names = new Map();
     /** @type {string | undefined} the group in whose field somebody types */
@@ -87,6 +103,32 @@ class LabelScreen extends Screen {
     const meant = tiles.filter((tile) => tile.guess && !tile.label && (!selection.size || selection.has(tile.id)));
     this.act({ do: reply, seen: meant.map((tile) => [tile.id, tile.guess]) });
     selection.clear();
+  }
+
+  /** @param {KeyboardEvent} event */
+  onKey(event) {
+    const picture = source(event).closest(".picture");
+    if (event.key !== "i" || !(picture instanceof HTMLElement) || event.ctrlKey || event.metaKey || event.altKey)
+      return;
+    const tiles = this.value.sections.flatMap((section) => section.tiles);
+    const tile = tiles.find((each) => each.id === imageOf(picture));
+    if (tile) this.details.open(tile);
+  }
+
+  /** @param {Tile} tile */
+  drawTools(tile) {
+    const tool = (/** @type {string} */ text, /** @type {string} */ name, /** @type {() => void} */ onclick) =>
+      make(
+        "button",
+        { type: "button", tabindex: "-1", title: name, "aria-label": `${name}: ${tile.name}`, onclick },
+        text,
+      );
+    return make(
+      "div",
+      { class: "tools" },
+      tool("⤢", "Look closely (Enter, or double click)", () => this.viewer.open(tile)),
+      tool("i", "About this picture (key i)", () => this.details.open(tile)),
+    );
   }
 
   /** @override */

@@ -17,18 +17,27 @@ import { button, make, source } from "./elements.js";
 
 /** @typedef {"accept" | "reject"} Reply what is said to a proposal */
 
+/**
+ * What a screen lets the bar do beside labelling.
+ *
+ * @typedef {object} Uses
+ * @property {(reply: Reply) => void} [reply] answers the proposals on show
+ * @property {(tiles: import("./tiles.js").Tile[]) => void} [look] looks at one or two pictures closely
+ */
+
 const MAX_LABEL = 100; // characters
 
 export class LabelBar {
   /**
    * @param {import("./screen.js").Screen<any>} screen whose value is a Labelling
    * @param {import("./selection.js").Selection} selection
-   * @param {(reply: Reply) => void} [reply] answers the proposals on show, on a screen that has some
+   * @param {Uses} [uses]
    */
-  constructor(screen, selection, reply) {
+  constructor(screen, selection, { reply, look } = {}) {
     this.screen = screen;
     this.selection = selection;
     this.reply = reply;
+    this.look = look;
     this.draft = ""; // the class name being typed, kept over redraws
     this.bar = make("div", { class: "bar", role: "region", "aria-label": "Label the selected pictures" });
     document.addEventListener("keydown", (event) => this.onKey(event));
@@ -73,18 +82,17 @@ export class LabelBar {
     this.selection.clear();
   }
 
+  /** Stands where something is selected; a moment of it says what was done, and that it can be undone. */
   draw() {
     const { bar, selection, value } = this;
     if (!bar.isConnected) this.screen.parts.foot.replaceChildren(bar);
-    bar.classList.toggle("hidden", !value.sections.some((section) => section.tiles.length));
     const any = selection.size > 0;
+    bar.classList.toggle("hidden", !any && !this.screen.done);
+    bar.classList.toggle("said", !any);
     const typed = bar.querySelector("input");
     const typing = typed && document.activeElement === typed;
     const input = this.drawInput();
     this.screen.parts.told.textContent = any ? `${selection.size} selected` : this.screen.done;
-    const tiles = value.sections.flatMap((section) => section.tiles).filter((tile) => selection.has(tile.id));
-    const guessed = tiles.some((tile) => tile.guess && !tile.label);
-    const reply = guessed ? this.reply : undefined;
     bar.replaceChildren(
       this.drawState(),
       make(
@@ -93,24 +101,30 @@ export class LabelBar {
         value.classes.map((entry, position) => this.drawClass(entry, position < 9 ? String(position + 1) : null)),
         value.classes.length ? this.drawClass(value.none, "0") : null,
       ),
-      make(
-        "div",
-        { class: "give" },
-        reply ? button(["Accept ", make("kbd", {}, "A")], () => reply("accept"), { class: "main" }) : null,
-        reply ? button(["Reject ", make("kbd", {}, "R")], () => reply("reject")) : null,
-        any ? input : null,
-        any ? button("Label", () => this.label(input.value), { class: guessed ? "plain" : "main" }) : null,
-        tiles.some((tile) => tile.label) ? button("Remove label", () => this.unlabel()) : null,
-      ),
+      make("div", { class: "give" }, any ? this.drawGiving(input) : null),
     );
     if (typing && any) input.focus();
   }
 
+  /** @param {HTMLInputElement} input */
+  drawGiving(input) {
+    const { selection, value, look } = this;
+    const tiles = value.sections.flatMap((section) => section.tiles).filter((tile) => selection.has(tile.id));
+    const guessed = tiles.some((tile) => tile.guess && !tile.label);
+    const reply = guessed ? this.reply : undefined;
+    const closely = selection.size === tiles.length && tiles.length < 3 ? look : undefined;
+    return [
+      reply ? button(["Accept ", make("kbd", {}, "A")], () => reply("accept"), { class: "main" }) : null,
+      reply ? button(["Reject ", make("kbd", {}, "R")], () => reply("reject")) : null,
+      closely ? button(tiles.length > 1 ? "Side by side" : "Look closely", () => closely(tiles)) : null,
+      input,
+      button("Label", () => this.label(input.value), { class: guessed ? "plain" : "main" }),
+      tiles.some((tile) => tile.label) ? button("Remove label", () => this.unlabel()) : null,
+    ];
+  }
+
   drawState() {
     const { selection, value } = this;
-    const hint = value.classes.length
-      ? "Select pictures to label them"
-      : "Select pictures with the circle in their corner, then name their class";
     return make(
       "div",
       { class: "state" },
@@ -119,7 +133,7 @@ export class LabelBar {
             make("strong", {}, `${selection.size} selected`),
             button("Clear", () => this.selection.clear(), { class: "link" }),
           ]
-        : make("span", {}, this.screen.done || hint),
+        : make("span", {}, this.screen.done),
       value.undo
         ? button("Undo", () => this.screen.act({ do: "undo" }), { class: "link", title: `Undo: ${value.undo}` })
         : null,

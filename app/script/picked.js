@@ -46,14 +46,9 @@ export class Picked {
     }
     if (known.size > REMEMBERED) known.clear();
     const tiles = wanted.flatMap((id) => (selection.has(id) ? (known.get(id) ?? []) : []));
-    // The bar that labels looks here for what is selected; it stays in sight without, with what was done and the undoing.
-    if (screen.answered) screen.value.sections = [{ tiles: tiles.length ? tiles : [NOTHING] }];
+    if (screen.answered) screen.value.sections = [{ tiles }]; // where the bar that labels looks for what is selected
     this.list.replaceChildren(...(selection.size ? this.drawSelected(tiles) : []));
     this.bar.draw();
-    const said = this.bar.bar.querySelector(".state > span");
-    if (said && /circle/.test(said.textContent ?? "")) {
-      said.textContent = "Select pictures on the map to name their class";
-    }
   }
 
   /** @param {Tile[]} tiles those that are shown */
@@ -105,6 +100,3 @@ export class Picked {
     );
   }
 }
-
-/** Stands for no picture at all. @type {Tile} */
-const NOTHING = { id: -1, src: "", name: "", path: "", label: null };

@@ -18,6 +18,8 @@ import { button, make, one, source } from "./elements.js";
  * @property {string} [chance]
  * @property {string} [hint]
  * @property {string} [guess] the class that is proposed
+ * @property {string} [doubt] why its probability is low
+ * @property {number} [ratio] width by height
  */
 
 /**
@@ -33,11 +35,16 @@ import { button, make, one, source } from "./elements.js";
  *
  * @typedef {object} Manners
  * @property {boolean} clickSelects
+ * @property {boolean} [over] whether scores and labels stand on the pictures, not below them
  * @property {(tile: Tile) => void} [open] what a click does where it doesn't select
+ * @property {(tile: Tile) => void} look looks at it closely
  * @property {(tile: Tile) => HTMLElement} [tools] buttons on a picture
  * @property {(tile: Tile) => boolean} [cutsOff] whether it is left out of sight
  * @property {(section: Section) => void} more fetches further ones
  */
+
+const NARROWEST = 0.4; // width by height, of a tile
+const WIDEST = 3;
 
 export class Tiles {
   /**
@@ -195,24 +202,25 @@ export class Tiles {
       onclick: (event) => this.toggle(picture, event),
     });
     const badge = tile.label ? make("span", { class: "badge", title: `Labelled ${tile.label}` }, tile.label) : null;
-    const hint = tile.hint || "";
+    const score = tile.score ? make("span", { class: `score ${tile.band || ""}` }, tile.score) : null;
+    const name = make("span", { class: "name", title: tile.path }, guess || tile.name);
+    const tools = this.manners.tools?.(tile);
+    const attributes = { class: "tile", "data-image": tile.id, style: `--ratio: ${shapeOf(tile)}` };
+    if (this.manners.over) {
+      const marks = make("div", { class: "marks" }, drawBand(tile), score, badge);
+      return make(
+        "li",
+        attributes,
+        make("div", { class: "frame" }, picture, marks, tick, tools),
+        make("div", { class: "caption" }, name),
+      );
+    }
     return make(
       "li",
-      { class: "tile", "data-image": tile.id },
-      make("div", { class: "frame" }, picture, tick, this.manners.tools?.(tile), badge),
-      make(
-        "div",
-        { class: "caption" },
-        make("span", { class: "name", title: tile.path }, guess || tile.name),
-        tile.score ? make("span", { class: `score ${tile.band || ""}`, title: hint }, tile.score) : null,
-      ),
-      tile.bandName
-        ? make(
-            "div",
-            { class: `band ${tile.band}`, title: hint },
-            [tile.bandName, tile.chance].filter(Boolean).join(" · "),
-          )
-        : null,
+      attributes,
+      make("div", { class: "frame" }, picture, tick, tools, badge),
+      make("div", { class: "caption" }, name, score),
+      tile.doubt ? make("div", { class: "doubtful" }, tile.doubt) : null,
     );
   }
 
@@ -247,8 +255,9 @@ export class Tiles {
           const { clickSelects, open } = this.manners;
           const keys = event.shiftKey || event.ctrlKey || event.metaKey;
           if (this.selection.size > 0 || keys || clickSelects) this.toggle(event.currentTarget, event);
-          else open?.(tile);
+          else if (event.detail < 2) open?.(tile); // the second of two may be on what the first has brought here
         },
+        ondblclick: () => this.manners.look(tile),
       },
       image,
     );
@@ -284,9 +293,14 @@ export class Tiles {
   onKey(event) {
     const picture = source(event).closest(".picture");
     if (!(picture instanceof HTMLElement)) return;
+    const held = event.ctrlKey || event.metaKey || event.altKey;
+    const at = this.sections.flatMap((section) => section.tiles).find((tile) => tile.id === imageOf(picture));
     if (event.key === " ") {
       event.preventDefault();
       this.toggle(picture, event);
+    } else if (event.key === "Enter" && !held && at) {
+      event.preventDefault();
+      this.manners.look(at);
     } else if (/^(Arrow(Left|Right|Up|Down)|Home|End)$/.test(event.key)) {
       event.preventDefault();
       if (event.shiftKey && this.selection.anchor === null) this.toggle(picture);
@@ -298,6 +312,26 @@ export class Tiles {
       this.selection.changed();
     }
   }
+}
+
+/**
+ * How wide a tile is, by its height: very long pictures are cut a little, or they would be a line.
+ *
+ * @param {Tile} tile
+ */
+function shapeOf({ ratio }) {
+  return Math.max(NARROWEST, Math.min(WIDEST, ratio || 1));
+}
+
+/** @param {Tile} tile */
+function drawBand({ band, bandName, chance }) {
+  if (!bandName) return null;
+  return make(
+    "span",
+    { class: `band ${band}` },
+    bandName,
+    chance ? make("span", { class: "chance" }, ` · ${chance}`) : null,
+  );
 }
 
 /** @param {HTMLElement} node */

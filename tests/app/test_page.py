@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from indexer import Collection
-from tests.app.conftest import HOSTILE, PHONE, Visit, answered
+from tests.app.conftest import HOSTILE, PHONE, Visit, answered, narrowed
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def test_a_person_searches_and_labels(page: Any, photos: Path, unlabelled: Colle
     found = _names(board)
     assert found[0] == "brazil.jpg"
     assert board.locator(".score").nth(0).inner_text() == "1.00"
-    assert board.locator(".band").nth(0).inner_text() == "Same · unlikely by chance"
+    assert board.locator(".band").nth(0).text_content() == "Same · unlikely by chance"
 
     # A click on a picture asks with that one.
     other = found[3]
@@ -132,9 +132,7 @@ def test_two_people_don_t_see_each_other_s_search(
         before = _names(other.locator("#massl-find"))
         _ask(page, photos / "flag" / "brazil.jpg")
         page.wait_for_selector("#massl-find .score")
-        other.get_by_label("Only these folders: All folders").click()
-        other.get_by_label("space (9)").check()
-        other.get_by_role("button", name="Show", exact=True).click()
+        narrowed(other, "folders", "space")
         other.wait_for_function("() => document.querySelectorAll('#massl-find .tile').length === 9")
         assert set(_names(other.locator("#massl-find"))) < set(before)
         assert other.locator(".score").count() == 0

@@ -18,7 +18,7 @@ from app.server import serve
 from app.session import Session
 from indexer import LADDER, Collection, Encoder, Query, Result
 from indexer.search.searcher import Searcher
-from tests.app.conftest import DESKTOP, PHONE, Visit, answered
+from tests.app.conftest import DESKTOP, PHONE, Visit, answered, narrowed
 from tests.indexer.tiny import picture, write_encoder
 
 OLD = 1_577_880_000  # noon of 2020-01-01, UTC
@@ -67,8 +67,10 @@ def test_a_search_is_narrowed_shared_and_taken_back(
     _picture(tab, first).locator(".picture").focus()
     tab.keyboard.press("+")
     _until(tab, "document.querySelectorAll('.chip').length === 2")
+    tab.get_by_label("Size of the pictures").press("End")  # small tiles have no room for it
     _picture(tab, second).hover()
     _picture(tab, second).locator(".tools button").nth(1).click()
+    tab.get_by_label("Size of the pictures").press("Home")
     _until(tab, "document.querySelectorAll('.chip.minus').length === 1")
     queries = [
         Query(image=brazil.image),
@@ -79,7 +81,7 @@ def test_a_search_is_narrowed_shared_and_taken_back(
     assert _paths(tab) == [r.path for r in unlabelled.search(queries, 100)]
 
     # A folder; everything that is shown lies in it, and the address can be given to somebody else.
-    _only(tab, "folders", "flag")
+    narrowed(tab, "folders", "flag")
     _until(tab, "location.search.includes('under=flag')")
     shown = _paths(tab)
     assert {path.split("/")[0] for path in shown} == {"flag"}
@@ -299,6 +301,7 @@ def test_a_picture_whose_file_is_gone_or_was_changed_says_so(browser: Any, photo
 
 
 def test_dates_narrow_all_pictures_too(tab: Any, unlabelled: Collection) -> None:
+    narrowed(tab, "days")
     tab.get_by_label("Until this day").fill("2001-01-01")
     tab.wait_for_selector("#massl-find .message:not(:empty)")
     assert "no image was modified until 2001-01-01" in tab.locator("#massl-find .message").inner_text().lower()
@@ -328,14 +331,6 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Collection:
     return collection
 
 
-def _only(tab: Any, kind: str, *names: str) -> None:
-    """Ticks these in a filter, and closes it."""
-    tab.locator(f"summary[aria-label^='Only these {kind}']").click()
-    for name in names:
-        tab.get_by_role("checkbox", name=re.compile(rf"^{re.escape(name)} \(")).check()
-    tab.locator("details[open]").get_by_role("button", name="Show", exact=True).click()
-
-
 def test_several_folders_and_labels_are_searched_at_once(tab: Any, visit: Visit, unlabelled: Collection) -> None:
     of = {
         kind: [i for i, path in unlabelled.images.ready() if path.startswith(f"{kind}/")]
@@ -345,10 +340,10 @@ def test_several_folders_and_labels_are_searched_at_once(tab: Any, visit: Visit,
     unlabelled.labels.add("even", [ids[1] for ids in of.values()], "me")
     unlabelled.labels.add("other", [ids[2] for ids in of.values()], "me")
     tab.reload()
-    _only(tab, "folders", "flag", "space")
+    narrowed(tab, "folders", "flag", "space")
     _until(tab, "location.search === '?under=flag&under=space'")
     assert {path.split("/")[0] for path in _paths(tab)} == {"flag", "space"}
-    _only(tab, "labels", "odd", "even")
+    narrowed(tab, "labels", "odd", "even")
     _until(tab, "new URLSearchParams(location.search).getAll('label').length === 2")
     four = sorted(dict(unlabelled.images.ready())[ids[place]] for ids in (of["flag"], of["space"]) for place in (0, 1))
     assert sorted(_paths(tab)) == four
@@ -365,26 +360,137 @@ def test_several_folders_and_labels_are_searched_at_once(tab: Any, visit: Visit,
         other.wait_for_selector("#massl-find .score")
         assert _paths(other) == shown
 
-        # By the keyboard alone: one is taken off, Escape closes, and the focus is still at the filter.
-        other.get_by_label("Only these folders: 2 folders").focus()
-        other.keyboard.press("Enter")
-        other.wait_for_selector("details[open] input:checked")
-        assert other.locator("details[open] input:checked").count() == 2
-        other.keyboard.press("Tab")
+        # By the keyboard alone: one is taken off, and the focus is still at its box.
+        box = other.get_by_role("checkbox", name="space (")
+        box.focus()
         other.keyboard.press("Space")
-        other.keyboard.press("Escape")
         _until(other, "location.search.split('under=').length === 2")
-        _until(other, "document.activeElement.matches('.choice summary')")
+        answered(other, "Search")
+        assert box.evaluate("box => box === document.activeElement && !box.checked")
 
-    # What was chosen is given up from within, or all at once; a click beside it closes.
-    tab.get_by_label("Only these labels: 2 labels").click()
-    tab.locator("details[open]").get_by_role("button", name="All labels").click()
+    # What was chosen is given up from within, or all at once.
+    tab.get_by_role("button", name="All labels").click()
     _until(tab, "!location.search.includes('label=')")
-    tab.get_by_label("Only these folders: 2 folders").click()
-    tab.locator("h1").click()
-    _until(tab, "!document.querySelector('details[open]')")
     tab.get_by_role("button", name="Clear filters").click()
     _until(tab, "!location.search.includes('under=')")
+
+
+def test_boxes_that_are_ticked_faster_than_the_server_answers_all_count(tab: Any, unlabelled: Collection) -> None:
+    kinds = ["antique", "bug", "flag", "fruit", "painting", "space"]
+    narrowed(tab, "folders", *kinds)
+    narrowed(tab, "folders", *kinds[::2])  # off again
+    _until(tab, "new URLSearchParams(location.search).getAll('under').join() === 'bug,fruit,space'")
+    answered(tab, "Search")
+    ticked = tab.locator(".filters input:checked").evaluate_all("boxes => boxes.map(box => box.value)")
+    assert ticked == kinds[1::2]
+    assert {path.split("/")[0] for path in _paths(tab)} == set(kinds[1::2])
+
+
+def test_the_filters_fold_and_a_reload_leaves_them_as_they_were(tab: Any) -> None:
+    panel = tab.get_by_role("complementary", name="Filters")
+    assert not panel.is_visible()
+    for open_ in (True, False):
+        tab.get_by_role("button", name="Filters", exact=True).click()
+        assert panel.is_visible() is open_
+        assert (
+            tab.get_by_role("button", name="Filters", exact=True).get_attribute("aria-expanded") == str(open_).lower()
+        )
+        tab.reload()
+        answered(tab, "Search")
+        assert panel.is_visible() is open_
+
+
+def test_size_shape_and_names_of_the_tiles_are_chosen_and_remembered(tab: Any, unlabelled: Collection) -> None:
+    tile = _picture(tab, "flag/brazil.jpg")
+    facts = unlabelled.images.facts(unlabelled.images.id_of("flag/brazil.jpg"))
+
+    def shape() -> float:
+        box = tile.locator(".frame").bounding_box()
+        return float(box["width"] / box["height"])
+
+    assert shape() == pytest.approx(facts.width / facts.height, rel=0.02)  # whole, nothing is cut away
+    before = tile.bounding_box()["height"]
+    slider = tab.get_by_label("Size of the pictures")
+    slider.press("End")
+    assert tile.bounding_box()["height"] > 2 * before
+    _until(tab, "document.querySelector('#massl-find .picture img').src.includes('/preview/')")  # sharp at that size
+    tab.get_by_role("button", name="Squares").click()
+    tab.get_by_role("button", name="Names").click()
+    for _ in range(2):
+        assert shape() == pytest.approx(1, rel=0.02)
+        assert tile.locator(".name").is_visible()
+        tab.reload()
+        answered(tab, "Search")
+    tab.get_by_label("Size of the pictures").press("Home")
+    tab.get_by_role("button", name="Squares").click()
+    tab.get_by_role("button", name="Names").click()
+    assert not tile.locator(".name").is_visible()
+    assert tile.bounding_box()["height"] < before
+
+
+def test_a_desktop_is_full_of_pictures(visit: Visit, site: str, unlabelled: Collection) -> None:
+    with visit(site, viewport={"width": 1440, "height": 900}) as tab:
+        boxes = tab.locator("#massl-find .tile").evaluate_all(
+            "tiles => tiles.map(tile => { const at = tile.getBoundingClientRect(); return [at.top, at.bottom]; })"
+        )
+        assert min(top for top, _ in boxes) < 160
+        assert sum(bottom <= 900 for _, bottom in boxes) >= 40
+
+
+def test_a_picture_is_looked_at_as_large_as_the_window_and_two_side_by_side(tab: Any, unlabelled: Collection) -> None:
+    first, second = _paths(tab)[3:5]
+    viewer = tab.get_by_role("dialog", name="Full-size view")
+    _picture(tab, first).locator(".picture").focus()
+    tab.keyboard.press("Enter")
+    viewer.get_by_text(first).first.wait_for()
+    image = viewer.locator("img")
+    assert image.get_attribute("src") == f"full/{unlabelled.images.id_of(first)}"
+    facts = unlabelled.images.facts(unlabelled.images.id_of(first))
+    _until(tab, f"document.querySelector('.viewer img').naturalWidth === {facts.width}")  # no pixel is lost
+    assert _asked(tab) == {}  # it was looked at, not searched with
+    tab.keyboard.press("+")
+    assert image.evaluate("image => new DOMMatrix(getComputedStyle(image).transform).a") == 2
+    tab.keyboard.press("0")
+    assert image.evaluate("image => new DOMMatrix(getComputedStyle(image).transform).a") == 1
+    image.click()
+    assert image.evaluate("image => new DOMMatrix(getComputedStyle(image).transform).a") > 2
+    tab.keyboard.press("ArrowRight")
+    viewer.get_by_text(second).first.wait_for()
+    tab.keyboard.press("i")
+    tab.locator("dialog.details").get_by_role("heading", name=second).wait_for()
+    tab.keyboard.press("Enter")
+    viewer.get_by_text(second).first.wait_for()
+    tab.keyboard.press("Escape")
+    assert not viewer.is_visible()
+    for path in (first, second):
+        _picture(tab, path).locator(".picture").click(modifiers=["Control"])
+    tab.get_by_role("button", name="Side by side").click()
+    assert viewer.locator("figcaption").all_inner_texts() == [first, second]
+    tab.keyboard.press("+")  # both come closer
+    assert len(set(viewer.locator("img").evaluate_all("all => all.map(each => each.style.transform)"))) == 1
+    viewer.get_by_role("button", name="Close").click()
+    _picture(tab, _paths(tab)[6]).locator(".picture").click(modifiers=["Control"])
+    assert tab.get_by_role("button", name="Side by side").count() == 0  # of three
+
+
+def test_a_double_click_looks_at_the_picture_that_was_clicked(tab: Any, unlabelled: Collection) -> None:
+    _picture(tab, "flag/brazil.jpg").locator(".picture").dblclick()
+    viewer = tab.get_by_role("dialog", name="Full-size view")
+    viewer.get_by_text("flag/brazil.jpg").first.wait_for()
+    tab.keyboard.press("Escape")
+    _until(tab, "document.querySelectorAll('.chip').length === 1")  # one search, by the first click
+    assert tab.locator(".chip .name").get_attribute("title") == "flag/brazil.jpg"
+
+
+def test_the_keys_are_listed_behind_a_question_mark(tab: Any) -> None:
+    tab.locator("#massl-find .picture").first.focus()
+    tab.keyboard.press("?")
+    sheet = tab.get_by_role("dialog", name="Keys")
+    assert "more like the picture" in sheet.inner_text()
+    tab.keyboard.press("Escape")
+    tab.locator("#massl-find").get_by_role("button", name="Keys").click()
+    sheet.get_by_role("button", name="Close").click()
+    assert not sheet.is_visible()
 
 
 def test_among_five_hundred_folders_one_types_to_find_some(visit: Visit, tmp_path: Path) -> None:
@@ -395,7 +501,7 @@ def test_among_five_hundred_folders_one_types_to_find_some(visit: Visit, tmp_pat
     made.update()
     size = {"width": 390, "height": 800}
     with serve(made, "127.0.0.1", 0, None) as address, visit(str(address), viewport=size) as tab:
-        tab.get_by_label("Only these folders: All folders").click()
+        narrowed(tab, "folders")
         _until(tab, "document.querySelectorAll('details[open] li').length === 500")
         tab.get_by_label("Search the folders").fill("YEAR 49")
         assert tab.locator("details[open] li:visible").count() == 10
@@ -404,7 +510,6 @@ def test_among_five_hundred_folders_one_types_to_find_some(visit: Visit, tmp_pat
         assert box["x"] + box["width"] <= 390
         for name in ("year 491", "year 499"):
             tab.get_by_role("checkbox", name=f"{name} (1)").check()
-        tab.keyboard.press("Escape")
         _until(tab, "document.querySelectorAll('#massl-find .tile').length === 2")
         assert _paths(tab) == ["year 491/a.bmp", "year 499/a.bmp"]
 

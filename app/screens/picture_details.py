@@ -1,0 +1,45 @@
+"""What is known of one picture, as the page shows it beside the picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from app.formatting import moment, readable, size
+from app.screens.tiles import tile
+from indexer import Collection
+from indexer.store.image_facts import Facts
+
+NEIGHBOURS = 6
+_TROUBLE = {
+    "there": "",
+    "gone": "The file is missing: deleted, moved, or on a disk that is not connected. Run massl index to update.",
+    "changed": "The file has changed since it was indexed. This is the indexed version. Run massl index to update.",
+}
+
+
+def details(collection: Collection, facts: Facts) -> dict[str, Any]:
+    """Its name, file and label, what is wrong with the file, and the labelled pictures that are most like it."""
+    return {
+        "image": facts.image,
+        "name": readable(facts.path),
+        "path": readable(str((collection.root / facts.path).absolute())),
+        "src": f"preview/{facts.image}",
+        "ratio": round(facts.width / facts.height, 4),
+        "facts": _facts(facts),
+        "trouble": _TROUBLE[collection.images.file_state(facts.image)],
+        "label": facts.label,
+        "neighbours": [
+            tile(near.image, near.path, near.label) | {"score": f"{near.score:z.2f}"}
+            for near in collection.searcher.labelled_like(facts.image, NEIGHBOURS)
+        ],
+    }
+
+
+def _facts(facts: Facts) -> list[Sequence[str]]:
+    return [
+        ("Picture", f"{facts.width:,} by {facts.height:,} pixels"),
+        ("File", size(facts.size)),
+        ("Modified", moment(facts.changed)),
+        ("Label", f"{facts.label} (by {facts.author})" if facts.label is not None else "none yet"),
+    ]

@@ -1,0 +1,74 @@
+// How a grid shows its pictures: how large, whole in rows or cut to squares, with or without the names of the files. The
+// browser remembers it, for all grids.
+
+import { button, make } from "./elements.js";
+import { keep, recall } from "./remembered.js";
+
+const LEAST = 72; // pixels of a row's height, as all that follows
+const MOST = 320;
+const USUAL = 112;
+const SHARP = 200; // from here on a thumbnail is too small to fill it
+
+export class GridView {
+  /** @param {HTMLElement} board of the screen; it has the size as `--side`, and says the rest in its data */
+  constructor(board) {
+    this.board = board;
+    const said = Number(recall("side"));
+    this.side = said >= LEAST && said <= MOST ? said : USUAL;
+    this.squares = recall("squares") === "yes";
+    this.names = recall("names") === "yes";
+    this.slider = make("input", {
+      type: "range",
+      min: LEAST,
+      max: MOST,
+      step: "8",
+      "aria-label": "Size of the pictures",
+      title: "Size of the pictures",
+      oninput: () => {
+        this.side = Number(this.slider.value);
+        keep("side", this.slider.value);
+        this.apply();
+      },
+    });
+    this.square = button("Squares", () => {
+      this.squares = !this.squares;
+      keep("squares", this.squares ? "yes" : "no");
+      this.apply();
+    });
+    this.square.title = "Cut the pictures to squares";
+    this.name = button("Names", () => {
+      this.names = !this.names;
+      keep("names", this.names ? "yes" : "no");
+      this.apply();
+    });
+    this.name.title = "Show the names of the files";
+    for (const each of [this.square, this.name]) each.classList.add("toggle");
+    const parts = [this.slider, this.square, this.name];
+    this.node = make("div", { class: "view", role: "group", "aria-label": "How the pictures are shown" }, parts);
+    this.apply();
+  }
+
+  apply() {
+    const { board, side, squares, names } = this;
+    this.slider.value = String(side);
+    this.square.setAttribute("aria-pressed", String(squares));
+    this.name.setAttribute("aria-pressed", String(names));
+    board.style.setProperty("--side", `${side}px`);
+    board.dataset.grid = squares ? "squares" : "rows";
+    board.dataset.names = names ? "on" : "off";
+    this.sharpen(board);
+  }
+
+  /**
+   * Has pictures that are shown large come as large as they are shown; those out of sight wait until they are near.
+   *
+   * @param {ParentNode} within
+   */
+  sharpen(within) {
+    const pictures = /** @type {NodeListOf<HTMLImageElement>} */ (within.querySelectorAll(".tiles .picture img"));
+    for (const image of pictures) {
+      const wanted = image.src.replace(/(thumbnail|preview)(?=\/\d+$)/, this.side >= SHARP ? "preview" : "thumbnail");
+      if (wanted !== image.src) image.src = wanted;
+    }
+  }
+}
