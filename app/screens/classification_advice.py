@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from indexer.fewshot.classification import EXAMPLES, SAMPLE, WIDEST, Classification
 from indexer.store.labels import NONE_OF_THESE
@@ -103,34 +104,78 @@ def _before_figures(result: Classification, complete: bool) -> dict[str, str]:
     }
 
 
-def summary(result: Classification, sure: float) -> list[str]:
-    """The accuracy and number of its proposals of at least this probability, one sentence per line."""
-    labelled = sum(result.counts.values())
-    lines = []
+def estimate(result: Classification, sure: float) -> dict[str, Any]:
+    """How right its proposals of at least this probability are: the number, what it is of, or why there is none.
+
+    Returns:
+        `share` and `interval`, in text, with `about`; or `why` there is none. `strange`: how many unlabelled pictures
+        the number says nothing about, as they are unlike all labelled ones.
+    """
+    strange = int((~result.familiar & ~result.labelled).sum())
+    missing = _missing(result)
+    expected = None if missing else result.expected(sure)
+    if expected is None:
+        return {"share": None, "why": missing or "There is no proposal at this minimum.", "strange": strange}
+    low, high = (round(100 * share) for share in expected.interval)
+    return {
+        "share": f"{percent(expected.accuracy)} %",
+        "interval": f"95 % interval: {low} to {high} %",
+        "about": f"of the {expected.images:,} proposals should be right"
+        if expected.images != 1
+        else "is how likely the one proposal is right",
+        "strange": strange,
+    }
+
+
+def shares(result: Classification, sure: float) -> list[dict[str, Any]]:
+    """Of each class, how many pictures carry its label and for how many it is proposed, in the order of the classes.
+
+    `NONE_OF_THESE` is no class.
+    """
+    proposed = result.sure(sure) & ~result.labelled
+    return [
+        {
+            "name": name,
+            "labelled": int(result.counts.get(name, 0)),
+            "proposed": int((proposed & (result.predicted == index)).sum()),
+        }
+        for index, name in enumerate(result.classes)
+        if name != NONE_OF_THESE
+    ]
+
+
+def doubt(familiar: bool, probability: float) -> dict[str, str]:
+    """Why a proposal is unlikely, as `doubt`; nothing where it is likely."""
+    if not familiar:
+        return {"doubt": "unlike all labelled"}
+    return {"doubt": "between classes"} if probability < _HALF else {}
+
+
+def _missing(result: Classification) -> str:
+    """What it takes until an accuracy is shown; empty where nothing is missing."""
     if result.needs == EXAMPLES:
         single = [name for name, number in sorted(result.counts.items()) if number < 2 and name != NONE_OF_THESE]
-        lines.append(
-            "Accuracy: not known yet. Label at least two pictures of every class "
-            + (f"(only one so far: {', '.join(single)})." if single else "by hand; accepted proposals do not count.")
+        return "Label at least two pictures of every class " + (
+            f"(only one so far: {', '.join(single)})." if single else "by hand; accepted proposals do not count."
         )
-    elif not result.drawn or result.estimated_accuracy is None or result.interval is None:
-        lines.append("Accuracy: not known yet. Label a page of the random sample to measure it.")
-    elif not result.known_within(WIDEST):
-        lines.append(
-            f"Accuracy: not known yet. {result.judged_on:,} pictures of the random sample are too few; "
-            "label another page of it."
-        )
-    else:
-        if expected := result.expected(sure):
-            likely, (low, high) = percent(expected.accuracy), (round(100 * share) for share in expected.interval)
-            about = f"About {likely} % of the {expected.images:,} proposals should be right"
-            if expected.images == 1:
-                about = f"The one proposal is right with a probability of about {likely} %"
-            lines.append(f"{about} (95 % interval: {low} to {high} %).")
-        hidden, (low, high) = percent(result.estimated_accuracy), (round(100 * share) for share in result.interval)
+    if not result.drawn or result.estimated_accuracy is None or result.interval is None:
+        return "Label a page of the random sample to measure it."
+    if not result.known_within(WIDEST):
+        return f"{result.judged_on:,} pictures of the random sample are too few; label another page of it."
+    return ""
+
+
+def summary(result: Classification, sure: float) -> list[str]:
+    """How the accuracy was measured, and how many pictures have which state, one sentence per line."""
+    labelled = sum(result.counts.values())
+    lines = []
+    if missing := _missing(result):
+        lines.append(f"Accuracy: not known yet. {missing}")
+    elif result.estimated_accuracy is not None and result.interval is not None:
+        low, high = (round(100 * share) for share in result.interval)
         lines.append(
             f"Measured on {result.judged_on:,} pictures of the random sample, each predicted from the other labels: "
-            f"{hidden} % ({low} to {high} %)."
+            f"{percent(result.estimated_accuracy)} % ({low} to {high} %)."
         )
     strange = int((~result.familiar).sum())
     if strange:

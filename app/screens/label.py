@@ -11,23 +11,22 @@ from typing import Any
 import numpy as np
 
 from app.formatting import count, readable
-from app.screens.classification_advice import DOUBT, advise, methods, percent, summary
+from app.screens.classification_advice import DOUBT, advise, doubt, estimate, methods, percent, shares, summary
 from app.screens.job_status import asked, running
 from app.screens.label_actions import AUTHOR, LabelActions
 from app.screens.label_downloads import EXPORTS, export
+from app.screens.label_queues import QUEUES, next_page
 from app.screens.picture_details import details
 from app.screens.screen import Action, Aside, Screen
-from app.screens.tiles import MOST, PAGE_SIZES, Tile, section, tile
+from app.screens.tiles import MOST, Tile, section, tile
 from app.session import Payload, Session, Step, images, number
 from indexer import Collection
 from indexer.fewshot.classification import NONE, Classification
 from indexer.fewshot.label_errors import Suspect
-from indexer.fewshot.sampling import least_sure, most_sure
 from indexer.jobs.background import JobStatus
 from indexer.store.labels import ACCEPTED, DRAWN
 from massl.core.errors import MasslError
 
-PAGE = PAGE_SIZES[0]
 SECTION = 12  # tiles of a class at first
 SUSPECTS = 12  # labels to check at a time
 # While the accuracy is known less well than to ten points either way, a label that the others contradict is as likely
@@ -39,20 +38,14 @@ VIEWS = {
     "different": "Diverse",
     "unusual": "Unusual",
     "unsure": "Uncertain",
+    "strange": "Unfamiliar",
     "sure": "Confident",
     "drawn": "Random sample",
     "class": "By class",
     "check": "Label errors",
     "curve": "Learning curve",
 }
-QUEUES = {  # views of a page that is answered, and what is said beside their names
-    "different": "different from labelled pictures and from each other",
-    "unusual": "unlike all other pictures, the least usual first",
-    "unsure": "a label helps most here",
-    "sure": "reject the wrong proposals, then accept the rest",
-    "drawn": "label every picture, or accept its proposal if it is right; this measures the accuracy",
-}
-SORTED = ("unsure", "sure", "drawn", "class", "check", "curve")  # views that need two classes
+SORTED = ("unsure", "strange", "sure", "drawn", "class", "check", "curve")  # views that need two classes
 _MOST_OPENED = 1_000  # sections that a session remembers how far it opened
 _MOST_ANSWERED = 100  # steps whose page comes back when they are undone
 PATIENCE = 0.5  # seconds: what is done by then looks as if it were done at once
@@ -155,6 +148,8 @@ class LabelScreen(Screen):
                 for key, name in VIEWS.items()
             ],
             "advice": {**advice, "name": VIEWS[advice["view"]], "here": advice["view"] == view},
+            "estimate": estimate(result, max(1, work.sure) / 100) if result else None,
+            "shares": shares(result, max(1, work.sure) / 100) if result else [],
             "summary": summary(result, max(1, work.sure) / 100) if result else [],
             "methods": methods(result) if result else "",
             "sure": work.sure,
@@ -231,7 +226,7 @@ class LabelScreen(Screen):
         work, view = session.of(LabelView), drawn["view"]
         labels = self._present(work)
         if all(labels[image] is not None for image in work.page):
-            work.page = self._fill(view, result, session)
+            work.page = next_page(view, self.collection, result, work.passed, work.sure / 100, self.revision(session))
             labels = self._present(work)
         tiles = self._tiles(work.page, labels, result)
         left = (
@@ -246,6 +241,8 @@ class LabelScreen(Screen):
             drawn["empty"] = (
                 f"No proposal reaches {work.sure} %. Label some uncertain pictures, or lower the minimum."
                 if left and view == "sure" and not work.passed
+                else "Every picture is like a labelled one."
+                if left and view == "strange" and not work.passed
                 else "This list is finished. Choose another list above, or open this one again."
                 if left
                 else "Every picture is labelled. Use Export to save the labels."
@@ -256,27 +253,6 @@ class LabelScreen(Screen):
         _tell("Comparing all pictures", comparing, drawn)
         if comparing.result is not None:
             self._draw_queue(session, result, drawn)
-
-    def _fill(self, view: str, result: Classification | None, session: Session) -> list[int]:
-        """The next page of a queue."""
-        work = session.of(LabelView)
-        if view == "different":
-            ids = np.array(self.collection.fewshot.different(PAGE + len(work.passed), self.revision(session)), np.int64)
-        elif view == "unusual":
-            everything, scores = self.collection.anomalies.by_image()
-            ids = everything[np.argsort(-scores, kind="stable")]
-            ids = ids[~np.isin(ids, list(self.collection.labels.by_image()))]
-        elif result is None:
-            return []
-        elif view == "drawn":
-            ids = np.random.default_rng().permutation(result.images[~result.labelled])
-        else:
-            rows = least_sure(result) if view == "unsure" else most_sure(result)
-            if view == "sure":
-                rows = rows[result.probability[rows] >= work.sure / 100]
-            ids = result.images[rows]
-        waiting = ids[~np.isin(ids, np.fromiter(work.passed, np.int64, len(work.passed)))]
-        return [int(image) for image in waiting[:PAGE]]
 
     def _present(self, work: LabelView) -> dict[int, str | None]:
         """The labels of the page's pictures; those that are no longer in the collection leave it."""
@@ -479,7 +455,9 @@ def _rows(result: Classification | None, ids: Sequence[int]) -> dict[int, int]:
 def _guess(result: Classification, row: int) -> dict[str, str]:
     if result.predicted[row] == NONE:
         return {"hint": "You rejected every class"}
-    return {"guess": result.classes[result.predicted[row]], "score": f"{percent(float(result.probability[row]))} %"}
+    probability = float(result.probability[row])
+    guess = {"guess": result.classes[result.predicted[row]], "score": f"{percent(probability)} %"}
+    return guess | doubt(bool(result.familiar[row]), probability)
 
 
 def _label(item: Any) -> str | None:

@@ -10,7 +10,7 @@ const USUAL = 112;
 const SHARP = 200; // from here on a thumbnail is too small to fill it
 
 export class GridView {
-  /** @param {HTMLElement} board of the screen; it has the size as `--side`, and says the rest in its data */
+  /** @param {HTMLElement} board of the screen; it has the size as `--size`, and says the rest in its data */
   constructor(board) {
     this.board = board;
     const said = Number(recall("side"));
@@ -53,7 +53,7 @@ export class GridView {
     this.slider.value = String(side);
     this.square.setAttribute("aria-pressed", String(squares));
     this.name.setAttribute("aria-pressed", String(names));
-    board.style.setProperty("--side", `${side}px`);
+    board.style.setProperty("--size", `${side}px`);
     board.dataset.grid = squares ? "squares" : "rows";
     board.dataset.names = names ? "on" : "off";
     this.sharpen(board);

@@ -3,6 +3,7 @@
 import { Details } from "./details.js";
 import { button, make, one, source } from "./elements.js";
 import { GRID_KEYS, KeySheet, LABEL_KEYS } from "./keys.js";
+import { LabelPanel } from "./label-panel.js";
 import { LabelBar } from "./labels.js";
 import { drawCurve } from "./learning-curve.js";
 import { Rubber } from "./rubber.js";
@@ -14,7 +15,7 @@ import { Viewer } from "./viewer.js";
 /** @typedef {import("./tiles.js").Tile} Tile */
 /** @typedef {import("./tiles.js").Section} Section */
 
-/** @typedef {"groups" | "different" | "unusual" | "unsure" | "sure" | "drawn" | "class" | "check" | "curve"} View */
+/** @typedef {"groups" | "different" | "unusual" | "unsure" | "strange" | "sure" | "drawn" | "class" | "check" | "curve"} View */
 
 /**
  * A label that looks wrong, and the labelled pictures that say so.
@@ -29,12 +30,27 @@ import { Viewer } from "./viewer.js";
  */
 
 /**
+ * How right the proposals are: as text, or why that isn't known.
+ *
+ * @typedef {object} Estimate
+ * @property {string | null} share
+ * @property {string} [interval]
+ * @property {string} [about] what the share is of
+ * @property {string} [why]
+ * @property {number} strange pictures that it says nothing about
+ */
+
+/** @typedef {{ name: string, labelled: number, proposed: number }} Share a class, and how many pictures are of it */
+
+/**
  * What Label.draw answers.
  *
  * @typedef {import("./tiles.js").Grid & import("./labels.js").Labelling & {
  *   view: View,
  *   views: { key: View, name: string, ready: boolean }[],
  *   advice: { view: View, name: string, text: string, why: string, here: boolean, question?: "kinds" },
+ *   estimate: Estimate | null,
+ *   shares: Share[],
  *   summary: string[],
  *   methods: string,
  *   sure: number,
@@ -69,6 +85,7 @@ class LabelScreen extends Screen {
       reply: (reply) => this.reply(reply),
       look: (tiles) => this.viewer.compare(tiles),
     });
+    this.panel = new LabelPanel(this);
     this.keys = new KeySheet(this, KEYS);
     const around = () => this.value.sections.flatMap((section) => section.tiles);
     this.details = new Details(this, { around, look: (tile) => this.viewer.open(tile) });
@@ -159,62 +176,16 @@ class LabelScreen extends Screen {
     );
     const slides = value.sorted && (value.view === "sure" || value.view === "class");
     head.replaceChildren(
-      this.drawAdvice(head.querySelector("details[open]") !== null),
+      this.panel.draw(),
       make(
         "div",
         { class: "steer" },
         make("div", { class: "orders", role: "group", "aria-label": "Views" }, views),
         slides ? this.drawDoubt() : null,
+        this.keys.node,
       ),
       value.running ? drawRunning(value.running) : "",
       value.problem ? make("p", { class: "note", role: "status" }, value.problem) : "",
-    );
-  }
-
-  /** @param {boolean} open whether the exports are in sight */
-  drawAdvice(open) {
-    const { advice, summary, methods, exports, download } = this.value;
-    const lines = summary.map((line) => make("span", {}, line));
-    const go = () => this.act({ do: "view", view: advice.view });
-    return make(
-      "div",
-      { class: "ask" },
-      make(
-        "div",
-        { class: "words" },
-        make("strong", {}, advice.text),
-        make("span", {}, advice.why),
-        lines.length ? make("div", { class: "estimate", title: methods }, lines) : null,
-      ),
-      make(
-        "div",
-        { class: "buttons" },
-        advice.question === "kinds"
-          ? [
-              button("Yes, every kind", () => this.act({ do: "kinds", all: true }), { class: "main" }),
-              button("No, or not sure", () => this.act({ do: "kinds", all: false })),
-            ]
-          : null,
-        advice.here || advice.question ? null : button(`Go to: ${advice.name}`, go, { class: "main" }),
-        exports.length ? this.drawExports(open && !download) : null,
-      ),
-    );
-  }
-
-  /** @param {boolean} open */
-  drawExports(open) {
-    const choices = this.value.exports.map((entry) =>
-      button(entry.name, () => this.act({ do: "export", format: entry.key }), {
-        class: "choice",
-        disabled: !entry.ready,
-        title: entry.ready ? "" : "Needs two labelled classes",
-      }),
-    );
-    return make(
-      "details",
-      { class: "menu", open },
-      make("summary", { class: "plain" }, "Export"),
-      make("div", { class: "choices" }, choices),
     );
   }
 

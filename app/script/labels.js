@@ -82,12 +82,12 @@ export class LabelBar {
     this.selection.clear();
   }
 
-  /** Stands where something is selected; a moment of it says what was done, and that it can be undone. */
+  /** Stands where something is selected; else a line of it says what was done, for as long as it can be undone. */
   draw() {
     const { bar, selection, value } = this;
     if (!bar.isConnected) this.screen.parts.foot.replaceChildren(bar);
     const any = selection.size > 0;
-    bar.classList.toggle("hidden", !any && !this.screen.done);
+    bar.classList.toggle("hidden", !any && !this.screen.done && !value.undo);
     bar.classList.toggle("said", !any);
     const typed = bar.querySelector("input");
     const typing = typed && document.activeElement === typed;
@@ -133,7 +133,7 @@ export class LabelBar {
             make("strong", {}, `${selection.size} selected`),
             button("Clear", () => this.selection.clear(), { class: "link" }),
           ]
-        : make("span", {}, this.screen.done),
+        : make("span", {}, this.screen.done || (value.undo && `Last step: ${value.undo}`)),
       value.undo
         ? button("Undo", () => this.screen.act({ do: "undo" }), { class: "link", title: `Undo: ${value.undo}` })
         : null,

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from app.screens.classification_advice import advise, percent, summary
+from app.screens.classification_advice import advise, doubt, estimate, percent, shares, summary
 from indexer.fewshot.classification import Classification, classify
 from indexer.store.labels import NONE_OF_THESE
 from tests.indexer.kinds import kinds, labels_of
@@ -52,9 +52,17 @@ def test_every_kind_is_asked_for_and_a_random_sample_labelled_before_any_figure_
     answered = advise(500, classes, result, 0, complete=True)
     assert (answered["view"], answered["text"]) == ("drawn", "Label a random sample")
     assert "%" not in summary(result, 0.5)[0]
+    unknown = estimate(result, 0.5)
+    assert (unknown["share"], unknown["why"]) == (None, "Label a page of the random sample to measure it.")
     sampled = _result(8, drawn=24)
     assert advise(500, sampled.counts, sampled, 0)["view"] in ("sure", "unsure", "different")
-    assert "should be right (95 % interval:" in summary(sampled, 0.5)[0]
+    known, expected = estimate(sampled, 0.5), sampled.expected(0.5)
+    assert expected is not None
+    assert known["share"] == f"{percent(expected.accuracy)} %"
+    assert known["about"] == f"of the {expected.images} proposals should be right"
+    low, high = (round(100 * share) for share in expected.interval)
+    assert known["interval"] == f"95 % interval: {low} to {high} %"
+    assert summary(sampled, 0.5)[0].startswith("Measured on 24 pictures of the random sample")
 
 
 def test_kinds_without_a_name_are_noticed_whatever_was_answered() -> None:
@@ -62,12 +70,32 @@ def test_kinds_without_a_name_are_noticed_whatever_was_answered() -> None:
     strange = int((~result.familiar).sum())
     advice = advise(max(500, 5 * strange), result.counts, result, 0, complete=True)
     assert (advice["view"], advice["text"]) == ("drawn", "Some kinds of pictures seem to have no class yet")
-    assert not any("should be right" in line for line in summary(result, 0.5))
+    told = estimate(result, 0.5)
+    assert (told["share"], told["strange"]) == (None, int((~result.familiar & ~result.labelled).sum()))
+    assert told["strange"] > 0
 
 
 def test_a_sample_that_leaves_half_of_all_open_shows_no_figure() -> None:
     result = replace(_result(8, drawn=24), interval=(0.2, 0.8))
-    assert "are too few" in summary(result, 0.5)[0]
+    assert "are too few" in estimate(result, 0.5)["why"]
+    assert estimate(result, 0.5)["share"] is None
+
+
+def test_a_bar_stands_for_each_class_and_none_of_these_is_no_class() -> None:
+    result = _result(3, drawn=24)
+    assert NONE_OF_THESE in result.classes
+    bars = shares(result, 0.5)
+    assert [bar["name"] for bar in bars] == ["a", "b", "c"]
+    assert [bar["labelled"] for bar in bars] == [result.counts[name] for name in "abc"]
+    has = result.sure(0.5) & ~result.labelled
+    named = [result.classes.index(name) for name in "abc"]
+    assert [bar["proposed"] for bar in bars] == [int((has & (result.predicted == at)).sum()) for at in named]
+
+
+def test_an_unlikely_proposal_says_why() -> None:
+    assert doubt(familiar=False, probability=0.05) == {"doubt": "unlike all labelled"}
+    assert doubt(familiar=True, probability=0.4) == {"doubt": "between classes"}
+    assert doubt(familiar=True, probability=0.9) == {}
 
 
 def test_what_is_only_likely_is_never_called_certain() -> None:

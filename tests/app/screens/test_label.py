@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -71,6 +72,39 @@ def test_the_least_usual_pictures_without_a_label_come_first(screen: LabelScreen
     assert drawn["paging"] == {"accept": False, "left": len(order) - 1}
 
 
+def test_the_pictures_that_the_accuracy_says_nothing_about_can_be_listed(screen: LabelScreen) -> None:
+    session = Session()
+    _label(screen.collection, 9, "flag", "space")
+    drawn = _done(screen, session, {"do": "view", "view": "strange"})
+    result = screen.collection.fewshot.classify()
+    strange = set(result.images[~result.familiar & ~result.labelled].tolist())
+    assert drawn["estimate"]["strange"] == len(strange) > 0
+    shown = _tiles(drawn)
+    assert len(shown) == min(24, len(strange))
+    assert {tile["id"] for tile in shown} <= strange
+    assert {tile["doubt"] for tile in shown} == {"unlike all labelled"}
+
+
+def test_of_near_copies_one_is_asked_about(pictures: Path, tmp_path: Path) -> None:
+    root = tmp_path / "copies"
+    for kind in ("flag", "space", "bug"):
+        (root / kind).mkdir(parents=True)
+        for file in sorted((pictures / kind).glob("*.jpg"))[:8]:
+            shutil.copy(file, root / kind)
+    for name in ("a", "b", "c"):  # of one picture, at the top of every list
+        shutil.copy(sorted((pictures / "fruit").glob("*.jpg"))[0], root / f"{name}.jpg")
+    made = Collection.create(root)
+    made.update()
+    _label(made, 4, "flag", "space")
+    for view in ("unsure", "unusual", "strange"):
+        seen = {
+            tile["path"] for tile in _tiles(_done(LabelScreen(made, tmp_path), Session(), {"do": "view", "view": view}))
+        }
+        assert len(seen & {"a.jpg", "b.jpg", "c.jpg"}) == 1, view
+    page = _tiles(_done(LabelScreen(made, tmp_path), Session(), {"do": "view", "view": "drawn"}))
+    assert {"a.jpg", "b.jpg", "c.jpg"} <= {tile["path"] for tile in page}  # a random sample leaves nothing out
+
+
 # What to do next ------------------------------------------------------------------------------------------------------
 
 
@@ -83,7 +117,7 @@ def test_at_every_point_it_says_what_to_do_next(screen: LabelScreen) -> None:
     drawn = _done(screen, session)
     assert drawn["advice"]["text"] == "Name a second class"
     assert drawn["view"] == "groups"
-    assert [view["ready"] for view in drawn["views"]] == [True, True, True, *[False] * 6]
+    assert [view["ready"] for view in drawn["views"]] == [True, True, True, *[False] * 7]
     _label(collection, 1, "fruit")
     drawn = _done(screen, session)
     assert drawn["advice"]["text"] == "Label a second picture “fruit”"
@@ -340,7 +374,7 @@ def test_nobody_is_sent_to_check_labels_while_these_are_too_few_to_tell_what_is_
     assert _done(screen, session)["advice"]["view"] != "check"
     _done(screen, session, {"do": "view", "view": "check"})  # but whoever asks is answered
     drawn = _done(screen, session)
-    assert drawn["suspects"] or "No label looks wrong" in drawn["empty"]
+    assert drawn["suspects"] or "No label looks clearly wrong" in drawn["empty"]
     assert drawn["advice"]["view"] != "check"
 
 
@@ -444,6 +478,54 @@ def test_ctrl_z_after_a_reload_says_that_there_is_nothing_to_undo(page: Any, scr
     page.keyboard.press("Control+z")
     _until(page, "There is nothing to undo; steps can be undone until the page is reloaded.", ".message.error")
     assert screen.collection.labels.counts() == {"flower": 1}
+
+
+def test_a_person_looks_closely_before_labelling(page: Any, screen: LabelScreen) -> None:
+    board = page.locator("#massl-label")
+    assert not board.locator(".bar").is_visible()  # nothing is selected
+    first = board.locator(".picture").nth(0)
+    name = first.get_attribute("title")
+    first.focus()
+    page.keyboard.press("Enter")
+    viewer = page.get_by_role("dialog", name="Full-size view")
+    viewer.get_by_text(name).first.wait_for()
+    page.keyboard.press("i")
+    details = page.locator("#massl-label dialog.details")
+    details.get_by_role("heading", name=name).wait_for()
+    details.get_by_text("pixels").wait_for()
+    assert details.get_by_role("button", name="More like this").count() == 0  # that is a search
+    page.keyboard.press("Escape")
+    first.dblclick()
+    viewer.get_by_text(name).first.wait_for()
+    page.keyboard.press("Escape")
+    assert board.locator(".tile.chosen").count() == 0  # two clicks select and unselect
+    first.click()
+    assert board.locator(".bar").is_visible()
+    page.keyboard.press("Escape")
+    assert not board.locator(".bar").is_visible()
+    assert screen.collection.labels.every() == []
+
+
+def test_the_accuracy_is_one_large_number_with_a_bar_for_each_class(
+    visit: Visit, site: str, screen: LabelScreen
+) -> None:
+    _label(screen.collection, 4, "flag", "fruit", "space")
+    with visit(site, "Label") as tab:
+        board = tab.locator("#massl-label")
+        board.get_by_text("accuracy not known yet").wait_for()
+        assert board.locator(".large").inner_text() == "–"
+        assert board.locator(".shares .name").all_inner_texts() == ["flag", "fruit", "space"]
+        board.get_by_role("button", name="Random sample").click()
+        tab.wait_for_selector("#massl-label .order[aria-pressed='true']:text-is('Random sample')")
+        tab.keyboard.press("a")
+        tab.wait_for_function("() => document.querySelector('#massl-label .large').innerText.endsWith('%')")
+        assert "95 % interval" in board.locator(".estimate").inner_text()
+        measured = board.locator(".explained p").first
+        assert not measured.is_visible()
+        board.locator(".explained summary").click()
+        assert measured.inner_text().startswith("Measured on")
+        board.locator(".estimate").get_by_role("button", name="unlike all labelled").click()
+        tab.wait_for_selector("#massl-label .order[aria-pressed='true']:text-is('Unfamiliar')")
 
 
 def test_a_person_names_groups_accepts_rejects_and_takes_the_labels_away(

@@ -1,0 +1,129 @@
+// The panel of the screen "Label": how right the proposals are, in one large number, what to do next, and a bar for each
+// class. What explains the number is folded away.
+
+import { button, make } from "./elements.js";
+import { keep, recall } from "./remembered.js";
+
+/** @typedef {import("./label.js").Answer} Answer */
+
+export class LabelPanel {
+  /** @param {import("./screen.js").Screen<Answer>} screen */
+  constructor(screen) {
+    this.screen = screen;
+    this.exporting = make("details", { class: "menu" });
+    this.explained = recall("explained") === "yes";
+  }
+
+  get value() {
+    return this.screen.value;
+  }
+
+  draw() {
+    const { value } = this;
+    return make(
+      "div",
+      { class: "ask" },
+      this.drawEstimate(),
+      this.drawAdvice(),
+      make("div", { class: "buttons" }, this.drawNext(), value.exports.length ? this.drawExports() : null),
+      value.shares.length ? this.drawShares() : null,
+      value.summary.length ? this.drawWhy() : null,
+    );
+  }
+
+  drawEstimate() {
+    const { estimate } = this.value;
+    if (!estimate) return null;
+    const { share, interval, about, why, strange } = estimate;
+    const many = `${strange.toLocaleString("en")} unlike all labelled`;
+    const go = () => this.screen.act({ do: "view", view: "strange" });
+    return make(
+      "div",
+      { class: "estimate", role: "group", "aria-label": "Estimated accuracy" },
+      make("strong", { class: "large" }, share ?? "–"),
+      make(
+        "div",
+        { class: "beside" },
+        make("span", {}, share ? about : "accuracy not known yet"),
+        make("span", { class: "note" }, share ? interval : why),
+        strange
+          ? button(many, go, {
+              class: "link",
+              title: "List the pictures that are unlike every labelled one. The accuracy says nothing about them",
+            })
+          : null,
+      ),
+    );
+  }
+
+  drawAdvice() {
+    const { advice } = this.value;
+    return make("div", { class: "words" }, make("strong", {}, advice.text), make("span", {}, advice.why));
+  }
+
+  drawNext() {
+    const { advice } = this.value;
+    const { screen } = this;
+    if (advice.question === "kinds") {
+      return [
+        button("Yes, every kind", () => screen.act({ do: "kinds", all: true }), { class: "main" }),
+        button("No, or not sure", () => screen.act({ do: "kinds", all: false })),
+      ];
+    }
+    const go = () => screen.act({ do: "view", view: advice.view });
+    return advice.here ? null : button(`Go to: ${advice.name}`, go, { class: "main" });
+  }
+
+  drawExports() {
+    const { exports, download } = this.value;
+    const choices = exports.map((entry) =>
+      button(entry.name, () => this.screen.act({ do: "export", format: entry.key }), {
+        class: "choice",
+        disabled: !entry.ready,
+        title: entry.ready ? "" : "Needs two labelled classes",
+      }),
+    );
+    if (download) this.exporting.open = false;
+    this.exporting.replaceChildren(
+      make("summary", { class: "plain" }, "Export"),
+      make("div", { class: "choices" }, choices),
+    );
+    return this.exporting;
+  }
+
+  /** Of each class how many pictures are labelled and proposed; all bars are to one scale. */
+  drawShares() {
+    const { shares, none } = this.value;
+    const most = Math.max(1, ...shares.map((each) => each.labelled + each.proposed));
+    const part = (/** @type {string} */ kind, /** @type {number} */ count) =>
+      make("span", { class: kind, style: `width: ${(100 * count) / most}%` });
+    const bars = shares.map(({ name, labelled, proposed }) =>
+      make(
+        "li",
+        { title: `${name}: ${labelled.toLocaleString("en")} labelled, ${proposed.toLocaleString("en")} proposed` },
+        make("span", { class: "name" }, name),
+        make("span", { class: "count" }, `${labelled.toLocaleString("en")} + ${proposed.toLocaleString("en")}`),
+        make("div", { class: "bar-of", "aria-hidden": "true" }, part("labelled", labelled), part("proposed", proposed)),
+      ),
+    );
+    const rest = none.count
+      ? make("li", {}, make("span", { class: "name" }, none.name), make("span", { class: "count" }, String(none.count)))
+      : null;
+    return make("ul", { class: "shares", "aria-label": "Labelled and proposed pictures of each class" }, bars, rest);
+  }
+
+  drawWhy() {
+    const { summary, methods } = this.value;
+    const why = make(
+      "details",
+      { class: "explained", open: this.explained },
+      make("summary", { class: "note" }, summary[summary.length - 1]),
+      [...summary.slice(0, -1), methods].filter(Boolean).map((line) => make("p", { class: "note" }, line)),
+    );
+    why.addEventListener("toggle", () => {
+      this.explained = why.open;
+      keep("explained", why.open ? "yes" : "no");
+    });
+    return why;
+  }
+}
