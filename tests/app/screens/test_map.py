@@ -84,6 +84,17 @@ def _selected(tab: Any) -> set[int]:
     return {int(each.get_attribute("data-image")) for each in tab.locator("#massl-map .strip .picture").all()}
 
 
+def test_the_selected_pictures_stand_beside_each_other(page: Any) -> None:
+    page.get_by_role("button", name="Select all in view").click()
+    page.wait_for_function("() => document.querySelectorAll('#massl-map .strip .picture').length > 12")
+    pictures = page.locator("#massl-map .strip .picture")
+    boxes = [picture.bounding_box() for picture in pictures.all()]
+    for place, box in enumerate(boxes):
+        for other in boxes[place + 1 :]:
+            apart = abs(box["x"] - other["x"]) >= box["width"] or abs(box["y"] - other["y"]) >= box["height"]
+            assert apart
+
+
 def test_a_person_looks_around_draws_a_lasso_labels_and_searches(page: Any, unlabelled: Collection) -> None:
     page.wait_for_function(BETTER)  # rough at first, then the better one by itself
     shown = unlabelled.map.get()
