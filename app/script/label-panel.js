@@ -40,7 +40,7 @@ export class LabelPanel {
     return make(
       "div",
       { class: "estimate", role: "group", "aria-label": "Estimated accuracy" },
-      make("strong", { class: "large" }, share ?? "–"),
+      make("strong", { class: "large" }, share ?? "?"),
       make(
         "div",
         { class: "beside" },

@@ -513,7 +513,7 @@ def test_the_accuracy_is_one_large_number_with_a_bar_for_each_class(
     with visit(site, "Label") as tab:
         board = tab.locator("#massl-label")
         board.get_by_text("accuracy not known yet").wait_for()
-        assert board.locator(".large").inner_text() == "–"
+        assert board.locator(".large").inner_text() == "?"
         assert board.locator(".shares .name").all_inner_texts() == ["flag", "fruit", "space"]
         board.get_by_role("button", name="Random sample").click()
         tab.wait_for_selector("#massl-label .order[aria-pressed='true']:text-is('Random sample')")
