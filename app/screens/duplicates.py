@@ -266,20 +266,21 @@ class DuplicatesScreen(Screen):
         }
 
     def _file(self, item: Duplicate, place: int, kept: bool, reason: str) -> dict[str, Any]:
+        tags: list[str] = []
         if kept:
             role, note = "both", ""
         elif place:
             role = "copy"
-            edit = f"{item.edit[:1].upper()}{item.edit[1:]}; " if item.edit else ""
-            agrees = f"{edit}{100 * item.score:.0f} % of the detail agrees"
-            look = ". Please look" if logic.needs_look(item) else ""
-            note = "Same content" if item.kind == "exact" else agrees[:1].upper() + agrees[1:] + look
+            note = "Same content" if item.kind == "exact" else f"{100 * item.score:.0f} % of the detail agrees"
+            if logic.needs_look(item):  # as the plan says
+                tags = [*([item.edit[:1].upper() + item.edit[1:]] if item.edit else []), "Please look"]
         else:
             role = "chosen" if item.chosen else "suggested"
             note = "You decided to keep it" if item.chosen else reason[:1].upper() + reason[1:]
         return tile(item.image, item.path, None) | {
             "role": role,
             "note": note,
+            "tags": tags,
             "pixels": f"{item.width:,} x {item.height:,}",
             "bytes": size(item.bytes),
             "date": f"{modified(item.mtime_ns):%Y-%m-%d}",
@@ -299,18 +300,20 @@ def _problem(status: JobStatus[Any]) -> str:
 
 
 def _summary(found: Duplicates) -> list[str]:
+    """What was found, as a heading and the sentences below it."""
     stale = []
     if found.stale:
         files = "1 file has" if found.stale == 1 else f"{found.stale:,} files have"
         stale = [f"{files} changed or gone since this folder was indexed, and left out."]
     if not found.groups:
-        return [f"No duplicates among {found.images:,} pictures.", *stale]
+        return [f"No duplicates among {found.images:,} pictures", *stale]
     groups = "1 group" if len(found.groups) == 1 else f"{len(found.groups):,} groups"
     looks = [item for group in found.groups for item in group[1:] if logic.needs_look(item)]
     count, freed = found.removable - len(looks), found.removable_bytes - sum(item.bytes for item in looks)
     removed = f"{count:,} {'file' if count == 1 else 'files'} ({size(freed)}) to be removed"
     return [
-        f"{groups} among {found.images:,} pictures. The plan has {removed}, and {len(looks):,} to look at.",
+        f"{groups} among {found.images:,} pictures",
+        f"The plan has {removed}, and {len(looks):,} to look at.",
         *stale,
         "The page deletes nothing. Download the plan, and run massl dupes --apply, or do it yourself.",
     ]

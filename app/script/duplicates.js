@@ -3,6 +3,7 @@
 import { button, make } from "./elements.js";
 import { Screen } from "./screen.js";
 import { orSentence } from "./tiles.js";
+import { Viewer } from "./viewer.js";
 
 /**
  * A file of a group.
@@ -17,6 +18,7 @@ import { orSentence } from "./tiles.js";
  * @property {string} bytes
  * @property {string} date
  * @property {string} note
+ * @property {string[]} tags what a person is to see before anything is done, as "Mirrored"
  * @property {boolean} apart whether it may be said to be no copy
  */
 
@@ -63,6 +65,7 @@ class DuplicatesScreen extends Screen {
     const stop = button("Stop", () => this.act({ do: "stop" }));
     this.progress = make("div", { class: "progress" }, this.told, this.meter, stop);
     this.headed = ""; // what the head shows
+    this.viewer = new Viewer(this, { around: () => [] });
     /** @type {Map<string, { wanted: string, node: HTMLElement }>} groups, from one drawing to the next: pictures don't
      *   flicker, and the hand stays where it is */
     this.groups = new Map();
@@ -99,9 +102,16 @@ class DuplicatesScreen extends Screen {
         "aria-pressed": String(entry.key === filter),
       }),
     );
+    const which = make("div", { class: "orders", role: "group", "aria-label": "Which groups" }, orders);
     this.parts.head.replaceChildren(
-      make("div", { class: "ask" }, this.drawWords(), this.drawButtons(), running ? this.progress : null),
-      orders.length ? make("div", { class: "orders", role: "group", "aria-label": "Which groups" }, orders) : "",
+      make(
+        "div",
+        { class: "ask" },
+        this.drawWords(),
+        orders.length ? which : null,
+        this.drawButtons(),
+        running ? this.progress : null,
+      ),
     );
   }
 
@@ -109,11 +119,12 @@ class DuplicatesScreen extends Screen {
     const { running, summary, stale, problem } = this.value;
     const about = "Identical files and edited copies: resized, cropped, brightened, recompressed. Nothing is deleted.";
     const behind = "Pictures have changed since. Search again to see all duplicates.";
+    const [title, ...lines] = summary.length ? summary : ["Files that show the same picture", about];
     return make(
       "div",
       { class: "words" },
-      make("strong", {}, "Files that show the same picture"),
-      (summary.length ? summary : [about]).map((line) => make("span", {}, line)),
+      make("strong", {}, title),
+      lines.map((line) => make("span", {}, line)),
       stale && !running ? make("span", { class: "behind" }, behind) : null,
       problem ? make("span", { class: "behind" }, problem) : null,
     );
@@ -128,14 +139,22 @@ class DuplicatesScreen extends Screen {
       "div",
       { class: "buttons" },
       running || (found && !stale) ? null : button(found ? "Search again" : "Find duplicates", find, { class: "main" }),
-      exact ? button(`Accept all exact copies (${exact.toLocaleString("en")})`, accept, { title: acceptTitle }) : null,
+      exact
+        ? button(`Accept all exact copies (${exact.toLocaleString("en")})`, accept, {
+            title: acceptTitle,
+            class: "main",
+          })
+        : null,
       undo ? button("Undo", () => this.act({ do: "undo" }), { title: "Undo the last decision" }) : null,
       plan ? button("Download the plan as CSV", () => this.act({ do: "csv" })) : null,
     );
   }
 
-  /** @param {File} file */
-  drawFile(file) {
+  /**
+   * @param {File} file
+   * @param {File} first of its group, which it is looked at beside
+   */
+  drawFile(file, first) {
     const image = make("img", {
       src: file.src,
       alt: file.name,
@@ -145,10 +164,29 @@ class DuplicatesScreen extends Screen {
     });
     orSentence(image);
     const role = ROLES[file.role];
+    const beside = file === first ? [file] : [first, file];
+    const name = file === first ? `Look closely at ${file.path}` : `Look at ${file.path} beside ${first.path}`;
+    const tags = file.tags.map((tag) => make("span", { class: "tag" }, tag));
     return make(
       "li",
       { class: `file ${file.role}` },
-      make("div", { class: "frame" }, image, role ? make("span", { class: "role" }, role) : null),
+      make(
+        "div",
+        { class: "frame" },
+        make(
+          "button",
+          {
+            type: "button",
+            class: "picture",
+            title: file === first ? "Look closely" : "Side by side",
+            "aria-label": name,
+            onclick: () => this.viewer.compare(beside.map((each) => ({ ...each, label: null }))),
+          },
+          image,
+        ),
+        role ? make("span", { class: "role" }, role) : null,
+        tags.length ? make("div", { class: "tags" }, tags) : null,
+      ),
       make("div", { class: "path", title: file.path }, file.path),
       make(
         "div",
@@ -156,6 +194,13 @@ class DuplicatesScreen extends Screen {
         [file.pixels, file.bytes, file.date].map((fact) => make("span", {}, fact)),
       ),
       make("div", { class: "note" }, file.note),
+      make("div", { class: "decide" }, this.drawDeciding(file)),
+    );
+  }
+
+  /** @param {File} file */
+  drawDeciding(file) {
+    return [
       file.role === "both" || file.role === "chosen"
         ? null
         : button("Keep this one", () => this.act({ do: "choose", image: file.id }), {
@@ -168,7 +213,7 @@ class DuplicatesScreen extends Screen {
             "aria-label": `Not a copy: ${file.path}`,
           })
         : null,
-    );
+    ];
   }
 
   /** @param {Group} group */
@@ -180,12 +225,12 @@ class DuplicatesScreen extends Screen {
     const more = `and ${rest.toLocaleString("en")} more, listed in the plan`;
     return make(
       "section",
-      { class: "group", "aria-label": title },
+      { class: `group ${sizeOf(files.length + rest)}`, "aria-label": title },
       make("header", {}, make("h2", {}, title), decide),
       make(
         "ul",
         { class: "files" },
-        files.map((file) => this.drawFile(file)),
+        files.map((file) => this.drawFile(file, files[0])),
       ),
       rest ? make("p", { class: "nothing" }, more) : null,
     );
@@ -206,6 +251,16 @@ class DuplicatesScreen extends Screen {
       ...(more ? [button("Show more", () => this.act({ do: "more" }), { class: "plain more" })] : []),
     );
   }
+}
+
+/**
+ * How much of the width a group of so many files takes.
+ *
+ * @param {number} files
+ */
+function sizeOf(files) {
+  if (files <= 2) return "pair";
+  return files <= 4 ? "few" : "many";
 }
 
 /** @type {import("./screen.js").Open} */

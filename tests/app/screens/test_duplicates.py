@@ -8,6 +8,7 @@ import shutil
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from app.session import Session
 from indexer import Collection
 from indexer.duplicates.collection_duplicates import CollectionDuplicates
 from indexer.duplicates.detection import Duplicates
+from indexer.duplicates.plan import action
 from indexer.jobs.background import BackgroundJob
 from tests.app.conftest import HOSTILE, Visit, show
 from tests.indexer.copies import copy_of
@@ -138,6 +140,20 @@ def test_all_exact_copies_are_accepted_at_once_and_near_ones_are_left_to_decide(
     assert {decided[file["path"]] for file in near["files"]} == {"no"}
     assert "no group left" in screen.do(session, {"do": "exact"})["message"]["text"]
     assert files(screen.do(session, {"do": "undo"})) == files({"groups": [exact, near]})
+
+
+def test_what_the_plan_asks_to_look_at_says_so_on_the_picture(undecided: Collection, found: Duplicates) -> None:
+    screen = screen_of(undecided, found)
+    (near,) = (group[1] for group in found.groups if group[1].kind == "near")
+    surely = replace(near, edit="", score=0.99)
+    for item, tags in (
+        (surely, []),
+        (replace(near, edit="mirrored", score=0.99), ["Mirrored", "Please look"]),
+        (replace(near, edit="", score=0.8), ["Please look"]),
+        (replace(surely, kind="exact"), []),
+    ):
+        assert screen._file(item, 1, False, "")["tags"] == tags
+        assert ("Please look" in tags) is (action(item) == "look")  # as the plan says
 
 
 def test_a_file_that_is_no_copy_leaves_its_group(undecided: Collection, found: Duplicates) -> None:
@@ -285,6 +301,16 @@ def test_a_person_decides_about_duplicates(tab: Any, undecided: Collection, tmp_
     assert board.get_by_text(HOSTILE).count() == 1  # as text
     assert tab.locator("img[src='x']").count() == 0
 
+    first, second = (board.locator(".group").nth(place).bounding_box() for place in (0, 1))
+    assert first["y"] == second["y"]  # beside each other: a desktop has room for several
+    assert second["y"] + second["height"] < 900
+
+    # A copy is looked at beside the file to keep.
+    board.get_by_role("button", name="Look at ").first.click()
+    viewer = tab.get_by_role("dialog", name="Full-size view")
+    assert viewer.locator("figure").count() == 2
+    tab.keyboard.press("Escape")
+
     near = board.locator(".group").nth(1)
     copy = near.locator(".file").nth(1)
     path = copy.locator(".path").inner_text()
@@ -325,7 +351,7 @@ def test_without_duplicates_there_is_no_plan_to_take_away(visit: Visit, pictures
     unlike.update()
     with serve(unlike, "127.0.0.1", 0, None) as address, visit(str(address), "Duplicates") as tab:
         board = tab.locator("#massl-duplicates")
-        board.get_by_text("No duplicates among 4 pictures.").wait_for()
+        board.get_by_text("No duplicates among 4 pictures").wait_for()
         assert board.get_by_role("button", name="plan").count() == 0
 
 
