@@ -17,7 +17,12 @@ def readable(path: str) -> str:
 
 def count(images: Sized) -> str:
     """`1 picture`, `2 pictures`."""
-    return "1 picture" if len(images) == 1 else f"{len(images):,} pictures"
+    return plural(len(images), "picture", "pictures")
+
+
+def plural(number: int, one: str, many: str) -> str:
+    """`1 class`, `2 classes`."""
+    return f"{number:,} {one if number == 1 else many}"
 
 
 def size(number: int) -> str:

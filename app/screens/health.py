@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from app.formatting import at_size, cost, moment, other_sizes, readable, size
+from app.formatting import at_size, cost, moment, readable
 from app.progress import duration
+from app.screens.health_cards import encoder, fact, familiar, numbers, pictures, search, told
 from app.screens.job_status import running
 from app.screens.screen import Action, Screen
 from app.screens.tiles import tile
@@ -18,15 +19,13 @@ from indexer import Collection
 from indexer.index_command import index_command
 from indexer.jobs.background import BackgroundJob, JobReport, JobStatus
 from indexer.monitoring import trained_encoders as runs
-from indexer.monitoring.drift import Drift, Newest
+from indexer.monitoring.drift import Drift
 from indexer.monitoring.encoder_comparison import EXAMPLES, FEWEST_SEEN, NEIGHBOURS, Beside, Change, Comparison
 from indexer.monitoring.health import Health
 from indexer.monitoring.trained_encoders import Trained
-from indexer.search.calibration import IDENTICAL
-from indexer.store.meta import Meta
+from indexer.store.labels import NONE_OF_THESE
 from massl.core.errors import MasslError
 from massl.core.files.csv_tables import csv_text
-from massl.core.files.scan import left_out_line
 
 SKIPPED = 100  # files that are listed at first, and more at a time
 MOST = 10_000  # that are listed; the table that can be taken away has all
@@ -105,21 +104,25 @@ class HealthScreen(Screen):
         meta = self.collection.meta
         skipped = self.collection.images.skipped()
         found = status.result
-        total = len(self.collection)
+        total, labels = len(self.collection), self.collection.labels.counts()
         reasons = Counter(item.reason for item in skipped)
         downloading, looking.downloading = looking.downloading, False
         drawn: dict[str, Any] = {
             "running": running(status, "Checking", STEPS),
             "waiting": any(work.status(None).state == "running" for work in self._comparing.values()),
             "problem": f"A check failed: {readable(status.reason)}" if status.reason else "",
-            "cards": [
-                _pictures(
-                    total, len(skipped), self.collection.images.left_out(), self.collection.labels.counts(), meta, found
-                ),
-                _encoder(meta, found),
-                _search(self.collection, total),
+            "numbers": numbers(total, len(skipped), labels, found),
+            "classes": [
+                {"name": name, "count": labels[name]}
+                for name in self.collection.labels.classes()
+                if name in labels and name != NONE_OF_THESE
             ],
-            "drift": [*_familiar(found.drift), *self._newest(found.drift)] if found else [],
+            "cards": [
+                pictures(self.collection.images.left_out(), meta),
+                encoder(meta, found),
+                search(self.collection, total),
+            ],
+            "drift": [*familiar(found.drift), *self._newest(found.drift)] if found else [],
             "advice": [
                 {"why": advice.why, "commands": [readable(command) for command in advice.commands]}
                 for advice in (found.advice if found else ())
@@ -186,7 +189,7 @@ class HealthScreen(Screen):
                 continue
             own, name = at_size(present, found.image_size), at_size(present, side)
             facts = [
-                _fact("Cost", f"{cost(side, found.image_size)} of {found.image_size} px", "Approximate, per picture")
+                fact("Cost", f"{cost(side, found.image_size)} of {found.image_size} px", "Approximate, per picture")
             ]
             title = f"Current encoder at {side} x {side} pixels"
             command = index_command(root, folder, image_size=side)
@@ -263,7 +266,7 @@ class HealthScreen(Screen):
         except MasslError:  # one of them has gone since
             paths = []
         examples = [tile(image, path, None) for image, path in zip(drift.newest.examples, paths, strict=False)]
-        lines = _told(drift.newest)
+        lines = told(drift.newest)
         return [{"title": "Newest pictures", "lines": lines, "examples": examples, "notable": notable}]
 
 
@@ -271,14 +274,14 @@ def _trained(other: Trained) -> list[dict[str, str]]:
     """Facts from the run and its file."""
     images = f"{other.training.images:,} pictures" if other.training.images else "pictures"
     on = "this folder" if other.on_these else other.folder or "an unnamed folder"
-    facts = [_fact("Trained", moment(other.written), f"{other.path}, SHA-256 {other.sha256}")]
-    facts.append(_fact("Training data", f"{images} from {on}"))
+    facts = [fact("Trained", moment(other.written), f"{other.path}, SHA-256 {other.sha256}")]
+    facts.append(fact("Training data", f"{images} from {on}"))
     if other.epochs is not None and other.seconds is not None:
-        facts.append(_fact("Duration", f"{other.epochs:,.0f} epochs, {duration(other.seconds)}"))
+        facts.append(fact("Duration", f"{other.epochs:,.0f} epochs, {duration(other.seconds)}"))
     if other.training.architecture:
-        facts.append(_fact("Network", other.training.architecture))
+        facts.append(fact("Network", other.training.architecture))
     if other.right is not None:
-        facts.append(_fact("k-NN accuracy", f"{100 * other.right:.1f} % on {other.labels}", "Measured during training"))
+        facts.append(fact("k-NN accuracy", f"{100 * other.right:.1f} % on {other.labels}", "Measured during training"))
     return facts
 
 
@@ -321,133 +324,3 @@ def _said(found: Beside, present: str, other: str) -> list[str]:
 
 def _percent(share: float) -> str:
     return "less than 0.1 %" if share < 0.001 else f"{100 * share:.1f} %"
-
-
-def _fact(name: str, value: str, hint: str = "") -> dict[str, str]:
-    return {"name": name, "value": readable(value), "hint": hint}
-
-
-def _pictures(
-    total: int,
-    skipped: int,
-    left_out: dict[str, int],
-    labels: dict[str, int],
-    meta: Meta,
-    found: Health | None,
-) -> dict[str, Any]:
-    facts = [
-        _fact("Pictures", f"{total:,}"),
-        _fact("Skipped", f"{skipped:,} files" if skipped != 1 else "1 file", "Listed below with reasons"),
-        *([_fact("Left out", line)] if (line := left_out_line(left_out)) else []),
-        _fact("Labelled", f"{sum(labels.values()):,} in {len(labels):,} classes"),
-        _fact("Last updated", moment(meta.checked or meta.updated)),
-    ]
-    if found:
-        since = found.behind
-        if since is None:
-            folder = "The folder can't be read"
-        elif since:
-            folder = f"{since.new:,} new, {since.changed:,} changed, {since.gone:,} gone"
-        else:
-            folder = "None"
-        facts.append(_fact("Changes since then", folder, "By file size and modification time"))
-        facts.append(_fact("Disk use", size(found.bytes), "Index and thumbnails, without your pictures"))
-    return {"title": "Collection", "facts": facts, "figures": []}
-
-
-def _encoder(meta: Meta, found: Health | None) -> dict[str, Any]:
-    facts = [_fact("Name", meta.encoder_name, f"SHA-256 {meta.encoder_sha256}")]
-    if found and found.image_size:
-        facts.append(
-            _fact("Input size", f"{found.image_size} x {found.image_size} pixels", "Pictures are resized to this")
-        )
-        if others := other_sizes(found.image_sizes, found.image_size):
-            facts.append(_fact("Other sizes", others, "Compare them at the end of this screen"))
-    training = found.training if found else None
-    if training is None:
-        return {"title": "Encoder", "facts": facts, "figures": []}
-    if training.architecture:
-        millions = f", {training.parameters / 1e6:,.1f} million parameters" if training.parameters else ""
-        facts.append(_fact("Network", training.architecture + millions))
-    if training.source:
-        facts.append(_fact("Initial weights", training.source, "Source and licence"))
-    images = f" on {training.images:,} images" if training.images else ""
-    if training.method or images or not training.source:
-        facts.append(
-            _fact("Trained", f"{training.method}{images}" if training.method else images or "not recorded in the file")
-        )
-    facts.append(_fact("Embedding", f"{meta.dim} dimensions"))
-    sizes = found.image_sizes if found else ()
-    at = f", at {sizes[0]} px" if len(sizes) > 1 else ""
-    figures = [{"name": name, "value": f"{100 * share:.1f} %"} for name, share in sorted(training.figures.items())]
-    return {
-        "title": "Encoder",
-        "facts": facts,
-        "figures": figures,
-        "about": f"k-NN accuracy on {len(figures)} public data sets{at}",
-    }
-
-
-def _search(collection: Collection, total: int) -> dict[str, Any]:
-    measured = collection.searcher.measured()
-    facts = []
-    if how := collection.searcher.how():
-        facts.append(_fact("Method", how))
-    if measured:
-        if measured.queries:
-            found = f"{100 * measured.recall:.1f} % of the ten nearest, for {measured.queries:,} of your pictures"
-            facts.append(_fact("Recall", found, "Compared with an exact search"))
-        else:
-            facts.append(_fact("Recall", "100 % (exact search)"))
-    bounds = collection.searcher.calibration().bounds(total)
-    if bounds:
-        same = (
-            "practically identical pictures only"
-            if bounds["same"] >= IDENTICAL
-            else f"similarity {bounds['same']:z.2f} or more"
-        )
-        facts.append(_fact("Marked “Same”", same))
-        facts.append(
-            _fact(
-                "Marked “Alike”",
-                f"similarity {bounds['alike']:z.2f} or more",
-                "About one unrelated picture is this similar by chance",
-            )
-        )
-    else:
-        facts.append(_fact("Similarity", "too few pictures to calibrate it"))
-    return {"title": "Search", "facts": facts, "figures": []}
-
-
-def _familiar(drift: Drift) -> list[dict[str, Any]]:
-    title = "Your pictures and the encoder's training images"
-    if drift.mean_score is None:
-        lines = ["There are too few pictures to compare."]
-        return [{"title": title, "lines": lines, "examples": []}]
-    if drift.familiar is None:
-        lines = ["Not known: the encoder file has no summary of its training images."]
-        return [{"title": title, "lines": lines, "examples": []}]
-    said = {
-        "known": "Your pictures are about as varied as the training images.",
-        "narrow": "Your pictures are less varied than the training images.",
-        "foreign": "Your pictures differ from the training images, or are all of one kind. "
-        "The encoder uses little of what it learnt.",
-    }
-    low, high = drift.bounds
-    lines = [
-        said[drift.familiar],
-        f"Mean similarity between two of your pictures: {drift.mean_score:z.2f}, on a scale where two training images "
-        f"have 0. Values up to {low:z.2f} count as similar to them, values from {high:z.2f} as different.",
-    ]
-    meter = {"value": min(1.0, max(0.0, drift.mean_score)), "low": low, "high": high}
-    return [{"title": title, "lines": lines, "examples": [], "meter": meter}]
-
-
-def _told(newest: Newest) -> list[str]:
-    came = f"{newest.images:,} pictures were added on {moment(newest.since)} or later, {newest.older:,} before."
-    if not newest.at_least:
-        return [f"{came} No difference was found between them."]
-    return [
-        f"{newest.unlike:,} new pictures look different from the others.",
-        f"{came} At least {newest.at_least:,} of them differ. Pictures of one occasion can also cause this.",
-    ]

@@ -1,6 +1,6 @@
 // One picture looked at: what is known of it, labelled ones like it, and why it was found.
 
-import { button, drawingOn, make, one, source } from "./elements.js";
+import { button, drawingOn, make, one, source, unbroken } from "./elements.js";
 import { fitSheet, fitWhenLoaded, placeAt } from "./region.js";
 
 /** @typedef {import("./tiles.js").Tile} Tile */
@@ -139,7 +139,7 @@ export class Details {
           make(
             "dl",
             {},
-            answer.facts.flatMap(([name, text]) => [make("dt", {}, name), make("dd", {}, text)]),
+            answer.facts.flatMap(([name, text]) => [make("dt", {}, name), make("dd", {}, unbroken(text))]),
           ),
           this.drawButtons(looked),
           this.drawNeighbours(answer),

@@ -89,6 +89,15 @@ export function drawingOn(canvas, settings) {
 }
 
 /**
+ * A text whose day and time stay in one line.
+ *
+ * @param {string} text
+ */
+export function unbroken(text) {
+  return make("span", { class: /^\d{4}-\d\d-\d\d/.test(text) ? "unbroken" : null }, text);
+}
+
+/**
  * Has an element hold these nodes and no others; those that are there already stay where they are, with what has the
  * focus in them.
  *

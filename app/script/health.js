@@ -1,7 +1,7 @@
 // The screen "Health": facts, what was passed over, other encoders and sizes, and which command would help. There is
 // nothing to press that would change anything: commands are there to be copied.
 
-import { button, make } from "./elements.js";
+import { button, make, unbroken } from "./elements.js";
 import { Screen } from "./screen.js";
 
 /** @typedef {import("./tiles.js").Tile} Tile */
@@ -46,6 +46,8 @@ import { Screen } from "./screen.js";
  *
  * @typedef {import("./screen.js").Answer & {
  *   problem: string,
+ *   numbers: Fact[],
+ *   classes: { name: string, count: number }[],
  *   cards: Card[],
  *   drift: Finding[],
  *   advice: Advice[],
@@ -87,19 +89,23 @@ class HealthScreen extends Screen {
   }
 
   drawHead() {
-    const { running, problem } = this.value;
-    const text = running ? `${running.step} …` : problem || "The collection, its encoder and its search.";
+    const { running, problem, numbers } = this.value;
+    const text = running ? `${running.step} …` : problem;
     const again = button("Refresh", () => this.act({ do: "again" }));
+    const large = numbers.map(({ name, value, hint }) =>
+      make(
+        "div",
+        { class: "number" },
+        make("dt", {}, name),
+        make("dd", {}, make("strong", { class: "large" }, value), make("span", { class: "note" }, hint)),
+      ),
+    );
     this.parts.head.replaceChildren(
       make(
         "div",
         { class: "ask" },
-        make(
-          "div",
-          { class: "words" },
-          make("strong", {}, "Collection health"),
-          make("span", { role: "status" }, text),
-        ),
+        make("dl", { class: "numbers", "aria-label": "Collection health" }, large),
+        make("span", { class: "note", role: "status" }, text),
         running ? null : make("div", { class: "buttons" }, again),
       ),
     );
@@ -114,6 +120,7 @@ class HealthScreen extends Screen {
       value.advice,
       value.drift,
       value.cards,
+      value.classes,
       value.skipped,
       value.more,
       value.waiting,
@@ -122,15 +129,16 @@ class HealthScreen extends Screen {
     if (wanted === this.drawn) return;
     this.drawn = wanted;
     const drawOther = (/** @type {Other} */ entry) => this.drawOther(entry);
-    const cards = [
-      ...value.advice.map(drawAdvice),
-      ...value.others.filter((entry) => entry.trained).map(drawOther),
-      ...value.drift.filter((entry) => entry.notable).map(drawFinding),
-      ...value.cards.map(drawCard),
-      ...value.drift.filter((entry) => !entry.notable).map(drawFinding),
-      ...value.others.filter((entry) => !entry.trained).map(drawOther),
-    ];
-    this.parts.main.replaceChildren(make("div", { class: "cards" }, cards), this.drawSkipped());
+    const notable = value.drift.filter((entry) => entry.notable);
+    const rest = value.drift.filter((entry) => !entry.notable);
+    const trained = value.others.filter((entry) => entry.trained);
+    const sizes = value.others.filter((entry) => !entry.trained);
+    this.parts.main.replaceChildren(
+      ...drawCards([...value.advice.map(drawAdvice), ...trained.map(drawOther), ...notable.map(drawFinding)]),
+      ...drawCards([value.classes.length ? drawClasses(value.classes) : null, ...value.cards.map(drawCard)]),
+      ...drawCards([...rest.map(drawFinding), ...sizes.map(drawOther)]),
+      this.drawSkipped(),
+    );
   }
 
   /**
@@ -143,7 +151,7 @@ class HealthScreen extends Screen {
     const about = "To switch to it, run this command. It embeds every picture again; labels stay.";
     return make(
       "section",
-      { class: "card wide other", "aria-label": title },
+      { class: sights.length ? "card wide other" : "card other", "aria-label": title },
       make("h2", {}, title),
       make("dl", {}, drawFacts(facts)),
       entry.running ? this.progress : this.value.waiting ? null : this.drawCompare(entry),
@@ -164,10 +172,10 @@ class HealthScreen extends Screen {
   }
 
   /** @param {Other} entry */
-  drawCompare({ place, encoder, name, compared }) {
+  drawCompare({ place, encoder, name, compared, trained }) {
     const text = compared ? "Compare again" : "Compare on my pictures";
     return button(text, () => this.act({ do: "compare", place, encoder }), {
-      class: compared ? "plain" : "main",
+      class: trained && !compared ? "main" : "plain",
       "aria-label": `${text}: ${name}`,
     });
   }
@@ -199,7 +207,43 @@ class HealthScreen extends Screen {
 
 /** @param {Fact[]} facts */
 function drawFacts(facts) {
-  return facts.flatMap((fact) => [make("dt", {}, fact.name), make("dd", { title: fact.hint || null }, fact.value)]);
+  return facts.flatMap(({ name, value, hint }) => [
+    make("dt", {}, name),
+    make("dd", { title: hint || null }, unbroken(value)),
+  ]);
+}
+
+/**
+ * Cards beside each other: so many in a row that none of it stays empty.
+ *
+ * @param {(HTMLElement | null)[]} cards
+ */
+function drawCards(cards) {
+  return cards.some(Boolean) ? [make("div", { class: "cards" }, cards)] : [];
+}
+
+/** @param {{ name: string, count: number }[]} classes */
+function drawClasses(classes) {
+  const most = Math.max(...classes.map((each) => each.count));
+  const bars = classes.map(({ name, count }) =>
+    make(
+      "li",
+      {},
+      make("span", { class: "name", title: name }, name),
+      make(
+        "div",
+        { class: "bar-of", "aria-hidden": "true" },
+        make("span", { class: "labelled", style: `width: ${(100 * count) / most}%` }),
+      ),
+      make("span", { class: "count" }, count.toLocaleString("en")),
+    ),
+  );
+  return make(
+    "section",
+    { class: "card", "aria-label": "Classes" },
+    make("h2", {}, "Labelled pictures by class"),
+    make("ul", { class: "shares" }, bars),
+  );
 }
 
 /** @param {Card} card */
@@ -221,7 +265,7 @@ function drawFinding({ title, lines, examples, meter }) {
   const pictures = examples.map((tile) => drawExample(tile, tile.path));
   return make(
     "section",
-    { class: "card wide", "aria-label": title },
+    { class: examples.length ? "card wide" : "card", "aria-label": title },
     make("h2", {}, title),
     meter
       ? make("meter", {

@@ -17,6 +17,7 @@ from app.screens.health import HealthScreen
 from app.server import serve
 from app.session import Session
 from indexer import Collection
+from indexer.store.labels import NONE_OF_THESE
 from tests.app.conftest import Visit, show
 from tests.indexer.tiny import write_encoder, write_sizes_encoder
 
@@ -48,25 +49,42 @@ def settled(screen: HealthScreen, session: Session, do: str = "start") -> dict[s
 
 
 def facts(drawn: dict[str, Any]) -> dict[str, str]:
-    return {fact["name"]: fact["value"] for card in drawn["cards"] for fact in card["facts"]}
+    told = [*drawn["numbers"], *(fact for card in drawn["cards"] for fact in card["facts"])]
+    return {fact["name"]: fact["value"] for fact in told}
 
 
 def test_the_screen_says_what_the_collection_is(grown: Collection) -> None:
     drawn = settled(HealthScreen(grown, Path()), Session())
     told = facts(drawn)
     assert told["Pictures"] == f"{len(grown):,}"
-    assert told["Skipped"] == "2 files"
+    assert told["Skipped"] == "2"
     assert told["Left out"] == "1 folder called @eaDir (which a system made)"
     assert told["Name"] == grown.encoder.name
     assert "DINOv2" in told["Initial weights"]
     assert told["Recall"] == "100 % (exact search)"
-    assert told["Changes since then"] == "None"
+    assert told["Changed since"] == "0"
     assert drawn["running"] is None
     assert drawn["advice"] == []
     assert {item["path"] for item in drawn["skipped"]} == {BROKEN, "empty.png"}
     newest = next(entry for entry in drawn["drift"] if entry["title"] == "Newest pictures")
     assert newest["lines"][0].endswith("new pictures look different from the others.")
     assert all(example["path"].startswith("flag/") for example in newest["examples"])
+
+
+def test_none_of_these_is_no_class_and_what_is_not_known_has_no_card(grown: Collection) -> None:
+    ids = [image for image, _ in grown.images.ready()]
+    grown.labels.add("fruit", ids[:3], "me")
+    grown.labels.add(NONE_OF_THESE, ids[3:5], "me")
+    try:
+        drawn = settled(HealthScreen(grown, Path()), Session())
+    finally:
+        grown.labels.remove(ids)
+    assert drawn["classes"] == [{"name": "fruit", "count": 3}]
+    (labelled,) = (number for number in drawn["numbers"] if number["name"] == "Labelled")
+    assert labelled["value"] == "3"
+    assert labelled["hint"].endswith(" %, 1 class, 2 none of these")
+    assert not any("not known" in line.lower() for entry in drawn["drift"] for line in entry["lines"])
+    assert "training images" not in " ".join(entry["title"] for entry in drawn["drift"])  # the built-in one stores none
 
 
 def test_the_skipped_files_can_be_downloaded(grown: Collection) -> None:
@@ -83,7 +101,8 @@ def test_a_command_is_shown_while_it_would_help(grown: Collection) -> None:
     drawn = settled(screen, session, "again")
     ((command,),) = (entry["commands"] for entry in drawn["advice"])
     assert shlex.split(command) == ["massl", "index", str(grown.root)]
-    assert facts(drawn)["Changes since then"] == "1 new, 0 changed, 0 gone"
+    (since,) = (number for number in drawn["numbers"] if number["name"] == "Changed since")
+    assert (since["value"], since["hint"]) == ("1", "1 new, 0 changed, 0 gone")
     new.unlink()
     assert settled(screen, session, "again")["advice"] == []
 
