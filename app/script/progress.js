@@ -5,6 +5,7 @@
 import { Channel, Refusal } from "./channel.js";
 import { button, make, one } from "./elements.js";
 import { tellIndexed } from "./indexed.js";
+import { keep, recall } from "./remembered.js";
 
 /**
  * What Progress.progress answers.
@@ -60,6 +61,19 @@ class Strip {
     this.strip.className = `massl-progress ${said.kind}`;
   }
 
+  /**
+   * Shows what there is to say; of what is done, only what this browser has not been told yet.
+   *
+   * @param {State} state
+   */
+  tell(state) {
+    const news = `${state.generation} ${state.text}`;
+    const known = state.kind === "done" && state.text && this.shown === null && recall("told") === news;
+    if (known) this.shown = `${state.kind} ${state.text}`;
+    else this.showOnce(state);
+    if (state.kind === "done" && state.text) keep("told", news);
+  }
+
   /** @param {Said} said */
   showOnce(said) {
     const text = `${said.kind} ${said.text}`;
@@ -98,7 +112,7 @@ class Strip {
     this.unanswered = 0;
     const was = this.running;
     this.running = state.kind === "running";
-    this.showOnce(state);
+    this.tell(state);
     const changed = this.generation !== null && state.generation !== this.generation;
     const due = !this.running || !this.indexed || Date.now() - this.told > FRESH;
     if ((was && !this.running) || (changed && due)) {

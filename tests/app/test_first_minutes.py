@@ -25,7 +25,7 @@ from app.session import Session
 from indexer import Collection, Encoder
 from indexer.ingest.background_update import BackgroundUpdate, Update
 from indexer.ingest.indexing import IndexReport
-from tests.app.conftest import Visit
+from tests.app.conftest import Visit, answered
 from tests.forked import Forks
 from tests.indexer.tiny import write_encoder
 
@@ -151,7 +151,7 @@ def test_a_second_indexer_is_a_sentence_in_the_page_and_its_pictures_appear(tiny
         Image.open(extra).rotate(90).save(tiny.root / "a new one.jpg")
         lock.release()
         tab.wait_for_function("() => document.querySelector('.massl-progress').innerText.includes('1 added')")
-        tab.wait_for_function("() => document.querySelector('#massl-find').innerText.includes('a new one.jpg')")
+        tab.wait_for_function("() => document.querySelector('#massl-find').textContent.includes('a new one.jpg')")
 
 
 def test_the_page_notices_what_happens_in_a_terminal_without_a_click(tiny: Collection, visit: Visit) -> None:
@@ -162,11 +162,16 @@ def test_the_page_notices_what_happens_in_a_terminal_without_a_click(tiny: Colle
         with visit(str(address)) as tab:
             strip = tab.locator(".massl-progress")
             strip.get_by_text("Indexing is done: 9 pictures (9 added).").wait_for()
+            with tab.expect_response(lambda answer: "component_server" in answer.url) as asked:
+                tab.reload()
+            assert "Indexing is done" in asked.value.text()
+            answered(tab, "Search")
+            assert strip.inner_text() == ""  # it was told already
             extra = next(iter(tiny.root.rglob("*.jpg")))
             Image.open(extra).rotate(90).save(tiny.root / "a new one.jpg")
             tiny.update()  # massl index
             tab.evaluate(LOOKED_AT_AGAIN)
-            tab.wait_for_function("() => document.querySelector('#massl-find').innerText.includes('a new one.jpg')")
+            tab.wait_for_function("() => document.querySelector('#massl-find').textContent.includes('a new one.jpg')")
             assert strip.inner_text() == ""  # nine pictures are no longer all
             serving.close()  # massl serve is stopped
             tab.evaluate(LOOKED_AT_AGAIN)
