@@ -15,7 +15,7 @@ import { keep, recall } from "./remembered.js";
 import { Rubber } from "./rubber.js";
 import { openScreen, Screen } from "./screen.js";
 import { Selection } from "./selection.js";
-import { Tiles } from "./tiles.js";
+import { drawTool, Tiles } from "./tiles.js";
 import { Viewer } from "./viewer.js";
 
 /** @typedef {import("./question.js").Example} Example */
@@ -363,23 +363,12 @@ class FindScreen extends Screen {
 
   /** @param {Tile} tile */
   drawTools(tile) {
-    const tool = (
-      /** @type {string} */ text,
-      /** @type {string} */ name,
-      /** @type {() => void} */ onclick,
-      kind = "",
-    ) =>
-      make(
-        "button",
-        { type: "button", class: kind, tabindex: "-1", title: name, "aria-label": `${name}: ${tile.name}`, onclick },
-        text,
-      );
     return make(
       "div",
       { class: "tools" },
-      tile.score ? tool("+", "Also like this one (key +)", () => this.add(tile, 1), "sign") : null,
-      tile.score ? tool("−", "Less like this one (key −)", () => this.add(tile, -1), "sign") : null,
-      tool("i", "About this picture (key i)", () => this.details.open(tile)),
+      tile.score ? drawTool(tile, "+", "Also like this one (key +)", () => this.add(tile, 1), "sign") : null,
+      tile.score ? drawTool(tile, "−", "Less like this one (key −)", () => this.add(tile, -1), "sign") : null,
+      drawTool(tile, "i", "About this picture (key i)", () => this.details.open(tile)),
     );
   }
 

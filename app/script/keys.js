@@ -33,7 +33,13 @@ export class KeySheet {
     this.dialog.addEventListener("click", (event) => event.target === this.dialog && this.dialog.close());
     this.node = make(
       "button",
-      { type: "button", class: "plain round", title: "Keys (?)", "aria-label": "Keys", onclick: () => this.open() },
+      {
+        type: "button",
+        class: "plain round keys-button",
+        title: "Keys (?)",
+        "aria-label": "Keys",
+        onclick: () => this.open(),
+      },
       "?",
     );
     document.addEventListener("keydown", (event) => {

@@ -7,9 +7,13 @@ import { keep, recall } from "./remembered.js";
 /** @typedef {import("./label.js").Answer} Answer */
 
 export class LabelPanel {
-  /** @param {import("./screen.js").Screen<Answer>} screen */
-  constructor(screen) {
+  /**
+   * @param {import("./screen.js").Screen<Answer>} screen
+   * @param {import("./keys.js").KeySheet} keys
+   */
+  constructor(screen, keys) {
     this.screen = screen;
+    this.keys = keys;
     this.exporting = make("details", { class: "menu" });
     this.explained = recall("explained") === "yes";
   }
@@ -25,7 +29,13 @@ export class LabelPanel {
       { class: "ask" },
       this.drawEstimate(),
       this.drawAdvice(),
-      make("div", { class: "buttons" }, this.drawNext(), value.exports.length ? this.drawExports() : null),
+      make(
+        "div",
+        { class: "buttons" },
+        this.drawNext(),
+        value.exports.length ? this.drawExports() : null,
+        this.keys.node,
+      ),
       value.shares.length ? this.drawShares() : null,
       value.summary.length ? this.drawWhy() : null,
     );

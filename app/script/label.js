@@ -9,7 +9,7 @@ import { drawCurve } from "./learning-curve.js";
 import { Rubber } from "./rubber.js";
 import { Screen } from "./screen.js";
 import { Selection } from "./selection.js";
-import { imageOf, Tiles } from "./tiles.js";
+import { drawTool, imageOf, Tiles } from "./tiles.js";
 import { Viewer } from "./viewer.js";
 
 /** @typedef {import("./tiles.js").Tile} Tile */
@@ -85,8 +85,7 @@ class LabelScreen extends Screen {
       reply: (reply) => this.reply(reply),
       look: (tiles) => this.viewer.compare(tiles),
     });
-    this.panel = new LabelPanel(this);
-    this.keys = new KeySheet(this, KEYS);
+    this.panel = new LabelPanel(this, new KeySheet(this, KEYS));
     const around = () => this.value.sections.flatMap((section) => section.tiles);
     this.details = new Details(this, { around, look: (tile) => this.viewer.open(tile) });
     this.viewer = new Viewer(this, { around, about: (tile) => this.details.open(tile) });
@@ -134,17 +133,11 @@ class LabelScreen extends Screen {
 
   /** @param {Tile} tile */
   drawTools(tile) {
-    const tool = (/** @type {string} */ text, /** @type {string} */ name, /** @type {() => void} */ onclick) =>
-      make(
-        "button",
-        { type: "button", tabindex: "-1", title: name, "aria-label": `${name}: ${tile.name}`, onclick },
-        text,
-      );
     return make(
       "div",
       { class: "tools" },
-      tool("⤢", "Look closely (Enter, or double click)", () => this.viewer.open(tile)),
-      tool("i", "About this picture (key i)", () => this.details.open(tile)),
+      drawTool(tile, "⤢", "Look closely (Enter, or double click)", () => this.viewer.open(tile), "sign"),
+      drawTool(tile, "i", "About this picture (key i)", () => this.details.open(tile)),
     );
   }
 
@@ -174,19 +167,16 @@ class LabelScreen extends Screen {
         "aria-pressed": String(view.key === value.view),
       }),
     );
+    const orders = make("div", { class: "orders", role: "group", "aria-label": "Views" }, views);
     const slides = value.sorted && (value.view === "sure" || value.view === "class");
     head.replaceChildren(
       this.panel.draw(),
-      make(
-        "div",
-        { class: "steer" },
-        make("div", { class: "orders", role: "group", "aria-label": "Views" }, views),
-        slides ? this.drawDoubt() : null,
-        this.keys.node,
-      ),
+      make("div", { class: "steer" }, orders, slides ? this.drawDoubt() : null),
       value.running ? drawRunning(value.running) : "",
       value.problem ? make("p", { class: "note", role: "status" }, value.problem) : "",
     );
+    const pressed = views.find((each) => each.getAttribute("aria-pressed") === "true");
+    if (pressed) orders.scrollLeft = pressed.offsetLeft - orders.clientWidth / 3; // in sight on a phone, too
   }
 
   drawDoubt() {

@@ -334,6 +334,20 @@ function drawBand({ band, bandName, chance }) {
   );
 }
 
+/**
+ * A button on a picture; the keyboard has keys for what it does.
+ *
+ * @param {Tile} tile
+ * @param {string} text
+ * @param {string} name
+ * @param {() => void} onclick
+ * @param {"sign" | ""} kind a sign is left out where there is no room for it
+ */
+export function drawTool(tile, text, name, onclick, kind = "") {
+  const attributes = { type: "button", class: kind, tabindex: "-1", title: name, onclick };
+  return make("button", { ...attributes, "aria-label": `${name}: ${tile.name}` }, text);
+}
+
 /** @param {HTMLElement} node */
 export function imageOf(node) {
   return Number(node.dataset.image);
