@@ -64,6 +64,7 @@ class FindScreen extends Screen {
     this.tiles = new Tiles(this, selection, {
       clickSelects: false,
       over: true,
+      source: (tile) => this.view.source(tile),
       look: (tile) => this.viewer.open(tile),
       open: (tile) => this.ask([{ image: tile.id, weight: 1 }]),
       tools: (tile) => this.drawTools(tile),
@@ -203,9 +204,10 @@ class FindScreen extends Screen {
     if (this.serial !== null && this.value.serial !== this.serial && !this.returning) this.cutOff.score = null;
     this.tiles.draw();
     this.view.apply();
-    const { filters, choices, classes } = this.value;
+    const { filters, choices, classes, none } = this.value;
     const { main } = this.parts;
-    this.filters.draw(filters, choices, classes, !this.channel.waiting.length);
+    const labels = none.count ? [...classes, none] : classes;
+    this.filters.draw(filters, choices, labels, !this.channel.waiting.length);
     if (!this.filters.node.isConnected) main.before(this.filters.node);
     this.drawBar();
     const header = main.querySelector("section header");

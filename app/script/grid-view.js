@@ -56,18 +56,24 @@ export class GridView {
     board.style.setProperty("--size", `${side}px`);
     board.dataset.grid = squares ? "squares" : "rows";
     board.dataset.names = names ? "on" : "off";
-    this.sharpen(board);
+    this.sharpen();
   }
 
   /**
-   * Has pictures that are shown large come as large as they are shown; those out of sight wait until they are near.
+   * The address of a picture, as large as it is shown.
    *
-   * @param {ParentNode} within
+   * @param {import("./tiles.js").Tile} tile
    */
-  sharpen(within) {
-    const pictures = /** @type {NodeListOf<HTMLImageElement>} */ (within.querySelectorAll(".tiles .picture img"));
-    for (const image of pictures) {
-      const wanted = image.src.replace(/(thumbnail|preview)(?=\/\d+$)/, this.side >= SHARP ? "preview" : "thumbnail");
+  source(tile) {
+    return this.side >= SHARP ? `preview/${tile.id}` : tile.src;
+  }
+
+  /** Has the pictures that are there already come as large as they are shown; those out of sight wait until near. */
+  sharpen() {
+    const kind = this.side >= SHARP ? "preview" : "thumbnail";
+    const images = /** @type {NodeListOf<HTMLImageElement>} */ (this.board.querySelectorAll(".tiles .picture img"));
+    for (const image of images) {
+      const wanted = image.src.replace(/(thumbnail|preview)(?=\/\d+$)/, kind);
       if (wanted !== image.src) image.src = wanted;
     }
   }

@@ -296,7 +296,7 @@ class LabelScreen extends Screen {
     return make(
       "article",
       { class: "suspect", "aria-label": `Is ${tile.name} really ${given}?` },
-      drawFigure(tile, tile.name),
+      drawFigure(tile, tile.name, () => this.viewer.compare([tile])),
       make(
         "div",
         { class: "evidence" },
@@ -305,7 +305,7 @@ class LabelScreen extends Screen {
         make(
           "div",
           { class: "near" },
-          neighbours.map((near) => drawFigure(near, near.score)),
+          neighbours.map((near) => drawFigure(near, near.score, () => this.viewer.compare([tile, near]))),
         ),
         make(
           "div",
@@ -331,10 +331,12 @@ function drawRunning({ step, done, total }) {
 /**
  * @param {Tile} tile
  * @param {string | undefined} text
+ * @param {() => void} look looks at it closely
  */
-function drawFigure(tile, text) {
+function drawFigure(tile, text, look) {
   const image = make("img", { src: tile.src, alt: tile.name, title: tile.path, loading: "lazy" });
-  return make("figure", {}, image, make("figcaption", {}, text));
+  const closely = { type: "button", "aria-label": `Look closely at ${tile.path}`, onclick: look };
+  return make("figure", {}, make("button", closely, image), make("figcaption", {}, text));
 }
 
 /** @type {import("./screen.js").Open} */

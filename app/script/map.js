@@ -1,6 +1,7 @@
 // The screen "Map": every picture a point, like ones together.
 
 import { make } from "./elements.js";
+import { KeySheet, LABEL_KEYS } from "./keys.js";
 import { LabelBar } from "./labels.js";
 import { bytes, MapColours } from "./map-colours.js";
 import { MapTools } from "./map-tools.js";
@@ -8,6 +9,7 @@ import { Picked } from "./picked.js";
 import { Plane } from "./plane.js";
 import { openScreen, Screen } from "./screen.js";
 import { Selection } from "./selection.js";
+import { Viewer } from "./viewer.js";
 
 /**
  * What MapScreen.draw answers; the first five are also what its function "status" does.
@@ -39,6 +41,15 @@ import { Selection } from "./selection.js";
  * @property {string} [high]
  */
 
+/** @type {import("./keys.js").Key[]} */
+const KEYS = [
+  ["← → ↑ ↓", "move the map"],
+  ["+ − 0", "closer, farther, all of it"],
+  ["Space", "select the picture in the middle"],
+  ["Shift+drag", "draw around pictures to select them"],
+  ["Esc", "select none"],
+  ...LABEL_KEYS,
+];
 const PAUSE = 1500; // milliseconds between two questions how far the better map is
 const PASSING = 70; // milliseconds that a hand stays before it is told what it is over
 
@@ -50,12 +61,14 @@ class MapScreen extends Screen {
     this.selection = new Selection(this.board);
     this.plane = new Plane(this.selection.ids);
     this.selection.follow(() => this.plane.select(this.selection.ids));
-    this.bar = new LabelBar(this, this.selection);
+    this.viewer = new Viewer(this, { around: () => [] });
+    this.bar = new LabelBar(this, this.selection, { look: (tiles) => this.viewer.compare(tiles) });
     this.picked = new Picked(this, this.selection, this.bar);
     this.tools = new MapTools(this.plane, {
       colourBy: (by) => this.act({ do: "by", by }),
       chooseAll: () => this.choose(this.plane.inView(), {}),
     });
+    this.tools.bar.append(new KeySheet(this, KEYS).node);
     this.colours = new MapColours(this, this.plane);
     this.version = ""; // of the points that are shown
     this.fetching = false;

@@ -37,6 +37,7 @@ import { button, make, one, source } from "./elements.js";
  * @property {boolean} clickSelects
  * @property {boolean} [over] whether scores and labels stand on the pictures, not below them
  * @property {(tile: Tile) => void} [open] what a click does where it doesn't select
+ * @property {(tile: Tile) => string} [source] the address of the picture, where it isn't that of the thumbnail
  * @property {(tile: Tile) => void} look looks at it closely
  * @property {(tile: Tile) => HTMLElement} [tools] buttons on a picture
  * @property {(tile: Tile) => boolean} [cutsOff] whether it is left out of sight
@@ -236,7 +237,7 @@ export class Tiles {
       tile.label ? `labelled ${tile.label}` : null,
     ];
     const image = make("img", {
-      src: tile.src,
+      src: this.manners.source?.(tile) ?? tile.src,
       alt: spoken.filter(Boolean).join(", "),
       loading: "lazy",
       decoding: "async",

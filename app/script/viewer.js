@@ -57,11 +57,11 @@ export class Viewer {
     return make(
       "div",
       { class: "tools" },
-      tool("‹", "Picture before (Left)", () => this.step(-1), "step"),
-      tool("›", "Next picture (Right)", () => this.step(1), "step"),
+      tool("‹", "Picture before (Left)", () => this.step(-1), "alone"),
+      tool("›", "Next picture (Right)", () => this.step(1), "alone"),
       tool("−", "Smaller (−)", () => this.zoom(1 / 2)),
       tool("+", "Larger (+)", () => this.zoom(2)),
-      uses.about ? tool("i", "About this picture (i)", () => this.about()) : null,
+      uses.about ? tool("i", "About this picture (i)", () => this.about(), "alone") : null,
       tool("×", "Close (Esc)", () => this.dialog.close()),
     );
   }

@@ -412,7 +412,10 @@ def test_size_shape_and_names_of_the_tiles_are_chosen_and_remembered(tab: Any, u
     slider = tab.get_by_label("Size of the pictures")
     slider.press("End")
     assert tile.bounding_box()["height"] > 2 * before
-    _until(tab, "document.querySelector('#massl-find .picture img').src.includes('/preview/')")  # sharp at that size
+    # All are sharp at that size, those that come later too.
+    tab.evaluate("scrollTo(0, document.body.scrollHeight)")
+    _until(tab, f"document.querySelectorAll('#massl-find .tile').length === {len(unlabelled)}")
+    _until(tab, "[...document.querySelectorAll('.tile img')].every(image => image.src.includes('/preview/'))")
     tab.get_by_role("button", name="Squares").click()
     tab.get_by_role("button", name="Names").click()
     for _ in range(2):

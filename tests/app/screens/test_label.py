@@ -506,6 +506,22 @@ def test_a_person_looks_closely_before_labelling(page: Any, screen: LabelScreen)
     assert screen.collection.labels.every() == []
 
 
+def test_a_label_that_looks_wrong_is_looked_at_beside_what_says_so(
+    visit: Visit, site: str, screen: LabelScreen
+) -> None:
+    collection = screen.collection
+    _label(collection, 9, "flag", "space")
+    wrong = collection.images.id_of([item.path for item in collection.labels.every() if item.label == "flag"][7])
+    collection.labels.add("space", [wrong], "test")
+    with visit(site, "Label") as tab:
+        tab.locator("#massl-label").get_by_role("button", name="Label errors", exact=True).click()
+        near = tab.locator(f"#massl-label .suspect:has(img[src='thumbnail/{wrong}']) .near button")
+        near.first.click()
+        images = tab.get_by_role("dialog", name="Full-size view").locator("img")
+        sources = images.evaluate_all("all => all.map(image => image.getAttribute('src'))")
+        assert (len(sources), sources[0]) == (2, f"full/{wrong}")
+
+
 def test_the_accuracy_is_one_large_number_with_a_bar_for_each_class(
     visit: Visit, site: str, screen: LabelScreen
 ) -> None:

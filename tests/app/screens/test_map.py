@@ -95,6 +95,21 @@ def test_the_selected_pictures_stand_beside_each_other(page: Any) -> None:
             assert apart
 
 
+def test_two_selected_pictures_are_looked_at_side_by_side(page: Any, unlabelled: Collection) -> None:
+    places = _places(page, unlabelled)
+    first, second = sorted(places, key=lambda image: places[image])[:: len(places) - 1]
+    page.mouse.click(*_in_window(page, *places[first]))
+    page.keyboard.down("Control")
+    page.mouse.click(*_in_window(page, *places[second]))
+    page.keyboard.up("Control")
+    page.wait_for_function("() => document.querySelectorAll('#massl-map .strip .picture').length === 2")
+    page.get_by_role("button", name="Side by side").click()
+    images = page.get_by_role("dialog", name="Full-size view").locator("img")
+    sources = images.evaluate_all("all => all.map(image => image.getAttribute('src'))")
+    assert set(sources) == {f"full/{image}" for image in _selected(page)}
+    assert len(sources) == 2
+
+
 def test_a_person_looks_around_draws_a_lasso_labels_and_searches(page: Any, unlabelled: Collection) -> None:
     page.wait_for_function(BETTER)  # rough at first, then the better one by itself
     shown = unlabelled.map.get()
