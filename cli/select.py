@@ -233,7 +233,7 @@ def _tell_split(divided: Split, parts: Sequence[str], quiet: bool) -> None:
             quiet,
         )
     if divided.without_class:
-        say(f"{divided.without_class:,} images have no class, as nobody labelled them, and are left out", quiet)
+        say(f"{divided.without_class:,} images have no class (not labelled, or none of these) and are left out", quiet)
     if empty := [name for name in parts if not counts.get(name)]:
         say(f"nothing was left for {', '.join(empty)}: there are too few images, or too many near copies", quiet)
 

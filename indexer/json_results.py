@@ -50,15 +50,15 @@ def of_classification(collection: Collection, result: Classification, sure: floa
     expected = result.expected(sure)
     return {
         "labels": result.counts,
-        "estimated_accuracy": result.estimated_accuracy,
-        "interval": list(result.interval) if result.interval else None,
+        "estimated_accuracy": _share(result.estimated_accuracy),
+        "interval": _shares(result.interval),
         "needs": NEEDS[result.needs] if result.needs else None,
-        "unnamed": list(result.unnamed),
-        "expected_accuracy": expected.accuracy if expected else None,
-        "expected_interval": list(expected.interval) if expected else None,
+        "unnamed": _shares(result.unnamed),
+        "expected_accuracy": _share(expected.accuracy) if expected else None,
+        "expected_interval": _shares(expected.interval) if expected else None,
         "expected_of": expected.images if expected else 0,
         "method": result.method,
-        "methods": [{"method": item.method, "accuracy": item.accuracy} for item in result.compared],
+        "methods": [{"method": item.method, "accuracy": _share(item.accuracy)} for item in result.compared],
         "sure": sure,
         "unsure": int((~has).sum()),
         "unfamiliar": int((~result.familiar).sum()),
@@ -71,6 +71,15 @@ def of_classification(collection: Collection, result: Classification, sure: floa
             for path, label, probability, enough in rows
         ],
     }
+
+
+def _share(share: float | None) -> float | None:
+    """With as many digits as it may mean something, and no more."""
+    return None if share is None else round(float(share), 4)
+
+
+def _shares(shares: tuple[float, float] | None) -> list[float | None] | None:
+    return None if shares is None else [_share(share) for share in shares]
 
 
 def of_collection(collection: Collection) -> dict[str, Any]:

@@ -92,7 +92,7 @@ class Split:
 
     Attributes:
         images: those that have a class, in the order of the subset.
-        without_class: how many have none, and are left out, as nobody labelled them.
+        without_class: how many have none, and are left out: not labelled, or as none of these.
         pairs: pairs of near copies. All are on one side.
         cut_by_chance: how many of these pairs a split of single images would put on two sides, on average.
         largest: how many images the largest group of near copies has.
