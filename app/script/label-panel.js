@@ -15,6 +15,8 @@ export class LabelPanel {
     this.screen = screen;
     this.keys = keys;
     this.exporting = make("details", { class: "menu" });
+    /** @type {string | null} the class that somebody wants to see, in the view by class */
+    this.sought = null;
     this.explained = recall("explained") === "yes";
   }
 
@@ -107,11 +109,15 @@ export class LabelPanel {
     const most = Math.max(1, ...shares.map((each) => each.labelled + each.proposed));
     const part = (/** @type {string} */ kind, /** @type {number} */ count) =>
       make("span", { class: kind, style: `width: ${(100 * count) / most}%` });
+    const seek = (/** @type {string} */ name) => {
+      this.sought = name;
+      this.screen.act({ do: "view", view: "class" });
+    };
     const bars = shares.map(({ name, labelled, proposed }) =>
       make(
         "li",
         { title: `${name}: ${labelled.toLocaleString("en")} labelled, ${proposed.toLocaleString("en")} proposed` },
-        make("span", { class: "name" }, name),
+        make("button", { type: "button", class: "name", onclick: () => seek(name) }, name),
         make("span", { class: "count" }, `${labelled.toLocaleString("en")} + ${proposed.toLocaleString("en")}`),
         make("div", { class: "bar-of", "aria-hidden": "true" }, part("labelled", labelled), part("proposed", proposed)),
       ),
@@ -135,5 +141,18 @@ export class LabelPanel {
       keep("explained", why.open ? "yes" : "no");
     });
     return why;
+  }
+
+  /**
+   * Brings the class that was asked for into sight, once it is drawn.
+   *
+   * @param {HTMLElement} main what holds the classes
+   */
+  show(main) {
+    if (this.sought === null || this.value.view !== "class") return;
+    const sections = /** @type {NodeListOf<HTMLElement>} */ (main.querySelectorAll(":scope > section"));
+    const section = [...sections].find((each) => each.getAttribute("aria-label") === this.sought);
+    section?.scrollIntoView({ block: "start" });
+    if (section) this.sought = null;
   }
 }

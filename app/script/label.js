@@ -206,6 +206,7 @@ class LabelScreen extends Screen {
     if (value.paging) main.append(this.drawPaging(value.paging));
     if (value.view === "check") main.prepend(...value.suspects.map((suspect) => this.drawSuspect(suspect)));
     if (value.curve) main.prepend(drawCurve(value.curve, value.methods));
+    this.panel.show(main);
   }
 
   drawNames() {

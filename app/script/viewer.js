@@ -14,6 +14,7 @@ import { make } from "./elements.js";
 const CLOSE = 3; // times as large, by a click
 const CLOSEST = 12;
 const STEP = 1.25; // times, by a turn of the wheel
+const SWEEP = 60; // pixels that a finger moves to go to the next picture
 const STILL = 5; // pixels that a hand may move in a click
 
 export class Viewer {
@@ -102,6 +103,7 @@ export class Viewer {
 
   /** @param {1 | -1} by */
   step(by) {
+    if (this.tiles.length > 1) return;
     const at = this.around.findIndex((tile) => tile.id === this.tiles[0].id);
     const next = this.around[at + by];
     if (at >= 0 && next) this.show([next]);
@@ -174,12 +176,14 @@ export class Viewer {
       if (Math.hypot(right, down) > STILL) still = false;
       if (!still) this.move(x + right, y + down);
     };
-    const drop = () => {
+    const drop = (/** @type {PointerEvent} */ event) => {
       window.removeEventListener("pointermove", drag);
       window.removeEventListener("pointerup", drop);
       window.removeEventListener("pointercancel", drop);
       const [right, down] = this.spotOf(began);
+      const swept = event.clientX - began.clientX;
       if (still && this.dialog.open) this.zoom(this.scale > 1 ? 1 / this.scale : CLOSE, right, down);
+      else if (this.scale === 1 && Math.abs(swept) > SWEEP) this.step(swept < 0 ? 1 : -1);
     };
     window.addEventListener("pointermove", drag);
     window.addEventListener("pointerup", drop);
@@ -189,13 +193,12 @@ export class Viewer {
   /** @param {KeyboardEvent} event */
   onKey(event) {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
-    const one = this.tiles.length === 1;
-    if (event.key === "ArrowLeft" && one) this.step(-1);
-    else if (event.key === "ArrowRight" && one) this.step(1);
+    if (event.key === "ArrowLeft") this.step(-1);
+    else if (event.key === "ArrowRight") this.step(1);
     else if (event.key === "+") this.zoom(2);
     else if (event.key === "-" || event.key === "−") this.zoom(1 / 2);
     else if (event.key === "0") this.zoom(1 / this.scale);
-    else if (event.key === "i" && one && this.uses.about) this.about();
+    else if (event.key === "i" && this.tiles.length === 1 && this.uses.about) this.about();
     else return;
     event.preventDefault();
   }

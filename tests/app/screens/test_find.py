@@ -475,6 +475,16 @@ def test_a_picture_is_looked_at_as_large_as_the_window_and_two_side_by_side(tab:
     assert tab.get_by_role("button", name="Side by side").count() == 0  # of three
 
 
+def test_a_rectangle_drawn_around_pictures_selects_them_and_searches_for_nothing(tab: Any) -> None:
+    first, second = (tab.locator("#massl-find .tile").nth(place).bounding_box() for place in (0, 1))
+    tab.mouse.move(first["x"] + 30, first["y"] + first["height"] - 6)
+    tab.mouse.down()
+    tab.mouse.move(second["x"] + 40, second["y"] + 50, steps=4)
+    tab.mouse.up()
+    assert tab.locator("#massl-find .tile.chosen").count() == 2
+    assert tab.locator(".chip").count() == 0
+
+
 def test_a_double_click_looks_at_the_picture_that_was_clicked(tab: Any, unlabelled: Collection) -> None:
     _picture(tab, "flag/brazil.jpg").locator(".picture").dblclick()
     viewer = tab.get_by_role("dialog", name="Full-size view")

@@ -525,23 +525,35 @@ def test_a_label_that_looks_wrong_is_looked_at_beside_what_says_so(
 def test_the_accuracy_is_one_large_number_with_a_bar_for_each_class(
     visit: Visit, site: str, screen: LabelScreen
 ) -> None:
-    _label(screen.collection, 4, "flag", "fruit", "space")
+    collection = screen.collection
+    _label(collection, 4, "flag", "fruit", "space")
     with visit(site, "Label") as tab:
         board = tab.locator("#massl-label")
         board.get_by_text("accuracy not known yet").wait_for()
         assert board.locator(".large").inner_text() == "?"
         assert board.locator(".shares .name").all_inner_texts() == ["flag", "fruit", "space"]
-        board.get_by_role("button", name="Random sample").click()
-        tab.wait_for_selector("#massl-label .order[aria-pressed='true']:text-is('Random sample')")
-        tab.keyboard.press("a")
-        tab.wait_for_function("() => document.querySelector('#massl-label .large').innerText.endsWith('%')")
+        board.locator(".estimate").get_by_role("button", name="unlike all labelled").click()
+        tab.wait_for_selector("#massl-label .order[aria-pressed='true']:text-is('Unfamiliar')")
+        board.locator(".shares").get_by_role("button", name="space").click()  # the bar leads to the class
+        tab.wait_for_function(
+            "() => { const at = document.querySelector(\"#massl-label section[aria-label='space']\");"
+            " const top = at?.getBoundingClientRect().top; return top >= -1 && top < innerHeight; }"
+        )
+
+        # A random sample is labelled meanwhile, by somebody who knows.
+        known = _given(collection)
+        free = [(image, path.split("/")[0]) for image, path in collection.images.ready() if image not in known]
+        drawn = [free[place] for place in np.random.default_rng(0).permutation(len(free))[:24]]
+        answers = {image: kind if kind in ("flag", "fruit", "space") else NONE_OF_THESE for image, kind in drawn}
+        collection.labels.give(answers, DRAWN)
+        tab.reload()
+        show(tab, "Label")
+        tab.wait_for_function("() => document.querySelector('#massl-label .large')?.innerText.endsWith('%')")
         assert "95 % interval" in board.locator(".estimate").inner_text()
         measured = board.locator(".explained p").first
         assert not measured.is_visible()
         board.locator(".explained summary").click()
         assert measured.inner_text().startswith("Measured on")
-        board.locator(".estimate").get_by_role("button", name="unlike all labelled").click()
-        tab.wait_for_selector("#massl-label .order[aria-pressed='true']:text-is('Unfamiliar')")
 
 
 def test_a_person_names_groups_accepts_rejects_and_takes_the_labels_away(
