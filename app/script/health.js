@@ -135,7 +135,7 @@ class HealthScreen extends Screen {
     const sizes = value.others.filter((entry) => !entry.trained);
     this.parts.main.replaceChildren(
       ...drawCards([...value.advice.map(drawAdvice), ...trained.map(drawOther), ...notable.map(drawFinding)]),
-      ...drawCards([value.classes.length ? drawClasses(value.classes) : null, ...value.cards.map(drawCard)]),
+      ...drawCards([value.classes.length ? drawClasses(value.classes) : null, ...value.cards.map(drawCard)], "packed"),
       ...drawCards([...rest.map(drawFinding), ...sizes.map(drawOther)]),
       this.drawSkipped(),
     );
@@ -217,9 +217,10 @@ function drawFacts(facts) {
  * Cards beside each other: so many in a row that none of it stays empty.
  *
  * @param {(HTMLElement | null)[]} cards
+ * @param {"packed" | ""} kind packed ones stand below each other where they are low
  */
-function drawCards(cards) {
-  return cards.some(Boolean) ? [make("div", { class: "cards" }, cards)] : [];
+function drawCards(cards, kind = "") {
+  return cards.some(Boolean) ? [make("div", { class: `cards ${kind}` }, cards)] : [];
 }
 
 /** @param {{ name: string, count: number }[]} classes */
