@@ -290,7 +290,9 @@ class FindScreen extends Screen {
   /** The one bar: what is filtered by, what is searched with, and how the pictures are shown. */
   drawAsk() {
     const { asked } = this.value;
-    const choose = button(asked ? "Another picture" : "Choose a picture", () => this.pick(null), { class: "main" });
+    const choose = button(asked ? ["Another", drawLong(" picture")] : "Choose a picture", () => this.pick(null), {
+      class: "main",
+    });
     const words = asked ? this.drawAsked(asked) : make("span", {}, "Drop or paste a picture, or click one below.");
     return make(
       "div",
@@ -310,8 +312,10 @@ class FindScreen extends Screen {
 
   drawAdding() {
     return [
-      button("+ Also like…", () => this.pick(1), { title: "Upload a picture that the results should also be like" }),
-      button("− Less like…", () => this.pick(-1), {
+      button(["+ Also", drawLong(" like…")], () => this.pick(1), {
+        title: "Upload a picture that the results should also be like",
+      }),
+      button(["− Less", drawLong(" like…")], () => this.pick(-1), {
         title: "Upload a picture that the results should be less like",
       }),
     ];
@@ -396,6 +400,15 @@ class FindScreen extends Screen {
     event.preventDefault();
     this.send(files);
   }
+}
+
+/**
+ * The end of a button's text, for which a narrow window has no room.
+ *
+ * @param {string} text
+ */
+function drawLong(text) {
+  return make("span", { class: "long" }, text);
 }
 
 /** @param {Shown} example */
