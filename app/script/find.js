@@ -253,7 +253,7 @@ class FindScreen extends Screen {
         class: count ? "plain toggle set" : "plain toggle",
         "aria-controls": this.filters.node.id,
       }),
-      count ? button("Clear filters", () => this.ask(this.examples(), NONE), { class: "link" }) : null,
+      count ? button(["Clear", drawLong(" filters")], () => this.ask(this.examples(), NONE), { class: "link" }) : null,
     );
   }
 
