@@ -239,7 +239,7 @@ class Gate:
     def _decoded(self, image: int, side: int) -> bytes | None:
         """A picture of at most this side as WebP; of one that is no larger than a preview there is no other copy."""
         images = self._collection.images
-        if side == FULL and max(images.sides([image]).get(image, ("", FULL, 0))[1:]) <= LARGE:
+        if side == FULL and 0 < max(images.sides([image]).get(image, ("", 0, 0))[1:]) <= LARGE:
             side = LARGE
         return images.thumbnail(image, side)
 

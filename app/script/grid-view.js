@@ -15,6 +15,7 @@ export class GridView {
     this.board = board;
     const said = Number(recall("side"));
     this.side = said >= LEAST && said <= MOST ? said : USUAL;
+    this.shown = this.kind; // of the pictures that are there
     this.squares = recall("squares") === "yes";
     this.names = recall("names") === "yes";
     this.slider = make("input", {
@@ -56,7 +57,12 @@ export class GridView {
     board.style.setProperty("--size", `${side}px`);
     board.dataset.grid = squares ? "squares" : "rows";
     board.dataset.names = names ? "on" : "off";
-    this.sharpen();
+    if (this.kind !== this.shown) this.sharpen();
+  }
+
+  /** Which of a picture's copies is large enough. */
+  get kind() {
+    return this.side >= SHARP ? "preview" : "thumbnail";
   }
 
   /**
@@ -65,15 +71,15 @@ export class GridView {
    * @param {import("./tiles.js").Tile} tile
    */
   source(tile) {
-    return this.side >= SHARP ? `preview/${tile.id}` : tile.src;
+    return `${this.kind}/${tile.id}`;
   }
 
   /** Has the pictures that are there already come as large as they are shown; those out of sight wait until near. */
   sharpen() {
-    const kind = this.side >= SHARP ? "preview" : "thumbnail";
+    this.shown = this.kind;
     const images = /** @type {NodeListOf<HTMLImageElement>} */ (this.board.querySelectorAll(".tiles .picture img"));
     for (const image of images) {
-      const wanted = image.src.replace(/(thumbnail|preview)(?=\/\d+$)/, kind);
+      const wanted = image.src.replace(/(thumbnail|preview)(?=\/\d+$)/, this.shown);
       if (wanted !== image.src) image.src = wanted;
     }
   }
