@@ -51,6 +51,10 @@ def describe(state: Update, indexed: int) -> str:
         pictures = "1 new or changed picture" if state.total == 1 else f"{state.total:,} new or changed pictures"
         so_far = f"{indexed:,} can be searched and labelled already." if indexed else "The first can be searched soon."
         return f"Indexed {state.done:,} of {pictures}{_pace(state)}. {so_far}"
+    if state.stage == "reading":
+        return f"Reading dates and keywords: {state.done:,} of {state.total:,} pictures."
+    if state.stage == "measuring":
+        return f"Measuring pictures: {state.done:,} of {state.total:,}{_pace(state)}."
     if state.stage == "preparing":
         return f"Preparing the search index: {state.done:,} of {state.total:,}."
     if state.stage == "done":

@@ -318,7 +318,12 @@ def update(
     """Brings a collection up to date under a progress line."""
     from cli.terminal import ProgressLine
 
-    stages = {"compare": "Comparing", "embed": "Indexing"}
+    stages = {
+        "compare": "Comparing",
+        "embed": "Indexing",
+        "read": "Reading dates and keywords",
+        "measure": "Measuring pixels",
+    }
     with ProgressLine("Indexing", "images", quiet) as line:
 
         def show(progress: IndexProgress) -> None:

@@ -9,7 +9,7 @@ from typing import Literal
 from indexer.index_command import index_command
 from indexer.storage import Home
 from indexer.store import revision
-from indexer.store.filters import Outline, dates, folders
+from indexer.store.filters import Outline, days, folders
 from indexer.store.image_facts import is_unchanged
 from indexer.store.images import Images
 from indexer.store.paths import below
@@ -83,6 +83,6 @@ class FolderImages(Images):
         listed = (now or revision.read(self._catalog)).listed
         outline = self._outline
         if outline is None or outline[0] != listed:
-            outline = listed, Outline(folders(self._catalog), *dates(self._catalog))
+            outline = listed, Outline(folders(self._catalog), *days(self._catalog))
             self._outline = outline
         return outline[1]

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 AGAIN = 3.0  # seconds until it is tried again while another process indexes
 _PACE = 2.0  # seconds of a stage, before which no rate is told
 
-Stage = Literal["looking", "comparing", "indexing", "preparing", "busy", "done", "failed", "stopped"]
+Stage = Literal[
+    "looking", "comparing", "indexing", "reading", "measuring", "preparing", "busy", "done", "failed", "stopped"
+]
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,8 @@ class Update:
 
     Attributes:
         stage: `looking` through the folder, `comparing` touched files with the catalog, `indexing` (embedding) what is
-            new or changed, `preparing` the search; `busy` while another process does that; then `done`, `failed` or
+            new or changed, `reading` dates and words and `measuring` pixels of pictures where that was never done,
+            `preparing` the search; `busy` while another process does that; then `done`, `failed` or
             `stopped`.
         done, total: files of this stage; 0 where that isn't known.
         seconds: since the stage began.
@@ -100,7 +103,13 @@ class BackgroundUpdate:
             self._at(stage, done, total)
 
         def embedded(progress: IndexProgress) -> None:
-            stages: dict[str, Stage] = {"look": "looking", "compare": "comparing", "embed": "indexing"}
+            stages: dict[str, Stage] = {
+                "look": "looking",
+                "compare": "comparing",
+                "embed": "indexing",
+                "read": "reading",
+                "measure": "measuring",
+            }
             at(stages[progress.stage], progress.done, progress.total)
 
         def preparing(step: str, done: int, total: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -22,14 +22,18 @@ from indexer.encoder.onnx_encoder import Embeds, Encoder
 from indexer.encoder.runtimes import Runtime
 from indexer.ingest.changes import Changes, Todo, compare
 from indexer.ingest.embedding_table import EmbeddingTables
+from indexer.ingest.fact_reading import metadata_of, read_missing
 from indexer.jobs.lookahead import ahead
 from indexer.store import image_writes, vectors
 from indexer.store.catalog import Catalog, to_bytes
 from indexer.store.image_writes import EmbeddedFile, UnreadableFile
 from indexer.store.images import ImageRow, Images
 from massl.core.files.scan import Contents, ImageFile, LeftOut, Skipped, walk
+from massl.core.files.sidecars import Sidecar
 from massl.core.images import raw
 from massl.core.images.decoding import MAX_PIXELS, READER, ImageError, TooLarge, decode, read_bytes, within_memory
+from massl.core.images.measures import MEASURED_AT, Measures, measure
+from massl.core.images.metadata import Metadata
 from massl.core.machine import cores
 
 BATCH = 32  # images in a batch at least, and so in a transaction: what a kill can cost at most
@@ -37,18 +41,22 @@ GPU_BATCH = 256  # the same where a batch of 32 would leave most of the device i
 _EVERY = 500  # files that are walked by between two reports
 
 
+IndexStage = Literal["look", "compare", "embed", "read", "measure"]
+
+
 @dataclass(frozen=True)
 class IndexProgress:
     """`done` of `total` files; `path` is one of the last.
 
     `stage` is `look` while the folder is walked (`total` is 0 then, as it can't be known), `compare` while the contents
-    of touched files are compared with the catalog, then `embed`, which begins with 0 done.
+    of touched files are compared with the catalog, then `embed`, which begins with 0 done. Of images of which something
+    is not known yet, `read` follows (dates and words, of files) and `measure` (of pixels); `path` is empty then.
     """
 
     done: int
     total: int
     path: str
-    stage: Literal["look", "compare", "embed"] = "embed"
+    stage: IndexStage = "embed"
 
 
 @dataclass
@@ -90,6 +98,8 @@ class Loaded:
     height: int = 0
     reason: str | None = None
     lasting: bool = True  # whether the reason lies in the content, and so holds until the file changes
+    metadata: Metadata | None = None
+    measures: Measures | None = None
 
 
 def update(
@@ -123,13 +133,28 @@ def update(
     started = time.monotonic()
     result = IndexReport()
     _look_again_if_readers_changed(catalog, max_pixels)
-    changes, passed_over = _scan(root, catalog, report, walk(root, exclude, include, contents), result)
+    sidecars: dict[str, Sidecar] = {}
+    walked = _with_sidecars(walk(root, exclude, include, contents), sidecars)
+    changes, passed_over = _scan(root, catalog, report, walked, result)
     _apply(catalog, changes, passed_over)
     _embed(root, catalog, encoder, report, changes.todo, max_pixels, result, embeddings)
+    read_missing(
+        root, catalog, sidecars, max_pixels, lambda stage, done, total: report(IndexProgress(done, total, "", stage))
+    )
     result.indexed = Images(catalog).count()
     result.skipped = Images(catalog).skipped()
     result.seconds = time.monotonic() - started
     return result
+
+
+def _with_sidecars(
+    walked: Iterable[ImageFile | Skipped | LeftOut], sidecars: dict[str, Sidecar]
+) -> Iterator[ImageFile | Skipped | LeftOut]:
+    """The same, noting the files beside pictures by the path of their picture."""
+    for item in walked:
+        if isinstance(item, ImageFile) and item.sidecar is not None:
+            sidecars[item.path] = item.sidecar
+        yield item
 
 
 def _look_again_if_readers_changed(catalog: Catalog, max_pixels: int) -> None:
@@ -246,7 +271,7 @@ def _embed(
         def needs_no_pixels(digest: bytes) -> bool:
             return is_embedded(digest) or bool(embeddings and embeddings.has(digest))
 
-        loaded = batches(root, files, own, max_pixels, needs_no_pixels)
+        loaded = batches(root, files, own, max_pixels, needs_no_pixels, with_facts=True)
         with closing(loaded):  # its threads end before what they read from does
             for batch in loaded:
                 _commit(catalog, own, list(zip(islice(remaining, len(batch)), batch, strict=True)), result, embeddings)
@@ -261,6 +286,7 @@ def batches(
     max_pixels: int = MAX_PIXELS,
     is_embedded: Callable[[bytes], bool] = lambda digest: False,
     read: Callable[[ImageFile], bytes] | None = None,
+    with_facts: bool = False,
 ) -> Generator[list[Loaded], None, None]:
     """Reads files in threads, ahead of the encoder but never by more than four batches.
 
@@ -271,11 +297,13 @@ def batches(
         max_pixels: larger images are skipped.
         is_embedded: whether a content's hash needs no pixels.
         read: gives a file's content; from the folder if left out. Raises `ImageError` where there is none.
+        with_facts: also read what a picture brings with it, and measure it.
     """
     size = max(BATCH, small_batches.BATCH * cores()) if encoder.device == "cpu" else GPU_BATCH
 
     def load(file: ImageFile) -> Loaded:
-        return _load(file, encoder, max_pixels, is_embedded, read or (lambda file: read_bytes(root / file.path)))
+        content = read or (lambda file: read_bytes(root / file.path))
+        return _load(file, encoder, max_pixels, is_embedded, content, root if with_facts else None)
 
     with closing(ahead(load, files, 4 * size)) as loaded:
         while batch := list(islice(loaded, size)):
@@ -296,16 +324,22 @@ def _load(
     max_pixels: int,
     is_embedded: Callable[[bytes], bool],
     read: Callable[[ImageFile], bytes],
+    beside: Path | None,
 ) -> Loaded:
+    """Reads one file; `beside` is the folder where its facts are read from too, None where they aren't."""
     digest = None
     try:
         with within_memory():
             data = read(file)
             digest = hashlib.sha256(data).digest()
+            metadata = metadata_of(beside, file.path, file.sidecar, data) if beside else None
             if is_embedded(digest):
-                return Loaded(file, digest)
+                return Loaded(file, digest, metadata=metadata)
             decoded = decode(data, encoder.resize, max_pixels)
-            return Loaded(file, digest, encoder.prepare(decoded.picture), decoded.width, decoded.height)
+            # A smaller picture would be measured as another one: `read_missing` decodes it once more.
+            measures = measure(decoded.picture) if beside and encoder.resize >= MEASURED_AT else None
+            pixels = encoder.prepare(decoded.picture)
+            return Loaded(file, digest, pixels, decoded.width, decoded.height, metadata=metadata, measures=measures)
     except TooLarge as error:
         return Loaded(file, digest, reason=f"{error}; --max-megapixels raises it")
     except ImageError as error:
@@ -332,11 +366,11 @@ def _commit(
         if item.pixels is not None and item.hash is not None and item.hash not in known
     }
     if new:
-        rows = encoder.embed(np.stack([item.pixels for item in new.values() if item.pixels is not None]))
-        fits = are_unit(rows)
-        for (digest, item), row, fit in zip(new.items(), rows.astype(np.float16), fits, strict=True):
+        made = encoder.embed(np.stack([item.pixels for item in new.values() if item.pixels is not None]))
+        fits = are_unit(made)
+        for (digest, item), vector, fit in zip(new.items(), made.astype(np.float16), fits, strict=True):
             if fit:
-                known[digest] = (row.tobytes(), item.width, item.height)
+                known[digest] = (vector.tobytes(), item.width, item.height)
         result.embedded += int(fits.sum())
     written: list[EmbeddedFile | UnreadableFile] = []
     for todo, item in batch:
@@ -350,10 +384,12 @@ def _commit(
             written.append(UnreadableFile(file, reason, item.hash))
             continue
         embedding, width, height = known[item.hash]
-        written.append(EmbeddedFile(todo.row.id if todo.row else None, item.file, item.hash, width, height, embedding))
+        row = todo.row.id if todo.row else None
+        stored = (item.file, item.hash, width, height, embedding, item.metadata, item.measures)
+        written.append(EmbeddedFile(row, *stored))
     image_writes.write_batch(catalog, written)
-    for (todo, _), row in zip(batch, written, strict=True):
-        if isinstance(row, EmbeddedFile):
+    for (todo, _), done in zip(batch, written, strict=True):
+        if isinstance(done, EmbeddedFile):
             result.unchanged += todo.was == "same"
             result.changed += todo.was == "ready"
             result.added += todo.was in ("gone", "skipped")

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from indexer.store import checksums, damage, journal, meta, migrations, schema
+from indexer.store import checksums, damage, fact_tables, journal, meta, migrations, schema
 from indexer.store.damage import CatalogDamaged
 from indexer.store.decision_tables import VIEWS
 from indexer.store.meta import Fact, Meta, Written
@@ -39,8 +39,8 @@ _UNWRITABLE = (
 _NEARLY_FULL = 1 << 20  # bytes free, below which a failed write is put down to a full disk
 
 # How a catalog of an earlier format, which can't be written, is read by today's statements: formats before the fourth
-# have no checksums, those before the fifth have all decisions in one table.
-_CHECKED, _DECIDED = 4, 5
+# have no checksums, those before the fifth have all decisions in one table, those before the sixth know of no facts.
+_CHECKED, _DECIDED, _KNOWN = 4, 5, 6
 _SHIMS = {
     "images": ("row_checksum", "embedding_checksum"),
     "labels": ("checksum",),
@@ -71,6 +71,21 @@ _KINDS: dict[str, set[type]] = {
     "other": {int},
     "content": {str},
     "contents": {str},
+    "taken": {str, type(None)},
+    "utc_offset": {int, type(None)},
+    "make": {str},
+    "model": {str},
+    "orientation": {int},
+    "rating": {int, type(None)},
+    "keywords": {str},
+    "planes": {int},
+    "whole_hash": {bytes, type(None)},
+    "trimmed_hash": {bytes, type(None)},
+    "sharpness": {float},
+    "brightness": {float},
+    "overexposed": {float},
+    "contrast": {float},
+    "variety": {float},
 }
 
 _MOST_BYTES = 1 << 28  # of one value: a calibration's comparisons take a few million
@@ -388,7 +403,8 @@ class Catalog:
         for table, columns in _SHIMS.items() if version < _CHECKED else ():
             nothing = ", ".join(f"NULL AS {column}" for column in columns)
             connection.execute(f"CREATE TEMP VIEW {table} AS SELECT *, {nothing} FROM main.{table}")
-        for table, query in VIEWS.items() if version < _DECIDED else ():
+        missing = {**(VIEWS if version < _DECIDED else {}), **(fact_tables.VIEWS if version < _KNOWN else {})}
+        for table, query in missing.items():
             connection.execute(f"CREATE TEMP VIEW {table} AS {query}")
 
     def _check_files(self) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from indexer.store import checksums
 from indexer.store.decision_tables import TABLES
+from indexer.store.fact_tables import COLUMNS
 from massl.core.errors import MasslError
 
 # A catalog up to this size is examined whole whenever it is opened: a tenth of a second of one core at most.
@@ -57,6 +58,7 @@ class Findings:
         images: rows of images that changed, by id.
         embeddings: images whose embedding changed, by id.
         labels, decisions: rows of these that changed, by image.
+        facts: what pictures bring with them or was measured of them, that changed, by image.
         meta: keys of the collection's facts that changed.
     """
 
@@ -65,12 +67,14 @@ class Findings:
     embeddings: list[int] = field(default_factory=list)
     labels: list[int] = field(default_factory=list)
     decisions: list[int] = field(default_factory=list)
+    facts: list[int] = field(default_factory=list)
     meta: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         counted = [
             (len(self.labels), "label"), (len(self.decisions), "decision"), (len(self.images), "image"),
-            (len(self.embeddings), "embedding"), (len(self.meta), "fact about the collection"),
+            (len(self.embeddings), "embedding"), (len(self.facts), "picture fact"),
+            (len(self.meta), "fact about the collection"),
         ]  # fmt: skip
         said = [f"{count:,} {what}{'s' if count > 1 else ''} changed" for count, what in counted if count]
         return ", ".join(([self.structure] if self.structure else []) + said)
@@ -100,6 +104,7 @@ def _knows_its_tables(connection: sqlite3.Connection) -> bool:
             (f"{checksums.IMAGE}, embedding", "images"),
             (checksums.LABEL, "labels"),
             *((table.columns, name) for name, table in TABLES.items()),
+            *((columns, name) for name, columns in COLUMNS.items()),
             (checksums.META, "meta"),
         ):
             connection.execute(f"SELECT {columns} FROM {table} LIMIT 0")
@@ -141,6 +146,8 @@ def examine(connection: sqlite3.Connection, whole: bool) -> Findings:
             found.images += checksums.damaged(_bounded(connection, query))
             query = f"SELECT {checksums.EMBEDDING}, embedding_checksum FROM images WHERE embedding IS NOT NULL"
             found.embeddings += checksums.damaged(_bounded(connection, query))
+            for name, columns in COLUMNS.items():
+                found.facts += checksums.damaged(_bounded(connection, f"SELECT {columns}, checksum FROM {name}"))
     except (sqlite3.Error, OverflowError, UnicodeDecodeError) as error:
         if isinstance(error, sqlite3.Error) and not is_damage(error):
             raise

@@ -31,6 +31,9 @@ class Filter:
         since, until: its file was last modified on this day or later, or earlier; both days count, in the local time
             of this machine.
         labelled: it carries a label, whichever.
+        taken_since, taken_until: it was taken on this day or later, or earlier, by the camera's clock; both days count.
+        or_modified: where it isn't known when it was taken, the day its file was last modified counts in place of that;
+            else such images don't pass.
     """
 
     labels: tuple[str, ...] = ()
@@ -38,14 +41,27 @@ class Filter:
     since: date | None = None
     until: date | None = None
     labelled: bool = False
+    taken_since: date | None = None
+    taken_until: date | None = None
+    or_modified: bool = False
 
     def __bool__(self) -> bool:
-        return bool(self.labels or self.folders or self.since or self.until or self.labelled)
+        return bool(self.labels or self.folders or self.since or self.until or self.labelled or self._of_taking)
+
+    @property
+    def _of_taking(self) -> bool:
+        return bool(self.taken_since or self.taken_until)
+
+    @property
+    def of_files_alone(self) -> bool:
+        """Whether `paths` and `times` say all of it."""
+        return not (self.labels or self.labelled or self._of_taking)
 
     def check(self, catalog: Catalog) -> None:
         """Raises a `MasslError` unless some image carries each label, lies in each folder, and has such a date."""
-        if self.since and self.until and self.since > self.until:
-            raise MasslError(f"no day is after {self.since} and before {self.until}; change one of the two dates")
+        for first, last in ((self.since, self.until), (self.taken_since, self.taken_until)):
+            if first and last and first > last:
+                raise MasslError(f"no day is after {first} and before {last}; change one of the two dates")
         for label in self.labels:
             if not exists(catalog, Filter(labels=(label,))):
                 known = ", ".join(map(repr, _labels(catalog))) or "none"
@@ -57,11 +73,14 @@ class Filter:
                 )
         if (self.since or self.until) and not exists(catalog, Filter(since=self.since, until=self.until)):
             first, last = dates(catalog)
-            which = " and ".join(
-                text for text, day in ((f"since {self.since}", self.since), (f"until {self.until}", self.until)) if day
-            )
             there = f"the files are from {first} to {last}" if first else "no file's date is known"
-            raise MasslError(f"no image was modified {which}; {there}")
+            raise MasslError(f"no image was modified {_span(self.since, self.until)}; {there}")
+        taking = Filter(taken_since=self.taken_since, taken_until=self.taken_until, or_modified=self.or_modified)
+        if taking and not exists(catalog, taking):
+            first, last = days(catalog) if self.or_modified else days_taken(catalog)
+            what = "the pictures" if self.or_modified else "the pictures that say it"
+            there = f"{what} are from {first} to {last}" if first else "no picture says when it was taken"
+            raise MasslError(f"no picture was taken {_span(self.taken_since, self.taken_until)}; {there}")
 
     def where(self) -> tuple[str, list[Any]]:
         """The condition on `images` as SQL, and its values."""
@@ -80,7 +99,22 @@ class Filter:
         if times := self.times():
             terms.append(f"mtime_ns <> {UNKNOWN} AND mtime_ns >= ? AND mtime_ns < ?")
             values += times
+        if self._of_taking:
+            term, of_term = self._taken()
+            terms.append(term)
+            values += of_term
         return " AND ".join(terms), values
+
+    def _taken(self) -> tuple[str, list[Any]]:
+        # A time follows its day, as in 2024-05-01T12:00:00, and "U" follows "T".
+        day_or_time = [str(self.taken_since or ""), f"{self.taken_until or date.max}U"]
+        term = "images.id IN (SELECT image FROM file_metadata WHERE taken >= ? AND taken < ?)"
+        if not self.or_modified:
+            return term, day_or_time
+        unknown = "images.id NOT IN (SELECT image FROM file_metadata WHERE taken IS NOT NULL)"
+        span = _times(self.taken_since, self.taken_until)
+        term = f"({term} OR (mtime_ns <> {UNKNOWN} AND mtime_ns >= ? AND mtime_ns < ? AND {unknown}))"
+        return term, [*day_or_time, *span]
 
     def paths(self) -> list[tuple[bytes, bytes]]:
         """What paths must lie in one of, from the first up to before the second; empty where any path will do."""
@@ -94,8 +128,7 @@ class Filter:
         """The nanoseconds that a file's time must lie in, which must be known; None where any time will do."""
         if not (self.since or self.until):
             return None
-        first = _begins(self.since) if self.since else -(2**63)
-        return first, _begins(self.until + timedelta(1)) if self.until and self.until < date.max else 2**63 - 1
+        return _times(self.since, self.until)
 
 
 EVERYTHING = Filter()
@@ -161,7 +194,7 @@ def folders(catalog: Catalog) -> dict[str, int]:
 
 @dataclass(frozen=True)
 class Outline:
-    """What a collection can be filtered by: `folders` as by `folders`, the days `first` and `last` as by `dates`."""
+    """What a collection can be filtered by: `folders` as by `folders`, the days `first` and `last` as by `days`."""
 
     folders: dict[str, int]
     first: date | None
@@ -175,6 +208,27 @@ def dates(catalog: Catalog) -> tuple[date | None, date | None]:
         f"WHERE state = 'ready' AND mtime_ns <> {UNKNOWN}"
     )
     return (None, None) if first is None else (modified(first).date(), modified(last).date())
+
+
+def days_taken(catalog: Catalog) -> tuple[date | None, date | None]:
+    """The days on which the first and the last of the images were taken that say so."""
+    ((first, last),) = catalog.read(
+        "SELECT min(taken) AS taken, max(taken) FROM file_metadata "
+        f"JOIN images ON images.id = image WHERE {READY} AND taken IS NOT NULL"
+    )
+    return (None, None) if first is None else (day(first[:10]), day(last[:10]))
+
+
+def days(catalog: Catalog) -> tuple[date | None, date | None]:
+    """The first and the last day of `Filter.or_modified`."""
+    ((first, last),) = catalog.read(
+        "SELECT min(mtime_ns) AS oldest, max(mtime_ns) AS newest FROM images "
+        f"WHERE {READY} AND mtime_ns <> {UNKNOWN} "
+        "AND images.id NOT IN (SELECT image FROM file_metadata WHERE taken IS NOT NULL)"
+    )
+    found = [] if first is None else [modified(first).date(), modified(last).date()]
+    found += [each for each in days_taken(catalog) if each is not None]
+    return (min(found), max(found)) if found else (None, None)
 
 
 def modified(mtime_ns: int) -> datetime:
@@ -217,6 +271,16 @@ def _above(path: str) -> Iterator[str]:
     while end >= 0:
         yield path[:end]
         end = path.find("/", end + 1)
+
+
+def _span(since: date | None, until: date | None) -> str:
+    return " and ".join(text for text, day in ((f"since {since}", since), (f"until {until}", until)) if day)
+
+
+def _times(since: date | None, until: date | None) -> tuple[int, int]:
+    """The nanoseconds from the beginning of a day up to before the end of another, in local time."""
+    first = _begins(since) if since else -(2**63)
+    return first, _begins(until + timedelta(1)) if until and until < date.max else 2**63 - 1
 
 
 def _begins(which: date) -> int:

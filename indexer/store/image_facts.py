@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from massl.core.files.scan import storable
+from massl.core.images.measures import Measures
+from massl.core.images.metadata import Metadata
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,8 @@ class Facts:
         changed: when the file was last modified, in local time; None if that is not known.
         width, height: in pixels, upright.
         label, author: the label that somebody gave it, and who; None where nobody did.
+        metadata: what the picture brings with it; None where nobody looked yet.
+        measures: what its pixels tell; None where nobody looked yet.
     """
 
     image: int
@@ -32,6 +36,8 @@ class Facts:
     height: int
     label: str | None
     author: str | None
+    metadata: Metadata | None = None
+    measures: Measures | None = None
 
 
 def is_unchanged(found: os.stat_result, size: int, mtime_ns: int) -> bool:

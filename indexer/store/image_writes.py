@@ -12,14 +12,20 @@ from indexer.store import decision_tables, meta
 from indexer.store.catalog import Catalog, to_bytes
 from indexer.store.images import ImageRow
 from indexer.store.meta import Meta, Written
+from indexer.store.picture_facts import forget_changed, put_measures, put_metadata
 from massl.core.files.scan import ImageFile, Skipped
+from massl.core.images.measures import Measures
+from massl.core.images.metadata import Metadata
 
 _STATE = "state = CASE WHEN embedding IS NULL AND reason IS NOT NULL THEN 'skipped' ELSE 'ready' END"
 _TIMES = "size = ?, mtime_ns = CASE mtime_ns WHEN -1 THEN -1 ELSE ? END, ctime_ns = ?"
 
 
 class EmbeddedFile(NamedTuple):
-    """A file that was read, to be written: `image` is the id of its row, None for a new one; `embedding` is float16."""
+    """A file that was read, to be written: `image` is the id of its row, None for a new one; `embedding` is float16.
+
+    `metadata` and `measures` are None where nobody looked: what is known of the same content stays.
+    """
 
     image: int | None
     file: ImageFile
@@ -27,6 +33,8 @@ class EmbeddedFile(NamedTuple):
     width: int
     height: int
     embedding: bytes
+    metadata: Metadata | None = None
+    measures: Measures | None = None
 
 
 class UnreadableFile(NamedTuple):
@@ -48,17 +56,24 @@ def write_batch(catalog: Catalog, batch: Iterable[EmbeddedFile | UnreadableFile]
                 continue
             values = (*_times(item.file), item.hash, item.width, item.height, item.embedding)
             if item.image is None:
-                connection.execute(
+                cursor = connection.execute(
                     "INSERT INTO images (path, size, mtime_ns, ctime_ns, hash, width, height, embedding, state) "
                     "VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'ready')",
                     (to_bytes(item.file.path), *values),
                 )
+                image = cursor.lastrowid or 0
             else:
+                image = item.image
+                forget_changed(connection, image, item.hash)
                 connection.execute(
                     "UPDATE images SET size = ?, mtime_ns = ?, ctime_ns = ?, hash = ?, width = ?, height = ?, "
                     "embedding = ?, state = 'ready', reason = NULL WHERE id = ?",
-                    (*values, item.image),
+                    (*values, image),
                 )
+            if item.metadata is not None:
+                put_metadata(connection, image, item.metadata, item.file.sidecar.state if item.file.sidecar else "")
+            if item.measures is not None:
+                put_measures(connection, image, item.measures)
 
 
 def write_places(

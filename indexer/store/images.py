@@ -16,6 +16,7 @@ from indexer.store.filters import EVERYTHING, Filter, in_order, modified
 from indexer.store.filters import count as passing
 from indexer.store.image_facts import Facts
 from indexer.store.paths import from_bytes
+from indexer.store.picture_facts import PictureFacts
 from massl.core.errors import MasslError
 from massl.core.files.scan import ImageFile, Skipped
 
@@ -235,7 +236,10 @@ class Images:
             if content is None:
                 raise self._catalog.damaged("an image has no hash")
             changed = None if mtime_ns == -1 else modified(mtime_ns)
-            return Facts(image, from_bytes(path), content.hex(), size, changed, width, height, label, author)
+            known = PictureFacts(self._catalog)
+            said, measured = known.metadata([image]).get(image), known.measures([image]).get(image)
+            file = (from_bytes(path), content.hex(), size, changed, width, height)
+            return Facts(image, *file, label, author, said, measured)
         raise MasslError("this picture is no longer in the collection; reload the page")
 
     def of_content(self, content: str) -> int:

@@ -11,10 +11,10 @@ import sqlite3
 from collections.abc import Callable, Mapping
 from contextlib import closing
 
-from indexer.store import checksums, decision_tables, journal, schema
+from indexer.store import checksums, decision_tables, fact_tables, journal, schema
 from indexer.store.decision_tables import TABLES
 
-VERSION = 5
+VERSION = 6
 
 _SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -168,6 +168,14 @@ def from_4_to_5(connection: sqlite3.Connection) -> None:
     _run(connection, decision_tables.TRIGGERS + journal.MOVES + _COUNTS)
 
 
+def from_5_to_6(connection: sqlite3.Connection) -> None:
+    """Adds what pictures bring with them, and what is measured of them.
+
+    Nothing of it is known at first; the next update reads it from the files.
+    """
+    _run(connection, fact_tables.SCHEMA)
+
+
 def _take_over_decisions(connection: sqlite3.Connection) -> None:
     """Copies the decisions of the one table of earlier formats to the tables of the fifth.
 
@@ -188,6 +196,7 @@ STEPS: Mapping[int, Callable[[sqlite3.Connection], None]] = {
     2: from_2_to_3,
     3: from_3_to_4,
     4: from_4_to_5,
+    5: from_5_to_6,
 }
 """From each earlier format to the next."""
 
@@ -195,7 +204,7 @@ STEPS: Mapping[int, Callable[[sqlite3.Connection], None]] = {
 def make(connection: sqlite3.Connection) -> None:
     """Makes the tables, indexes and triggers of today's format in an empty file."""
     _run(connection, _SCHEMA + _CHANGES + checksums.SCHEMA + journal.SCHEMA + journal.MOVES)
-    _run(connection, decision_tables.SCHEMA + decision_tables.TRIGGERS + _COUNTS)
+    _run(connection, decision_tables.SCHEMA + decision_tables.TRIGGERS + _COUNTS + fact_tables.SCHEMA)
 
 
 @functools.cache

@@ -138,7 +138,201 @@ CREATE TRIGGER image_moved AFTER UPDATE OF path, hash ON images
 """
 )
 
-STATEMENTS = {1: _FIRST, 2: _SECOND, 3: _THIRD, 4: _FOURTH}
+_FIFTH = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE images (
+    id INTEGER PRIMARY KEY,
+    path BLOB NOT NULL UNIQUE,          -- relative to the root, the bytes of the file system: names need not be UTF-8,
+                                        -- or a zero byte and the id, of a gone one whose path another has now
+    size INTEGER NOT NULL,              -- bytes
+    mtime_ns INTEGER NOT NULL,          -- -1: look at it again whatever it says
+    ctime_ns INTEGER NOT NULL DEFAULT -1, -- -1: not known
+    hash BLOB,                          -- SHA-256 of the file
+    width INTEGER, height INTEGER,      -- pixels, upright
+    state TEXT NOT NULL CHECK (state IN ('ready', 'skipped', 'gone')),
+    reason TEXT,                        -- why it was skipped
+    embedding BLOB                      -- float16 [D]
+);
+CREATE INDEX images_by_hash ON images (hash);
+CREATE INDEX images_by_state ON images (state, path, size, mtime_ns, ctime_ns);
+CREATE INDEX images_unembedded ON images (id) WHERE embedding IS NULL;
+CREATE TABLE labels (
+    image INTEGER PRIMARY KEY REFERENCES images (id) ON DELETE CASCADE,
+    label TEXT NOT NULL,
+    author TEXT NOT NULL,
+    at TEXT NOT NULL                    -- ISO 8601, UTC
+);
+
+CREATE TABLE changes (number INTEGER PRIMARY KEY AUTOINCREMENT, image INTEGER NOT NULL);
+CREATE TRIGGER image_added AFTER INSERT ON images WHEN NEW.embedding IS NOT NULL
+    BEGIN INSERT INTO changes (image) VALUES (NEW.id); END;
+CREATE TRIGGER image_changed AFTER UPDATE OF embedding, state ON images
+    WHEN OLD.embedding IS NOT NEW.embedding OR OLD.state IS NOT NEW.state
+    BEGIN INSERT INTO changes (image) VALUES (NEW.id); END;
+CREATE TRIGGER image_deleted AFTER DELETE ON images
+    BEGIN INSERT INTO changes (image) VALUES (OLD.id); END;
+
+ALTER TABLE images ADD COLUMN row_checksum INTEGER;
+ALTER TABLE images ADD COLUMN embedding_checksum INTEGER;
+ALTER TABLE labels ADD COLUMN checksum INTEGER;
+ALTER TABLE meta ADD COLUMN checksum INTEGER;
+CREATE INDEX images_unsealed ON images (id) WHERE row_checksum IS NULL;
+CREATE INDEX labels_unsealed ON labels (image) WHERE checksum IS NULL;
+CREATE TRIGGER image_unsealed
+    AFTER UPDATE OF id, path, size, mtime_ns, ctime_ns, hash, width, height, state, reason, embedding ON images
+    BEGIN UPDATE images SET row_checksum = NULL, embedding_checksum = NULL WHERE id = NEW.id; END;
+CREATE TRIGGER label_unsealed AFTER UPDATE OF image, label, author, at ON labels
+    BEGIN UPDATE labels SET checksum = NULL WHERE image = NEW.image; END;
+CREATE TRIGGER meta_unsealed AFTER UPDATE OF key, value ON meta
+    BEGIN UPDATE meta SET checksum = NULL WHERE key = NEW.key; END;
+
+CREATE TABLE unwritten (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    act TEXT NOT NULL,
+    path BLOB NOT NULL, hash BLOB,
+    kind TEXT, about TEXT, author TEXT, at TEXT,
+    other_path BLOB, other_hash BLOB
+);
+CREATE TRIGGER label_given AFTER INSERT ON labels
+    BEGIN INSERT INTO unwritten (act, path, hash, about, author, at)
+    SELECT 'label', path, hash, NEW.label, NEW.author, NEW.at FROM images WHERE id = NEW.image; END;
+CREATE TRIGGER label_changed AFTER UPDATE OF label, author ON labels
+    BEGIN INSERT INTO unwritten (act, path, hash, about, author, at)
+    SELECT 'label', path, hash, NEW.label, NEW.author, NEW.at FROM images WHERE id = NEW.image; END;
+CREATE TRIGGER label_taken AFTER DELETE ON labels
+    BEGIN INSERT INTO unwritten (act, path, hash)
+    SELECT 'unlabel', path, hash FROM images WHERE id = OLD.image; END;
+
+CREATE TRIGGER image_moved AFTER UPDATE OF path, hash ON images
+    WHEN (OLD.path IS NOT NEW.path OR OLD.hash IS NOT NEW.hash)
+    AND (EXISTS (SELECT 1 FROM labels WHERE image = NEW.id) OR EXISTS (SELECT 1 FROM kept_both WHERE image = NEW.id)
+    OR EXISTS (SELECT 1 FROM kept_instead WHERE image = NEW.id)
+    OR EXISTS (SELECT 1 FROM rejected_labels WHERE image = NEW.id)
+    OR EXISTS (SELECT 1 FROM confirmed_labels WHERE image = NEW.id)
+    OR EXISTS (SELECT 1 FROM kept_both WHERE other = NEW.id))
+    BEGIN INSERT INTO unwritten (act, path, hash, other_path, other_hash)
+    VALUES ('move', OLD.path, OLD.hash, NEW.path, NEW.hash); END;
+
+CREATE TABLE kept_both (
+    image INTEGER NOT NULL REFERENCES images (id) ON DELETE CASCADE, -- the lower of the two numbers
+    other INTEGER NOT NULL REFERENCES images (id) ON DELETE CASCADE,
+    contents TEXT NOT NULL,             -- short for both contents: see `indexer.store.decisions`
+    at TEXT NOT NULL,
+    checksum INTEGER,
+    PRIMARY KEY (image, other, contents)
+) WITHOUT ROWID;
+CREATE INDEX kept_both_by_other ON kept_both (other);
+CREATE TABLE kept_instead (
+    image INTEGER NOT NULL REFERENCES images (id) ON DELETE CASCADE,
+    content TEXT NOT NULL,              -- short for its content
+    at TEXT NOT NULL,
+    checksum INTEGER,
+    PRIMARY KEY (image, content)
+) WITHOUT ROWID;
+CREATE TABLE rejected_labels (
+    image INTEGER NOT NULL REFERENCES images (id) ON DELETE CASCADE,
+    label TEXT NOT NULL,
+    at TEXT NOT NULL,
+    checksum INTEGER,
+    PRIMARY KEY (image, label)
+) WITHOUT ROWID;
+CREATE TABLE confirmed_labels (
+    image INTEGER NOT NULL REFERENCES images (id) ON DELETE CASCADE,
+    label TEXT NOT NULL,
+    at TEXT NOT NULL,
+    checksum INTEGER,
+    PRIMARY KEY (image, label)
+) WITHOUT ROWID;
+
+CREATE INDEX kept_both_unsealed ON kept_both (image) WHERE checksum IS NULL;
+CREATE TRIGGER kept_both_changed AFTER UPDATE OF image, other, contents, at ON kept_both
+    BEGIN UPDATE kept_both SET checksum = NULL WHERE image = NEW.image AND contents = NEW.contents; END;
+CREATE TRIGGER kept_both_made AFTER INSERT ON kept_both
+    BEGIN INSERT INTO unwritten (act, path, hash, kind, about, at, other_path, other_hash)
+    SELECT 'decide', one.path, one.hash, 'distinct', NEW.contents, NEW.at, other.path, other.hash
+    FROM images AS one LEFT JOIN images AS other ON other.id = NEW.other
+    WHERE one.id = NEW.image; END;
+CREATE TRIGGER kept_both_forgotten AFTER DELETE ON kept_both
+    BEGIN INSERT INTO unwritten (act, path, hash, kind, about, other_path, other_hash)
+    SELECT 'forget', one.path, one.hash, 'distinct', OLD.contents, other.path, other.hash
+    FROM images AS one LEFT JOIN images AS other ON other.id = OLD.other
+    WHERE one.id = OLD.image; END;
+CREATE INDEX kept_instead_unsealed ON kept_instead (image) WHERE checksum IS NULL;
+CREATE TRIGGER kept_instead_changed AFTER UPDATE OF image, content, at ON kept_instead
+    BEGIN UPDATE kept_instead SET checksum = NULL WHERE image = NEW.image AND content = NEW.content; END;
+CREATE TRIGGER kept_instead_made AFTER INSERT ON kept_instead
+    BEGIN INSERT INTO unwritten (act, path, hash, kind, about, at, other_path, other_hash)
+    SELECT 'decide', one.path, one.hash, 'chosen', NEW.content, NEW.at, other.path, other.hash
+    FROM images AS one LEFT JOIN images AS other ON other.id = NULL
+    WHERE one.id = NEW.image; END;
+CREATE TRIGGER kept_instead_forgotten AFTER DELETE ON kept_instead
+    BEGIN INSERT INTO unwritten (act, path, hash, kind, about, other_path, other_hash)
+    SELECT 'forget', one.path, one.hash, 'chosen', OLD.content, other.path, other.hash
+    FROM images AS one LEFT JOIN images AS other ON other.id = NULL
+    WHERE one.id = OLD.image; END;
+CREATE INDEX rejected_labels_unsealed ON rejected_labels (image) WHERE checksum IS NULL;
+CREATE TRIGGER rejected_labels_changed AFTER UPDATE OF image, label, at ON rejected_labels
+    BEGIN UPDATE rejected_labels SET checksum = NULL WHERE image = NEW.image AND label = NEW.label; END;
+CREATE TRIGGER rejected_labels_made AFTER INSERT ON rejected_labels
+    BEGIN INSERT INTO unwritten (act, path, hash, kind, about, at, other_path, other_hash)
+    SELECT 'decide', one.path, one.hash, 'rejected', NEW.label, NEW.at, other.path, other.hash
+    FROM images AS one LEFT JOIN images AS other ON other.id = NULL
+    WHERE one.id = NEW.image; END;
+CREATE TRIGGER rejected_labels_forgotten AFTER DELETE ON rejected_labels
+    BEGIN INSERT INTO unwritten (act, path, hash, kind, about, other_path, other_hash)
+    SELECT 'forget', one.path, one.hash, 'rejected', OLD.label, other.path, other.hash
+    FROM images AS one LEFT JOIN images AS other ON other.id = NULL
+    WHERE one.id = OLD.image; END;
+CREATE INDEX confirmed_labels_unsealed ON confirmed_labels (image) WHERE checksum IS NULL;
+CREATE TRIGGER confirmed_labels_changed AFTER UPDATE OF image, label, at ON confirmed_labels
+    BEGIN UPDATE confirmed_labels SET checksum = NULL WHERE image = NEW.image AND label = NEW.label; END;
+CREATE TRIGGER confirmed_labels_made AFTER INSERT ON confirmed_labels
+    BEGIN INSERT INTO unwritten (act, path, hash, kind, about, at, other_path, other_hash)
+    SELECT 'decide', one.path, one.hash, 'confirmed', NEW.label, NEW.at, other.path, other.hash
+    FROM images AS one LEFT JOIN images AS other ON other.id = NULL
+    WHERE one.id = NEW.image; END;
+CREATE TRIGGER confirmed_labels_forgotten AFTER DELETE ON confirmed_labels
+    BEGIN INSERT INTO unwritten (act, path, hash, kind, about, other_path, other_hash)
+    SELECT 'forget', one.path, one.hash, 'confirmed', OLD.label, other.path, other.hash
+    FROM images AS one LEFT JOIN images AS other ON other.id = NULL
+    WHERE one.id = OLD.image; END;
+CREATE TABLE revisions (subject TEXT PRIMARY KEY, number INTEGER NOT NULL) WITHOUT ROWID;
+INSERT INTO revisions (subject, number)
+    VALUES ('labels', 0), ('duplicates', 0), ('rejections', 0), ('confirmations', 0);
+CREATE TRIGGER labels_counted_insert AFTER INSERT ON labels
+    BEGIN UPDATE revisions SET number = number + 1 WHERE subject = 'labels'; END;
+CREATE TRIGGER labels_counted_delete AFTER DELETE ON labels
+    BEGIN UPDATE revisions SET number = number + 1 WHERE subject = 'labels'; END;
+CREATE TRIGGER labels_counted_update AFTER UPDATE OF image, label, author, at ON labels
+    BEGIN UPDATE revisions SET number = number + 1 WHERE subject = 'labels'; END;
+CREATE TRIGGER kept_both_counted_insert AFTER INSERT ON kept_both
+    BEGIN UPDATE revisions SET number = number + 1 WHERE subject = 'duplicates'; END;
+CREATE TRIGGER kept_both_counted_delete AFTER DELETE ON kept_both
+    BEGIN UPDATE revisions SET number = number + 1 WHERE subject = 'duplicates'; END;
+CREATE TRIGGER kept_both_counted_update AFTER UPDATE OF image, other, contents, at ON kept_both
+    BEGIN UPDATE revisions SET number = number + 1 WHERE subject = 'duplicates'; END;
+CREATE TRIGGER kept_instead_counted_insert AFTER INSERT ON kept_instead
+    BEGIN UPDATE revisions SET number = number + 1 WHERE subject = 'duplicates'; END;
+CREATE TRIGGER kept_instead_counted_delete AFTER DELETE ON kept_instead
+    BEGIN UPDATE revisions SET number = number + 1 WHERE subject = 'duplicates'; END;
+CREATE TRIGGER kept_instead_counted_update AFTER UPDATE OF image, content, at ON kept_instead
+    BEGIN UPDATE revisions SET number = number + 1 WHERE subject = 'duplicates'; END;
+CREATE TRIGGER rejected_labels_counted_insert AFTER INSERT ON rejected_labels
+    BEGIN UPDATE revisions SET number = number + 1 WHERE subject = 'rejections'; END;
+CREATE TRIGGER rejected_labels_counted_delete AFTER DELETE ON rejected_labels
+    BEGIN UPDATE revisions SET number = number + 1 WHERE subject = 'rejections'; END;
+CREATE TRIGGER rejected_labels_counted_update AFTER UPDATE OF image, label, at ON rejected_labels
+    BEGIN UPDATE revisions SET number = number + 1 WHERE subject = 'rejections'; END;
+CREATE TRIGGER confirmed_labels_counted_insert AFTER INSERT ON confirmed_labels
+    BEGIN UPDATE revisions SET number = number + 1 WHERE subject = 'confirmations'; END;
+CREATE TRIGGER confirmed_labels_counted_delete AFTER DELETE ON confirmed_labels
+    BEGIN UPDATE revisions SET number = number + 1 WHERE subject = 'confirmations'; END;
+CREATE TRIGGER confirmed_labels_counted_update AFTER UPDATE OF image, label, at ON confirmed_labels
+    BEGIN UPDATE revisions SET number = number + 1 WHERE subject = 'confirmations'; END;
+"""
+
+STATEMENTS = {1: _FIRST, 2: _SECOND, 3: _THIRD, 4: _FOURTH, 5: _FIFTH}
+_COPIED = ("meta", "images", "labels", "decisions", "kept_both", "kept_instead", "rejected_labels", "confirmed_labels")
 
 # Decisions as formats before the fifth had them, in one table.
 _DECISIONS = (
@@ -155,8 +349,10 @@ def write_as_format(path: Path, version: int) -> None:
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.execute("PRAGMA journal_mode = DELETE")
         connection.execute("ATTACH ? AS former", [str(old)])
-        for table in ("meta", "images", "labels", "decisions"):
-            (made,) = re.findall(rf"CREATE TABLE {table} .*?;\n", STATEMENTS[version], re.DOTALL)
+        for table in _COPIED:
+            made = next(iter(re.findall(rf"CREATE TABLE {table} .*?;\n", STATEMENTS[version], re.DOTALL)), None)
+            if made is None:
+                continue
             connection.execute(made.replace(f"TABLE {table}", f"TABLE former.{table}"))
             columns = ", ".join(row[1] for row in connection.execute(f"PRAGMA former.table_info({table})"))
             rows = _DECISIONS if table == "decisions" else f"SELECT {columns} FROM main.{table}"
@@ -165,7 +361,7 @@ def write_as_format(path: Path, version: int) -> None:
         connection.execute("DETACH former")
     with closing(sqlite3.connect(old, isolation_level=None)) as connection:
         connection.executescript(
-            re.sub(r"CREATE TABLE (meta|images|labels|decisions) .*?;\n", "", STATEMENTS[version], flags=re.DOTALL)
+            re.sub(rf"CREATE TABLE ({'|'.join(_COPIED)}) .*?;\n", "", STATEMENTS[version], flags=re.DOTALL)
         )
         connection.execute(f"PRAGMA user_version = {version}")
     old.replace(path)

@@ -173,7 +173,7 @@ class MilvusIndex:
             return "", len(self)
         if isinstance(among, Filter):
             count = filters.count(self._catalog, among)
-            if count > FEW and self._current_places and not (among.labels or among.labelled):
+            if count > FEW and self._current_places and among.of_files_alone:
                 return _expression(among), count
             if count > MOST_NAMED:
                 return None, count

@@ -12,11 +12,13 @@ import re
 import stat
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from massl.core.disk_errors import reason_of
 from massl.core.errors import MasslError
+from massl.core.files.sidecars import Sidecar, beside
 from massl.core.images.formats import HEAD, OTHER, PICTURE, UNOPENED, kind_of, kind_of_name, needs_a_look
 
 # What says that a folder is an index's own (`--index-dir` may put one among the images), and what of it isn't images.
@@ -39,12 +41,16 @@ _HIDDEN_FOLDER, _HIDDEN_PICTURE, _APPLE_DOUBLE = "hidden folder", "hidden pictur
 
 @dataclass(frozen=True, slots=True)
 class ImageFile:
-    """A file that is an image by its name or first bytes. `path` is relative to the root, with forward slashes."""
+    """A file that is an image by its name or first bytes. `path` is relative to the root, with forward slashes.
+
+    `sidecar` is the XMP file that lies beside it, if there is one.
+    """
 
     path: str
     size: int
     mtime_ns: int
     ctime_ns: int = -1
+    sidecar: Sidecar | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +185,7 @@ class _Walk:
             yield Skipped(folder, reason_of(error, "the folder vanished"))
             return
         of_an_index = any(entry.name == CATALOG for entry in entries)
+        sidecars = beside(entry.name for entry in entries)
         folders: list[str] = []
         for entry in entries:
             if entry.name == _INDEX or (of_an_index and entry.name == THUMBNAILS):
@@ -188,10 +195,20 @@ class _Walk:
                 continue
             try:
                 if item := self._entry(entry, relative, folders):
-                    yield item
+                    named = sidecars.get(entry.name)
+                    yield self._with_sidecar(item, folder, named) if named and isinstance(item, ImageFile) else item
             except OSError as error:
                 yield Skipped(relative, reason_of(error, "vanished while reading"))
         self._pending.extend(reversed(folders))
+
+    def _with_sidecar(self, file: ImageFile, folder: str, name: str) -> ImageFile:
+        """A file with the sidecar of this name, if that is a regular file."""
+        relative = f"{folder}/{name}" if folder else name
+        with suppress(OSError):
+            info = os.lstat(os.path.join(self._root, relative))
+            if stat.S_ISREG(info.st_mode):
+                return replace(file, sidecar=Sidecar(relative, info.st_size, storable(info.st_mtime_ns)))
+        return file
 
     def _entry(
         self, entry: os.DirEntry[str], relative: str, folders: list[str]

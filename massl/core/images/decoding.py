@@ -276,7 +276,7 @@ def dimensions(data: bytes) -> tuple[int, int]:
     Raises:
         Exception: of any kind; it is no image, or damaged.
     """
-    with BUDGET.take(decode_cost.opening(data)), Image.open(io.BytesIO(data), formats=FORMATS) as image:
+    with opened(data) as image:
         return image.size
 
 
@@ -287,8 +287,15 @@ def header(path: Path) -> Iterator[Image.Image]:
     Raises:
         Exception: of any kind; it is no image, or damaged.
     """
-    data = read_bytes(path)
-    with BUDGET.take(decode_cost.opening(data)), Image.open(io.BytesIO(data), formats=FORMATS) as image:
+    with opened(read_bytes(path)) as image:
+        yield image
+
+
+@contextmanager
+def opened(data: bytes) -> Iterator[Image.Image]:
+    """As `header`, of a file's content."""
+    stream = io.BytesIO(jpeg.without_padding(data))
+    with BUDGET.take(decode_cost.opening(data)), Image.open(stream, formats=FORMATS) as image:
         yield image
 
 

@@ -11,13 +11,17 @@ PICTURE = "picture"  # of a format that is read
 OTHER = ""  # no picture
 UNOPENED = "file that can't be opened"  # whose name doesn't say what it is
 
+# Of cameras' RAW photographs.
+RAW_SUFFIXES = frozenset(
+    {".dng", ".cr2", ".cr3", ".crw", ".nef", ".nrw", ".arw", ".sr2", ".srf", ".orf", ".rw2", ".raf", ".pef", ".srw"}
+    | {".3fr", ".erf", ".iiq", ".kdc", ".mrw", ".rwl", ".x3f", ".gpr", ".fff", ".mef", ".mos", ".dcr", ".k25"}
+)
 # Names of formats that are read; these files are not opened to be found.
 SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".jfi", ".jpg_large", ".mpo", ".jps", ".insp", ".png", ".apng", ".webp"}
     | {".gif", ".bmp", ".dib", ".tif", ".tiff", ".btf", ".tf8", ".lsm", ".avif", ".avifs"}
     | {".heic", ".heif", ".heics", ".heifs", ".hif"}
-    | {".dng", ".cr2", ".cr3", ".crw", ".nef", ".nrw", ".arw", ".sr2", ".srf", ".orf", ".rw2", ".raf", ".pef", ".srw"}
-    | {".3fr", ".erf", ".iiq", ".kdc", ".mrw", ".rwl", ".x3f", ".gpr", ".fff", ".mef", ".mos", ".dcr", ".k25"}
+    | RAW_SUFFIXES
 )
 
 _NOT_READ = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import closing
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from indexer.store import migrations, schema
 from indexer.store.catalog import Catalog
 from indexer.store.damage import CatalogDamaged
 from indexer.store.decisions import hashes_of
+from indexer.store.filters import Filter
 from indexer.store.migrations import STEPS, VERSION
 from tests.indexer.former import STATEMENTS, write_as_format
 from tests.indexer.tiny import picture
@@ -130,6 +132,37 @@ def test_the_fourth_step_gives_each_kind_of_decision_its_table_and_tells_the_jou
         assert all(len(row[-3]) == 16 for row in rows["kept_both"] + rows["kept_instead"])
         assert connection.execute("SELECT * FROM unwritten").fetchall() == []
         assert schema.difference(schema.of(connection), migrations.schema_of(5)) is None
+
+
+def test_the_fifth_step_knows_nothing_of_pictures_and_the_next_update_reads_it(made: Path) -> None:
+    path = in_format(made, 5)
+    with closing(after(path, 5)) as connection:
+        assert schema.difference(schema.of(connection), migrations.schema_of(6)) is None
+        for table in ("file_metadata", "pixel_measures"):
+            assert connection.execute(f"SELECT * FROM {table}").fetchall() == []
+    write_as_format(path, 5)
+    opened = Collection.open(made)
+    assert opened.images.facts(1).metadata is None
+    assert opened.update().embedded == 0
+    known = opened.images.facts(1)
+    assert known.metadata is not None
+    assert known.metadata.taken is None
+    assert known.measures is not None
+    opened.catalog.close()
+
+
+def test_a_collection_of_the_fifth_format_that_cant_be_written_is_searched_and_knows_no_facts(
+    made: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_format(made, 5)
+    monkeypatch.setattr(Catalog, "can_be_written", lambda catalog: False)
+    reading = Collection.open(made)
+    assert reading.images.facts(1).metadata is None
+    assert len(reading.search([Query(image=1)], 5)) == 5
+    assert reading.duplicates.find().groups == ()
+    assert reading.images.count(Filter(taken_since=date(2000, 1, 1))) == 0
+    assert reading.images.count(Filter(taken_since=date(2000, 1, 1), or_modified=True)) == IMAGES
+    reading.catalog.close()
 
 
 def test_a_decision_that_the_disk_changed_is_found_before_the_fourth_step_takes_it_over(
