@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from indexer import Collection
+    from massl.core.images.metadata import Metadata
 
 
 def readable(path: str) -> str:
@@ -56,6 +57,23 @@ def moment(when: datetime | str | None) -> str:
     if isinstance(when, str) and when:
         when = datetime.fromisoformat(when).astimezone()
     return f"{when:%Y-%m-%d %H:%M}" if when else "not known"
+
+
+def brought(known: Metadata | None) -> list[tuple[str, str]]:
+    """What a picture brings with it, by name; without what it doesn't, but for the day it was taken."""
+    if known is None:
+        return [("Taken", "not read yet")]
+    stars = "rejected" if known.rating == -1 else f"{known.rating} of 5"
+    planes = f"{known.planes:,} in this file; the first one is shown and compared"
+    told = [
+        ("Taken", known.when() or "not known"),
+        ("Camera", known.camera),
+        ("Rating", "" if known.rating is None else stars),
+        ("Keywords", ", ".join(known.keywords)),
+        ("Pictures", planes if known.planes > 1 else ""),
+        ("Sidecar", f"not read: {known.trouble}" if known.trouble else ""),
+    ]
+    return [(name, text) for name, text in told if text]
 
 
 def sentence(text: str) -> str:

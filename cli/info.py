@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from app.formatting import moment, other_sizes, size
+from app.formatting import brought, moment, other_sizes, size
 from cli.options import IndexDir, Json, Quiet, Verbose, or_builtin
 from massl.core.printable import visible
 
@@ -19,15 +19,18 @@ if TYPE_CHECKING:
 
 
 def command(
-    thing: Annotated[Path, typer.Argument(metavar="THING", help="An encoder, `builtin`, an indexed folder, or a run.")],
+    thing: Annotated[
+        Path, typer.Argument(metavar="THING", help="An encoder, `builtin`, an indexed folder, a picture, or a run.")
+    ],
     index_dir: IndexDir = None,
     as_json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Say what an encoder, a collection or a run is.
+    """Say what an encoder, a collection, a picture or a run is.
 
-    Examples: massl info builtin · massl info encoder.onnx · massl info ./photos · massl info runs/photos
+    Examples: massl info builtin · massl info encoder.onnx · massl info ./photos · massl info photo.jpg · massl info
+    runs/photos
     """
     from cli.terminal import print_json, print_line
     from indexer.store.damage import CatalogDamaged
@@ -40,7 +43,8 @@ def command(
     if as_json:
         print_json(described)
         return
-    told = {"encoder": _encoder, "collection": _collection, "run": _run}[described["kind"]](described)
+    kinds = {"encoder": _encoder, "collection": _collection, "picture": _picture, "run": _run}
+    told = kinds[described["kind"]](described)
     width = max(len(name) for name, _ in told) + 2
     for name, value in told:
         print_line(visible(f"{name:{width}}{value}".rstrip()))
@@ -179,6 +183,21 @@ def _unembedded(told: dict[str, Any]) -> list[tuple[str, str]]:
     return [("embedded", f"{done:,} of them, by the new encoder; go on with: {command}")]
 
 
+def _picture(told: dict[str, Any]) -> list[tuple[str, str]]:
+    from massl.core.images.metadata import Metadata
+
+    said = told["metadata"]
+    known = Metadata(**(said | {"keywords": tuple(said["keywords"])}))
+    lines = [
+        ("picture", f"{told['path']}, {size(told['bytes'])}"),
+        ("size", f"{told['width']:,} by {told['height']:,} pixels"),
+        *((name.lower(), text) for name, text in brought(known)),
+    ]
+    if told["sidecar"] and not known.trouble:
+        lines.append(("sidecar", told["sidecar"]))
+    return lines
+
+
 def _run(told: dict[str, Any]) -> list[tuple[str, str]]:
     settings, last = told["settings"], told["last"]
     lines = [("run", told["path"])]
@@ -225,6 +244,11 @@ def _describe(thing: Path, index_dir: Path | None) -> dict[str, Any]:
         raise MasslError(f"{thing}: there is no such file or folder")
     from dataclasses import asdict
 
+    from massl.core.files.scan import kind_of_file
+    from massl.core.images.formats import PICTURE
+
+    if kind_of_file(thing) == PICTURE:
+        return _describe_picture(thing)
     from indexer import Encoder
     from indexer.monitoring import health
 
@@ -241,4 +265,26 @@ def _describe(thing: Path, index_dir: Path | None) -> dict[str, Any]:
         "bytes": thing.stat().st_size,
         "training": asdict(health.training(encoder)),
         "metadata": dict(encoder.metadata),
+    }
+
+
+def _describe_picture(path: Path) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    from massl.core.files import sidecars
+    from massl.core.images import metadata
+    from massl.core.images.decoding import decode, read_bytes
+
+    data = read_bytes(path)
+    decoded = decode(data)
+    name = sidecars.beside(os.listdir(path.parent)).get(path.name)
+    said = metadata.read_beside(data, path.parent / name if name else None, path.name)
+    return {
+        "kind": "picture",
+        "path": str(path),
+        "bytes": len(data),
+        "width": decoded.width,
+        "height": decoded.height,
+        "metadata": asdict(said),
+        "sidecar": name,
     }

@@ -6,6 +6,7 @@ import re
 import sys
 import time
 from dataclasses import replace
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -33,6 +34,13 @@ if TYPE_CHECKING:
 
 _MINUS = "\x00minus:"  # no file name holds a NUL
 _LIKE_A_FILE = re.compile(r"-.*(/|\.[A-Za-z]\w*$)", re.DOTALL).match
+
+
+class Sort(StrEnum):
+    """The order of results."""
+
+    SIMILARITY = "similarity"
+    TAKEN = "taken"
 
 
 class SearchCommand(typer.core.TyperCommand):
@@ -74,6 +82,19 @@ def command(
         str | None,
         typer.Option("--until", metavar="DAY", help="Only files modified on this day, YYYY-MM-DD, or earlier."),
     ] = None,
+    taken_since: Annotated[
+        str | None,
+        typer.Option("--taken-since", metavar="DAY", help="Only pictures taken on this day, YYYY-MM-DD, or later."),
+    ] = None,
+    taken_until: Annotated[
+        str | None,
+        typer.Option("--taken-until", metavar="DAY", help="Only pictures taken on this day, YYYY-MM-DD, or earlier."),
+    ] = None,
+    sort: Annotated[
+        Sort,
+        typer.Option("--sort", help="Order of the results: the most similar first, or by the date taken."),
+        Harmless(),
+    ] = Sort.SIMILARITY,
     exact: Annotated[
         bool,
         typer.Option("--exact", help="Compare with every image, without the approximate engine."),
@@ -99,7 +120,7 @@ def command(
     from massl.core.errors import MasslError
 
     box = _crop(crop) if crop else None
-    days = _day(since), _day(until)
+    days = _day(since), _day(until), _day(taken_since), _day(taken_until)
     collection = open_embedded(images, index_dir, quiet)
     examples = [_query(text, images, box if position == 0 else None) for position, text in enumerate(queries)]
     started = time.perf_counter()
@@ -107,8 +128,10 @@ def command(
     with ProgressLine("Preparing the search:", "vectors", quiet) as line:
         collection.searcher.index(lambda step, done, total: line.update(done, total, step))
     results = collection.search(
-        examples, k, label=label or (), under=folders, since=days[0], until=days[1], exact=exact
+        examples, k, label=label or (), under=folders, since=days[0], until=days[1], taken=days[2:], exact=exact
     )
+    if sort == Sort.TAKEN:
+        results.sort(key=lambda result: (result.taken is None, result.taken or "", result.rank))
     if absolute:
         results = [replace(result, path=str(collection.root.absolute() / result.path)) for result in results]
     described = of_search(results, started)
@@ -125,7 +148,8 @@ def command(
         )
     for result in results:
         tag = f"  [{visible(result.label)}]" if result.label else ""
-        print_line(f"{result.rank:>3}  {result.score:z6.3f}  {result.match:<5}  {visible(result.path)}{tag}")
+        day = f"{(result.taken or '')[:10]:<10}  " if sort == Sort.TAKEN else ""
+        print_line(f"{result.rank:>3}  {result.score:z6.3f}  {result.match:<5}  {day}{visible(result.path)}{tag}")
     say(f"{len(results)} of {len(collection):,} images in {described['milliseconds']:.0f} ms", quiet)
 
 

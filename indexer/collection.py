@@ -135,10 +135,7 @@ class Collection:
 
     @staticmethod
     def choose_encoder(
-        root: Path | str,
-        file: Path | None = None,
-        image_size: int | None = None,
-        index_dir: Path | str | None = None,
+        root: Path | str, file: Path | None = None, image_size: int | None = None, index_dir: Path | str | None = None
     ) -> Encoder | None:
         """The encoder that somebody asks for, ready for `create`, by its file, its size, or both.
 
@@ -261,6 +258,7 @@ class Collection:
         under: str | Sequence[str] = (),
         since: date | None = None,
         until: date | None = None,
+        taken: tuple[date | None, date | None] = (None, None),
         exact: bool = False,
     ) -> list[Result]:
         """The `k` images most like the queries taken together, best first.
@@ -275,13 +273,13 @@ class Collection:
             under: only images below this folder, or one of these; relative to the root.
             since: only images whose file was last modified on this day or later, in local time.
             until: only those whose file was last modified on this day or earlier.
+            taken: only images that were taken from the first of these days to the second, by the camera's clock.
             exact: compare with every image, whatever it takes; else the collection's engine may miss a few.
 
         Raises:
-            MasslError: no positive query, an image that the collection doesn't hold, or a label, a folder or a range
-                of dates without any.
+            MasslError: no positive query, an image that the collection doesn't hold, or a filter that none passes.
         """
-        wanted = Filter(several(label), several(under), since, until)
+        wanted = Filter(several(label), several(under), since, until, False, *taken)
         return self.searcher.describe(self.searcher.rank(queries, max(1, k), wanted, exact=exact))
 
     def export_labels(self, kind: str, predictions: bool = False, sure: float = 0.0) -> str:

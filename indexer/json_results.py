@@ -24,6 +24,7 @@ def of_search(results: Sequence[Result], started: float) -> dict[str, Any]:
             "match": result.match,
             "false_matches": float(f"{result.false_matches:.3g}"),
             "label": result.label,
+            "taken": result.taken,
         }
         for result in results
     ]

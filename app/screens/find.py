@@ -108,8 +108,8 @@ class FindScreen(Screen):
             "filters": {
                 "labels": list(wanted.labels),
                 "folders": list(wanted.folders),
-                "since": str(wanted.since or ""),
-                "until": str(wanted.until or ""),
+                "since": str(wanted.taken_since or ""),
+                "until": str(wanted.taken_until or ""),
             },
             "choices": self._choices(self.revision(session)),
             "levels": _levels(finding.ranking),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from app.formatting import moment, readable, size
+from app.formatting import brought, moment, readable, size
 from app.screens.tiles import tile
 from indexer import Collection
 from indexer.store.image_facts import Facts
@@ -41,5 +41,6 @@ def _facts(facts: Facts) -> list[Sequence[str]]:
         ("Picture", f"{facts.width:,} by {facts.height:,} pixels"),
         ("File", size(facts.size)),
         ("Modified", moment(facts.changed)),
+        *brought(facts.metadata),
         ("Label", f"{facts.label} (by {facts.author})" if facts.label is not None else "none yet"),
     ]

@@ -64,7 +64,7 @@ def question(payload: Payload, image_of: Any) -> Question:
             examples.append(Example(number(item.get("image")), None, weight, part))
     since, until = (day(_text(payload[key])) if payload.get(key) else None for key in ("since", "until"))
     labels, folders = (tuple(_text(item) for item in _list(payload.get(key))) for key in ("labels", "folders"))
-    return Question(tuple(examples), Filter(labels, folders, since, until))
+    return Question(tuple(examples), Filter(labels, folders, taken_since=since, taken_until=until, or_modified=True))
 
 
 def _part(given: object) -> Part | None:

@@ -68,7 +68,7 @@ export class FilterPanel {
   day(name, key) {
     const input = make("input", {
       type: "date",
-      "aria-label": `${name} this day, by file modification time`,
+      "aria-label": `${name} this day, when it was taken, or by file modification time where that is not known`,
       // Of a year that is being typed every digit is told: that of 2 A.D. is not what is meant.
       onchange: () => {
         if (!input.value || input.value >= "1000") this.ask({ [key]: input.value });

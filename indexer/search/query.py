@@ -18,6 +18,7 @@ from indexer.search.calibration import Calibration
 from indexer.store.catalog import Catalog
 from indexer.store.images import Images
 from indexer.store.paths import below
+from indexer.store.picture_facts import PictureFacts
 from indexer.store.vectors import several, stored, unit
 from massl.core.errors import MasslError
 from massl.core.images.decoding import MAX_PIXELS, Decoded, ImageError, decode, read_bytes, within_memory
@@ -83,7 +84,8 @@ class Result:
     """An image found: `path` relative to the root, `score` the cosine similarity, `label` a person's label or None.
 
     `match` is `same`, `alike` or `weak`, from this collection's own calibration; `false_matches` is how many images
-    of the collection one would expect above this score if none had to do with the query.
+    of the collection one would expect above this score if none had to do with the query. `taken` is when it was taken;
+    see `massl.core.images.metadata.Metadata`.
     """
 
     rank: int
@@ -93,6 +95,7 @@ class Result:
     match: str
     false_matches: float
     label: str | None
+    taken: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -182,9 +185,19 @@ def described(catalog: Catalog, ranking: Ranking, first: int = 0, last: int | No
     """The results from the place `first` (from 0) up to before `last`, without those that have gone since."""
     images = ranking.images[first:last].tolist()
     known = Images(catalog).with_labels(images)
+    taken = PictureFacts(catalog).taken(images)
     scores = ranking.scores[first:last].tolist()
     return [
-        Result(rank, image, known[image][0], score, ranking.match(score), ranking.false_matches(score), known[image][1])
+        Result(
+            rank,
+            image,
+            known[image][0],
+            score,
+            ranking.match(score),
+            ranking.false_matches(score),
+            known[image][1],
+            taken.get(image),
+        )
         for rank, (image, score) in enumerate(zip(images, scores, strict=True), first + 1)
         if image in known
     ]
