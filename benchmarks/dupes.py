@@ -1,13 +1,17 @@
 #!/usr/bin/env python3
 """Precision and recall of `massl dupes`, and of results that `massl search` calls the same, on known copies.
 
-    benchmarks/dupes.py IMAGES [ENCODER.onnx] [--images 3000] [--copies 400] [--mobilenet WEIGHTS.pth]
+    benchmarks/dupes.py IMAGES... [--encoder ENCODER.onnx] [--images 3000] [--copies 400] [--families 1,2,5,10]
+        [--mobilenet WEIGHTS.pth]
 
-Takes a sample of a folder's images, and of some of them one edited copy each, as many of every kind of edit; indexes
-all in a temporary folder; and prints, by kind of edit, how many copies are found. A pair counts as right if both come
-of one image, so that copies that the folder already holds count as wrong: they are many in most public sets. Where
-imagededup is installed its methods run on the same files. With --mobilenet its CNN does, through its own facility for
-custom models: torchvision's MobileNetV2 with these weights, its features averaged over the picture, at 224 pixels.
+Takes a sample of some folders' images, as many of each, and of some of them one edited copy each, as many of every kind
+of edit; indexes all in a temporary folder; and prints, by kind of edit, how many copies are found. With --families,
+some images have so many edited copies each, and how many are found is printed by their number.
+
+A pair counts as right if both come of one image, so that copies that the folder already holds count as wrong: they are
+many in most public sets. Where imagededup or ImageHash is installed its methods run on the same files. With --mobilenet
+its CNN does, through its own facility for custom models: torchvision's MobileNetV2 with these weights, its features
+averaged over the picture, at 224 pixels.
 """
 
 from __future__ import annotations
@@ -20,7 +24,8 @@ import shutil
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +33,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageFont, ImageOps
 
 from indexer import Collection, Encoder, Query
+from indexer.duplicates.plan import action
 from indexer.store.vectors import CatalogVectors, unit
 from massl.core.files.scan import find_images
 from massl.core.images.decoding import ImageError, open_image
@@ -100,29 +106,47 @@ EDITS: dict[str, Edit] = {
     "mirrored": lambda picture, draw: ImageOps.mirror(picture),
     "turned by 90 degrees": lambda picture, draw: picture.transpose(Image.Transpose.ROTATE_90),
     "turned by 180 degrees": lambda picture, draw: picture.transpose(Image.Transpose.ROTATE_180),
+    "turned by 270 degrees": lambda picture, draw: picture.transpose(Image.Transpose.ROTATE_270),
 }
 
 
-def make(source: Path, folder: Path, images: int, copies: int) -> dict[str, str]:
+def make(sources: list[Path], folder: Path, images: int, copies: int, families: list[int]) -> dict[str, str]:
     """Fills `folder` with a sample of images and edited copies of some; returns the edit of each copy's name."""
     draw = random.Random(0)
-    paths, _ = find_images(source)
-    chosen = draw.sample(paths, min(images, len(paths)))
+    chosen = []
+    for source in sources:
+        paths, _ = find_images(source)
+        chosen += [source / path for path in draw.sample(paths, min(images // len(sources), len(paths)))]
+    draw.shuffle(chosen)
     made: dict[str, str] = {}
-    wanted = min(copies, len(chosen) // 2)
+    wanted = min(copies, len(chosen))
     for number, path in enumerate(chosen):
         name = f"{number:06d}"
-        shutil.copy(source / path, folder / f"{name}{Path(path).suffix.lower()}")
-        if len(made) < wanted:
+        shutil.copy(path, folder / f"{name}{path.suffix.lower()}")
+        size = families[number % len(families)] if families else 1
+        for which in range(size if len(made) < wanted else 0):
             kind = list(EDITS)[len(made) % len(EDITS)]
             try:
-                edited = EDITS[kind](open_image(source / path), random.Random(number))
+                edited = EDITS[kind](open_image(path), random.Random(number))
             except ImageError:
                 continue
             # A webp file is one whatever was done before; the others are stored without further loss.
-            edited.save(folder / f"{name}-copy.png")
-            made[f"{name}-copy.png"] = kind
+            edited.save(folder / f"{name}-copy{which}.png")
+            made[f"{name}-copy{which}.png"] = kind
     return made
+
+
+def by_family(groups: Iterable[Sequence[str]], made: dict[str, str]) -> None:
+    """Prints how many copies are found beside the file of their image that is kept, by how many there are."""
+    sizes = Counter(number(name) for name in made)
+    found: Counter[int] = Counter()
+    for group in groups:
+        mine = sum(number(name) == number(group[0]) for name in group) - 1
+        found[sizes[number(group[0])]] += mine
+    there = Counter({size: size * count for size, count in Counter(sizes.values()).items()})
+    print(
+        "copies found, by how many an image has: " + ", ".join(f"{s}: {found[s]} of {there[s]}" for s in sorted(there))
+    )
 
 
 def number(name: str) -> str:
@@ -154,6 +178,13 @@ def ours(folder: Path, made: dict[str, str], encoder: Encoder) -> dict[str, dict
     found = collection.duplicates.find()
     pairs = [(group[0].path, item.path) for group in found.groups for item in group[1:]]
     title = f"massl dupes (agreement {found.threshold:.3f})"
+    by_family([[item.path for item in group] for group in found.groups], made)
+    shown = [item for group in found.groups for item in group[1:]]
+    print("actions: " + ", ".join(f"{a} {n}" for a, n in Counter(action(item) for item in shown).items()))
+    wrong = [(group[0].path, item) for group in found.groups for item in group[1:]]
+    for keep, item in wrong:
+        if number(keep) != number(item.path):
+            print(f"  not made: {keep} {item.path} {item.score:.3f} {action(item)}")
     recalls = {"massl dupes": score(title, pairs, made, time.perf_counter() - started)}
     started = time.perf_counter()
     pairs, expected, chosen = [], 0, random.Random(1).sample(collection.images.ready(), min(1000, len(collection)))
@@ -202,6 +233,31 @@ def imagededup(folder: Path, made: dict[str, str], mobilenet: str | None) -> dic
     return recalls
 
 
+def image_hash(folder: Path, made: dict[str, str]) -> dict[str, dict[str, float]]:
+    """ImageHash's pHash of 64 and of 256 bits, each picture against each."""
+    try:
+        import imagehash as library
+    except ImportError as error:
+        print(f"ImageHash can't be imported, so nothing is compared with it ({error})")
+        return {}
+    recalls = {}
+    names = sorted(path.name for path in folder.iterdir() if path.is_file())
+    for size, least in ((8, 4), (8, 10), (16, 40)):
+        started = time.perf_counter()
+        hashes = []
+        for name in names:
+            with Image.open(folder / name) as picture:
+                hashes.append(library.phash(picture.convert("RGB"), hash_size=size).hash.ravel())
+        table = np.array(hashes)
+        pairs = []
+        for row in range(len(names)):
+            near = np.flatnonzero((table[row + 1 :] != table[row]).sum(1) <= least) + row + 1
+            pairs += [(names[row], names[other]) for other in near.tolist()]
+        title = f"ImageHash pHash {size * size} bits, {least}"
+        recalls[title] = score(title, pairs, made, time.perf_counter() - started)
+    return recalls
+
+
 def _mobilenet(weights: str) -> Callable[[Any], Any]:
     import torch
     import torchvision
@@ -228,17 +284,20 @@ def _mobilenet(weights: str) -> Callable[[Any], Any]:
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    arguments.add_argument("images", type=Path)
-    arguments.add_argument("encoder", nargs="?")
+    arguments.add_argument("images", type=Path, nargs="+")
+    arguments.add_argument("--encoder")
     arguments.add_argument("--images", type=int, default=3000, dest="count")
     arguments.add_argument("--copies", type=int, default=400)
+    arguments.add_argument("--families", default="", help="how many copies images have, one after the other")
     arguments.add_argument("--mobilenet", help="imagededup's CNN with these MobileNetV2 weights of torchvision's")
     given = arguments.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        made = make(given.images, folder, given.count, given.copies)
+        families = [int(size) for size in given.families.split(",") if size]
+        made = make(given.images, folder, given.count, given.copies, families)
         recalls = ours(folder, made, Encoder.load(given.encoder))
         recalls |= imagededup(folder, made, given.mobilenet)
+        recalls |= image_hash(folder, made)
     print()
     print("| edit | " + " | ".join(recalls) + " |")
     print("| --- |" + " --- |" * len(recalls))

@@ -1,9 +1,9 @@
 """Duplicates: exact ones by content, near ones by embedding and then by pixels, in groups with one to keep each.
 
 Embeddings propose: of every image's nearest neighbours those that stand out from its neighbourhood, the most
-outstanding first. Pixels decide (`indexer.search.pixel_verification`): how well a pair must coincide is found from
-how well unrelated images in the same collection coincide, so that of the pairs called near duplicates few are
-expected to be false.
+outstanding first. So do perceptual hashes, which know turned, mirrored and bordered pictures again. Pixels decide
+(`indexer.search.pixel_verification`): how well a pair must coincide is found from how well unrelated images in the same
+collection coincide, so that of the pairs called near duplicates few are expected to be false.
 
 Every image of a group has itself been compared with the one to keep. Groups joined by any chain of pairs would not do:
 frames of one film, each like the next, would become one group and all but one of them be proposed for removal.
@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexer.duplicates.candidates import FEWEST_LOOKS, candidates, unrelated
+from indexer.duplicates.hash_candidates import hash_candidates
 from indexer.duplicates.origin import UNRANKED, Origins, Rank
 from indexer.search.calibration import IDENTICAL
 from indexer.search.engines.interface import CurrentIndex
@@ -34,6 +35,7 @@ from indexer.store.filters import Filter
 from indexer.store.image_facts import is_unchanged
 from indexer.store.images import Images, StoredFile
 from indexer.store.paths import below, from_bytes
+from indexer.store.picture_facts import PictureFacts
 from indexer.store.vectors import CatalogVectors
 
 IDLE = 100  # looks in a row, of which fewer than `YIELD` were duplicates, end the looking
@@ -41,6 +43,7 @@ YIELD = 0.02
 LOWEST = 0.75  # agreement under which nothing is called a duplicate, however unlike unrelated images are
 ENOUGH = 20  # looks at unrelated neighbours, under which they tell nothing,
 UNKNOWN = 0.9  # and the agreement that is asked for then
+BY_HASH = 0.92  # agreement under which pictures that only their hashes propose are none: forms filled in differently
 FALSE = 0.02  # of the near pairs, how many may be expected to be false
 
 Place = TypeVar("Place")
@@ -173,7 +176,10 @@ def find(
         proposed = candidates(*joined, report)
         chance = _chance(looks, unrelated(*joined), report)
         telling = threshold or max(LOWEST, float(chance[-1]) if len(chance) >= ENOUGH else UNKNOWN)
+        by_pixels = hash_candidates(*PictureFacts(catalog).hashes(ids), len(ids), report)
         seen = _look(looks, [pair for pair in proposed if pair not in apart], telling, report)
+        new = [pair for pair in by_pixels if pair not in apart and pair not in seen]
+        seen |= _agreeing(_look(looks, new, max(telling, BY_HASH), report))
         compared = len(seen)
         if threshold is None:
             threshold = _threshold(np.array(list(seen.values())), chance)
@@ -224,6 +230,15 @@ def _look(
                 break
     report("pairs", len(hits), len(hits))
     return seen
+
+
+def _agreeing(seen: dict[tuple[int, int], float]) -> dict[tuple[int, int], float]:
+    """The same for pairs that only hashes proposed: what doesn't agree well is no copy.
+
+    Hashes, too, tell how well two pictures coincide. So pictures that they propose agree better than unrelated ones
+    that embeddings propose, by which the threshold is found: those on one form, or in one frame.
+    """
+    return {pair: agreement if agreement >= BY_HASH else 0.0 for pair, agreement in seen.items()}
 
 
 def _chance(looks: Looks, far: list[tuple[int, int]], report: Callable[[str, int, int], None]) -> NDArray[np.float64]:

@@ -20,13 +20,13 @@ MEASURER = 1  # counts up whenever a number below means something else, so that 
 HASH_BYTES = 32
 
 _SIDE, _LOW = 64, 16
-_SMALL = 96  # pixels of the shorter side, at least, of the picture that most is measured on
+_SMALL = 80  # pixels of the shorter side, at least, of the picture that most is measured on
 _PLAIN = 4.0  # standard deviation in grey levels, under which a picture has nothing to be told by
 _LIKE_BORDER = 10  # grey levels by which a pixel of a plain border differs from it at most
 _OF_BORDER = 0.7  # of a row's or column's pixels, that are like the border: a clock or a caption may stand on it
 _LEAST_LEFT = 0.3  # of a side, that a picture within borders has at least
-MEASURED_AT = 224  # pixels of the shorter side, to which a larger picture is brought where the finest detail counts
-_WINDOW = 192  # of these, the side of the middle part on which sharpness is measured
+MEASURED_AT = 112  # pixels of the shorter side, to which a larger picture is brought where the finest detail counts
+_STEEPEST = 0.995  # of the pixels, that bend less than what counts
 _WHITE = 250  # of 255: what is as bright as this holds nothing any more
 
 _ODD = np.arange(_LOW) % 2 == 1
@@ -132,24 +132,21 @@ def _border(lines: NDArray[np.uint8]) -> tuple[int, int]:
 
 
 def _variety(picture: Image.Image) -> float:
-    """See `Measures.variety`; by the histogram, which is several times as fast."""
-    counts = np.array(picture.convert("RGB").histogram(), np.float64).reshape(3, 256)
-    shares, levels = counts / counts.sum(1, keepdims=True), np.arange(256)
-    return float(np.sqrt((shares @ levels**2 - (shares @ levels) ** 2).mean().clip(0)))
+    """See `Measures.variety`; of every third pixel each way, as neighbours are much the same."""
+    colours = np.asarray(picture.convert("RGB"))[::3, ::3].reshape(-1, 3).astype(np.float32)
+    return float(np.sqrt(colours.var(axis=0).mean()))
 
 
 def _sharpness(picture: Image.Image, contrast: float) -> float:
-    """See `Measures.sharpness`; of the middle of the picture."""
-    if contrast < _PLAIN or min(picture.size) < 3:
+    """See `Measures.sharpness`; of the middle square of the picture."""
+    side = min(picture.size)
+    if contrast < _PLAIN or side < 3:
         return 0.0
-    scale = max(1.0, min(picture.size) / MEASURED_AT)
-    width, height = (min(side / scale, _WINDOW) for side in picture.size)
-    left, top = (picture.width - width * scale) / 2, (picture.height - height * scale) / 2
-    edges = [round(edge) for edge in (left, top, left + width * scale, top + height * scale)]
-    middle = picture.crop((edges[0], edges[1], edges[2], edges[3])).convert("L")
-    if scale > 1:
-        middle = middle.resize((max(3, round(width)), max(3, round(height))), Image.Resampling.BILINEAR)
+    left, top = (picture.width - side) // 2, (picture.height - side) // 2
+    middle = picture.crop((left, top, left + side, top + side)).convert("L")
+    if side > MEASURED_AT:
+        middle = middle.resize((MEASURED_AT, MEASURED_AT), Image.Resampling.BOX)
     grey = np.asarray(middle, np.int16)
-    change = 4 * grey[1:-1, 1:-1] - grey[:-2, 1:-1] - grey[2:, 1:-1] - grey[1:-1, :-2] - grey[1:-1, 2:]
-    counts = np.cumsum(np.bincount(np.abs(change).ravel(), minlength=2))
-    return float(np.searchsorted(counts, 0.995 * counts[-1])) / contrast
+    bend = 4 * grey[1:-1, 1:-1] - grey[:-2, 1:-1] - grey[2:, 1:-1] - grey[1:-1, :-2] - grey[1:-1, 2:]  # Laplace's
+    counts = np.cumsum(np.bincount(np.abs(bend).ravel(), minlength=2))
+    return float(np.searchsorted(counts, _STEEPEST * counts[-1])) / contrast

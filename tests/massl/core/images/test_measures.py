@@ -50,8 +50,8 @@ def test_a_hash_knows_its_picture_again_in_every_orientation(
 ) -> None:
     for picture in photographs:
         turned = picture if turn is None else picture.transpose(turn)
-        assert distance(picture, turned) <= 24
-        assert distance(turned, picture) <= 24
+        assert distance(picture, turned) <= 40
+        assert distance(turned, picture) <= 40
 
 
 def test_all_eight_orientations_are_different(photographs: list[Image.Image]) -> None:
