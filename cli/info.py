@@ -14,6 +14,8 @@ from app.formatting import brought, moment, other_sizes, size
 from cli.options import IndexDir, Json, Quiet, Verbose, or_builtin
 from massl.core.printable import visible
 
+UNSEEN = 0.2  # of pictures, outside of what the encoder is given, from which it is said
+
 if TYPE_CHECKING:
     from indexer.store.damage import CatalogDamaged
 
@@ -152,6 +154,7 @@ def _collection(told: dict[str, Any]) -> list[tuple[str, str]]:
     if newest := drift["newest"]:
         came = f"{newest['images']:,} added {moment(newest['since'])} or later"
         lines.append(("newest", f"{came}; {newest['unlike']:,} of them differ from the {newest['older']:,} others"))
+    lines += _of_pictures(told)
     lines += [
         ("limit", f"{megapixels(round(told['max_megapixels'] * 1e6))} megapixels per picture"),
         ("excluded", ", ".join(map(repr, told["exclude"])) or "nothing"),
@@ -162,6 +165,21 @@ def _collection(told: dict[str, Any]) -> list[tuple[str, str]]:
     if left_out := left_out_line(told["left_out"]):
         lines.insert(-1, ("left out", left_out))
     return lines + [("", f"{item['path']}: {item['reason']}") for item in told["skipped"]]
+
+
+def _of_pictures(told: dict[str, Any]) -> list[tuple[str, str]]:
+    """What of the pictures is not looked at, and how many may be of little use."""
+    lines = []
+    if told["unseen_share"] >= UNSEEN:
+        share = f"{100 * told['unseen_share']:.0f} %"
+        lines.append(("not seen", f"{share} of a picture on average, outside of its middle square"))
+    if several := told["several_planes"]:
+        files = ", ".join(f"{count:,} with {planes}" for planes, count in list(several.items())[:5])
+        more = f" and {len(several) - 5} other numbers" if len(several) > 5 else ""
+        lines.append(("planes", f"files with several pictures, of which the first is read: {files}{more}"))
+    if hints := told["quality"]:
+        lines.append(("quality", ", ".join(f"{each['images']:,} {name}" for name, each in hints.items())))
+    return lines
 
 
 def _used_at(encoder: dict[str, Any]) -> str:
@@ -271,12 +289,17 @@ def _describe(thing: Path, index_dir: Path | None) -> dict[str, Any]:
 def _describe_picture(path: Path) -> dict[str, Any]:
     from dataclasses import asdict
 
+    from massl.core.errors import MasslError
     from massl.core.files import sidecars
     from massl.core.images import metadata
-    from massl.core.images.decoding import decode, read_bytes
+    from massl.core.images.decoding import ImageError, decode, read_bytes, within_memory
 
-    data = read_bytes(path)
-    decoded = decode(data)
+    try:
+        with within_memory():
+            data = read_bytes(path)
+            decoded = decode(data)
+    except ImageError as error:
+        raise MasslError(f"{path} can't be read as a picture: {error}") from None
     name = sidecars.beside(os.listdir(path.parent)).get(path.name)
     said = metadata.read_beside(data, path.parent / name if name else None, path.name)
     return {

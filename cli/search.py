@@ -90,6 +90,15 @@ def command(
         str | None,
         typer.Option("--taken-until", metavar="DAY", help="Only pictures taken on this day, YYYY-MM-DD, or earlier."),
     ] = None,
+    quality: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--quality",
+            metavar="HINT",
+            help="Only pictures that are blurred, dark, overexposed, low-contrast, one-colour, tiny or elongated.",
+        ),
+        Harmless(),
+    ] = None,
     sort: Annotated[
         Sort,
         typer.Option("--sort", help="Order of the results: the most similar first, or by the date taken."),
@@ -128,7 +137,15 @@ def command(
     with ProgressLine("Preparing the search:", "vectors", quiet) as line:
         collection.searcher.index(lambda step, done, total: line.update(done, total, step))
     results = collection.search(
-        examples, k, label=label or (), under=folders, since=days[0], until=days[1], taken=days[2:], exact=exact
+        examples,
+        k,
+        label=label or (),
+        under=folders,
+        since=days[0],
+        until=days[1],
+        taken=days[2:],
+        quality=quality or (),
+        exact=exact,
     )
     if sort == Sort.TAKEN:
         results.sort(key=lambda result: (result.taken is None, result.taken or "", result.rank))

@@ -35,6 +35,7 @@ from indexer.store.decisions import Decisions
 from indexer.store.filters import Filter, several
 from indexer.store.labels import Labels
 from indexer.store.meta import Meta
+from indexer.store.quality import bounds
 from indexer.store.rejections import Rejections
 from indexer.store.revision import Revision
 from indexer.subsets.collection_subsets import CollectionSubsets
@@ -165,11 +166,7 @@ class Collection:
 
     @property
     def meta(self) -> Meta:
-        """The collection's own facts, as they are now.
-
-        Raises:
-            CatalogDamaged: one of them is not as it was written.
-        """
+        """The collection's own facts, as they are now; raises `CatalogDamaged` where one is not as it was written."""
         return self.catalog.meta()
 
     def revision(self) -> Revision:
@@ -259,6 +256,7 @@ class Collection:
         since: date | None = None,
         until: date | None = None,
         taken: tuple[date | None, date | None] = (None, None),
+        quality: Sequence[str] = (),
         exact: bool = False,
     ) -> list[Result]:
         """The `k` images most like the queries taken together, best first.
@@ -274,12 +272,14 @@ class Collection:
             since: only images whose file was last modified on this day or later, in local time.
             until: only those whose file was last modified on this day or earlier.
             taken: only images that were taken from the first of these days to the second, by the camera's clock.
+            quality: only images that one of these hints is about; see `indexer.store.quality.HINTS`.
             exact: compare with every image, whatever it takes; else the collection's engine may miss a few.
 
         Raises:
             MasslError: no positive query, an image that the collection doesn't hold, or a filter that none passes.
         """
-        wanted = Filter(several(label), several(under), since, until, False, *taken)
+        hints = bounds(self.catalog, quality)
+        wanted = Filter(several(label), several(under), since, until, False, *taken, quality=hints)
         return self.searcher.describe(self.searcher.rank(queries, max(1, k), wanted, exact=exact))
 
     def export_labels(self, kind: str, predictions: bool = False, sure: float = 0.0) -> str:

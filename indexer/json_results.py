@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from indexer.fewshot.classification import EXAMPLES, SAMPLE, Classification
 from indexer.search.query import Result
+from indexer.store import quality
+from indexer.store.picture_facts import PictureFacts
 
 if TYPE_CHECKING:
     from indexer.collection import Collection
@@ -92,6 +94,7 @@ def of_collection(collection: Collection) -> dict[str, Any]:
     collection.catalog.examine(whole=True)
     meta = collection.meta
     training, sizes = collection.health.encoder_file()
+    facts = PictureFacts(collection.catalog)
     return {
         "kind": "collection",
         "root": str(collection.root),
@@ -112,6 +115,12 @@ def of_collection(collection: Collection) -> dict[str, Any]:
         "include": list(meta.include or ()),
         "left_out": meta.left_out,
         "max_megapixels": meta.max_pixels / 1e6,
+        "unseen_share": round(quality.unseen(collection.catalog), 4),
+        "several_planes": {str(planes): count for planes, count in facts.several_planes().items()},
+        "quality": {
+            name: {"images": count, "bound": bound}
+            for name, (count, bound) in quality.counts(collection.catalog).items()
+        },
         "skipped": [{"path": item.path, "reason": item.reason} for item in collection.images.skipped()],
     }
 

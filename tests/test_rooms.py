@@ -77,7 +77,7 @@ EDGES: dict[str, set[str]] = {
     "indexer.index_command": set(),
     "indexer.ingest": {"indexer.encoder", "indexer.jobs", "indexer.storage", "indexer.store"},
     "indexer.jobs": set(),
-    "indexer.json_results": {"indexer.fewshot", "indexer.search"},
+    "indexer.json_results": {"indexer.fewshot", "indexer.search", "indexer.store"},
     "indexer.label_formats": {"indexer.store"},
     "indexer.monitoring": {
         "indexer.encoder",

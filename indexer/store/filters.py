@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from indexer.store.catalog import READY, Catalog, to_bytes
 from indexer.store.paths import from_bytes
+from indexer.store.quality import QualityBound
 from massl.core.errors import MasslError
 
 UNKNOWN = -1  # of a file's time of modification, in the catalog
@@ -34,6 +35,7 @@ class Filter:
         taken_since, taken_until: it was taken on this day or later, or earlier, by the camera's clock; both days count.
         or_modified: where it isn't known when it was taken, the day its file was last modified counts in place of that;
             else such images don't pass.
+        quality: one of these hints is about it; see `indexer.store.quality.bounds`.
     """
 
     labels: tuple[str, ...] = ()
@@ -44,9 +46,11 @@ class Filter:
     taken_since: date | None = None
     taken_until: date | None = None
     or_modified: bool = False
+    quality: tuple[QualityBound, ...] = ()
 
     def __bool__(self) -> bool:
-        return bool(self.labels or self.folders or self.since or self.until or self.labelled or self._of_taking)
+        of_file = self.folders or self.since or self.until
+        return bool(self.labels or of_file or self.labelled or self._of_taking or self.quality)
 
     @property
     def _of_taking(self) -> bool:
@@ -55,7 +59,7 @@ class Filter:
     @property
     def of_files_alone(self) -> bool:
         """Whether `paths` and `times` say all of it."""
-        return not (self.labels or self.labelled or self._of_taking)
+        return not (self.labels or self.labelled or self._of_taking or self.quality)
 
     def check(self, catalog: Catalog) -> None:
         """Raises a `MasslError` unless some image carries each label, lies in each folder, and has such a date."""
@@ -75,6 +79,8 @@ class Filter:
             first, last = dates(catalog)
             there = f"the files are from {first} to {last}" if first else "no file's date is known"
             raise MasslError(f"no image was modified {_span(self.since, self.until)}; {there}")
+        if self.quality and not exists(catalog, Filter(quality=self.quality)):
+            raise MasslError(f"no picture is {' or '.join(bound.name for bound in self.quality)}, nor nearly so")
         taking = Filter(taken_since=self.taken_since, taken_until=self.taken_until, or_modified=self.or_modified)
         if taking and not exists(catalog, taking):
             first, last = days(catalog) if self.or_modified else days_taken(catalog)
@@ -103,6 +109,10 @@ class Filter:
             term, of_term = self._taken()
             terms.append(term)
             values += of_term
+        if self.quality:
+            hints = [bound.where() for bound in self.quality]
+            terms.append("(" + " OR ".join(term for term, _ in hints) + ")")
+            values += [value for _, of_hint in hints for value in of_hint]
         return " AND ".join(terms), values
 
     def _taken(self) -> tuple[str, list[Any]]:

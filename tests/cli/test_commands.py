@@ -104,7 +104,7 @@ def test_the_whole_path_through_json(massl, photos: Path) -> None:
     search = massl("search", photos, query, "--json", "-k", 5).json
     assert set(search) == {"schema", "results", "milliseconds"}
     assert [row["rank"] for row in search["results"]] == [1, 2, 3, 4, 5]
-    assert set(search["results"][0]) == {"rank", "path", "score", "match", "false_matches", "label"}
+    assert set(search["results"][0]) == {"rank", "path", "score", "match", "false_matches", "label", "taken"}
     assert search["results"][0]["path"] == f"flag/{query.name}"
     assert {row["match"] for row in search["results"]} <= {"same", "alike", "weak"}
 

@@ -40,7 +40,7 @@ HARMLESS = {
     },
     "index": {"exclude", "strict"},
     "embed": {"strict"},
-    "search": {"k", "exact", "sort"},
+    "search": {"k", "exact", "quality", "sort"},
     "dupes": {"exact_only", "threshold"},
     "odd": {"k", "false_alarms", "patches"},
     "select": {"n", "by", "over", "curve", "seed"},

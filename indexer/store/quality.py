@@ -1,0 +1,117 @@
+"""Pictures that may be of little use: blurred, dark, tiny and the like. Hints, not judgements.
+
+Each hint is a number with a bound. The bound comes from the collection: three deviations from the median (by the median
+absolute deviation, which a few odd pictures don't move), held within limits that hold for any collection. So of
+pictures at night not all are dark, and of sharp ones the softest are not blurred.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from indexer.store.catalog import READY, Catalog
+from massl.core.errors import MasslError
+
+_DEVIATIONS = 3 * 1.4826  # of a normal distribution, in median absolute deviations
+_SAMPLE = 20_000  # images that bounds are found from
+_SHORTER, _LONGER = "min(width, height)", "max(width, height)"
+
+
+@dataclass(frozen=True)
+class Hint:
+    """What a picture is said to be by one number.
+
+    Attributes:
+        value: the number, as SQL on `images` and `pixel_measures`.
+        below: whether what lies below the bound is meant, else what lies above.
+        limits: between which the bound always lies.
+        what: the number, for a person.
+    """
+
+    value: str
+    below: bool
+    limits: tuple[float, float]
+    what: str
+
+
+HINTS: Mapping[str, Hint] = {
+    "blurred": Hint("sharpness", True, (0.2, 0.35), "sharpness"),
+    "dark": Hint("brightness", True, (20, 60), "grey level of its brightest twentieth"),
+    # A white background is no fault: something dark stands before it.
+    "overexposed": Hint(
+        "overexposed * (brightness - contrast) / 255",
+        False,
+        (0.3, 0.6),
+        "share of white pixels, times the grey level of its darkest twentieth",
+    ),
+    "low-contrast": Hint("contrast", True, (25, 60), "grey levels between its darkest and its brightest twentieth"),
+    "one-colour": Hint("variety", True, (3, 10), "deviation of its colours from their mean"),
+    "tiny": Hint(_SHORTER, True, (32, 112), "pixels of its shorter side"),
+    "elongated": Hint(f"1.0 * {_LONGER} / {_SHORTER}", False, (2, 4), "longer side by the shorter"),
+}
+
+
+@dataclass(frozen=True)
+class QualityBound:
+    """A hint's name, and its bound in a collection."""
+
+    name: str
+    bound: float
+
+    def where(self) -> tuple[str, list[float]]:
+        """The condition on `images` as SQL, and its values."""
+        hint = HINTS[self.name]
+        side = "<" if hint.below else ">"
+        inner = f"SELECT image FROM pixel_measures JOIN images ON images.id = image WHERE {hint.value} {side} ?"
+        return f"images.id IN ({inner})", [self.bound]
+
+
+def bounds(catalog: Catalog, names: Sequence[str] = tuple(HINTS)) -> tuple[QualityBound, ...]:
+    """The bounds of hints in a collection.
+
+    Raises:
+        MasslError: there is no such hint.
+    """
+    if unknown := [name for name in names if name not in HINTS]:
+        raise MasslError(f"there is no hint {unknown[0]!r}; there are: {', '.join(HINTS)}")
+    if not names:
+        return ()
+    values = ", ".join(HINTS[name].value for name in names)
+    ((count,),) = catalog.read("SELECT count(*) FROM pixel_measures")
+    rows = catalog.read(
+        f"SELECT {values} FROM pixel_measures JOIN images ON images.id = image "
+        f"WHERE {READY} AND width > 0 AND height > 0 AND image % {max(1, count // _SAMPLE)} = 0"
+    )
+    table = np.array(list(rows), np.float64).reshape(-1, len(names))
+    return tuple(QualityBound(name, _bound(HINTS[name], table[:, place])) for place, name in enumerate(names))
+
+
+def _bound(hint: Hint, values: np.ndarray) -> float:
+    low, high = hint.limits
+    if not len(values):
+        return low if hint.below else high
+    middle = float(np.median(values))
+    spread = _DEVIATIONS * float(np.median(np.abs(values - middle)))
+    return float(np.clip(middle - spread if hint.below else middle + spread, low, high))
+
+
+def counts(catalog: Catalog) -> dict[str, tuple[int, float]]:
+    """How many images each hint is about, and its bound; without those that are about none."""
+    found = {}
+    for bound in bounds(catalog):
+        where, values = bound.where()
+        ((count,),) = catalog.read(f"SELECT count(*) FROM images WHERE {READY} AND {where}", values)
+        if count:
+            found[bound.name] = count, round(bound.bound, 4)
+    return found
+
+
+def unseen(catalog: Catalog) -> float:
+    """The mean share of a picture that lies outside of its middle square, which is all that encoders are given."""
+    ((share,),) = catalog.read(
+        f"SELECT avg(1.0 - 1.0 * {_SHORTER} / {_LONGER}) FROM images WHERE {READY} AND width > 0 AND height > 0"
+    )
+    return float(share or 0.0)
