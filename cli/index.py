@@ -152,6 +152,7 @@ def command(
     """
     from cli.terminal import print_json, say
     from indexer import Collection
+    from indexer.store.quality import tell_of_square
     from massl.core.files.atomic_writing import check_output
 
     if skipped:
@@ -175,6 +176,8 @@ def command(
     report = update(collection, quiet, exclude, max_pixels, include, _tables(embeddings, collection))
     tell(report)
     if not (encoder or quiet) and (advice := collection.encoders.tell_of_builtin()):
+        say(advice)
+    if not quiet and (advice := tell_of_square(collection.catalog)):
         say(advice)
     if watch:
         report = _watch(collection, report, tell, quiet)

@@ -14,8 +14,6 @@ from app.formatting import brought, moment, other_sizes, size
 from cli.options import IndexDir, Json, Quiet, Verbose, or_builtin
 from massl.core.printable import visible
 
-UNSEEN = 0.2  # of pictures, outside of what the encoder is given, from which it is said
-
 if TYPE_CHECKING:
     from indexer.store.damage import CatalogDamaged
 
@@ -169,6 +167,8 @@ def _collection(told: dict[str, Any]) -> list[tuple[str, str]]:
 
 def _of_pictures(told: dict[str, Any]) -> list[tuple[str, str]]:
     """What of the pictures is not looked at, and how many may be of little use."""
+    from indexer.store.quality import UNSEEN
+
     lines = []
     if told["unseen_share"] >= UNSEEN:
         share = f"{100 * told['unseen_share']:.0f} %"

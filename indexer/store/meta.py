@@ -155,6 +155,8 @@ class Meta:
     restore = Fact[bool](lambda text: True, False, write=lambda value: "1")  # labels are to be brought back
     builtin_told = Fact[str](str, "")  # SHA-256 of the built-in encoder that somebody was told of
 
+    square_told = Fact[bool](lambda text: True, False, write=lambda value: "1")  # that much lies outside of the square
+
     generation = Fact[int](int, 0, pattern=_COUNT)  # another number whenever images came, went or changed
     moves = Fact[int](int, 0, pattern=_COUNT)  # another one whenever some moved
 

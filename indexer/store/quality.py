@@ -13,10 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from indexer.store.catalog import READY, Catalog
+from indexer.store.meta import Meta
 from massl.core.errors import MasslError
 
 _DEVIATIONS = 3 * 1.4826  # of a normal distribution, in median absolute deviations
 _SAMPLE = 20_000  # images that bounds are found from
+UNSEEN = 0.2  # of a picture, outside of its middle square, from which it is said
 _SHORTER, _LONGER = "min(width, height)", "max(width, height)"
 
 
@@ -115,3 +117,12 @@ def unseen(catalog: Catalog) -> float:
         f"SELECT avg(1.0 - 1.0 * {_SHORTER} / {_LONGER}) FROM images WHERE {READY} AND width > 0 AND height > 0"
     )
     return float(share or 0.0)
+
+
+def tell_of_square(catalog: Catalog) -> str:
+    """What to say, once in a collection's life, where much of its pictures isn't given to the encoder; else nothing."""
+    share = unseen(catalog)
+    if share < UNSEEN or catalog.meta().square_told:
+        return ""
+    catalog.set_meta(Meta.square_told.to(True))
+    return f"{100 * share:.0f} % of an average picture lies outside of its middle square; the encoder sees no more"

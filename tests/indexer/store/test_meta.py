@@ -33,8 +33,8 @@ VALUES = {
     "left_out": {"hidden": 3}, "arrivals": (("2026-01-01T00:00:00+00:00", 12),), "classes": ("cat", "ä"),
     "generation": 7, "calibrated_generation": 7, "calibration_looks": {"a b": 0.5}, "drift": (7, '{"a": 1}'),
     "max_pixels": 10**8, "engine": "faiss", "map_file": "map-0a.npz", "map_laid_out": 12,
-    "restore": True, "checked": "2026-01-01T00:00:00+00:00", "encoder_bytes": "12", "moves": 3, "vectors_change": 9,
-    "readers_max_pixels": 5,
+    "restore": True, "square_told": True, "checked": "2026-01-01T00:00:00+00:00", "encoder_bytes": "12", "moves": 3,
+    "vectors_change": 9, "readers_max_pixels": 5,
 }  # fmt: skip
 
 
