@@ -152,7 +152,6 @@ def command(
     """
     from cli.terminal import print_json, say
     from indexer import Collection
-    from indexer.store.quality import tell_of_square
     from massl.core.files.atomic_writing import check_output
 
     if skipped:
@@ -177,7 +176,7 @@ def command(
     tell(report)
     if not (encoder or quiet) and (advice := collection.encoders.tell_of_builtin()):
         say(advice)
-    if not quiet and (advice := tell_of_square(collection.catalog)):
+    if not quiet and (advice := collection.health.tell_of_square()):
         say(advice)
     if watch:
         report = _watch(collection, report, tell, quiet)

@@ -13,7 +13,7 @@ from indexer.monitoring.drift import Drift
 from indexer.monitoring.health import Health, Training
 from indexer.monitoring.other_encoders import OtherEncoders
 from indexer.storage import Home
-from indexer.store import file_contents, revision
+from indexer.store import file_contents, quality, revision
 from indexer.store.images import Images
 from indexer.store.meta import Meta
 from massl.core.errors import MasslError
@@ -58,6 +58,10 @@ class CollectionHealth:
         on_these = any(other.on_these for other in others)
         advice = health.advise(home.root, home.folder, found, since, waiting, count, builtin, on_these)
         return Health(found, training, home.image_size, sizes, since, self.disk_use(), advice, others)
+
+    def tell_of_square(self) -> str:
+        """What to say, once, of what the encoder isn't given; see `indexer.store.quality.tell_of_square`."""
+        return quality.tell_of_square(self._home.catalog)
 
     def drift(self) -> Drift:
         """How unlike its encoder's training images, and its newest images the others; see `indexer.monitoring.drift`.

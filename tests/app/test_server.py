@@ -333,6 +333,7 @@ def test_sizes_and_times_are_said_alike_everywhere(unlabelled: Collection, tmp_p
     told = dict(FindScreen(unlabelled, tmp_path).do(Session(), {"do": "details", "image": image})["facts"])
     assert told["File"] == size(file.st_size)
     assert told["Modified"] == moment(datetime.fromtimestamp(file.st_mtime).astimezone().isoformat())
+    assert told["Taken"] == "not known"
 
 
 def test_names_that_are_no_utf8_can_be_shown() -> None:

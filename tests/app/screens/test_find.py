@@ -303,7 +303,7 @@ def test_dates_narrow_all_pictures_too(tab: Any, unlabelled: Collection) -> None
     narrowed(tab, "days")
     tab.get_by_label("Until this day").fill("2001-01-01")
     tab.wait_for_selector("#massl-find .message:not(:empty)")
-    assert "no image was modified until 2001-01-01" in tab.locator("#massl-find .message").inner_text().lower()
+    assert "no picture was taken until 2001-01-01" in tab.locator("#massl-find .message").inner_text().lower()
     last = unlabelled.images.outline().last
     tab.get_by_label("From this day").fill(str(last))
     _until(tab, f"location.search.includes('since={last}')")
