@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import socket
 import tempfile
@@ -21,6 +22,20 @@ if TYPE_CHECKING:
 
 AT_ONCE = 4  # events worked on at the same time
 WAITING = 64  # events that may wait; later ones are told that the page is busy
+_SEGMENT = re.compile(r"[A-Za-z0-9_~-][A-Za-z0-9._~-]*")  # what proxies and browsers all pass on as it is
+# The first parts of the page's own addresses.
+_OWN: tuple[str, ...] = (
+    "assets",
+    "config",
+    "download",
+    "favicon.ico",
+    "gradio_api",
+    "login",
+    "logout",
+    "manifest.json",
+    "monitoring",
+)
+_OWN += ("openapi.json", "preview", "pwa_icon", "robots.txt", "script", "static", "svelte", "theme.css", "thumbnail")
 
 
 class Address:
@@ -60,6 +75,23 @@ def check_address(host: str, auth: str | None) -> tuple[str, str] | None:
     return login
 
 
+def check_root_path(path: str) -> str:
+    """The path below which a proxy shows the page, as `/photos`; empty for none.
+
+    Raises:
+        MasslError: it is no path, has characters that a proxy may write anew, or begins as an address of the page's.
+    """
+    segments = path.strip("/").split("/") if path.strip("/") else []
+    if not path.startswith("/") or not all(map(_SEGMENT.fullmatch, segments)):
+        raise MasslError(
+            f"--root-path takes the path that the proxy shows the page at, as in /photos: letters, digits and -_.~ "
+            f"between slashes; not {path[:60]!r}"
+        )
+    if segments and segments[0] in _OWN:
+        raise MasslError(f"--root-path can't begin with /{segments[0]}, as addresses of the page do; choose another")
+    return "".join(f"/{segment}" for segment in segments)
+
+
 @contextlib.contextmanager
 def serve(
     collection: Collection,
@@ -67,6 +99,7 @@ def serve(
     port: int,
     login: tuple[str, str] | None,
     updating: BackgroundUpdate | None = None,
+    root_path: str = "",
 ) -> Iterator[Address]:
     """Serves the page of a collection without blocking, and closes it on the way out.
 
@@ -76,6 +109,7 @@ def serve(
         port: 0 for any free one.
         login: name and password asked for at the door.
         updating: what brings the collection up to date; begun as soon as the page can be had, stopped with it.
+        root_path: where a proxy shows the page, as `check_root_path` returns it. The page answers there and at `/`.
 
     Raises:
         MasslError: the address can't be listened on.
@@ -88,6 +122,7 @@ def serve(
             from app import page
             from app.access.request_filter import Gate
             from app.access.retention import Lifetime
+            from app.access.root_path import BelowPath
             from app.access.upload_folder import Inbox
 
             inbox = Inbox(Path(uploads))
@@ -98,14 +133,13 @@ def serve(
             async def lifespan(app: Any) -> AsyncIterator[None]:
                 # Around all else: Gradio's own middleware, which gives other sites leave to read, must lie behind it.
                 lifetime = Lifetime(app, inbox)
-                app.middleware_stack = Gate(
-                    app.middleware_stack, collection, is_loopback(host), bool(login), inbox, lifetime
-                )
+                gate = Gate(app.middleware_stack, collection, is_loopback(host), bool(login), inbox, lifetime)
+                app.middleware_stack = BelowPath(gate, root_path) if root_path else gate
                 async with lifetime.running():
                     yield
 
-            _launch(blocks, collection, host, port, login, lifespan)
-            address = Address(str(blocks.local_url))
+            _launch(blocks, collection, host, port, login, lifespan, root_path)
+            address = Address(str(blocks.local_url).rstrip("/") + root_path + "/")
             if updating is not None:
                 updating.start()
             try:
@@ -121,7 +155,13 @@ def serve(
 
 
 def _launch(
-    blocks: Any, collection: Collection, host: str, port: int, login: tuple[str, str] | None, lifespan: Any
+    blocks: Any,
+    collection: Collection,
+    host: str,
+    port: int,
+    login: tuple[str, str] | None,
+    lifespan: Any,
+    root_path: str,
 ) -> None:
     """Has Gradio listen, without blocking.
 
@@ -143,6 +183,7 @@ def _launch(
             max_file_size=MAX_FILE,
             state_session_capacity=SESSIONS,
             # Named outright, so that no GRADIO_* variable opens another door.
+            root_path=root_path,
             allowed_paths=[str(collection.folder.resolve() / "thumbnails")],
             app_kwargs={"lifespan": lifespan, "routes": [scripts.route()]},
             share=False,

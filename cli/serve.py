@@ -33,6 +33,16 @@ Auth = Annotated[
         "variable or in your own settings file.",
     ),
 ]
+RootPath = Annotated[
+    str,
+    typer.Option(
+        "--root-path",
+        envvar="MASSL_ROOT_PATH",
+        metavar="PATH",
+        help="The path that a proxy shows the page at, as /photos in https://example.org/photos/.",
+        show_default=False,
+    ),
+]
 
 
 def command(
@@ -43,6 +53,7 @@ def command(
     host: Host = "127.0.0.1",
     port: Port = 7860,
     auth: Auth = None,
+    root_path: RootPath = "/",
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
@@ -50,19 +61,20 @@ def command(
 
     Examples: massl serve ./photos · massl serve ./photos --port 8000
     """
-    from app.server import check_address, free_port
+    from app.server import check_address, check_root_path, free_port
     from cli.terminal import say
     from indexer import Collection
     from indexer.ingest.background_update import BackgroundUpdate
 
     login = check_address(host, auth)
+    path = check_root_path(root_path)
     port = free_port(host, port)  # before anything that takes time
     end_cleanly()
     chosen = Collection.choose_encoder(images, encoder, None, index_dir)
     collection = Collection.create(images, chosen, index_dir, runtime=runtime.value)
     updating = BackgroundUpdate(collection, _teller(quiet))
     say("The index is being updated; the page shows the progress.", quiet)
-    open_page(collection, host, port, login, updating)
+    open_page(collection, host, port, login, updating, path)
 
 
 def end_cleanly() -> None:
@@ -79,13 +91,14 @@ def open_page(
     port: int,
     login: tuple[str, str] | None,
     updating: BackgroundUpdate | None = None,
+    root_path: str = "",
 ) -> None:
     """Serves until interrupted or told to end, and says where."""
     from app.server import serve
     from cli.terminal import say
 
     unfinished = False
-    with serve(collection, host, port, login, updating) as address:
+    with serve(collection, host, port, login, updating, root_path) as address:
         for line in ("", f"  {_where(str(address), host, login)} Ctrl-C ends it.", ""):
             say(line)
         try:
@@ -102,10 +115,10 @@ def _where(url: str, host: str, login: tuple[str, str] | None) -> str:
 
     if is_loopback(host):
         return f"Open {url} in a browser."
-    bare, port = host.strip("[]"), urlsplit(url).port
+    bare, port, path = host.strip("[]"), urlsplit(url).port, urlsplit(url).path
     every = bare in ("0.0.0.0", "::")
     names = ["127.0.0.1", *_addresses(bare == "::")] if every else [f"[{bare}]" if ":" in bare else bare]
-    here, *elsewhere = [f"http://{name}:{port}/" for name in names]
+    here, *elsewhere = [f"http://{name}:{port}{path}" for name in names]
     return (
         f"Open {here} in a browser"
         + (f", on other machines {' or '.join(elsewhere)}" if elsewhere else "")

@@ -83,7 +83,10 @@ REFUSED = {
         "undo": "'x'",
     },
     "label.export": {"out": "'x'", "index-dir": "'x'", "format": "'onnx'"},
-    "serve": {"host": "'0.0.0.0'", "port": "80", "auth": "'mallory:pw'", "encoder": "'x'", "index-dir": "'x'"},
+    "serve": {
+        "host": "'0.0.0.0'", "port": "80", "auth": "'mallory:pw'", "encoder": "'x'", "index-dir": "'x'",
+        "root-path": "'/x'",
+    },
     "demo": {"dir": "'x'", "host": "'0.0.0.0'", "auth": "'mallory:pw'"},
 }  # fmt: skip
 
