@@ -1,4 +1,5 @@
-# MaSSL's serving side: index, search, label, page. With TRAIN=1 training too, with GPU=1 the GPU halves.
+# MaSSL's serving side: index, search, label, page. With TRAIN=1 training too, with GPU=1 the GPU halves, with
+# EXTRAS=milvus,parquet what these extras need. deploy/compose.yaml runs it beside a Milvus server.
 #
 #   docker build -t massl .
 #   docker run --rm --user "$(id -u):$(id -g)" -p 7860:7860 -v "$PWD/photos:/photos" -e MASSL_AUTH=me:secret massl serve /photos --host 0.0.0.0
@@ -13,6 +14,7 @@ FROM python:3.12-slim
 
 ARG GPU=0
 ARG TRAIN=0
+ARG EXTRAS=""
 
 WORKDIR /opt/massl
 COPY pyproject.toml README.md LICENSE ./
@@ -29,8 +31,9 @@ RUN if [ "$TRAIN" = 1 ]; then \
     fi
 # The CPU and GPU halves of FAISS and ONNX Runtime share an import folder: the one has to go before the other comes.
 # hadolint ignore=DL3013
-RUN if [ "$TRAIN" = 1 ]; then extra='[train]'; else extra=''; fi; \
-    pip install --no-cache-dir ".$extra"; \
+RUN extras="$EXTRAS"; \
+    if [ "$TRAIN" = 1 ]; then extras="train${EXTRAS:+,$EXTRAS}"; fi; \
+    pip install --no-cache-dir ".${extras:+[$extras]}"; \
     if [ "$GPU" = 1 ]; then \
         pip uninstall --yes faiss-cpu onnxruntime; \
         pip install --no-cache-dir 'faiss-gpu>=1.12' 'onnxruntime-gpu[cuda,cudnn]>=1.22'; \

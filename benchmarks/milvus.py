@@ -4,8 +4,8 @@
 
 The server is that of the PyPI package `milvus` (2.3.5), which needs an environment of its own:
 
-    python -m venv /tmp/milvus && /tmp/milvus/bin/pip install milvus==2.3.5 'setuptools<80'
-    python benchmarks/milvus.py --server /tmp/milvus/bin/python
+    python -m venv /tmp/milvus-server && /tmp/milvus-server/bin/pip install milvus==2.3.5 'setuptools<80'
+    python benchmarks/milvus.py --server /tmp/milvus-server/bin/python
 
 With `--address` a server that runs already is measured, and is not killed. What is found is compared with the catalog;
 a difference ends the run with 1. Vectors are in groups within groups; images are names alone.
