@@ -16,10 +16,11 @@ from cli.options import EncoderFile, Json, Quiet, RuntimeName, RuntimeOption, Ve
 
 def command(
     images: Annotated[
-        Path,
+        str,
         typer.Argument(
             metavar="IMAGES",
-            help="A folder, a list of paths (.txt, .csv), a .tar, a folder of them, or a pattern as '{000..123}.tar'.",
+            help="A folder, a list of paths (.txt, .csv), a .tar, a folder of them, a pattern as '{000..123}.tar', or "
+            "the address of such in an object store, as s3://bucket/photos.",
             show_default=False,
         ),
     ],
@@ -43,26 +44,32 @@ def command(
 ) -> None:
     """Embed images to a Parquet file, without a collection; run it again to go on after an interruption.
 
-    Examples: massl embed ./photos -o photos.parquet · massl embed 'shards/{000..099}.tar' -o 3.parquet --part 3/16
+    Examples: massl embed ./photos -o photos.parquet · massl embed 's3://bucket/{000..099}.tar' -o 3.parquet --part 3/16
     """
     from cli.terminal import ProgressLine, print_json, say
     from indexer import Encoder
-    from indexer.ingest.bulk_embedding import embed_source
+    from indexer.ingest.bulk_embedding import BlockWork, embed_source
     from indexer.ingest.embedding_table import check_installed
     from massl.core.files.atomic_writing import check_output
     from massl.core.images.decoding import MAX_PIXELS
+    from massl.data.objects import READERS, find_objects, is_address, lists_addresses
     from massl.data.sources import find_source
 
     wanted = _part(part)
     check_installed()
+    if is_address(str(out).replace(":/", "://", 1)):
+        raise typer.BadParameter(f"--out takes a file of this machine, not {str(out)[:60]!r}")
     check_output(out)
     started = time.monotonic()
-    source, passed_over = find_source(images)
+    remote = is_address(images) or lists_addresses(Path(images))
+    source, passed_over = find_objects(images) if remote else find_source(Path(images))
     own = Encoder.load(encoder, image_size=image_size)
     max_pixels = MAX_PIXELS if max_megapixels is None else round(max_megapixels * 1e6)
     with ProgressLine("Embedding", "images", quiet) as line:
         many = own.for_many(len(source), runtime.value)
-        report = embed_source(source, many, out, line.update, wanted, max_pixels)
+        report = embed_source(
+            BlockWork(source, max_pixels, READERS if remote else None), many, out, line.update, wanted
+        )
     skipped = [*passed_over, *report.skipped] if wanted[0] == 1 else report.skipped
     seconds = time.monotonic() - started
     if as_json:

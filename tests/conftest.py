@@ -15,6 +15,9 @@ import pytest
 from indexer import Collection, Encoder
 from indexer.store.catalog import Catalog
 from tests.forked import Forks
+from tests.objectstore import object_server, running_server
+
+__all__ = ["object_server", "running_server"]  # the fixtures
 
 PICTURES = Path(__file__).parent.parent / "cli" / "pictures"
 LONGEST = ("test_offline.py",)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -51,86 +50,131 @@ class EmbedReport:
     skipped: list[Skipped] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class BlockWork:
+    """What embeds any block, and knows nothing of the others: a worker anywhere can do it.
+
+    Attributes:
+        source: the images.
+        max_pixels: larger images are skipped.
+        readers: threads that read and decode; one a core if left out. More help where reading is waiting.
+    """
+
+    source: ImageSource
+    max_pixels: int = MAX_PIXELS
+    readers: int | None = None
+
+    def rows(self, numbers: range, encoder: Encoder, seen: Callable[[int], None]) -> list[TableRow]:
+        """A block, embedded as an index would: in batches of files, each content once.
+
+        Args:
+            numbers: of the images.
+            encoder: what embeds them.
+            seen: told how many are done.
+
+        Raises:
+            MasslError: the source can't be read any more.
+        """
+        files = [ImageFile(str(number), 0, 0) for number in numbers]
+        rows: list[TableRow] = []
+        known: dict[bytes, tuple[bytes, int, int]] = {}
+
+        def read(file: ImageFile) -> bytes:
+            return self.source.read(int(file.path))
+
+        loaded = batches(Path(), files, encoder, self.max_pixels, known.__contains__, read, self.readers)
+        with closing(loaded):
+            for batch in loaded:
+                _embed(batch, encoder, known)
+                for item in batch:
+                    path = as_text(self.source.name(int(item.file.path)))
+                    if item.hash in known:
+                        vector, width, height = known[item.hash]
+                        rows.append(TableRow(item.hash, path, width, height, vector, None))
+                    else:
+                        why = item.reason or "the encoder gives no valid embedding for it"
+                        rows.append(TableRow(item.hash, path, item.width, item.height, None, why))
+                seen(len(rows))
+        return rows
+
+
+class BlockEngine(Protocol):
+    """What has blocks embedded: this process, or several."""
+
+    def __call__(
+        self, work: BlockWork, blocks: Sequence[range], seen: Callable[[int], None]
+    ) -> Iterator[tuple[range, list[TableRow]]]:
+        """Yields blocks with their rows, in any order, each once; `seen` is told how many images of others are done."""
+
+
+def in_this_process(encoder: Encoder) -> BlockEngine:
+    """Embeds blocks one after the other."""
+
+    def engine(
+        work: BlockWork, blocks: Sequence[range], seen: Callable[[int], None]
+    ) -> Iterator[tuple[range, list[TableRow]]]:
+        for numbers in blocks:
+            yield numbers, work.rows(numbers, encoder, seen)
+
+    return engine
+
+
 def embed_source(
-    source: ImageSource,
+    work: BlockWork,
     encoder: Encoder,
     out: Path,
     report: Callable[[int, int], None],
     part: tuple[int, int] = (1, 1),
-    max_pixels: int = MAX_PIXELS,
+    engine: BlockEngine | None = None,
 ) -> EmbedReport:
     """Embeds images to a Parquet file; blocks that an earlier run finished are kept.
 
     Args:
-        source: the images.
+        work: the images, and how they are read.
         encoder: what embeds them.
         out: the file to write. Until all is done its blocks lie beside it, in a folder of its name and `.blocks`.
         report: told how many of how many are done.
         part: K and N: only the K-th of N equal parts of the blocks, for one of several workers.
-        max_pixels: larger images are skipped.
+        engine: what has the blocks embedded; this process if left out.
 
     Raises:
-        MasslError: pyarrow is missing, `out` or its blocks are of other images or another encoder, or nothing can be
-            written.
+        MasslError: pyarrow is missing, `out` or its blocks are of other images or another encoder, the images can't be
+            read any more, or nothing can be written.
     """
     check_installed()
+    source = work.source
     facts = made_by(encoder) | {"images": source.identity, "part": f"{part[0]}/{part[1]}"}
-    blocks = out.with_name(out.name + ".blocks")
+    folder = out.with_name(out.name + ".blocks")
     every = range(0, len(source), BLOCK)
     mine = every[len(every) * (part[0] - 1) // part[1] : len(every) * part[0] // part[1]]
-    total = sum(min(BLOCK, len(source) - first) for first in mine)
+    blocks = {range(first, min(len(source), first + BLOCK)): folder / f"{first:012d}.parquet" for first in mine}
+    total = sum(map(len, blocks))
     result = EmbedReport()
     try:
         if out.exists():
             _check_same(out, facts, "name another file, or remove it")
         else:
-            blocks.mkdir(exist_ok=True)
-            for first in mine:
-                place = blocks / f"{first:012d}.parquet"
-                numbers = range(first, min(len(source), first + BLOCK))
+            folder.mkdir(exist_ok=True)
+            missing = []
+            for numbers, place in blocks.items():
                 if place.exists():
-                    _check_same(place, facts, f"remove {blocks}, or name another file")
+                    _check_same(place, facts, f"remove {folder}, or name another file")
                 else:
-                    rows = _rows(
-                        source, numbers, encoder, max_pixels, partial(_advance, report, first - mine[0], total)
-                    )
-                    result.embedded += sum(row.vector is not None for row in rows)
-                    _write(place, rows, encoder.dim, facts)
-                report(first - mine[0] + len(numbers), total)
-            _join(out, [blocks / f"{first:012d}.parquet" for first in mine], encoder.dim, facts)
-            shutil.rmtree(blocks, ignore_errors=True)
+                    missing.append(numbers)
+            done = total - sum(map(len, missing))
+            report(done, total)
+            finished = (engine or in_this_process(encoder))(work, missing, lambda seen: report(done + seen, total))
+            for numbers, rows in finished:
+                result.embedded += sum(row.vector is not None for row in rows)
+                _write(blocks[numbers], rows, encoder.dim, facts)
+                done += len(numbers)
+                report(done, total)
+            _join(out, list(blocks.values()), encoder.dim, facts)
+            shutil.rmtree(folder, ignore_errors=True)
     except OSError as error:
         raise MasslError(f"{cannot_write(out, error, 'name another file')}; finished blocks are kept") from None
     result.images, result.skipped = _told(out)
     return result
-
-
-def _advance(report: Callable[[int, int], None], done: int, total: int, seen: int) -> None:
-    """Tells of `seen` images of a block, after `done` ones before it."""
-    report(done + seen, total)
-
-
-def _rows(
-    source: ImageSource, numbers: range, encoder: Encoder, max_pixels: int, report: Callable[[int], None]
-) -> list[TableRow]:
-    """A block, embedded as an index would: in batches of files, each content once."""
-    files = [ImageFile(str(number), 0, 0) for number in numbers]
-    rows: list[TableRow] = []
-    known: dict[bytes, tuple[bytes, int, int]] = {}
-    loaded = batches(Path(), files, encoder, max_pixels, known.__contains__, lambda file: source.read(int(file.path)))
-    with closing(loaded):
-        for batch in loaded:
-            _embed(batch, encoder, known)
-            for item in batch:
-                path = as_text(source.name(int(item.file.path)))
-                if item.hash in known:
-                    vector, width, height = known[item.hash]
-                    rows.append(TableRow(item.hash, path, width, height, vector, None))
-                else:
-                    why = item.reason or "the encoder gives no valid embedding for it"
-                    rows.append(TableRow(item.hash, path, item.width, item.height, None, why))
-            report(len(rows))
-    return rows
 
 
 def _embed(batch: Sequence[Loaded], encoder: Encoder, known: dict[bytes, tuple[bytes, int, int]]) -> None:

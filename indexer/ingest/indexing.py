@@ -287,6 +287,7 @@ def batches(
     is_embedded: Callable[[bytes], bool] = lambda digest: False,
     read: Callable[[ImageFile], bytes] | None = None,
     with_facts: bool = False,
+    readers: int | None = None,
 ) -> Generator[list[Loaded], None, None]:
     """Reads files in threads, ahead of the encoder but never by more than four batches.
 
@@ -298,6 +299,7 @@ def batches(
         is_embedded: whether a content's hash needs no pixels.
         read: gives a file's content; from the folder if left out. Raises `ImageError` where there is none.
         with_facts: also read what a picture brings with it, and measure it.
+        readers: threads that read and decode; one a core if left out. More help where reading is waiting.
     """
     size = max(BATCH, small_batches.BATCH * cores()) if encoder.device == "cpu" else GPU_BATCH
 
@@ -305,7 +307,7 @@ def batches(
         content = read or (lambda file: read_bytes(root / file.path))
         return _load(file, encoder, max_pixels, is_embedded, content, root if with_facts else None)
 
-    with closing(ahead(load, files, 4 * size)) as loaded:
+    with closing(ahead(load, files, 4 * size, readers)) as loaded:
         while batch := list(islice(loaded, size)):
             yield batch
 

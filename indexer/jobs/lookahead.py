@@ -15,16 +15,20 @@ Outcome = TypeVar("Outcome")
 
 
 def ahead(
-    function: Callable[[Item], Outcome], items: Iterable[Item], waiting: int | None = None
+    function: Callable[[Item], Outcome],
+    items: Iterable[Item],
+    waiting: int | None = None,
+    threads: int | None = None,
 ) -> Generator[Outcome, None, None]:
-    """As `map`, by a thread a core. Closing it drops what nobody asked for yet.
+    """As `map`, by threads. Closing it drops what nobody asked for yet.
 
     Args:
         function: what is done with each item; an exception of its comes where its result would have come.
         items: taken one after the other, in the caller's thread.
-        waiting: results that there may be at most before they are asked for; four a core if left out.
+        waiting: results that there may be at most before they are asked for; four a thread if left out.
+        threads: how many; one a core if left out.
     """
-    threads = cores()
+    threads = threads or cores()
     pending: deque[Future[Outcome]] = deque()
     remaining = iter(items)
     with ThreadPoolExecutor(threads, "ahead") as pool:

@@ -190,13 +190,20 @@ def doubts(source: Source, image_size: int) -> list[str]:
 # Lists ----------------------------------------------------------------------------------------------------------------
 
 
+def list_entries(path: Path) -> list[str]:
+    """What a list names, in its order: a line each, or a CSV's column `path` or else its first; without comments.
+
+    Raises:
+        MasslError: it can't be read, or is no text.
+    """
+    lines = read_paths(path) if path.suffix.lower() == ".csv" else _read_list(path).split("\n")
+    return [entry for line in lines if (entry := line.strip()) and not entry.startswith("#")]
+
+
 def _open_list(path: Path) -> tuple[Files, list[Skipped]]:
     root = path.parent
     paths, skipped, seen = [], [], set()
-    lines = read_paths(path) if path.suffix.lower() == ".csv" else _read_list(path).split("\n")
-    for line in lines:
-        if not (entry := line.strip()) or entry.startswith("#"):
-            continue
+    for entry in list_entries(path):
         full = os.path.normpath(os.path.join(root, entry))
         reason = None if full in seen else _unusable(full)
         if reason and (meant := _meant(path, entry)) != entry:

@@ -11,7 +11,7 @@ import pytest
 
 from indexer import Collection, Encoder, EncoderMismatch
 from indexer.ingest import bulk_embedding, indexing
-from indexer.ingest.bulk_embedding import embed_source
+from indexer.ingest.bulk_embedding import BlockWork, embed_source
 from indexer.ingest.embedding_table import EmbeddingTables, TableRow, facts_of, made_by, table_of
 from massl.core.errors import MasslError
 from massl.data.sources import find_source
@@ -60,7 +60,7 @@ def test_a_table_has_the_numbers_of_an_index_bit_for_bit_and_an_index_takes_them
     collection.update()
     wanted = in_catalog(collection)
     source, _ = find_source(photos)
-    report = embed_source(source, encoder, tmp_path / "out.parquet", quiet)
+    report = embed_source(BlockWork(source), encoder, tmp_path / "out.parquet", quiet)
     assert (report.images, [item.path for item in report.skipped]) == (26, ["space/broken.jpg"])
     rows = rows_of(tmp_path / "out.parquet")
     assert {path: (digest, width, height, vector) for digest, path, width, height, vector, why in rows if not why} == (
@@ -87,7 +87,7 @@ def test_shards_give_what_the_folder_gives(folder: Path, tiny_encoder: Encoder, 
         shard.add(folder, "photos")
     by_content = []
     for place in (folder, tmp_path / "images-0.tar"):
-        embed_source(find_source(place)[0], tiny_encoder, tmp_path / f"{place.name}.parquet", quiet)
+        embed_source(BlockWork(find_source(place)[0]), tiny_encoder, tmp_path / f"{place.name}.parquet", quiet)
         by_content.append({row[0]: row[2:] for row in rows_of(tmp_path / f"{place.name}.parquet")})
     assert by_content[0] == by_content[1]
     assert len(by_content[0]) == 91
@@ -98,7 +98,7 @@ def test_a_kill_costs_one_block_and_parts_are_the_whole(
 ) -> None:
     monkeypatch.setattr(bulk_embedding, "BLOCK", 32)
     source, _ = find_source(folder)
-    whole = embed_source(source, tiny_encoder, tmp_path / "whole.parquet", quiet)
+    whole = embed_source(BlockWork(source), tiny_encoder, tmp_path / "whole.parquet", quiet)
     assert (whole.images, whole.embedded) == (92, 91)
 
     def killed(done: int, total: int) -> None:
@@ -107,26 +107,26 @@ def test_a_kill_costs_one_block_and_parts_are_the_whole(
 
     out = tmp_path / "out.parquet"
     with pytest.raises(KeyboardInterrupt):
-        embed_source(source, tiny_encoder, out, killed)
+        embed_source(BlockWork(source), tiny_encoder, out, killed)
     assert not out.exists()
     assert len(list((tmp_path / "out.parquet.blocks").iterdir())) == 2
-    again = embed_source(source, tiny_encoder, out, quiet)
+    again = embed_source(BlockWork(source), tiny_encoder, out, quiet)
     assert 0 < again.embedded < 32
     assert rows_of(out) == rows_of(tmp_path / "whole.parquet")
     assert sorted(path.name for path in tmp_path.iterdir() if "parquet" in path.name) == [
         "out.parquet",
         "whole.parquet",
     ]
-    assert embed_source(source, tiny_encoder, out, quiet).embedded == 0  # it is done
+    assert embed_source(BlockWork(source), tiny_encoder, out, quiet).embedded == 0  # it is done
 
     parts = []
     for number in (1, 2):
-        embed_source(source, tiny_encoder, tmp_path / f"{number}.parquet", quiet, (number, 2))
+        embed_source(BlockWork(source), tiny_encoder, tmp_path / f"{number}.parquet", quiet, (number, 2))
         parts += rows_of(tmp_path / f"{number}.parquet")
     assert parts == rows_of(out)
     with pytest.raises(MasslError, match=r"1\.parquet already exists, with other images or another part of them"):
-        embed_source(source, tiny_encoder, tmp_path / "1.parquet", quiet, (2, 2))
-    empty = embed_source(source, tiny_encoder, tmp_path / "empty.parquet", quiet, (1, 9))
+        embed_source(BlockWork(source), tiny_encoder, tmp_path / "1.parquet", quiet, (2, 2))
+    empty = embed_source(BlockWork(source), tiny_encoder, tmp_path / "empty.parquet", quiet, (1, 9))
     assert empty.images == 0
 
 
@@ -136,9 +136,9 @@ def test_a_table_or_blocks_of_another_encoder_are_never_mixed_in(
     other = Encoder.load(write_encoder(tmp_path / "other.onnx", seed=5), threads=1)
     source, _ = find_source(folder)
     out = tmp_path / "out.parquet"
-    embed_source(source, other, out, quiet)
+    embed_source(BlockWork(source), other, out, quiet)
     with pytest.raises(MasslError, match="already exists, with another encoder or size; name another file"):
-        embed_source(source, tiny_encoder, out, quiet)
+        embed_source(BlockWork(source), tiny_encoder, out, quiet)
     with pytest.raises(EncoderMismatch, match=rf"{out} was embedded by .*, not by .*; embed again with --encoder "):
         EmbeddingTables([out], tiny_encoder)
 
@@ -148,7 +148,7 @@ def test_a_table_or_blocks_of_another_encoder_are_never_mixed_in(
 )
 def test_a_file_that_is_no_table_is_one_line(folder: Path, tiny_encoder: Encoder, tmp_path: Path, damage: str) -> None:
     out = tmp_path / "out.parquet"
-    embed_source(find_source(folder)[0], tiny_encoder, out, quiet)
+    embed_source(BlockWork(find_source(folder)[0]), tiny_encoder, out, quiet)
     data = bytearray(out.read_bytes())
     if damage in ("empty", "text", "cut"):
         out.write_bytes({"empty": b"", "text": b"path,label\n" * 9, "cut": bytes(data[:-20])}[damage])
