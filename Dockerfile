@@ -42,7 +42,7 @@ RUN extras="$EXTRAS"; \
 
 # The library switches these off by itself; here for whatever else is run in this image.
 ENV ORT_DISABLE_TELEMETRY=1 GRADIO_ANALYTICS_ENABLED=False HF_HUB_DISABLE_TELEMETRY=1 \
-    MLFLOW_DISABLE_TELEMETRY=true WANDB_ERROR_REPORTING=false
+    MLFLOW_DISABLE_TELEMETRY=true RAY_USAGE_STATS_ENABLED=0 WANDB_ERROR_REPORTING=false
 
 # Of every user that --user may name. Nothing is kept there but what timm:NAME downloads.
 ENV HOME=/home/massl

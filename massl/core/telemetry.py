@@ -12,6 +12,7 @@ SWITCHES = {
     "GRADIO_ANALYTICS_ENABLED": "False",  # events, and a question for the newest version
     "HF_HUB_DISABLE_TELEMETRY": "1",  # of the hub's client, which Gradio and timm bring along
     "MLFLOW_DISABLE_TELEMETRY": "true",  # sent also where the runs stay in a file on this machine
+    "RAY_USAGE_STATS_ENABLED": "0",
     "WANDB_ERROR_REPORTING": "false",  # crash reports
 }
 

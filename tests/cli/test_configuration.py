@@ -77,7 +77,10 @@ REFUSED = {
         "embeddings": "['x']",
         "runtime": "'onnxruntime'",
     },
-    "embed": {"out": "'x'", "encoder": "'x'", "part": "'1/2'", "image-size": "224", "max-megapixels": "9"},
+    "embed": {
+        "out": "'x'", "encoder": "'x'", "part": "'1/2'", "image-size": "224", "max-megapixels": "9",
+        "engine": "'ray'", "workers": "2",
+    },
     "dupes": {
         "plan": "'x'", "index-dir": "'x'", "keep": "true", "forget": "true", "apply": "'x'", "by": "'trash'",
         "undo": "'x'",
