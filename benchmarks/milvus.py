@@ -1,25 +1,25 @@
 """A Milvus server of its own kind, tried: filled, searched with filters, killed, started again, beside FAISS.
 
-    benchmarks/milvus.py [--vectors 20000] [--dim 384] [--server PYTHON] [--address http://HOST:19530]
+    benchmarks/milvus.py [--vectors 20000] [--dim 384] [--server PYTHON] [--address http://HOST:19530] [--clients N …]
 
 The server is that of the PyPI package `milvus` (2.3.5), which needs an environment of its own:
 
     python -m venv /tmp/milvus-server && /tmp/milvus-server/bin/pip install milvus==2.3.5 'setuptools<80'
     python benchmarks/milvus.py --server /tmp/milvus-server/bin/python
 
-With `--address` a server that runs already is measured, and is not killed. What is found is compared with the catalog;
+With `--address` a server that runs already is measured, and is not killed. With `--clients 1 8 32` both engines are
+asked by so many threads of one process at a time. What is found is compared with the catalog;
 a difference ends the run with 1. Vectors are in groups within groups; images are names alone.
 """
 
 from __future__ import annotations
 
 import argparse
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -35,51 +35,9 @@ from indexer.search.engines.recall import nearest
 from indexer.store.catalog import Catalog
 from indexer.store.filters import Filter, among
 from indexer.store.vectors import CatalogVectors, unit
+from tests.indexer.search.engines.standalone import Server
 
-PORT = 19_777
 ASKED = 200
-SERVER = """
-import sys
-from milvus import MilvusServer
-server = MilvusServer()
-server.set_base_dir(sys.argv[1])
-server.listen_port = int(sys.argv[2])
-server.start()
-print("up", flush=True)
-sys.stdin.read()
-"""
-
-
-class Server:
-    """A server in processes of its own, its data in a folder."""
-
-    def __init__(self, python: str, folder: Path) -> None:
-        self._start = [python, "-c", SERVER, str(folder), str(PORT)]
-        self.start()
-
-    def start(self) -> None:
-        """Waits until it answers."""
-        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-        self._process = subprocess.Popen(self._start, **pipes)
-        assert self._process.stdout
-        if not self._process.stdout.readline():
-            sys.exit("the server did not start")
-
-    def processes(self) -> list[psutil.Process]:
-        """All of it."""
-        own = psutil.Process(self._process.pid)
-        return [own, *own.children(recursive=True)]
-
-    def memory(self) -> float:
-        """MiB in use."""
-        return sum(process.memory_info().rss for process in self.processes()) / 2**20
-
-    def kill(self) -> None:
-        """As a power failure would."""
-        for process in reversed(self.processes()):
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
-        self._process.wait()
 
 
 def vectors(count: int, dim: int) -> NDArray[np.float16]:
@@ -125,6 +83,25 @@ def recall(
     return float(np.mean([len(set(a[:10]) & set(b)) for a, b in zip(found, true, strict=True)])) / 10, took
 
 
+def asked_by(index: CurrentIndex, queries: NDArray[np.float32], clients: int, searches: int = 1_000) -> str:
+    """What searches of 20 results take while so many clients search: in words."""
+    took: list[float] = []
+
+    def search(number: int) -> None:
+        started = time.perf_counter()
+        index.search(queries[number % len(queries)][None], 20)
+        took.append(time.perf_counter() - started)
+
+    with ThreadPoolExecutor(clients) as pool:
+        list(pool.map(search, range(2 * clients)))  # connections are made
+        took.clear()
+        _, seconds = timed(lambda: list(pool.map(search, range(searches))))
+    median, late = (1000 * float(np.quantile(took, share)) for share in (0.5, 0.95))
+    return (
+        f"{clients:3} clients: median {median:6.1f} ms, 95 % below {late:6.1f} ms, {searches / seconds:6.0f} searches/s"
+    )
+
+
 def quiet(step: str, done: int, total: int) -> None:
     """Says nothing of how far it is."""
 
@@ -162,7 +139,7 @@ def ready(engine: OpenedEngine, catalog: Catalog, queries: NDArray[np.float32], 
 def killed_and_back(catalog: Catalog, folder: Path, server: Server, queries: NDArray[np.float32], dim: int) -> None:
     """Kills the server while images are sent, searches meanwhile, and starts it again."""
     add(catalog, vectors(4_000, dim), 10**8)
-    engine = MilvusEngine(f"http://127.0.0.1:{PORT}").open(catalog, folder)
+    engine = MilvusEngine(server.address).open(catalog, folder)
 
     def strike(step: str, done: int, total: int) -> None:
         server.kill()
@@ -172,11 +149,11 @@ def killed_and_back(catalog: Catalog, folder: Path, server: Server, queries: NDA
     print(f"{'killed while 4,000 were sent':34} {seconds:7.1f} s; from the catalog {share:.4f}, {took:.1f} ms a search")
     _, seconds = timed(server.start)
     print(f"{'started again':34} {seconds:7.1f} s", flush=True)
-    again = MilvusEngine(f"http://127.0.0.1:{PORT}").open(catalog, folder)
+    again = MilvusEngine(server.address).open(catalog, folder)
     for _ in range(30):  # it takes in what it had written down before it searches
         if isinstance(again.get(quiet), MilvusIndex):
             break
-        again = MilvusEngine(f"http://127.0.0.1:{PORT}").open(catalog, folder)
+        again = MilvusEngine(server.address).open(catalog, folder)
         time.sleep(2)
     if not isinstance(ready(again, catalog, queries, "Milvus, after the kill"), MilvusIndex):
         sys.exit("the server is not searched again")
@@ -189,6 +166,7 @@ def main() -> None:
     parser.add_argument("--dim", type=int, default=384)
     parser.add_argument("--server", metavar="PYTHON")
     parser.add_argument("--address")
+    parser.add_argument("--clients", type=int, nargs="*", default=[])
     told = parser.parse_args()
     if not (told.server or told.address):
         parser.error("name a server that runs, or a Python that can start one")
@@ -202,11 +180,13 @@ def main() -> None:
             server, seconds = timed(lambda: Server(told.server, folder / "server"))
             print(f"{'the server starts':34} {seconds:7.1f} s", flush=True)
         try:
-            while server and not answers(f"http://127.0.0.1:{PORT}"):
+            address = server.address if server else told.address
+            while server and not answers(address):
                 time.sleep(1)
-            address = told.address or f"http://127.0.0.1:{PORT}"
             engine = MilvusEngine(address).open(catalog, folder)
-            ready(engine, catalog, queries, f"Milvus, {told.vectors:,} vectors")
+            index = ready(engine, catalog, queries, f"Milvus, {told.vectors:,} vectors")
+            for clients in told.clients:
+                print(f"{'':34} {asked_by(index, queries, clients)}", flush=True)
             print(f"{'':34} measured by itself: {engine.measured()}")
             if server:
                 print(f"{'':34} the server's memory: {server.memory():,.0f} MiB")
@@ -216,7 +196,12 @@ def main() -> None:
             ready(engine, catalog, queries, "Milvus, a tenth removed")
             if server:
                 killed_and_back(catalog, folder, server, queries, told.dim)
-            ready(LADDER.open(catalog, folder), catalog, queries, "FAISS, the same vectors")
+            before = psutil.Process().memory_info().rss
+            index = ready(LADDER.open(catalog, folder), catalog, queries, "FAISS, the same vectors")
+            held = (psutil.Process().memory_info().rss - before) / 2**20
+            print(f"{'':34} memory for it, its build included: {held:,.0f} MiB")
+            for clients in told.clients:
+                print(f"{'':34} {asked_by(index, queries, clients)}", flush=True)
             MilvusEngine(address).open(catalog, folder).forget()
         finally:
             if server:

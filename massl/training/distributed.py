@@ -87,6 +87,10 @@ class World:
         dist.all_reduce(total)
         return total / self.size
 
+    def lost_another(self, error: RuntimeError) -> bool:
+        """Whether an error says that another rank has ended, or can't be reached any more."""
+        return self.linked and (isinstance(error, dist.DistError) or "gloo" in str(error))
+
     def any(self, flag: bool) -> bool:
         """Whether any rank says so, on each of them."""
         return flag if not self.linked else bool(self.mean(torch.tensor(float(flag), device=self.device)) > 0)

@@ -182,10 +182,12 @@ class Learner:
         loss = self.world.mean(torch.stack(losses).sum())
         z_teacher = torch.cat(projections, 1)
         finite = torch.isfinite(norm + loss)
+        arriving = self.world.gather(z_teacher[1])  # the second global view alone
 
+        # From here on no other rank is waited for: one that ends leaves the others before this step or after it.
         self._update(finite)
         update_teacher(self.student, self.teacher, rates.momentum, finite)
-        self.memory.push(self.world.gather(z_teacher[1]), finite)  # the second global view alone
+        self.memory.push(arriving, finite)
         student_entropy, teacher_entropy = torch.stack(entropies).sum(0)
         return StepResult(loss, finite, norm, student_entropy, teacher_entropy, z_teacher)
 

@@ -160,7 +160,8 @@ def train(
     if state.done >= settings.steps:  # it had ended: nothing is left to learn, and it is reported as it was
         run.metrics = {name: value for name, value in (earlier["last"] or {}).items() if value is not None}
     trace = Trace(out, world.device, state.start, settings.steps, profile if world.rank == 0 else 0)
-    run.learn(trace, tracker)
+    with run.ending_with_the_others():
+        run.learn(trace, tracker)
     return {
         "steps": settings.steps,
         "images": len(source),
@@ -259,6 +260,18 @@ class _Run:
                     raise Interrupted("stopped before the first step; there is nothing to keep")
                 raise self._interrupted()
 
+    @contextlib.contextmanager
+    def ending_with_the_others(self) -> Iterator[None]:
+        """Has a rank that ended, as one killed or cut off, end this one with a checkpoint and one line."""
+        try:
+            yield
+        except RuntimeError as error:
+            if not self.world.lost_another(error):
+                raise
+            kept = self.state.keep(self.leads)
+            how = f"go on with: {self.again}" if kept else "no step was done"
+            raise MasslError(f"another process of this run has ended, or can't be reached; {how}") from None
+
     def _load(self) -> Generator[Batch, None, None]:
         s, world, source = self.settings, self.world, self.state.source
         keys = EndlessBatches(len(source), s.batch, s.seed, self.state.start, s.steps, world.rank, world.size)
@@ -280,7 +293,8 @@ class _Run:
             return self.learner.step(on_device(batch, self.device, self.settings), rates, self.state.done)
         except Exception as error:
             full = is_out_of_memory(error)
-            if not (full or self.learner.compiled):
+            lost = isinstance(error, RuntimeError) and self.world.lost_another(error)
+            if lost or not (full or self.learner.compiled):
                 raise
             why = " ".join(f"{type(error).__name__}: {error}".split())[:160]
             error.__traceback__ = None  # which holds on to what the step had made

@@ -73,6 +73,8 @@ class MilvusServer:
             client = self._connected()
             if not client.has_collection(name, timeout=_SEARCHING):
                 return None
+            if not self.is_lite and not client.list_indexes(name, timeout=_SEARCHING):
+                return {}  # a kill came before `prepare`: a server loads nothing that it has not indexed
             client.load_collection(name, timeout=_WRITING)
             rows = self._query(name, f"id == {_STAMP}", ["path"])
         try:

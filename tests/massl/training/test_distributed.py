@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import signal
+import subprocess
+import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from torch import multiprocessing
@@ -42,18 +48,21 @@ def learn(rank: int, ranks: int, out: Path, rendezvous: Path) -> None:
     )
 
 
-def test_two_ranks_have_the_memory_and_the_gradients_of_one(tmp_path: Path) -> None:
-    multiprocessing.set_forkserver_preload([__name__])  # imported once for both
-    multiprocessing.start_processes(learn, (2, tmp_path, tmp_path / "rendezvous"), nprocs=2, start_method="forkserver")
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_several_ranks_have_the_memory_and_the_gradients_of_one(tmp_path: Path, ranks: int) -> None:
+    multiprocessing.set_forkserver_preload([__name__])  # imported once for all
+    given = (ranks, tmp_path, tmp_path / "rendezvous")
+    multiprocessing.start_processes(learn, given, nprocs=ranks, start_method="forkserver")
     learn(0, 1, tmp_path, tmp_path)
-    one, first, second = (torch.load(tmp_path / f"{name}.pt") for name in ("0-of-1", "0-of-2", "1-of-2"))
-    for rank in (first, second):
+    one = torch.load(tmp_path / "0-of-1.pt")
+    several = [torch.load(tmp_path / f"{rank}-of-{ranks}.pt") for rank in range(ranks)]
+    for rank in several:
         for gradient, wanted in zip(rank["gradients"], one["gradients"], strict=True):
             torch.testing.assert_close(gradient, wanted, atol=1e-5, rtol=1e-5)
         torch.testing.assert_close(rank["loss"], one["loss"], atol=1e-4, rtol=0)
-    assert torch.equal(first["memory"], second["memory"])
-    torch.testing.assert_close(first["memory"], one["memory"], atol=1e-3, rtol=0)
-    assert first["random"] != second["random"]  # drop-path draws differ
+        assert torch.equal(rank["memory"], several[0]["memory"])
+    torch.testing.assert_close(several[0]["memory"], one["memory"], atol=1e-3, rtol=0)
+    assert len({float(rank["random"]) for rank in several}) == ranks  # drop-path draws differ
 
 
 def test_the_command_trains_on_two_devices_as_on_one(forks: Forks, photos: Path, tmp_path: Path) -> None:
@@ -88,6 +97,78 @@ def test_sigterm_makes_all_ranks_checkpoint_and_end(forks: Forks, photos: Path, 
     assert "Traceback" not in errors
     state = checkpoint.load(checkpoint.latest(tmp_path / "run" / "checkpoints"))
     assert int(state["memory"]["written"]) == 4 * state["step"]
+
+
+HOSTS = ("10.77.0.1", "10.77.0.2")
+
+
+@pytest.fixture
+def hosts() -> Iterator[list[str]]:
+    """Two network namespaces with a cable between them, as two hosts, by name."""
+    if os.getuid() != 0 or not shutil.which("ip"):
+        pytest.skip("two hosts need root and ip")
+    names = [f"massl{os.getpid() % 10**5}{letter}" for letter in "ab"]
+    made = [f"netns add {name}" for name in names]
+    made.append(f"link add {names[0]} netns {names[0]} type veth peer name {names[1]} netns {names[1]}")
+    for name, address in zip(names, HOSTS, strict=True):
+        made += [
+            f"-n {name} addr add {address}/24 dev {name}",
+            f"-n {name} link set lo up",
+            f"-n {name} link set {name} up",
+        ]
+    try:
+        for words in made:
+            done = subprocess.run(["ip", *words.split()], capture_output=True, text=True)
+            if done.returncode:
+                pytest.skip(f"no network namespaces here: {done.stderr.strip()}")
+        yield names
+    finally:
+        for name in names:
+            subprocess.run(["ip", "netns", "del", name], capture_output=True)
+
+
+def on_host(host: str, rank: int, arguments: list[object], log: Path) -> subprocess.Popen[bytes]:
+    """`massl train` on one of two hosts, as the how-to has it."""
+    line = ["ip", "netns", "exec", host, sys.executable, "-m", "torch.distributed.run", "--nnodes=2"]
+    line += [f"--node-rank={rank}", "--nproc-per-node=1", f"--master-addr={HOSTS[0]}", "--master-port=29500"]
+    environment = os.environ | {"GLOO_SOCKET_IFNAME": host, "OMP_NUM_THREADS": "1"}
+    with log.open("w") as file:
+        return subprocess.Popen(
+            [*line, "-m", "cli", "train", *map(str, arguments)], env=environment, stdout=file, stderr=file
+        )
+
+
+def test_a_rank_killed_on_another_host_ends_the_run_with_a_checkpoint_and_one_goes_on(
+    hosts: list[str], forks: Forks, photos: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    flags = [*FLAGS, "--set=steps=100000", "--set=checkpoint_every=100000", "--set=probe_every=100000"]
+    logs = [tmp_path / f"{rank}.log" for rank in (0, 1)]
+    agents = [on_host(host, rank, [photos, *flags, f"--out={run}"], logs[rank]) for rank, host in enumerate(hosts)]
+    try:
+        metrics, deadline = run / "metrics.jsonl", time.monotonic() + 240
+        while not metrics.exists() or metrics.read_text().count("\n") < 3:
+            assert time.monotonic() < deadline, logs[0].read_text()
+            assert [agent.poll() for agent in agents] == [None, None], logs[0].read_text() + logs[1].read_text()
+            time.sleep(0.1)
+        (killed,) = psutil.Process(agents[1].pid).children()
+        killed.kill()
+        assert agents[0].wait(120) == agents[1].wait(120) == 1
+    finally:
+        for agent in agents:
+            agent.kill()
+    (line,) = (line for line in logs[0].read_text().splitlines() if line.startswith("massl: "))
+    assert line.startswith("massl: another process of this run has ended, or can't be reached; go on with: massl train")
+    state = checkpoint.load(checkpoint.latest(run / "checkpoints"))
+    step = state["step"]
+    assert step >= 3
+    assert int(state["memory"]["written"]) == 4 * step  # it is whole: of each step all that both saw
+
+    done = forks.run(["train", photos, f"--resume={run}", f"--set=steps={step + 2}", "--devices=1", "--json"])
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["steps"] == step + 2
+    rows = [json.loads(row)["step"] for row in metrics.read_text().splitlines()]
+    assert rows == list(range(1, step + 3))
 
 
 def test_a_batch_that_can_not_be_shared_says_so(forks: Forks, photos: Path, tmp_path: Path) -> None:

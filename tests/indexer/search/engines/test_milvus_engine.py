@@ -1,9 +1,14 @@
-"""Milvus: what is half filled, somebody else's, out of date or away, tried with milvus-lite."""
+"""Milvus: what is half filled, somebody else's, out of date or away, tried with milvus-lite, and with a server.
+
+The server is that of the PyPI package `milvus` (2.3.5), where `MILVUS_PYTHON` names a Python that has it: see
+`benchmarks/milvus.py`.
+"""
 
 from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
 import socket
 import threading
@@ -25,14 +30,31 @@ from indexer.store.meta import Meta
 from indexer.store.vectors import unit
 from massl.core.errors import MasslError
 from tests.indexer.search.engines.catalogs import VECTORS, add, catalog_of, check, quiet
+from tests.indexer.search.engines.standalone import Server
 
 pytest.importorskip("milvus_lite", reason="needs milvus-lite")
 
 
+STANDALONE = pytest.param(
+    "standalone",
+    marks=pytest.mark.skipif("MILVUS_PYTHON" not in os.environ, reason="needs MILVUS_PYTHON, with milvus==2.3.5"),
+)
+
+
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> MilvusServer:
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server in processes of its own."""
+    started = Server(os.environ["MILVUS_PYTHON"], tmp_path_factory.mktemp("standalone"))
+    yield started
+    started.kill()
+
+
+@pytest.fixture(scope="module", params=["lite", STANDALONE])
+def server(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> MilvusServer:
     """One for all tests, as it takes a moment to start."""
-    return MilvusServer(str(tmp_path_factory.mktemp("milvus") / "vectors.db"))
+    if request.param == "lite":
+        return MilvusServer(str(tmp_path_factory.mktemp("milvus") / "vectors.db"))
+    return MilvusServer(request.getfixturevalue("running").address)
 
 
 @pytest.fixture
