@@ -20,7 +20,7 @@ server = MilvusServer()
 server.set_base_dir(sys.argv[1])
 server.listen_port = int(sys.argv[2])
 server.start()
-print("up", flush=True)
+print(server.listen_port, flush=True)  # another one where this is taken
 sys.stdin.read()
 """
 
@@ -36,7 +36,6 @@ class Server:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        self.address = f"http://127.0.0.1:{port}"
         self._start = [python, "-c", SERVER, str(folder), str(port)]
         self.start()
 
@@ -45,8 +44,10 @@ class Server:
         pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
         self._process = subprocess.Popen(self._start, **pipes)
         assert self._process.stdout
-        if not self._process.stdout.readline():
-            raise RuntimeError("the server did not start")
+        told = self._process.stdout.readline()
+        if not told:
+            raise RuntimeError("the server did not start; there can be one on a machine")
+        self.address = f"http://127.0.0.1:{int(told)}"
 
     def processes(self) -> list[psutil.Process]:
         """All of it."""

@@ -88,7 +88,7 @@ def steps_of(engine: OpenedMilvus, tidy: bool = False) -> set[str]:
 
 
 def test_a_second_process_uses_what_the_first_one_filled(catalog: Catalog, server: MilvusServer) -> None:
-    assert steps_of(opened(catalog, server)) == {"adding"}
+    assert steps_of(opened(catalog, server)) - {"indexing", "measuring"} == {"adding"}  # a server's graph is measured
     assert steps_of(opened(catalog, server)) == set()
     add(catalog, range(300, 310))
     assert server.count(kept(catalog).collection) == 300
