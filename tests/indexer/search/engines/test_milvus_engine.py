@@ -96,6 +96,18 @@ def test_a_second_process_uses_what_the_first_one_filled(catalog: Catalog, serve
     assert server.count(kept(catalog).collection) == 310
 
 
+def test_a_server_that_is_too_old_is_refused_by_its_version(
+    server: MilvusServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.check()
+    monkeypatch.setattr(milvus_server, "OLDEST", (9, 1))
+    if server.is_lite:  # which has no such version, and is as new as its package
+        server.check()
+    else:
+        with pytest.raises(MasslError, match=r"^Milvus at .* is version v?2\.\S+; massl needs 9\.1 or newer$"):
+            server.check()
+
+
 class Killed(BaseException):
     """What a process doesn't live to see."""
 
