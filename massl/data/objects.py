@@ -161,7 +161,7 @@ class Store:
         except Exception as error:
             raise OSError(self._why(error)) from None
         with file:
-            yield cast("BinaryIO", _Reading(self, file)), int(file.size)
+            yield cast("BinaryIO", _ObjectReading(self, file)), int(file.size)
 
     def _why(self, error: Exception) -> str:
         """The reason why one object can't be read.
@@ -187,7 +187,7 @@ class Store:
         raise MasslError(f"{_shown(self.address)} can't be read: {_reason(error)}; {_GO_ON}") from None
 
 
-class _Reading:
+class _ObjectReading:
     """A file of a store. Its troubles are told as `Store.read` tells them: no reader of tars takes them for damage."""
 
     def __init__(self, store: Store, file: Any) -> None:

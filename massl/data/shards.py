@@ -66,7 +66,7 @@ class LocalFiles:
 
     def opened(self, shard: int) -> AbstractContextManager[tuple[BinaryIO, int]]:
         """See `ShardFiles.opened`."""
-        return _Opened(self._paths[shard])
+        return _OpenedShard(self._paths[shard])
 
     def read_at(self, shard: int, offset: int, size: int) -> bytes:
         """See `ShardFiles.read_at`."""
@@ -90,7 +90,7 @@ class LocalFiles:
         return self.__dict__ | {"_files": {}}
 
 
-class _Opened:
+class _OpenedShard:
     """A local file, which must be a regular one: a FIFO would be waited for."""
 
     def __init__(self, path: Path) -> None:
