@@ -14,14 +14,13 @@ from rich.table import Table
 from rich.text import Text
 
 from cli.terminal import print_json, print_line
-from massl.core.errors import MasslError
 from massl.core.files.run_folder import check_new
 from massl.core.printable import visible
 from massl.data.sources import Source, doubts
 from massl.encoder.weights import Initial
 from massl.presets import PRESETS
 from massl.settings import ResolvedSetting, Settings, concerns, differing, plan, read_settings
-from massl.training.accumulation import check_parts, parts_note
+from massl.training.accumulation import check_parts, check_ranks, parts_note
 from massl.training.cost import cost_of, free_space
 from massl.training.devices import can_compile, choose_device, unused_gpus
 from massl.training.distributed import World
@@ -146,8 +145,7 @@ class PlannedRun:
         """
         settings, ranks, device = self.settings, self.ranks, self.world.device
         notes = self.notes()
-        if settings.batch % ranks:
-            raise MasslError(f"batch ({settings.batch}) must be a multiple of the {ranks} devices that share it")
+        check_ranks(settings, ranks)
         check_parts(settings, ranks, ranks > 1 and device.type == "cuda")
         cost, free = cost_of(settings, ranks, device.type), free_space(self.folder)
         if cost.disk > free:

@@ -52,9 +52,10 @@ class ProgressLine:
         self._bar: Progress | None = None
         self._task: Any = None
 
-    def begin(self, what: str) -> None:
-        """Another stage of the same work, with a rate of its own."""
+    def begin(self, what: str, unit: str = "") -> None:
+        """Another stage of the same work, with a rate of its own, perhaps of another unit."""
         self.what = what
+        self.unit = unit or self.unit
         self._started = self._last = time.monotonic()
         self._first = None
         if self._bar:

@@ -37,7 +37,7 @@ def command(
     ],
     preset: Annotated[
         str | None,
-        typer.Option("--preset", envvar="MASSL_PRESET", help="cpu, gpu, vit-s16-paper or vit-b16-paper."),
+        typer.Option("--preset", envvar="MASSL_PRESET", help="adapt, cpu, gpu, vit-s16-paper or vit-b16-paper."),
         Harmless(),
     ] = None,
     out: Annotated[
@@ -66,8 +66,8 @@ def command(
         typer.Option(
             "--init",
             metavar="WEIGHTS",
-            help="Initial weights: builtin, a run, a checkpoint, a .pth or .safetensors of weights, timm:NAME, "
-            "encoder.onnx.",
+            help="Initial weights: builtin (default), none, a run, a checkpoint, a .pth or .safetensors of weights, "
+            "timm:NAME, encoder.onnx.",
         ),
     ] = None,
     epochs: Annotated[
@@ -130,9 +130,11 @@ def command(
 ) -> None:
     """Learn an encoder from unlabelled images.
 
-    Examples: massl train ./photos · massl train ./photos --epochs 100 --set learning_rate=1e-3 · massl train ./photos
-    --init builtin --labels ./sorted · massl train ./photos --resume runs/photos · massl train
-    'shards/images-{000..123}.tar'
+    By default the built-in encoder is adapted to them. --init none trains a network from random weights, and --preset
+    cpu or gpu trains all of a network.
+
+    Examples: massl train ./photos · massl train ./photos --labels ./sorted · massl train ./photos --init none --epochs
+    100 · massl train ./photos --resume runs/photos · massl train 'shards/images-{000..123}.tar'
     """
     from cli.terminal import print_json, say
     from massl.core.errors import MasslError
@@ -165,6 +167,7 @@ def command(
         run = PlannedRun.going_on(resume, source, changed, to_start)
         say(f"Going on with {run.folder} on {run.world.device}", quiet or plan_only or run.world.rank > 0)
     else:
+        preset, init = _begins(preset, init, overrides)
         initial = _weights(init, overrides) if init else None
         run = PlannedRun.new(images, out, source, preset, overrides, epochs, initial, to_start)
     if plan_only:
@@ -221,6 +224,15 @@ def _changed(
     return changed | {name: flags[name] for name in CHANGEABLE if on_command_line(context, name)}
 
 
+def _begins(preset: str | None, init: str | None, overrides: Mapping[str, str]) -> tuple[str | None, str | None]:
+    """The preset and the weights of a new run: it adapts the built-in encoder unless another network is asked for."""
+    if init == "none":
+        return preset, None
+    if preset is None and "backbone" not in overrides:
+        preset = "adapt"
+    return preset, init or ("builtin" if preset == "adapt" else None)
+
+
 def _weights(source: str, overrides: dict[str, str]) -> Initial:
     """The weights to begin with; the network that is asked for is called as they call it, with or without a tag."""
     from massl.encoder.weights import read_initial
@@ -259,9 +271,19 @@ def _train(run: PlannedRun, labels: Path | None, tracker: str, profile: int, qui
     signal.signal(signal.SIGTERM, lambda number, frame: _on_signal(interrupted, number))
     try:
         with ProgressLine("Training", "steps", quiet) as line:
+            embeds = run.settings.adapter
+            if embeds:
+                line.begin("Embedding views", "images")
 
             def report(progress: TrainingProgress) -> None:
+                nonlocal embeds
                 now = progress.metrics
+                if not now:
+                    line.update(progress.step, progress.steps)
+                    return
+                if embeds:
+                    embeds = False
+                    line.begin("Training", "steps")
                 note = (
                     f"loss {now['loss']:.3f}, rank {now['rank']:.0f}, {now['images_per_second']:.0f} images/s, "
                     f"{1000 * now['step_seconds']:,.0f} ms a step, {now['data_wait_share']:.0%} of it waiting for "
@@ -306,11 +328,13 @@ def _outcome(
         yield f"  trace of {profile} steps, for https://ui.perfetto.dev: {summary['trace']}"
     for item in summary["skipped"][:5]:
         yield f"  skipped {item['path']!r}: {item['reason']}"
+    if "why" in summary:
+        yield f"  massl {summary['why']}"
     best, last = summary["best"], summary["metrics"]
     if best.get("metric") == "knn_top1" and "knn_top1" in last:
         linear = f", linear probe {last['linear_top1']:.1%}" if "linear_top1" in last else ""
         yield f"  k-NN top-1 on {labels or 'the labelled images'}: {last['knn_top1']:.1%}{linear}"
-        if best["step"] < run.settings.steps and best["value"] > last["knn_top1"] + 0.01:
+        if not run.settings.adapter and best["step"] < run.settings.steps and best["value"] > last["knn_top1"] + 0.01:
             as_here = f" --stages --whiten {images}" if "knn_last" in last else ""
             yield (
                 f"  it was better at step {best['step']:,} ({best['value']:.1%}); to use that one: "

@@ -22,6 +22,27 @@ class Preset:
 _PAPER = {"image_size": 224, "local_size": 96, "local_views": 10, "memory": 131072, "block": 16384}
 
 PRESETS: Mapping[str, Preset] = types.MappingProxyType({
+    "adapt": Preset(
+        "a linear layer on an encoder's embeddings, its backbone frozen: minutes on two CPU cores",
+        None,
+        0,
+        {"adapter": True, "neighbours": 5, "batch": 128, "local_views": 0, "drop_path": 0.0, "learning_rate": 2e-3,
+         "weight_decay": 0.0, "weight_decay_end": 0.0, "momentum": 0.98, "teacher_temperature": 0.05,
+         "teacher_temperature_start": 0.05, "global_scale": (0.3, 1.0), "colour_change": 0.5},
+        {"adapter": "strong weights stay as they are; a small collection spoils them",
+         "neighbours": "two images of one kind are to be alike, not two views of an image alone",
+         "batch": "steps are cheap: views are embedded once",
+         "local_views": "one size of views, as each is embedded once",
+         "drop_path": "nothing is left out of a frozen backbone",
+         "learning_rate": "1e-3 at this batch; three times as much changed embeddings too far",
+         "weight_decay": "what is learnt is a change, which begins at zero",
+         "weight_decay_end": "as above",
+         "momentum": "the teacher averages over 50 steps of some hundreds",
+         "teacher_temperature": "fixed: nothing has to warm up",
+         "teacher_temperature_start": "as above",
+         "global_scale": "views of a third of a picture and more still have it in common",
+         "colour_change": "colour often tells the kinds of a small collection apart; the paper's is 1"},
+    ),
     "cpu": Preset(
         "a small convolutional network on small views: for two CPU cores",
         None,

@@ -31,6 +31,8 @@ class Settings:
     head_width: int = 2048  # hidden width of the projection head; its output has 256
     head_norm: bool = False  # batch normalisation in the head
     projection_norm: bool = False  # batch normalisation of what the head puts out: against collapse
+    adapter: bool = False  # the backbone stays as it began, and a linear layer on its embeddings learns
+    neighbours: int = 0  # of an adapter: the second view shows one of so many nearest neighbours; 0: the same image
     # Views
     image_size: int = 224  # side of a global view, pixels
     local_size: int = 96  # side of a local view, pixels
@@ -98,7 +100,7 @@ class Settings:
             if getattr(self, name) <= 0:
                 raise MasslError(f"{name} must be above 0, not {getattr(self, name)}")
         at_least_zero: tuple[str, ...] = ("local_views", "export_size", "temperature_warmup", "warmup", "workers")
-        at_least_zero += ("learning_rate_end", "checkpoint_every", "frozen_blocks", "head_only_steps")
+        at_least_zero += ("learning_rate_end", "checkpoint_every", "frozen_blocks", "head_only_steps", "neighbours")
         for name in (*at_least_zero, "weight_decay"):
             if getattr(self, name) < 0:
                 raise MasslError(f"{name} must not be negative, but is {getattr(self, name)}")
@@ -145,6 +147,7 @@ CHANGEABLE = (
 COMPILED_FROM = 4000  # steps of a run on a GPU that repay the minutes which compiling takes
 
 ENOUGH_STEPS = 3000  # of a run, below which a batch is not made larger
+ADAPTING_STEPS = 400  # of an adapter, whatever the number of images
 FEW = 10_000  # images below which a collection is small
 
 
@@ -230,6 +233,9 @@ def _suited_to_the_weights(case: _Case, chosen: _Chosen) -> Iterator[ResolvedSet
     begins = case.begins
     if begins is None:
         return
+    if "adapter" in PRESETS[case.preset].values:
+        yield ResolvedSetting("image_size", begins.export_size, "what the encoder that it begins with takes")
+        return
     if "image_size" not in case.given:
         yield ResolvedSetting("image_size", begins.image_size, "what the weights that it begins with were trained at")
         # Smaller views at a quarter of the work, larger pictures for the encoder: Touvron et al., "Fixing the
@@ -265,8 +271,10 @@ def _made_to_fit(case: _Case, chosen: _Chosen) -> Iterator[ResolvedSetting]:
         if name not in case.given and backbone.startswith(PATCHED) and size % patch:
             fitting = patch * math.ceil(size / patch)
             yield ResolvedSetting(name, fitting, f"the preset's {size}, made a multiple of patch_size")
-    if _value(chosen, "batch") > case.images:
-        yield ResolvedSetting("batch", case.images, f"there are only {case.images} images")
+    # An adapter is judged by some of the images, which it does not learn from.
+    most = max(2, case.images * 3 // 4) if _value(chosen, "adapter") else case.images
+    if _value(chosen, "batch") > most:
+        yield ResolvedSetting("batch", most, f"there are only {case.images} images")
 
 
 def _length(case: _Case, chosen: _Chosen) -> Iterator[ResolvedSetting]:
@@ -276,6 +284,8 @@ def _length(case: _Case, chosen: _Chosen) -> Iterator[ResolvedSetting]:
     each = case.images // batch
     preset = PRESETS[case.preset]
     epochs = preset.epochs if case.epochs is None else case.epochs
+    if _value(chosen, "adapter") and epochs is None:
+        yield ResolvedSetting("steps", ADAPTING_STEPS, "after as many, trials changed no more")
     if epochs is not None:
         yield ResolvedSetting("steps", epochs * each, f"{epochs} epochs of {each} steps")
         return
@@ -288,9 +298,14 @@ def _length(case: _Case, chosen: _Chosen) -> Iterator[ResolvedSetting]:
 
 def _memory(case: _Case, chosen: _Chosen) -> Iterator[ResolvedSetting]:
     half = 2 ** int(math.log2(max(2, case.images / 2)))
+    if _value(chosen, "adapter"):
+        yield ResolvedSetting("memory", max(16, min(half, 4096)), "the power of two below half the images, up to 4,096")
     # Below 2,048 slots the blocks are so small that runs on 500 photographs collapsed, copies of an image or not.
     slots = max(min(half, 65536), 2048)
     yield ResolvedSetting("memory", slots, "the power of two below half the images, from 2,048 to 65,536")
+    if _value(chosen, "adapter"):
+        block = min(_value(chosen, "memory"), max(64, _value(chosen, "memory") // 8))
+        yield ResolvedSetting("block", block, "an eighth of the memory, as in the paper, and at least 64")
     yield ResolvedSetting("block", max(1, _value(chosen, "memory") // 8), "an eighth of the memory, as in the paper")
 
 
@@ -388,6 +403,8 @@ def plan(
     for rules in _SIZE:
         for choice in rules(case, chosen):
             chosen.setdefault(choice.name, choice)
+    if _value(chosen, "adapter") and begins is None:
+        raise MasslError("an adapter needs weights to begin with; leave --init none and adapter out, or one of them")
     try:
         settings = Settings(**{choice.name: choice.value for choice in chosen.values()})  # type: ignore[arg-type]
     except TypeError as error:

@@ -75,6 +75,9 @@ class Initial:
     moments: Moments | None = None  # of all stages on what the encoder was whitened for that all this began with
     positions: PositionResizing = AS_DINO  # how its position embeddings are resized
     origin: Mapping[str, str] = dataclasses.field(default_factory=dict)  # `source` and `licence`, where they are known
+    precision: str = "fp32"  # in which an encoder file stores them
+    image_sizes: tuple[int, ...] = ()  # of an encoder file: all sides of pictures that it takes, in pixels
+    whitened: bool = False  # of an encoder file: a linear map follows its backbone
 
     @property
     def begins(self) -> Begins:
@@ -210,6 +213,8 @@ def _initial_from_others(file: WeightsFile, backbone: str | None) -> Initial:
 
 def _ours(file: WeightsFile, image_size: int | None) -> PretrainedBackbone:
     state, found = file.state, _initial_from_ours(file)
+    origin = dict(found.origin)
+    sizes = tuple(map(int, filter(None, origin.pop("image_sizes", "").split(","))))
     facts = {
         "training_size": found.image_size,
         "training_images": state["images"],
@@ -217,11 +222,25 @@ def _ours(file: WeightsFile, image_size: int | None) -> PretrainedBackbone:
         "training_images_seen": state["images_seen"],
         "training_seconds": round(state["seconds"]),
         "training_method": "MaSSL",
-        **found.origin,
+        **origin,
     }
     size = image_size or found.export_size
     network = _network(str(file.path), found, found.backbone, size)
-    return PretrainedBackbone(network, _described(found), size, facts, moments=found.moments, positions=found.positions)
+    adapted = _adapted(state["teacher"], state.get("share", 1.0))
+    if adapted:
+        facts["training_method"] = f"MaSSL, an adapter of a frozen backbone, {state.get('share', 1.0):.0%} of it"
+    return PretrainedBackbone(
+        network, _described(found), size, facts, moments=found.moments, whitening=adapted, positions=found.positions,
+        image_sizes=() if image_size else sizes,
+    )  # fmt: skip
+
+
+def _adapted(teacher: Mapping[str, Tensor], share: float) -> Whitening | None:
+    """A share of an adapter's change as the linear map that it is; None where there is none, or nothing of it."""
+    if "adapter.centre" not in teacher or not share:
+        return None
+    change = teacher["adapter.change.weight"]
+    return Whitening(share * teacher["adapter.centre"], torch.eye(len(change)) + share * change.T)
 
 
 def _others(file: WeightsFile, image_size: int | None, backbone: str | None) -> PretrainedBackbone:
@@ -384,8 +403,10 @@ def _initial_from_onnx(path: Path, told: Mapping[str, str], tensors: Mapping[str
     folded = any(isinstance(module, nn.BatchNorm2d) for module in backbone.modules())
     origin = {name: told[f"massl.{name}"] for name in ("source", "licence") if f"massl.{name}" in told}
     return Initial(
-        backbone_state, None, architecture, side, trained_at, size, mean_pooled, folded, moments, positions, origin
-    )
+        backbone_state, None, architecture, side, trained_at, size, mean_pooled, folded, moments, positions, origin,
+        told.get("massl.precision", "fp32"), tuple(map(int, told.get("massl.image_sizes", str(size)).split(","))),
+        {"centre", "matrix"} <= tensors.keys(),
+    )  # fmt: skip
 
 
 def _from_timm(name: str, image_size: int | None) -> PretrainedBackbone:

@@ -17,7 +17,9 @@ from torch.func import functional_call
 from torch.nn import functional
 
 from massl.core.errors import MasslError
-from massl.settings import PATCHED
+from massl.settings import PATCHED, Settings
+
+PROJECTION = 256  # [D]
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,55 @@ class ProjectionHead(nn.Module):
             return functional.normalize(self.mlp(features.float()), dim=-1, eps=1e-6)
 
 
+class Adapter(nn.Module):
+    """A linear layer on a frozen backbone's embeddings, the only part that learns: `[B, d]` to `[B, d]`, unit length.
+
+    Embeddings of unit length are seen from `centre`, and the layer adds to what it is given: y = u + W u for
+    u = x / |x| - centre, with W at zero in the beginning. Not in the paper.
+    """
+
+    centre: Tensor
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.register_buffer("centre", torch.zeros(width))
+        self.change = nn.Linear(width, width, bias=False)
+        nn.init.zeros_(self.change.weight)
+
+    def forward(self, features: Tensor) -> Tensor:
+        seen = functional.normalize(features.float(), dim=-1) - self.centre
+        return functional.normalize(seen + self.change(seen), dim=-1)
+
+
+def scaled(adapter: Adapter, share: float) -> Adapter:
+    """An adapter on the CPU with a share of another's change: 0 leaves embeddings as they are, 1 is the same.
+
+    Between both, weights are interpolated (Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022).
+    """
+    part = Adapter(len(adapter.centre))
+    with torch.no_grad():
+        part.centre.copy_(share * adapter.centre.cpu())
+        part.change.weight.copy_(share * adapter.change.weight.cpu())
+    return part
+
+
+class ComponentHead(nn.Module):
+    """The leading components of embeddings, scaled to unit length: `[B, d]` to `[B, out]`. It learns nothing.
+
+    An `Adapter` has it in place of a `ProjectionHead`: an untrained head would say of strong embeddings that they are
+    all alike.
+    """
+
+    components: Tensor
+
+    def __init__(self, width: int, out: int) -> None:
+        super().__init__()
+        self.register_buffer("components", torch.eye(width)[:, :out].clone())
+
+    def forward(self, features: Tensor) -> Tensor:
+        return functional.normalize(features @ self.components, dim=-1, eps=1e-6)
+
+
 class Network(nn.Module):
     """A backbone with its head; `forward` takes views of several sizes.
 
@@ -79,21 +130,36 @@ class Network(nn.Module):
         backbone: of `build_backbone`.
         head: what projects its output.
         positions: how a vision transformer's position embeddings are resized for views of other sizes.
+        adapter: between both, of a backbone that is frozen.
     """
 
-    def __init__(self, backbone: nn.Module, head: ProjectionHead, positions: PositionResizing = AS_DINO) -> None:
+    def __init__(
+        self,
+        backbone: nn.Module,
+        head: ProjectionHead | ComponentHead,
+        positions: PositionResizing = AS_DINO,
+        adapter: Adapter | None = None,
+    ) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = head
         self.positions = positions
+        self.adapter = adapter
 
     def forward(self, *views: Tensor) -> Tensor:
-        """Projects float views, each group `[v, B, 3, S, S]` of one size, to `[V, B, out]` in the order given."""
-        # Channels last is the layout that convolutions are fastest in, by a fifth on a CPU.
-        pixels = [group.flatten(0, 1).contiguous(memory_format=torch.channels_last) for group in views]
-        features = [embed(self.backbone, group, self.positions) for group in pixels]
-        projections = self.head(torch.cat(features))
+        """Projects float views, each group `[v, B, 3, S, S]` of one size, to `[V, B, out]` in the order given.
+
+        A group `[v, B, d]` holds what the backbone, which is frozen then, made of such views.
+        """
+        features = torch.cat([self._features(group.flatten(0, 1)) for group in views])
+        projections = self.head(self.adapter(features) if self.adapter else features)
         return projections.unflatten(0, (-1, views[0].shape[1]))
+
+    def _features(self, views: Tensor) -> Tensor:
+        if views.ndim == 2:
+            return views
+        # Channels last is the layout that convolutions are fastest in, by a fifth on a CPU.
+        return embed(self.backbone, views.contiguous(memory_format=torch.channels_last), self.positions)
 
 
 def embed(backbone: Any, images: Tensor, way: PositionResizing = AS_DINO) -> Tensor:
@@ -204,6 +270,21 @@ def build_backbone(
     return network
 
 
+def build_parts(settings: Settings) -> tuple[nn.Module, ProjectionHead | ComponentHead, Adapter | None]:
+    """The backbone that a run's settings ask for, its head, and the adapter between both where there is to be one.
+
+    Raises:
+        MasslError: as of `build_backbone`.
+    """
+    s = settings
+    backbone = build_backbone(s.backbone, s.image_size, s.patch_size, s.drop_path, mean_pooled=s.mean_pooled)
+    width = output_width(backbone)
+    if s.adapter:
+        backbone.requires_grad_(False)
+        return backbone, ComponentHead(width, min(PROJECTION, width)), Adapter(width)
+    return backbone, ProjectionHead(width, s.head_width, PROJECTION, s.head_norm, s.projection_norm), None
+
+
 def output_width(backbone: Any) -> int:
     """d, of the pooled embedding `[B, d]` of a network without its classifier."""
     # MobileNetV3 and others have one more layer between the features and the classifier, which stays.
@@ -211,11 +292,16 @@ def output_width(backbone: Any) -> int:
 
 
 def build_pair(
-    backbone: nn.Module, head: ProjectionHead, positions: PositionResizing = AS_DINO
+    backbone: nn.Module,
+    head: ProjectionHead | ComponentHead,
+    positions: PositionResizing = AS_DINO,
+    adapter: Adapter | None = None,
 ) -> tuple[Network, Network]:
     """The student, and a teacher that starts as its copy, takes no gradient and drops no path."""
-    student = Network(backbone, head, positions).to(memory_format=torch.channels_last)
-    teacher = copy.deepcopy(student).requires_grad_(False)
+    student = Network(backbone, head, positions, adapter).to(memory_format=torch.channels_last)
+    # A backbone that is frozen whole is the same for both, and copied by nothing.
+    same = {id(backbone): backbone} if adapter else {}
+    teacher = copy.deepcopy(student, same).requires_grad_(False)
     for module in teacher.modules():
         if hasattr(module, "drop_prob"):
             module.drop_prob = 0.0  # type: ignore[assignment]
@@ -283,8 +369,8 @@ def update_teacher(student: Network, teacher: Network, momentum: float, wanted: 
     With `wanted`, a bool scalar on the device, nothing happens where it is false. Batch statistics are left alone:
     the teacher keeps its own, of global views only, which is what it is used on.
     """
-    averages: list[Tensor] = list(teacher.parameters())
-    students: list[Tensor] = list(student.parameters())
+    pairs = zip(student.parameters(), teacher.parameters(), strict=True)
+    students, averages = zip(*((own, average) for own, average in pairs if own.requires_grad), strict=True)
     moves = list(torch._foreach_sub(students, averages))
     torch._foreach_mul_(moves, 1.0 - momentum if wanted is None else (1.0 - momentum) * wanted)
     torch._foreach_add_(averages, moves)

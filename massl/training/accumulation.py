@@ -16,6 +16,14 @@ def part_sizes(images: int, parts: int) -> list[int]:
     return [min(size, images - start) for start in range(0, images, size)]
 
 
+def check_ranks(settings: Settings, ranks: int) -> None:
+    """Raises a `MasslError` where so many ranks can't share the steps of these settings."""
+    if settings.adapter and ranks > 1:
+        raise MasslError("an encoder is adapted on one device; leave --devices out, or give --preset gpu")
+    if settings.batch % ranks:
+        raise MasslError(f"batch ({settings.batch}) must be a multiple of the {ranks} devices that share it")
+
+
 def normalises_batches(settings: Settings) -> bool:
     """Whether the networks of these settings take statistics over a batch. Builds the backbone, without its weights."""
     s = settings

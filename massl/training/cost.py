@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from massl.method.network import Network, ProjectionHead, build_backbone, build_pair, freeze_blocks, output_width
+from massl.method.network import PROJECTION, Network, build_pair, build_parts, freeze_blocks
 from massl.settings import Settings
 from massl.training.accumulation import part_sizes
-from massl.training.learner import ACTIVATIONS, PROJECTION
+from massl.training.learner import ACTIVATIONS
 
 FLOAT = 4  # bytes of a parameter
 
@@ -122,9 +122,8 @@ def free_space(folder: Path) -> int:
 
 def _pair(s: Settings) -> tuple[Network, Network]:
     with torch.device("meta"):
-        backbone = build_backbone(s.backbone, s.image_size, s.patch_size, s.drop_path, mean_pooled=s.mean_pooled)
-        head = ProjectionHead(output_width(backbone), s.head_width, PROJECTION, s.head_norm, s.projection_norm)
-        student, teacher = build_pair(backbone, head)
+        backbone, head, adapter = build_parts(s)
+        student, teacher = build_pair(backbone, head, adapter=adapter)
         freeze_blocks(student.backbone, s.frozen_blocks)
         return student, teacher
 

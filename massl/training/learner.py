@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import normalize
 from torch.nn.parallel import DistributedDataParallel
 
 from massl.core.errors import MasslError
@@ -18,14 +19,14 @@ from massl.method.loss import massl_loss
 from massl.method.memory import Memory
 from massl.method.network import (
     AS_DINO,
+    PROJECTION,
+    ComponentHead,
     PositionResizing,
-    ProjectionHead,
-    build_backbone,
     build_pair,
+    build_parts,
     clip_gradients,
     freeze_blocks,
     layered_groups,
-    output_width,
     parameter_groups,
     synchronise_normalisation,
     update_teacher,
@@ -38,7 +39,6 @@ from massl.training.cpu_convolution import quicken
 from massl.training.distributed import World
 from massl.training.monitor import memory_use
 
-PROJECTION = 256  # [D]
 FUSED = ("cpu", "cuda")  # devices whose optimiser looks by itself at whether a step is finite
 KERNELS = ("fused", "foreach", "capturable", "differentiable")  # of an optimiser: how it computes, not what
 ACTIVATIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}  # by a setting's `precision`
@@ -79,13 +79,12 @@ class Learner:
         synchronised = world.linked and device.type == "cuda"  # elsewhere each rank normalises its own share
         check_parts(s, world.size, synchronised)
         torch.manual_seed(seed_of(s.seed, "weights"))  # the same first weights on every rank
-        backbone = build_backbone(s.backbone, s.image_size, s.patch_size, s.drop_path, mean_pooled=s.mean_pooled)
-        head = ProjectionHead(output_width(backbone), s.head_width, normed=s.head_norm, spread=s.projection_norm)
+        backbone, head, adapter = build_parts(s)
         if initial:
             load_backbone(backbone, initial.backbone, f"the network {initial.architecture}", initial.positions)
-            if initial.head and _shapes(initial.head) == _shapes(head.state_dict()):
+            if initial.head and not adapter and _shapes(initial.head) == _shapes(head.state_dict()):
                 head.load_state_dict(initial.head)
-        student, teacher = build_pair(backbone, head, initial.positions if initial else AS_DINO)
+        student, teacher = build_pair(backbone, head, initial.positions if initial else AS_DINO, adapter)
         freeze_blocks(student.backbone, s.frozen_blocks)
         if device.type == "cpu" and s.precision != "fp16" and not s.compile:
             quicken(student)
@@ -94,7 +93,8 @@ class Learner:
         if synchronised:
             student, teacher = map(synchronise_normalisation, (student, teacher))
         self.student, self.teacher = (network.to(device).train() for network in (student, teacher))
-        self.memory = Memory(s.memory, PROJECTION, torch.Generator().manual_seed(seed_of(s.seed, "memory"))).to(device)
+        width = head.components.shape[1] if isinstance(head, ComponentHead) else PROJECTION
+        self.memory = Memory(s.memory, width, torch.Generator().manual_seed(seed_of(s.seed, "memory"))).to(device)
         self.fused = device.type in FUSED
         groups = self._groups()
         self._decays = [group.get("weight_decay") != 0.0 for group in groups]
@@ -128,6 +128,29 @@ class Learner:
             raise
         statistics.restore(unless=result.finite)
         return result
+
+    @torch.no_grad()
+    def begin_with(self, features: Tensor) -> None:
+        """Begins an adapter's run: what embeddings have in common is taken away, and the memory holds them.
+
+        Args:
+            features: float `[N, d]`, what the backbone makes of N of the images.
+        """
+        unit = normalize(features.float(), dim=1)
+        centre = unit.mean(0)
+        # Twice: the components are those of embeddings as they are seen from the centre, of unit length again.
+        seen = normalize(unit - centre, dim=1)
+        _, components = torch.linalg.eigh((seen - seen.mean(0)).T.double() @ (seen - seen.mean(0)).double())
+        for network in (self.student, self.teacher):
+            assert network.adapter is not None
+            assert isinstance(network.head, ComponentHead)
+            network.adapter.centre.copy_(centre)
+            network.head.components.copy_(components.flip(1)[:, : network.head.components.shape[1]])
+        few = torch.randperm(
+            len(features), generator=torch.Generator().manual_seed(seed_of(self.settings.seed, "fill"))
+        )
+        chosen = features[few[: self.settings.memory]].to(self.world.device)
+        self.memory.push(self.teacher(chosen[None])[0])
 
     def _groups(self) -> list[dict[str, Any]]:
         s = self.settings

@@ -23,12 +23,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Sampler
 
 from massl.core.errors import MasslError
 from massl.core.machine import cores
 from massl.core.memory_budget import BUDGET
-from massl.method.views import Batch, EndlessBatches, Item, Views, collate
+from massl.method.views import Batch, Item, Views, collate
 from massl.settings import Settings
 
 SHARED = Path("/dev/shm")
@@ -123,7 +123,7 @@ def _free() -> int | None:
 
 
 def make_loader(
-    views: Views, keys: EndlessBatches, loading: Loading, ranks_here: int = 1, pinned: bool = False
+    views: Views, keys: Sampler[list[tuple[int, int]]], loading: Loading, ranks_here: int = 1, pinned: bool = False
 ) -> DataLoader[Any]:
     """A loader of batches, to be read by `batches`; one of as many on this machine as there are `ranks_here`."""
     return DataLoader(

@@ -29,6 +29,8 @@ from massl.method.augment import normalise
 from massl.method.schedules import Rates
 from massl.method.views import Batch, EndlessBatches, Views, on_device
 from massl.settings import CHANGEABLE, Settings, read_settings, write_toml
+from massl.training.accumulation import check_ranks
+from massl.training.adaptation import Adaptation, origin_of
 from massl.training.batch_normalisation import spread_normalisation
 from massl.training.cpu_convolution import compute_in_parts
 from massl.training.devices import check_compiler, choose_device, choose_kernels
@@ -53,7 +55,8 @@ BAD_HALF_STEPS = 25  # with fp16, whose gradient scale is found by overflowing
 class TrainingProgress:
     """The progress of a run, to be shown.
 
-    `metrics` is the line just written to `metrics.jsonl`; `warnings` say what goes wrong and what to try.
+    `metrics` is the line just written to `metrics.jsonl`; it is empty while views are embedded, when `step` counts
+    images. `warnings` say what goes wrong and what to try.
     """
 
     step: int
@@ -110,7 +113,7 @@ def train(
 
     Returns:
         A summary: steps, images seen, seconds, files skipped with reasons, the last metrics, the best measurement, the
-        trace's path or None.
+        trace's path or None; with an adapter also what was kept of its change, and why.
 
     Raises:
         Interrupted: `stop` said so.
@@ -134,14 +137,13 @@ def train(
     if settings.compile:
         check_compiler(world.device)
     choose_kernels(world.device, settings.precision)
-    if settings.batch % world.size:
-        raise MasslError(f"batch ({settings.batch}) must be a multiple of the {world.size} devices that share it")
+    check_ranks(settings, world.size)
 
     with held_by(world.device, "the networks and the memory", "give a smaller --backbone or --set memory"):
         learner = Learner(settings, world, initial)
     state = RunState(out, settings, source, learner)
     if initial:
-        state.moments, state.origin = initial.moments, dict(initial.origin)
+        state.moments, state.origin = initial.moments, origin_of(initial, settings)
     damaged = state.load(earlier.get("massl")) if resume else []
     if state.done > settings.steps:
         raise MasslError(f"the run has done {state.done:,} steps; give at least as many, or leave them out")
@@ -156,7 +158,10 @@ def train(
     elif world.rank == 0 and settings.steps != began.steps:  # a longer run stays as long when it is resumed again
         _write_configuration(state, dataclasses.replace(began, steps=settings.steps), world, labelled, tracker)
 
-    run = _Run(state, probe, world, resume, damaged, report, stop)
+    adaptation = Adaptation(state, probe) if settings.adapter else None
+    run = _Run(state, probe, world, resume, damaged, report, stop, adaptation)
+    if adaptation:
+        run.embed_views(adaptation)
     if state.done >= settings.steps:  # it had ended: nothing is left to learn, and it is reported as it was
         run.metrics = {name: value for name, value in (earlier["last"] or {}).items() if value is not None}
     trace = Trace(out, world.device, state.start, settings.steps, profile if world.rank == 0 else 0)
@@ -171,6 +176,7 @@ def train(
         "metrics": finite_or_none(run.metrics),
         "best": state.best,
         "trace": trace.path and str(trace.path),
+        **(adaptation.end() if adaptation else {}),
     }
 
 
@@ -199,8 +205,10 @@ class _Run:
         warnings: list[str],
         report: Callable[[TrainingProgress], None],
         stop: Callable[[], bool],
+        adaptation: Adaptation | None = None,
     ) -> None:
         self.state, self.probe, self.world, self.resumed = state, probe, world, resumed
+        self.adaptation = adaptation
         self.settings, self.learner, self.device = state.settings, state.learner, world.device
         self.leads = world.rank == 0
         self.warnings, self.report, self.stop = warnings, report, stop
@@ -211,10 +219,22 @@ class _Run:
         self.again = f"massl train {shlex.quote(state.source.where)} --resume {state.out}"
         state.begin_to_count()
 
+    def embed_views(self, adaptation: Adaptation) -> None:
+        """Embeds the views that an adapter learns from. Raises what `train` says."""
+        state = self.state
+        if not self.resumed:
+            state.save()  # from which a run goes on that is stopped before its first step
+            state.saving.finish()
+        self.skipped |= adaptation.prepare(
+            lambda done, whole: self.report(TrainingProgress(done, whole, {})), self.stop
+        )
+        if not adaptation.views.complete:
+            raise Interrupted(f"stopped while views were embedded; go on with: {self.again}")
+
     def learn(self, trace: Trace, tracker: str) -> None:
         """All steps that are left. Raises what `train` says."""
         s, state, world, device = self.settings, self.state, self.world, self.device
-        arriving = self._load()
+        arriving = self.adaptation.batches() if self.adaptation else self._load()
         bad = torch.zeros((), dtype=torch.int64, device=device)  # steps in a row that were not finite
         with (
             contextlib.closing(arriving),
@@ -229,7 +249,7 @@ class _Run:
                 rates = Rates.at(step, s)
                 trace.step_begins(step)
                 result = self._step(batch, rates)
-                if step == state.start and self.leads:
+                if step == state.start and self.leads and not self.adaptation:
                     with meter.aside():
                         log.show("views", self._views(batch), step)
                 trace.step_ends(step)
@@ -290,7 +310,8 @@ class _Run:
 
     def _step(self, batch: Batch, rates: Rates) -> StepResult:
         try:
-            return self.learner.step(on_device(batch, self.device, self.settings), rates, self.state.done)
+            views = [batch.large.to(self.device)] if self.adaptation else on_device(batch, self.device, self.settings)
+            return self.learner.step(views, rates, self.state.done)
         except Exception as error:
             full = is_out_of_memory(error)
             lost = isinstance(error, RuntimeError) and self.world.lost_another(error)
@@ -317,7 +338,8 @@ class _Run:
         filled = min(int(self.learner.memory.written), s.memory)
         speed = meter.figures(state.done, s.steps)
         with meter.aside():
-            used = self.utilisation.share(speed["images_per_second"], state.seconds) if self.leads else None
+            counts = self.leads and not self.adaptation  # whose steps are next to no arithmetic
+            used = self.utilisation.share(speed["images_per_second"], state.seconds) if counts else None
         return {
             "step": state.done,
             "epoch": state.done * s.batch / len(state.source),
@@ -345,6 +367,11 @@ class _Run:
         """Adds to the metrics what the encoder is worth; whether it was never worth more."""
         student, teacher, done = self.learner.student, self.learner.teacher, self.state.done
         precision = ACTIVATIONS[self.settings.precision]
+        if self.adaptation:
+            self.metrics |= self.adaptation.measure(
+                linear=done == self.settings.steps, show=lambda picture: log.show("neighbours", picture, done)
+            )
+            return self.state.improves(self.metrics)
         with held_by(self.device, "the images that are measured", "give a smaller --set export_size"):
             self.metrics |= self.probe.measure(
                 teacher.backbone, self.device, precision, teacher.positions, student.backbone,

@@ -22,8 +22,9 @@ from massl.encoder.whitening import Moments, whitening_of
 from massl.evaluation import knn_top1, rankme
 from massl.evaluation.datasets import classes_below
 from massl.evaluation.linear import logistic_probe
+from massl.evaluation.retrieval import retrieval
 from massl.method.augment import normalise
-from massl.method.network import AS_DINO, PositionResizing, embed
+from massl.method.network import AS_DINO, Adapter, Network, PositionResizing, embed
 from massl.training.grids import neighbours_grid
 
 IMAGES = 512  # unlabelled images that rank and spread are measured on
@@ -115,8 +116,7 @@ class Probe:
         z, stages = self._embed(backbone, device, precision, positions, len(self.pixels), bool(self.dim and count))
         if show:
             show(neighbours_grid(self.pixels, z))
-        rest = z[count:].numpy()
-        measured = {"rankme": rankme(rest), "spread": spread(rest)}
+        measured = self.label_free(z)
         if not count:
             return measured
         exported = z
@@ -129,10 +129,38 @@ class Probe:
         if student is not None:
             measured["knn_student"] = self._knn(self._embed(student, device, precision, positions, count)[0])
         if linear:
-            rows, labels = exported.numpy(), self.labels
-            probe = logistic_probe(rows[self.bank], labels[self.bank], rows[self.asked], strengths=STRENGTHS)
-            measured["linear_top1"] = float((probe.predicted == labels[self.asked]).mean())
+            measured["linear_top1"] = self.linear(exported)
         return measured
+
+    def measure_adapted(
+        self, frozen: Tensor, adapter: Adapter, linear: bool = False, show: Callable[[Tensor], None] | None = None
+    ) -> dict[str, float]:
+        """The same figures of a frozen backbone's embeddings `[N, d]`, from `embed`, as an adapter changes them."""
+        with torch.no_grad():
+            z = adapter(frozen)
+        if show:
+            show(neighbours_grid(self.pixels, z))
+        measured = self.label_free(z)
+        if len(self.labels):
+            measured |= {"knn_top1": self._knn(z), "map": self._map(z)}
+            if linear:
+                measured["linear_top1"] = self.linear(z)
+        return measured
+
+    def embed(self, network: Network, device: torch.device, precision: torch.dtype) -> Tensor:
+        """What a network's backbone makes of all images: unit rows, float32 `[N, d]`."""
+        return self._embed(network.backbone, device, precision, network.positions, len(self.pixels))[0]
+
+    def label_free(self, z: Tensor) -> dict[str, float]:
+        """`rankme` and `spread` of the unlabelled images' unit rows, of those `[N, d]` of all."""
+        rest = z[len(self.labels) :].numpy()
+        return {"rankme": rankme(rest), "spread": spread(rest)}
+
+    def linear(self, z: Tensor) -> float:
+        """The accuracy of a linear probe on the unit rows `[N, d]` of all images."""
+        rows, labels = z.numpy(), self.labels
+        probe = logistic_probe(rows[self.bank], labels[self.bank], rows[self.asked], strengths=STRENGTHS)
+        return float((probe.predicted == labels[self.asked]).mean())
 
     def _embed(
         self,
@@ -156,6 +184,11 @@ class Probe:
         backbone.train(training)
         z = nn.functional.normalize(torch.cat(rows), dim=1)
         return z, nn.functional.normalize(torch.cat(stages), dim=1) if stages else None
+
+    def _map(self, z: Tensor) -> float:
+        """Mean average precision of the labelled images, each looking for the others of its class."""
+        rows = z[: len(self.labels)].numpy()
+        return retrieval(rows, self.labels, rows, self.labels, leave_one_out=True).map
 
     def _knn(self, z: Tensor) -> float:
         bank, asked, rows = self.bank, self.asked, z.numpy()

@@ -38,6 +38,7 @@ class RunState:
         images_seen: in those.
         earlier_seconds: that the run took before this process took it up.
         best: the best measurement so far: its metric, value and step.
+        share: of an adapter's change, that the run's encoder takes.
         saving: what writes checkpoints.
     """
 
@@ -52,6 +53,7 @@ class RunState:
     images_seen: int = 0
     earlier_seconds: float = 0.0
     best: dict[str, Any] = field(default_factory=dict)
+    share: float = 1.0
     saving: Saving = field(default_factory=Saving)
     _saved: float = field(default_factory=time.monotonic)
     _began: float = field(default_factory=time.monotonic)
@@ -89,6 +91,7 @@ class RunState:
             "best": dict(self.best),
             "moments": self.moments and tuple(self.moments),
             "origin": self.origin,
+            "share": self.share,
         }
         folder, keep = self.out / "checkpoints", self.settings.keep_checkpoints
         self.saving.begin(functools.partial(checkpoint.save, folder, self.done, state, keep, improved))
@@ -120,6 +123,7 @@ class RunState:
         self.best = state["best"]
         self.moments = Moments(*state["moments"]) if state.get("moments") else None
         self.origin = state.get("origin", {})
+        self.share = state.get("share", 1.0)
         return [f"{line}; going on from the checkpoint before it" for line in damaged]
 
     def improves(self, metrics: dict[str, Any]) -> bool:

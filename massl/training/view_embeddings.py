@@ -1,0 +1,200 @@
+"""What a frozen backbone makes of each image's views: computed once, kept in the run's folder, drawn from at each step.
+
+An adapter alone learns then, in a minute or two; nearly all of a run's time goes into these embeddings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Sampler
+
+from massl.core.disk_errors import cannot_write
+from massl.data.sources import Source
+from massl.method.network import Network, embed
+from massl.method.seeding import seed_of
+from massl.method.views import Batch, Views, on_device
+from massl.settings import Settings
+from massl.training.loading import batches, make_loader, plan_loading
+
+FILE = "views.npy"  # in the run's folder
+BATCH = 32  # images whose views are embedded at a time
+MOST = 8192  # images that are used: a linear layer has no use for more
+SEEN = 12_000  # images to embed the views of, in all passes
+PASSES = 3  # at most, each of two views an image
+FEW = 64  # images below which none is held out
+HELD_OUT = 8  # one of so many images is left out of the training, to judge it by
+
+
+def images_used(images: int) -> int:
+    """How many images an adapter learns from, of so many."""
+    return min(images, MOST)
+
+
+def passes_over(images: int) -> int:
+    """How often two views of each image are embedded."""
+    return max(1, min(PASSES, round(SEEN / images)))
+
+
+class ViewEmbeddings:
+    """The embeddings of `2 · passes` views of each of N images, float16 `[N, 2 · passes, d]` in a file.
+
+    Rows are not a number until they are computed, so that a run that was killed goes on where it was.
+    """
+
+    def __init__(self, folder: Path, source: Source, settings: Settings, width: int) -> None:
+        self.settings, self.source = settings, source
+        order = torch.Generator().manual_seed(seed_of(settings.seed, "images"))
+        self.chosen = torch.randperm(len(source), generator=order)[: images_used(len(source))].tolist()
+        self.passes = passes_over(len(self.chosen))
+        self.path = folder / FILE
+        shape = (len(self.chosen), 2 * self.passes, width)
+        try:
+            if not self._is_there(shape):
+                empty = np.lib.format.open_memmap(self.path, "w+", np.float16, shape)
+                empty[:] = np.nan
+                empty.flush()
+            self.rows = np.lib.format.open_memmap(self.path, "r+")
+        except OSError as error:
+            raise cannot_write(self.path, error, "choose another --out") from None
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def compute(
+        self, network: Network, precision: torch.dtype, report: Callable[[int, int], None], stop: Callable[[], bool]
+    ) -> dict[str, str]:
+        """Computes what is missing.
+
+        Args:
+            network: whose backbone embeds.
+            precision: that of its activations.
+            report: told how many images' views are done, of how many, counting each pass.
+            stop: asked after each batch; what was computed stays.
+
+        Returns:
+            The files that gave way to another image, with reasons.
+        """
+        device = next(network.backbone.parameters()).device
+        keys = list(self._missing())
+        whole = len(self) * self.passes
+        done = whole - sum(map(len, keys))
+        skipped: dict[str, str] = {}
+        if not keys:
+            return skipped
+        training = network.backbone.training
+        network.backbone.eval()
+        views = Views(self.source, self.settings)
+        loader = make_loader(views, _Keys(keys), plan_loading(self.settings), pinned=device.type == "cuda")
+        places = {index: row for row, index in enumerate(self.chosen)}
+        for batch, named in zip(batches(loader, self.settings.batch_timeout, stop), keys, strict=False):
+            with torch.no_grad(), torch.autocast(device.type, precision, enabled=precision != torch.float32):
+                pixels = on_device(batch, device, self.settings)[0]
+                found = embed(network.backbone, pixels.flatten(0, 1), network.positions).float()
+            rows = torch.nn.functional.normalize(found, dim=1).unflatten(0, pixels.shape[:2]).half().cpu().numpy()
+            for at, (number, index) in enumerate(named):
+                self.rows[places[index], 2 * number : 2 * number + 2] = rows[:, at]
+            skipped |= dict(batch.skipped)
+            done += len(named)
+            report(done, whole)
+            if stop():
+                break
+        self.rows.flush()
+        network.backbone.train(training)
+        return skipped
+
+    @property
+    def complete(self) -> bool:
+        """Whether the views of all images are embedded."""
+        return next(self._missing(), None) is None
+
+    @property
+    def learnt(self) -> int:
+        """How many of the images are learnt from, the first ones; the rest are held out."""
+        return len(self) - (len(self) // HELD_OUT if len(self) >= FEW else 0)
+
+    def means(self) -> Tensor:
+        """The mean of each image's views, of those that are learnt from: float32 `[N, d]`."""
+        return torch.from_numpy(self.rows[: self.learnt].astype(np.float32).mean(1))
+
+    def held_out(self) -> Tensor:
+        """The views of the images that are held out, float32 `[M, 2 · passes, d]`; of all where there are few."""
+        first = self.learnt if self.learnt < len(self) else 0
+        return torch.from_numpy(self.rows[first:].astype(np.float32))
+
+    def batches(self, start: int, steps: int) -> Iterator[Batch]:
+        """The pairs of views for steps `start` to `steps - 1`, by the seed and the step's number alone.
+
+        Float32 `[2, B, d]` in place of pixels: a view of each of B images, and another of the same image or, with the
+        setting `neighbours`, of one of its nearest neighbours, by the backbone's embeddings.
+        """
+        s, views = self.settings, self.rows.shape[1]
+        near = nearest(self.means(), s.neighbours) if s.neighbours else None
+        nothing = torch.zeros((0, s.batch, 1))
+        for step in range(start, steps):
+            draws = np.random.default_rng(seed_of(s.seed, "pairs", step))
+            images = draws.choice(self.learnt, s.batch, replace=False)
+            pairs = draws.permuted(np.tile(np.arange(views), (s.batch, 1)), axis=1)[:, :2]
+            others = images if near is None else near[images, draws.integers(near.shape[1], size=s.batch)]
+            both = np.stack([self.rows[images, pairs[:, 0]], self.rows[others, pairs[:, 1]]])
+            yield Batch(torch.from_numpy(both.astype(np.float32)), nothing, nothing, [])
+
+    def remove(self) -> None:
+        """Removes the file, once nothing is left to learn from it."""
+        self.path.unlink(missing_ok=True)
+
+    def _is_there(self, shape: tuple[int, ...]) -> bool:
+        try:
+            return np.load(self.path, mmap_mode="r").shape == shape
+        except (OSError, ValueError, EOFError):  # none, or damaged
+            return False
+
+    def _missing(self) -> Iterator[list[tuple[int, int]]]:
+        """Batches of (pass, image) that are still to be embedded."""
+        left = np.isnan(self.rows[:, ::2, 0].astype(np.float32))
+        for number in range(self.passes):
+            rows = np.flatnonzero(left[:, number])
+            for first in range(0, len(rows), BATCH):
+                yield [(number, self.chosen[row]) for row in rows[first : first + BATCH]]
+
+
+class _Keys(Sampler[list[tuple[int, int]]]):
+    """Batches of keys of `massl.method.views.Views`, as they are given."""
+
+    def __init__(self, keys: list[list[tuple[int, int]]]) -> None:
+        self.keys = keys
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        return iter(self.keys)
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+
+def nearest(rows: Tensor, count: int) -> np.ndarray:
+    """The nearest other rows of each of `[N, d]`, seen from their mean: int64 `[N, count]`, at most N - 1 of them."""
+    seen = torch.nn.functional.normalize(rows - rows.mean(0), dim=1)
+    found = []
+    for first in range(0, len(seen), 1024):
+        cosines = seen[first : first + 1024] @ seen.T
+        cosines[torch.arange(len(cosines)), torch.arange(first, first + len(cosines))] = -2.0
+        found.append(cosines.topk(min(count, len(seen) - 1)).indices)
+    return torch.cat(found).numpy()
+
+
+def separation(views: Tensor) -> float:
+    """How far views of one image stand out from views of different images, `[M, V, d]` of unit length.
+
+    The mean cosine of two views of one image less that of two images' views, in standard deviations of the latter (d').
+    It needs no labels. It fell where training hurt, and rose where it helped (docs/measurements/adapting.md).
+    """
+    count, each = views.shape[:2]
+    cosines = torch.einsum("ivd,jwd->ijvw", views, views)
+    other_view = ~torch.eye(each, dtype=torch.bool)
+    same = torch.eye(count, dtype=torch.bool)
+    own, others = cosines[same][:, other_view], cosines[~same]
+    return float((own.mean() - others.mean()) / others.std().clamp(min=1e-6))
