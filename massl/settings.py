@@ -32,7 +32,6 @@ class Settings:
     head_norm: bool = False  # batch normalisation in the head
     projection_norm: bool = False  # batch normalisation of what the head puts out: against collapse
     adapter: bool = False  # the backbone stays as it began, and a linear layer on its embeddings learns
-    neighbours: int = 0  # of an adapter: the second view shows one of so many nearest neighbours; 0: the same image
     # Views
     image_size: int = 224  # side of a global view, pixels
     local_size: int = 96  # side of a local view, pixels
@@ -100,7 +99,7 @@ class Settings:
             if getattr(self, name) <= 0:
                 raise MasslError(f"{name} must be above 0, not {getattr(self, name)}")
         at_least_zero: tuple[str, ...] = ("local_views", "export_size", "temperature_warmup", "warmup", "workers")
-        at_least_zero += ("learning_rate_end", "checkpoint_every", "frozen_blocks", "head_only_steps", "neighbours")
+        at_least_zero += ("learning_rate_end", "checkpoint_every", "frozen_blocks", "head_only_steps")
         for name in (*at_least_zero, "weight_decay"):
             if getattr(self, name) < 0:
                 raise MasslError(f"{name} must not be negative, but is {getattr(self, name)}")

@@ -237,10 +237,10 @@ def _ours(file: WeightsFile, image_size: int | None) -> PretrainedBackbone:
 
 def _adapted(teacher: Mapping[str, Tensor], share: float) -> Whitening | None:
     """A share of an adapter's change as the linear map that it is; None where there is none, or nothing of it."""
-    if "adapter.centre" not in teacher or not share:
+    change = teacher.get("adapter.change.weight")
+    if change is None or not share:
         return None
-    change = teacher["adapter.change.weight"]
-    return Whitening(share * teacher["adapter.centre"], torch.eye(len(change)) + share * change.T)
+    return Whitening(torch.zeros(len(change)), torch.eye(len(change)) + share * change.T)
 
 
 def _others(file: WeightsFile, image_size: int | None, backbone: str | None) -> PretrainedBackbone:

@@ -77,21 +77,17 @@ class ProjectionHead(nn.Module):
 class Adapter(nn.Module):
     """A linear layer on a frozen backbone's embeddings, the only part that learns: `[B, d]` to `[B, d]`, unit length.
 
-    Embeddings of unit length are seen from `centre`, and the layer adds to what it is given: y = u + W u for
-    u = x / |x| - centre, with W at zero in the beginning. Not in the paper.
+    The layer adds to what it is given: y = x + W x, with W at zero in the beginning. Not in the paper.
     """
-
-    centre: Tensor
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.register_buffer("centre", torch.zeros(width))
         self.change = nn.Linear(width, width, bias=False)
         nn.init.zeros_(self.change.weight)
 
     def forward(self, features: Tensor) -> Tensor:
-        seen = functional.normalize(features.float(), dim=-1) - self.centre
-        return functional.normalize(seen + self.change(seen), dim=-1)
+        unit = functional.normalize(features.float(), dim=-1)
+        return functional.normalize(unit + self.change(unit), dim=-1)
 
 
 def scaled(adapter: Adapter, share: float) -> Adapter:
@@ -99,9 +95,8 @@ def scaled(adapter: Adapter, share: float) -> Adapter:
 
     Between both, weights are interpolated (Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022).
     """
-    part = Adapter(len(adapter.centre))
+    part = Adapter(adapter.change.in_features)
     with torch.no_grad():
-        part.centre.copy_(share * adapter.centre.cpu())
         part.change.weight.copy_(share * adapter.change.weight.cpu())
     return part
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,10 +17,11 @@ from massl.settings import Settings
 from massl.training.learner import ACTIVATIONS
 from massl.training.probe import Probe
 from massl.training.run_state import RunState
-from massl.training.view_embeddings import ViewEmbeddings, separation
+from massl.training.view_embeddings import ViewEmbeddings, agreement
 
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of what was learnt; 0: the start
-GAIN = 0.005  # of a measure, that a larger share has to bring
+USUAL = 0.5  # the share where there are no labels: in trials better than the start and safer than all of it
+GAIN = 0.005  # of a figure on labels, that a larger share has to bring
 
 
 @dataclass(frozen=True)
@@ -29,29 +30,41 @@ class Choice:
 
     Attributes:
         share: 0 to 1; 0 is the encoder that the run began with.
-        measure: by which it was chosen: `labels`, the mean of k-NN top-1 and mean average precision; or `separation`.
-        figures: of each share that was tried, in the order of `SHARES`.
+        measure: by which it was chosen: `labels`, the mean of k-NN top-1 and mean average precision; or `agreement`.
+        figures: of each share that was tried.
     """
 
     share: float
     measure: str
-    figures: tuple[float, ...]
+    figures: Mapping[float, float]
+
+    @classmethod
+    def by_labels(cls, figures: Mapping[float, float]) -> Choice:
+        """The smallest share whose figure is as good as the best."""
+        enough = max(figures.values()) - GAIN
+        return cls(min(share for share, figure in figures.items() if figure >= enough), "labels", figures)
+
+    @classmethod
+    def by_agreement(cls, figures: Mapping[float, float]) -> Choice:
+        """The usual share, unless views agree less than they did at the start."""
+        return cls(USUAL if figures[USUAL] >= figures[0.0] else 0.0, "agreement", figures)
 
     @property
     def sentence(self) -> str:
         """The choice in a sentence."""
-        start, best = self.figures[0], max(self.figures)
-        by = "on your labels" if self.measure == "labels" else "by the separation of views, as no labels were given"
+        start, now = self.figures[0.0], self.figures[self.share]
+        if self.measure == "labels":
+            how = f"mean of k-NN and retrieval on your labels {start:.1%} before, {now:.1%} now"
+        else:
+            tried = self.figures[USUAL]
+            how = f"views of an image agree on {start:.0%} of its neighbours before, {tried:.0%} after training"
         if not self.share:
-            return f"kept the encoder that it began with: nothing that was learnt is better {by}"
-        chosen = self.figures[SHARES.index(self.share)]
-        how = f"{start:.1%} before, {chosen:.1%} now" if self.measure == "labels" else f"{start:.2f}, now {chosen:.2f}"
-        more = "" if chosen == best else f"; the highest is {best:.3g}, by less than counts"
-        return f"took {self.share:.0%} of the change that was learnt: the best {by} ({how}{more})"
+            return f"kept the encoder that it began with, as nothing that was learnt is better: {how}"
+        return f"took {self.share:.0%} of the change that was learnt: {how}"
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
-        return {"share": self.share, "measure": self.measure, "figures": dict(zip(SHARES, self.figures, strict=True))}
+        return {"share": self.share, "measure": self.measure, "figures": {str(k): v for k, v in self.figures.items()}}
 
 
 def origin_of(initial: Initial, settings: Settings) -> dict[str, str]:
@@ -85,7 +98,7 @@ class Adaptation:
         self.state, self.probe = state, probe
         student = state.learner.student
         assert student.adapter is not None
-        self.views = ViewEmbeddings(state.out, state.source, state.settings, len(student.adapter.centre))
+        self.views = ViewEmbeddings(state.out, state.source, state.settings, student.adapter.change.in_features)
         self._frozen: Tensor | None = None
 
     def prepare(self, report: Callable[[int, int], None], stop: Callable[[], bool]) -> dict[str, str]:
@@ -106,12 +119,12 @@ class Adaptation:
     def measure(
         self, share: float = 1.0, linear: bool = False, show: Callable[[Tensor], None] | None = None
     ) -> dict[str, float]:
-        """What the encoder would be worth with a share of the change; see `Probe.measure_adapted` and `separation`."""
+        """What the encoder would be worth with a share of the change; see `Probe.measure_adapted` and `agreement`."""
         adapter = self._adapter(share)
         assert self._frozen is not None
         with torch.no_grad():
-            apart = separation(adapter(self.views.held_out()))
-        return {**self.probe.measure_adapted(self._frozen, adapter, linear, show), "separation": apart}
+            apart = agreement(adapter(self.views.held_out()))
+        return {**self.probe.measure_adapted(self._frozen, adapter, linear, show), "agreement": apart}
 
     def batches(self) -> Generator[Batch, None, None]:
         """The steps' batches that are left."""
@@ -127,15 +140,11 @@ class Adaptation:
         return {"kept": choice.as_dict(), "why": choice.sentence}
 
     def choose(self) -> Choice:
-        """Compares shares of the change, the start among them. The smallest wins where more brings next to nothing."""
-        labelled = len(self.probe.labels) > 0
-        figures = []
-        for share in SHARES:
-            found = self.measure(share)
-            figures.append((found["knn_top1"] + found["map"]) / 2 if labelled else found["separation"])
-        enough = max(figures) - GAIN * abs(max(figures))
-        chosen = next(share for share, figure in zip(SHARES, figures, strict=True) if figure >= enough)
-        return Choice(chosen, "labels" if labelled else "separation", tuple(figures))
+        """How much of the change to take: by labels where there are any, see `Choice`."""
+        if not len(self.probe.labels):
+            return Choice.by_agreement({share: self.measure(share)["agreement"] for share in (0.0, USUAL, 1.0)})
+        found = {share: self.measure(share) for share in SHARES}
+        return Choice.by_labels({share: (each["knn_top1"] + each["map"]) / 2 for share, each in found.items()})
 
     def _adapter(self, share: float) -> Adapter:
         adapter = self.state.learner.teacher.adapter

@@ -131,20 +131,15 @@ class Learner:
 
     @torch.no_grad()
     def begin_with(self, features: Tensor) -> None:
-        """Begins an adapter's run: what embeddings have in common is taken away, and the memory holds them.
+        """Begins an adapter's run: with the leading components of embeddings, and a memory that holds some of them.
 
         Args:
             features: float `[N, d]`, what the backbone makes of N of the images.
         """
         unit = normalize(features.float(), dim=1)
-        centre = unit.mean(0)
-        # Twice: the components are those of embeddings as they are seen from the centre, of unit length again.
-        seen = normalize(unit - centre, dim=1)
-        _, components = torch.linalg.eigh((seen - seen.mean(0)).T.double() @ (seen - seen.mean(0)).double())
+        _, components = torch.linalg.eigh(unit.T.double() @ unit.double())
         for network in (self.student, self.teacher):
-            assert network.adapter is not None
             assert isinstance(network.head, ComponentHead)
-            network.adapter.centre.copy_(centre)
             network.head.components.copy_(components.flip(1)[:, : network.head.components.shape[1]])
         few = torch.randperm(
             len(features), generator=torch.Generator().manual_seed(seed_of(self.settings.seed, "fill"))
