@@ -29,7 +29,7 @@ from massl.core.files.run_folder import describe_run, is_run
 from massl.data.sampling import sampled
 from massl.data.sources import Source as Images
 from massl.data.sources import find_source
-from massl.encoder import quantisation, weights
+from massl.encoder import adapted, quantisation, weights
 from massl.encoder.inference import Deployed, components, has_stages, takes_any_size, whitened_stages
 from massl.encoder.onnx_graph import (
     name_weights,
@@ -48,8 +48,10 @@ INT8_COSINE = 0.98
 
 
 def export_run(folder: Path, name: str, images: Images) -> Path:
-    """Writes `encoder.onnx` into a run's folder, in float32: it embeds as `massl.encoder.inference.whitened_stages`
-    says.
+    """Writes `encoder.onnx` into a run's folder.
+
+    In float32, embedding as `massl.encoder.inference.whitened_stages` says; of a run that adapted an encoder file, that
+    file with the layer that was learnt.
 
     Args:
         folder: the run's.
@@ -57,6 +59,12 @@ def export_run(folder: Path, name: str, images: Images) -> Path:
         images: those that the run was trained on.
     """
     path = folder / "encoder.onnx"
+    start = folder / adapted.START
+    if start.exists():
+        found = weights.read(str(folder))
+        facts = {**_named(found.facts, name), "whitening": 0.0, "creator": f"massl {massl.__version__}"}
+        _write(path, adapted.with_map(start, found.whitening, facts))
+        return path
     export(str(folder), path, name=name, trained_on=images)
     return path
 

@@ -78,6 +78,7 @@ class Initial:
     precision: str = "fp32"  # in which an encoder file stores them
     image_sizes: tuple[int, ...] = ()  # of an encoder file: all sides of pictures that it takes, in pixels
     whitened: bool = False  # of an encoder file: a linear map follows its backbone
+    file: Path | None = None  # the encoder file
 
     @property
     def begins(self) -> Begins:
@@ -405,7 +406,7 @@ def _initial_from_onnx(path: Path, told: Mapping[str, str], tensors: Mapping[str
     return Initial(
         backbone_state, None, architecture, side, trained_at, size, mean_pooled, folded, moments, positions, origin,
         told.get("massl.precision", "fp32"), tuple(map(int, told.get("massl.image_sizes", str(size)).split(","))),
-        {"centre", "matrix"} <= tensors.keys(),
+        {"centre", "matrix"} <= tensors.keys(), path,
     )  # fmt: skip
 
 

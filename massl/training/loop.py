@@ -22,6 +22,7 @@ from massl.core.files.atomic_writing import whole
 from massl.core.files.path_notation import as_text
 from massl.core.files.run_folder import check_new, describe_run
 from massl.data.sources import Source, check_readable
+from massl.encoder.adapted import keep_start
 from massl.encoder.inference import whitened_stages
 from massl.encoder.weights import Initial
 from massl.evaluation import rankme
@@ -161,7 +162,7 @@ def train(
     adaptation = Adaptation(state, probe) if settings.adapter else None
     run = _Run(state, probe, world, resume, damaged, report, stop, adaptation)
     if adaptation:
-        run.embed_views(adaptation)
+        run.embed_views(adaptation, initial)
     if state.done >= settings.steps:  # it had ended: nothing is left to learn, and it is reported as it was
         run.metrics = {name: value for name, value in (earlier["last"] or {}).items() if value is not None}
     trace = Trace(out, world.device, state.start, settings.steps, profile if world.rank == 0 else 0)
@@ -219,10 +220,12 @@ class _Run:
         self.again = f"massl train {shlex.quote(state.source.where)} --resume {state.out}"
         state.begin_to_count()
 
-    def embed_views(self, adaptation: Adaptation) -> None:
+    def embed_views(self, adaptation: Adaptation, initial: Initial | None) -> None:
         """Embeds the views that an adapter learns from. Raises what `train` says."""
         state = self.state
         if not self.resumed:
+            if initial and initial.file:
+                keep_start(initial.file, state.out)
             state.save()  # from which a run goes on that is stopped before its first step
             state.saving.finish()
         self.skipped |= adaptation.prepare(
