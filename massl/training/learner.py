@@ -40,6 +40,7 @@ from massl.training.distributed import World
 from massl.training.monitor import memory_use
 
 FUSED = ("cpu", "cuda")  # devices whose optimiser looks by itself at whether a step is finite
+_BACKBONE = "backbone."  # how the names of its tensors begin
 KERNELS = ("fused", "foreach", "capturable", "differentiable")  # of an optimiser: how it computes, not what
 ACTIVATIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}  # by a setting's `precision`
 
@@ -235,8 +236,10 @@ class Learner:
     def state_dict(self) -> dict[str, Any]:
         """Everything that a step changes, and `positions`: how its first weights have their positions resized."""
         parts = ("student", "teacher", "memory", "optimiser", "scaler")
-        positions = dataclasses.astuple(self.student.positions)
-        return {**{part: getattr(self, part).state_dict() for part in parts}, "positions": positions}
+        state = {part: getattr(self, part).state_dict() for part in parts}
+        if self.settings.adapter:  # its backbone is the teacher's
+            state["student"] = {name: each for name, each in state["student"].items() if not name.startswith(_BACKBONE)}
+        return {**state, "positions": dataclasses.astuple(self.student.positions)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """The reverse of `state_dict`.
@@ -245,7 +248,9 @@ class Learner:
             MasslError: it is another network's.
         """
         try:
-            for part in ("student", "teacher", "memory"):
+            shared = {name: each for name, each in state["teacher"].items() if name.startswith(_BACKBONE)}
+            self.student.load_state_dict((shared if self.settings.adapter else {}) | state["student"])
+            for part in ("teacher", "memory"):
                 getattr(self, part).load_state_dict(state[part])
             self.optimiser.load_state_dict(_for_this_device(state["optimiser"], self.optimiser))
             if state["scaler"]:  # empty where the device that wrote it scales nothing
