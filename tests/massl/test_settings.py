@@ -18,7 +18,8 @@ SIZES = st.integers(2, 3_000_000)
 
 @given(preset=st.sampled_from(sorted(PRESETS)), images=SIZES)
 def test_a_plan_works_for_any_number_of_images(preset: str, images: int) -> None:
-    settings, table = plan(preset, images)  # Settings refuses what can't work
+    begins = Begins("vit_small_patch14_dinov2", 14, False, 126, 126) if preset == "adapt" else None
+    settings, table = plan(preset, images, begins=begins)  # Settings refuses what can't work
     assert settings.batch <= images
     assert settings.warmup <= settings.steps
     assert settings.temperature_warmup <= settings.steps

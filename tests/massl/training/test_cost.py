@@ -160,12 +160,12 @@ def test_what_differs_from_a_preset_is_shown() -> None:
 
 def test_a_plan_is_printed_and_nothing_is_done(photos: Path, tmp_path: Path, massl_train) -> None:
     out = tmp_path / "run"
-    told = massl_train(photos, "--plan", "--out", out, "--set", "clip=inf", "--accumulate", "2")
+    told = massl_train(photos, "--init", "none", "--plan", "--out", out, "--set", "clip=inf", "--accumulate", "2")
     assert "batch normalisation takes its statistics over parts of 12" in told
     for name in ("setting", "backbone", "parameters", "checkpoint", "disk", "time"):
         assert name in told
     shutil.rmtree(photos / "flag")
-    plan = json.loads(massl_train(photos, "--plan", "--json", "--devices", "2", "--workers", "3"))
+    plan = json.loads(massl_train(photos, "--init", "none", "--plan", "--json", "--devices", "2", "--workers", "3"))
     assert (plan["images"], plan["devices"], plan["settings"]["workers"]) == (18, 2, {"value": 3, "why": "given"})
     assert plan["cost"]["part"] == 9
     assert not out.exists()
