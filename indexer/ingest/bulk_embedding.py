@@ -82,7 +82,7 @@ class BlockWork:
         def read(file: ImageFile) -> bytes:
             return self.source.read(int(file.path))
 
-        loaded = batches(Path(), files, encoder, self.max_pixels, known.__contains__, read, self.readers)
+        loaded = batches(Path(), files, encoder, self.max_pixels, known.__contains__, read, readers=self.readers)
         with closing(loaded):
             for batch in loaded:
                 _embed(batch, encoder, known)
