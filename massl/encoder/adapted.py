@@ -39,8 +39,8 @@ def keep_start(source: Path, run: Path) -> None:
         raise cannot_write(run / START, error, "choose another --out") from None
 
 
-def with_map(start: Path, change: Whitening | None, facts: Mapping[str, object]) -> bytes:
-    """The file of an encoder whose embeddings and patch tokens are mapped as `change` says.
+def with_map(start: Path, change: Whitening | None, facts: Mapping[str, object]) -> tuple[bytes, float]:
+    """The file of an encoder whose embeddings and patch tokens are mapped as `change` says, and how exactly.
 
     Args:
         start: an encoder file that maps nothing yet.
@@ -52,13 +52,14 @@ def with_map(start: Path, change: Whitening | None, facts: Mapping[str, object])
     """
     model = onnx.load_model(start)
     told = {entry.key: entry.value for entry in model.metadata_props}
+    difference = 0.0
     if change:
         _append(model.graph, change)
-        _check(start, model, change)
+        difference = _check(start, model, change)
     told.pop("massl.evaluation", None)  # of another encoder
     told |= {f"massl.{name}": str(value) for name, value in facts.items()}
     helper.set_model_props(model, told)
-    return sealed(model)
+    return sealed(model), difference
 
 
 def _append(graph: onnx.GraphProto, change: Whitening) -> None:
@@ -84,11 +85,13 @@ def _append(graph: onnx.GraphProto, change: Whitening) -> None:
         graph.node.append(helper.make_node("Div", [f"{output}.mapped", f"{output}.divisor"], [output]))
 
 
-def _check(start: Path, model: onnx.ModelProto, change: Whitening) -> None:
+def _check(start: Path, model: onnx.ModelProto, change: Whitening) -> float:
+    """The largest difference of a value from the start's output, mapped."""
     draw = np.random.default_rng(0)
     size = int(next(entry.value for entry in model.metadata_props if entry.key == "massl.image_size"))
     pixels = np.repeat(np.repeat(draw.integers(0, 256, (2, 7, 7, 3), np.uint8), -(-size // 7), 1), -(-size // 7), 2)
     pixels = np.ascontiguousarray(pixels[:, :size, :size])
+    worst = 0.0
     plain, mapped = (_run(data, pixels) for data in (start.read_bytes(), model.SerializeToString()))
     for one, other in zip(plain, mapped, strict=True):
         wanted = (one - change.centre.numpy()) @ change.matrix.numpy()
@@ -96,6 +99,8 @@ def _check(start: Path, model: onnx.ModelProto, change: Whitening) -> None:
         difference = float(np.abs(wanted - other).max())
         if not difference <= TOLERANCE:
             raise MasslError(f"the adapted encoder differs from what was learnt by {difference:.1e}; keep the start")
+        worst = max(worst, difference)
+    return worst
 
 
 def _run(data: bytes, pixels: NDArray[np.uint8]) -> list[NDArray[np.float32]]:

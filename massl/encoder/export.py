@@ -59,12 +59,6 @@ def export_run(folder: Path, name: str, images: Images) -> Path:
         images: those that the run was trained on.
     """
     path = folder / "encoder.onnx"
-    start = folder / adapted.START
-    if start.exists():
-        found = weights.read(str(folder))
-        facts = {**_named(found.facts, name), "whitening": 0.0, "creator": f"massl {massl.__version__}"}
-        _write(path, adapted.with_map(start, found.whitening, facts))
-        return path
     export(str(folder), path, name=name, trained_on=images)
     return path
 
@@ -145,6 +139,9 @@ def export(
         MasslError: the source can't be read, a `strength` of no whitening, the file can't be written, or the export
             doesn't agree with torch.
     """
+    options = (precision, image_sizes, resize, stages, whiten, calibrate, dim, strength, evaluation)
+    if (Path(source) / adapted.START).exists() and not any(options):
+        return _export_adapted(Path(source), out, name)
     found = weights.read(source, image_sizes[0] if image_sizes else None, backbone)
     sizes = _sizes(found, image_sizes)
     resize = resize or found.resize or found.image_size
@@ -198,6 +195,24 @@ def export(
         "image_size": found.image_size,
         "image_sizes": list(sizes),
         "precision": precision,
+        "difference": difference,
+    }
+
+
+def _export_adapted(run: Path, out: Path, name: str | None) -> dict[str, Any]:
+    """Writes the encoder file that a run adapted, with the layer that was learnt; what `export` returns."""
+    found = weights.read(str(run))
+    facts = {**_named(found.facts, name or out.stem), "whitening": 0.0, "creator": f"massl {massl.__version__}"}
+    data, difference = adapted.with_map(run / adapted.START, found.whitening, facts)
+    _write(out, data)
+    return {
+        "path": str(out),
+        "name": facts["name"],
+        "bytes": len(data),
+        "dim": found.backbone.num_features,
+        "image_size": found.image_size,
+        "image_sizes": list(found.image_sizes),
+        "precision": facts["precision"],
         "difference": difference,
     }
 

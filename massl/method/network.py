@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,10 +67,7 @@ class ProjectionHead(nn.Module):
                 nn.init.zeros_(layer.bias)
 
     def forward(self, features: Tensor) -> Tensor:
-        # In float32 whatever autocast says: the temperatures magnify rounding by up to 25, and the head in bfloat16
-        # rounds the logits three times as much as a whole backbone's output in it does.
-        kind = features.device.type  # which may be `meta`, where shapes alone are asked for
-        with torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext():
+        with _in_float32(features):
             return functional.normalize(self.mlp(features.float()), dim=-1, eps=1e-6)
 
 
@@ -86,8 +83,9 @@ class Adapter(nn.Module):
         nn.init.zeros_(self.change.weight)
 
     def forward(self, features: Tensor) -> Tensor:
-        unit = functional.normalize(features.float(), dim=-1)
-        return functional.normalize(unit + self.change(unit), dim=-1)
+        with _in_float32(features):
+            unit = functional.normalize(features.float(), dim=-1)
+            return functional.normalize(unit + self.change(unit), dim=-1)
 
 
 def scaled(adapter: Adapter, share: float) -> Adapter:
@@ -115,7 +113,18 @@ class ComponentHead(nn.Module):
         self.register_buffer("components", torch.eye(width)[:, :out].clone())
 
     def forward(self, features: Tensor) -> Tensor:
-        return functional.normalize(features @ self.components, dim=-1, eps=1e-6)
+        with _in_float32(features):
+            return functional.normalize(features.float() @ self.components, dim=-1, eps=1e-6)
+
+
+def _in_float32(features: Tensor) -> AbstractContextManager[Any]:
+    """Computes in float32 whatever autocast says, on the device of `features`.
+
+    The temperatures magnify rounding by up to 25, and a head in bfloat16 rounds the logits three times as much as a
+    whole backbone's output in it does.
+    """
+    kind = features.device.type  # which may be `meta`, where shapes alone are asked for
+    return torch.autocast(kind, enabled=False) if torch.amp.is_autocast_available(kind) else nullcontext()
 
 
 class Network(nn.Module):

@@ -16,11 +16,10 @@ from massl.method.views import Batch
 from massl.settings import Settings
 from massl.training.learner import ACTIVATIONS
 from massl.training.probe import Probe
-from massl.training.run_state import RunState
+from massl.training.run_state import USUAL_SHARE, RunState
 from massl.training.view_embeddings import ViewEmbeddings, agreement
 
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of what was learnt; 0: the start
-USUAL = 0.5  # the share where there are no labels: in trials better than the start and safer than all of it
 GAIN = 0.005  # of a figure on labels, that a larger share has to bring
 
 
@@ -47,7 +46,7 @@ class Choice:
     @classmethod
     def by_agreement(cls, figures: Mapping[float, float]) -> Choice:
         """The usual share, unless views agree less than they did at the start."""
-        return cls(USUAL if figures[USUAL] >= figures[0.0] else 0.0, "agreement", figures)
+        return cls(USUAL_SHARE if figures[USUAL_SHARE] >= figures[0.0] else 0.0, "agreement", figures)
 
     @property
     def sentence(self) -> str:
@@ -56,7 +55,7 @@ class Choice:
         if self.measure == "labels":
             how = f"mean of k-NN and retrieval on your labels {start:.1%} before, {now:.1%} now"
         else:
-            tried = self.figures[USUAL]
+            tried = self.figures[USUAL_SHARE]
             how = f"views of an image agree on {start:.0%} of its neighbours before, {tried:.0%} after training"
         if not self.share:
             return f"kept the encoder that it began with, as nothing that was learnt is better: {how}"
@@ -142,7 +141,7 @@ class Adaptation:
     def choose(self) -> Choice:
         """How much of the change to take: by labels where there are any, see `Choice`."""
         if not len(self.probe.labels):
-            return Choice.by_agreement({share: self.measure(share)["agreement"] for share in (0.0, USUAL, 1.0)})
+            return Choice.by_agreement({share: self.measure(share)["agreement"] for share in (0.0, USUAL_SHARE, 1.0)})
         found = {share: self.measure(share) for share in SHARES}
         return Choice.by_labels({share: (each["knn_top1"] + each["map"]) / 2 for share, each in found.items()})
 

@@ -19,6 +19,7 @@ from massl.training.learner import Learner
 from massl.training.saving import Saving, copied
 
 FORMAT = 3  # of checkpoints
+USUAL_SHARE = 0.5  # of an adapter's change, until more is known; in trials better than the start and safer than all
 EVERY = 300.0  # seconds after which a checkpoint is due, where the setting `checkpoint_every` says nothing
 
 
@@ -53,7 +54,7 @@ class RunState:
     images_seen: int = 0
     earlier_seconds: float = 0.0
     best: dict[str, Any] = field(default_factory=dict)
-    share: float = 1.0
+    share: float = USUAL_SHARE
     saving: Saving = field(default_factory=Saving)
     _saved: float = field(default_factory=time.monotonic)
     _began: float = field(default_factory=time.monotonic)
@@ -123,7 +124,7 @@ class RunState:
         self.best = state["best"]
         self.moments = Moments(*state["moments"]) if state.get("moments") else None
         self.origin = state.get("origin", {})
-        self.share = state.get("share", 1.0)
+        self.share = state.get("share", USUAL_SHARE)
         return [f"{line}; going on from the checkpoint before it" for line in damaged]
 
     def improves(self, metrics: dict[str, Any]) -> bool:

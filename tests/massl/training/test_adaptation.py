@@ -23,7 +23,7 @@ from massl.encoder.adapted import with_map
 from massl.encoder.export import export, export_run
 from massl.encoder.weights import read_initial
 from massl.encoder.whitening import Whitening
-from massl.method.network import Adapter, scaled
+from massl.method.network import Adapter, ComponentHead, Network, scaled
 from massl.settings import Settings, plan
 from massl.training.adaptation import GAIN, SHARES, Choice
 from massl.training.loop import Interrupted, train
@@ -98,6 +98,9 @@ def test_it_goes_on_to_the_same_numbers_wherever_it_was_stopped(start: Path, pho
     with pytest.raises(Interrupted, match="stopped at step"):
         adapt(start, photos, out, resume=True, stop=lambda: next(asked, True))
     assert 0 < len(losses(out)) < 12
+    told = export(str(out), tmp_path / "early.onnx")  # as it is, without a choice
+    assert (told["precision"], told["difference"] < 1e-5) == ("fp32", True)
+    assert "50%" in str(weights.read(str(out)).facts["training_method"])
     adapt(start, photos, out, resume=True)
     assert losses(out) == expected
     ended = [checkpoint.latest_sound(run / "checkpoints")[0] for run in (tmp_path / "whole", out)]
@@ -162,10 +165,20 @@ def test_a_share_of_an_adapter_lies_on_the_line_from_the_start(share: float) -> 
     torch.testing.assert_close(found, wanted, atol=1e-6, rtol=0)
 
 
+def test_an_adapter_computes_in_float32_whatever_autocast_says() -> None:
+    network = Network(torch.nn.Identity(), ComponentHead(6, 4), adapter=Adapter(6))
+    assert network.adapter is not None
+    torch.nn.init.normal_(network.adapter.change.weight, std=0.1)
+    views = normalize(torch.randn(2, 5, 6), dim=-1)
+    plain = network(views)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(network(views), plain)
+
+
 def test_a_file_in_eight_bits_is_mapped_as_it_is(tmp_path: Path) -> None:
     matrix = torch.eye(384) + 0.1 * torch.randn(384, 384, generator=torch.Generator().manual_seed(0)) / 384**0.5
     path = tmp_path / "mapped.onnx"
-    path.write_bytes(with_map(builtin_encoder(), Whitening(torch.zeros(384), matrix), {"name": "mine"}))
+    path.write_bytes(with_map(builtin_encoder(), Whitening(torch.zeros(384), matrix), {"name": "mine"})[0])
     for size in (112, 126):
         pixels = np.random.default_rng(size).integers(0, 256, (2, size, size, 3), np.uint8)
         plain, mapped = embedded(builtin_encoder(), pixels), embedded(path, pixels)
