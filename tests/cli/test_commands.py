@@ -343,7 +343,8 @@ def test_encoders_that_do_not_fit_get_one_line(massl, photos: Path, tmp_path: Pa
     assert "is not an ONNX model" in failed(massl("index", photos, "--encoder", tmp_path / "text.onnx"))
     assert not (photos / ".massl").exists()
     assert "no such encoder" in failed(massl("index", photos, "--encoder", tmp_path / "nowhere.onnx"))
-    assert " is a picture, not an encoder.onnx" in failed(massl("info", next(photos.rglob("*.jpg"))))
+    picture = next(photos.rglob("*.jpg"))
+    assert " is a picture, not an encoder.onnx" in failed(massl("index", photos, "--encoder", picture))
 
 
 @pytest.mark.usefixtures("indexed")

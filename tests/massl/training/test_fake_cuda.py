@@ -7,6 +7,7 @@ gradients are made by hand.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
@@ -19,7 +20,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake
 from massl.method import augment as augmentation
 from massl.method import loss as losses
 from massl.method.augment import normalise
-from massl.method.network import ProjectionHead, build_backbone, build_pair, embed
+from massl.method.network import build_pair, build_parts, embed
 from massl.method.schedules import Rates
 from massl.method.views import Batch, on_device
 from massl.training import learner as learning
@@ -48,7 +49,7 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         with unset_fake_temporarily():  # what draws first weights asks for numbers
             return build(*given, **more)
 
-    for build in (build_backbone, ProjectionHead, build_pair):
+    for build in (build_parts, build_pair):
         monkeypatch.setattr(learning, build.__name__, functools.partial(really, build))
     with FakeTensorMode(allow_non_fake_inputs=True):
         yield
@@ -112,6 +113,25 @@ def test_a_step_stays_on_the_device_and_in_its_types(
     assert moments
     assert on_gpu(*moments)
     assert on_gpu(memory_use(step.teacher[0], learner.memory.rows[permutation[: values.block]], 0.05))
+
+
+@pytest.mark.parametrize("precision", BY_NAME)
+def test_an_adapter_s_step_stays_on_the_device(cuda: None, precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = dataclasses.replace(small_settings(precision=precision, local_views="0"), adapter=True)
+    learner = Learner(values, World(CUDA))
+
+    def backward(loss: torch.Tensor) -> None:
+        assert on_gpu(loss)
+        assert loss.requires_grad
+        for parameter in learner.student.parameters():
+            parameter.grad = torch.zeros_like(parameter) if parameter.requires_grad else None
+
+    monkeypatch.setattr(torch.Tensor, "backward", backward)
+    width = learner.student.adapter.change.in_features
+    step = learner.step([torch.zeros(2, 4, width, device=CUDA)], RATES, 0, torch.arange(values.memory, device=CUDA))
+    assert on_gpu(step.loss, step.finite, step.gradient_norm, step.teacher, learner.memory.rows)
+    assert step.loss.dtype == step.teacher.dtype == torch.float32
+    assert len(learner.optimiser.state) == 1  # of the adapter alone
 
 
 def test_a_loss_s_gradient_stays_on_the_device_and_in_its_type(cuda: None, monkeypatch: pytest.MonkeyPatch) -> None:
