@@ -146,6 +146,7 @@ CHANGEABLE = (
 COMPILED_FROM = 4000  # steps of a run on a GPU that repay the minutes which compiling takes
 
 ENOUGH_STEPS = 3000  # of a run, below which a batch is not made larger
+FEW_TO_ADAPT = 170  # images of the smallest set on which it was measured, docs/measurements/adapting.md
 ADAPTING_STEPS = 400  # of an adapter, whatever the number of images
 FEW = 10_000  # images below which a collection is small
 
@@ -432,6 +433,8 @@ def concerns(settings: Settings, images: int) -> list[str]:
         )
     if s.batch == images:
         said.append(f"a batch holds all {images:,} images; more images would teach more")
+    if s.adapter and images < FEW_TO_ADAPT:
+        said.append(f"{images:,} images are few to adapt an encoder to; gains were measured from {FEW_TO_ADAPT} on")
     if s.local_size > s.image_size:
         said.append(f"local views ({s.local_size} px) are larger than global ones ({s.image_size} px)")
     return said

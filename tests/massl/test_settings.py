@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from massl.core.errors import MasslError
 from massl.presets import PRESETS
-from massl.settings import Begins, Settings, plan, read_overrides, read_settings, write_toml
+from massl.settings import Begins, Settings, concerns, plan, read_overrides, read_settings, write_toml
 
 SIZES = st.integers(2, 3_000_000)
 
@@ -148,3 +148,10 @@ def test_a_file_that_holds_no_settings_says_why(text: str, said: str, tmp_path: 
         read_overrides(tmp_path / "wrong.toml")
     with pytest.raises(MasslError, match=r"can't be read as settings: .*No such file"):
         read_overrides(tmp_path / "missing.toml")
+
+
+@pytest.mark.parametrize(("images", "said"), [(169, True), (170, False)])
+def test_few_images_to_adapt_to_are_pointed_out(images: int, said: bool) -> None:
+    begins = Begins("vit_small_patch14_dinov2", 14, False, 126, 126)
+    lines = concerns(plan("adapt", images, begins=begins)[0], images)
+    assert any("are few to adapt an encoder to" in line for line in lines) == said
