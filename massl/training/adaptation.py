@@ -122,8 +122,8 @@ class Adaptation:
         adapter = self._adapter(share)
         assert self._frozen is not None
         with torch.no_grad():
-            apart = agreement(adapter(self.views.held_out()))
-        return {**self.probe.measure_adapted(self._frozen, adapter, linear, show), "agreement": apart}
+            agreed = agreement(adapter(self.views.held_out()))
+        return {**self.probe.measure_adapted(self._frozen, adapter, linear, show), "agreement": agreed}
 
     def batches(self) -> Generator[Batch, None, None]:
         """The steps' batches that are left."""

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import Sampler
 
 from massl.core.disk_errors import cannot_write
+from massl.core.files.atomic_writing import whole
 from massl.data.sources import Source
 from massl.method.network import Network, embed
 from massl.method.seeding import seed_of
@@ -26,14 +27,9 @@ BATCH = 32  # images whose views are embedded at a time
 MOST = 8192  # images that are used: a linear layer has no use for more
 SEEN = 12_000  # images to embed the views of, in all passes
 PASSES = 3  # at most, each of two views an image
-FEW = 64  # images below which none is held out
-NEAREST = 10  # neighbours that views are to agree on
+NEAREST = 10  # neighbours that views are to agree on, and at most a quarter of the other images
 HELD_OUT = 8  # one of so many images is left out of the training, to judge it by
-
-
-def images_used(images: int) -> int:
-    """How many images an adapter learns from, of so many."""
-    return min(images, MOST)
+FEW = 4 * NEAREST * HELD_OUT  # images below which none is: those held out would be too few to have neighbours
 
 
 def passes_over(images: int) -> int:
@@ -50,15 +46,15 @@ class ViewEmbeddings:
     def __init__(self, folder: Path, source: Source, settings: Settings, width: int) -> None:
         self.settings, self.source = settings, source
         order = torch.Generator().manual_seed(seed_of(settings.seed, "images"))
-        self.chosen = torch.randperm(len(source), generator=order)[: images_used(len(source))].tolist()
+        self.chosen = torch.randperm(len(source), generator=order)[:MOST].tolist()
         self.passes = passes_over(len(self.chosen))
         self.path = folder / FILE
         shape = (len(self.chosen), 2 * self.passes, width)
         try:
             if not self._is_there(shape):
-                empty = np.lib.format.open_memmap(self.path, "w+", np.float16, shape)
-                empty[:] = np.nan
-                empty.flush()
+                # Written whole: a map of a file with holes would end the process once the disk is full.
+                with whole(self.path) as written, written.open("wb") as file:
+                    np.save(file, np.full(shape, np.nan, np.float16))
             self.rows = np.lib.format.open_memmap(self.path, "r+")
         except OSError as error:
             raise cannot_write(self.path, error, "choose another --out") from None
@@ -180,7 +176,7 @@ def agreement(views: Tensor) -> float:
     In trials it rose with accuracy, and fell where training spoiled embeddings (docs/measurements/adapting.md).
     """
     count, each = views.shape[:2]
-    near = min(NEAREST, count - 1)
+    near = max(1, min(NEAREST, (count - 1) // 4))
     own = torch.eye(count, dtype=torch.bool)
     found = [(views[:, one] @ views[:, 0].T).masked_fill(own, -2.0).topk(near).indices for one in range(each)]
     shared = [(found[0][:, :, None] == other[:, None, :]).any(2).float().mean() for other in found[1:]]

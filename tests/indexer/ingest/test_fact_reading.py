@@ -120,7 +120,8 @@ def test_a_copy_is_measured_by_its_like(dated: Collection, monkeypatch: pytest.M
         monkeypatch.setattr(module, "measure", None)  # whoever calls it fails
     dated.update()
     one, other = (dated.images.facts(dated.images.id_of(name)) for name in ("5.jpg", "copy.jpg"))
-    assert one.measures == other.measures != None  # noqa: E711
+    assert one.measures is not None
+    assert one.measures == other.measures
     assert one.metadata == other.metadata
 
 

@@ -29,6 +29,7 @@ from massl.training.adaptation import GAIN, SHARES, Choice
 from massl.training.loop import Interrupted, train
 from massl.training.view_embeddings import FILE, ViewEmbeddings, agreement
 from tests.forked import Forks
+from tests.massl.conftest import full_disk
 
 
 @pytest.fixture(scope="module")
@@ -117,6 +118,21 @@ def test_views_that_are_damaged_are_embedded_anew(start: Path, photos: Path, tmp
     assert losses(out) == losses(tmp_path / "whole")
 
 
+def test_a_full_disk_ends_the_run_in_a_line(start: Path, photos: Path, tmp_path: Path) -> None:
+    with full_disk(1000), pytest.raises(MasslError, match=r"views\.npy"):
+        ViewEmbeddings(tmp_path, find_source(photos)[0], adapting(start, 24), 384)
+    assert list(tmp_path.glob("views*")) == []
+
+
+@pytest.mark.parametrize(("images", "judged"), [(319, 319), (320, 40), (1000, 125)])
+def test_enough_images_are_held_out_to_have_neighbours(
+    start: Path, photos: Path, tmp_path: Path, images: int, judged: int
+) -> None:
+    views = ViewEmbeddings(tmp_path, find_source(photos)[0], adapting(start, 24), 3)
+    views.rows = np.zeros((images, 2, 3), np.float16)
+    assert len(views.held_out()) == judged
+
+
 def test_pairs_are_different_views_of_an_image(start: Path, photos: Path, tmp_path: Path) -> None:
     source, _ = find_source(photos)
     settings = adapting(start, len(source))
@@ -150,6 +166,8 @@ def test_views_agree_fully_or_by_chance() -> None:
     draw = torch.Generator().manual_seed(0)
     images = normalize(torch.randn(200, 8, generator=draw), dim=-1)
     assert agreement(images[:, None].expand(-1, 4, -1)) == 1
+    for count in (2, 8, 15):  # where all others would be near, nothing could disagree
+        assert agreement(normalize(torch.randn(count, 40, 8, generator=draw), dim=-1)) < 1 or count == 2
     unrelated = normalize(torch.randn(200, 4, 8, generator=draw), dim=-1)
     assert agreement(unrelated) == pytest.approx(10 / 199, abs=0.02)
 
