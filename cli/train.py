@@ -273,7 +273,7 @@ def _train(run: PlannedRun, labels: Path | None, tracker: str, profile: int, qui
         with ProgressLine("Training", "steps", quiet) as line:
             embeds = run.settings.adapter
             if embeds:
-                line.begin("Embedding views", "images")
+                line.begin("Embedding views", "views")
 
             def report(progress: TrainingProgress) -> None:
                 nonlocal embeds

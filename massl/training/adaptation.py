@@ -56,7 +56,10 @@ class Choice:
             how = f"mean of k-NN and retrieval on your labels {start:.1%} before, {now:.1%} now"
         else:
             tried = self.figures[USUAL_SHARE]
-            how = f"views of an image agree on {start:.0%} of its neighbours before, {tried:.0%} after training"
+            how = (
+                f"different views of an image share {tried:.0%} of their nearest other images, before {start:.0%}; where "
+                "this rose in trials, search got better"
+            )
         if not self.share:
             return f"kept the encoder that it began with, as nothing that was learnt is better: {how}"
         return f"took {self.share:.0%} of the change that was learnt: {how}"

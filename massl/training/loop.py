@@ -57,7 +57,7 @@ class TrainingProgress:
     """The progress of a run, to be shown.
 
     `metrics` is the line just written to `metrics.jsonl`; it is empty while views are embedded, when `step` counts
-    images. `warnings` say what goes wrong and what to try.
+    views. `warnings` say what goes wrong and what to try.
     """
 
     step: int

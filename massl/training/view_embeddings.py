@@ -70,7 +70,7 @@ class ViewEmbeddings:
         Args:
             network: whose backbone embeds.
             precision: that of its activations.
-            report: told how many images' views are done, of how many, counting each pass.
+            report: told how many views are done, of how many.
             stop: asked after each batch; what was computed stays.
 
         Returns:
@@ -97,7 +97,7 @@ class ViewEmbeddings:
                 self.rows[places[index], 2 * number : 2 * number + 2] = rows[:, at]
             skipped |= dict(batch.skipped)
             done += len(named)
-            report(done, whole)
+            report(2 * done, 2 * whole)
             if stop():
                 break
         self.rows.flush()
