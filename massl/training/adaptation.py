@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from massl.core.errors import MasslError
+from massl.encoder.adapted import keep_start
 from massl.encoder.weights import Initial
 from massl.method.network import Adapter, scaled
 from massl.method.views import Batch
@@ -57,8 +58,8 @@ class Choice:
         else:
             tried = self.figures[USUAL_SHARE]
             how = (
-                f"different views of an image share {tried:.0%} of their nearest other images, before {start:.0%}; where "
-                "this rose in trials, search got better"
+                f"different views of an image share {tried:.0%} of their nearest other images, before {start:.0%}; "
+                "where this rose in trials, search got better"
             )
         if not self.share:
             return f"kept the encoder that it began with, as nothing that was learnt is better: {how}"
@@ -86,6 +87,18 @@ def origin_of(initial: Initial, settings: Settings) -> dict[str, str]:
         raise MasslError(f"{initial.architecture} is no vision transformer, which adapting takes; give --preset cpu")
     sizes = ",".join(map(str, initial.image_sizes))
     return {**initial.origin, "precision": initial.precision, "image_sizes": sizes}
+
+
+def keep_beginning(state: RunState, initial: Initial | None) -> None:
+    """Writes what a run goes on from that is stopped before its first step: a checkpoint, and the file that it adapts.
+
+    Raises:
+        MasslError: it can't be written.
+    """
+    if initial and initial.file:
+        keep_start(initial.file, state.out)
+    state.save()
+    state.saving.finish()
 
 
 class Adaptation:

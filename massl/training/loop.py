@@ -22,7 +22,6 @@ from massl.core.files.atomic_writing import whole
 from massl.core.files.path_notation import as_text
 from massl.core.files.run_folder import check_new, describe_run
 from massl.data.sources import Source, check_readable
-from massl.encoder.adapted import keep_start
 from massl.encoder.inference import whitened_stages
 from massl.encoder.weights import Initial
 from massl.evaluation import rankme
@@ -31,7 +30,7 @@ from massl.method.schedules import Rates
 from massl.method.views import Batch, EndlessBatches, Views, on_device
 from massl.settings import CHANGEABLE, Settings, read_settings, write_toml
 from massl.training.accumulation import check_ranks
-from massl.training.adaptation import Adaptation, origin_of
+from massl.training.adaptation import Adaptation, keep_beginning, origin_of
 from massl.training.batch_normalisation import spread_normalisation
 from massl.training.cpu_convolution import compute_in_parts
 from massl.training.devices import check_compiler, choose_device, choose_kernels
@@ -155,6 +154,8 @@ def train(
         _spread_normalisations(learner, probe.pixels[-EXAMPLES:].to(world.device), settings.image_size)
     if world.rank == 0 and not resume:
         _make(out)
+        if settings.adapter:  # before there is a run to go on with, so that one that is there can always go on
+            keep_beginning(state, initial)
         _write_configuration(state, settings, world, labelled, tracker)
     elif world.rank == 0 and settings.steps != began.steps:  # a longer run stays as long when it is resumed again
         _write_configuration(state, dataclasses.replace(began, steps=settings.steps), world, labelled, tracker)
@@ -162,7 +163,7 @@ def train(
     adaptation = Adaptation(state, probe) if settings.adapter else None
     run = _Run(state, probe, world, resume, damaged, report, stop, adaptation)
     if adaptation:
-        run.embed_views(adaptation, initial)
+        run.embed_views(adaptation)
     if state.done >= settings.steps:  # it had ended: nothing is left to learn, and it is reported as it was
         run.metrics = {name: value for name, value in (earlier["last"] or {}).items() if value is not None}
     trace = Trace(out, world.device, state.start, settings.steps, profile if world.rank == 0 else 0)
@@ -220,14 +221,8 @@ class _Run:
         self.again = f"massl train {shlex.quote(state.source.where)} --resume {state.out}"
         state.begin_to_count()
 
-    def embed_views(self, adaptation: Adaptation, initial: Initial | None) -> None:
+    def embed_views(self, adaptation: Adaptation) -> None:
         """Embeds the views that an adapter learns from. Raises what `train` says."""
-        state = self.state
-        if not self.resumed:
-            if initial and initial.file:
-                keep_start(initial.file, state.out)
-            state.save()  # from which a run goes on that is stopped before its first step
-            state.saving.finish()
         self.skipped |= adaptation.prepare(
             lambda done, whole: self.report(TrainingProgress(done, whole, {})), self.stop
         )

@@ -14,7 +14,14 @@ from massl.core.files.path_notation import of_text
 def check_new(folder: Path) -> None:
     """Raises a `MasslError` if a folder holds a run already."""
     if (folder / "config.toml").exists():
-        raise MasslError(f"{folder} already holds a run; continue it with --resume {folder}, or choose another --out")
+        if any(folder.glob("checkpoints/*.pt")):
+            raise MasslError(
+                f"{folder} already holds a run; continue it with --resume {folder}, or choose another --out"
+            )
+        raise MasslError(
+            f"{folder} holds a run without a checkpoint so far; if it has ended, remove the folder, else choose another"
+            " --out"
+        )
 
 
 def is_run(folder: Path) -> bool:

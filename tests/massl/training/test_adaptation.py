@@ -124,6 +124,14 @@ def test_a_full_disk_ends_the_run_in_a_line(start: Path, photos: Path, tmp_path:
     assert list(tmp_path.glob("views*")) == []
 
 
+def test_a_disk_that_was_full_leaves_the_folder_free(start: Path, photos: Path, tmp_path: Path) -> None:
+    for room in (1000, start.stat().st_size):  # where the start's file does not fit, and where the checkpoint doesn't
+        with full_disk(room), pytest.raises(MasslError, match="can't be written"):
+            adapt(start, photos, tmp_path / "run")
+    adapt(start, photos, tmp_path / "run")
+    assert len(losses(tmp_path / "run")) == 12
+
+
 @pytest.mark.parametrize(("images", "judged"), [(319, 319), (320, 40), (1000, 125)])
 def test_enough_images_are_held_out_to_have_neighbours(
     start: Path, photos: Path, tmp_path: Path, images: int, judged: int
