@@ -28,6 +28,10 @@ READERS = 32  # objects that are read at a time: each takes long to begin
 _BLOCK = 1 << 20  # bytes of a shard that are fetched at a time to find its images
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _KINDS = "a prefix, a list (.txt, .lst, .csv), a .tar, or a pattern as 's3://bucket/images-{000..123}.tar'"
+# What fsspec asks for without saying how to get it.
+_PACKAGES = {"s3": "'massl[s3]'", "s3a": "'massl[s3]'", "gs": "gcsfs", "gcs": "gcsfs"} | dict.fromkeys(
+    ("az", "abfs", "abfss", "adl"), "adlfs"
+)
 _GO_ON = "run the same command again to go on"
 
 
@@ -81,6 +85,8 @@ class Store:
         scheme = address.partition("://")[0]
         if importlib.util.find_spec("fsspec") is None:
             raise MasslError(f"{scheme}:// needs packages that aren't installed; run: pip install 'massl[s3]'")
+        if not address.partition("://")[2].strip("/"):
+            raise MasslError(f"{_shown(address)} names no place; give one as s3://bucket/photos")
         if urlsplit(address).password:
             raise MasslError("leave the password out of the address; set it as the store's own variables have it")
         from fsspec.core import url_to_fs
@@ -88,8 +94,13 @@ class Store:
         try:
             self._fs, self.root = url_to_fs(address)
         except ImportError as error:
-            needed = "run: pip install 'massl[s3]'" if scheme in ("s3", "s3a") else visible(str(error)[:120])
+            package = _PACKAGES.get(scheme)
+            needed = f"run: pip install {package}" if package else visible(str(error)[:120])
             raise MasslError(f"{scheme}:// needs a package that isn't installed; {needed}") from None
+        except ValueError as error:
+            if "Protocol not known" not in str(error):
+                raise MasslError(f"{_shown(address)} can't be read: {_reason(error)}") from None
+            raise MasslError(f"{scheme}:// is no kind of address that is known; give {_KINDS}") from None
         except Exception as error:
             raise MasslError(f"{_shown(address)} can't be read: {_reason(error)}") from None
         self.address = address
@@ -108,7 +119,10 @@ class Store:
         """
         try:
             return dict(self._fs.info(path))
-        except FileNotFoundError:
+        except FileNotFoundError as error:
+            cause = error.__cause__
+            if isinstance(cause, OSError) and not isinstance(cause, FileNotFoundError):  # no web server is there
+                self._unable(cause)
             return None
         except Exception as error:
             self._unable(error)
@@ -184,7 +198,9 @@ class Store:
         return _reason(error)
 
     def _unable(self, error: Exception) -> NoReturn:
-        raise MasslError(f"{_shown(self.address)} can't be read: {_reason(error)}; {_GO_ON}") from None
+        mistaken = type(error).__name__ == "ParamValidationError"  # the same command would end in the same way
+        then = "" if mistaken else f"; {_GO_ON}"
+        raise MasslError(f"{_shown(self.address)} can't be read: {_reason(error)}{then}") from None
 
 
 class _ObjectReading:
@@ -377,6 +393,8 @@ def _reason(error: Exception) -> str:
     if isinstance(error, PermissionError):
         said = visible(" ".join(str(error).split())[:120])
         return f"access is denied{f' ({said})' if said else ''}; check the credentials"
+    if kind == "ParamValidationError":
+        return "no bucket can be called so; check the spelling"
     if isinstance(error, TimeoutError) or "Timeout" in kind:
         return "it doesn't answer in time"
     return visible(" ".join(str(error).split())[:200]) or kind

@@ -186,8 +186,11 @@ def test_a_shard_that_can_t_be_read_to_its_end_is_not_taken_for_damaged(
 @pytest.mark.parametrize(
     ("address", "said"),
     [
-        ("nothing://x/y", "Protocol not known"),
-        ("gs://bucket/x", "needs a package that isn't installed; .*gcsfs"),
+        ("nothing://x/y", "nothing:// is no kind of address that is known; give a prefix"),
+        ("gs://bucket/x", "needs a package that isn't installed; run: pip install gcsfs"),
+        ("s3:///", "names no place; give one as s3://bucket/photos"),
+        (f"s3://{'x' * 300}/y", "no bucket can be called so; check the spelling$"),
+        ("http://127.0.0.1:9/x", "can't be read: Cannot connect .* run the same command again"),
         ("ftp://ada:secret@127.0.0.1/x", "leave the password out"),
         (f"{AT}/nowhere", "there is nothing below it; check the spelling"),
         ("s3://no-such-bucket/x", "there is nothing below it; check the spelling"),
