@@ -193,7 +193,7 @@ def _act(
     if as_json:
         left = [{"path": path, "reason": reason} for path, reason in outcome.left]
         values = {"done": outcome.done, "left": left, "labels": outcome.labels, "undecided": outcome.undecided}
-        print_json(values | {"log": str(log)})
+        print_json(values | {"log": str(log) if undo or outcome.done else None})
     else:
         for path in outcome.done:
             print_line(visible(path))
@@ -207,6 +207,10 @@ def _act(
         )
     labels = f"; labels {'taken back' if undo else 'carried over'}: {outcome.labels:,}" if outcome.labels else ""
     say(done + labels, quiet)
+    if outcome.left and not outcome.done:
+        raise MasslError(
+            "nothing was done, as nothing of the plan is as it says" if apply else "nothing was given back"
+        )
     if not undo:
         say(f"to undo: massl dupes {shlex.quote(str(images))} --undo {shlex.quote(str(log))}", quiet)
     say(f"now run: {index_command(images, collection.folder)}", quiet)

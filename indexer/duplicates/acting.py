@@ -19,6 +19,7 @@ from indexer.store.paths import below, checked
 from massl.core.errors import MasslError
 from massl.core.files.atomic_writing import temporary
 from massl.core.files.csv_tables import read_csv
+from massl.core.files.scan import INDEX
 
 WAYS = ("trash", "hardlink", "symlink", "move")
 _COLUMNS = ("group", "path", "action", "kind", "decided", "sha256")
@@ -111,15 +112,18 @@ def read_plan(path: Path) -> Plan:
 
 
 def checked_in_plan(path: str, where: str) -> str:
-    """The same path, if it is one of a collection.
+    """The same path, if it can be one of a collection.
 
     Raises:
-        MasslError: it leads out of the folder.
+        MasslError: it leads out of the folder, or into an index.
     """
     try:
-        return checked(path) if path else _refuse(where, path)
+        name = checked(path) if path else _refuse(where, path)
     except MasslError:
         return _refuse(where, path)
+    if INDEX in name.split("/"):
+        raise MasslError(f"{where} names {path!r}, which belongs to an index and is no picture; nothing was done")
+    return name
 
 
 def _refuse(where: str, path: str) -> str:

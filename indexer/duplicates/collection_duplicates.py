@@ -19,7 +19,9 @@ from indexer.store.catalog import Catalog
 from indexer.store.decisions import Decided, Decisions, hashes_of
 from indexer.store.images import Images
 from indexer.store.paths import below
+from massl.core.disk_errors import cannot_write
 from massl.core.errors import MasslError
+from massl.core.files.atomic_writing import temporary
 
 
 class CollectionDuplicates:
@@ -69,17 +71,22 @@ class CollectionDuplicates:
             plan: see `indexer.duplicates.acting.read_plan`.
             by: one of `indexer.duplicates.acting.WAYS`.
             folder: where files are moved to, for `move`.
-            log: the file that tells what was done, by which it can be undone; it must not be there yet.
+            log: the file that tells what was done, by which it can be undone; it must not be there yet, and is not
+                kept where nothing was done.
             report: is told how many are done, of how many.
 
         Raises:
-            MasslError: the log can't be written, or the folder lies in the collection's.
+            MasslError: the log or the folder can't be written, or the folder lies in the collection's.
         """
         if folder is not None and Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(self._root)):
             raise MasslError(f"{folder} lies in {self._root}, where the files would be found again; name one elsewhere")
+        if folder is not None:
+            _make(folder)
         said = Inheritance(self._catalog)
         with begun(log, self._root) as writer:
             outcome = act(self._root, plan.removals, by, folder, writer, said.label, said.carry, report)
+        if not outcome.done:
+            log.unlink()
         outcome.undecided = plan.undecided
         return outcome
 
@@ -122,6 +129,16 @@ class CollectionDuplicates:
             return Duplicate(image, file.path, "keep", 1.0, 0.0, file.size, file.width, file.height, file.mtime_ns)
 
         return [tuple(map(kept, group)) for group in groups]
+
+
+def _make(folder: Path) -> None:
+    """Makes the folder that files are moved to; what is wrong with it is told once, and not of each file."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with temporary(folder) as probe:
+            probe.touch()
+    except OSError as error:
+        raise cannot_write(folder, error, "name another folder after move:") from None
 
 
 def _settled(

@@ -201,9 +201,27 @@ def test_wrong_use_of_a_plan_says_what_to_do_and_does_nothing(
         (("--apply", tmp_path / "nowhere.csv", "--by", "trash"), "nowhere.csv"),
         (("--undo", plan), "no log"),
         (("--apply", plan, "--by", f"move:{photos}"), "found again"),
+        (("--apply", plan, "--by", f"move:{plan}"), f"{plan} can't be written"),
+        (("--apply", plan, "--by", "move:/proc/x"), "/proc/x can't be written"),
     ):
         ran = massl("dupes", photos, *arguments)
         assert ran.code == 1
         assert reason in ran.error
         assert len(ran.error.splitlines()) <= 2
     assert contents(photos) == before
+    assert list((photos / ".massl").glob("dupes-*")) == []
+
+
+def test_a_plan_of_which_nothing_can_be_done_fails_and_leaves_no_log(
+    massl, indexed: tuple[Path, list[str]], tmp_path: Path
+) -> None:
+    photos, _ = indexed
+    plan = tmp_path / "plan.csv"
+    assert massl("dupes", photos, "--exact-only", "--plan", plan).code == 0
+    for path in photos.rglob("*.jpg"):
+        with path.open("ab") as file:
+            file.write(b"changed since")
+    ran = massl("dupes", photos, "--apply", plan, "--by", "trash", "--json")
+    assert (ran.code, ran.json["done"], ran.json["log"]) == (1, [], None)
+    assert "nothing was done" in ran.error
+    assert list((photos / ".massl").glob("dupes-*")) == []

@@ -24,7 +24,7 @@ from massl.core.images.formats import HEAD, OTHER, PICTURE, UNOPENED, kind_of, k
 # What says that a folder is an index's own (`--index-dir` may put one among the images), and what of it isn't images.
 CATALOG = "catalog.sqlite"
 THUMBNAILS = "thumbnails"
-_INDEX = ".massl"
+INDEX = ".massl"
 
 # Folders that no person made: thumbnails, deleted files, snapshots of NAS, Windows, macOS and Linux. In small letters.
 _SYSTEM_FOLDERS = {
@@ -188,7 +188,7 @@ class _Walk:
         sidecars = beside(entry.name for entry in entries)
         folders: list[str] = []
         for entry in entries:
-            if entry.name == _INDEX or (of_an_index and entry.name == THUMBNAILS):
+            if entry.name == INDEX or (of_an_index and entry.name == THUMBNAILS):
                 continue
             relative = f"{folder}/{entry.name}" if folder else entry.name
             if self._excluded and self._excluded(relative):

@@ -207,6 +207,8 @@ def test_one_file_by_two_names_is_left(collection: Collection, tmp_path: Path, l
         ("path", "/etc/passwd", "not below"),
         ("path", "copies/../0.bmp", "not below"),
         ("path", "", "not below"),
+        ("path", ".massl/lock", "belongs to an index"),
+        ("path", "copies/.massl/1.bmp", "belongs to an index"),
         ("path", "1.bmp", "stands in a plan once"),
         ("action", "delete", "none of keep, remove and look"),
         ("decided", "perhaps", "must be yes or no"),
@@ -241,7 +243,7 @@ def test_a_folder_that_can_not_be_written_to_costs_nothing(
         outcome = applied(collection, tmp_path, "move")
     assert (outcome.done, files(collection.root)) == ([], before)
     assert all("Permission denied" in reason for _, reason in outcome.left)
-    assert collection.duplicates.undo(tmp_path / "log.jsonl").done == []
+    assert not (tmp_path / "log.jsonl").exists()
 
 
 def test_another_disk_is_copied_to_and_no_hard_link_leads_there(collection: Collection, tmp_path: Path) -> None:
