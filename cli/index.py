@@ -279,10 +279,14 @@ def _compare(images: Path, index_dir: Path | None, given: Encoder, quiet: bool) 
         if meta.encoder_sha256 == given.sha256:
             used = collection.home.image_size or given.image_sizes[0]
             present, other = at_size(present, used), at_size(other, given.image_size)
+    except MasslError:
+        return  # no collection yet
+    try:
         with ProgressLine("Comparing both on the labelled images", "images", quiet) as line:
             found = collection.encoders.compare(given, line.update)
-    except MasslError:
-        return  # no collection yet, or no labels to compare by
+    except MasslError as error:
+        say(f"not compared with the present one: {error}", quiet)
+        return
     say(
         f"{found.images:,} labelled images, named by their nearest others: {found.present:.1%} right with the present "
         f"{present}, {found.other:.1%} with {other}: "

@@ -125,4 +125,7 @@ def tell_of_square(catalog: Catalog) -> str:
     if share < UNSEEN or catalog.meta().square_told:
         return ""
     catalog.set_meta(Meta.square_told.to(True))
-    return f"{100 * share:.0f} % of an average picture lies outside of its middle square; the encoder sees no more"
+    return (
+        f"{100 * share:.0f} % of an average picture lies outside of its middle square; the encoder sees no more, so "
+        "what is at the ends of long pictures can't be found by search"
+    )
