@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import shlex
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cli.configuration import Harmless
 from cli.options import ImagesArgument, IndexDir, Json, Quiet, Verbose, open_embedded
+
+if TYPE_CHECKING:
+    from indexer.fewshot.classification import Classification
+
+SHOWN = 10  # classes at most that are told of one by one
 
 
 def command(
@@ -51,6 +56,7 @@ def command(
     say(f"from {sum(result.counts.values())} labels ({counts})", quiet)
     if described["unsure"]:
         say(f"{described['unsure']} below --sure, without a class", quiet)
+    _tell_of_classes(result, sure, verbose, quiet)
     if described["unfamiliar"]:
         say(
             f"{described['unfamiliar']} of {len(result.images)} images are unlike all labelled ones; the estimate does "
@@ -81,3 +87,22 @@ def command(
     say(
         f"classifier: {result.method}, chosen at {result.compared[0].accuracy:.0%} of held-out labels ({others})", quiet
     )
+
+
+def _tell_of_classes(result: Classification, sure: float, verbose: bool, quiet: bool) -> None:
+    """How many images are proposed as each class, of which how many should be right; of few classes, or with -v."""
+    from cli.terminal import say
+    from massl.core.printable import visible
+
+    classes = result.proposals(sure)
+    for item in classes:
+        if item.too_many:
+            say(
+                f"{visible(item.label)} is proposed too often: {item.proposed:,} times, while the random sample "
+                f"({item.sampled:,} of {sum(result.sampled.values()):,}) allows at most {item.at_most:,}; label some "
+                "of these",
+                quiet,
+            )
+        elif len(classes) <= SHOWN or verbose:
+            right = "" if item.right is None else f", of which about {item.right:,.0f} right"
+            say(f"  {visible(item.label)}: {item.proposed:,} proposed{right}", quiet)

@@ -60,6 +60,16 @@ def of_classification(collection: Collection, result: Classification, sure: floa
         "expected_accuracy": _share(expected.accuracy) if expected else None,
         "expected_interval": _shares(expected.interval) if expected else None,
         "expected_of": expected.images if expected else 0,
+        "classes": [
+            {
+                "label": item.label,
+                "proposed": item.proposed,
+                "right": None if item.right is None else round(item.right, 1),
+                "sampled": item.sampled,
+                "at_most": item.at_most,
+            }
+            for item in result.proposals(sure)
+        ],
         "method": result.method,
         "methods": [{"method": item.method, "accuracy": _share(item.accuracy)} for item in result.compared],
         "sure": sure,

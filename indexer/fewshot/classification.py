@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Set
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ NONE = -1  # in place of a class
 UNNAMED = 0.1  # share of the unlabelled images that is of no named kind, from which on no accuracy is claimed
 WIDEST = 0.5  # an interval that spans half of all that is possible says too little to be shown
 EXAMPLES, SAMPLE = "examples", "sample"  # what a figure can be missing, see `Classification.needs`
+FAR_MORE = 1.2  # times as many proposals of a class as there can be images of it, from which on one is warned
 _WORTH = 4  # labels as they come, in groups of like images, that tell as much as one drawn at random
 
 
@@ -36,6 +38,32 @@ class Expectation:
     images: int
     accuracy: float
     interval: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class ClassProposals:
+    """What is proposed as one class, and how much of it can be right.
+
+    Attributes:
+        label: the class.
+        proposed: unlabelled, familiar images that are proposed as it.
+        right: how many of them should be: the sum of their probabilities, and no more than there should be of the class
+            going by the random sample (Jeffreys' estimate of its share); None where no accuracy can be said.
+        sampled: images of it in the random sample.
+        at_most: how many images of it there are among all that are unlabelled and familiar, by the upper end of
+            Wilson's 95 % interval of its share in the random sample; None without a sample to go by.
+    """
+
+    label: str
+    proposed: int
+    right: float | None
+    sampled: int
+    at_most: int | None
+
+    @property
+    def too_many(self) -> bool:
+        """Whether it is proposed far more often than it can be, going by the random sample."""
+        return self.at_most is not None and self.proposed > FAR_MORE * self.at_most
 
 
 @dataclass(frozen=True)
@@ -69,6 +97,7 @@ class Classification:
             probabilities of the others mean little. See `indexer.fewshot.in_distribution`.
         hidden: of the labelled images that were held out, float64 and bool `[judged_on]`: the probability of the class
             that each was given, and whether that was right.
+        sampled: how many images of each class chance has drawn.
     """
 
     classes: tuple[str, ...]
@@ -88,6 +117,7 @@ class Classification:
     labelled: NDArray[np.bool_]
     familiar: NDArray[np.bool_]
     hidden: tuple[NDArray[np.float64], NDArray[np.bool_]]
+    sampled: dict[str, int]
 
     def sure(self, least: float) -> NDArray[np.bool_]:
         """Which images have a class, bool `[N]`: labelled, or predicted with at least this probability, 0 to 1.
@@ -131,6 +161,24 @@ class Classification:
         if len(alike):
             high = max(high, with_all_labels(wilson(float(alike.mean()), len(alike))[1]))
         return Expectation(int(about.sum()), accuracy, (low, high))
+
+    def proposals(self, least: float = 0.0) -> list[ClassProposals]:
+        """Of each class what is proposed with at least this probability, 0 to 1, and how much of it can be right.
+
+        A rare class shows here: of few labels each, a head knows nothing of how seldom one of them occurs, and takes
+        many images for it. Only the random sample tells how many there can be.
+        """
+        free = self.familiar & ~self.labelled
+        about, drawn = self.sure(least) & free, sum(self.sampled.values())
+        found = []
+        for place, label in enumerate(self.classes):
+            own, sampled = about & (self.predicted == place), self.sampled.get(label, 0)
+            at_most = math.ceil(wilson(sampled / drawn, drawn)[1] * int(free.sum())) if self.drawn else None
+            right = None if self.estimated_accuracy is None else float(self.probability[own].sum())
+            if right is not None and self.drawn:
+                right = min(right, (sampled + 0.5) / (drawn + 1) * int(free.sum()))
+            found.append(ClassProposals(label, int(own.sum()), right, sampled, at_most))
+        return found
 
 
 @dataclass(frozen=True)
@@ -244,6 +292,7 @@ def classify(
         classes, dict(counts), ids, predicted, probability, bounds, accuracy, interval, needs,
         (unseen.low, unseen.high), choice.candidate.method, choice.judged_on, choice.drawn, choice.compared, labelled,
         familiar(vectors, rows), (choice.confidences, choice.hits),
+        dict(Counter(labels[image] for image in ids.tolist() if image in drawn and image in labels)),
     )  # fmt: skip
 
 

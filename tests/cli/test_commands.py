@@ -117,9 +117,11 @@ def test_the_whole_path_through_json(massl, photos: Path) -> None:
     classified = massl("classify", photos, "--json").json
     assert set(classified) == {
         "schema", "labels", "estimated_accuracy", "interval", "expected_accuracy", "expected_interval", "expected_of",
-        "needs", "unnamed", "method", "methods", "sure", "unsure", "unfamiliar", "predictions",
+        "needs", "unnamed", "classes", "method", "methods", "sure", "unsure", "unfamiliar", "predictions",
     }  # fmt: skip
     assert len(classified["predictions"]) == 24
+    assert [row["label"] for row in classified["classes"]] == ["flag", "space"]
+    assert sum(row["proposed"] for row in classified["classes"]) + classified["unfamiliar"] >= 18
     assert set(classified["predictions"][0]) == {"path", "label", "probability"}
 
     again = massl("index", photos, "--json").json

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from indexer import Collection
-from indexer.fewshot.classification import NONE, SAMPLE, classify
+from indexer.fewshot.classification import NONE, SAMPLE, Classification, classify
 from indexer.fewshot.classifiers import LOGISTIC, NEIGHBOURS, PROTOTYPES, Candidate, candidates, softmax
 from indexer.fewshot.clusters import find_groups
 from indexer.fewshot.label_state import CollectionFewshot
@@ -255,6 +256,50 @@ def test_labels_that_chance_has_drawn_tell_how_good_the_others_are() -> None:
     assert len(errors) == 8
     assert abs(np.mean(errors)) < 0.03  # 48 of them leave 0.07 either way in a single run
     assert sum(inside for *_, inside in runs) >= 7
+
+
+def _rare(seed: int, drawn: int) -> tuple[Classification, NDArray[np.bool_]]:
+    """Of 1,230 images 30 are bad, which can hardly be seen; and 16 of each kind are labelled, and what chance draws."""
+    rng = np.random.default_rng(seed)
+    ids, vectors, targets = kinds(2400, 2, seed=seed, spread=3.0)
+    bad = targets == 1
+    kept = np.sort(np.concatenate([np.flatnonzero(~bad), np.flatnonzero(bad)[:30]]))
+    ids, vectors, bad = ids[kept], vectors[kept], bad[kept]
+    shown = np.concatenate([rng.choice(np.flatnonzero(bad == kind), 16, replace=False) for kind in (False, True)])
+    sample = rng.choice(np.setdiff1d(np.arange(len(ids)), shown), drawn, replace=False)
+    names = {int(ids[row]): "bad" if bad[row] else "good" for row in (*shown, *sample)}
+    return classify(ids, vectors, names, drawn={int(ids[row]) for row in sample}), bad
+
+
+def test_of_a_rare_class_no_more_is_right_than_the_random_sample_allows() -> None:
+    warned, claims, held = 0, [], []
+    for seed in range(7):
+        result, bad = _rare(seed, drawn=40)
+        told = {item.label: item for item in result.proposals()}
+        free = result.familiar & ~result.labelled
+        for label, is_bad in (("bad", True), ("good", False)):
+            item = told[label]
+            assert item.proposed == (free & (result.predicted == result.classes.index(label))).sum()
+            assert item.at_most is not None
+            assert item.right is not None
+            held.append((bad == is_bad)[free].sum() <= item.at_most)
+            assert item.right <= min(item.proposed, item.at_most)
+        assert sum(item.sampled for item in told.values()) == 40
+        warned += told["bad"].too_many
+        by_the_head = result.probability[free & (result.predicted == result.classes.index("bad"))].sum()
+        claims.append((told["bad"].right, by_the_head, (bad & free).sum()))
+    assert warned >= 1
+    assert sum(held) >= len(held) - 2  # it is a 95 % interval
+    claimed, by_the_head, there = np.mean(claims, 0)
+    assert by_the_head > 4 * there  # than which no more can be right
+    assert claimed < 3 * there
+
+
+def test_without_a_random_sample_nothing_is_said_of_how_many_there_can_be() -> None:
+    result, _ = _rare(0, drawn=0)
+    assert [(item.at_most, item.too_many) for item in result.proposals()] == [(None, False)] * 2
+    assert sum(item.proposed for item in result.proposals()) == (result.familiar & ~result.labelled).sum()
+    assert all(item.proposed == 0 for item in result.proposals(least=1.0))
 
 
 def test_a_few_that_chance_has_drawn_are_too_few_to_go_by() -> None:
