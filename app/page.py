@@ -13,6 +13,7 @@ from typing import Any
 import gradio as gr
 
 from app import scripts
+from app.agents.tools import AgentTools
 from app.formatting import readable
 from app.progress import ProgressStrip
 from app.screens import SCREENS, Screen
@@ -43,13 +44,16 @@ def look() -> dict[str, Any]:
     return {"theme": theme, "head": f"<style>{''.join(file.read_text('utf-8') for file in styles)}</style>"}
 
 
-def build(collection: Collection, uploads: Path, updating: BackgroundUpdate | None = None) -> gr.Blocks:
+def build(
+    collection: Collection, uploads: Path, updating: BackgroundUpdate | None = None, agents: AgentTools | None = None
+) -> gr.Blocks:
     """The page of a collection, ready to launch.
 
     Args:
         collection: what is shown.
         uploads: the folder that uploads arrive in.
         updating: what brings the collection up to date meanwhile.
+        agents: what programs that speak MCP may do; nothing if left out.
     """
     name = visible(collection.root.resolve().name) or "Pictures"
     with gr.Blocks(title=f"{name} · MaSSL", analytics_enabled=False, fill_width=True) as blocks:
@@ -68,6 +72,10 @@ def build(collection: Collection, uploads: Path, updating: BackgroundUpdate | No
                     # What was labelled on one screen shows on the others as soon as one looks at them.
                     _connect(blocks, tab, session, kind(collection, uploads), opened=not first)
         _endpoints(collection, uploads)
+        if agents is not None:
+            from app.agents import mcp_server
+
+            mcp_server.add_endpoints(agents, said_of)
     return blocks
 
 

@@ -10,6 +10,8 @@ import socket
 import tempfile
 import threading
 from collections.abc import AsyncIterator, Iterator
+from enum import StrEnum
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,9 +35,18 @@ _OWN: tuple[str, ...] = (
     "login",
     "logout",
     "manifest.json",
+    "mcp",
     "monitoring",
 )
 _OWN += ("openapi.json", "preview", "pwa_icon", "robots.txt", "script", "static", "svelte", "theme.css", "thumbnail")
+
+
+class Agents(StrEnum):
+    """What programs that speak MCP may do: nothing, look, or label as well."""
+
+    none = "none"
+    read = "read"
+    write = "write"
 
 
 class Address:
@@ -75,6 +86,19 @@ def check_address(host: str, auth: str | None) -> tuple[str, str] | None:
     return login
 
 
+def check_agents(mcp: bool, write: bool) -> Agents:
+    """What agents may do.
+
+    Raises:
+        MasslError: the package that speaks MCP is missing.
+    """
+    if not (mcp or write):
+        return Agents.none
+    if find_spec("mcp") is None:
+        raise MasslError("--mcp needs a package that isn't installed; run: pip install 'massl[mcp]'")
+    return Agents.write if write else Agents.read
+
+
 def check_root_path(path: str) -> str:
     """The path below which a proxy shows the page, as `/photos`; empty for none.
 
@@ -100,6 +124,7 @@ def serve(
     login: tuple[str, str] | None,
     updating: BackgroundUpdate | None = None,
     root_path: str = "",
+    agents: Agents = Agents.none,
 ) -> Iterator[Address]:
     """Serves the page of a collection without blocking, and closes it on the way out.
 
@@ -110,9 +135,10 @@ def serve(
         login: name and password asked for at the door.
         updating: what brings the collection up to date; begun as soon as the page can be had, stopped with it.
         root_path: where a proxy shows the page, as `check_root_path` returns it. The page answers there and at `/`.
+        agents: what programs that speak MCP may do, at `/mcp`.
 
     Raises:
-        MasslError: the address can't be listened on.
+        MasslError: the address can't be listened on, or the package for `agents` is missing.
     """
     port = free_port(host, port)
     uploads = tempfile.mkdtemp(prefix="massl-")  # readable by its owner alone; Gradio's own would be shared
@@ -124,21 +150,31 @@ def serve(
             from app.access.retention import Lifetime
             from app.access.root_path import BelowPath
             from app.access.upload_folder import Inbox
+            from app.agents.tools import AgentTools
+
+            if agents is not Agents.none:
+                from app.agents import mcp_server
 
             inbox = Inbox(Path(uploads))
-            blocks = page.build(collection, Path(uploads), updating)
+            write = agents is Agents.write
+            tools = AgentTools(collection, inbox.folder, write) if agents is not Agents.none else None
+            blocks = page.build(collection, Path(uploads), updating, tools)
             blocks.queue(default_concurrency_limit=AT_ONCE, max_size=WAITING, api_open=False)
 
             @contextlib.asynccontextmanager
             async def lifespan(app: Any) -> AsyncIterator[None]:
                 # Around all else: Gradio's own middleware, which gives other sites leave to read, must lie behind it.
                 lifetime = Lifetime(app, inbox)
-                gate = Gate(app.middleware_stack, collection, is_loopback(host), bool(login), inbox, lifetime)
+                if tools is not None:
+                    mcp_server.restrict(blocks)
+                gate = Gate(
+                    app.middleware_stack, collection, is_loopback(host), login, inbox, lifetime, tools is not None
+                )
                 app.middleware_stack = BelowPath(gate, root_path) if root_path else gate
                 async with lifetime.running():
                     yield
 
-            _launch(blocks, collection, host, port, login, lifespan, root_path)
+            _launch(blocks, collection, host, port, login, lifespan, root_path, tools is not None)
             address = Address(str(blocks.local_url).rstrip("/") + root_path + "/")
             if updating is not None:
                 updating.start()
@@ -162,6 +198,7 @@ def _launch(
     login: tuple[str, str] | None,
     lifespan: Any,
     root_path: str,
+    mcp: bool,
 ) -> None:
     """Has Gradio listen, without blocking.
 
@@ -189,7 +226,7 @@ def _launch(
             share=False,
             ssr_mode=False,
             num_workers=0,
-            mcp_server=False,
+            mcp_server=mcp,
             pwa=False,
             run_history=False,
             enable_monitoring=False,

@@ -102,14 +102,30 @@ def take(path: object, folder: Path, shortest: int, name: str = "This file") -> 
     if not file.is_relative_to(folder.resolve()) or not file.is_file():
         raise MasslError("The upload failed; try again")
     try:
-        with within_memory():
-            return _upload(read_bytes(file), shortest)
+        return of_bytes(read_bytes(file), shortest, name)
     except ImageError as error:
-        raise MasslError(f"{name} can't be used as a picture: {error}") from None
+        raise _no_picture(name, error) from None
     finally:
         file.unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # another upload may lie beside it
             file.parent.rmdir()
+
+
+def of_bytes(data: bytes, shortest: int, name: str) -> Upload:
+    """Reads a picture that came as a file's content; the other arguments are as for `take`.
+
+    Raises:
+        MasslError: it is no picture that can be read.
+    """
+    try:
+        with within_memory():
+            return _upload(data, shortest)
+    except ImageError as error:
+        raise _no_picture(name, error) from None
+
+
+def _no_picture(name: str, error: ImageError) -> MasslError:
+    return MasslError(f"{name} can't be used as a picture: {error}")
 
 
 def _upload(data: bytes, shortest: int) -> Upload:

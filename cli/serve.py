@@ -16,6 +16,7 @@ from cli.options import EncoderFile, ImagesArgument, IndexDir, Quiet, RuntimeNam
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from app.server import Agents
     from indexer import Collection
     from indexer.ingest.background_update import BackgroundUpdate, Update
 
@@ -44,6 +45,14 @@ RootPath = Annotated[
     ),
 ]
 
+Mcp = Annotated[
+    bool,
+    typer.Option(
+        "--mcp", help="Let programs that speak MCP search and classify, at the page's address followed by mcp."
+    ),
+]
+McpWrite = Annotated[bool, typer.Option("--mcp-write", help="As --mcp, and let them label.")]
+
 
 def command(
     images: ImagesArgument,
@@ -54,6 +63,8 @@ def command(
     port: Port = 7860,
     auth: Auth = None,
     root_path: RootPath = "/",
+    mcp: Mcp = False,
+    mcp_write: McpWrite = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
@@ -61,20 +72,21 @@ def command(
 
     Examples: massl serve ./photos · massl serve ./photos --port 8000
     """
-    from app.server import check_address, check_root_path, free_port
+    from app.server import check_address, check_agents, check_root_path, free_port
     from cli.terminal import say
     from indexer import Collection
     from indexer.ingest.background_update import BackgroundUpdate
 
     login = check_address(host, auth)
     path = check_root_path(root_path)
+    agents = check_agents(mcp, mcp_write)
     port = free_port(host, port)  # before anything that takes time
     end_cleanly()
     chosen = Collection.choose_encoder(images, encoder, None, index_dir)
     collection = Collection.create(images, chosen, index_dir, runtime=runtime.value)
     updating = BackgroundUpdate(collection, _teller(quiet))
     say("The index is being updated; the page shows the progress.", quiet)
-    open_page(collection, host, port, login, updating, path)
+    open_page(collection, host, port, login, updating, path, agents)
 
 
 def end_cleanly() -> None:
@@ -92,14 +104,18 @@ def open_page(
     login: tuple[str, str] | None,
     updating: BackgroundUpdate | None = None,
     root_path: str = "",
+    agents: Agents | None = None,
 ) -> None:
     """Serves until interrupted or told to end, and says where."""
-    from app.server import serve
+    from app.server import Agents, serve
     from cli.terminal import say
 
     unfinished = False
-    with serve(collection, host, port, login, updating, root_path) as address:
-        for line in ("", f"  {_where(str(address), host, login)} Ctrl-C ends it.", ""):
+    with serve(collection, host, port, login, updating, root_path, agents or Agents.none) as address:
+        lines = [f"  {_where(str(address), host, login)} Ctrl-C ends it."]
+        if agents in (Agents.read, Agents.write):
+            lines.append(f"  Agents speak MCP at {address}mcp{' and may label' * (agents is Agents.write)}.")
+        for line in ("", *lines, ""):
             say(line)
         try:
             address.wait()

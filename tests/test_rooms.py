@@ -35,12 +35,21 @@ FORBIDDEN = {
 EDGES: dict[str, set[str]] = {
     "app": set(),
     "app.access": set(),
+    "app.agents": {"app.formatting", "app.uploads"},
     "app.formatting": set(),
-    "app.page": {"app.formatting", "app.progress", "app.screens", "app.scripts", "app.session", "app.uploads"},
+    "app.page": {
+        "app.agents",
+        "app.formatting",
+        "app.progress",
+        "app.screens",
+        "app.scripts",
+        "app.session",
+        "app.uploads",
+    },
     "app.progress": {"app.formatting"},
     "app.screens": {"app.formatting", "app.progress", "app.session", "app.uploads"},
     "app.scripts": set(),
-    "app.server": {"app.access", "app.page", "app.scripts"},
+    "app.server": {"app.access", "app.agents", "app.page", "app.scripts"},
     "app.session": set(),
     "app.uploads": set(),
     "indexer": {

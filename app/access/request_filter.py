@@ -19,7 +19,8 @@ from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, R
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.access import events
-from app.access.login_attempts import LONGEST, Attempts
+from app.access.agent_login import AgentLogin
+from app.access.login_attempts import LONGEST, Attempts, checker
 from app.access.origin import client_of, followed_link, foreign, readable
 from app.access.retention import Lifetime
 from app.access.upload_folder import Inbox, Refused
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
     from indexer import Collection
 
 MAX_BODY = 2 << 20  # bytes of an event; a hundred thousand selected images fit
+MAX_CALL = 16 << 20  # bytes of an agent's request; a picture of 12 MB fits, in base64
+CALLS = 2  # of agents that are answered at the same time
+CALLS_WAITING = 16  # that may wait
 MAX_LOGIN = 16 << 10  # bytes of a name and a password
 MOST_LOGINS = 1_000  # browsers that stay logged in, the latest
 MAX_BODIES = 32 << 20  # bytes of all bodies that are being read
@@ -43,10 +47,11 @@ _PICTURE = re.compile(rf"/({'|'.join(_SIDES)})/(\d{{1,18}})")
 _DOWNLOAD = re.compile(r"/download/([0-9a-f]{32})/(classifier\.onnx)")
 _HEARTBEAT = re.compile(r"/gradio_api/heartbeat/([A-Za-z0-9_-]{1,64})")
 _API = "/gradio_api/"
+AGENTS = "/mcp"  # where programs speak MCP; Gradio's address for it is closed
 # Files by path, other people's pages, other people's recordings, Gradio's code editor, a second form of the endpoints
 # that fails on names it doesn't know, the log-in's token for scripts to read: nothing the page needs.
 _CLOSED: tuple[str, ...] = ("file", "proxy", "stream", "deep_link", "process_recording", "custom_component")
-_CLOSED += ("vibe", "undo-vibe", "run-", "call/v2", "token", "dev/", "upload_progress", "profiling")
+_CLOSED += ("mcp", "vibe", "undo-vibe", "run-", "call/v2", "token", "dev/", "upload_progress", "profiling")
 # What there is before somebody has logged in: the page that asks for the password, and what it is made of.
 _BEFORE_LOGIN = ("/assets/", "/static/", "/svelte/", f"{_API}theme.css", f"{_API}startup-events")
 _BEFORE_LOGIN_EXACTLY = ("/", "/login", "/logout", "/theme.css", "/favicon.ico", "/robots.txt", "/manifest.json")
@@ -76,21 +81,32 @@ class Gate:
         collection: whose thumbnails are served.
         local: the page listens on this machine only, so that a request that names another host is a trick
             (DNS rebinding).
-        login: whether it asks for a name and a password.
+        login: the name and the password that it asks for; None for none.
         inbox: where uploads arrive, and files lie which were made for somebody to fetch.
         lifetime: what is remembered of browsers.
+        agents: whether programs may speak MCP.
     """
 
     def __init__(
-        self, app: ASGIApp, collection: Collection, local: bool, login: bool, inbox: Inbox, lifetime: Lifetime
+        self,
+        app: ASGIApp,
+        collection: Collection,
+        local: bool,
+        login: tuple[str, str] | None,
+        inbox: Inbox,
+        lifetime: Lifetime,
+        agents: bool = False,
     ) -> None:
         self._app = app
         self._collection = collection
         self._local = local
-        self._login = login
+        self._login = login is not None
         self._inbox = inbox
         self._lifetime = lifetime
         self._attempts = Attempts()
+        self._agents = agents
+        self._agent_login = AgentLogin(checker(*login), self._attempts) if agents and login else None
+        self._calls: anyio.CapacityLimiter | None = None  # of agents
         self._reading = 0  # bytes of bodies
         self._threads: anyio.CapacityLimiter | None = None
 
@@ -113,6 +129,8 @@ class Gate:
             await answering.refuse(404, "not served")
         elif path.startswith(_API) and path.removeprefix(_API).startswith(_CLOSED):
             await answering.refuse(403, "not served")
+        elif self._agents and path.rstrip("/") == AGENTS:
+            await self._agent(scope, receive, answering)
         elif path == "/" and self._login and _lacks_cookies(scope):
             await answering.send(HTMLResponse(_GO_ON))
         elif not await self._admitted(scope, receive):
@@ -168,6 +186,31 @@ class Gate:
         except Refused as refused:
             await answering.refuse(refused.status, refused.reason)
 
+    async def _agent(self, scope: Scope, receive: Receive, answering: _Answer) -> None:
+        """One request of MCP, by its transport "streamable HTTP", without sessions."""
+        headers = Headers(scope=scope)
+        try:
+            if scope["method"] != "POST":
+                raise Refused(405, "this address is for programs that speak MCP; they POST to it")
+            if headers.get("content-type", "").partition(";")[0].strip() != "application/json":
+                raise Refused(415, "send a request as application/json")
+            if self._agent_login:
+                sender = client_of(scope["client"][0] if scope.get("client") else None)
+                await self._agent_login.check(headers.get("authorization"), sender)
+            body = await self._read(scope, receive, MAX_CALL)
+            if _has_link(body):
+                raise Refused(403, "links are not fetched; send the picture itself")
+            if self._calls is None:  # belongs to the event loop, as the limiter of pictures
+                self._calls = anyio.CapacityLimiter(CALLS)
+            if self._calls.statistics().tasks_waiting >= CALLS_WAITING:
+                raise Refused(503, "too many agents ask at once; try again in a moment")
+            inside = f"{_API}mcp/"
+            async with self._calls:
+                asked = {**scope, "path": inside, "raw_path": inside.encode()}
+                await self._pass(_as_json(asked, body), _replay(body, receive), answering)
+        except Refused as refused:
+            await answering.refuse(refused.status, refused.reason)
+
     async def _log_in(self, scope: Scope, body: bytes, receive: Receive, sender: str, answering: _Answer) -> None:
         wait = self._attempts.wait(sender)
         if wait is None:
@@ -184,6 +227,14 @@ class Gate:
         """Whether a request may come in: it has logged in, or nobody needs to for this."""
         path = scope["path"]
         if not self._login or (path.rstrip("/") or "/") in _BEFORE_LOGIN_EXACTLY or path.startswith(_BEFORE_LOGIN):
+            return True
+        given = Headers(scope=scope).get("authorization")
+        if self._agent_login and given and path == f"{_API}upload":  # what an agent will search with
+            sender = client_of(scope["client"][0] if scope.get("client") else None)
+            try:
+                await self._agent_login.check(given, sender)
+            except Refused:
+                return False
             return True
         status = 0
 
@@ -280,7 +331,8 @@ class _Answer:
 
     async def refuse(self, status: int, reason: str) -> None:
         """Sends a sentence."""
-        await self.send(PlainTextResponse(reason, status))
+        basic = {"WWW-Authenticate": 'Basic realm="MaSSL"'} if self._scope["path"].rstrip("/") == AGENTS else {}
+        await self.send(PlainTextResponse(reason, status, basic if status == 401 else None))
 
 
 def _strict(cookie: bytes, tls: bool) -> bytes:

@@ -88,7 +88,7 @@ REFUSED = {
     "label.export": {"out": "'x'", "index-dir": "'x'", "format": "'onnx'"},
     "serve": {
         "host": "'0.0.0.0'", "port": "80", "auth": "'mallory:pw'", "encoder": "'x'", "index-dir": "'x'",
-        "root-path": "'/x'",
+        "root-path": "'/x'", "mcp": "true", "mcp-write": "true",
     },
     "demo": {"dir": "'x'", "host": "'0.0.0.0'", "auth": "'mallory:pw'"},
 }  # fmt: skip

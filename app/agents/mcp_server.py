@@ -1,0 +1,68 @@
+"""The tools as MCP tools, by Gradio's own server. Slow to import: only a page with agents does."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+import gradio as gr
+
+from app.agents.tools import PICTURES, AgentTools
+from massl.core.errors import MasslError
+
+_PREFIX = "agent_"  # of the tools' endpoints in Gradio
+
+
+def add_endpoints(tools: AgentTools, said_of: Callable[[Exception], str]) -> None:
+    """Adds the tools to the page that is being built.
+
+    They are not queued: Gradio calls such directly, where it would else log in to its own address without a password.
+
+    Args:
+        tools: what agents get.
+        said_of: what a program is told of an error.
+    """
+    for tool in tools.functions:
+        gr.api(_answering(tool, said_of), api_name=_PREFIX + tool.__name__, queue=False)
+
+
+def restrict(blocks: gr.Blocks) -> None:
+    """Leaves the server of a launched page the tools alone, and the tools to it alone."""
+    server: Any = blocks.mcp_server_obj
+    server.tool_to_endpoint = {
+        endpoint.removeprefix("/" + _PREFIX): endpoint
+        for endpoint in server.tool_to_endpoint.values()
+        if endpoint.startswith("/" + _PREFIX)
+    }
+    # Gradio's own would be one text for all, and pictures as files of its own.
+    server.postprocess_output_data = _contents
+    for function in blocks.fns.values():
+        if str(function.api_name).startswith(_PREFIX):
+            function.api_visibility = "private"
+
+
+def _answering(tool: Callable[..., dict[str, Any]], said_of: Callable[[Exception], str]) -> Callable[..., Any]:
+    @wraps(tool)
+    def answer(*given: Any, **named: Any) -> Any:
+        try:
+            return tool(*given, **named)
+        except Exception as error:  # the edge: agents get a sentence
+            raise MasslError(said_of(error)) from None
+
+    return answer
+
+
+def _contents(data: list[dict[str, Any]], root_url: str) -> list[Any]:
+    """An answer as MCP wants it: its values as JSON, then each picture below its path."""
+    from mcp import types
+
+    contents: list[Any] = []
+    for answer in data:
+        told = {key: value for key, value in answer.items() if key != PICTURES}
+        contents.append(types.TextContent(type="text", text=json.dumps(told, ensure_ascii=False)))
+        for path, picture in answer.get(PICTURES, ()):
+            contents.append(types.TextContent(type="text", text=path))
+            contents.append(types.ImageContent(type="image", data=picture, mimeType="image/webp"))
+    return contents

@@ -1,0 +1,196 @@
+"""What programs that speak MCP can do with a running page, by the official client."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import anyio
+import httpx
+import pytest
+from PIL import Image
+
+from app.access.request_filter import MAX_CALL
+from app.server import Agents, check_agents, serve
+from indexer import Collection
+from massl.core.errors import MasslError
+
+LOGIN = ("ada", "secret")
+PLAIN = {"trust_env": False, "timeout": 60}
+HELLO = {"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {}}
+ACCEPTS = {"Accept": "application/json, text/event-stream"}
+LOOKING = {"search", "similar", "classify", "select", "info"}
+
+
+@pytest.fixture(scope="module")
+def looking(collection: Collection, site: str) -> Iterator[str]:
+    """A page behind a password, with agents that may look."""
+    with serve(collection, "127.0.0.1", 0, LOGIN, agents=Agents.read) as address:
+        yield str(address)
+
+
+@pytest.fixture(scope="module")
+def labelling(collection: Collection, site: str) -> Iterator[str]:
+    """A page of this machine alone, below a path, with agents that may label."""
+    with serve(collection, "127.0.0.1", 0, None, root_path="/photos", agents=Agents.write) as address:
+        yield str(address)
+
+
+def _header(user: str = "ada", password: str = "secret") -> dict[str, str]:
+    return {"Authorization": "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()}
+
+
+def _with_client(site: str, ask: Callable[[Any], Awaitable[Any]], headers: dict[str, str] | None = None) -> Any:
+    from mcp import ClientSession
+    from mcp.client.streamable_http import streamable_http_client
+
+    async def run() -> Any:
+        async with (
+            httpx.AsyncClient(headers=headers, **PLAIN) as http,
+            streamable_http_client(f"{site}mcp", http_client=http) as (reading, writing, _),
+            ClientSession(reading, writing) as client,
+        ):
+            await client.initialize()
+            return await ask(client)
+
+    return anyio.run(run)
+
+
+def _call(site: str, tool: str, given: dict[str, Any], headers: dict[str, str] | None = None) -> Any:
+    return _with_client(site, lambda client: client.call_tool(tool, given), headers)
+
+
+def _told(answer: Any) -> dict[str, Any]:
+    assert not answer.isError, answer.content
+    return json.loads(answer.content[0].text)
+
+
+def test_an_agent_lists_the_tools_and_searches_by_path_by_content_and_by_upload(looking: str, photos: Path) -> None:
+    tools = _with_client(looking, lambda client: client.list_tools(), _header()).tools
+    assert {tool.name for tool in tools} == LOOKING
+    assert all(tool.description and tool.inputSchema["type"] == "object" for tool in tools)
+    (search,) = (tool for tool in tools if tool.name == "search")
+    assert search.inputSchema["required"] == ["picture"]
+    assert "base64" in search.inputSchema["properties"]["picture"]["description"]
+
+    data = (photos / "flag" / "brazil.jpg").read_bytes()
+    uploaded = httpx.post(f"{looking}gradio_api/upload", files={"files": ("x", data)}, headers=_header(), **PLAIN)
+    content = base64.b64encode(data).decode()
+    for picture in ("flag/brazil.jpg", content, f"data:image/jpeg;base64,{content}", uploaded.json()[0]):
+        answer = _call(looking, "search", {"picture": picture, "k": 5, "thumbnails": 2}, _header())
+        results = _told(answer)["results"]
+        assert len(results) == 5
+        pictures = [item for item in answer.content if item.type == "image"]
+        assert [item.mimeType for item in pictures] == ["image/webp"] * 2
+        assert max(Image.open(io.BytesIO(base64.b64decode(pictures[0].data))).size) <= 320
+        # By its path it is left out itself; by its content it finds itself.
+        assert (results[0]["path"] == "flag/brazil.jpg") == (picture != "flag/brazil.jpg")
+        assert answer.content[1].text == results[0]["path"]
+
+
+def test_an_agent_asks_for_similar_ones_classes_a_subset_and_what_there_is(
+    labelling: str, unlabelled: Collection
+) -> None:
+    tools = _with_client(labelling, lambda client: client.list_tools()).tools
+    assert {tool.name for tool in tools} == LOOKING | {"label"}
+    told = _told(_call(labelling, "info", {}))
+    assert (told["indexed"], told["can_label"]) == (len(unlabelled), True)
+    assert str(unlabelled.root) not in json.dumps(told)
+    chosen = _call(labelling, "select", {"n": 4})
+    assert len(_told(chosen)["results"]) == len([item for item in chosen.content if item.type == "image"]) == 4
+    given = {"paths": ["flag/brazil.jpg"], "unlike": [_told(chosen)["results"][-1]["path"]], "k": 3, "thumbnails": 0}
+    assert len(_told(_call(labelling, "similar", given))["results"]) == 3
+
+    flags = [path for _, path in unlabelled.images.ready() if path.startswith("flag/")][:3]
+    others = [path for _, path in unlabelled.images.ready() if not path.startswith("flag/")][-3:]
+    assert _told(_call(labelling, "label", {"paths": flags, "label": "flag"}))["labels"] == {"flag": 3}
+    _told(_call(labelling, "label", {"paths": others, "label": "other"}))
+    assert {item.author for item in unlabelled.labels.every()} == {"agent"}
+    classified = _told(_call(labelling, "classify", {"k": 3}))
+    assert len(classified["predictions"]) == 3
+    assert sum(classified["predicted"].values()) == len(unlabelled)
+    back = _told(_call(labelling, "label", {"paths": flags, "label": ""}))
+    assert [row["before"] for row in back["labelled"]] == ["flag"] * 3
+    assert unlabelled.labels.counts() == {"other": 3}
+
+
+def test_an_agent_that_may_only_look_can_not_label(looking: str, unlabelled: Collection) -> None:
+    answer = _call(looking, "label", {"paths": ["flag/brazil.jpg"], "label": "flag"}, _header())
+    assert answer.isError
+    assert not unlabelled.labels.every()
+
+
+@pytest.mark.parametrize(
+    ("tool", "given", "said"),
+    [
+        ("search", {"picture": "/etc/passwd"}, "neither a path in the collection nor a picture in base64"),
+        ("search", {"picture": "../outside.jpg"}, "neither a path in the collection"),
+        ("search", {"picture": base64.b64encode(b"no picture").decode()}, "can't be used as a picture"),
+        ("search", {"picture": ""}, "is empty"),
+        ("similar", {"paths": ["/etc/passwd"]}, "is not in the collection"),
+        ("similar", {"paths": []}, "1 to 16 paths"),
+        ("select", {"by": "chance"}, "diverse, typical or balanced"),
+        ("classify", {}, "Labels of at least two classes are needed"),
+        ("search_1", {"picture": "x"}, "Unknown tool"),
+        ("search", {"picture": {"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}}, "alidation"),
+    ],
+)
+def test_an_agent_is_told_what_is_wrong_in_a_sentence(
+    labelling: str, unlabelled: Collection, tool: str, given: dict[str, Any], said: str
+) -> None:
+    answer = _call(labelling, tool, given)
+    assert answer.isError
+    assert said in answer.content[0].text
+    assert "Traceback" not in answer.content[0].text
+
+
+def test_an_agent_without_the_password_is_refused(looking: str) -> None:
+    def ask(**more: str) -> httpx.Response:
+        return httpx.post(f"{looking}mcp", json=HELLO, headers=ACCEPTS | more, **PLAIN)
+
+    for wrong in ({}, _header(password="Secret"), {"Authorization": "Bearer secret"}, {"Authorization": "Basic ?"}):
+        answer = ask(**wrong)
+        assert (answer.status_code, answer.headers["www-authenticate"]) == (401, 'Basic realm="MaSSL"'), wrong
+    assert ask(**_header()).status_code == 200
+    assert ask(**_header(password="x")).status_code == 401
+    assert ask(**_header(), Origin="https://evil.example").status_code == 403
+    assert ask(**_header(), Host="evil.example").status_code == 403
+    # What the header opens: this address, and uploads for it.
+    assert httpx.get(f"{looking}thumbnail/1", headers=_header(), **PLAIN).status_code == 401
+    assert httpx.get(f"{looking}gradio_api/openapi.json", headers=_header(), **PLAIN).status_code == 401
+
+
+def test_gradio_s_own_addresses_of_mcp_are_closed_and_nothing_else_is_a_tool(labelling: str, site: str) -> None:
+    for path in ("gradio_api/mcp", "gradio_api/mcp/", "gradio_api/mcp/sse", "gradio_api/mcp/schema"):
+        for each in (labelling, site):
+            assert httpx.post(f"{each}{path}", json=HELLO, headers=ACCEPTS, **PLAIN).status_code == 403
+            assert httpx.get(f"{each}{path}", headers=ACCEPTS, **PLAIN).status_code == 403
+    assert httpx.get(f"{labelling}mcp", headers=ACCEPTS, **PLAIN).status_code == 405
+    assert httpx.post(f"{labelling}mcp", content="{}", headers=ACCEPTS, **PLAIN).status_code == 415
+    assert httpx.post(f"{site}mcp", json=HELLO, headers=ACCEPTS, **PLAIN).status_code == 404
+    huge = {**HELLO, "params": {"x": "x" * MAX_CALL}}
+    assert httpx.post(f"{labelling}mcp", json=huge, headers=ACCEPTS, **PLAIN).status_code == 413
+    # The tools are no endpoints of the interface for programs.
+    called = httpx.post(f"{labelling}gradio_api/call/agent_label", json={"data": [[], ""]}, **PLAIN)
+    assert called.status_code == 404
+
+
+@pytest.mark.parametrize("address", ["site", "labelling"])
+def test_the_interface_for_programs_is_described_as_openapi(address: str, request: pytest.FixtureRequest) -> None:
+    told = httpx.get(f"{request.getfixturevalue(address)}gradio_api/openapi.json", **PLAIN).json()
+    assert told["openapi"].startswith("3.")
+    posts = {path for path, kinds in told["paths"].items() if "post" in kinds}
+    assert {path.rpartition("/")[2] for path in posts} == {"upload", "search", "classify"}
+
+
+def test_without_the_package_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (check_agents(False, False), check_agents(True, False)) == (Agents.none, Agents.read)
+    assert check_agents(False, True) is Agents.write
+    monkeypatch.setattr("app.server.find_spec", lambda name: None)
+    with pytest.raises(MasslError, match=r"pip install 'massl\[mcp\]'"):
+        check_agents(True, False)
+    assert check_agents(False, False) is Agents.none
