@@ -46,6 +46,7 @@ import { button, make, one, source } from "./elements.js";
 
 const NARROWEST = 0.4; // width by height, of a tile
 const WIDEST = 3;
+const DOUBLE = 250; // milliseconds in which a second click makes a double click of the first
 
 export class Tiles {
   /**
@@ -60,6 +61,7 @@ export class Tiles {
     this.manners = manners;
     /** @type {Map<string, { wanted: string, node: HTMLElement }>} from one drawing to the next: pictures don't flicker */
     this.kept = new Map();
+    this.opening = 0; // the timer of a click that may become a double click
     selection.follow(() => this.mark());
     this.board.addEventListener("keydown", (event) => this.onKey(event));
     // A button answers Space when it is let go: without this the picture would be searched for as well.
@@ -256,9 +258,16 @@ export class Tiles {
           const { clickSelects, open } = this.manners;
           const keys = event.shiftKey || event.ctrlKey || event.metaKey;
           if (this.selection.size > 0 || keys || clickSelects) this.toggle(event.currentTarget, event);
-          else if (event.detail < 2) open?.(tile); // the second of two may be on what the first has brought here
+          else if (event.detail < 2 && open) {
+            // Of a double click, the first click is no search of its own.
+            clearTimeout(this.opening);
+            this.opening = setTimeout(() => open(tile), event.detail ? DOUBLE : 0);
+          }
         },
-        ondblclick: () => this.manners.look(tile),
+        ondblclick: () => {
+          clearTimeout(this.opening);
+          this.manners.look(tile);
+        },
       },
       image,
     );
@@ -331,7 +340,7 @@ function drawBand({ band, bandName, chance }) {
     "span",
     { class: `band ${band}` },
     bandName,
-    chance ? make("span", { class: "chance" }, ` · ${chance}`) : null,
+    chance ? make("span", { class: "chance" }, `\u00a0· ${chance}`) : null,
   );
 }
 

@@ -42,7 +42,14 @@ export class Viewer {
       this.stage,
     );
     this.dialog.addEventListener("keydown", (event) => this.onKey(event));
-    this.dialog.addEventListener("close", () => this.stage.replaceChildren());
+    this.dialog.addEventListener("close", () => {
+      this.stage.replaceChildren();
+      this.leaving = this.above;
+      if (this.leaving) history.back();
+    });
+    this.leaving = false; // on the way back to what was there before
+    this.above = false; // a step of its own in the browser's history, which Back takes back
+    addEventListener("popstate", (event) => this.onBack(event), { capture: true });
     this.stage.addEventListener("wheel", (event) => this.onWheel(event), { passive: false });
     this.stage.addEventListener("pointerdown", (event) => this.onDown(event));
   }
@@ -96,7 +103,11 @@ export class Viewer {
     dialog.classList.toggle("two", tiles.length > 1);
     this.stage.replaceChildren(...tiles.map(drawShot));
     if (!dialog.isConnected) board.append(dialog);
-    if (!dialog.open) dialog.showModal();
+    if (!dialog.open) {
+      dialog.showModal();
+      if (!this.above) history.pushState(history.state, "");
+      this.above = true;
+    }
     dialog.focus();
     for (const next of [around[at + 1], around[at - 1]]) if (at >= 0 && next) new Image().src = addressOf(next);
   }
@@ -188,6 +199,20 @@ export class Viewer {
     window.addEventListener("pointermove", drag);
     window.addEventListener("pointerup", drop);
     window.addEventListener("pointercancel", drop);
+  }
+
+  /**
+   * Closes on the browser's Back, which leads nowhere else then.
+   *
+   * @param {PopStateEvent} event
+   */
+  onBack(event) {
+    if (!this.above) return;
+    event.stopImmediatePropagation();
+    this.above = this.leaving && this.dialog.open; // opened again meanwhile
+    this.leaving = false;
+    if (this.above) history.pushState(history.state, "");
+    else if (this.dialog.open) this.dialog.close();
   }
 
   /** @param {KeyboardEvent} event */
