@@ -19,6 +19,7 @@ from app.session import Payload, Session, number
 from app.uploads import Remembered, take
 from indexer import Collection, Query, Result
 from indexer.search.query import Ranking
+from indexer.store import quality
 from indexer.store.revision import Revision
 from massl.core.errors import MasslError
 
@@ -108,6 +109,7 @@ class FindScreen(Screen):
             "filters": {
                 "labels": list(wanted.labels),
                 "folders": list(wanted.folders),
+                "quality": [bound.name for bound in wanted.quality],
                 "since": str(wanted.taken_since or ""),
                 "until": str(wanted.taken_until or ""),
             },
@@ -146,7 +148,9 @@ class FindScreen(Screen):
 
     def _ask(self, session: Session, payload: Payload) -> None:
         finding = session.of(Finding)
-        asked = question(payload, self.collection.images.of_content)
+        asked = question(
+            payload, self.collection.images.of_content, lambda names: quality.bounds(self.collection.catalog, names)
+        )
         if any(example.upload and example.upload not in finding.uploads for example in asked.examples):
             raise MasslError("An uploaded picture is kept only while the page is open; choose it again")
         self._put(session, asked)
@@ -251,6 +255,7 @@ class FindScreen(Screen):
             folders = {path: images for path, images in outline.folders.items() if path.count("/") < depth}
         return {
             "folders": [{"path": path, "name": readable(path), "count": images} for path, images in folders.items()],
+            "quality": list(quality.HINTS),
             "first": str(outline.first or ""),
             "last": str(outline.last or ""),
         }

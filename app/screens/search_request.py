@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from app.session import Payload, number
 from indexer.store.filters import EVERYTHING, Filter, day
+from indexer.store.quality import QualityBound
 from massl.core.errors import MasslError
 
 MOST_EXAMPLES = 16
@@ -36,16 +38,19 @@ class Question:
 NOTHING = Question()
 
 
-def question(payload: Payload, image_of: Any) -> Question:
+def question(
+    payload: Payload, image_of: Any, bounds_of: Callable[[Sequence[str]], tuple[QualityBound, ...]]
+) -> Question:
     """Reads a question that the browser sent.
 
     Args:
         payload: `examples`, each with `image`, `content` or `upload`, and `weight`, `part`; `labels`, `folders`,
-            `since`, `until`.
+            `quality`, `since`, `until`.
         image_of: the id of an image by the first digits of its content's hash.
+        bounds_of: the bounds of quality hints in the collection.
 
     Raises:
-        MasslError: it is none, or a picture has gone.
+        MasslError: it is none, there is no such hint, or a picture has gone.
     """
     given = _list(payload.get("examples"))
     if len(given) > MOST_EXAMPLES:
@@ -63,8 +68,11 @@ def question(payload: Payload, image_of: Any) -> Question:
         else:
             examples.append(Example(number(item.get("image")), None, weight, part))
     since, until = (day(_text(payload[key])) if payload.get(key) else None for key in ("since", "until"))
-    labels, folders = (tuple(_text(item) for item in _list(payload.get(key))) for key in ("labels", "folders"))
-    return Question(tuple(examples), Filter(labels, folders, taken_since=since, taken_until=until, or_modified=True))
+    labels, folders, hints = (
+        tuple(_text(item) for item in _list(payload.get(key))) for key in ("labels", "folders", "quality")
+    )
+    days: dict[str, Any] = {"taken_since": since, "taken_until": until, "or_modified": True}
+    return Question(tuple(examples), Filter(labels, folders, **days, quality=bounds_of(hints)))
 
 
 def _part(given: object) -> Part | None:

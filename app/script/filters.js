@@ -6,13 +6,14 @@ import { button, make, sync } from "./elements.js";
 
 /** @typedef {{ value: string, text: string }} Entry one that can be chosen, and what it is called */
 
-/** @typedef {"labels" | "folders"} Key of the filters that are chosen from a list */
+/** @typedef {"labels" | "folders" | "quality hints"} Key what the filters are called that are chosen from a list */
 
 /**
  * What there is to choose from.
  *
  * @typedef {object} Choices
  * @property {{ path: string, name: string, count: number }[]} folders
+ * @property {string[]} quality hints of which one must be about a picture
  * @property {string} first the day of the oldest picture
  * @property {string} last
  */
@@ -25,6 +26,7 @@ export class FilterPanel {
     this.ask = ask;
     this.folders = new Chooser("folders", (wanted) => ask({ folders: wanted }));
     this.labels = new Chooser("labels", (wanted) => ask({ labels: wanted }));
+    this.quality = new Chooser("quality hints", (wanted) => ask({ quality: wanted }), false);
     this.since = this.day("From", "since");
     this.until = this.day("Until", "until");
     this.days = make(
@@ -48,6 +50,8 @@ export class FilterPanel {
     const labels = classes.map((entry) => ({ value: entry.name, text: named(entry) }));
     this.folders.update(filters.folders, folders, settled);
     this.labels.update(filters.labels, labels, settled);
+    const hints = choices.quality.map((name) => ({ value: name, text: name }));
+    this.quality.update(filters.quality, hints, settled);
     for (const [input, day] of /** @type {const} */ ([
       [this.since, filters.since],
       [this.until, filters.until],
@@ -57,7 +61,11 @@ export class FilterPanel {
       if (document.activeElement !== input) input.value = day;
       input.parentElement?.classList.toggle("set", Boolean(day));
     }
-    const lists = [folders.length ? this.folders.node : null, labels.length ? this.labels.node : null];
+    const lists = [
+      folders.length ? this.folders.node : null,
+      labels.length ? this.labels.node : null,
+      this.quality.node,
+    ];
     sync(this.node, [...lists.filter((node) => node !== null), this.days]);
   }
 
@@ -83,20 +91,21 @@ export class FilterPanel {
  *
  * @param {Filters} filters
  */
-export function countOf({ labels, folders, since, until }) {
-  return labels.length + folders.length + Number(Boolean(since)) + Number(Boolean(until));
+export function countOf({ labels, folders, quality, since, until }) {
+  return labels.length + folders.length + quality.length + Number(Boolean(since)) + Number(Boolean(until));
 }
 
 /** No filter. @type {Filters} */
-export const NONE = { labels: [], folders: [], since: "", until: "" };
+export const NONE = { labels: [], folders: [], quality: [], since: "", until: "" };
 
 // Several of some: a list of boxes to tick. It stays while all else is drawn anew, and so do its place and the focus.
 class Chooser {
   /**
    * @param {Key} many what they are called
    * @param {(wanted: string[]) => void} ask is told whenever others are wanted
+   * @param {boolean} [open] whether it is unfolded at first
    */
-  constructor(many, ask) {
+  constructor(many, ask, open = true) {
     this.many = many;
     this.ask = ask;
     /** @type {Entry[]} */
@@ -110,7 +119,7 @@ class Chooser {
     this.said = make("span", {});
     this.summary = make("summary", {}, this.said);
     this.panel = make("div", { class: "panel", role: "group" }, this.search, this.list);
-    this.node = make("details", { class: "choice", open: true }, this.summary, this.panel);
+    this.node = make("details", { class: "choice", open }, this.summary, this.panel);
     this.node.addEventListener("toggle", () => this.node.open && this.drawList());
   }
 

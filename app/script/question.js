@@ -12,11 +12,15 @@
  * @property {import("./region.js").Part | null} [part]
  */
 
-/** @typedef {{ labels: string[], folders: string[], since: string, until: string }} Filters what the pictures must be */
+/**
+ * What the pictures must be; `quality` are hints such as "blurred", of which one must be about them.
+ *
+ * @typedef {{ labels: string[], folders: string[], quality: string[], since: string, until: string }} Filters
+ */
 
 /** @typedef {Filters & { examples: Example[], cut: number | null }} Asked all of it, and the cut-off of what is shown */
 
-const OWN = ["like", "unlike", "label", "under", "since", "until", "cut"]; // in the address
+const OWN = ["like", "unlike", "label", "under", "quality", "since", "until", "cut"]; // in the address
 
 /**
  * An example as the server takes it.
@@ -50,6 +54,7 @@ export function written(asked) {
   }
   for (const label of asked.labels) query.append("label", label);
   for (const folder of asked.folders) query.append("under", folder);
+  for (const hint of asked.quality) query.append("quality", hint);
   if (asked.since) query.append("since", asked.since);
   if (asked.until) query.append("until", asked.until);
   if (asked.cut !== null) query.append("cut", asked.cut.toFixed(2));
@@ -75,6 +80,7 @@ export function read() {
     ],
     labels: query.getAll("label"),
     folders: query.getAll("under"),
+    quality: query.getAll("quality"),
     since: query.get("since") || "",
     until: query.get("until") || "",
     cut: query.has("cut") && Number.isFinite(cut) ? cut : null,

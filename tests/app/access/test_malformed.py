@@ -54,6 +54,7 @@ FIELDS: dict[str, Any] = {
     "examples": st.lists(EXAMPLE, max_size=3) | ANYTHING,
     "labels": ANYTHING,
     "folders": st.lists(st.sampled_from(["flag", "fruit", ""]) | ANYTHING, max_size=3) | ANYTHING,
+    "quality": st.lists(st.sampled_from(["dark", "tiny", "ugly"]) | ANYTHING, max_size=3) | ANYTHING,
     "since": st.sampled_from(["2020-01-01", "0001-01-01", "9999-12-31", "2020-13-40"]) | ANYTHING,
     "until": st.sampled_from(["2020-01-01", "0001-01-01", "9999-12-31"]) | ANYTHING,
     "from": st.integers(0, 6_000) | ANYTHING,

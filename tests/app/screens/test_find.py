@@ -12,11 +12,14 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from app.formatting import readable
 from app.screens.find import PAGE, FindScreen, _among, _chance, _chance_short, _found
 from app.server import serve
 from app.session import Session
 from indexer import LADDER, Collection, Encoder, Query, Result
 from indexer.search.searcher import Searcher
+from indexer.store import quality
+from indexer.store.filters import Filter
 from tests.app.conftest import DESKTOP, PHONE, Visit, answered, narrowed
 from tests.indexer.tiny import picture, write_encoder
 
@@ -510,6 +513,34 @@ def test_a_small_picture_is_not_blown_up(tab: Any) -> None:
     tab.get_by_role("dialog", name="Full-size view").locator("img").wait_for()
     style = "getComputedStyle(document.querySelector('.viewer[open] .shot img')).objectFit"
     assert tab.evaluate(style) == "scale-down"
+
+
+def test_pictures_are_filtered_by_quality_hints(unlabelled: Collection, tmp_path: Path) -> None:
+    counts = quality.counts(unlabelled.catalog)
+    assert counts
+    find, session = FindScreen(unlabelled, tmp_path), Session()
+    for hint, (count, _) in counts.items():
+        screen = find.do(session, {"do": "ask", "quality": [hint]})
+        assert screen["filters"]["quality"] == [hint]
+        assert len(screen["sections"][0]["tiles"]) == count
+        wanted = Filter(quality=quality.bounds(unlabelled.catalog, [hint]))
+        paths = {path for _, path, _ in unlabelled.images.browse(wanted)}
+        assert {tile["path"] for tile in screen["sections"][0]["tiles"]} == {readable(path) for path in paths}
+    assert "there is no hint" in find.do(session, {"do": "ask", "quality": ["ugly"]})["message"]["text"].lower()
+    assert find.do(session, {"do": "ask"})["filters"]["quality"] == []
+
+
+def test_a_quality_hint_is_chosen_in_the_filters_and_stands_in_the_address(
+    tab: Any, visit: Visit, unlabelled: Collection
+) -> None:
+    hint, (count, _) = next(iter(quality.counts(unlabelled.catalog).items()))
+    narrowed(tab, "quality hints")
+    tab.locator("summary[aria-label^='Only these quality hints']").click()
+    tab.get_by_role("checkbox", name=hint, exact=True).check()
+    _until(tab, f"document.querySelectorAll('#massl-find .tile').length === {count}")
+    _until(tab, f"location.search.includes('quality={hint}')")
+    with visit(tab.url) as other:
+        _until(other, f"document.querySelectorAll('#massl-find .tile').length === {count}")
 
 
 def test_the_keys_are_listed_behind_a_question_mark(tab: Any) -> None:
