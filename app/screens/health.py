@@ -10,7 +10,7 @@ from typing import Any
 
 from app.formatting import at_size, cost, moment, readable
 from app.progress import duration
-from app.screens.health_cards import encoder, fact, familiar, numbers, pictures, search, told
+from app.screens.health_cards import encoder, fact, familiar, numbers, pictures, quality, search, told
 from app.screens.job_status import running
 from app.screens.screen import Action, Screen
 from app.screens.tiles import tile
@@ -119,6 +119,7 @@ class HealthScreen(Screen):
             ],
             "cards": [
                 pictures(self.collection.images.left_out(), meta),
+                *([quality(found.quality)] if found and found.quality else []),
                 encoder(meta, found),
                 search(self.collection, total),
             ],

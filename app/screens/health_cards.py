@@ -59,6 +59,16 @@ def pictures(left_out: dict[str, int], meta: Meta) -> dict[str, Any]:
     return {"title": "Collection", "facts": facts, "figures": []}
 
 
+def quality(hints: Mapping[str, int]) -> dict[str, Any]:
+    """How many pictures each quality hint is about; each count leads to these pictures, by an address of Search."""
+    facts = [
+        fact(name.capitalize(), plural(count, "picture", "pictures"), "Show them on Search")
+        | {"href": f"?quality={name}"}
+        for name, count in sorted(hints.items(), key=lambda item: -item[1])
+    ]
+    return {"title": "Quality hints", "facts": facts, "figures": []}
+
+
 def encoder(meta: Meta, found: Health | None) -> dict[str, Any]:
     """The encoder in use, with what its file says of it."""
     facts = [fact("Name", meta.encoder_name, f"SHA-256 {meta.encoder_sha256}")]

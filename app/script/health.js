@@ -6,7 +6,7 @@ import { Screen } from "./screen.js";
 
 /** @typedef {import("./tiles.js").Tile} Tile */
 /** @typedef {import("./screen.js").Running} Running */
-/** @typedef {{ name: string, value: string, hint?: string }} Fact */
+/** @typedef {{ name: string, value: string, hint?: string, href?: string }} Fact with where its value leads */
 
 /** @typedef {{ title: string, facts: Fact[], about: string, figures: Fact[] }} Card facts, and a table of figures */
 
@@ -207,9 +207,9 @@ class HealthScreen extends Screen {
 
 /** @param {Fact[]} facts */
 function drawFacts(facts) {
-  return facts.flatMap(({ name, value, hint }) => [
+  return facts.flatMap(({ name, value, hint, href }) => [
     make("dt", {}, name),
-    make("dd", { title: hint || null }, unbroken(value)),
+    make("dd", { title: hint || null }, href ? make("a", { href }, value) : unbroken(value)),
   ]);
 }
 

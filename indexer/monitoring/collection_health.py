@@ -57,7 +57,8 @@ class CollectionHealth:
         others = OtherEncoders(home).trained(here) if here else ()
         on_these = any(other.on_these for other in others)
         advice = health.advise(home.root, home.folder, found, since, waiting, count, builtin, on_these)
-        return Health(found, training, home.image_size, sizes, since, self.disk_use(), advice, others)
+        hints = {name: number for name, (number, _) in quality.counts(catalog).items()}
+        return Health(found, training, home.image_size, sizes, since, self.disk_use(), advice, others, hints)
 
     def tell_of_square(self) -> str:
         """What to say, once, of what the encoder isn't given; see `indexer.store.quality.tell_of_square`."""

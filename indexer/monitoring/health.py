@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -77,6 +77,7 @@ class Health:
         bytes: of the collection's folder.
         advice: what would help; often nothing.
         trained: other encoders that somebody trained, the newest first.
+        quality: how many images each hint is about, see `indexer.store.quality`; without those that are about none.
     """
 
     drift: Drift
@@ -87,6 +88,7 @@ class Health:
     bytes: int
     advice: tuple[Advice, ...]
     trained: tuple[Trained, ...] = ()
+    quality: Mapping[str, int] = field(default_factory=dict)
 
 
 def training(encoder: Encoder) -> Training:

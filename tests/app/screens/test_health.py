@@ -17,6 +17,7 @@ from app.screens.health import HealthScreen
 from app.server import serve
 from app.session import Session
 from indexer import Collection
+from indexer.store import quality
 from indexer.store.labels import NONE_OF_THESE
 from tests.app.conftest import Visit, show
 from tests.indexer.tiny import write_encoder, write_sizes_encoder
@@ -85,6 +86,20 @@ def test_none_of_these_is_no_class_and_what_is_not_known_has_no_card(grown: Coll
     assert labelled["hint"].endswith(" %, 1 class, 2 none of these")
     assert not any("not known" in line.lower() for entry in drawn["drift"] for line in entry["lines"])
     assert "training images" not in " ".join(entry["title"] for entry in drawn["drift"])  # the built-in one stores none
+
+
+def test_quality_hints_are_counted_and_lead_to_their_pictures(visit: Visit, site: str, collection: Collection) -> None:
+    counts = {name: count for name, (count, _) in quality.counts(collection.catalog).items()}
+    drawn = settled(HealthScreen(collection, Path()), Session())
+    (card,) = (card for card in drawn["cards"] if card["title"] == "Quality hints")
+    assert {fact["href"]: int(fact["value"].split()[0]) for fact in card["facts"]} == {
+        f"?quality={name}": count for name, count in counts.items()
+    }
+    hint, count = next(iter(counts.items()))
+    with visit(site, "Health") as tab:
+        tab.locator(f"#massl-health a[href='?quality={hint}']").click()
+        tab.wait_for_function(f"document.querySelectorAll('#massl-find .tile').length === {count}")
+        assert tab.get_by_label(f"Only these quality hints: {hint}").is_visible()
 
 
 def test_the_skipped_files_can_be_downloaded(grown: Collection) -> None:
