@@ -27,6 +27,7 @@ from cli import (
     search,
     select,
     serve,
+    tag,
     train,
 )
 from cli.options import HELP_FLAGS
@@ -65,7 +66,7 @@ def root(
     Examples: massl demo · massl index ./photos · massl search ./photos query.jpg · massl serve ./photos
     """
     words = [word for word in context.obj or [] if not word.startswith("-")]
-    settings = configuration.read(context.command, context, words[: 2 if words[:1] == ["label"] else 1])
+    settings = configuration.read(context.command, context, words[: 2 if words[:1] in (["label"], ["tag"]) else 1])
     context.default_map = dict(settings.defaults)
     for notice in settings.notices:
         say(f"massl: {visible(notice)}")
@@ -81,6 +82,7 @@ app.command("dupes")(dupes.command)
 app.command("odd")(odd.command)
 app.command("select")(select.command)
 app.add_typer(label.app, name="label")
+app.add_typer(tag.app, name="tag")
 app.command("classify")(classify.command)
 app.command("serve")(serve.command)
 app.command("info")(info.command)

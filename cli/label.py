@@ -52,7 +52,7 @@ def add(
     from indexer import Collection
 
     collection = Collection.open(images, index_dir)
-    count = collection.labels.add(label, [find_image(collection, path) for path in paths], _author())
+    count = collection.labels.add(label, [find_image(collection, path) for path in paths], current_user())
     if as_json:
         print_json({"labelled": count})
         return
@@ -181,7 +181,7 @@ def import_labels(
     from massl.core.files.path_notation import not_utf8
 
     collection = Collection.open(images, index_dir)
-    paths = TablePaths(collection.root, collection.images, lambda path: _image_in_table(collection, path))
+    paths = TablePaths(collection.root, collection.images, lambda path: image_in_table(collection, path))
     wanted: dict[int, str] = {}
     authors: dict[int, str] = {}
     guesses = 0
@@ -204,7 +204,7 @@ def import_labels(
             image = paths.image(path)
         except MasslError as error:
             raise MasslError(f"{at}: {error}; nothing was imported") from None
-        authors[image] = author or _author()
+        authors[image] = author or current_user()
         if wanted.setdefault(image, label) != label:
             raise MasslError(
                 f"{at} gives {path} another label, {label[:40]!r} after {wanted[image][:40]!r}; "
@@ -280,7 +280,7 @@ def export(
         if as_json and out is None:
             print_json({"labels": [vars(item) for item in labels]})
         else:
-            _put_out(exporting.of_labels(labels), kind, out, as_json, quiet)
+            put_out(exporting.of_labels(labels), kind, out, as_json, quiet)
         if damaged:
             raise damaged
         return
@@ -294,7 +294,7 @@ def export(
             return
         say(f"{out}: {', '.join(fitted.classes)}, by {fitted.choice.candidate.method}", quiet)
         return
-    _put_out(collection.export_labels(kind, predictions, sure), kind, out, as_json, quiet)
+    put_out(collection.export_labels(kind, predictions, sure), kind, out, as_json, quiet)
 
 
 @app.command()
@@ -305,9 +305,9 @@ def restore(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Bring labels back from the journal beside the index, into an index that was damaged, or deleted and made anew.
+    """Bring labels and tags back from the journal beside the index, into one that was damaged, or deleted.
 
-    Labels that images have now stay. What finds no image any more is listed.
+    Labels and tags that images have now stay. What finds no image any more is listed.
 
     Examples: massl label restore ./photos
     """
@@ -317,10 +317,17 @@ def restore(
     done = Collection.open(images, index_dir).journal.restore()
     if as_json:
         left = [{"path": path, "label": label, "reason": why} for path, label, why in done.left]
-        told = {"labels": done.labels, "decisions": done.decisions, "left": left, "damaged_lines": done.damaged}
+        told = {
+            "labels": done.labels,
+            "tags": done.tags,
+            "decisions": done.decisions,
+            "left": left,
+            "damaged_lines": done.damaged,
+        }
         print_json(told)
         return
-    say(f"brought back: {done.labels:,} labels, {done.decisions:,} decisions about duplicates and proposals", quiet)
+    brought = f"{done.labels:,} labels, {done.tags:,} tags, {done.decisions:,} decisions about duplicates and proposals"
+    say(f"brought back: {brought}", quiet)
     for path, label, why in done.left:
         say(f"not brought back: {visible(label)!r} of {visible(path)}: {why}", quiet)
     if done.damaged:
@@ -394,7 +401,7 @@ def _readable_labels(images: Path, index_dir: Path | None) -> tuple[list[Label],
             raise MasslError(f"{error}; its labels can't be read here ({trouble.strerror or trouble})") from None
 
 
-def _put_out(text: str, kind: str, out: Path | None, as_json: bool, quiet: bool) -> None:
+def put_out(text: str, kind: str, out: Path | None, as_json: bool, quiet: bool) -> None:
     """Prints a table, or writes it to a file."""
     from cli.terminal import print_json, print_line, say
     from massl.core.disk_errors import cannot_write
@@ -413,7 +420,7 @@ def _put_out(text: str, kind: str, out: Path | None, as_json: bool, quiet: bool)
     say(f"{out} written", quiet)
 
 
-def _image_in_table(collection: Collection, path: str) -> int:
+def image_in_table(collection: Collection, path: str) -> int:
     """The image that a table's path means, which is relative to the collection's folder wherever the table is read."""
     from massl.core.errors import MasslError
 
@@ -440,7 +447,8 @@ def find_image(collection: Collection, path: str) -> int:
         raise MasslError(f"{given}: there is no such image, neither here nor in {collection.root}") from None
 
 
-def _author() -> str:
+def current_user() -> str:
+    """The author of what is said on the command line."""
     try:
         return visible(getpass.getuser())
     except (KeyError, OSError):  # a user id without a name, as in a container

@@ -99,6 +99,18 @@ def command(
         ),
         Harmless(),
     ] = None,
+    tag: Annotated[
+        list[str] | None,
+        typer.Option("--tag", help="Only images with this tag. Several: with all of them.", show_default=False),
+    ] = None,
+    any_tag: Annotated[
+        list[str] | None,
+        typer.Option("--any-tag", metavar="TAG", help="Only images with one of these tags.", show_default=False),
+    ] = None,
+    without_tag: Annotated[
+        list[str] | None,
+        typer.Option("--without-tag", metavar="TAG", help="Only images with none of these tags.", show_default=False),
+    ] = None,
     sort: Annotated[
         Sort,
         typer.Option("--sort", help="Order of the results: the most similar first, or by the date taken."),
@@ -145,6 +157,9 @@ def command(
         until=days[1],
         taken=days[2:],
         quality=quality or (),
+        tags=tag or (),
+        any_tags=any_tag or (),
+        without_tags=without_tag or (),
         exact=exact,
     )
     if sort == Sort.TAKEN:
@@ -161,12 +176,14 @@ def command(
         return
     if not results:
         raise MasslError(
-            "nothing to search: no image passes the filters" if label or under or any(days) else "the index is empty"
+            "nothing to search: no image passes the filters"
+            if label or under or any(days) or tag or any_tag or without_tag
+            else "the index is empty"
         )
     for result in results:
-        tag = f"  [{visible(result.label)}]" if result.label else ""
+        named = f"  [{visible(result.label)}]" if result.label else ""
         day = f"{(result.taken or '')[:10]:<10}  " if sort == Sort.TAKEN else ""
-        print_line(f"{result.rank:>3}  {result.score:z6.3f}  {result.match:<5}  {day}{visible(result.path)}{tag}")
+        print_line(f"{result.rank:>3}  {result.score:z6.3f}  {result.match:<5}  {day}{visible(result.path)}{named}")
     say(f"{len(results)} of {len(collection):,} images in {described['milliseconds']:.0f} ms", quiet)
 
 

@@ -15,10 +15,12 @@ from indexer.duplicates.collection_duplicates import CollectionDuplicates
 from indexer.encoder.onnx_encoder import Encoder
 from indexer.encoder.runtimes import Wanted
 from indexer.fewshot.label_state import CollectionFewshot
+from indexer.fewshot.tag_proposals import CollectionTagProposals
 from indexer.folder_images import FolderImages
 from indexer.ingest import indexing
 from indexer.ingest.embedding_table import EmbeddingTables
-from indexer.label_formats import exporting
+from indexer.label_formats import exporting, tag_sidecars
+from indexer.label_formats.tag_sidecars import SidecarReport
 from indexer.monitoring.collection_health import CollectionHealth
 from indexer.monitoring.other_encoders import OtherEncoders
 from indexer.projection.collection_map import CollectionMap
@@ -38,6 +40,7 @@ from indexer.store.meta import Meta
 from indexer.store.quality import bounds
 from indexer.store.rejections import Rejections
 from indexer.store.revision import Revision
+from indexer.store.tags import RejectedTags, Tags, normalised
 from indexer.subsets.collection_subsets import CollectionSubsets
 from massl.core.files.atomic_writing import remove_forgotten
 from massl.core.files.scan import check_folder
@@ -52,10 +55,13 @@ class Collection:
         images: which there are, their paths, facts and thumbnails.
         labels: those that people gave.
         rejections: labels that were proposed, and are wrong.
+        tags: those that people gave, several an image.
+        rejected_tags: tags that were proposed, and are wrong.
         confirmations: labels that are right although they are suspect.
         decisions: what is to be kept of duplicates.
         journal: what people said, beside the catalog.
         searcher: ranks and describes images, and explains what was found.
+        tag_proposals: which other images probably have a tag.
         fewshot: classes for the rest, labels to doubt, and which images to label next.
         duplicates: copies, exact and near.
         anomalies: how unusual images are.
@@ -76,10 +82,13 @@ class Collection:
         self.labels = Labels(home.catalog)
         self.rejections = Rejections(home.catalog)
         self.confirmations = Confirmations(home.catalog)
+        self.tags = Tags(home.catalog)
+        self.rejected_tags = RejectedTags(home.catalog)
         self.decisions = Decisions(home.catalog)
         self.journal = LabelJournal(home.catalog)
         self.searcher = Searcher(home.root, home.folder, home.catalog, engines, lambda: home.encoder)
         self.fewshot = CollectionFewshot(home.catalog)
+        self.tag_proposals = CollectionTagProposals(home.catalog, self.fewshot)
         self.duplicates = CollectionDuplicates(home.root, home.catalog, self.searcher.index)
         self.anomalies = CollectionAnomalies(home, self.searcher)
         self.subsets = CollectionSubsets(home.root, home.catalog, self.searcher)
@@ -257,6 +266,9 @@ class Collection:
         until: date | None = None,
         taken: tuple[date | None, date | None] = (None, None),
         quality: Sequence[str] = (),
+        tags: Sequence[str] = (),
+        any_tags: Sequence[str] = (),
+        without_tags: Sequence[str] = (),
         exact: bool = False,
     ) -> list[Result]:
         """The `k` images most like the queries taken together, best first.
@@ -273,13 +285,20 @@ class Collection:
             until: only those whose file was last modified on this day or earlier.
             taken: only images that were taken from the first of these days to the second, by the camera's clock.
             quality: only images that one of these hints is about; see `indexer.store.quality.HINTS`.
+            tags: only images that carry all of these tags.
+            any_tags: only images that carry one of these tags.
+            without_tags: only images that carry none of these tags.
             exact: compare with every image, whatever it takes; else the collection's engine may miss a few.
 
         Raises:
             MasslError: no positive query, an image that the collection doesn't hold, or a filter that none passes.
         """
         hints = bounds(self.catalog, quality)
-        wanted = Filter(several(label), several(under), since, until, False, *taken, quality=hints)
+        all_of, any_of, none_of = (tuple(map(normalised, each)) for each in (tags, any_tags, without_tags))
+        wanted = Filter(
+            several(label), several(under), since, until, False, *taken,
+            quality=hints, tags=all_of, any_tags=any_of, without_tags=none_of,
+        )  # fmt: skip
         return self.searcher.describe(self.searcher.rank(queries, max(1, k), wanted, exact=exact))
 
     def export_labels(self, kind: str, predictions: bool = False, sure: float = 0.0) -> str:
@@ -295,3 +314,15 @@ class Collection:
         """
         guesses = self.fewshot.predictions(sure) if predictions else []
         return exporting.write(kind, exporting.rows(self.catalog, guesses), self.root.resolve().name)
+
+    def export_tags(self, kind: str) -> str:
+        """The tags as the text of a file of this kind, one of `indexer.label_formats.exporting.TAG_FORMATS`.
+
+        Raises:
+            MasslError: no such format.
+        """
+        return exporting.write_tags(kind, exporting.tag_rows(self.catalog), self.root.resolve().name)
+
+    def write_sidecars(self) -> SidecarReport:
+        """Writes the tags of each image into the XMP file beside it; see `indexer.label_formats.tag_sidecars`."""
+        return tag_sidecars.write(self.root, self.catalog)

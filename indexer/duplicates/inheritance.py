@@ -10,17 +10,20 @@ from indexer.store.decisions import Decisions, hashes_of
 from indexer.store.images import Images
 from indexer.store.labels import Labels
 from indexer.store.rejections import Rejections
+from indexer.store.tags import RejectedTags, Tags
 from massl.core.errors import MasslError
 
 
 class Inheritance:
-    """Labels, and decisions about labels and duplicates, of a catalog."""
+    """Labels, tags, and decisions about them and about duplicates, of a catalog."""
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
         self._images = Images(catalog)
         self._rejected = Rejections(catalog).by_image()
         self._confirmed = Confirmations(catalog).every()
+        self._tags = Tags(catalog)
+        self._rejected_tags = RejectedTags(catalog)
 
     def label(self, item: PlannedFile) -> tuple[str, str] | None:
         """The label and its author that the kept file is to take over; None for none.
@@ -47,6 +50,7 @@ class Inheritance:
             Rejections(self._catalog).add({keep: rejected})
         if label is not None and (removed, label) in self._confirmed:
             Confirmations(self._catalog).add([(keep, label)])
+        self._carry_tags(removed, keep)
         decisions = Decisions(self._catalog)
         for group in decisions.kept_together():
             if removed in group:
@@ -54,6 +58,16 @@ class Inheritance:
                 for other in group:
                     if other not in (removed, keep) and decided.both(removed, other):
                         decisions.keep_both([keep, other])
+
+    def _carry_tags(self, removed: int, keep: int) -> None:
+        """The kept file gets the tags of both; where one has a tag and of the other it was rejected, the tag stays."""
+        authors = self._tags.authors(removed)
+        try:
+            self._tags.give([(keep, tag) for tag in authors], {(keep, tag): author for tag, author in authors.items()})
+        except MasslError as error:
+            raise NotDone(str(error)) from None
+        has = self._tags.authors(keep)
+        self._rejected_tags.add([(keep, tag) for tag in self._rejected_tags.of_image(removed) if tag not in has])
 
     def give_back(self, act: FileAct) -> bool:
         """Takes the label that the kept file took over from it again, unless it has another one by now."""

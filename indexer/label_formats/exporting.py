@@ -11,6 +11,7 @@ from urllib.parse import quote
 from indexer.store.catalog import Catalog
 from indexer.store.images import Images
 from indexer.store.labels import NONE_OF_THESE, PREDICTED, Label, Labels
+from indexer.store.tags import Tags
 from massl.core.errors import MasslError
 from massl.core.files.csv_tables import csv_text, is_formula
 
@@ -57,6 +58,30 @@ def of_labels(given: Iterable[Label]) -> str:
     """Labels that people gave as CSV: all that can be told where the catalog is damaged."""
     classes = (item for item in given if item.label != NONE_OF_THESE)
     return _csv([LabelRow(item.path, item.label, item.author, item.at, None, 0, 0) for item in classes], "")
+
+
+def tag_rows(catalog: Catalog) -> list[LabelRow]:
+    """Every tag as `rows` has labels, so that an image has a row for each of its tags."""
+    sides = {
+        name: (width, height) for name, width, height in Images(catalog).sides(list(Tags(catalog).images())).values()
+    }
+    return [
+        LabelRow(given.path, given.tag, given.author, given.at, None, *sides.get(given.path, (0, 0)))
+        for given in Tags(catalog).every()
+    ]
+
+
+def write_tags(kind: str, tagged: Sequence[LabelRow], folder: str) -> str:
+    """Tags as the text of a file of this kind, one of `TAG_FORMATS`.
+
+    Raises:
+        MasslError: no such format.
+    """
+    if kind not in TAG_FORMATS:
+        raise MasslError(f"there is no format {kind[:20]!r}; choose one of {', '.join(TAG_FORMATS)}, or xmp")
+    if kind == "csv":
+        return csv_text(["path", "tag", "author", "at"], [[row.path, row.label, row.author, row.at] for row in tagged])
+    return FORMATS[kind](tagged, folder)
 
 
 def write(kind: str, labelled: Sequence[LabelRow], folder: str) -> str:
@@ -116,14 +141,16 @@ def imagefolder_targets(images: Sequence[tuple[str, str]]) -> list[str]:
 
 
 def _coco(labelled: Sequence[LabelRow], folder: str) -> str:
-    """Images, categories, and an annotation an image that is of the whole of it: readers of COCO expect a box."""
+    """Images, categories, and an annotation a label that is of the whole image: readers of COCO expect a box."""
     names = sorted({row.label for row in labelled})
     numbers = {name: number for number, name in enumerate(names, 1)}
+    images = {row.path: row for row in labelled}
+    places = {path: number for number, path in enumerate(images, 1)}
     annotations = []
     for number, row in enumerate(labelled, 1):
         annotation = {
             "id": number,
-            "image_id": number,
+            "image_id": places[row.path],
             "category_id": numbers[row.label],
             "bbox": [0, 0, row.width, row.height],
             "area": row.width * row.height,
@@ -136,10 +163,10 @@ def _coco(labelled: Sequence[LabelRow], folder: str) -> str:
         annotations.append(annotation)
     return _json(
         {
-            "info": {"description": f"Labels of {folder}, one an image, made with MaSSL"},
+            "info": {"description": f"Labels of {folder}, each of a whole image, made with MaSSL"},
             "images": [
                 {"id": number, "file_name": row.path, "width": row.width, "height": row.height}
-                for number, row in enumerate(labelled, 1)
+                for number, row in enumerate(images.values(), 1)
             ],
             "categories": [{"id": numbers[name], "name": name, "supercategory": ""} for name in names],
             "annotations": annotations,
@@ -153,13 +180,17 @@ def _label_studio(labelled: Sequence[LabelRow], folder: str) -> str:
     The images are served by Label Studio's local storage, whose root is to be the folder that holds `folder`.
     """
     tasks = []
-    for number, row in enumerate(labelled, 1):
+    several: dict[str, list[LabelRow]] = {}
+    for row in labelled:
+        several.setdefault(row.path, []).append(row)
+    for number, rows_of_image in enumerate(several.values(), 1):
+        row = rows_of_image[0]
         choice = {
             "id": f"massl-{number}",
             "type": "choices",
             "from_name": "choice",
             "to_name": "image",
-            "value": {"choices": [row.label]},
+            "value": {"choices": [each.label for each in rows_of_image]},
         }
         place = quote(f"{folder}/{row.path}", errors="surrogateescape")
         # Numbered, as Label Studio's own exports are: its converter takes nothing else.
@@ -178,6 +209,9 @@ FORMATS: dict[str, Callable[[Sequence[LabelRow], str], str]] = {
     "coco": _coco,
     "label-studio": _label_studio,
 }
+
+
+TAG_FORMATS = ("csv", "coco", "label-studio")
 
 
 def _folders(names: Sequence[str]) -> dict[str, str]:

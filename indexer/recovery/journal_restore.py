@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from indexer.store import journal
 from indexer.store.catalog import Catalog
 from indexer.store.decision_tables import is_of_two
-from indexer.store.journal import Image, Said
+from indexer.store.journal import Decision, Image, Made, Said
 from indexer.store.labels import check
 from indexer.store.meta import Meta
 from indexer.store.restoring import restoring
+from indexer.store.tags import checked
 from massl.core.disk_errors import cannot_write
 from massl.core.errors import MasslError
 
@@ -23,12 +24,13 @@ class Restored:
     """What was brought back.
 
     Attributes:
-        labels, decisions: how many.
-        left: labels that were not, as (path, label, why), by path.
+        labels, tags, decisions: how many.
+        left: labels and tags that were not, as (path, label or tag, why), by path.
         damaged: lines of the journal that could not be read.
     """
 
     labels: int
+    tags: int
     decisions: int
     left: tuple[tuple[str, str, str], ...]
     damaged: int
@@ -41,7 +43,7 @@ class LabelJournal:
         self._catalog = catalog
 
     def restore(self) -> Restored:
-        """Gives images the labels and decisions that the journal has for their content and the catalog doesn't.
+        """Gives images the labels, tags and decisions that the journal has for their content and the catalog doesn't.
 
         What the catalog says of an image stays. Doing it twice changes nothing more.
 
@@ -56,7 +58,7 @@ class LabelJournal:
                 f"{folder / journal.NAME} can't be read: {(error.strerror or str(error)).lower()}"
             ) from None
         left: list[tuple[str, str, str]] = []
-        labels = decisions = 0
+        labels = tags = decisions = 0
         with restoring(self._catalog) as write:
             missing = said.without(write.said())
             by_content = write.by_content({bytes.fromhex(image.hash) for image in _images(missing) if image.hash})
@@ -85,12 +87,22 @@ class LabelJournal:
                 taken.add(identity)
                 write.label(identity, given, image)
                 labels += 1
-            for decision, at in missing.decisions.items():
+            given_tags = set(missing.tagged())
+            for decision in sorted(given_tags, key=lambda tag: (tuple(tag.image) not in exact, tag[:3])):
+                identity = find(decision.image, set())
+                if identity is None or not _is_tag(decision, missing.decisions[decision]):
+                    why = "no image has this content any more" if identity is None else "it is no tag"
+                    left.append((decision.image.path, decision.about, why))
+                else:
+                    tags += write.tag(identity, decision.about, missing.decisions[decision], decision.image)
+            for decision, made in missing.decisions.items():
+                if decision in given_tags:
+                    continue
                 one = find(decision.image, set())
                 other = find(decision.other, {one} if one else set()) if decision.other else None
                 if one is not None and (other is not None) == is_of_two(decision.kind):
-                    decisions += write.decide(decision.kind, decision.about, at, one, other)
-        return Restored(labels, decisions, tuple(sorted(left)), said.damaged)
+                    decisions += write.decide(decision.kind, decision.about, made.at, one, other)
+        return Restored(labels, tags, decisions, tuple(sorted(left)), said.damaged)
 
     def settle(self, command: str) -> None:
         """After the images are indexed: has the journal and the catalog say the same.
@@ -110,18 +122,29 @@ class LabelJournal:
         if meta.restore:
             done = self.restore()
             self._catalog.forget_meta(Meta.restore)
-            if done.labels or done.decisions:
-                _LOG.warning("brought back from the journal: %d labels, %d decisions", done.labels, done.decisions)
+            if done.labels or done.tags or done.decisions:
+                tags = f" {done.tags} tags," if done.tags else ""
+                _LOG.warning(
+                    "brought back from the journal: %d labels,%s %d decisions", done.labels, tags, done.decisions
+                )
             for path, label, why in done.left:
                 _LOG.warning("not brought back: %r of %s: %s", label, ascii(path)[1:-1], why)
-        elif left.labels:
+        elif left.labels or left.tagged():
+            counts = (len(left.labels), "labels"), (len(left.tagged()), "tags")
+            missing = " and ".join(f"{count} {what}" for count, what in counts if count)
             _LOG.warning(
-                "the journal has %d labels that the catalog doesn't have; to bring them back, run: %s",
-                len(left.labels),
-                command,
+                "the journal has %s that the catalog doesn't have; to bring them back, run: %s", missing, command
             )
         if left.damaged:
             _LOG.warning("%d lines of the journal were damaged; it is written anew from the catalog", left.damaged)
+
+
+def _is_tag(decision: Decision, made: Made) -> bool:
+    try:
+        check(made.author)
+        return checked(decision.about) == decision.about
+    except MasslError:
+        return False
 
 
 def _images(said: Said) -> list[Image]:

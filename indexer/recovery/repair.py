@@ -42,8 +42,10 @@ def repair(path: Path, facts: dict[str, str], comparable: bool) -> Salvaged:
 
 def in_words(found: Salvaged) -> str:
     """What can be read, in a line."""
+    tags = f", {found.tagged:,} tags" if found.tagged else ""
     said = (
-        f"{len(found.images):,} images, {found.embedded:,} of them with their embedding, {len(found.labels):,} labels"
+        f"{len(found.images):,} images, {found.embedded:,} of them with their embedding, "
+        f"{len(found.labels):,} labels{tags}"
     )
     lost = [(found.lost_images, "image"), (found.lost_labels, "label"), (found.lost_decisions, "decision")]
     told = ", ".join(f"{count:,} {what}{'s' if count > 1 else ''}" for count, what in lost if count)

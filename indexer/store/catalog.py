@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 from indexer.store import checksums, damage, fact_tables, journal, meta, migrations, schema
 from indexer.store.damage import CatalogDamaged
-from indexer.store.decision_tables import VIEWS
+from indexer.store.decision_tables import TAGS_VIEWS, VIEWS
 from indexer.store.meta import Fact, Meta, Written
 from indexer.store.migrations import VERSION
 from massl.core import disk_errors
@@ -39,8 +39,9 @@ _UNWRITABLE = (
 _NEARLY_FULL = 1 << 20  # bytes free, below which a failed write is put down to a full disk
 
 # How a catalog of an earlier format, which can't be written, is read by today's statements: formats before the fourth
-# have no checksums, those before the fifth have all decisions in one table, those before the sixth know of no facts.
-_CHECKED, _DECIDED, _KNOWN = 4, 5, 6
+# have no checksums, those before the fifth have all decisions in one table, those before the sixth know of no facts,
+# those before the seventh of no tags.
+_CHECKED, _DECIDED, _KNOWN, _TAGGED = 4, 5, 6, 7
 _SHIMS = {
     "images": ("row_checksum", "embedding_checksum"),
     "labels": ("checksum",),
@@ -66,6 +67,7 @@ _KINDS: dict[str, set[type]] = {
     "reason": {str, type(None)},
     "embedding": {bytes, type(None)},
     "label": {str, type(None)},
+    "tag": {str},
     "author": {str, type(None)},
     "at": {str, type(None)},
     "other": {int},
@@ -403,8 +405,8 @@ class Catalog:
         for table, columns in _SHIMS.items() if version < _CHECKED else ():
             nothing = ", ".join(f"NULL AS {column}" for column in columns)
             connection.execute(f"CREATE TEMP VIEW {table} AS SELECT *, {nothing} FROM main.{table}")
-        missing = {**(VIEWS if version < _DECIDED else {}), **(fact_tables.VIEWS if version < _KNOWN else {})}
-        for table, query in missing.items():
+        missing = [(VIEWS, _DECIDED), (fact_tables.VIEWS, _KNOWN), (TAGS_VIEWS, _TAGGED)]
+        for table, query in (item for views, since in missing if version < since for item in views.items()):
             connection.execute(f"CREATE TEMP VIEW {table} AS {query}")
 
     def _check_files(self) -> None:

@@ -1,11 +1,15 @@
 """The tables of what people decided, one a kind of decision; and how formats before the fifth kept them, in one table.
 
+A tag is kept as a decision: a picture has any number of them.
+
 | table | the decision | until when it holds |
 | --- | --- | --- |
 | `kept_both` | two images are both to be kept | one of their contents changes |
 | `kept_instead` | an image is to be kept in place of its duplicates | its content changes |
 | `rejected_labels` | an image doesn't have a label that was proposed for it | it is taken back |
 | `confirmed_labels` | an image's label is right although it is suspect | it is taken back |
+| `tags` | an image has a tag | it is taken back |
+| `rejected_tags` | an image doesn't have a tag that was proposed for it | it is taken back |
 """
 
 from __future__ import annotations
@@ -26,20 +30,31 @@ class DecisionTable:
         kind: what the journal, and formats before the fifth, call this kind of decision.
         about: the column that the journal has as `about`.
         other: whether it also names another image.
+        author: whether it says who decided it.
     """
 
     columns: str
     kind: str
     about: str
     other: bool = False
+    author: bool = False
 
 
-TABLES: Mapping[str, DecisionTable] = {
+OF_FIFTH: Mapping[str, DecisionTable] = {
     "kept_both": DecisionTable("image, other, contents, at", "distinct", "contents", other=True),
     "kept_instead": DecisionTable("image, content, at", "chosen", "content"),
     "rejected_labels": DecisionTable("image, label, at", "rejected", "label"),
     "confirmed_labels": DecisionTable("image, label, at", "confirmed", "label"),
 }
+"""Those that the fifth format has."""
+
+OF_TAGS: Mapping[str, DecisionTable] = {
+    "tags": DecisionTable("image, tag, author, at", "tagged", "tag", author=True),
+    "rejected_tags": DecisionTable("image, tag, at", "untagged", "tag"),
+}
+"""Those that came with tags."""
+
+TABLES: Mapping[str, DecisionTable] = {**OF_FIFTH, **OF_TAGS}
 BY_KIND: Mapping[str, str] = {table.kind: name for name, table in TABLES.items()}
 
 SCHEMA = """
@@ -75,15 +90,41 @@ CREATE TABLE confirmed_labels (
 ) WITHOUT ROWID;
 """
 
-# Of checksums: see `indexer.store.checksums`. Of the journal: see `indexer.store.journal`.
-TRIGGERS = "".join(
-    f"""
+TAGS_SCHEMA = """
+CREATE TABLE tags (
+    image INTEGER NOT NULL REFERENCES images (id) ON DELETE CASCADE,
+    tag TEXT NOT NULL,
+    author TEXT NOT NULL,
+    at TEXT NOT NULL,
+    checksum INTEGER,
+    PRIMARY KEY (image, tag)
+) WITHOUT ROWID;
+CREATE INDEX tags_by_tag ON tags (tag, image);
+CREATE TABLE rejected_tags (
+    image INTEGER NOT NULL REFERENCES images (id) ON DELETE CASCADE,
+    tag TEXT NOT NULL,
+    at TEXT NOT NULL,
+    checksum INTEGER,
+    PRIMARY KEY (image, tag)
+) WITHOUT ROWID;
+"""
+
+
+def _author(table: DecisionTable, of: str = "") -> str:
+    return f"{of}author, " if table.author else ""
+
+
+def _triggers(tables: Mapping[str, DecisionTable]) -> str:
+    """Of checksums: see `indexer.store.checksums`. Of the journal: see `indexer.store.journal`."""
+    return "".join(
+        f"""
 CREATE INDEX {name}_unsealed ON {name} (image) WHERE checksum IS NULL;
 CREATE TRIGGER {name}_changed AFTER UPDATE OF {table.columns} ON {name}
     BEGIN UPDATE {name} SET checksum = NULL WHERE image = NEW.image AND {table.about} = NEW.{table.about}; END;
 CREATE TRIGGER {name}_made AFTER INSERT ON {name}
-    BEGIN INSERT INTO unwritten (act, path, hash, kind, about, at, other_path, other_hash)
-    SELECT 'decide', one.path, one.hash, '{table.kind}', NEW.{table.about}, NEW.at, other.path, other.hash
+    BEGIN INSERT INTO unwritten (act, path, hash, kind, about, {_author(table)}at, other_path, other_hash)
+    SELECT 'decide', one.path, one.hash, '{table.kind}', NEW.{table.about}, {_author(table, "NEW.")}NEW.at, other.path,
+    other.hash
     FROM images AS one LEFT JOIN images AS other ON other.id = {"NEW.other" if table.other else "NULL"}
     WHERE one.id = NEW.image; END;
 CREATE TRIGGER {name}_forgotten AFTER DELETE ON {name}
@@ -91,8 +132,12 @@ CREATE TRIGGER {name}_forgotten AFTER DELETE ON {name}
     SELECT 'forget', one.path, one.hash, '{table.kind}', OLD.{table.about}, other.path, other.hash
     FROM images AS one LEFT JOIN images AS other ON other.id = {"OLD.other" if table.other else "NULL"}
     WHERE one.id = OLD.image; END;"""
-    for name, table in TABLES.items()
-)
+        for name, table in tables.items()
+    )
+
+
+TRIGGERS = _triggers(OF_FIFTH)
+TAGS_TRIGGERS = _triggers(OF_TAGS)
 
 IMAGES = " UNION ".join([*(f"SELECT image FROM {name}" for name in TABLES), "SELECT other FROM kept_both"])
 """A query of the images that somebody decided about."""
@@ -112,7 +157,14 @@ VIEWS: Mapping[str, str] = {
         "substr(about, instr(about, ' ') + 1) AS contents, at, NULL AS checksum "
         f"FROM main.decisions WHERE kind = '{table.kind}'"
     )
-    for name, table in TABLES.items()
+    for name, table in OF_FIFTH.items()
+}
+
+# What stands for tags in catalogs before the seventh format: no rows.
+TAGS_VIEWS: Mapping[str, str] = {
+    name: f"SELECT {', '.join(f'NULL AS {column}' for column in table.columns.split(', '))}, NULL AS checksum "
+    "WHERE FALSE"
+    for name, table in OF_TAGS.items()
 }
 
 
@@ -122,6 +174,8 @@ def from_earlier(rows: Iterable[Sequence[Any]]) -> Iterator[tuple[str, tuple[Any
     """
     for image, kind, about, at in rows:
         name = BY_KIND.get(kind)
+        if name in OF_TAGS:  # which those formats didn't have
+            continue
         if name == "kept_both":
             if found := _PAIR.fullmatch(about):
                 yield name, (image, int(found[1]), found[2], at)

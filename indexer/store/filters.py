@@ -1,4 +1,4 @@
-"""Which images a search is confined to, by label, folder and date; and these in order, where nothing is searched."""
+"""Which images a search is confined to, by label, tag, folder and date; and these in order, where none is searched."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ from numpy.typing import NDArray
 from indexer.store.catalog import READY, Catalog, to_bytes
 from indexer.store.paths import from_bytes
 from indexer.store.quality import QualityBound
+from indexer.store.tags import MAX_TAG, Tags
 from massl.core.errors import MasslError
 
 UNKNOWN = -1  # of a file's time of modification, in the catalog
 _NANOSECONDS = 10**9
+_NAMED = 30  # tags that a message lists
 _YEARS = (1678, 2261)  # what nanoseconds since 1970 reach in 64 bits, in whole years
 
 
@@ -36,6 +38,9 @@ class Filter:
         or_modified: where it isn't known when it was taken, the day its file was last modified counts in place of that;
             else such images don't pass.
         quality: one of these hints is about it; see `indexer.store.quality.bounds`.
+        tags: it carries all of these.
+        any_tags: it carries one of these.
+        without_tags: it carries none of these.
     """
 
     labels: tuple[str, ...] = ()
@@ -47,19 +52,26 @@ class Filter:
     taken_until: date | None = None
     or_modified: bool = False
     quality: tuple[QualityBound, ...] = ()
+    tags: tuple[str, ...] = ()
+    any_tags: tuple[str, ...] = ()
+    without_tags: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
         of_file = self.folders or self.since or self.until
-        return bool(self.labels or of_file or self.labelled or self._of_taking or self.quality)
+        return bool(self.labels or of_file or self.labelled or self._of_taking or self.quality or self._of_tags)
 
     @property
     def _of_taking(self) -> bool:
         return bool(self.taken_since or self.taken_until)
 
     @property
+    def _of_tags(self) -> bool:
+        return bool(self.tags or self.any_tags or self.without_tags)
+
+    @property
     def of_files_alone(self) -> bool:
         """Whether `paths` and `times` say all of it."""
-        return not (self.labels or self.labelled or self._of_taking or self.quality)
+        return not (self.labels or self.labelled or self._of_taking or self.quality or self._of_tags)
 
     def check(self, catalog: Catalog) -> None:
         """Raises a `MasslError` unless some image carries each label, lies in each folder, and has such a date."""
@@ -70,6 +82,7 @@ class Filter:
             if not exists(catalog, Filter(labels=(label,))):
                 known = ", ".join(map(repr, _labels(catalog))) or "none"
                 raise MasslError(f"no image has the label {label!r}; the labels are: {known}")
+        self._check_tags(catalog)
         for folder in self.folders:
             if _prefix(folder) and not exists(catalog, Filter(folders=(folder,))):
                 raise MasslError(
@@ -88,6 +101,17 @@ class Filter:
             there = f"{what} are from {first} to {last}" if first else "no picture says when it was taken"
             raise MasslError(f"no picture was taken {_span(self.taken_since, self.taken_until)}; {there}")
 
+    def _check_tags(self, catalog: Catalog) -> None:
+        for tag in (*self.tags, *self.any_tags, *self.without_tags):
+            if not exists(catalog, Filter(tags=(tag,))):
+                known = Tags(catalog).counts()
+                named = ", ".join(map(repr, list(known)[:_NAMED])) or "none"
+                more = f" and {len(known) - _NAMED:,} more" if len(known) > _NAMED else ""
+                raise MasslError(f"no image has the tag {tag[:MAX_TAG]!r}; the tags are: {named}{more}")
+        of_tags = Filter(tags=self.tags, any_tags=self.any_tags, without_tags=self.without_tags)
+        if of_tags and not exists(catalog, of_tags):
+            raise MasslError("no image has these tags together; leave one of them out")
+
     def where(self) -> tuple[str, list[Any]]:
         """The condition on `images` as SQL, and its values."""
         terms, values = [READY], list[Any]()
@@ -97,6 +121,14 @@ class Filter:
             values += self.labels
         if self.labelled:
             terms.append("images.id IN (SELECT image FROM labels)")
+        for tag in self.tags:
+            terms.append("images.id IN (SELECT image FROM tags WHERE tag = ?)")
+            values.append(tag)
+        for tags, negated in ((self.any_tags, ""), (self.without_tags, "NOT ")):
+            if tags:
+                marks = ", ".join("?" * len(tags))
+                terms.append(f"images.id {negated}IN (SELECT image FROM tags WHERE tag IN ({marks}))")
+                values += tags
         if ranges := self.paths():
             # So that the index on paths serves.
             terms.append("(" + " OR ".join(["path >= ? AND path < ?"] * len(ranges)) + ")")

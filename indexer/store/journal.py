@@ -17,12 +17,12 @@ import logging
 import os
 import sqlite3
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from indexer.store.decision_tables import TABLES
+from indexer.store.decision_tables import OF_FIFTH, OF_TAGS, TABLES, DecisionTable
 from massl.core.disk_errors import cannot_write
 from massl.core.files.atomic_writing import whole
 
@@ -31,8 +31,6 @@ _FORMAT = 1
 _LOOSE = 1 << 20  # bytes below which lines that no longer count are left in it
 _LINE = 400  # bytes, more than most lines take
 _LOG = logging.getLogger(__name__)
-
-_SPEAKING = [("labels", "image"), *((name, "image") for name in TABLES), ("kept_both", "other")]
 
 SCHEMA = """
 CREATE TABLE unwritten (
@@ -53,14 +51,22 @@ CREATE TRIGGER label_taken AFTER DELETE ON labels
     SELECT 'unlabel', path, hash FROM images WHERE id = OLD.image; END;
 """
 
-# An image that somebody labelled or decided about has another name or content.
-MOVES = f"""
+
+def _moves(tables: Mapping[str, DecisionTable]) -> str:
+    """An image that somebody labelled or decided about has another name or content."""
+    speaking = [("labels", "image"), *((name, "image") for name in tables), ("kept_both", "other")]
+    there = " OR ".join(f"EXISTS (SELECT 1 FROM {name} WHERE {column} = NEW.id)" for name, column in speaking)
+    return f"""
 CREATE TRIGGER image_moved AFTER UPDATE OF path, hash ON images
     WHEN (OLD.path IS NOT NEW.path OR OLD.hash IS NOT NEW.hash)
-    AND ({" OR ".join(f"EXISTS (SELECT 1 FROM {name} WHERE {column} = NEW.id)" for name, column in _SPEAKING)})
+    AND ({there})
     BEGIN INSERT INTO unwritten (act, path, hash, other_path, other_hash)
     VALUES ('move', OLD.path, OLD.hash, NEW.path, NEW.hash); END;
 """
+
+
+MOVES = _moves({**OF_FIFTH, **OF_TAGS})
+MOVES_OF_FIFTH = _moves(OF_FIFTH)  # history
 
 _COLUMNS = "act, path, hash, kind, about, author, at, other_path, other_hash"
 _LABELS = (
@@ -68,7 +74,8 @@ _LABELS = (
     "ORDER BY at, image"
 )
 _DECISIONS = [
-    f"SELECT 'decide', one.path, one.hash, '{table.kind}', {table.about}, NULL, at, other.path, other.hash "
+    f"SELECT 'decide', one.path, one.hash, '{table.kind}', {table.about}, {'author' if table.author else 'NULL'}, at, "
+    "other.path, other.hash "
     f"FROM {name} JOIN images AS one ON one.id = image "
     f"LEFT JOIN images AS other ON other.id = {'other' if table.other else 'NULL'} ORDER BY at, image"
     for name, table in TABLES.items()
@@ -92,12 +99,21 @@ class Given:
 
 
 class Decision(NamedTuple):
-    """What was decided of an image. `about`: a label, or the seal of a content; `other`: of two images to keep both."""
+    """What was decided of an image. `about`: a label, a tag, or the seal of a content; `other`: of two images to keep
+    both.
+    """
 
     image: Image
     kind: str
     about: str
     other: Image | None
+
+
+class Made(NamedTuple):
+    """When a decision was made, and by whom where it says so."""
+
+    at: str
+    author: str = ""
 
 
 @dataclass
@@ -106,12 +122,12 @@ class Said:
 
     Attributes:
         labels: by image.
-        decisions: with the time at which they were made.
+        decisions: tags among them, with the time at which they were made.
         damaged: lines of the journal that can't be read.
     """
 
     labels: dict[Image, Given] = field(default_factory=dict)
-    decisions: dict[Decision, str] = field(default_factory=dict)
+    decisions: dict[Decision, Made] = field(default_factory=dict)
     damaged: int = 0
     _of: dict[Image, dict[Decision, None]] | None = field(default=None, repr=False, compare=False)
 
@@ -133,7 +149,7 @@ class Said:
             other = _image(entry["other_path"], entry["other_hash"]) if entry.get("other_path") is not None else None
             decision = Decision(image, str(entry["kind"]), _seal(str(entry["kind"]), str(entry["about"])), other)
             if act == "decide":
-                self._decide(decision, _text(entry["at"]))
+                self._decide(decision, Made(_text(entry["at"]), _text(entry.get("author", ""))))
             else:
                 self._forget(decision)
         elif act == "move":
@@ -149,13 +165,13 @@ class Said:
             for decision in self.decisions:
                 self._note(decision)
         for decision in list(self._of.get(image, ())):
-            at = self._forget(decision)
+            made = self._forget(decision)
             place = to if decision.image == image else decision.image
             other = to if decision.other == image else decision.other
-            self._decide(decision._replace(image=place, other=other), at or "")
+            self._decide(decision._replace(image=place, other=other), made or Made(""))
 
-    def _decide(self, decision: Decision, at: str) -> None:
-        self.decisions[decision] = at
+    def _decide(self, decision: Decision, made: Made) -> None:
+        self.decisions[decision] = made
         if self._of is not None:
             self._note(decision)
 
@@ -165,7 +181,7 @@ class Said:
             if image is not None:
                 self._of.setdefault(image, {})[decision] = None
 
-    def _forget(self, decision: Decision) -> str | None:
+    def _forget(self, decision: Decision) -> Made | None:
         for image in (decision.image, decision.other):
             if self._of is not None and image is not None:
                 self._of.get(image, {}).pop(decision, None)
@@ -175,18 +191,22 @@ class Said:
         """The lines' contents that say the same."""
         for image, given in self.labels.items():
             yield {"act": "label", **image._asdict(), "about": given.label, "author": given.author, "at": given.at}
-        for decision, at in self.decisions.items():
+        for decision, made in self.decisions.items():
             entry = {"act": "decide", **decision.image._asdict(), "kind": decision.kind, "about": decision.about}
             if decision.other is not None:
                 entry |= {"other_path": decision.other.path, "other_hash": decision.other.hash}
-            yield entry | {"at": at}
+            yield entry | ({"author": made.author} if made.author else {}) | {"at": made.at}
 
     def without(self, other: Said) -> Said:
         """What the other doesn't say of the same image."""
         return Said(
             {image: given for image, given in self.labels.items() if image not in other.labels},
-            {decision: at for decision, at in self.decisions.items() if decision not in other.decisions},
+            {decision: made for decision, made in self.decisions.items() if decision not in other.decisions},
         )
+
+    def tagged(self) -> list[Decision]:
+        """The tags among the decisions."""
+        return [decision for decision in self.decisions if decision.kind == TABLES["tags"].kind]
 
     def __len__(self) -> int:
         return len(self.labels) + len(self.decisions)

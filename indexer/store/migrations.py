@@ -14,7 +14,7 @@ from contextlib import closing
 from indexer.store import checksums, decision_tables, fact_tables, journal, schema
 from indexer.store.decision_tables import TABLES
 
-VERSION = 6
+VERSION = 7
 
 _SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -55,7 +55,7 @@ CREATE TRIGGER image_deleted AFTER DELETE ON images
     BEGIN INSERT INTO changes (image) VALUES (OLD.id); END;
 """
 
-# How often labels and decisions changed, by which caches tell that they did; see `indexer.store.revision`.
+# How often labels, decisions and tags changed, by which caches tell that they did; see `indexer.store.revision`.
 _COUNTED = {
     "labels": ("labels", checksums.LABEL),
     "kept_both": ("duplicates", TABLES["kept_both"].columns),
@@ -63,15 +63,31 @@ _COUNTED = {
     "rejected_labels": ("rejections", TABLES["rejected_labels"].columns),
     "confirmed_labels": ("confirmations", TABLES["confirmed_labels"].columns),
 }
+_TAGS_COUNTED = {
+    "tags": ("tags", TABLES["tags"].columns),
+    "rejected_tags": ("rejected_tags", TABLES["rejected_tags"].columns),
+}
+
+
+def _counting(counted: Mapping[str, tuple[str, str]]) -> str:
+    return "".join(
+        f"CREATE TRIGGER {table}_counted_{act.split()[0].lower()} AFTER {act} ON {table}\n"
+        f"    BEGIN UPDATE revisions SET number = number + 1 WHERE subject = '{subject}'; END;\n"
+        for table, (subject, columns) in counted.items()
+        for act in ("INSERT", "DELETE", f"UPDATE OF {columns}")  # not of checksums
+    )
+
+
 _COUNTS = """
 CREATE TABLE revisions (subject TEXT PRIMARY KEY, number INTEGER NOT NULL) WITHOUT ROWID;
 INSERT INTO revisions (subject, number)
     VALUES ('labels', 0), ('duplicates', 0), ('rejections', 0), ('confirmations', 0);
-""" + "".join(
-    f"CREATE TRIGGER {table}_counted_{act.split()[0].lower()} AFTER {act} ON {table}\n"
-    f"    BEGIN UPDATE revisions SET number = number + 1 WHERE subject = '{subject}'; END;\n"
-    for table, (subject, columns) in _COUNTED.items()
-    for act in ("INSERT", "DELETE", f"UPDATE OF {columns}")  # not of checksums
+""" + _counting(_COUNTED)
+_TAGS = (
+    decision_tables.TAGS_SCHEMA
+    + decision_tables.TAGS_TRIGGERS
+    + "\nINSERT INTO revisions (subject, number) VALUES ('tags', 0), ('rejected_tags', 0);\n"
+    + _counting(_TAGS_COUNTED)
 )
 
 # What the step to the fourth format adds. History: it never changes again.
@@ -165,7 +181,7 @@ def from_4_to_5(connection: sqlite3.Connection) -> None:
     _take_over_decisions(connection)
     connection.execute("DROP TABLE decisions")
     connection.execute("DROP TRIGGER image_moved")
-    _run(connection, decision_tables.TRIGGERS + journal.MOVES + _COUNTS)
+    _run(connection, decision_tables.TRIGGERS + journal.MOVES_OF_FIFTH + _COUNTS)
 
 
 def from_5_to_6(connection: sqlite3.Connection) -> None:
@@ -174,6 +190,12 @@ def from_5_to_6(connection: sqlite3.Connection) -> None:
     Nothing of it is known at first; the next update reads it from the files.
     """
     _run(connection, fact_tables.SCHEMA)
+
+
+def from_6_to_7(connection: sqlite3.Connection) -> None:
+    """Adds tags, of which an image may have several, and tags that were rejected; no image has any at first."""
+    connection.execute("DROP TRIGGER image_moved")
+    _run(connection, _TAGS + journal.MOVES)
 
 
 def _take_over_decisions(connection: sqlite3.Connection) -> None:
@@ -197,6 +219,7 @@ STEPS: Mapping[int, Callable[[sqlite3.Connection], None]] = {
     3: from_3_to_4,
     4: from_4_to_5,
     5: from_5_to_6,
+    6: from_6_to_7,
 }
 """From each earlier format to the next."""
 
@@ -204,7 +227,7 @@ STEPS: Mapping[int, Callable[[sqlite3.Connection], None]] = {
 def make(connection: sqlite3.Connection) -> None:
     """Makes the tables, indexes and triggers of today's format in an empty file."""
     _run(connection, _SCHEMA + _CHANGES + checksums.SCHEMA + journal.SCHEMA + journal.MOVES)
-    _run(connection, decision_tables.SCHEMA + decision_tables.TRIGGERS + _COUNTS + fact_tables.SCHEMA)
+    _run(connection, decision_tables.SCHEMA + decision_tables.TRIGGERS + _COUNTS + fact_tables.SCHEMA + _TAGS)
 
 
 @functools.cache

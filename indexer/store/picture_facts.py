@@ -90,6 +90,18 @@ class PictureFacts:
                 found[row[0]] = _metadata(row)
         return found
 
+    def keywords(self) -> dict[int, tuple[str, tuple[str, ...]]]:
+        """Path and keywords of the searchable images that bring some, by id."""
+        query = (
+            f"SELECT {METADATA}, file_metadata.checksum, path FROM file_metadata JOIN images ON images.id = image "
+            f"WHERE {READY} AND keywords <> '[]' ORDER BY path"
+        )
+        rows = list(self._catalog.read(query))
+        sound = self._catalog.sound(row[:-1] for row in rows)
+        return {
+            known[0]: (from_bytes(row[-1]), _metadata(known).keywords) for known, row in zip(sound, rows, strict=True)
+        }
+
     def taken(self, images: Sequence[int]) -> dict[int, str]:
         """When those of these images were taken that say so; see `massl.core.images.metadata.Metadata`."""
         found: dict[int, str] = {}

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 
 from indexer.store import journal
 from indexer.store.catalog import Catalog, parts
-from indexer.store.decision_tables import BY_KIND, insert
-from indexer.store.journal import Given, Image, Said
+from indexer.store.decision_tables import BY_KIND, TABLES, insert
+from indexer.store.journal import Given, Image, Made, Said
 
 
 class Restoring:
@@ -39,27 +39,35 @@ class Restoring:
 
     def label(self, identity: int, given: Given, was: Image) -> None:
         """Gives an image its label, and tells the journal if it lies elsewhere now, so that it isn't missed there."""
-        self._connection.execute(
-            "INSERT INTO unwritten (act, path, hash, other_path, other_hash) "
-            "SELECT 'move', ?, ?, path, hash FROM images WHERE id = ? AND path IS NOT ?",
-            (os.fsencode(was.path), bytes.fromhex(was.hash), identity, os.fsencode(was.path)),
-        )
+        self._tell_of_move(identity, was)
         self._connection.execute(
             "INSERT INTO labels (image, label, author, at) VALUES (?, ?, ?, ?)",
             (identity, given.label, given.author, given.at),
         )
 
+    def tag(self, identity: int, tag: str, made: Made, was: Image) -> bool:
+        """As `label`, with a tag; False if the image has it already."""
+        self._tell_of_move(identity, was)
+        return insert(self._connection, "tags", [(identity, tag, made.author, made.at)]) > 0
+
+    def _tell_of_move(self, identity: int, was: Image) -> None:
+        self._connection.execute(
+            "INSERT INTO unwritten (act, path, hash, other_path, other_hash) "
+            "SELECT 'move', ?, ?, path, hash FROM images WHERE id = ? AND path IS NOT ?",
+            (os.fsencode(was.path), bytes.fromhex(was.hash), identity, os.fsencode(was.path)),
+        )
+
     def decide(self, kind: str, about: str, at: str, image: int, other: int | None = None) -> bool:
-        """Makes a decision that the journal has; False if it was made already.
+        """Makes a decision that the journal has, other than a tag; False if it was made already.
 
         Args:
             kind: as the journal has it, and so the next two.
-            about: a label, or short for contents.
+            about: a label, a rejected tag, or short for contents.
             at: when it was made.
             image: that it is about.
             other: of two images to keep both, the other.
         """
-        if kind not in BY_KIND:
+        if kind not in BY_KIND or TABLES[BY_KIND[kind]].author:
             return False
         name = BY_KIND[kind]
         row = (image, about, at) if other is None else (min(image, other), max(image, other), about, at)

@@ -19,7 +19,7 @@ _QUERY = (
     "UNION ALL SELECT 'vectors', 'vectors', seq FROM sqlite_sequence WHERE name = 'changes' "
     "UNION ALL SELECT 'counted', subject, number FROM revisions"
 )
-_COUNTED = ("vectors", "labels", "rejections", "confirmations", "duplicates")
+_COUNTED = ("vectors", "labels", "rejections", "confirmations", "duplicates", "tags", "rejected_tags")
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,8 @@ class Revision:
         rejections: the labels that people rejected.
         confirmations: the labels that people confirmed.
         duplicates: what people decided about duplicates.
+        tags: the tags that people gave.
+        rejected_tags: the tags that people rejected.
         checked: when the folder was last walked; None for never.
     """
 
@@ -49,6 +51,8 @@ class Revision:
     rejections: int
     confirmations: int
     duplicates: int
+    tags: int
+    rejected_tags: int
     checked: str | None
 
     @property
@@ -70,6 +74,11 @@ class Revision:
     def classified(self) -> Hashable:
         """Of what follows from embeddings, labels and rejected labels: a classification."""
         return self.labelled, self.rejections
+
+    @property
+    def tagged(self) -> Hashable:
+        """Of what follows from embeddings, tags and rejected tags: proposals of tags."""
+        return self.embedded, self.tags, self.rejected_tags
 
     @property
     def decided(self) -> Hashable:
@@ -105,5 +114,7 @@ def _revision(facts: Meta, numbers: dict[str, int]) -> Revision:
         numbers.get("rejections", 0),
         numbers.get("confirmations", 0),
         numbers.get("duplicates", 0),
+        numbers.get("tags", 0),
+        numbers.get("rejected_tags", 0),
         facts.checked,
     )

@@ -37,7 +37,7 @@ class Salvaged:
         meta: facts about the collection.
         images: rows of `indexer.store.checksums.IMAGE` and the embedding, None where that changed.
         labels: rows of these.
-        decisions: rows of each of `indexer.store.decision_tables.TABLES`.
+        decisions: rows of each of `indexer.store.decision_tables.TABLES`, tags among them.
         lost_images, lost_labels, lost_decisions: rows that were read and had changed, or belong to an image that had.
     """
 
@@ -56,8 +56,13 @@ class Salvaged:
 
     @property
     def decided(self) -> int:
-        """Decisions, of all kinds."""
-        return sum(map(len, self.decisions.values()))
+        """Decisions, of all kinds but tags."""
+        return sum(map(len, self.decisions.values())) - self.tagged
+
+    @property
+    def tagged(self) -> int:
+        """Tags."""
+        return len(self.decisions["tags"])
 
 
 def read(path: Path) -> Salvaged:

@@ -40,6 +40,7 @@ COMMANDS = (
     "select",
     "demo",
     "label",
+    "tag",
 )
 
 

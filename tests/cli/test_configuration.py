@@ -47,6 +47,7 @@ HARMLESS = {
     "classify": {"sure"},
     "label export": {"sure"},
     "label sample": {"count"},
+    "tag propose": {"least"},
 }
 EVERYWHERE = {"as_json", "verbose"}
 
@@ -86,6 +87,8 @@ REFUSED = {
         "undo": "'x'",
     },
     "label.export": {"out": "'x'", "index-dir": "'x'", "format": "'onnx'"},
+    "tag.export": {"out": "'x'", "index-dir": "'x'", "format": "'xmp'"},
+    "tag.import": {"from-files": "true"},
     "serve": {
         "host": "'0.0.0.0'", "port": "80", "auth": "'mallory:pw'", "encoder": "'x'", "index-dir": "'x'",
         "root-path": "'/x'", "mcp": "true", "mcp-write": "true",

@@ -331,8 +331,44 @@ CREATE TRIGGER confirmed_labels_counted_update AFTER UPDATE OF image, label, at 
     BEGIN UPDATE revisions SET number = number + 1 WHERE subject = 'confirmations'; END;
 """
 
-STATEMENTS = {1: _FIRST, 2: _SECOND, 3: _THIRD, 4: _FOURTH, 5: _FIFTH}
-_COPIED = ("meta", "images", "labels", "decisions", "kept_both", "kept_instead", "rejected_labels", "confirmed_labels")
+_SIXTH = (
+    _FIFTH
+    + """
+CREATE TABLE file_metadata (
+    image INTEGER PRIMARY KEY REFERENCES images (id) ON DELETE CASCADE,
+    reader INTEGER NOT NULL,            -- which version of massl.core.images.metadata read it
+    sidecar TEXT NOT NULL,              -- what tells whether the file beside it is another; empty where there is none
+    taken TEXT,                         -- ISO 8601 by the camera's clock, or a day alone; NULL: not known
+    utc_offset INTEGER,                 -- minutes that this clock is ahead of UTC; NULL: not known
+    make TEXT NOT NULL,
+    model TEXT NOT NULL,
+    orientation INTEGER NOT NULL,       -- EXIF's, 1 to 8
+    rating INTEGER,                     -- -1 to 5; NULL: none
+    keywords TEXT NOT NULL,             -- a JSON list
+    planes INTEGER NOT NULL,            -- pictures in the file
+    checksum INTEGER NOT NULL
+);
+CREATE INDEX metadata_by_taken ON file_metadata (taken);
+CREATE TABLE pixel_measures (
+    image INTEGER PRIMARY KEY REFERENCES images (id) ON DELETE CASCADE,
+    measurer INTEGER NOT NULL,          -- which version of massl.core.images.measures measured it
+    whole_hash BLOB,                    -- 32 bytes; NULL: of nearly one colour
+    trimmed_hash BLOB,                  -- the same within plain borders; NULL: there are none
+    sharpness REAL NOT NULL,
+    brightness REAL NOT NULL,
+    overexposed REAL NOT NULL,
+    contrast REAL NOT NULL,
+    variety REAL NOT NULL,
+    checksum INTEGER NOT NULL
+);
+"""
+)
+
+STATEMENTS = {1: _FIRST, 2: _SECOND, 3: _THIRD, 4: _FOURTH, 5: _FIFTH, 6: _SIXTH}
+_COPIED = (
+    "meta", "images", "labels", "decisions", "kept_both", "kept_instead", "rejected_labels", "confirmed_labels",
+    "file_metadata", "pixel_measures",
+)  # fmt: skip
 
 # Decisions as formats before the fifth had them, in one table.
 _DECISIONS = (

@@ -53,3 +53,23 @@ def beside(names: Iterable[str]) -> dict[str, str]:
             if sidecar in sidecars:
                 found.setdefault(name, sidecars[sidecar])
     return found
+
+
+def place_for(name: str, names: Iterable[str]) -> str:
+    """What the sidecar of a picture is called: the one that is there, else the one to make.
+
+    Beside a RAW picture it is `a.xmp`, as Adobe's programs read no other; beside any other picture, and where several
+    RAW ones are called `a`, it is `a.jpg.xmp`, which digiKam and darktable read.
+
+    Args:
+        name: the picture's, without its folder.
+        names: all that the folder holds.
+    """
+    names = list(names)
+    found = beside(names)
+    if name in found:
+        return found[name]
+    stem, ending = os.path.splitext(name)
+    alike = [each for each in names if os.path.splitext(each)[0].lower() == stem.lower() and each != name]
+    of_camera = [each for each in alike if os.path.splitext(each)[1].lower() in RAW_SUFFIXES]
+    return f"{stem}{SUFFIX}" if ending.lower() in RAW_SUFFIXES and not of_camera else f"{name}{SUFFIX}"

@@ -36,7 +36,7 @@ IMAGES = 40
 
 @pytest.fixture
 def small(tmp_path: Path, tiny_encoder: Encoder) -> Collection:
-    """Forty pictures of which 30 are labelled, and decisions about some; closed."""
+    """Forty pictures of which 30 are labelled, and tags and decisions of some; closed."""
     root = tmp_path / "small"
     for number in range(IMAGES):
         path = root / f"{number % 3}" / f"{number}.bmp"
@@ -51,6 +51,8 @@ def small(tmp_path: Path, tiny_encoder: Encoder) -> Collection:
     made.decisions.keep_both(ids[33:36])
     made.decisions.choose(ids[36], [ids[37]])
     made.confirmations.add([(ids[0], "cat")])
+    made.tags.give([(image, tag) for image in ids[:8] for tag in ("sea", "Abend ☃")], "somebody")
+    made.rejected_tags.add([(ids[39], "sea")])
     closed(made)
     return made
 
@@ -74,6 +76,7 @@ def answers(root: Path) -> dict[str, Any]:
             "rejected": opened.rejections.by_image(),
             "confirmed": opened.confirmations.every(),
             "kept": opened.duplicates.kept_together(),
+            "tags": (opened.tags.every(), opened.rejected_tags.of_tag("sea")),
             "info": {
                 key: value
                 for key, value in of_collection(opened).items()
@@ -98,8 +101,9 @@ def decided(root: Path) -> tuple[Any, ...]:
     confirmed = sorted((path[image], label) for image, label in opened.confirmations.every())
     query = "SELECT path FROM kept_instead JOIN images ON id = image"
     chosen = list(opened.catalog.read(query))
+    tags = opened.tags.every(), sorted(path[image] for image in opened.rejected_tags.of_tag("sea"))
     opened.catalog.close()
-    return kept, rejected, confirmed, chosen
+    return kept, rejected, confirmed, chosen, tags
 
 
 def test_a_flipped_bit_is_harmless_or_told_and_repair_loses_no_label(small: Collection, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from indexer import Collection, Encoder, Query
-from indexer.store import migrations, schema
+from indexer.store import journal, migrations, schema
 from indexer.store.catalog import Catalog
 from indexer.store.damage import CatalogDamaged
 from indexer.store.decisions import hashes_of
@@ -149,6 +149,36 @@ def test_the_fifth_step_knows_nothing_of_pictures_and_the_next_update_reads_it(m
     assert known.metadata.taken is None
     assert known.measures is not None
     opened.catalog.close()
+
+
+def test_the_sixth_step_adds_tags_and_the_journal_follows_a_tagged_picture(made: Path) -> None:
+    path = in_format(made, 6)
+    with closing(after(path, 6)) as connection:
+        assert schema.difference(schema.of(connection), migrations.schema_of(7)) is None
+        assert connection.execute("SELECT * FROM tags").fetchall() == []
+    write_as_format(path, 6)
+    opened = Collection.open(made)
+    known = opened.images.facts(12).metadata
+    assert known is not None
+    assert opened.tags.add("sea", [12], "me") == 1
+    (made / "11.bmp").rename(made / "moved.bmp")
+    opened.update()
+    assert [(tag.path, tag.tag) for tag in opened.tags.every()] == [("moved.bmp", "sea")]
+    assert [decision.image.path for decision in journal.read(opened.folder).tagged()] == ["moved.bmp"]
+    assert opened.images.facts(12).metadata == known
+    opened.catalog.close()
+
+
+def test_a_collection_of_the_sixth_format_that_cant_be_written_has_no_tags(
+    made: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_format(made, 6)
+    monkeypatch.setattr(Catalog, "can_be_written", lambda catalog: False)
+    reading = Collection.open(made)
+    assert reading.images.facts(1).metadata is not None
+    assert (reading.tags.every(), reading.tags.counts(), reading.tags.of([1, 2])) == ([], {}, {})
+    assert reading.rejected_tags.of_tag("sea") == frozenset()
+    reading.catalog.close()
 
 
 def test_a_collection_of_the_fifth_format_that_cant_be_written_is_searched_and_knows_no_facts(

@@ -401,6 +401,8 @@ COLUMNS = {
     "kept_instead": ("image", "content", "at"),
     "rejected_labels": ("image", "label", "at"),
     "confirmed_labels": ("image", "label", "at"),
+    "tags": ("image", "tag", "author", "at"),
+    "rejected_tags": ("image", "tag", "at"),
     "revisions": ("subject", "number"),
     "changes": ("number", "image"),
 }
@@ -429,6 +431,7 @@ ASKED: dict[str, Callable[[Collection], object]] = {
         it.rejections.by_image(),
         it.confirmations.every(),
     ),
+    "tags": lambda it: (it.tags.every(), it.tags.counts(), it.tags.by_tag(), it.rejected_tags.of_tag("sea")),
     "classify": lambda it: it.fewshot.classify(),
     "duplicates": lambda it: it.duplicates.settled(it.duplicates.find(exact_only=True)),
     "kept": lambda it: it.duplicates.kept_together(),
