@@ -18,7 +18,9 @@ State = TypeVar("State")
 class Step:
     """A labelling step that can be taken back: image to (label, author) before, None for no label, and after.
 
-    Also what was decided of labels, each an image and a label: proposals `rejected`, doubtful ones `confirmed`.
+    Also what was decided of labels, each an image and a label: proposals `rejected`, doubtful ones `confirmed`. And of
+    tags: those `tagged` anew, each an image and a tag, the rejections that this took back (`untold`), and those
+    `untagged`, with their author.
     """
 
     text: str
@@ -26,6 +28,9 @@ class Step:
     after: dict[int, str | None]
     rejected: tuple[tuple[int, str], ...] = ()
     confirmed: tuple[tuple[int, str], ...] = ()
+    tagged: tuple[tuple[int, str], ...] = ()
+    untold: tuple[tuple[int, str], ...] = ()
+    untagged: tuple[tuple[int, str, str], ...] = ()
 
 
 @dataclass

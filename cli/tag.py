@@ -32,6 +32,9 @@ def add(
     images: ImagesArgument,
     tags: TagsArgument,
     paths: Paths,
+    accepted: Annotated[
+        bool, typer.Option("--accepted", help="These were proposed: they are no evidence of how good proposals are.")
+    ] = False,
     index_dir: IndexDir = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -43,9 +46,11 @@ def add(
     """
     from cli.terminal import print_json, say
     from indexer import Collection
+    from indexer.store.labels import ACCEPTED
 
     collection = Collection.open(images, index_dir)
-    count = len(collection.tags.give(_pairs(collection, tags, paths), current_user()))
+    author = ACCEPTED if accepted else current_user()
+    count = len(collection.tags.give(_pairs(collection, tags, paths), author))
     if as_json:
         print_json({"tagged": count})
         return

@@ -28,6 +28,7 @@ PAGE = 48  # tiles that are fetched at a time, as one scrolls
 MOST_UPLOADS = 24  # pictures of one's own that a session remembers
 _STEP = 0.01  # of the cut-off slider
 _MOST_FOLDERS = 600  # to choose from
+_MOST_TAGS = 600
 
 
 @dataclass
@@ -110,6 +111,7 @@ class FindScreen(Screen):
                 "labels": list(wanted.labels),
                 "folders": list(wanted.folders),
                 "quality": [bound.name for bound in wanted.quality],
+                "tags": list(wanted.tags),
                 "since": str(wanted.taken_since or ""),
                 "until": str(wanted.taken_until or ""),
             },
@@ -256,9 +258,15 @@ class FindScreen(Screen):
         return {
             "folders": [{"path": path, "name": readable(path), "count": images} for path, images in folders.items()],
             "quality": list(quality.HINTS),
+            "tags": [{"name": tag, "count": images} for tag, images in self._tags()],
             "first": str(outline.first or ""),
             "last": str(outline.last or ""),
         }
+
+    def _tags(self) -> list[tuple[str, int]]:
+        """The commonest tags, in order."""
+        counts = self.collection.tags.counts()
+        return sorted(sorted(counts.items(), key=lambda item: -item[1])[:_MOST_TAGS])
 
     # Besides ------------------------------------------------------------------------------------------------------
 

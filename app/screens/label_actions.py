@@ -10,6 +10,7 @@ from app.formatting import count
 from app.session import Payload, Session, Step, images
 from indexer import Collection
 from indexer.store.labels import NONE_OF_THESE
+from indexer.store.tags import split
 from massl.core.errors import MasslError
 
 AUTHOR = "page"
@@ -23,7 +24,13 @@ class LabelActions:
 
     def __init__(self, collection: Collection) -> None:
         self.collection = collection
-        self.actions = {"label": self.label, "unlabel": self._unlabel, "undo": self._undo}
+        self.actions = {
+            "label": self.label,
+            "unlabel": self._unlabel,
+            "tag": self._tag,
+            "untag": self._untag,
+            "undo": self._undo,
+        }
 
     def shown(self, session: Session) -> dict[str, Any]:
         """What the bar that labels shows."""
@@ -73,6 +80,26 @@ class LabelActions:
         self.collection.labels.remove(had)
         return self._remember(session, Step(f"unlabelled {count(had)}", dict(had.items()), dict.fromkeys(had)))
 
+    def _tag(self, session: Session, payload: Payload) -> str:
+        """Gives pictures the tags in `tags`, with commas between, as one step."""
+        named, chosen = _tags(payload), images(payload)
+        wanted = [(image, tag) for image in chosen for tag in named]
+        rejected = {tag: self.collection.rejected_tags.of_tag(tag) for tag in named}
+        new = self.collection.tags.give(wanted, AUTHOR)
+        text = f"tagged {count(chosen)} {_quoted(named)}"
+        if not new:
+            return f"{text[0].upper()}{text[1:]}, as they were before"
+        untold = tuple((image, tag) for image, tag in new if image in rejected[tag])
+        return self._remember(session, Step(text, {}, {}, tagged=tuple(new), untold=untold))
+
+    def _untag(self, session: Session, payload: Payload) -> str:
+        named, chosen = _tags(payload), images(payload)
+        taken = self.collection.tags.remove((image, tag) for image in chosen for tag in named)
+        if not taken:
+            raise MasslError("None of these pictures has this tag")
+        of = count(list(dict.fromkeys(image for image, *_ in taken)))
+        return self._remember(session, Step(f"took {_quoted(named)} off {of}", {}, {}, untagged=tuple(taken)))
+
     def _undo(self, session: Session, payload: Payload) -> str:
         if not session.steps:
             raise MasslError(
@@ -81,13 +108,20 @@ class LabelActions:
             )
         step = session.steps[-1]
         kept = 0
-        # A step is labels, or rejections, or confirmations: one transaction.
+        # A step is labels, or rejections, or confirmations, or tags: transactions that can each be repeated.
         if step.before:
             kept = self.collection.labels.restore(step.before, step.after)
         if step.rejected:
             self.collection.rejections.remove(step.rejected)
         if step.confirmed:
             self.collection.confirmations.remove(step.confirmed)
+        if step.tagged:
+            self.collection.tags.remove(step.tagged)
+        if step.untold:
+            self.collection.rejected_tags.add(step.untold)
+        if step.untagged:
+            authors = {(image, tag): author for image, tag, author in step.untagged}
+            self.collection.tags.give(authors, authors)
         session.steps.pop()  # only now: what failed can be tried again
         return f"Undone: {step.text}" + (f" (others have changed {kept} since; these stay as they are)" if kept else "")
 
@@ -104,7 +138,18 @@ class LabelActions:
 
 
 def _pictures(step: Step) -> int:
-    return len(step.before) + len(step.rejected) + len(step.confirmed)
+    return sum(map(len, (step.before, step.rejected, step.confirmed, step.tagged, step.untagged)))
+
+
+def _tags(payload: Payload) -> list[str]:
+    named = split(str(payload.get("tags") or ""))
+    if not named:
+        raise MasslError("Type a tag first")
+    return named
+
+
+def _quoted(tags: list[str]) -> str:
+    return ", ".join(f"“{tag}”" for tag in tags)
 
 
 def _replaced(before: Counter[str], images: int) -> str:

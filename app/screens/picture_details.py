@@ -29,6 +29,7 @@ def details(collection: Collection, facts: Facts) -> dict[str, Any]:
         "facts": _facts(facts),
         "trouble": _TROUBLE[collection.images.file_state(facts.image)],
         "label": facts.label,
+        "tags": list(collection.tags.of([facts.image]).get(facts.image, ())),
         "neighbours": [
             tile(near.image, near.path, near.label) | {"score": f"{near.score:z.2f}"}
             for near in collection.searcher.labelled_like(facts.image, NEIGHBOURS)

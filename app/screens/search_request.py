@@ -44,8 +44,8 @@ def question(
     """Reads a question that the browser sent.
 
     Args:
-        payload: `examples`, each with `image`, `content` or `upload`, and `weight`, `part`; `labels`, `folders`,
-            `quality`, `since`, `until`.
+        payload: `examples`, each with `image`, `content` or `upload`, and `weight`, `part`; `labels`, `tags`,
+            `folders`, `quality`, `since`, `until`.
         image_of: the id of an image by the first digits of its content's hash.
         bounds_of: the bounds of quality hints in the collection.
 
@@ -68,11 +68,11 @@ def question(
         else:
             examples.append(Example(number(item.get("image")), None, weight, part))
     since, until = (day(_text(payload[key])) if payload.get(key) else None for key in ("since", "until"))
-    labels, folders, hints = (
-        tuple(_text(item) for item in _list(payload.get(key))) for key in ("labels", "folders", "quality")
+    labels, folders, tags, hints = (
+        tuple(_text(item) for item in _list(payload.get(key))) for key in ("labels", "folders", "tags", "quality")
     )
     days: dict[str, Any] = {"taken_since": since, "taken_until": until, "or_modified": True}
-    return Question(tuple(examples), Filter(labels, folders, **days, quality=bounds_of(hints)))
+    return Question(tuple(examples), Filter(labels, folders, **days, quality=bounds_of(hints), tags=tags))
 
 
 def _part(given: object) -> Part | None:

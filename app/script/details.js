@@ -18,6 +18,7 @@ import { fitSheet, fitWhenLoaded, placeAt } from "./region.js";
  * @property {number} [ratio] width by height
  * @property {string} [trouble] what is wrong with the file
  * @property {string} [match]
+ * @property {string[]} [tags]
  * @property {boolean} [why] whether there is a reason why it was found
  */
 
@@ -62,6 +63,7 @@ export class Details {
     this.looked = null;
     /** @type {Reason | null} */
     this.reason = null;
+    this.refused = ""; // why the last tag was not given
     this.warm = true; // whether the reason is shown on the picture
     screen.asides.details = (answer) => this.takeFacts(answer);
     screen.asides.why = (answer) => this.takeReason(answer);
@@ -71,6 +73,7 @@ export class Details {
   open(tile) {
     this.looked = tile;
     this.reason = null;
+    this.refused = "";
     this.draw(tile, { image: tile.id, name: tile.path, src: tile.src, facts: [], neighbours: [] });
     if (!this.dialog.isConnected) this.screen.board.append(this.dialog);
     if (!this.dialog.open) {
@@ -141,6 +144,7 @@ export class Details {
             {},
             answer.facts.flatMap(([name, text]) => [make("dt", {}, name), make("dd", {}, unbroken(text))]),
           ),
+          this.drawTags(answer),
           this.drawButtons(looked),
           this.drawNeighbours(answer),
         ),
@@ -168,6 +172,43 @@ export class Details {
     if (answer.src !== looked.src) sheet.style.background = `center / contain no-repeat url("${looked.src}")`;
     if (answer.ratio) fitSheet(sheet, answer.ratio, HEIGHT);
     return sheet;
+  }
+
+  /** @param {Facts} answer */
+  drawTags({ image, tags }) {
+    if (!tags) return null;
+    const change = (/** @type {"tag" | "untag"} */ what, /** @type {string} */ named) => {
+      this.screen.afterwards = () => {
+        const { message } = this.screen.value;
+        this.refused = message?.kind === "error" ? message.text : "";
+        this.screen.channel.beside({ do: "details", image });
+      };
+      this.screen.act({ do: what, images: [image], tags: named });
+    };
+    const input = make("input", {
+      type: "text",
+      placeholder: "Add tags",
+      "aria-label": "Tags to add, with commas between",
+      autocomplete: "off",
+      onkeydown: (/** @type {KeyboardEvent} */ event) => {
+        event.stopPropagation();
+        if (event.key === "Enter" && input.value.trim()) change("tag", input.value);
+      },
+    });
+    const chips = tags.map((tag) =>
+      make(
+        "span",
+        { class: "tag" },
+        unbroken(tag),
+        make(
+          "button",
+          { type: "button", "aria-label": `Remove the tag ${tag}`, onclick: () => change("untag", tag) },
+          "×",
+        ),
+      ),
+    );
+    const refused = this.refused ? make("p", { class: "trouble", role: "alert" }, this.refused) : null;
+    return make("div", { class: "tags", role: "group", "aria-label": "Tags" }, chips, input, refused);
   }
 
   /** @param {Tile} looked */

@@ -1,4 +1,4 @@
-// The filters of a search: labels, folders and days, in a panel at the side that folds away.
+// The filters of a search: labels, tags, folders and days, in a panel at the side that folds away.
 
 import { button, make, sync } from "./elements.js";
 
@@ -6,7 +6,7 @@ import { button, make, sync } from "./elements.js";
 
 /** @typedef {{ value: string, text: string }} Entry one that can be chosen, and what it is called */
 
-/** @typedef {"labels" | "folders" | "quality hints"} Key what the filters are called that are chosen from a list */
+/** @typedef {"labels" | "folders" | "tags" | "quality hints"} Key what the filters are called that are chosen from a list */
 
 /**
  * What there is to choose from.
@@ -14,6 +14,7 @@ import { button, make, sync } from "./elements.js";
  * @typedef {object} Choices
  * @property {{ path: string, name: string, count: number }[]} folders
  * @property {string[]} quality hints of which one must be about a picture
+ * @property {{ name: string, count: number }[]} tags
  * @property {string} first the day of the oldest picture
  * @property {string} last
  */
@@ -27,6 +28,7 @@ export class FilterPanel {
     this.folders = new Chooser("folders", (wanted) => ask({ folders: wanted }));
     this.labels = new Chooser("labels", (wanted) => ask({ labels: wanted }));
     this.quality = new Chooser("quality hints", (wanted) => ask({ quality: wanted }), false);
+    this.tags = new Chooser("tags", (wanted) => ask({ tags: wanted }));
     this.since = this.day("From", "since");
     this.until = this.day("Until", "until");
     this.days = make(
@@ -48,10 +50,12 @@ export class FilterPanel {
     const named = (/** @type {{ name: string, count: number }} */ { name, count }) => `${name} (${count})`;
     const folders = choices.folders.map((entry) => ({ value: entry.path, text: named(entry) }));
     const labels = classes.map((entry) => ({ value: entry.name, text: named(entry) }));
+    const tags = choices.tags.map((entry) => ({ value: entry.name, text: named(entry) }));
     this.folders.update(filters.folders, folders, settled);
     this.labels.update(filters.labels, labels, settled);
     const hints = choices.quality.map((name) => ({ value: name, text: name }));
     this.quality.update(filters.quality, hints, settled);
+    this.tags.update(filters.tags, tags, settled);
     for (const [input, day] of /** @type {const} */ ([
       [this.since, filters.since],
       [this.until, filters.until],
@@ -64,6 +68,7 @@ export class FilterPanel {
     const lists = [
       folders.length ? this.folders.node : null,
       labels.length ? this.labels.node : null,
+      tags.length ? this.tags.node : null,
       this.quality.node,
     ];
     sync(this.node, [...lists.filter((node) => node !== null), this.days]);
@@ -91,12 +96,13 @@ export class FilterPanel {
  *
  * @param {Filters} filters
  */
-export function countOf({ labels, folders, quality, since, until }) {
-  return labels.length + folders.length + quality.length + Number(Boolean(since)) + Number(Boolean(until));
+export function countOf({ labels, folders, tags, quality, since, until }) {
+  const lists = labels.length + folders.length + tags.length + quality.length;
+  return lists + Number(Boolean(since)) + Number(Boolean(until));
 }
 
 /** No filter. @type {Filters} */
-export const NONE = { labels: [], folders: [], quality: [], since: "", until: "" };
+export const NONE = { labels: [], folders: [], tags: [], quality: [], since: "", until: "" };
 
 // Several of some: a list of boxes to tick. It stays while all else is drawn anew, and so do its place and the focus.
 class Chooser {

@@ -71,5 +71,6 @@ export const GRID_KEYS = [
 export const LABEL_KEYS = [
   ["1–9", "label the selected pictures as this class"],
   ["0", "label them as none of these"],
+  ["T", "give them the tags given last"],
   ["Ctrl+Z", "undo"],
 ];

@@ -38,6 +38,7 @@ export class LabelBar {
     this.selection = selection;
     this.reply = reply;
     this.look = look;
+    this.tags = ""; // those given last, which T gives again
     this.draft = ""; // the class name being typed, kept over redraws
     this.bar = make("div", { class: "bar", role: "region", "aria-label": "Label the selected pictures" });
     document.addEventListener("keydown", (event) => this.onKey(event));
@@ -73,6 +74,17 @@ export class LabelBar {
     if (this.tooLong(name)) return;
     this.draft = "";
     this.screen.act({ do: "label", images: [...this.selection.ids], label: name });
+    this.selection.clear();
+  }
+
+  /** @param {string} given tags, with commas between */
+  tag(given) {
+    const tags = given.trim();
+    if (!tags) return this.screen.complain("Type a tag first, or several with commas between.");
+    if (!this.selection.size) return this.screen.complain("Select some pictures first.");
+    this.tags = tags;
+    this.draft = "";
+    this.screen.act({ do: "tag", images: [...this.selection.ids], tags });
     this.selection.clear();
   }
 
@@ -119,6 +131,9 @@ export class LabelBar {
       closely ? button(tiles.length > 1 ? "Side by side" : "Look closely", () => closely(tiles)) : null,
       input,
       button("Label", () => this.label(input.value), { class: guessed ? "plain" : "main" }),
+      button(["Tag ", make("kbd", {}, "T")], () => this.tag(input.value || this.tags), {
+        title: this.tags ? `Tag as typed, or “${this.tags}” again` : "Give what is typed as tags, with commas between",
+      }),
       tiles.some((tile) => tile.label) ? button("Remove label", () => this.unlabel()) : null,
     ];
   }
@@ -143,8 +158,8 @@ export class LabelBar {
   drawInput() {
     const input = make("input", {
       type: "text",
-      placeholder: "Name of a class",
-      "aria-label": "Name of a class for the selected pictures",
+      placeholder: "Name of a class, or tags",
+      "aria-label": "Name of a class for the selected pictures, or tags with commas between",
       autocomplete: "off",
       spellcheck: "false",
       oninput: () => {
@@ -198,6 +213,10 @@ export class LabelBar {
       if (entry) this.label(entry.name);
     } else if (event.key === "0" && this.value.classes.length && selection.size && !held) {
       this.label(this.value.none.name);
+    } else if (/^[tT]$/.test(event.key) && selection.size && !held) {
+      event.preventDefault(); // or it would be typed
+      if (this.tags) this.tag(this.tags);
+      else this.bar.querySelector("input")?.focus();
     } else if (reply && /^[aArR]$/.test(event.key) && !held) {
       event.preventDefault();
       reply(event.key.toLowerCase() === "a" ? "accept" : "reject");

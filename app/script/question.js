@@ -13,14 +13,21 @@
  */
 
 /**
- * What the pictures must be; `quality` are hints such as "blurred", of which one must be about them.
+ * What the pictures must be: of one of these labels, in one of these folders, with all of these tags; `quality` are
+ * hints such as "blurred", of which one must be about them.
  *
- * @typedef {{ labels: string[], folders: string[], quality: string[], since: string, until: string }} Filters
+ * @typedef {object} Filters
+ * @property {string[]} labels
+ * @property {string[]} folders
+ * @property {string[]} tags
+ * @property {string[]} quality
+ * @property {string} since
+ * @property {string} until
  */
 
 /** @typedef {Filters & { examples: Example[], cut: number | null }} Asked all of it, and the cut-off of what is shown */
 
-const OWN = ["like", "unlike", "label", "under", "quality", "since", "until", "cut"]; // in the address
+const OWN = ["like", "unlike", "label", "tag", "under", "quality", "since", "until", "cut"]; // in the address
 
 /**
  * An example as the server takes it.
@@ -53,6 +60,7 @@ export function written(asked) {
     }
   }
   for (const label of asked.labels) query.append("label", label);
+  for (const tag of asked.tags) query.append("tag", tag);
   for (const folder of asked.folders) query.append("under", folder);
   for (const hint of asked.quality) query.append("quality", hint);
   if (asked.since) query.append("since", asked.since);
@@ -81,6 +89,7 @@ export function read() {
     labels: query.getAll("label"),
     folders: query.getAll("under"),
     quality: query.getAll("quality"),
+    tags: query.getAll("tag"),
     since: query.get("since") || "",
     until: query.get("until") || "",
     cut: query.has("cut") && Number.isFinite(cut) ? cut : null,

@@ -62,6 +62,8 @@ export class Screen {
     this.asides = {};
     /** @type {Value | null} */
     this.latest = null;
+    /** @type {(() => void) | null} called once, when all that was done has been answered */
+    this.afterwards = null;
     this.downloaded = 0; // the turn of the last file that was saved
     this.looking = 0;
   }
@@ -164,6 +166,11 @@ export class Screen {
     if (answer.download && answer.turn > this.downloaded) {
       this.downloaded = answer.turn;
       save(answer.download);
+    }
+    if (!this.channel.waiting.length) {
+      const { afterwards } = this;
+      this.afterwards = null;
+      afterwards?.();
     }
     this.channel.settle();
   }

@@ -63,8 +63,10 @@ def collection(photos: Path) -> Collection:
 
 @pytest.fixture
 def unlabelled(collection: Collection) -> Collection:
-    """The collection without any label: every test starts from there."""
-    collection.labels.remove([image for image, _ in collection.images.ready()])
+    """The collection without any label or tag: every test starts from there."""
+    ids = [image for image, _ in collection.images.ready()]
+    collection.labels.remove(ids)
+    collection.tags.remove([(image, tag) for image, tags in collection.tags.of(ids).items() for tag in tags])
     return collection
 
 

@@ -174,6 +174,9 @@ def test_proposals_are_an_order_until_there_are_examples_enough_and_no_is_rememb
     assert "has the tag 'sweet' already" in failed(massl("tag", "reject", photos, "sweet", fruit[0]))
     assert massl("tag", "add", photos, "sweet", flags[1]).code == 0  # which takes the rejection back
     assert massl("tag", "reject", photos, "sweet", flags[2], "--json").json["rejected"] == 0
+    assert massl("tag", "add", photos, "sweet", "--accepted", fruit[4]).code == 0
+    (given,) = [item for item in massl("tag", "list", photos, "--json").json["tags"] if item["path"] == fruit[4]]
+    assert given["author"] == "page (accepted)"
 
 
 def test_the_kept_duplicate_takes_over_tags(massl, photos: Path, tmp_path: Path) -> None:

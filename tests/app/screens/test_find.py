@@ -388,6 +388,66 @@ def test_boxes_that_are_ticked_faster_than_the_server_answers_all_count(tab: Any
     assert {path.split("/")[0] for path in _paths(tab)} == set(kinds[1::2])
 
 
+def test_pictures_are_tagged_filtered_by_tags_and_it_is_undone(tab: Any, unlabelled: Collection) -> None:
+    def said(text: str) -> None:
+        tab.wait_for_function(f"() => document.querySelector('#massl-find .bar')?.innerText.includes({text!r})")
+
+    def tags() -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {}
+        for item in unlabelled.tags.every():
+            found.setdefault(item.path, []).append(item.tag)
+        return found
+
+    one, two = (_picture(tab, f"flag/{name}.jpg") for name in ("brazil", "argentina"))
+    for each in (one, two):
+        each.locator(".picture").focus()
+        tab.keyboard.press("Space")
+    bar = tab.locator("#massl-find .bar")
+    bar.get_by_role("textbox").fill("cloth, of wind")
+    bar.get_by_role("button", name="Tag", exact=False).click()
+    said("Tagged 2 pictures “cloth”, “of wind”")
+    both = ["cloth", "of wind"]
+    assert tags() == {"flag/argentina.jpg": both, "flag/brazil.jpg": both}
+
+    # T gives the same again; Undo takes back what was new.
+    _picture(tab, "fruit/apple.jpg").locator(".picture").focus()
+    tab.keyboard.press("Space")
+    tab.keyboard.press("t")
+    said("Tagged 1 picture")
+    assert tags()["fruit/apple.jpg"] == both
+    bar.get_by_role("button", name="Undo").click()
+    said("Undone: tagged 1 picture")
+    assert "fruit/apple.jpg" not in tags()
+
+    # The details: one goes, one comes, what is no tag is refused there; each step can be undone.
+    one.locator(".picture").focus()
+    tab.keyboard.press("i")
+    dialog = tab.locator("dialog.details")
+    dialog.get_by_role("button", name="Remove the tag of wind").click()
+    _until(tab, "document.querySelectorAll('dialog.details .tag').length === 1")
+    dialog.get_by_label("Tags to add").fill("x" * 101)
+    dialog.get_by_label("Tags to add").press("Enter")
+    assert "1 to 100 printable characters" in dialog.get_by_role("alert").inner_text()
+    dialog.get_by_label("Tags to add").fill("green")
+    dialog.get_by_label("Tags to add").press("Enter")
+    _until(tab, "document.querySelectorAll('dialog.details .tag').length === 2")
+    assert tags()["flag/brazil.jpg"] == ["cloth", "green"]
+    tab.keyboard.press("Escape")
+
+    # Pictures with all of the ticked tags; the address has them.
+    tab.get_by_role("button", name="Filters").click()
+    tab.locator(".filters").get_by_label("cloth (2)").check()
+    _until(tab, "document.querySelectorAll('#massl-find .tile').length === 2")
+    tab.locator(".filters").get_by_label("green (1)").check()
+    _until(tab, "document.querySelectorAll('#massl-find .tile').length === 1")
+    assert _asked(tab)["tag"] == ["cloth", "green"]
+    tab.get_by_role("button", name="Clear filters").click()
+    for text in ("Undone: tagged 1 picture “green”", "Undone: took “of wind” off 1 picture"):
+        bar.get_by_role("button", name="Undo").click()
+        said(text)
+    assert tags() == {"flag/argentina.jpg": both, "flag/brazil.jpg": both}
+
+
 def test_the_filters_fold_and_a_reload_leaves_them_as_they_were(tab: Any) -> None:
     panel = tab.get_by_role("complementary", name="Filters")
     assert not panel.is_visible()
