@@ -221,6 +221,8 @@ def _run(told: dict[str, Any]) -> list[tuple[str, str]]:
     lines = [("run", told["path"])]
     if "images" in told:
         lines.append(("images", f"{told['images']:,} of {told.get('root') or 'a place that is not known'}"))
+    if "teacher" in told:
+        lines.append(("teacher", told["teacher"]))
     if last:
         ended = last["step"] >= settings["steps"]
         left = "" if ended else f", {_time(last['seconds_left'])} left at that pace"

@@ -13,14 +13,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from cli.options import or_builtin
 from cli.terminal import print_json, print_line
-from massl.core.files.run_folder import check_new
+from massl.core.files.run_folder import check_new, check_place, describe_run
 from massl.core.printable import visible
 from massl.data.sources import Source, doubts
 from massl.encoder.weights import Initial
 from massl.presets import PRESETS
 from massl.settings import ResolvedSetting, Settings, concerns, differing, plan, read_settings
 from massl.training.accumulation import check_parts, check_ranks, parts_note
+from massl.training.adaptation import origin_of
 from massl.training.cost import cost_of, free_space
 from massl.training.devices import can_compile, choose_device, unused_gpus
 from massl.training.distributed import World
@@ -28,6 +30,7 @@ from massl.training.loading import plan_loading, usual_workers
 from massl.training.loop import fast_precision
 from massl.training.out_of_memory import largest_batch
 from massl.training.run_state import EVERY
+from massl.training.teaching import Teacher
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,7 @@ class PlannedRun:
         ranks: how many will train together, and `ranks_here` of them on this machine.
         resumed: whether it goes on.
         initial: the weights that it begins with.
+        teacher: the encoder that it learns from, if it does.
     """
 
     folder: Path
@@ -58,6 +62,7 @@ class PlannedRun:
     ranks_here: int
     resumed: bool = False
     initial: Initial | None = None
+    teacher: Teacher | None = None
 
     @classmethod
     def going_on(cls, run: Path, source: Source, changed: Mapping[str, Any], to_start: int | None) -> PlannedRun:
@@ -76,7 +81,11 @@ class PlannedRun:
         world = World.join(choose_device(settings.device))
         table = [ResolvedSetting(name, value, "of the run") for name, value in asdict(settings).items()]
         ranks = _ranks(world, to_start)
-        return cls(run, source, settings, table, "", settings.device, world, *ranks, resumed=True)
+        teacher = None
+        if settings.teacher_dim:
+            named = str(describe_run(run).get("teacher"))
+            teacher = Teacher(named, or_builtin(named))
+        return cls(run, source, settings, table, "", settings.device, world, *ranks, resumed=True, teacher=teacher)
 
     @classmethod
     def new(
@@ -88,17 +97,20 @@ class PlannedRun:
         overrides: Mapping[str, str],
         epochs: int | None,
         initial: Initial | None,
+        teacher: Teacher | None,
         to_start: int | None,
     ) -> PlannedRun:
         """A run that begins, see `massl.settings.plan`; in a new folder below `runs` if `out` is left out.
 
         Raises:
-            MasslError: the folder holds a run, or settings that can't be used.
+            MasslError: the folder holds a run, or can't be made, or settings that can't be used, or the weights to
+                begin with can't be used so.
         """
         device = overrides.get("device", Settings.device)
         world = World.join(choose_device(device))
         ranks, ranks_here = _ranks(world, to_start)
         folder = Path(world.share(str(out or _new_folder(images))))
+        check_place(folder)
         if world.share((folder / "config.toml").exists()):  # one rank looks: another may have begun
             check_new(folder)
         preset = preset or ("cpu" if world.device.type == "cpu" else "gpu")
@@ -106,14 +118,19 @@ class PlannedRun:
         augment = "device" if world.device.type == "cuda" else "loader"
         precision, workers = fast_precision(world.device), usual_workers(ranks_here, world.device.type)
         machine: dict[str, Any] = {"precision": precision, "workers": workers, "augment": augment}
-        machine["compiles"] = can_compile(world.device)
+        machine |= {"compiles": can_compile(world.device), "teacher_dim": teacher.dim if teacher else 0}
         settings, table = plan(preset, len(source), overrides, epochs, begins=begins, **machine)
         if world.device.type == "cuda" and PRESETS[preset].batches and "batch" not in overrides:
             largest = largest_batch(settings, world.device, ranks)
             settings, table = plan(
                 preset, len(source), overrides, epochs, begins=begins, largest_batch=largest, **machine
             )
-        return cls(folder, source, settings, table, preset, device, world, ranks, ranks_here, initial=initial)
+        check_ranks(settings, ranks)
+        if initial:
+            origin_of(initial, settings)  # which refuses what can't be adapted
+        return cls(
+            folder, source, settings, table, preset, device, world, ranks, ranks_here, initial=initial, teacher=teacher
+        )
 
     def notes(self) -> list[str]:
         """What a person should know before it begins, a line each."""
@@ -148,8 +165,10 @@ class PlannedRun:
         check_ranks(settings, ranks)
         check_parts(settings, ranks, ranks > 1 and device.type == "cuda")
         cost, free = cost_of(settings, ranks, device.type), free_space(self.folder)
-        if cost.disk > free:
-            notes.append(f"{self.folder} needs {size(cost.disk)}, and {size(free)} are free there")
+        kept = 2 * settings.teacher_dim * len(self.source)  # bytes of the teacher's embeddings
+        disk = cost.disk + kept
+        if disk > free:
+            notes.append(f"{self.folder} needs {size(disk)}, and {size(free)} are free there")
         if as_json:
             # JSON has no infinity, which `clip` may be.
             table = {
@@ -157,7 +176,9 @@ class PlannedRun:
                 for choice in self.table
             }
             about = {"images": len(self.source), "device": str(device), "devices": ranks, "preset": self.preset or None}
-            print_json({**about, "run": str(self.folder), "settings": table, "cost": asdict(cost), "notes": notes})
+            taught = {"teacher": {"name": self.teacher.named, "bytes": kept}} if self.teacher else {}
+            taken = asdict(replace(cost, disk=disk))
+            print_json({**about, **taught, "run": str(self.folder), "settings": table, "cost": taken, "notes": notes})
             return
         self.show_table(whole=True, on_standard_output=True)
         each = f" on each of {ranks} devices" if ranks > 1 else ""
@@ -175,9 +196,14 @@ class PlannedRun:
             "device": memory,
             "checkpoint": f"{size(cost.checkpoint)}, one every {often}, the last "
             f"{settings.keep_checkpoints:,} and the best are kept",
-            "disk": f"up to {size(cost.disk)} in {self.folder}, where {size(free)} are free",
+            "disk": f"up to {size(disk)} in {self.folder}, where {size(free)} are free",
             "time": "not known before the run; its first log lines show it",
         }
+        if self.teacher:
+            rows["teacher"] = (
+                f"{self.teacher.named} embeds each of {len(self.source):,} images once, before the first step; the "
+                f"embeddings take {size(kept)} until the run ends"
+            )
         print_line("")
         for name, value in rows.items():
             print_line(f"  {name:<12} {value}")

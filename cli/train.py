@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from cli.planned_run import PlannedRun
     from massl.core.files.scan import Skipped
     from massl.encoder.weights import Initial
+    from massl.training.teaching import Teacher
 
 
 SHOWN = 20  # files passed over that are named before a run begins
@@ -68,6 +69,14 @@ def command(
             metavar="WEIGHTS",
             help="Initial weights: builtin (default), none, a run, a checkpoint, a .pth or .safetensors of weights, "
             "timm:NAME, encoder.onnx.",
+        ),
+    ] = None,
+    teacher: Annotated[
+        str | None,
+        typer.Option(
+            "--teacher",
+            metavar="ENCODER",
+            help="Learn from this encoder: builtin, encoder.onnx, or weights as of --init. It stays as it is.",
         ),
     ] = None,
     epochs: Annotated[
@@ -130,14 +139,15 @@ def command(
 ) -> None:
     """Learn an encoder from unlabelled images.
 
-    By default the built-in encoder is adapted to them. --init none trains a network from random weights, and --preset
-    cpu or gpu trains all of a network.
+    By default the built-in encoder is adapted to them. --init none trains a network from random weights, --teacher a
+    small network that learns from another encoder, and --preset cpu or gpu trains all of a network.
 
     Examples: massl train ./photos · massl train ./photos --labels ./sorted · massl train ./photos --init none --epochs
     100 · massl train ./photos --resume runs/photos · massl train 'shards/images-{000..123}.tar'
     """
     from cli.terminal import print_json, say
     from massl.core.errors import MasslError
+    from massl.core.files.run_folder import describe_run
 
     _let_threads_sleep()
     try:
@@ -148,8 +158,8 @@ def command(
     if devices > 1 and "WORLD_SIZE" not in os.environ and not plan_only:
         raise typer.Exit(distributed.launch(sys.argv[1:], devices))
 
-    from massl.data.sources import find_source
-    from massl.settings import read_overrides
+    from massl.data.sources import check_same, find_source
+    from massl.settings import read_overrides, read_settings
     from massl.training.probe import find_classes
 
     flags = {"backbone": backbone, "precision": precision, "accumulate": accumulate}
@@ -163,13 +173,17 @@ def command(
         find_classes(labels)  # before anything is shown
     to_start = devices if plan_only else None
     if resume:
+        read_settings(resume / "config.toml")  # which says it where there is no run
+        if started_on := describe_run(resume).get("images"):
+            check_same(source, started_on, None)
         changed = _changed(context, flags, settings or (), epochs, resume, len(source))
         run = PlannedRun.going_on(resume, source, changed, to_start)
         say(f"Going on with {run.folder} on {run.world.device}", quiet or plan_only or run.world.rank > 0)
     else:
-        preset, init = _begins(preset, init, overrides)
+        preset, init = _begins(preset, init, overrides, bool(teacher))
         initial = _weights(init, overrides) if init else None
-        run = PlannedRun.new(images, out, source, preset, overrides, epochs, initial, to_start)
+        learns_from = _teacher(teacher) if teacher else None
+        run = PlannedRun.new(images, out, source, preset, overrides, epochs, initial, learns_from, to_start)
     if plan_only:
         run.print_plan(as_json)
         return
@@ -212,7 +226,7 @@ def _changed(
     from massl.settings import CHANGEABLE, parse_setting, read_settings
 
     given = dict(_pair(text) for text in pairs) if on_command_line(context, "settings") else {}
-    fixed = {"preset", "out", "init", "config", *flags} - set(CHANGEABLE)
+    fixed = {"preset", "out", "init", "teacher", "config", *flags} - set(CHANGEABLE)
     if on_command_line(context, *fixed) or not given.keys() <= set(CHANGEABLE):
         raise typer.BadParameter(
             f"--resume goes on with the run's own settings; what may change is {', '.join(CHANGEABLE)}, and --epochs; "
@@ -224,9 +238,17 @@ def _changed(
     return changed | {name: flags[name] for name in CHANGEABLE if on_command_line(context, name)}
 
 
-def _begins(preset: str | None, init: str | None, overrides: Mapping[str, str]) -> tuple[str | None, str | None]:
-    """The preset and the weights of a new run: it adapts the built-in encoder unless another network is asked for."""
-    if init == "none":
+def _begins(
+    preset: str | None, init: str | None, overrides: Mapping[str, str], taught: bool = False
+) -> tuple[str | None, str | None]:
+    """The preset and the weights of a new run: it adapts the built-in encoder unless another network is asked for.
+
+    Raises:
+        BadParameter: weights are given to a network that a teacher teaches.
+    """
+    if taught and (init or "none") != "none":
+        raise typer.BadParameter("a network that learns from --teacher begins with random weights; leave --init out")
+    if init == "none" or taught:
         return preset, None
     if preset is None and "backbone" not in overrides:
         preset = "adapt"
@@ -241,6 +263,15 @@ def _weights(source: str, overrides: dict[str, str]) -> Initial:
     if "backbone" in overrides:
         overrides["backbone"] = initial.architecture
     return initial
+
+
+def _teacher(named: str) -> Teacher:
+    """The encoder to learn from, by a name that holds in whatever folder the run is taken up again."""
+    from massl.training.teaching import Teacher
+
+    return Teacher(
+        named if named == "builtin" or named.startswith("timm:") else os.path.abspath(named), or_builtin(named)
+    )
 
 
 def _announce(run: PlannedRun, verbose: bool, skipped: Sequence[Skipped]) -> None:
@@ -274,6 +305,9 @@ def _train(run: PlannedRun, labels: Path | None, tracker: str, profile: int, qui
             embeds = run.settings.adapter
             if embeds:
                 line.begin("Embedding views", "views")
+            elif run.settings.teacher_dim:
+                embeds = True
+                line.begin("The teacher embeds", "images")
 
             def report(progress: TrainingProgress) -> None:
                 nonlocal embeds
@@ -300,7 +334,8 @@ def _train(run: PlannedRun, labels: Path | None, tracker: str, profile: int, qui
 
             return train(
                 run.source, run.folder, run.settings, resume=run.resumed, labelled=labels, tracker=tracker,
-                profile=profile, initial=run.initial, world=run.world, report=report, stop=lambda: bool(interrupted),
+                profile=profile, initial=run.initial, teacher=run.teacher,
+                world=run.world, report=report, stop=lambda: bool(interrupted),
             )  # fmt: skip
     finally:
         signal.signal(signal.SIGINT, before)

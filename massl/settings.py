@@ -32,6 +32,7 @@ class Settings:
     head_norm: bool = False  # batch normalisation in the head
     projection_norm: bool = False  # batch normalisation of what the head puts out: against collapse
     adapter: bool = False  # the backbone stays as it began, and a linear layer on its embeddings learns
+    teacher_dim: int = 0  # numbers in an embedding of --teacher; 0: the student's average teaches
     # Views
     image_size: int = 224  # side of a global view, pixels
     local_size: int = 96  # side of a local view, pixels
@@ -99,7 +100,7 @@ class Settings:
             if getattr(self, name) <= 0:
                 raise MasslError(f"{name} must be above 0, not {getattr(self, name)}")
         at_least_zero: tuple[str, ...] = ("local_views", "export_size", "temperature_warmup", "warmup", "workers")
-        at_least_zero += ("learning_rate_end", "checkpoint_every", "frozen_blocks", "head_only_steps")
+        at_least_zero += ("learning_rate_end", "checkpoint_every", "frozen_blocks", "head_only_steps", "teacher_dim")
         for name in (*at_least_zero, "weight_decay"):
             if getattr(self, name) < 0:
                 raise MasslError(f"{name} must not be negative, but is {getattr(self, name)}")
@@ -147,6 +148,7 @@ COMPILED_FROM = 4000  # steps of a run on a GPU that repay the minutes which com
 
 ENOUGH_STEPS = 3000  # of a run, below which a batch is not made larger
 FEW_TO_ADAPT = 170  # images of the smallest set on which it was measured, docs/measurements/adapting.md
+FEW_TO_TEACH = 200  # images of the smallest set on which it was measured, docs/measurements/teaching.md
 ADAPTING_STEPS = 400  # of an adapter, whatever the number of images
 FEW = 10_000  # images below which a collection is small
 
@@ -191,6 +193,7 @@ class _Case:
     augment: str
     compiles: bool
     largest_batch: int
+    teacher_dim: int
 
 
 # The rules of `plan`: each yields a setting, its value, and where that comes from. Of several for one setting the first
@@ -208,6 +211,26 @@ def _settled_by_the_weights(case: _Case, chosen: _Chosen) -> Iterator[ResolvedSe
         if (asked := case.given.get(name, value)) != value:
             raise MasslError(f"the weights of --init are for {name}={value}, not {asked}; leave one of them out")
         yield ResolvedSetting(name, value, "of the weights that it begins with")
+
+
+def _of_the_teacher(case: _Case, chosen: _Chosen) -> Iterator[ResolvedSetting]:
+    """What a network needs that learns from a frozen teacher, which saw each image whole and once."""
+    if (asked := case.given.get("teacher_dim")) and asked != case.teacher_dim:
+        raise MasslError(f"teacher_dim ({asked}) comes from the teacher; give --teacher, and leave teacher_dim out")
+    if not case.teacher_dim:
+        return
+    yield ResolvedSetting("teacher_dim", case.teacher_dim, "of --teacher")
+    taught = {
+        "local_views": (0, "the teacher saw whole images, and small parts of them show something else"),
+        "global_scale": ((0.4, 1.0), "as above"),
+        "projection_norm": (False, "a frozen teacher can't collapse"),
+        "drop_path": (0.0, "the teacher's answers are the same at each step"),
+        "teacher_temperature": (0.05, "fixed: the teacher is as good at the first step as at the last"),
+        "teacher_temperature_start": (0.05, "as above"),
+    }
+    for name, (value, why) in taught.items():
+        if name not in case.given:
+            yield ResolvedSetting(name, value, why)
 
 
 def _given(case: _Case, chosen: _Chosen) -> Iterator[ResolvedSetting]:
@@ -298,12 +321,13 @@ def _length(case: _Case, chosen: _Chosen) -> Iterator[ResolvedSetting]:
 
 def _memory(case: _Case, chosen: _Chosen) -> Iterator[ResolvedSetting]:
     half = 2 ** int(math.log2(max(2, case.images / 2)))
-    if _value(chosen, "adapter"):
+    of_a_frozen_teacher = _value(chosen, "adapter") or _value(chosen, "teacher_dim")
+    if of_a_frozen_teacher:
         yield ResolvedSetting("memory", max(16, min(half, 4096)), "the power of two below half the images, up to 4,096")
     # Below 2,048 slots the blocks are so small that runs on 500 photographs collapsed, copies of an image or not.
     slots = max(min(half, 65536), 2048)
     yield ResolvedSetting("memory", slots, "the power of two below half the images, from 2,048 to 65,536")
-    if _value(chosen, "adapter"):
+    if of_a_frozen_teacher:
         block = min(_value(chosen, "memory"), max(64, _value(chosen, "memory") // 8))
         yield ResolvedSetting("block", block, "an eighth of the memory, as in the paper, and at least 64")
     yield ResolvedSetting("block", max(1, _value(chosen, "memory") // 8), "an eighth of the memory, as in the paper")
@@ -347,7 +371,8 @@ def _how_often_it_is_watched(case: _Case, chosen: _Chosen) -> Iterator[ResolvedS
 
 
 _DECIDE: tuple[_Rules, ...] = (
-    _settled_by_the_weights, _given, _suited_to_the_weights, _batch_of_the_gpu, _of_the_preset, _usual_batch,
+    _settled_by_the_weights, _of_the_teacher, _given, _suited_to_the_weights, _batch_of_the_gpu, _of_the_preset,
+    _usual_batch,
 )  # fmt: skip
 _SIZE: tuple[_Rules, ...] = (_length, _memory, _warm_ups, _momentum, _of_this_machine, _how_often_it_is_watched)
 
@@ -363,6 +388,7 @@ def plan(
     augment: str = "loader",
     compiles: bool = False,
     largest_batch: int = 0,
+    teacher_dim: int = 0,
 ) -> tuple[Settings, list[ResolvedSetting]]:
     """Resolves a preset for a collection.
 
@@ -381,6 +407,7 @@ def plan(
         augment: `loader` or `device`, what this machine does fastest.
         compiles: whether this machine can compile networks for its GPU.
         largest_batch: images of a step that the memory of its GPUs holds; 0: not known.
+        teacher_dim: numbers in an embedding of the frozen teacher; 0: there is none.
 
     Returns:
         The settings, and a table of what was chosen and why.
@@ -393,7 +420,9 @@ def plan(
     if images < 2:
         raise MasslError(f"{images} image{'s' * (images != 1)}: at least 2 are needed to compare images")
     given = {name: parse_setting(name, text) for name, text in (overrides or {}).items()}
-    case = _Case(preset, images, given, epochs, precision, workers, begins, augment, compiles, largest_batch)
+    case = _Case(
+        preset, images, given, epochs, precision, workers, begins, augment, compiles, largest_batch, teacher_dim
+    )
     chosen: dict[str, ResolvedSetting] = {}
     for rules in _DECIDE:
         for choice in rules(case, chosen):
@@ -405,6 +434,8 @@ def plan(
             chosen.setdefault(choice.name, choice)
     if _value(chosen, "adapter") and begins is None:
         raise MasslError("an adapter needs weights to begin with; leave --init none and adapter out, or one of them")
+    if teacher_dim and (_value(chosen, "adapter") or begins):
+        raise MasslError("--teacher teaches a network from random weights; leave --init and --preset adapt out")
     try:
         settings = Settings(**{choice.name: choice.value for choice in chosen.values()})  # type: ignore[arg-type]
     except TypeError as error:
@@ -426,7 +457,7 @@ def concerns(settings: Settings, images: int) -> list[str]:
     """What a person should know before a run of these settings on so many images starts, a line each."""
     s = settings
     said = []
-    if s.memory > images:
+    if s.memory > images and not s.teacher_dim:
         said.append(
             f"the memory ({s.memory:,} slots) is larger than the collection ({images:,} images): it holds each image "
             f"about {s.memory / images:.0f} times, as seen at different steps"
@@ -435,7 +466,9 @@ def concerns(settings: Settings, images: int) -> list[str]:
         said.append(f"a batch holds all {images:,} images; more images would teach more")
     if s.adapter and images < FEW_TO_ADAPT:
         said.append(f"{images:,} images are few to adapt an encoder to; gains were measured from {FEW_TO_ADAPT} on")
-    if s.local_size > s.image_size:
+    if s.teacher_dim and images < FEW_TO_TEACH:
+        said.append(f"{images:,} images are few to teach a network with; figures were taken from {FEW_TO_TEACH} on")
+    if s.local_size > s.image_size and s.local_views:
         said.append(f"local views ({s.local_size} px) are larger than global ones ({s.image_size} px)")
     return said
 

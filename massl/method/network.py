@@ -52,6 +52,7 @@ class ProjectionHead(nn.Module):
         self, width: int, hidden: int = 2048, out: int = 256, normed: bool = False, spread: bool = False
     ) -> None:
         super().__init__()
+        self.out = out
 
         def norm() -> list[nn.Module]:
             return [nn.BatchNorm1d(hidden)] if normed else []
@@ -102,14 +103,15 @@ def scaled(adapter: Adapter, share: float) -> Adapter:
 class ComponentHead(nn.Module):
     """The leading components of embeddings, scaled to unit length: `[B, d]` to `[B, out]`. It learns nothing.
 
-    An `Adapter` has it in place of a `ProjectionHead`: an untrained head would say of strong embeddings that they are
-    all alike.
+    An `Adapter` has it in place of a `ProjectionHead`, and so has a frozen teacher: an untrained head would say of
+    strong embeddings that they are all alike.
     """
 
     components: Tensor
 
     def __init__(self, width: int, out: int) -> None:
         super().__init__()
+        self.out = out
         self.register_buffer("components", torch.eye(width)[:, :out].clone())
 
     def forward(self, features: Tensor) -> Tensor:
@@ -286,7 +288,8 @@ def build_parts(settings: Settings) -> tuple[nn.Module, ProjectionHead | Compone
     if s.adapter:
         backbone.requires_grad_(False)
         return backbone, ComponentHead(width, min(PROJECTION, width)), Adapter(width)
-    return backbone, ProjectionHead(width, s.head_width, PROJECTION, s.head_norm, s.projection_norm), None
+    out = min(PROJECTION, s.teacher_dim or PROJECTION)
+    return backbone, ProjectionHead(width, s.head_width, out, s.head_norm, s.projection_norm), None
 
 
 def output_width(backbone: Any) -> int:
@@ -378,6 +381,13 @@ def update_teacher(student: Network, teacher: Network, momentum: float, wanted: 
     moves = list(torch._foreach_sub(students, averages))
     torch._foreach_mul_(moves, 1.0 - momentum if wanted is None else (1.0 - momentum) * wanted)
     torch._foreach_add_(averages, moves)
+
+
+@torch.no_grad()
+def average_statistics(student: Network, teacher: Network, momentum: float) -> None:
+    """The same of what batch normalisations count, for a moving average that is shown no images itself."""
+    for own, average in zip(student.buffers(), teacher.buffers(), strict=True):
+        average.lerp_(own, 1.0 - momentum) if own.is_floating_point() else average.copy_(own)
 
 
 @torch.no_grad()

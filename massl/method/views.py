@@ -13,7 +13,7 @@ from torch.utils.data import Dataset, Sampler
 from torchvision.transforms import InterpolationMode, v2
 
 from massl.core.errors import MasslError
-from massl.core.images.decoding import ImageError, decode, within_memory
+from massl.core.images.decoding import ImageError, decode, fit, within_memory
 from massl.data.sources import Source
 from massl.method.augment import augment, change, draw, normalise
 from massl.method.seeding import seed_of
@@ -68,6 +68,7 @@ class Batch(NamedTuple):
     small: Tensor
     draws: Tensor  # float32 [2 + N, B, 9]
     skipped: list[tuple[str, str]]
+    embeddings: Tensor | None = None  # float32 [B, d], a frozen teacher's, where there is one
 
 
 class Views(Dataset):
@@ -95,18 +96,37 @@ class Views(Dataset):
         for attempt in range(len(self.source)):
             at = (index + attempt) % len(self.source)
             try:
-                with within_memory(), torch.random.fork_rng(devices=[]):
-                    picture = decode(self.source.read(at), self.shortest).picture
-                    # Not torch.manual_seed, which also notes a seed for every kind of device: a fifth of all the time.
-                    torch.default_generator.manual_seed(seed_of(self.settings.seed, "views", epoch, index))
-                    crops, draws = self.crop(picture), draw(self.settings)
+                with within_memory():
+                    large, small, draws = self._shown(decode(self.source.read(at), self.shortest).picture, epoch, index)
             except ImageError as error:
                 skipped.append((self.source.name(at), str(error)))
                 continue
-            if self.settings.augment == "loader":
-                crops = [change(crop, row) for crop, row in zip(crops, draws.tolist(), strict=True)]
-            return Item(_stack(crops[:2]), _stack(crops[2:], self.settings.local_size), draws, skipped)
+            return Item(large, small, draws, skipped)
         raise MasslError(f"no image of {self.source.where} can be read; the first: {skipped[0][1]}")
+
+    def _shown(self, picture: Image.Image, epoch: int, index: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Of a picture, an item's views and draws."""
+        with torch.random.fork_rng(devices=[]):
+            # Not torch.manual_seed, which also notes a seed for every kind of device: a fifth of all the time.
+            torch.default_generator.manual_seed(seed_of(self.settings.seed, "views", epoch, index))
+            crops, draws = self.crop(picture), draw(self.settings)
+        if self.settings.augment == "loader":
+            crops = [change(crop, row) for crop, row in zip(crops, draws.tolist(), strict=True)]
+        return _stack(crops[:2]), _stack(crops[2:], self.settings.local_size), draws
+
+
+class WholePictures(Views):
+    """The same images, each as an encoder takes it where it is used: uint8 `[1, 3, S, S]` in place of large views.
+
+    A file that can't be read gives way to the same other one as in `Views`.
+    """
+
+    def __init__(self, source: Source, settings: Settings, size: int, resize: int) -> None:
+        super().__init__(source, settings)
+        self.size, self.shortest = size, resize
+
+    def _shown(self, picture: Image.Image, epoch: int, index: int) -> tuple[Tensor, Tensor, Tensor]:
+        return _stack([fit(picture, self.size, self.shortest)]), _stack([]), torch.zeros(1, 0)
 
 
 def collate(items: list[Item]) -> Batch:

@@ -20,6 +20,8 @@ def check_ranks(settings: Settings, ranks: int) -> None:
     """Raises a `MasslError` where so many ranks can't share the steps of these settings."""
     if settings.adapter and ranks > 1:
         raise MasslError("an encoder is adapted on one device; leave --devices out, or give --preset gpu")
+    if settings.teacher_dim and ranks > 1:
+        raise MasslError("a network learns from a --teacher on one device; leave --devices out")
     if settings.batch % ranks:
         raise MasslError(f"batch ({settings.batch}) must be a multiple of the {ranks} devices that share it")
 

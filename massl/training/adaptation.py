@@ -18,6 +18,8 @@ from massl.settings import Settings
 from massl.training.learner import ACTIVATIONS
 from massl.training.probe import Probe
 from massl.training.run_state import USUAL_SHARE, RunState
+from massl.training.teaching import FILE as TAUGHT
+from massl.training.view_embeddings import FILE as VIEWS
 from massl.training.view_embeddings import ViewEmbeddings, agreement
 
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)  # of what was learnt; 0: the start
@@ -90,11 +92,13 @@ def origin_of(initial: Initial, settings: Settings) -> dict[str, str]:
 
 
 def keep_beginning(state: RunState, initial: Initial | None) -> None:
-    """Writes what a run goes on from that is stopped before its first step: a checkpoint, and the file that it adapts.
+    """Writes what a run goes on from that is stopped before its first step: a checkpoint, and what file it adapts.
 
     Raises:
         MasslError: it can't be written.
     """
+    for stale in (VIEWS, TAUGHT):  # of a run that came to nothing, and perhaps of another encoder
+        (state.out / stale).unlink(missing_ok=True)
     if initial and initial.file:
         keep_start(initial.file, state.out)
     state.save()

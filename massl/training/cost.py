@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from massl.method.network import PROJECTION, Network, build_pair, build_parts, freeze_blocks
+from massl.method.network import Network, build_pair, build_parts, freeze_blocks
 from massl.settings import Settings
 from massl.training.accumulation import part_sizes
 from massl.training.learner import ACTIVATIONS
@@ -63,7 +63,7 @@ def cost_of(settings: Settings, ranks: int = 1, kind: str = "cpu") -> Cost:
     student, teacher = _pair(s)
     parameters = sum(parameter.numel() for parameter in student.parameters())
     weights = _bytes(student) + _bytes(teacher)
-    memory = s.memory * PROJECTION * FLOAT
+    memory = s.memory * student.head.out * FLOAT
     checkpoint = weights + memory + 2 * parameters * FLOAT  # both moments
     disk = (s.keep_checkpoints + 2) * checkpoint + _bytes(student.backbone)
     return Cost(
@@ -105,13 +105,14 @@ def operations_of_an_image(settings: Settings) -> int | None:
     small = torch.empty(s.local_views, images, 3, s.local_size, s.local_size, device="meta")
     try:
         with FlopCounterMode(display=False) as counted:
-            with torch.no_grad():
-                teacher(large)
+            if not s.teacher_dim:  # a frozen one embeds each image once, before the first step
+                with torch.no_grad():
+                    teacher(large)
             student(large, *([small] if s.local_views else [])).sum().backward()
     except Exception:  # a network may ask for numbers, which tensors without content don't have
         return None
     # Of the loss: two products of the queries with the memory.
-    compared = 2 * 2 * (2 + s.local_views + 2) * s.memory * PROJECTION
+    compared = 2 * 2 * (2 + s.local_views + 2) * s.memory * student.head.out
     return counted.get_total_flops() // images + compared
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 from massl.core.errors import MasslError
@@ -19,9 +20,9 @@ from massl.method.loss import massl_loss
 from massl.method.memory import Memory
 from massl.method.network import (
     AS_DINO,
-    PROJECTION,
     ComponentHead,
     PositionResizing,
+    average_statistics,
     build_pair,
     build_parts,
     clip_gradients,
@@ -62,6 +63,13 @@ class Learner:
 
     Ranks hold the same weights and the same memory, and each has its share of a step's images.
 
+    With the setting `teacher_dim` = d a frozen encoder teaches. Of METHOD's step only the source of z_t is another one
+    (docs/explanations/method.md, "Learning from another encoder"): z_t = C e / |C e|, with e `[d]` the encoder's
+    embedding of the image and C its `min(256, d)` leading components over all images, as a common width for student,
+    teacher and memory that leaves cosines as they are, up to what the smallest components add. A learnt head on the
+    teacher's side would need a gradient or a moving average, and could collapse with the student; this one can't. The
+    moving average `teacher` then teaches nothing: it is what is measured and exported.
+
     Args:
         settings: of the run; `batch` counts the images of all ranks.
         world: the ranks that learn together, and this one's device.
@@ -94,8 +102,12 @@ class Learner:
         if synchronised:
             student, teacher = map(synchronise_normalisation, (student, teacher))
         self.student, self.teacher = (network.to(device).train() for network in (student, teacher))
-        width = head.components.shape[1] if isinstance(head, ComponentHead) else PROJECTION
-        self.memory = Memory(s.memory, width, torch.Generator().manual_seed(seed_of(s.seed, "memory"))).to(device)
+        self.target = ComponentHead(s.teacher_dim, head.out).to(device) if s.teacher_dim else None
+        if self.target and s.local_views and any(isinstance(each, _BatchNorm) for each in backbone.modules()):
+            raise MasslError(
+                f"{s.backbone} normalises over batches, whose figures local views would change; leave local_views out"
+            )
+        self.memory = Memory(s.memory, head.out, torch.Generator().manual_seed(seed_of(s.seed, "memory"))).to(device)
         self.fused = device.type in FUSED
         groups = self._groups()
         self._decays = [group.get("weight_decay") != 0.0 for group in groups]
@@ -109,7 +121,14 @@ class Learner:
         if world.linked:
             self._parallel = DistributedDataParallel(self.student, device_ids=world.device_ids)
 
-    def step(self, views: Sequence[Tensor], rates: Rates, step: int, permutation: Tensor | None = None) -> StepResult:
+    def step(
+        self,
+        views: Sequence[Tensor],
+        rates: Rates,
+        step: int,
+        permutation: Tensor | None = None,
+        embeddings: Tensor | None = None,
+    ) -> StepResult:
         """Takes one step, or none where loss or gradient are not finite, or where it raises, as out of memory.
 
         Nothing here waits for the device: a step that is not finite is undone by arithmetic, not by a branch.
@@ -120,10 +139,11 @@ class Learner:
             step: its number; the step's random draws (permutation, drop-path) come from it and the seed alone, so
                 that a run which goes on here needs no state of any generator.
             permutation: int64 `[K]` of the memory's rows; drawn, the same on all ranks, if left out.
+            embeddings: float `[B, d]`, the frozen teacher's of the same images, where there is one.
         """
         statistics = _Statistics(self.student, self.teacher)
         try:
-            result = self._learn(views, rates, step, permutation)
+            result = self._learn(views, rates, step, permutation, embeddings)
         except BaseException:
             statistics.restore()
             raise
@@ -132,21 +152,21 @@ class Learner:
 
     @torch.no_grad()
     def begin_with(self, features: Tensor) -> None:
-        """Begins an adapter's run: with the leading components of embeddings, and a memory that holds some of them.
+        """Begins with the leading components of a frozen network's embeddings, and a memory that holds some of them.
 
         Args:
-            features: float `[N, d]`, what the backbone makes of N of the images.
+            features: float `[N, d]`, what the adapter's backbone, or the frozen teacher, makes of N of the images.
         """
         unit = normalize(features.float(), dim=1)
         _, components = torch.linalg.eigh(unit.T.double() @ unit.double())
-        for network in (self.student, self.teacher):
-            assert isinstance(network.head, ComponentHead)
-            network.head.components.copy_(components.flip(1)[:, : network.head.components.shape[1]])
+        for head in (self.target,) if self.target else (self.student.head, self.teacher.head):
+            assert isinstance(head, ComponentHead)
+            head.components.copy_(components.flip(1)[:, : head.out])
         few = torch.randperm(
             len(features), generator=torch.Generator().manual_seed(seed_of(self.settings.seed, "fill"))
         )
         chosen = features[few[: self.settings.memory]].to(self.world.device)
-        self.memory.push(self.teacher(chosen[None])[0])
+        self.memory.push(self.target(chosen) if self.target else self.teacher(chosen[None])[0])
 
     def _groups(self) -> list[dict[str, Any]]:
         s = self.settings
@@ -164,7 +184,14 @@ class Learner:
         """Runs the networks as they were written from here on."""
         self.student._compiled_call_impl = self.teacher._compiled_call_impl = None
 
-    def _learn(self, views: Sequence[Tensor], rates: Rates, step: int, permutation: Tensor | None) -> StepResult:
+    def _learn(
+        self,
+        views: Sequence[Tensor],
+        rates: Rates,
+        step: int,
+        permutation: Tensor | None,
+        embeddings: Tensor | None,
+    ) -> StepResult:
         s, device = self.settings, self.world.device
         for group, decays in zip(self.optimiser.param_groups, self._decays, strict=True):
             waits = step < s.head_only_steps and not group.get("of_head", True)
@@ -176,7 +203,8 @@ class Learner:
 
         self.optimiser.zero_grad(set_to_none=True)
         losses, entropies, projections = [], [], []
-        shares = list(_split(views, s.accumulate))
+        # Of two groups of views or of one, and of a teacher's embeddings as one more.
+        shares = list(_split(views if embeddings is None else [*views, embeddings[None]], s.accumulate))
         for number, share in enumerate(shares):
             last = number + 1 == len(shares)
             with (
@@ -184,7 +212,8 @@ class Learner:
                 torch.autocast(device.type, ACTIVATIONS[s.precision], enabled=s.precision != "fp32"),
             ):
                 with torch.no_grad():
-                    z_teacher = self.teacher(share[0])
+                    # What is the same whatever the view stands for both global ones.
+                    z_teacher = self.target(share.pop()).expand(2, -1, -1) if self.target else self.teacher(share[0])
                 z_student = self._parallel(*share)
                 # The memory as it stands before this step's update: no image meets its own embedding.
                 result = massl_loss(
@@ -206,6 +235,8 @@ class Learner:
         # From here on no other rank is waited for: one that ends leaves the others before this step or after it.
         self._update(finite)
         update_teacher(self.student, self.teacher, rates.momentum, finite)
+        if self.target:
+            average_statistics(self.student, self.teacher, rates.momentum)
         self.memory.push(arriving, finite)
         student_entropy, teacher_entropy = torch.stack(entropies).sum(0)
         return StepResult(loss, finite, norm, student_entropy, teacher_entropy, z_teacher)
@@ -235,7 +266,7 @@ class Learner:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a step changes, and `positions`: how its first weights have their positions resized."""
-        parts = ("student", "teacher", "memory", "optimiser", "scaler")
+        parts = ("student", "teacher", "memory", "optimiser", "scaler", *(("target",) if self.target else ()))
         state = {part: getattr(self, part).state_dict() for part in parts}
         if self.settings.adapter:  # its backbone is the teacher's
             state["student"] = {name: each for name, each in state["student"].items() if not name.startswith(_BACKBONE)}
@@ -250,7 +281,7 @@ class Learner:
         try:
             shared = {name: each for name, each in state["teacher"].items() if name.startswith(_BACKBONE)}
             self.student.load_state_dict((shared if self.settings.adapter else {}) | state["student"])
-            for part in ("teacher", "memory"):
+            for part in ("teacher", "memory", *(("target",) if self.target else ())):
                 getattr(self, part).load_state_dict(state[part])
             self.optimiser.load_state_dict(_for_this_device(state["optimiser"], self.optimiser))
             if state["scaler"]:  # empty where the device that wrote it scales nothing

@@ -122,6 +122,19 @@ def _free() -> int | None:
         return None
 
 
+class Keys(Sampler[list[tuple[int, int]]]):
+    """Batches of keys of `massl.method.views.Views`, as they are given."""
+
+    def __init__(self, keys: list[list[tuple[int, int]]]) -> None:
+        self.keys = keys
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        return iter(self.keys)
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+
 def make_loader(
     views: Views, keys: Sampler[list[tuple[int, int]]], loading: Loading, ranks_here: int = 1, pinned: bool = False
 ) -> DataLoader[Any]:
@@ -249,8 +262,8 @@ def _tensor(value: Any) -> Tensor:
 
 def _collate_arrays(items: list[Item]) -> Any:
     """As `collate`, but arrays, which are sent through the pipe as they are: tensors would go by shared memory."""
-    large, small, draws, skipped = collate(items)
-    return large.numpy(), small.numpy(), draws.numpy(), skipped
+    batch = collate(items)
+    return batch.large.numpy(), batch.small.numpy(), batch.draws.numpy(), batch.skipped
 
 
 def begin_worker(workers: int, worker: int) -> None:

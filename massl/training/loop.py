@@ -43,6 +43,7 @@ from massl.training.monitor import Monitor
 from massl.training.out_of_memory import held_by, is_out_of_memory, remedy
 from massl.training.probe import Probe
 from massl.training.run_state import RunState
+from massl.training.teaching import Teacher, Teaching, begin_teaching
 from massl.training.tracking import RunLog, finite_or_none, track
 from massl.training.utilisation import Utilisation
 
@@ -88,6 +89,7 @@ def train(
     tracker: str = "",
     profile: int = 0,
     initial: Initial | None = None,
+    teacher: Teacher | None = None,
     world: World | None = None,
     report: Callable[[TrainingProgress], None] = lambda progress: None,
     stop: Callable[[], bool] = lambda: False,
@@ -106,6 +108,7 @@ def train(
         tracker: `wandb` or `mlflow`, besides TensorBoard.
         profile: so many steps are traced to a file in the run's folder, see `massl.training.metering.Trace`.
         initial: weights to begin with, from `massl.encoder.weights.read_initial`.
+        teacher: what the network learns from, of the setting `teacher_dim`; on resume the one that it began with.
         world: the ranks that train together, and this one's device; this process alone if left out.
         report: called at each logged step, on rank 0.
         stop: asked after each step, on a GPU after each logged one; when true on any rank, a checkpoint is written and
@@ -154,16 +157,18 @@ def train(
         _spread_normalisations(learner, probe.pixels[-EXAMPLES:].to(world.device), settings.image_size)
     if world.rank == 0 and not resume:
         _make(out)
-        if settings.adapter:  # before there is a run to go on with, so that one that is there can always go on
+        if (
+            settings.adapter or settings.teacher_dim
+        ):  # before there is a run to go on with, so that one that is there can always go on
             keep_beginning(state, initial)
-        _write_configuration(state, settings, world, labelled, tracker)
+        _write_configuration(state, settings, world, labelled, tracker, teacher)
     elif world.rank == 0 and settings.steps != began.steps:  # a longer run stays as long when it is resumed again
-        _write_configuration(state, dataclasses.replace(began, steps=settings.steps), world, labelled, tracker)
+        _write_configuration(state, dataclasses.replace(began, steps=settings.steps), world, labelled, tracker, teacher)
 
     adaptation = Adaptation(state, probe) if settings.adapter else None
-    run = _Run(state, probe, world, resume, damaged, report, stop, adaptation)
-    if adaptation:
-        run.embed_views(adaptation)
+    teaching = begin_teaching(state, teacher)
+    run = _Run(state, probe, world, resume, damaged, report, stop, adaptation, teaching)
+    run.prepare()
     if state.done >= settings.steps:  # it had ended: nothing is left to learn, and it is reported as it was
         run.metrics = {name: value for name, value in (earlier["last"] or {}).items() if value is not None}
     trace = Trace(out, world.device, state.start, settings.steps, profile if world.rank == 0 else 0)
@@ -179,6 +184,7 @@ def train(
         "best": state.best,
         "trace": trace.path and str(trace.path),
         **(adaptation.end() if adaptation else {}),
+        **(teaching.end() if teaching else {}),
     }
 
 
@@ -208,9 +214,10 @@ class _Run:
         report: Callable[[TrainingProgress], None],
         stop: Callable[[], bool],
         adaptation: Adaptation | None = None,
+        teaching: Teaching | None = None,
     ) -> None:
         self.state, self.probe, self.world, self.resumed = state, probe, world, resumed
-        self.adaptation = adaptation
+        self.adaptation, self.teaching = adaptation, teaching
         self.settings, self.learner, self.device = state.settings, state.learner, world.device
         self.leads = world.rank == 0
         self.warnings, self.report, self.stop = warnings, report, stop
@@ -221,13 +228,20 @@ class _Run:
         self.again = f"massl train {shlex.quote(state.source.where)} --resume {state.out}"
         state.begin_to_count()
 
-    def embed_views(self, adaptation: Adaptation) -> None:
-        """Embeds the views that an adapter learns from. Raises what `train` says."""
-        self.skipped |= adaptation.prepare(
-            lambda done, whole: self.report(TrainingProgress(done, whole, {})), self.stop
-        )
-        if not adaptation.views.complete:
-            raise Interrupted(f"stopped while views were embedded; go on with: {self.again}")
+    def prepare(self) -> None:
+        """Embeds what a frozen network has to say before the first step, where there is one. Raises as `train`."""
+
+        def told(done: int, whole: int) -> None:
+            self.report(TrainingProgress(done, whole, {}))
+
+        if self.adaptation:
+            self.skipped |= self.adaptation.prepare(told, self.stop)
+            if not self.adaptation.views.complete:
+                raise Interrupted(f"stopped while views were embedded; go on with: {self.again}")
+        if self.teaching:
+            self.skipped |= self.teaching.prepare(told, self.stop)
+            if not self.teaching.embeddings.complete:
+                raise Interrupted(f"stopped while the teacher's images were embedded; go on with: {self.again}")
 
     def learn(self, trace: Trace, tracker: str) -> None:
         """All steps that are left. Raises what `train` says."""
@@ -295,7 +309,8 @@ class _Run:
         keys = EndlessBatches(len(source), s.batch, s.seed, self.state.start, s.steps, world.rank, world.size)
         loading = plan_loading(s, world.size, world.size_here)
         loader = make_loader(Views(source, s), keys, loading, world.size_here, pinned=self.device.type == "cuda")
-        return batches(loader, s.batch_timeout, self.stop)
+        arriving = batches(loader, s.batch_timeout, self.stop)
+        return self.teaching.embeddings.of(arriving, keys) if self.teaching else arriving
 
     def _next(self, arriving: Iterator[Batch], meter: Meter) -> Batch | None:
         """The next batch, or None after the last one, or when told to stop during a wait."""
@@ -309,7 +324,8 @@ class _Run:
     def _step(self, batch: Batch, rates: Rates) -> StepResult:
         try:
             views = [batch.large.to(self.device)] if self.adaptation else on_device(batch, self.device, self.settings)
-            return self.learner.step(views, rates, self.state.done)
+            taught = None if batch.embeddings is None else batch.embeddings.to(self.device)
+            return self.learner.step(views, rates, self.state.done, embeddings=taught)
         except Exception as error:
             full = is_out_of_memory(error)
             lost = isinstance(error, RuntimeError) and self.world.lost_another(error)
@@ -400,7 +416,7 @@ def _spread_normalisations(learner: Learner, pixels: Tensor, size: int) -> None:
 
 
 def _write_configuration(
-    state: RunState, settings: Settings, world: World, labelled: Path | None, tracker: str
+    state: RunState, settings: Settings, world: World, labelled: Path | None, tracker: str, teacher: Teacher | None
 ) -> None:
     about = {
         "massl": massl.__version__,
@@ -409,6 +425,7 @@ def _write_configuration(
         "root": as_text(os.path.abspath(state.source.where)),
         "labels": as_text(os.path.abspath(labelled)) if labelled else "",
         "tracker": tracker,
+        **({"teacher": as_text(teacher.named)} if teacher else {}),
         "devices": world.size,
     }
     with whole(state.out / "config.toml") as written:

@@ -11,16 +11,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Sampler
 
-from massl.core.disk_errors import cannot_write
-from massl.core.files.atomic_writing import whole
 from massl.data.sources import Source
 from massl.method.network import Network, embed
 from massl.method.seeding import seed_of
 from massl.method.views import Batch, Views, on_device
 from massl.settings import Settings
-from massl.training.loading import batches, make_loader, plan_loading
+from massl.training.kept_rows import KeptRows
+from massl.training.loading import Keys, batches, make_loader, plan_loading
 
 FILE = "views.npy"  # in the run's folder
 BATCH = 32  # images whose views are embedded at a time
@@ -37,7 +35,7 @@ def passes_over(images: int) -> int:
     return max(1, min(PASSES, round(SEEN / images)))
 
 
-class ViewEmbeddings:
+class ViewEmbeddings(KeptRows):
     """The embeddings of `2 · passes` views of each of N images, float16 `[N, 2 · passes, d]` in a file.
 
     Rows are not a number until they are computed, so that a run that was killed goes on where it was.
@@ -48,19 +46,7 @@ class ViewEmbeddings:
         order = torch.Generator().manual_seed(seed_of(settings.seed, "images"))
         self.chosen = torch.randperm(len(source), generator=order)[:MOST].tolist()
         self.passes = passes_over(len(self.chosen))
-        self.path = folder / FILE
-        shape = (len(self.chosen), 2 * self.passes, width)
-        try:
-            if not self._is_there(shape):
-                # Written whole: a map of a file with holes would end the process once the disk is full.
-                with whole(self.path) as written, written.open("wb") as file:
-                    np.save(file, np.full(shape, np.nan, np.float16))
-            self.rows = np.lib.format.open_memmap(self.path, "r+")
-        except OSError as error:
-            raise cannot_write(self.path, error, "choose another --out") from None
-
-    def __len__(self) -> int:
-        return len(self.rows)
+        super().__init__(folder / FILE, (len(self.chosen), 2 * self.passes, width))
 
     def compute(
         self, network: Network, precision: torch.dtype, report: Callable[[int, int], None], stop: Callable[[], bool]
@@ -86,7 +72,7 @@ class ViewEmbeddings:
         training = network.backbone.training
         network.backbone.eval()
         views = Views(self.source, self.settings)
-        loader = make_loader(views, _Keys(keys), plan_loading(self.settings), pinned=device.type == "cuda")
+        loader = make_loader(views, Keys(keys), plan_loading(self.settings), pinned=device.type == "cuda")
         places = {index: row for row, index in enumerate(self.chosen)}
         for batch, named in zip(batches(loader, self.settings.batch_timeout, stop), keys, strict=False):
             with torch.no_grad(), torch.autocast(device.type, precision, enabled=precision != torch.float32):
@@ -137,16 +123,6 @@ class ViewEmbeddings:
             both = self.rows[images[:, None], pairs].swapaxes(0, 1)
             yield Batch(torch.from_numpy(both.astype(np.float32)), nothing, nothing, [])
 
-    def remove(self) -> None:
-        """Removes the file, once nothing is left to learn from it."""
-        self.path.unlink(missing_ok=True)
-
-    def _is_there(self, shape: tuple[int, ...]) -> bool:
-        try:
-            return np.load(self.path, mmap_mode="r").shape == shape
-        except (OSError, ValueError, EOFError):  # none, or damaged
-            return False
-
     def _missing(self) -> Iterator[list[tuple[int, int]]]:
         """Batches of (pass, image) that are still to be embedded."""
         left = np.isnan(self.rows[:, ::2, 0].astype(np.float32))
@@ -154,19 +130,6 @@ class ViewEmbeddings:
             rows = np.flatnonzero(left[:, number])
             for first in range(0, len(rows), BATCH):
                 yield [(number, self.chosen[row]) for row in rows[first : first + BATCH]]
-
-
-class _Keys(Sampler[list[tuple[int, int]]]):
-    """Batches of keys of `massl.method.views.Views`, as they are given."""
-
-    def __init__(self, keys: list[list[tuple[int, int]]]) -> None:
-        self.keys = keys
-
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        return iter(self.keys)
-
-    def __len__(self) -> int:
-        return len(self.keys)
 
 
 def agreement(views: Tensor) -> float:

@@ -24,6 +24,15 @@ def check_new(folder: Path) -> None:
         )
 
 
+def check_place(folder: Path) -> None:
+    """Raises a `MasslError` where no folder can be made, as there is a file in its place or above."""
+    for place in (folder, *folder.parents):
+        if place.exists():
+            if not place.is_dir():
+                raise MasslError(f"{folder} can't be a run's folder, as {place} is a file; choose another --out")
+            return
+
+
 def is_run(folder: Path) -> bool:
     """Whether a folder is a run's: a folder of images may hold a `config.toml` of something else."""
     path = folder / "config.toml"
