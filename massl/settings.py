@@ -148,7 +148,7 @@ COMPILED_FROM = 4000  # steps of a run on a GPU that repay the minutes which com
 
 ENOUGH_STEPS = 3000  # of a run, below which a batch is not made larger
 FEW_TO_ADAPT = 170  # images of the smallest set on which it was measured, docs/measurements/adapting.md
-FEW_TO_TEACH = 200  # images of the smallest set on which it was measured, docs/measurements/teaching.md
+FEW_TO_TEACH = 300  # images of the smallest set on which it was measured, docs/measurements/teaching.md
 ADAPTING_STEPS = 400  # of an adapter, whatever the number of images
 FEW = 10_000  # images below which a collection is small
 
@@ -432,10 +432,10 @@ def plan(
     for rules in _SIZE:
         for choice in rules(case, chosen):
             chosen.setdefault(choice.name, choice)
-    if _value(chosen, "adapter") and begins is None:
-        raise MasslError("an adapter needs weights to begin with; leave --init none and adapter out, or one of them")
     if teacher_dim and (_value(chosen, "adapter") or begins):
         raise MasslError("--teacher teaches a network from random weights; leave --init and --preset adapt out")
+    if _value(chosen, "adapter") and begins is None:
+        raise MasslError("an adapter needs weights to begin with; leave --init none and adapter out, or one of them")
     try:
         settings = Settings(**{choice.name: choice.value for choice in chosen.values()})  # type: ignore[arg-type]
     except TypeError as error:

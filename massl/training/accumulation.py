@@ -17,11 +17,17 @@ def part_sizes(images: int, parts: int) -> list[int]:
 
 
 def check_ranks(settings: Settings, ranks: int) -> None:
-    """Raises a `MasslError` where so many ranks can't share the steps of these settings."""
+    """Raises a `MasslError` where so many ranks can't share the steps of these settings, or none can take them."""
     if settings.adapter and ranks > 1:
         raise MasslError("an encoder is adapted on one device; leave --devices out, or give --preset gpu")
     if settings.teacher_dim and ranks > 1:
         raise MasslError("a network learns from a --teacher on one device; leave --devices out")
+    if settings.teacher_dim and settings.local_views and _backbone_normalises(settings):
+        # What is exported is shown no images while it learns, and takes over what the student counts of all views.
+        raise MasslError(
+            f"{settings.backbone} normalises over batches, whose figures local views would change; leave local_views "
+            "out"
+        )
     if settings.batch % ranks:
         raise MasslError(f"batch ({settings.batch}) must be a multiple of the {ranks} devices that share it")
 
@@ -29,8 +35,10 @@ def check_ranks(settings: Settings, ranks: int) -> None:
 def normalises_batches(settings: Settings) -> bool:
     """Whether the networks of these settings take statistics over a batch. Builds the backbone, without its weights."""
     s = settings
-    if s.head_norm or s.projection_norm:
-        return True
+    return s.head_norm or s.projection_norm or _backbone_normalises(s)
+
+
+def _backbone_normalises(s: Settings) -> bool:
     with torch.device("meta"):
         backbone = build_backbone(s.backbone, s.image_size, s.patch_size, s.drop_path, mean_pooled=s.mean_pooled)
     return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in backbone.modules())

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 from massl.core.errors import MasslError
@@ -103,10 +102,6 @@ class Learner:
             student, teacher = map(synchronise_normalisation, (student, teacher))
         self.student, self.teacher = (network.to(device).train() for network in (student, teacher))
         self.target = ComponentHead(s.teacher_dim, head.out).to(device) if s.teacher_dim else None
-        if self.target and s.local_views and any(isinstance(each, _BatchNorm) for each in backbone.modules()):
-            raise MasslError(
-                f"{s.backbone} normalises over batches, whose figures local views would change; leave local_views out"
-            )
         self.memory = Memory(s.memory, head.out, torch.Generator().manual_seed(seed_of(s.seed, "memory"))).to(device)
         self.fused = device.type in FUSED
         groups = self._groups()

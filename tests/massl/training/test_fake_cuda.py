@@ -134,6 +134,30 @@ def test_an_adapter_s_step_stays_on_the_device(cuda: None, precision: str, monke
     assert len(learner.optimiser.state) == 1  # of the adapter alone
 
 
+@pytest.mark.parametrize("precision", BY_NAME)
+@pytest.mark.parametrize("backbone", ["vit_shallow_patch16", "resnet10t"])
+def test_a_step_with_a_frozen_teacher_stays_on_the_device(
+    cuda: None, precision: str, backbone: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = small_settings(precision=precision, backbone=backbone, local_views="0", accumulate="2")
+    values = dataclasses.replace(small, teacher_dim=384)
+    learner = Learner(values, World(CUDA))
+
+    def backward(loss: torch.Tensor) -> None:
+        assert on_gpu(loss)
+        assert loss.requires_grad
+        for parameter in learner.student.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+
+    monkeypatch.setattr(torch.Tensor, "backward", backward)
+    views, embeddings = torch.zeros(2, 4, 3, 32, 32, device=CUDA), torch.zeros(4, 384, device=CUDA)
+    step = learner.step([views], RATES, 0, torch.arange(values.memory, device=CUDA), embeddings)
+    assert on_gpu(step.loss, step.finite, step.gradient_norm, step.teacher, learner.memory.rows)
+    assert on_gpu(*learner.target.buffers(), *learner.teacher.buffers())
+    assert step.loss.dtype == step.teacher.dtype == torch.float32
+    assert step.teacher.shape == (2, 4, 256)
+
+
 def test_a_loss_s_gradient_stays_on_the_device_and_in_its_type(cuda: None, monkeypatch: pytest.MonkeyPatch) -> None:
     for capability in (NEW, OLD):
         for kind in BY_NAME.values():

@@ -1,0 +1,223 @@
+"""A small network that learns from a frozen encoder."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.nn.functional import normalize
+
+from massl.core.errors import MasslError
+from massl.data.sources import find_source
+from massl.encoder import checkpoint, weights
+from massl.encoder.export import export, export_run
+from massl.method.loss import plain_loss
+from massl.method.schedules import Rates
+from massl.settings import Settings, plan
+from massl.training import teaching
+from massl.training.distributed import World
+from massl.training.learner import Learner
+from massl.training.loop import Interrupted, train
+from massl.training.run_state import RunState
+from massl.training.teaching import FILE, Teacher, TeacherEmbeddings
+from tests.forked import Forks
+from tests.massl.conftest import SMALL
+
+RATES = Rates(1e-3, 0.04, 0.9, 0.05)
+
+
+@pytest.fixture(scope="module")
+def encoder(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The teacher: an encoder file of 64 numbers at 32 pixels."""
+    path = tmp_path_factory.mktemp("teacher") / "teacher.onnx"
+    export(str(run), path, name="teacher")
+    return path
+
+
+def taught(images: int, dim: int, **overrides: str) -> Settings:
+    small = {name: value for name, value in SMALL.items() if name not in ("projection_norm", "local_views")}
+    given = {**small, "backbone": "vit_shallow_patch16", "image_size": "48", "steps": "6", **overrides}
+    return plan("cpu", images, given, precision="fp32", teacher_dim=dim)[0]
+
+
+def teach(encoder: Path, photos: Path, out: Path, settings: dict[str, str] | None = None, **options: Any) -> Any:
+    source, _ = find_source(photos)
+    teacher = Teacher(str(encoder), str(encoder))
+    return train(source, out, taught(len(source), teacher.dim, **(settings or {})), teacher=teacher, **options)
+
+
+def losses(run: Path) -> list[float]:
+    return [json.loads(line)["loss"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_the_loss_is_the_papers_with_the_teachers_embeddings_in_place_of_projections() -> None:
+    settings = taught(24, 300, memory="32", block="8", head_norm="false")
+    learner = Learner(settings, World(torch.device("cpu")))
+    assert learner.target is not None
+    draws = torch.Generator().manual_seed(0)
+    everything = normalize(torch.randn(40, 300, generator=draws) + 1.0, dim=1)
+    learner.begin_with(everything)
+    leading = learner.target.components
+    torch.testing.assert_close(leading.T @ leading, torch.eye(256), atol=1e-5, rtol=0)
+    cosines = [rows @ rows.T for rows in (everything, learner.target(everything))]
+    torch.testing.assert_close(*cosines, atol=1e-4, rtol=0)  # 40 embeddings have no more than 40 components
+    views, embeddings = torch.randn(2, 4, 3, 48, 48, generator=draws), everything[:4]
+    permutation, before = torch.randperm(32, generator=draws), learner.memory.rows.clone()
+    with torch.no_grad():
+        z = learner.target(embeddings)
+        found = plain_loss(learner.student(views), torch.stack([z, z]), before, permutation, 8, 0.1, 0.05)
+    step = learner.step([views], RATES, 0, permutation, embeddings)
+    torch.testing.assert_close(step.loss, found)
+    torch.testing.assert_close(learner.memory.rows[:4], z)  # after the step, where the oldest were
+    assert torch.equal(learner.target.components, leading)  # the teacher stays as it is
+
+
+def test_what_is_exported_normalises_as_the_student_does_and_a_bad_step_changes_nothing() -> None:
+    learner = Learner(taught(24, 64, backbone="resnet10t", image_size="32"), World(torch.device("cpu")))
+    learner.begin_with(normalize(torch.randn(40, 64), dim=1))
+    views, embeddings = torch.randn(2, 4, 3, 32, 32), normalize(torch.randn(4, 64), dim=1)
+    learner.step([views], RATES, 0, embeddings=embeddings)
+    own, average = (dict(network.named_buffers())["backbone.bn1.running_mean"]
+                    for network in (learner.student, learner.teacher))  # fmt: skip
+    torch.testing.assert_close(average, 0.1 * own)  # they began at zero
+    before = {name: buffer.clone() for name, buffer in learner.teacher.named_buffers()}
+    learner.step([views.fill_(torch.nan)], RATES, 1, embeddings=embeddings)
+    assert all(torch.equal(buffer, before[name]) for name, buffer in learner.teacher.named_buffers())
+
+
+def test_a_network_learns_at_another_size_and_is_exported(encoder: Path, photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    summary = teach(encoder, photos, out, labelled=photos)
+    assert summary["teacher"] == str(encoder)
+    assert not (out / FILE).exists()
+    assert "knn_top1" in summary["metrics"]
+    longer = teach(encoder, photos, out, {"steps": "7"}, resume=True)  # its rows are made again
+    assert longer["steps"] == 7
+    told = weights.read(str(export_run(out, "mine", find_source(photos)[0])))
+    assert told.image_size == 48
+    assert str(encoder) in (out / "config.toml").read_text()
+
+
+def test_it_goes_on_to_the_same_numbers_wherever_it_was_stopped(
+    encoder: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(teaching, "BATCH", 8)
+    teach(encoder, photos, tmp_path / "whole")
+    expected = losses(tmp_path / "whole")
+    out = tmp_path / "stopped"
+    with pytest.raises(Interrupted, match="stopped while the teacher's images were embedded"):
+        teach(encoder, photos, out, stop=lambda: True)
+    assert np.isfinite(np.load(out / FILE)).all(1).sum() == 8
+    other = tmp_path / "other.onnx"
+    other.write_bytes(encoder.read_bytes()[:1000])
+    with pytest.raises(MasslError, match="damaged"):
+        teach(other, photos, out, resume=True)
+    asked = iter([False] * 5)
+    with pytest.raises(Interrupted, match="stopped at step"):
+        teach(encoder, photos, out, resume=True, stop=lambda: next(asked, True))
+    assert 0 < len(losses(out)) < len(expected)
+    teach(encoder, photos, out, resume=True)
+    assert losses(out) == expected
+    ended = [checkpoint.latest_sound(run / "checkpoints")[0] for run in (tmp_path / "whole", out)]
+    for part in ("student", "teacher", "target"):
+        for name, tensor in ended[0][part].items():
+            assert torch.equal(tensor, ended[1][part][name]), name
+
+
+def test_a_run_goes_on_with_its_own_teacher_alone(
+    encoder: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(teaching, "BATCH", 8)
+    source, _ = find_source(photos)
+    teacher = Teacher(str(encoder), str(encoder))
+    settings = taught(len(source), teacher.dim)
+    state = RunState(tmp_path, settings, source, Learner(settings, World(torch.device("cpu"))))
+    embeddings = TeacherEmbeddings(state)
+    embeddings.rows[:8] = np.eye(teacher.dim)[0]  # of which the teacher says something else
+    with pytest.raises(MasslError, match="is not what it was when the run began"):
+        embeddings.compute(teacher, torch.device("cpu"), lambda done, whole: None, lambda: False)
+
+
+def test_each_image_gets_the_embedding_of_what_is_shown_for_it(encoder: Path, photos: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "some"
+    shutil.copytree(photos, folder)
+    source, _ = find_source(folder)
+    (folder / source.name(1)).write_bytes(b"no picture")  # gives way to the next one
+    teacher = Teacher(str(encoder), str(encoder))
+    settings = taught(len(source), teacher.dim)
+    state = RunState(tmp_path, settings, source, Learner(settings, World(torch.device("cpu"))))
+    embeddings = TeacherEmbeddings(state)
+    skipped = embeddings.compute(teacher, torch.device("cpu"), lambda done, whole: None, lambda: False)
+    assert list(skipped) == [source.name(1)]
+    assert embeddings.complete
+    rows = embeddings.all()
+    assert torch.equal(rows[1], rows[2])
+    assert not torch.equal(rows[0], rows[1])
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["--teacher", "builtin", "--init", "builtin"], "leave --init out"),
+        (["--teacher", "cut.onnx"], "damaged"),
+        (["--teacher", "foreign.onnx"], "was not written by massl export"),
+        (["--teacher", "none.onnx"], "there is no such file"),
+        (["--teacher", "builtin", "--devices", "2", "--plan"], "on one device"),
+        (["--teacher", "builtin", "--preset", "adapt"], "leave --init and --preset adapt out"),
+        (["--teacher", "builtin", "--set", "local_views=2"], "leave local_views out"),
+        (["--set", "teacher_dim=384", "--init", "none"], "give --teacher"),
+        (["--teacher", "builtin", "--out", "cut.onnx"], "is a file; choose another --out"),
+        (["--teacher", "builtin", "--labels", "empty"], "no image"),
+    ],
+    ids=lambda given: " ".join(given)[:40] if isinstance(given, list) else "",
+)
+def test_what_can_not_teach_is_refused_in_a_line(
+    encoder: Path, forks: Forks, photos: Path, tmp_path: Path, words: list[str], line: str
+) -> None:
+    import onnx
+
+    (tmp_path / "cut.onnx").write_bytes(encoder.read_bytes()[:5000])
+    model = onnx.load(encoder)
+    del model.metadata_props[:]
+    onnx.save(model, tmp_path / "foreign.onnx")
+    (tmp_path / "empty").mkdir()
+    given = [str(tmp_path / word) if word.endswith(".onnx") or word == "empty" else word for word in words]
+    done = forks.run(["train", photos, *(() if "--out" in words else ("--out", tmp_path / "run")), *given])
+    assert done.returncode in (1, 2)
+    said = " ".join(done.stderr.decode().replace("│", " ").split())
+    assert line in said
+    assert "Traceback" not in said
+    assert "setting value why" not in said  # before anything is shown
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_command_teaches_a_network_and_names_the_teacher(forks: Forks, photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    small = [
+        "--backbone",
+        "test_vit",
+        "--set",
+        "steps=2",
+        "--set",
+        "image_size=32",
+        "--set",
+        "head_width=64",
+        "--workers",
+        "0",
+    ]
+    begun = ["train", photos, "--out", out, "--teacher", "builtin", *small]
+    planned = forks.run([*begun, "--plan", "--json"])
+    assert planned.returncode == 0, planned.stderr
+    told = json.loads(planned.stdout)
+    assert told["teacher"] == {"name": "builtin", "bytes": 2 * 384 * told["images"]}
+    done = forks.run([*begun, "--json"])
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["teacher"] == "builtin"
+    assert "builtin" in next(
+        line for line in forks.run(["info", out]).stdout.decode().splitlines() if line.startswith("teacher")
+    )
