@@ -57,7 +57,7 @@ def trained(source: Source, teacher: Path, way: Mapping[str, Any], seed: int, se
     """Trains for so many processor seconds and exports; returns the steps that it took."""
     taught = Teacher(str(teacher), str(teacher)) if way.get("teacher") else None
     overrides = {"seed": str(seed), "workers": "0", "probe_every": "100000", "log_every": "1", **way.get("set", {})}
-    learner.massl_loss = cosine if way.get("loss") else massl_loss  # type: ignore[attr-defined]
+    setattr(learner, "massl_loss", cosine if way.get("loss") else massl_loss)  # noqa: B010 - another function on purpose
 
     def run(folder: Path, steps: int) -> list[float]:
         ticks: list[float] = []
