@@ -285,7 +285,8 @@ def _compare(images: Path, index_dir: Path | None, given: Encoder, quiet: bool) 
         with ProgressLine("Comparing both on the labelled images", "images", quiet) as line:
             found = collection.encoders.compare(given, line.update)
     except MasslError as error:
-        say(f"not compared with the present one: {error}", quiet)
+        if collection.labels.counts():
+            say(f"not compared with the present one: {error}", quiet)
         return
     say(
         f"{found.images:,} labelled images, named by their nearest others: {found.present:.1%} right with the present "

@@ -360,8 +360,10 @@ def test_another_encoder_exits_with_4_and_rebuilds_when_told(massl, photos: Path
     rebuilt = massl("index", photos, "--encoder", tmp_path / "other.onnx", "--rebuild", "--json").json
     assert (rebuilt["encoder"]["name"], rebuilt["indexed"]) == ("other", 24)
     assert massl("index", photos, "--json").json["encoder"]["name"] == "other"
-    for kind in ("flag", "fruit"):
-        massl("label", "add", photos, kind, *sorted((photos / kind).glob("*.jpg"))[:3])
+    massl("label", "add", photos, "flag", *sorted((photos / "flag").glob("*.jpg"))[:3])
+    told = massl("index", photos, "--encoder", "builtin")
+    assert (told.code, "two classes of at least two labelled images" in told.error) == (4, True)
+    massl("label", "add", photos, "fruit", *sorted((photos / "fruit").glob("*.jpg"))[:3])
     told = massl("index", photos, "--encoder", "builtin")  # what would change is said on what is labelled
     assert told.code == 4
     assert "6 labelled images, named by their nearest others" in told.error
