@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from indexer import Collection, Encoder
@@ -21,6 +22,9 @@ __all__ = ["object_server", "running_server"]  # the fixtures
 
 PICTURES = Path(__file__).parent.parent / "cli" / "pictures"
 LONGEST = ("test_offline.py",)
+
+hypothesis.settings.register_profile("massl", deadline=None)  # machines are busy
+hypothesis.settings.load_profile("massl")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -17,6 +17,20 @@ const STEP = 1.25; // times, by a turn of the wheel
 const SWEEP = 60; // pixels that a finger moves to go to the next picture
 const STILL = 5; // pixels that a hand may move in a click
 
+/** @type {Viewer | null} the last one that was opened, on whatever screen */
+let inFront = null;
+
+// Before any screen asks for it: to them Back from a picture is no step. One is open at a time.
+addEventListener(
+  "popstate",
+  (event) => {
+    if (!inFront?.above) return;
+    event.stopImmediatePropagation();
+    inFront.onBack();
+  },
+  { capture: true },
+);
+
 export class Viewer {
   /**
    * @param {import("./screen.js").Screen<any>} screen
@@ -49,7 +63,6 @@ export class Viewer {
     });
     this.leaving = false; // on the way back to what was there before
     this.above = false; // a step of its own in the browser's history, which Back takes back
-    addEventListener("popstate", (event) => this.onBack(event), { capture: true });
     this.stage.addEventListener("wheel", (event) => this.onWheel(event), { passive: false });
     this.stage.addEventListener("pointerdown", (event) => this.onDown(event));
   }
@@ -107,6 +120,7 @@ export class Viewer {
       dialog.showModal();
       if (!this.above) history.pushState(history.state, "");
       this.above = true;
+      inFront = this;
     }
     dialog.focus();
     for (const next of [around[at + 1], around[at - 1]]) if (at >= 0 && next) new Image().src = addressOf(next);
@@ -201,14 +215,8 @@ export class Viewer {
     window.addEventListener("pointercancel", drop);
   }
 
-  /**
-   * Closes on the browser's Back, which leads nowhere else then.
-   *
-   * @param {PopStateEvent} event
-   */
-  onBack(event) {
-    if (!this.above) return;
-    event.stopImmediatePropagation();
+  /** Closes on the browser's Back, which leads nowhere else then. */
+  onBack() {
     this.above = this.leaving && this.dialog.open; // opened again meanwhile
     this.leaving = false;
     if (this.above) history.pushState(history.state, "");

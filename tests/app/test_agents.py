@@ -6,6 +6,7 @@ import base64
 import io
 import json
 from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,8 @@ def _with_client(site: str, ask: Callable[[Any], Awaitable[Any]], headers: dict[
             await client.initialize()
             return await ask(client)
 
-    return anyio.run(run)
+    with ThreadPoolExecutor(1) as pool:  # a browser's loop may be running in this one
+        return pool.submit(anyio.run, run).result()
 
 
 def _call(site: str, tool: str, given: dict[str, Any], headers: dict[str, str] | None = None) -> Any:

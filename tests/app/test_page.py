@@ -56,7 +56,7 @@ def test_a_person_searches_and_labels(page: Any, photos: Path, unlabelled: Colle
     found = _names(board)
     assert found[0] == "brazil.jpg"
     assert board.locator(".score").nth(0).inner_text() == "1.00"
-    assert board.locator(".band").nth(0).text_content() == "Same · unlikely by chance"
+    assert board.locator(".band").nth(0).text_content() == "Same\u00a0· unlikely by chance"
 
     # A click on a picture asks with that one.
     other = found[3]
