@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Sized
+from collections.abc import Mapping, Sequence, Sized
 from datetime import datetime
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from indexer import Collection
+    from indexer.store.kind_ranges import KindRange
     from massl.core.images.metadata import Metadata
 
 
@@ -24,6 +25,30 @@ def count(images: Sized) -> str:
 def plural(number: int, one: str, many: str) -> str:
     """`1 class`, `2 classes`."""
     return f"{number:,} {one if number == 1 else many}"
+
+
+def deep_range(of: str, known: Mapping[str, KindRange]) -> list[str]:
+    """What is black and white in files of more than 8 bits, a line for each kind of their numbers.
+
+    Args:
+        of: `collection`, `file`, or what a person said.
+        known: by kind.
+    """
+    lines = []
+    for kind, each in known.items():
+        if of == "file":
+            lines.append(f"{kind}: each file's own, of {plural(each.files, 'file', 'files')}")
+            continue
+        shown = f"{each.low:,.6g} to {each.high:,.6g}" if each.limits else of.replace(":", " to ")
+        if each.limits:
+            shown += f", measured on {plural(each.measured_on, 'file', 'files')}"
+        if each.later:
+            later = (
+                plural(each.later, "later file", "later files") if each.limits else plural(each.later, "file", "files")
+            )
+            shown += f"; of {later} {100 * each.clipped:.2g} % is clipped"
+        lines.append(f"{kind}: {shown}")
+    return lines
 
 
 def size(number: int) -> str:

@@ -16,6 +16,7 @@ from PIL import Image
 from indexer import Query
 from massl.core.errors import MasslError
 from massl.core.images.decoding import ImageError, decode, read_bytes, within_memory
+from massl.core.images.rendering import EACH_FILE, Rendering
 
 _PREVIEW = 512  # pixels of the longer side
 _LARGE = 768  # pixels of the shorter side
@@ -83,7 +84,9 @@ class Remembered:
                 self._bytes -= self._kept.pop(token)[1].bytes
 
 
-def take(path: object, folder: Path, shortest: int, name: str = "This file") -> Upload:
+def take(
+    path: object, folder: Path, shortest: int, name: str = "This file", rendering: Rendering = EACH_FILE
+) -> Upload:
     """Reads an uploaded picture and deletes the file.
 
     Args:
@@ -92,6 +95,7 @@ def take(path: object, folder: Path, shortest: int, name: str = "This file") -> 
         shortest: pixels of the shorter side that the encoder needs. The same decoding as indexing uses, so that a
             picture of the collection finds itself with a score of 1.
         name: what an error calls it.
+        rendering: how deep files are shown.
 
     Raises:
         MasslError: it is no upload, or no picture that can be read.
@@ -102,7 +106,7 @@ def take(path: object, folder: Path, shortest: int, name: str = "This file") -> 
     if not file.is_relative_to(folder.resolve()) or not file.is_file():
         raise MasslError("The upload failed; try again")
     try:
-        return of_bytes(read_bytes(file), shortest, name)
+        return of_bytes(read_bytes(file), shortest, name, rendering)
     except ImageError as error:
         raise _no_picture(name, error) from None
     finally:
@@ -111,7 +115,7 @@ def take(path: object, folder: Path, shortest: int, name: str = "This file") -> 
             file.parent.rmdir()
 
 
-def of_bytes(data: bytes, shortest: int, name: str) -> Upload:
+def of_bytes(data: bytes, shortest: int, name: str, rendering: Rendering = EACH_FILE) -> Upload:
     """Reads a picture that came as a file's content; the other arguments are as for `take`.
 
     Raises:
@@ -119,7 +123,7 @@ def of_bytes(data: bytes, shortest: int, name: str) -> Upload:
     """
     try:
         with within_memory():
-            return _upload(data, shortest)
+            return _upload(data, shortest, rendering)
     except ImageError as error:
         raise _no_picture(name, error) from None
 
@@ -128,8 +132,8 @@ def _no_picture(name: str, error: ImageError) -> MasslError:
     return MasslError(f"{name} can't be used as a picture: {error}")
 
 
-def _upload(data: bytes, shortest: int) -> Upload:
-    picture = decode(data, shortest).picture
+def _upload(data: bytes, shortest: int, rendering: Rendering) -> Upload:
+    picture = decode(data, shortest, rendering=rendering).picture
     # The session remembers the pixels that searching needs, not the file: 50 MB a person would add up.
     picture.info.clear()
     if (spare := (max(picture.size) - _LONGEST * min(picture.size)) // 2) > 0:
@@ -138,7 +142,7 @@ def _upload(data: bytes, shortest: int) -> Upload:
     query = Query(_encoded(picture, "PNG", compress_level=1))
     del picture
     # Parts are cut out of more than the encoder needs of the whole.
-    large = decode(data, max(shortest, _LARGE)).picture
+    large = decode(data, max(shortest, _LARGE), rendering=rendering).picture
     large.info.clear()
     large.thumbnail((2 * _LARGE, 2 * _LARGE), reducing_gap=2.0)
     small = large.copy()

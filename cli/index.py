@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from indexer import Collection, Encoder, IndexReport
     from indexer.ingest.embedding_table import EmbeddingTables
     from indexer.ingest.indexing import IndexProgress
+    from massl.core.images.rendering import RenderingChoice
 
 Exclude = Annotated[
     list[str] | None,
@@ -73,6 +74,16 @@ ImageSize = Annotated[
         min=1,
         help="Input size of the encoder in pixels, one that its file lists (massl info ENCODER). Larger sizes show "
         "more detail and take more work. Remembered; a change needs --rebuild.",
+        show_default=False,
+    ),
+]
+DisplayRange = Annotated[
+    str | None,
+    typer.Option(
+        "--range",
+        metavar="RANGE",
+        help="What becomes black and white in images of more than 8 bits: collection (the same for all, measured on "
+        "the first ones), file, LOW:HIGH, or bits=12. Default: collection. Remembered; a change needs --rebuild.",
         show_default=False,
     ),
 ]
@@ -120,6 +131,7 @@ def command(
     images: ImagesArgument,
     encoder: EncoderFile = None,
     image_size: ImageSize = None,
+    range_: DisplayRange = None,
     index_dir: IndexDir = None,
     rebuild: Annotated[bool, typer.Option("--rebuild", help="Embed everything again; labels stay.")] = False,
     exclude: Exclude = None,
@@ -156,11 +168,14 @@ def command(
 
     if skipped:
         check_output(skipped)
+    shown = _shown(range_)
     address = _check_engine(context, engine, engine_uri)
     given = Collection.choose_encoder(images, encoder, image_size, index_dir)
     if given:
         _compare(images, index_dir, given, quiet)
-    collection = Collection.create(images, given, index_dir, rebuild, include=include or (), runtime=runtime.value)
+    collection = Collection.create(
+        images, given, index_dir, rebuild, include=include or (), runtime=runtime.value, shown=shown
+    )
     if engine:
         collection.searcher.use_engine(engine.value, address)
     max_pixels = None if max_megapixels is None else round(max_megapixels * 1e6)
@@ -182,6 +197,21 @@ def command(
         report = _watch(collection, report, tell, quiet)
     if strict and report.skipped:
         raise typer.Exit(1)
+
+
+def _shown(range_: str | None) -> RenderingChoice:
+    """How deep images are to be shown.
+
+    Raises:
+        BadParameter: it is no range.
+    """
+    from massl.core.errors import MasslError
+    from massl.core.images.rendering import RenderingChoice, check_range
+
+    try:
+        return RenderingChoice(None if range_ is None else check_range(range_))
+    except MasslError as error:
+        raise typer.BadParameter(str(error), param_hint="--range") from None
 
 
 def _tell(report: IndexReport, images: Path, most: int | None, quiet: bool) -> None:

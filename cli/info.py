@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from app.formatting import brought, moment, other_sizes, size
+from app.formatting import brought, deep_range, moment, other_sizes, size
 from cli.options import IndexDir, Json, Quiet, Verbose, or_builtin
 from massl.core.printable import visible
 
@@ -152,6 +152,7 @@ def _collection(told: dict[str, Any]) -> list[tuple[str, str]]:
     if newest := drift["newest"]:
         came = f"{newest['images']:,} added {moment(newest['since'])} or later"
         lines.append(("newest", f"{came}; {newest['unlike']:,} of them differ from the {newest['older']:,} others"))
+    lines += _of_range(told["range"])
     lines += _of_pictures(told)
     lines += [
         ("limit", f"{megapixels(round(told['max_megapixels'] * 1e6))} megapixels per picture"),
@@ -163,6 +164,14 @@ def _collection(told: dict[str, Any]) -> list[tuple[str, str]]:
     if left_out := left_out_line(told["left_out"]):
         lines.insert(-1, ("left out", left_out))
     return lines + [("", f"{item['path']}: {item['reason']}") for item in told["skipped"]]
+
+
+def _of_range(told: dict[str, Any]) -> list[tuple[str, str]]:
+    """What is black and white in deep files."""
+    from indexer.store.kind_ranges import KindRange
+
+    lines = deep_range(told["of"], {kind: KindRange(**known) for kind, known in told["kinds"].items()})
+    return [("" if row else "range", line) for row, line in enumerate(lines)]
 
 
 def _of_pictures(told: dict[str, Any]) -> list[tuple[str, str]]:

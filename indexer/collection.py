@@ -44,6 +44,7 @@ from indexer.store.tags import RejectedTags, Tags, normalised
 from indexer.subsets.collection_subsets import CollectionSubsets
 from massl.core.files.atomic_writing import remove_forgotten
 from massl.core.files.scan import check_folder
+from massl.core.images.rendering import AS_BEFORE, RenderingChoice
 
 
 class Collection:
@@ -124,6 +125,7 @@ class Collection:
         engines: Engine = CHOSEN,
         include: Sequence[str] = (),
         runtime: Wanted = "auto",
+        shown: RenderingChoice = AS_BEFORE,
     ) -> Collection:
         """Opens the collection of a folder, or makes an empty one for this encoder (the built-in one if left out).
 
@@ -136,12 +138,14 @@ class Collection:
             engines: what it is searched with: the engine that its catalog names, unless told otherwise.
             include: what would be left out and may be all that there is; see `update`, which remembers it.
             runtime: what embeds many pictures; see `Encoder.for_many`.
+            shown: how files of more than 8 bits are shown, where that is not to be as before.
 
         Raises:
-            EncoderMismatch: there is a collection already, made with another encoder, or at another size.
+            EncoderMismatch: there is a collection already, made with another encoder, at another size, or with its
+                deep files shown otherwise.
             MasslError: no folder, or nothing can be written.
         """
-        return cls(Home.create(root, encoder, index_dir, rebuild, include), engines, runtime)
+        return cls(Home.create(root, encoder, index_dir, rebuild, include, shown), engines, runtime)
 
     @staticmethod
     def choose_encoder(

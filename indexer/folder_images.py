@@ -72,7 +72,8 @@ class FolderImages(Images):
         if file is None:
             return None
         path, digest = file
-        return self.thumbnails.get(below(self._root, path), digest.hex(), self._catalog.max_pixels, side)
+        meta = self._catalog.meta()
+        return self.thumbnails.get(below(self._root, path), digest.hex(), meta.max_pixels, side, meta.rendering)
 
     def outline(self, now: Revision | None = None) -> Outline:
         """The folders and days that can be filtered by; kept until images come, go, change or move.

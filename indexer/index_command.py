@@ -5,6 +5,8 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
+from massl.core.images.rendering import AS_BEFORE, RenderingChoice
+
 
 def index_command(
     root: Path,
@@ -12,8 +14,9 @@ def index_command(
     encoder: Path | str | None = None,
     rebuild: bool = True,
     image_size: int | None = None,
+    shown: RenderingChoice = AS_BEFORE,
 ) -> str:
-    """The command that brings a collection up to date, or gives it another encoder or size.
+    """The command that brings a collection up to date, or gives it another encoder, size or range.
 
     Args:
         root: where its images are.
@@ -21,6 +24,7 @@ def index_command(
         encoder: the file of the other encoder, or `builtin`.
         rebuild: everything is to be embedded anew with that encoder, or at that size.
         image_size: the other input side of the encoder in pixels.
+        shown: how deep files are to be shown.
     """
     command = f"massl index {shlex.quote(str(root))}"
     if folder != root / ".massl":
@@ -29,6 +33,8 @@ def index_command(
         command += f" --encoder {shlex.quote(str(encoder))}"
     if image_size is not None:
         command += f" --image-size {image_size}"
-    if rebuild and (encoder is not None or image_size is not None):
+    if options := shown.options():
+        command += f" {options}"
+    if rebuild and (encoder is not None or image_size is not None or options):
         command += " --rebuild"
     return command

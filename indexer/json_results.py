@@ -124,6 +124,10 @@ def of_collection(collection: Collection) -> dict[str, Any]:
         "exclude": list(meta.exclude),
         "include": list(meta.include or ()),
         "left_out": meta.left_out,
+        "range": {
+            "of": meta.display_range,
+            "kinds": {kind: asdict(known) for kind, known in meta.kind_ranges.items()},
+        },
         "max_megapixels": meta.max_pixels / 1e6,
         "unseen_share": round(quality.unseen(collection.catalog), 4),
         "several_planes": {str(planes): count for planes, count in facts.several_planes().items()},

@@ -23,11 +23,13 @@ from indexer.recovery import repair
 from indexer.store import image_writes, salvage
 from indexer.store.catalog import Catalog, cannot_write, now
 from indexer.store.damage import CatalogDamaged
+from indexer.store.images import Images
 from indexer.store.meta import Meta, Written
 from massl.core.errors import MasslError
 from massl.core.files.atomic_writing import remove_older, whole
 from massl.core.files.path_notation import as_text, of_text
 from massl.core.files.scan import CATALOG, check_folder, check_holds_images
+from massl.core.images.rendering import AS_BEFORE, BY_COLLECTION, RenderingChoice
 
 # Collections' copies of encoders, and nobody's own encoder that lies in the folder too.
 _COPIES = f"encoder-{'[0-9a-f]' * 16}.onnx"
@@ -38,6 +40,10 @@ _LOG = logging.getLogger(__name__)
 
 class CollectionBusy(MasslError):
     """Another process is indexing the collection."""
+
+
+class RenderingMismatch(EncoderMismatch):
+    """A collection was embedded with its deep files shown otherwise."""
 
 
 class Home:
@@ -78,6 +84,7 @@ class Home:
         index_dir: Path | str | None,
         rebuild: bool,
         include: Sequence[str] = (),
+        shown: RenderingChoice = AS_BEFORE,
     ) -> Home:
         """See `Collection.create`."""
         root = Path(root)
@@ -86,9 +93,10 @@ class Home:
         if (folder / CATALOG).exists():
             home = cls._open_sound(root, folder, index_dir, encoder)
             if rebuild:
-                home._take(encoder or home.encoder)
+                home._take(encoder or home.encoder, shown)
             else:
                 home.check_fits(encoder)
+                home._show(shown)
                 if encoder is not None:
                     home._mend_copy(encoder)
             return home
@@ -97,7 +105,7 @@ class Home:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with filelock.FileLock(folder / "lock", timeout=0):
-                return cls._make(root, folder, encoder)
+                return cls._make(root, folder, encoder, shown)
         except filelock.Timeout:
             raise CollectionBusy(f"{root} is being indexed by another process; try again in a moment") from None
         except OSError as error:
@@ -175,11 +183,12 @@ class Home:
             raise cannot_write(folder, trouble) from None
 
     @classmethod
-    def _make(cls, root: Path, folder: Path, encoder: Encoder) -> Home:
+    def _make(cls, root: Path, folder: Path, encoder: Encoder, shown: RenderingChoice) -> Home:
         if (folder / CATALOG).exists():  # another process was faster
             return cls.open(root, folder)
         copy = _keep(encoder, folder)
-        home = cls(root, folder, Catalog.create(folder / CATALOG, _facts(root, encoder)))
+        facts = _facts(root, encoder) | dict(_shown_facts(shown, None))
+        home = cls(root, folder, Catalog.create(folder / CATALOG, facts))
         home._encoder = encoder
         remove_older(copy, _COPIES)
         return home
@@ -222,6 +231,26 @@ class Home:
         raise EncoderMismatch(
             f"{self.root} was indexed {was}, not {asked}; to embed it again and keep its labels, run: {command}"
         )
+
+    def _show(self, shown: RenderingChoice) -> None:
+        """Takes what somebody asks for where no embedding depends on it.
+
+        Raises:
+            RenderingMismatch: the collection was embedded otherwise.
+        """
+        meta = self.catalog.meta()
+        if shown.range in (None, meta.display_range):
+            return
+        # Collections of earlier versions don't know whether they hold deep files.
+        free = Meta.display_range in meta and not meta.kind_ranges
+        if not free and Images(self.catalog).count() > 0:
+            command = index_command(self.root, self.folder, shown=shown)
+            raise RenderingMismatch(
+                f"{self.root} was indexed with the range {meta.display_range}, not {shown.range}; to embed it again "
+                f"and keep its labels, run: {command}"
+            )
+        with self.held():
+            self.catalog.set_meta(*_shown_facts(shown, meta))
 
     def encoder_facts(self) -> dict[str, Any]:
         """The encoder's name, identity and measures, in plain values."""
@@ -315,17 +344,20 @@ class Home:
             done = "can't be written anew; in its place serves"
         _LOG.warning("the index's copy of its encoder was %s; it %s %s", what, done, encoder.called)
 
-    def _take(self, encoder: Encoder) -> None:
-        """Makes the collection another encoder's or size's: every embedding goes, labels and decisions stay."""
+    def _take(self, encoder: Encoder, shown: RenderingChoice) -> None:
+        """Makes the collection another encoder's, size's or range's: embeddings go, labels and decisions stay."""
         with self.held():
-            same = encoder.sha256 == self.catalog.meta().encoder_sha256
+            meta = self.catalog.meta()
+            same = encoder.sha256 == meta.encoder_sha256
             # The copy says nothing of where it could be made anew from.
             origin = [] if same and encoder.path.parent == self.folder else _origin(encoder)
             try:
                 copy = _keep(encoder, self.folder)
             except OSError as error:
                 raise cannot_write(self.folder, error) from None
-            image_writes.forget_embeddings(self.catalog, [*_encoder_facts(encoder), *origin])
+            facts = _shown_facts(shown, meta)
+            looks_new = bool(meta.kind_ranges) or Meta.display_range not in meta
+            image_writes.forget_embeddings(self.catalog, [*_encoder_facts(encoder), *origin, *facts], looks_new)
             self._encoder = encoder
             remove_older(copy, _COPIES)
 
@@ -381,6 +413,12 @@ def _facts(root: Path, encoder: Encoder) -> dict[str, str]:
             Meta.identity.to(secrets.token_hex(8)),
         ]
     )
+
+
+def _shown_facts(shown: RenderingChoice, meta: Meta | None) -> list[Written]:
+    """How deep files are shown from now on: as is asked for, else as before; of a former version's, as in a new one."""
+    before = meta.display_range if meta and Meta.display_range in meta else BY_COLLECTION
+    return [Meta.display_range.to(shown.range or before)]
 
 
 def _encoder_facts(encoder: Encoder) -> list[Written]:

@@ -172,11 +172,12 @@ class AgentTools:
         """What somebody searches with: a path of the collection, an upload, or a file's content."""
         if not isinstance(picture, str) or not picture.strip():
             raise MasslError("picture is empty: give a path in the collection, or a picture's content in base64")
+        resize, rendering = self._collection.encoder.resize, self._collection.catalog.rendering
         if len(picture) <= 4_096:
             if (known := self._collection.images.at_path(picture)) is not None and known[1] == "ready":
                 return Query(image=known[0])
             if "\0" not in picture and Path(picture).is_absolute() and Path(picture).is_relative_to(self._uploads):
-                return take(picture, self._uploads, self._collection.encoder.resize, "The upload").query
+                return take(picture, self._uploads, resize, "The upload", rendering).query
         content = picture.partition(",")[2] if picture.startswith("data:") else picture
         if len(content) > _BYTES * 4 // 3 + 4:
             raise MasslError(f"the picture is larger than {_BYTES >> 20} MB; reduce it first")
@@ -187,7 +188,7 @@ class AgentTools:
                 f"{readable(picture[:100])!r} is neither a path in the collection nor a picture in base64; paths are "
                 "as the tools return them"
             ) from None
-        return of_bytes(data, self._collection.encoder.resize, "The picture").query
+        return of_bytes(data, resize, "The picture", rendering).query
 
     def _image(self, path: str) -> int:
         row = self._collection.images.at_path(path)

@@ -160,7 +160,8 @@ class FindScreen(Screen):
     def _upload(self, session: Session, payload: Payload) -> None:
         finding = session.of(Finding)
         name = str(payload.get("name") or "your picture")[:200]
-        upload = take(payload.get("path"), self.uploads, self.collection.encoder.resize, f"“{name}”")
+        resize, rendering = self.collection.encoder.resize, self.collection.catalog.rendering
+        upload = take(payload.get("path"), self.uploads, resize, f"“{name}”", rendering)
         token = self._uploads.put(name, upload)
         finding.uploads = [*finding.uploads, token]
         example = Example(upload=token, weight=-1.0 if payload.get("weight") == -1 else 1.0)

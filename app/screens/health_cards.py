@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from app.formatting import moment, other_sizes, plural, readable, size
+from app.formatting import deep_range, moment, other_sizes, plural, readable, size
 from indexer import Collection
 from indexer.monitoring.drift import Drift, Newest
 from indexer.monitoring.health import Health
@@ -53,6 +53,10 @@ def numbers(total: int, skipped: int, labels: Mapping[str, int], found: Health |
 def pictures(left_out: dict[str, int], meta: Meta) -> dict[str, Any]:
     """The collection."""
     facts = [
+        *(
+            fact("Range", line, "Black and white in pictures of more than 8 bits; what lies beyond is clipped")
+            for line in deep_range(meta.display_range, meta.kind_ranges)
+        ),
         *([fact("Left out", line)] if (line := left_out_line(left_out)) else []),
         fact("Last updated", moment(meta.checked or meta.updated)),
     ]

@@ -178,7 +178,9 @@ class CollectionAnomalies:
         def tokens(row: int) -> NDArray[np.float32] | None:
             try:
                 query = Query.of_file(below(self._home.root, paths[int(ids[row])]))
-                with within_memory(), query.picture(encoder.resize, self._catalog.max_pixels) as picture:
+                meta = self._catalog.meta()
+                opened = query.picture(encoder.resize, meta.max_pixels, meta.rendering)
+                with within_memory(), opened as picture:
                     pixels = encoder.prepare(picture)
             except (MasslError, KeyError):
                 return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -111,12 +111,17 @@ class CollectionDuplicates:
             hashes = hashes_of(self._catalog, (item.image for group in found.groups for item in group))
             paths = dict(zip(hashes, Images(self._catalog).paths_of(list(hashes)), strict=True))  # some may have moved
         decisions = Decisions(self._catalog).decided(hashes)
-        most = self._catalog.max_pixels
+        meta = self._catalog.meta()
+
+        def opened(group: Sequence[Duplicate]) -> Looks:
+            files = [below(self._root, item.path) for item in group]
+            return Looks(files, [hashes[item.image].hex() for item in group], {}, meta.max_pixels, meta.rendering)
+
         now = [
             tuple(replace(item, path=paths[item.image]) for item in group if item.image in paths)
             for group in found.groups
         ]
-        groups = tuple(_settled(self._root, group, hashes, decisions, found.threshold, most) for group in now if group)
+        groups = tuple(_settled(group, hashes, decisions, found.threshold, opened) for group in now if group)
         return replace(found, groups=tuple(group for group in groups if group), kept_both=len(decisions.images))
 
     def kept_together(self) -> list[tuple[Duplicate, ...]]:
@@ -142,12 +147,11 @@ def _make(folder: Path) -> None:
 
 
 def _settled(
-    root: Path,
     group: tuple[Duplicate, ...],
     hashes: dict[int, bytes],
     decisions: Decided,
     threshold: float | None,
-    max_pixels: int,
+    opened: Callable[[Sequence[Duplicate]], Looks],
 ) -> tuple[Duplicate, ...]:
     """A group as it is now; empty where there is nothing left to decide."""
     before = group[0]
@@ -155,8 +159,7 @@ def _settled(
     if not group:
         return ()
     keep = next((item for item in group if item.chosen), group[0])
-    names = [hashes[item.image].hex() for item in group]
-    looks = Looks([below(root, item.path) for item in group], names, {}, max_pixels)
+    looks = opened(group)
     rest = []
     for place, item in enumerate(group):
         one, other = hashes[keep.image], hashes[item.image]

@@ -164,7 +164,7 @@ def find(
     position = {content: place for place, content in enumerate(contents)}
     pairs: dict[tuple[int, int], float] = {}
     paths = [below(root, from_bytes(copies[c][0].path)) for c in contents]
-    looks = Looks(paths, [c.hex() for c in contents], {}, catalog.max_pixels)
+    looks = Looks(paths, [c.hex() for c in contents], {}, catalog.max_pixels, catalog.rendering)
     chance: NDArray[np.float64] = np.empty(0)
     compared = 0
     if not exact_only and len(contents) > 1:

@@ -82,7 +82,10 @@ class BlockWork:
         def read(file: ImageFile) -> bytes:
             return self.source.read(int(file.path))
 
-        loaded = batches(Path(), files, encoder, self.max_pixels, known.__contains__, read, readers=self.readers)
+        def is_known(digest: bytes, data: bytes) -> bool:
+            return digest in known
+
+        loaded = batches(Path(), files, encoder, self.max_pixels, is_known, read, readers=self.readers)
         with closing(loaded):
             for batch in loaded:
                 _embed(batch, encoder, known)

@@ -14,9 +14,11 @@ from indexer.encoder.onnx_encoder import Embeds, Encoder
 from indexer.encoder.runtimes import Wanted
 from indexer.ingest.edited_copies import embed_edited, open_to_edit
 from indexer.ingest.indexing import batches
+from indexer.ingest.ranges import Ranges
 from massl.core.errors import MasslError
 from massl.core.files.scan import ImageFile, Skipped
 from massl.core.images.decoding import MAX_PIXELS
+from massl.core.images.rendering import EACH_FILE, Rendering
 from massl.core.progress import CountReport
 
 
@@ -69,17 +71,24 @@ class FileEmbedder:
 
 
 def embed_paths(
-    root: Path, paths: Sequence[str], encoder: Embeds, report: CountReport, max_pixels: int = MAX_PIXELS
+    root: Path,
+    paths: Sequence[str],
+    encoder: Embeds,
+    report: CountReport,
+    max_pixels: int = MAX_PIXELS,
+    rendering: Rendering = EACH_FILE,
 ) -> tuple[NDArray[np.float32], list[int], tuple[Skipped, ...]]:
     """Embeds image files: float32 `[n, D]`, which of `paths` the rows are, and the files that could not be read.
 
-    Those of more than `max_pixels` pixels count as such.
+    Those of more than `max_pixels` pixels count as such. `rendering` says how deep files are shown.
     """
     vectors: list[NDArray[np.float32]] = []
     rows: list[int] = []
     skipped: list[Skipped] = []
     done = 0
-    for batch in batches(root, [ImageFile(path, 0, 0) for path in paths], encoder, max_pixels):
+    for batch in batches(
+        root, [ImageFile(path, 0, 0) for path in paths], encoder, max_pixels, ranges=Ranges(rendering)
+    ):
         kept = [(row, item.pixels) for row, item in enumerate(batch, done) if item.pixels is not None]
         skipped += [Skipped(item.file.path, item.reason or "") for item in batch if item.pixels is None]
         if kept:

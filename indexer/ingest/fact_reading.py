@@ -71,13 +71,14 @@ def read_missing(
     unmeasured = facts.without_measures()
     known = facts.measured(sorted({item.hash for item in unmeasured}))
     facts.write(measures=[(item.image, known[item.hash]) for item in unmeasured if item.hash in known])
+    rendering = catalog.rendering
     left = [item for item in unmeasured if item.hash not in known]
 
     def measured(item: Unread) -> tuple[int, Measures] | None:
         try:
             with within_memory():
                 data = read_bytes(below(root, item.path))
-                return item.image, measure(decode(data, MEASURED_AT, max_pixels).picture)
+                return item.image, measure(decode(data, MEASURED_AT, max_pixels, rendering).picture)
         except ImageError:
             return None
 

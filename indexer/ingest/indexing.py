@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -23,17 +23,20 @@ from indexer.encoder.runtimes import Runtime
 from indexer.ingest.changes import Changes, Todo, compare
 from indexer.ingest.embedding_table import EmbeddingTables
 from indexer.ingest.fact_reading import metadata_of, read_missing
+from indexer.ingest.ranges import CollectionRanges, Ranges
 from indexer.jobs.lookahead import ahead
 from indexer.store import image_writes, vectors
 from indexer.store.catalog import Catalog, to_bytes
 from indexer.store.image_writes import EmbeddedFile, UnreadableFile
 from indexer.store.images import ImageRow, Images
+from indexer.store.meta import Written
 from massl.core.files.scan import Contents, ImageFile, LeftOut, Skipped, walk
 from massl.core.files.sidecars import Sidecar
 from massl.core.images import raw
 from massl.core.images.decoding import MAX_PIXELS, READER, ImageError, TooLarge, decode, read_bytes, within_memory
 from massl.core.images.measures import MEASURED_AT, Measures, measure
 from massl.core.images.metadata import Metadata
+from massl.core.images.rendering import Unmeasured
 from massl.core.machine import cores
 
 BATCH = 32  # images in a batch at least, and so in a transaction: what a kill can cost at most
@@ -100,6 +103,7 @@ class Loaded:
     lasting: bool = True  # whether the reason lies in the content, and so holds until the file changes
     metadata: Metadata | None = None
     measures: Measures | None = None
+    clipped: Mapping[str, float | None] = field(default_factory=dict)  # see `massl.core.images.decoding.Decoded`
 
 
 def update(
@@ -267,14 +271,17 @@ def _embed(
     done = 0
     with vectors.lookup(catalog) as is_embedded:
         files = [item.file for item in todo]
+        ranges = CollectionRanges(root, catalog, files, max_pixels)
 
-        def needs_no_pixels(digest: bytes) -> bool:
-            return is_embedded(digest) or bool(embeddings and embeddings.has(digest))
+        def needs_no_pixels(digest: bytes, data: bytes) -> bool:
+            return is_embedded(digest) or bool(embeddings and embeddings.has(digest) and not ranges.concern(data))
 
-        loaded = batches(root, files, own, max_pixels, needs_no_pixels, with_facts=True)
+        loaded = batches(root, files, own, max_pixels, needs_no_pixels, with_facts=True, ranges=ranges)
         with closing(loaded):  # its threads end before what they read from does
             for batch in loaded:
-                _commit(catalog, own, list(zip(islice(remaining, len(batch)), batch, strict=True)), result, embeddings)
+                pairs = list(zip(islice(remaining, len(batch)), batch, strict=True))
+                with ranges.noting(item.clipped for item in batch) as facts:
+                    _commit(catalog, own, pairs, result, embeddings, facts)
                 done += len(batch)
                 report(IndexProgress(done, len(todo), batch[-1].file.path))
 
@@ -284,10 +291,11 @@ def batches(
     files: Sequence[ImageFile],
     encoder: Embeds,
     max_pixels: int = MAX_PIXELS,
-    is_embedded: Callable[[bytes], bool] = lambda digest: False,
+    is_embedded: Callable[[bytes, bytes], bool] = lambda digest, data: False,
     read: Callable[[ImageFile], bytes] | None = None,
     with_facts: bool = False,
     readers: int | None = None,
+    ranges: Ranges | None = None,
 ) -> Generator[list[Loaded], None, None]:
     """Reads files in threads, ahead of the encoder but never by more than four batches.
 
@@ -296,16 +304,22 @@ def batches(
         files: what to read in it.
         encoder: what the pixels are for.
         max_pixels: larger images are skipped.
-        is_embedded: whether a content's hash needs no pixels.
+        is_embedded: whether a content needs no pixels, by its hash and itself.
         read: gives a file's content; from the folder if left out. Raises `ImageError` where there is none.
         with_facts: also read what a picture brings with it, and measure it.
         readers: threads that read and decode; one a core if left out. More help where reading is waiting.
+        ranges: how deep files are shown; each by its own numbers if left out.
     """
+    shown = ranges or Ranges()
     size = max(BATCH, small_batches.BATCH * cores()) if encoder.device == "cpu" else GPU_BATCH
 
     def load(file: ImageFile) -> Loaded:
         content = read or (lambda file: read_bytes(root / file.path))
-        return _load(file, encoder, max_pixels, is_embedded, content, root if with_facts else None)
+        while True:
+            try:
+                return _load(file, encoder, max_pixels, is_embedded, content, root if with_facts else None, shown)
+            except Unmeasured as numbers:
+                shown.measure(numbers.kind)
 
     with closing(ahead(load, files, 4 * size, readers)) as loaded:
         while batch := list(islice(loaded, size)):
@@ -324,24 +338,30 @@ def _load(
     file: ImageFile,
     encoder: Embeds,
     max_pixels: int,
-    is_embedded: Callable[[bytes], bool],
+    is_embedded: Callable[[bytes, bytes], bool],
     read: Callable[[ImageFile], bytes],
     beside: Path | None,
+    ranges: Ranges,
 ) -> Loaded:
-    """Reads one file; `beside` is the folder where its facts are read from too, None where they aren't."""
+    """Reads one file; `beside` is the folder where its facts are read from too, None where they aren't.
+
+    Raises:
+        Unmeasured: its numbers have no range yet; no memory is held then, so that others can be read for one.
+    """
     digest = None
     try:
         with within_memory():
             data = read(file)
             digest = hashlib.sha256(data).digest()
             metadata = metadata_of(beside, file.path, file.sidecar, data) if beside else None
-            if is_embedded(digest):
+            if is_embedded(digest, data):
                 return Loaded(file, digest, metadata=metadata)
-            decoded = decode(data, encoder.resize, max_pixels)
+            decoded = decode(data, encoder.resize, max_pixels, ranges.rendering)
             # A smaller picture would be measured as another one: `read_missing` decodes it once more.
             measures = measure(decoded.picture) if beside and encoder.resize >= MEASURED_AT else None
             pixels = encoder.prepare(decoded.picture)
-            return Loaded(file, digest, pixels, decoded.width, decoded.height, metadata=metadata, measures=measures)
+            size = decoded.width, decoded.height
+            return Loaded(file, digest, pixels, *size, metadata=metadata, measures=measures, clipped=decoded.clipped)
     except TooLarge as error:
         return Loaded(file, digest, reason=f"{error}; --max-megapixels raises it")
     except ImageError as error:
@@ -354,12 +374,14 @@ def _commit(
     batch: list[tuple[Todo, Loaded]],
     result: IndexReport,
     embeddings: EmbeddingTables | None,
+    facts: Sequence[Written],
 ) -> None:
-    """Embeds what of a batch is new content, and writes the whole batch in one transaction."""
+    """Embeds what of a batch is new content, and writes the whole batch in one transaction, with `facts`."""
     asked = [item.hash for _, item in batch if item.hash is not None and item.reason is None]
     known = vectors.of_contents(catalog, asked)
     if embeddings is not None:
-        taken = embeddings.of_contents(digest for digest in asked if digest not in known)
+        decoded = {item.hash for _, item in batch if item.pixels is not None}
+        taken = embeddings.of_contents(digest for digest in asked if digest not in known and digest not in decoded)
         known |= taken
         result.taken += len(taken)
     new = {
@@ -389,7 +411,7 @@ def _commit(
         row = todo.row.id if todo.row else None
         stored = (item.file, item.hash, width, height, embedding, item.metadata, item.measures)
         written.append(EmbeddedFile(row, *stored))
-    image_writes.write_batch(catalog, written)
+    image_writes.write_batch(catalog, written, facts)
     for (todo, _), done in zip(batch, written, strict=True):
         if isinstance(done, EmbeddedFile):
             result.unchanged += todo.was == "same"

@@ -188,7 +188,7 @@ def _embedded(
     root: Path, catalog: Catalog, ids: NDArray[np.int64], paths: list[str], other: Encoder, report: CountReport
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.int64]]:
     """Images, by rising ids, to both encoders, float32 `[n, D]` and `[n, D']`; and which, int64 `[n]`."""
-    theirs, rows, _ = embed_paths(root, paths, other, report, catalog.max_pixels)
+    theirs, rows, _ = embed_paths(root, paths, other, report, catalog.max_pixels, catalog.rendering)
     stored, packed = CatalogVectors(catalog).of(ids)
     kept, left, right = np.intersect1d(stored, ids[rows], assume_unique=True, return_indices=True)
     return unit(packed[left]), theirs[right], kept

@@ -196,7 +196,9 @@ def of_collection(root: Path, catalog: Catalog, encoder: Encoder) -> Calibration
     """
     paths, hashes, packed = by_content(catalog, BACKGROUND, encoder.dim)
     names = [digest.hex() for digest in hashes]
-    looks = Looks([below(root, path) for path in paths], names, catalog.meta().calibration_looks, catalog.max_pixels)
+    meta = catalog.meta()
+    files = [below(root, path) for path in paths]
+    looks = Looks(files, names, meta.calibration_looks, meta.max_pixels, meta.rendering)
     fitted = fit(unit(packed), looks, encoder)
     catalog.set_meta(Meta.calibration_looks.to(looks.used))
     return fitted

@@ -84,7 +84,7 @@ class HeatMaps:
             if name in self._tokens:
                 self._tokens.move_to_end(name)
                 return self._tokens[name]
-        with query.picture(encoder.resize, self._catalog.max_pixels) as picture:
+        with query.picture(encoder.resize, self._catalog.max_pixels, self._catalog.rendering) as picture:
             pixels = encoder.prepare(picture)
             part = fitted_part(picture, encoder.image_size, encoder.resize)
         tokens = encoder.embed_patches(pixels[None])[0].astype(np.float16)

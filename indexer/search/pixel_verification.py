@@ -21,6 +21,7 @@ from PIL import Image, ImageFilter
 
 from indexer.jobs.lookahead import ahead
 from massl.core.images.decoding import MAX_PIXELS, ImageError, open_image, within_memory
+from massl.core.images.rendering import EACH_FILE, Rendering
 
 FINE = 96  # pixels of a sketch's longer side
 COARSE = 32  # of the one in which the place is searched
@@ -112,15 +113,22 @@ class Looks:
         names: the hash of each one's content, in hexadecimal.
         known: what was seen before, by content; added to. What of it was asked for is in `used`.
         max_pixels: of larger images nothing is seen.
+        rendering: how deep files are shown.
     """
 
     def __init__(
-        self, paths: Sequence[Path], names: Sequence[str], known: dict[str, float], max_pixels: int = MAX_PIXELS
+        self,
+        paths: Sequence[Path],
+        names: Sequence[str],
+        known: dict[str, float],
+        max_pixels: int = MAX_PIXELS,
+        rendering: Rendering = EACH_FILE,
     ) -> None:
         self.paths = paths
         self.names = names
         self.known = known
         self.max_pixels = max_pixels
+        self.rendering = rendering
         self.used: dict[str, float] = {}
         self._sketches: OrderedDict[int, Sketch | None] = OrderedDict()
         self._turn = threading.Lock()  # for whoever touches the sketches
@@ -155,7 +163,7 @@ class Looks:
         Raises:
             ImageError: it can't be read any more.
         """
-        return open_image(self.paths[position], shortest, self.max_pixels)
+        return open_image(self.paths[position], shortest, self.max_pixels, self.rendering)
 
     def _look(self, one: int, other: int) -> float:
         first, second = self._sketch(one), self._sketch(other)

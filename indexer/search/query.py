@@ -22,6 +22,7 @@ from indexer.store.picture_facts import PictureFacts
 from indexer.store.vectors import several, stored, unit
 from massl.core.errors import MasslError
 from massl.core.images.decoding import MAX_PIXELS, Decoded, ImageError, decode, read_bytes, within_memory
+from massl.core.images.rendering import EACH_FILE, Rendering
 
 
 @dataclass(frozen=True)
@@ -51,18 +52,21 @@ class Query:
             raise MasslError(f"{path} can't be used as a query: {reason}") from None
 
     @contextmanager
-    def picture(self, shortest: int, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
+    def picture(
+        self, shortest: int, max_pixels: int = MAX_PIXELS, rendering: Rendering = EACH_FILE
+    ) -> Iterator[Image.Image]:
         """Its pixels, cropped, decoded as the indexer would for an encoder that needs `shortest` pixels.
 
         It may be as large as any image may usually be, also where those of the collection may have only `max_pixels`.
-        To the end of the block it counts as memory in use.
+        `rendering` says how deep files are shown. To the end of the block it counts as memory in use.
 
         Raises:
             MasslError: it is no image, it can't be read any more, the crop lies outside it, or the memory is too small.
         """
         try:
             with within_memory():
-                yield self._cut(decode(self.data or b"", None if self.crop else shortest, max(MAX_PIXELS, max_pixels)))
+                least = None if self.crop else shortest
+                yield self._cut(decode(self.data or b"", least, max(MAX_PIXELS, max_pixels), rendering))
         except ImageError as error:
             raise MasslError(f"{self.name} can't be used as a query: {error}") from None
 
@@ -156,7 +160,9 @@ def embed(
     for query in queries:
         if query.data is not None or query.crop is not None:
             own = encoder()
-            with within_memory(), with_content(query, catalog, root).picture(own.resize, catalog.max_pixels) as picture:
+            meta = catalog.meta()
+            opened = with_content(query, catalog, root).picture(own.resize, meta.max_pixels, meta.rendering)
+            with within_memory(), opened as picture:
                 pixels = own.prepare(picture)
             rows = own.embed(pixels[None])
             if not are_unit(rows).all():

@@ -24,6 +24,7 @@ from indexer.store.migrations import VERSION
 from massl.core import disk_errors
 from massl.core.errors import MasslError
 from massl.core.files.scan import CATALOG
+from massl.core.images.rendering import Rendering
 
 Value = TypeVar("Value")
 
@@ -296,6 +297,11 @@ class Catalog:
     def max_pixels(self) -> int:
         """The most pixels that an image of the collection may have."""
         return self.meta().max_pixels
+
+    @property
+    def rendering(self) -> Rendering:
+        """How the collection's files of more than 8 bits are shown."""
+        return self.meta().rendering
 
     def set_meta(self, *facts: Written) -> None:
         """Adds or replaces facts, each as `Meta.checked.to(now())`."""

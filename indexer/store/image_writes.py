@@ -12,7 +12,7 @@ from indexer.store import decision_tables, meta
 from indexer.store.catalog import Catalog, to_bytes
 from indexer.store.images import ImageRow
 from indexer.store.meta import Meta, Written
-from indexer.store.picture_facts import forget_changed, put_measures, put_metadata
+from indexer.store.picture_facts import forget_changed, forget_measures, put_measures, put_metadata
 from massl.core.files.scan import ImageFile, Skipped
 from massl.core.images.measures import Measures
 from massl.core.images.metadata import Metadata
@@ -45,8 +45,10 @@ class UnreadableFile(NamedTuple):
     hash: bytes | None
 
 
-def write_batch(catalog: Catalog, batch: Iterable[EmbeddedFile | UnreadableFile]) -> None:
-    """Writes what was read of some files."""
+def write_batch(
+    catalog: Catalog, batch: Iterable[EmbeddedFile | UnreadableFile], facts: Iterable[Written] = ()
+) -> None:
+    """Writes what was read of some files, and facts of the collection that follow from them."""
     with catalog.writing() as connection:
         # With every batch, so that no kill can leave a cache that looks current.
         _next_generation(connection)
@@ -74,6 +76,7 @@ def write_batch(catalog: Catalog, batch: Iterable[EmbeddedFile | UnreadableFile]
                 put_metadata(connection, image, item.metadata, item.file.sidecar.state if item.file.sidecar else "")
             if item.measures is not None:
                 put_measures(connection, image, item.measures)
+        meta.write(connection, facts)
 
 
 def write_places(
@@ -142,16 +145,20 @@ def look_again(catalog: Catalog, readers: str, max_pixels: int, too_large_only: 
         meta.write(connection, [Meta.readers.to(readers), Meta.readers_max_pixels.to(max_pixels)])
 
 
-def forget_embeddings(catalog: Catalog, encoder: Iterable[Written]) -> None:
-    """Makes the collection another encoder's or size's: embeddings and all that follows from them go.
+def forget_embeddings(catalog: Catalog, encoder: Iterable[Written], shown_otherwise: bool = False) -> None:
+    """Makes the collection another encoder's, size's or range's: embeddings and all that follows from them go.
 
     Args:
         catalog: is written.
         encoder: the facts that tell of the encoder, to be replaced.
+        shown_otherwise: pictures look otherwise from now on, so that what was measured of them goes too.
     """
     with catalog.writing() as connection:
         connection.execute("UPDATE images SET embedding = NULL")
         meta.forget_embeddings(connection)
+        if shown_otherwise:
+            meta.forget(connection, Meta.kind_ranges)
+            forget_measures(connection)
         meta.write(connection, encoder)
 
 

@@ -14,8 +14,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar, overload
 
+from indexer.store import kind_ranges
+from indexer.store.kind_ranges import KindRange
 from massl.core.errors import MasslError
 from massl.core.images.decoding import MAX_PIXELS
+from massl.core.images.rendering import BY_FILE, Rendering, check_range, given_limits
 
 Value = TypeVar("Value")
 
@@ -117,6 +120,13 @@ def _numbers(text: str) -> dict[str, float]:
     return found
 
 
+def _range(text: str) -> str:
+    try:
+        return check_range(text)
+    except MasslError:
+        raise ValueError(text) from None
+
+
 def _runs(text: str) -> tuple[tuple[str, int], ...]:
     return tuple((str(at), int(last)) for at, last in json.loads(text))
 
@@ -166,6 +176,11 @@ class Meta:
         name_list, None, write=lambda given: _patterns(given or ()), what="list of names"
     )
     max_pixels = Fact[int](int, MAX_PIXELS, pattern=_COUNT)
+    # How files of more than 8 bits are shown. Collections of earlier versions have a range for each file.
+    display_range = Fact[str](
+        _range, BY_FILE, pattern="collection|file|bits=[0-9]{1,2}|[^:]{1,30}:[^:]{1,30}", what="range"
+    )
+    kind_ranges = Fact[dict[str, KindRange]](kind_ranges.read, {}, write=kind_ranges.written, what="table of ranges")
     left_out = Fact[dict[str, int]](_counts, {}, write=json.dumps, what="table of counts")
     readers = Fact[str](str, "")  # what read the images, with versions
     readers_max_pixels = Fact[int](int, 0, pattern=_COUNT)
@@ -200,6 +215,12 @@ class Meta:
         """
         facts = self.facts
         return f"{facts.get('encoder_sha256', '')} {facts.get('image_size', '')}".rstrip()
+
+    @property
+    def rendering(self) -> Rendering:
+        """How files of more than 8 bits are shown; a kind of numbers that isn't known yet, by each file's own."""
+        limits = {kind: known.limits for kind, known in self.kind_ranges.items() if known.limits}
+        return Rendering(limits, given_limits(self.display_range))
 
     def __contains__(self, fact: Fact[Any]) -> bool:
         return fact.name in self.facts

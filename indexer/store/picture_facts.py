@@ -188,6 +188,11 @@ def forget_changed(connection: sqlite3.Connection, image: int, digest: bytes) ->
         )
 
 
+def forget_measures(connection: sqlite3.Connection) -> None:
+    """Removes what was measured of pixels, within a transaction."""
+    connection.execute("DELETE FROM pixel_measures")
+
+
 def _put(connection: sqlite3.Connection, table: str, values: tuple[Any, ...]) -> None:
     marks = ", ".join("?" * (len(values) + 1))
     connection.execute(

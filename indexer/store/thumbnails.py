@@ -13,6 +13,7 @@ from massl.core import disk_errors
 from massl.core.files.atomic_writing import whole
 from massl.core.files.scan import THUMBNAILS
 from massl.core.images.decoding import MAX_PIXELS, ImageError, decode, read_bytes, within_memory
+from massl.core.images.rendering import EACH_FILE, Rendering
 
 SIDE = 256  # pixels of the longer side
 LARGE = 1024  # of one that is looked at by itself
@@ -38,22 +39,31 @@ class Thumbnails:
         self._bytes = 0
         self.trouble: OSError | None = None  # why the last one could not be written
 
-    def get(self, original: Path, digest: str, max_pixels: int = MAX_PIXELS, side: int = SIDE) -> bytes | None:
+    def get(
+        self,
+        original: Path,
+        digest: str,
+        max_pixels: int = MAX_PIXELS,
+        side: int = SIDE,
+        rendering: Rendering = EACH_FILE,
+    ) -> bytes | None:
         """The thumbnail of a file, kept or made now: WebP, upright, sRGB, without any metadata.
 
-        Named by the content's SHA-256 in hexadecimal, so that it is never stale. A damaged one is made anew. None if
-        the original can't be read, or is no longer of that content (changed, or another that took its name).
+        Named by the content's SHA-256 in hexadecimal, and by how deep files are shown, so that it is never stale. A
+        damaged one is made anew. None if the original can't be read, or is no longer of that content (changed, or
+        another that took its name).
         """
-        path = self._folder / digest[:2] / (f"{digest}.webp" if side == SIDE else f"{digest}-{side}.webp")
+        name = f"{digest}-{rendering.key}" if rendering.key else digest
+        path = self._folder / digest[:2] / (f"{name}.webp" if side == SIDE else f"{name}-{side}.webp")
         if self._folder.is_symlink() or path.parent.is_symlink() or path.is_symlink():
             return None  # we make none: it would be written, and served, through it
         if (found := _read(path)) is not None:
             return found
         with self._lock:
-            if (digest, side) in self._kept:
-                self._kept.move_to_end((digest, side))
+            if (name, side) in self._kept:
+                self._kept.move_to_end((name, side))
                 return self._kept[digest, side]
-        made = _make(original, digest, max_pixels, side)
+        made = _make(original, digest, max_pixels, side, rendering)
         if made is None:
             return None
         if not self._folder.parent.is_dir():  # the whole index has gone, which is for others to say
@@ -65,7 +75,7 @@ class Thumbnails:
             self.trouble = None
         except OSError as error:
             self.trouble = error
-            self._keep((digest, side), made)
+            self._keep((name, side), made)
         return made
 
     def _keep(self, key: tuple[str, int], made: bytes) -> None:
@@ -87,13 +97,13 @@ class Thumbnails:
         )
 
 
-def _make(original: Path, digest: str, max_pixels: int, side: int) -> bytes | None:
+def _make(original: Path, digest: str, max_pixels: int, side: int, rendering: Rendering) -> bytes | None:
     try:
         with within_memory():
             content = read_bytes(original)
             if hashlib.sha256(content).hexdigest() != digest:
                 return None
-            picture = decode(content, side, max_pixels).picture
+            picture = decode(content, side, max_pixels, rendering).picture
             picture.thumbnail((side, side), reducing_gap=2.0)
         # A fresh picture of the pixels alone: nothing of the file's metadata can come along.
         clean = picture.copy()

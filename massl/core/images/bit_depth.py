@@ -19,7 +19,7 @@ def greatest_of_depth(value: int) -> int:
 def extremes(values: np.ndarray, no_data: float | None = None) -> tuple[float, float]:
     """The least and the greatest finite number that isn't `no_data`; 0 and 0 where there is none."""
     low, high = np.inf, -np.inf
-    for block in _blocks(values):
+    for block in blocks(values):
         if no_data is not None:
             block = block[block != no_data]
         if block.dtype.kind == "f":
@@ -82,6 +82,7 @@ def _rows(values: np.ndarray) -> int:
     return max(1, _BLOCK // max(1, values[:1].size))
 
 
-def _blocks(values: np.ndarray) -> list[np.ndarray]:
+def blocks(values: np.ndarray) -> list[np.ndarray]:
+    """Some rows at a time, so that what is made of them stays small."""
     step = _rows(values)
     return [values[top : top + step] for top in range(0, len(values), step)]

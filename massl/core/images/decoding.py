@@ -11,9 +11,9 @@ import os
 import re
 import stat
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,6 +23,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from massl.core.disk_errors import reason_of
 from massl.core.errors import MasslError
 from massl.core.images import decode_cost, jpeg, raw, tiff
+from massl.core.images.rendering import EACH_FILE, Rendering, Scaling, Unmeasured
 from massl.core.images.srgb import load_8_bits, to_srgb
 from massl.core.memory_budget import BUDGET, Grant, available_memory
 
@@ -123,11 +124,15 @@ def _too_much_to_read(size: int) -> ImageError:
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """An image ready for use: `picture` is upright 8-bit sRGB; `width` and `height`, in pixels, are the file's."""
+    """An image ready for use: `picture` is upright 8-bit sRGB; `width` and `height`, in pixels, are the file's.
+
+    `clipped` is empty for pictures of 8 bits; see `massl.core.images.rendering.Scaling`.
+    """
 
     picture: Image.Image
     width: int
     height: int
+    clipped: Mapping[str, float | None] = field(default_factory=dict)
 
 
 def megapixels(pixels: int) -> str:
@@ -150,13 +155,18 @@ def within_memory() -> Iterator[None]:
             raise ImageError("not enough memory to work on it", lasting=False) from None
 
 
-def decode(data: bytes, shortest: int | None = None, max_pixels: int = MAX_PIXELS) -> Decoded:
+def decode(
+    data: bytes,
+    shortest: int | None = None,
+    max_pixels: int = MAX_PIXELS,
+    rendering: Rendering = EACH_FILE,
+) -> Decoded:
     """Decodes an image file's bytes to upright, opaque, 8-bit sRGB.
 
     Turned by its EXIF orientation, converted from its colour profile, transparency laid on white, of animations and
-    multi-page files the first frame. Greys and colours of 16 bits are scaled by the bit depth that they use (a 12-bit
-    camera writes values up to 4095 into 16 bits), so that microscope frames don't come out black. A JPEG that lacks
-    only the mark of its end is read.
+    multi-page files the first frame. Greys and colours of more than 8 bits are scaled as `rendering` says; without
+    that, by the bit depth that they use (a 12-bit camera writes values up to 4095 into 16 bits), so that microscope
+    frames don't come out black. A JPEG that lacks only the mark of its end is read.
 
     What decoding takes is taken from `massl.core.memory_budget.BUDGET`, and may have to wait for other threads'
     pictures.
@@ -166,15 +176,33 @@ def decode(data: bytes, shortest: int | None = None, max_pixels: int = MAX_PIXEL
         shortest: the shorter side, in pixels, that the caller needs. A larger image is decoded at a reduced size,
             which is several times faster for JPEG; the result's shorter side is then at least `shortest`.
         max_pixels: larger images are refused.
+        rendering: how numbers of more than 8 bits are shown.
 
     Raises:
         TooLarge: more than `max_pixels` pixels, also in one of the tiles that a TIFF is made of.
         ImageError: no image, damaged, or more than the memory holds.
+        Unmeasured: `rendering` has no range yet for such numbers, and is to have one.
     """
+    return decode_scaled(data, Scaling(rendering), shortest, max_pixels)
+
+
+def may_be_deep(data: bytes) -> bool:
+    """Whether a file's header tells of more than 8 bits a channel, which `Rendering` is about."""
+    if data[:8] == b"\x89PNG\r\n\x1a\n":
+        return data[24:25] == b"\x10"
+    try:
+        stored = tiff.layout(data)
+    except tiff.Unsupported:
+        return False
+    return stored is not None and stored.bits > 8
+
+
+def decode_scaled(data: bytes, scaling: Scaling, shortest: int | None = None, max_pixels: int = MAX_PIXELS) -> Decoded:
+    """As `decode`, with what scales the numbers of this picture."""
     if max_pixels > MAX_PIXELS and Image.MAX_IMAGE_PIXELS:
         # Somebody asked for more than Pillow itself opens; what each caller allows is checked below all the same.
         Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, max_pixels // 2 + 1)
-    reading = _Reading(max_pixels)
+    reading = _Reading(max_pixels, scaling)
     try:
         with reading.granted:
             grant = reading.take(decode_cost.opening(data))
@@ -186,7 +214,7 @@ def decode(data: bytes, shortest: int | None = None, max_pixels: int = MAX_PIXEL
                 decoded = reading.by_pillow(data, shortest)
             grant.remains = 4 * decoded.picture.width * decoded.picture.height
             return decoded
-    except ImageError:
+    except (ImageError, Unmeasured):
         raise
     except tiff.Unsupported as error:
         raise ImageError(str(error)) from None
@@ -205,7 +233,7 @@ def decode(data: bytes, shortest: int | None = None, max_pixels: int = MAX_PIXEL
             raise _not_enough(reading.width, reading.height, reading.needed) from None
         if "truncated" in detail:
             if complete := _mended(data, reading.width * reading.height):
-                return decode(complete, shortest, max_pixels)
+                return decode_scaled(complete, scaling, shortest, max_pixels)
             raise ImageError("truncated: the file ends before the image does") from None
         raise ImageError(f"damaged: {detail or type(error).__name__}") from None
 
@@ -213,8 +241,9 @@ def decode(data: bytes, shortest: int | None = None, max_pixels: int = MAX_PIXEL
 class _Reading:
     """One image on its way: its size in pixels, upright, and the bytes of memory that it needs, as far as known."""
 
-    def __init__(self, max_pixels: int) -> None:
+    def __init__(self, max_pixels: int, scaling: Scaling) -> None:
         self.width = self.height = self.needed = 0
+        self._scaling = scaling
         self.granted = ExitStack()  # what was taken of the memory budget, and open files
         self._max_pixels = max_pixels
 
@@ -242,9 +271,9 @@ class _Reading:
         self._check(self.width, self.height)
         self._check(*layout.piece, "it is stored in pieces; one of ")
         self.take(layout.memory)
-        picture, alpha = tiff.read(data, layout)
+        picture, alpha = tiff.read(data, layout, self._scaling)
         picture = to_srgb(picture, layout.profile, shortest, alpha)
-        return Decoded(_turned(picture, layout.orientation), self.width, self.height)
+        return Decoded(_turned(picture, layout.orientation), self.width, self.height, self._scaling.clipped)
 
     def by_pillow(self, data: bytes, shortest: int | None) -> Decoded:
         """Any other image."""
@@ -257,10 +286,11 @@ class _Reading:
             # The scale is the largest power of two at which both sides still reach what was asked for.
             image.draft("RGB", (shortest, shortest))
         self.take(decode_cost.decoding(image, data, self.width, self.height, shortest))
-        picture = _upright(load_8_bits(image, data))
+        picture = _upright(load_8_bits(image, data, self._scaling))
         if (picture.width > picture.height) != (image.width > image.height):
             self.width, self.height = self.height, self.width
-        return Decoded(to_srgb(picture, image.info.get("icc_profile"), shortest), self.width, self.height)
+        picture = to_srgb(picture, image.info.get("icc_profile"), shortest)
+        return Decoded(picture, self.width, self.height, self._scaling.clipped)
 
     def _check(self, across: int, down: int, what: str = "") -> None:
         if across * down > self._max_pixels:
@@ -337,9 +367,14 @@ def _mended(data: bytes, count: int) -> bytes | None:
         return None
 
 
-def open_image(path: Path, shortest: int | None = None, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def open_image(
+    path: Path,
+    shortest: int | None = None,
+    max_pixels: int = MAX_PIXELS,
+    rendering: Rendering = EACH_FILE,
+) -> Image.Image:
     """`decode` on a file's content."""
-    return decode(read_bytes(path), shortest, max_pixels).picture
+    return decode(read_bytes(path), shortest, max_pixels, rendering).picture
 
 
 def fit(picture: Image.Image, size: int, resize: int) -> Image.Image:

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image, ImageCms, ImageFile
 
 from massl.core.images import bit_depth
+from massl.core.images.rendering import Scaling, kind_of
 
 _SRGB = ImageCms.createProfile("sRGB")
 _LAB = ImageCms.createProfile("LAB")
@@ -20,23 +21,29 @@ _ALIKE = 2  # of 255: by how much a profile's colours may differ from sRGB's
 # How Pillow unpacks PNGs of 16 bits: to the high bytes alone. The second of each pair gets at the low bytes: as the low
 # ones of the other order, or as pixels of four bytes.
 _DEEP = {"RGB;16B": "RGB;16L", "RGBA;16B": "RGBA;16L", "LA;16B": "RGBA"}
+_GREY, _COLOUR = kind_of("u", 16, 1), kind_of("u", 16, 3)
 _SIXTEEN_BITS_IN_USE = 64  # of the high byte: what is as great needs more than 14 bits
 
 
-def load_8_bits(image: Image.Image, data: bytes) -> Image.Image:
-    """Decodes what `Image.open` opened, 16 bits scaled by those that they use: to a picture of 8 bits a channel.
+def load_8_bits(image: Image.Image, data: bytes, scaling: Scaling) -> Image.Image:
+    """Decodes what `Image.open` opened to a picture of 8 bits a channel.
+
+    16 bits are scaled as `scaling` says; where that has no limits, by the bits that they use.
 
     Args:
         image: opened, not yet loaded.
         data: the file's content.
+        scaling: says what becomes black and white.
     """
     if image.format == "PNG" and isinstance(image, ImageFile.ImageFile):
-        return _load_png(image, data)
+        return _load_png(image, data, scaling)
     image.load()
     if image.format in ("BMP", "DIB") and image.mode == "RGBA" and image.getchannel("A").getextrema() == (0, 0):
         return image.convert("RGB")  # the fourth byte is unused: nobody makes pictures that can't be seen
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        return _like(image, Image.fromarray(bit_depth.to_8_bits(np.asarray(image))))
+        values = np.asarray(image)
+        kind = kind_of(values.dtype.kind, 8 * values.dtype.itemsize, 1)
+        return _like(image, Image.fromarray(bit_depth.to_8_bits(values, scaling.limits(values, kind))))
     return image
 
 
@@ -133,7 +140,7 @@ def _is_srgb(profile: bytes, mode: str) -> bool:
 # PNG ------------------------------------------------------------------------------------------------------------------
 
 
-def _load_png(image: ImageFile.ImageFile, data: bytes) -> Image.Image:
+def _load_png(image: ImageFile.ImageFile, data: bytes, scaling: Scaling) -> Image.Image:
     unpacked = image.tile[0].args if image.tile else None
     mode = unpacked[0] if isinstance(unpacked, tuple) else unpacked or ""
     clear = image.info.get("transparency")
@@ -144,19 +151,23 @@ def _load_png(image: ImageFile.ImageFile, data: bytes) -> Image.Image:
     if image.mode.startswith("I;16"):
         values = np.asarray(image)
         opacity = None if clear is None else np.where(values == clear, 0, 255).astype(np.uint8)
-        return _like(image, _joined(bit_depth.to_8_bits(values), opacity))
+        limits = scaling.limits(values, _GREY)
+        return _like(image, _joined(bit_depth.to_8_bits(values, limits), opacity))
     if mode not in _DEEP:
         return image
-    if clear is None and np.asarray(image)[..., :3].max() >= _SIXTEEN_BITS_IN_USE:
+    kind = _GREY if mode == "LA;16B" else _COLOUR
+    own = scaling.leaves_to_the_file(kind)
+    if own and clear is None and np.asarray(image)[..., :3].max() >= _SIXTEEN_BITS_IN_USE:
         return image
     values = _sixteen_bits(image, data, mode)
     if mode == "RGB;16B":
         opacity = None if clear is None else np.where((values == clear).all(axis=-1), 0, 255).astype(np.uint8)
-        return _like(image, _joined(bit_depth.to_8_bits(values), opacity))
+        return _like(image, _joined(bit_depth.to_8_bits(values, scaling.limits(values, kind)), opacity))
     shades, opacity = values[..., :-1], values[..., -1]
     top = bit_depth.range_of(shades)[1]
     opacity = bit_depth.to_8_bits(opacity, (0, bit_depth.alpha_range(opacity, top, 16)))
-    return _like(image, _joined(bit_depth.to_8_bits(shades, (0, top)), opacity))
+    limits = scaling.limits(shades, kind) or (0, top)
+    return _like(image, _joined(bit_depth.to_8_bits(shades, limits), opacity))
 
 
 def _sixteen_bits(high: Image.Image, data: bytes, mode: str) -> np.ndarray:

@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image, TiffImagePlugin
 
 from massl.core.images import bit_depth
+from massl.core.images.rendering import Scaling, kind_of
 
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, CMYK, YCBCR, LAB, ICC_LAB = 0, 1, 2, 3, 5, 6, 8, 9
 _COLOURS = {WHITE_IS_ZERO: 1, BLACK_IS_ZERO: 1, RGB: 3, PALETTE: 1, CMYK: 4, LAB: 3, ICC_LAB: 3}  # channels of each
@@ -285,12 +286,13 @@ def _as_number(text: Any) -> float | None:
         return None
 
 
-def read(data: bytes, stored: Layout) -> tuple[Image.Image, Image.Image | None]:
+def read(data: bytes, stored: Layout, scaling: Scaling) -> tuple[Image.Image, Image.Image | None]:
     """The picture at 8 bits a channel, upright, and its alpha.
 
-    Integers are scaled by the bits that they use, see `massl.core.images.bit_depth`; those of CMYK, of L*a*b* and of
-    depths that a file can only mean (10, 12, 14 bits) by the depth that the file says. Floating point of grey, and of
-    colours that leave 0 to 1, is stretched from the least number to the greatest. There is one scale for all colours.
+    Greys and colours of more than 8 bits are scaled as `scaling` says. Where that has no limits, integers are scaled by
+    the bits that they use, see `massl.core.images.bit_depth`; those of CMYK, of L*a*b* and of depths that a file can
+    only mean (10, 12, 14 bits) by the depth that the file says. Floating point of grey, and of colours that leave 0 to
+    1, is then stretched from the least number to the greatest. There is one scale for all colours.
 
     Returns:
         an image of mode `L`, `RGB`, `CMYK` or `LAB`, its colours as they are without alpha, and
@@ -310,7 +312,7 @@ def read(data: bytes, stored: Layout) -> tuple[Image.Image, Image.Image | None]:
                 here[...] = piece[: here.shape[0], : here.shape[1], stored.kept]
     colours, alpha = values[..., : len(stored.chosen)], None
     if stored.alpha is not None:
-        pixels, opacity = _scaled(colours, stored), values[..., -1]
+        pixels, opacity = _scaled(colours, stored, scaling), values[..., -1]
         opaque = bit_depth.alpha_range(opacity, bit_depth.range_of(colours, stored.no_data)[1], stored.bits)
         opacity = bit_depth.to_8_bits(opacity, (0, opaque))
         if stored.presumed and not opacity.any():
@@ -319,7 +321,7 @@ def read(data: bytes, stored: Layout) -> tuple[Image.Image, Image.Image | None]:
             pixels = _divided(pixels, opacity)
         alpha = Image.fromarray(opacity)
     else:
-        pixels = _scaled(colours, stored)
+        pixels = _scaled(colours, stored, scaling)
     mode = {1: "L", 3: "RGB", 4: "CMYK"}[pixels.shape[-1]]
     mode = "LAB" if stored.photometric in (LAB, ICC_LAB) else mode
     image = Image.frombytes(mode, (stored.width, stored.height), np.ascontiguousarray(pixels))
@@ -335,22 +337,26 @@ def _divided(pixels: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     return result
 
 
-def _scaled(values: np.ndarray, stored: Layout) -> np.ndarray:
+def _scaled(values: np.ndarray, stored: Layout, scaling: Scaling) -> np.ndarray:
     """To uint8 of the same shape, or of three colours where there is a palette; a and b of `L*a*b*` with signs."""
     if stored.photometric in (LAB, ICC_LAB):
         return _lab(values, stored)
     if stored.palette is not None:
         return stored.palette[values[..., 0]]
+    # In one of several channels, or of 8 bits, the same number may be a colour.
+    no_data = stored.no_data if values.shape[-1] == 1 and stored.bits > 8 else None
     limits: tuple[float, float] | None = None
-    if stored.number == _INTEGER and (stored.photometric == CMYK or stored.bits not in (16, 32, 64)):
+    if stored.bits > 8 and stored.photometric != CMYK:
+        limits = scaling.limits(values, kind_of(_FORMATS[stored.number], stored.bits, values.shape[-1]), no_data)
+    if limits:
+        pass  # as for all files of the folder
+    elif stored.number == _INTEGER and (stored.photometric == CMYK or stored.bits not in (16, 32, 64)):
         limits = 0, 2**stored.bits - 1
     elif stored.number == _FLOAT and stored.photometric in (RGB, CMYK):
         low, high = bit_depth.extremes(values, stored.no_data)
         limits = (0, 1) if low >= 0 and high <= 1 else (low, high)
     limits = limits or bit_depth.range_of(values, stored.no_data)
-    # In one of several channels, or of 8 bits, the same number may be a colour.
-    measured = values.shape[-1] == 1 and stored.bits > 8
-    pixels = bit_depth.to_8_bits(values, limits, stored.no_data if measured else None)
+    pixels = bit_depth.to_8_bits(values, limits, no_data)
     return 255 - pixels if stored.photometric == WHITE_IS_ZERO else pixels
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from indexer.store.catalog import Catalog
 from indexer.store.damage import CatalogDamaged
+from indexer.store.kind_ranges import KindRange
 from indexer.store.meta import FACTS, Meta, after_repair
 from massl.core.errors import MasslError
 from massl.core.images.decoding import MAX_PIXELS
@@ -34,6 +35,8 @@ VALUES = {
     "generation": 7, "calibrated_generation": 7, "calibration_looks": {"a b": 0.5}, "drift": (7, '{"a": 1}'),
     "max_pixels": 10**8, "engine": "faiss", "map_file": "map-0a.npz", "map_laid_out": 12,
     "restore": True, "square_told": True, "checked": "2026-01-01T00:00:00+00:00", "encoder_bytes": "12", "moves": 3,
+    "display_range": "100:4000",
+    "kind_ranges": {"uint16": KindRange(1.5, 9.0, 3, 5, 2, 0.25)},
     "vectors_change": 9, "readers_max_pixels": 5,
 }  # fmt: skip
 
@@ -66,6 +69,7 @@ def test_a_missing_fact_is_what_it_was_before_there_was_one(catalog: Catalog) ->
         ("map_file", "/map-0a.npz"),
         ("generation", "-1"),
         ("image_size", "many"),
+        ("display_range", "all"),
     ],
 )
 def test_a_fact_that_does_not_look_as_it_can_is_damage(catalog: Catalog, name: str, text: str) -> None:
@@ -75,12 +79,26 @@ def test_a_fact_that_does_not_look_as_it_can_is_damage(catalog: Catalog, name: s
 
 
 @pytest.mark.parametrize(
-    ("name", "text"), [("exclude", "{}"), ("include", "[1]"), ("classes", "["), ("left_out", '{"a": "b"}')]
+    ("name", "text"),
+    [
+        ("exclude", "{}"),
+        ("include", "[1]"),
+        ("classes", "["),
+        ("left_out", '{"a": "b"}'),
+        ("display_range", "9:3"),
+        ("kind_ranges", '{"uint16": {"low": 9, "high": 3}}'),
+        ("kind_ranges", '{"uint16": {"low": 9}}'),
+        ("kind_ranges", '{"uint16": {"low": -Infinity, "high": Infinity}}'),
+        ("kind_ranges", '{"uint16": {"clipped": 2}}'),
+        ("kind_ranges", "[]"),
+    ],
 )
 def test_a_fact_that_is_no_value_is_said_to_be_damaged_by_who_reads_it(catalog: Catalog, name: str, text: str) -> None:
     force(catalog, name, text)
     meta = catalog.meta()  # whoever doesn't need it goes on
-    with pytest.raises(MasslError, match=r"the index is damaged: .* is no (list of names|table of counts)"):
+    with pytest.raises(
+        MasslError, match=r"the index is damaged: .* is no (list of names|table of (counts|ranges)|range)"
+    ):
         getattr(meta, name)
 
 

@@ -1,0 +1,233 @@
+"""How numbers of more than 8 bits become the 8 bits of a picture: by a range that all files of a folder share.
+
+By each file's own numbers, one hot pixel darkens a whole picture, and an exposure of a tenth looks like any other. So a
+collection has one range for each kind of numbers (`uint16`, `float32 RGB`): a `Rendering` knows the ranges, a `Scaling`
+applies them to one picture and notes what it cut off, a `Sampling` takes numbers by which `measured` finds a range.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from massl.core.errors import MasslError
+from massl.core.images import bit_depth
+
+Limits = tuple[float, float]
+"""The number that becomes 0, and the one that becomes 255."""
+
+BY_COLLECTION, BY_FILE = "collection", "file"
+SHARES = (0.1, 99.9)  # percentiles that are black and white; what is beyond them is clipped
+FILES = 512  # that a range is measured on, at most
+_NUMBERS = 1 << 22  # numbers that it is measured on, of all files together
+_BITS = re.compile(r"bits=(\d{1,2})")
+_NAMES = {"u": "uint", "i": "int", "f": "float", "b": "bool"}
+
+
+class Unmeasured(Exception):
+    """Numbers of a kind that has no range yet; see `Rendering.measuring`."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__(kind)
+        self.kind = kind
+
+
+def check_range(text: str) -> str:
+    """A range as a person gives it, in the one way of writing it that collections keep.
+
+    Args:
+        text: `collection`, `file`, `LOW:HIGH` or `bits=12`.
+
+    Raises:
+        MasslError: it is none of these, or holds no two numbers of which the first is the smaller one.
+    """
+    text = text.strip()
+    if text in (BY_COLLECTION, BY_FILE):
+        return text
+    if bits := _BITS.fullmatch(text):
+        if not 1 <= int(bits[1]) <= 32:
+            raise MasslError(f"a range of {bits[1]} bits is none that files have; give bits=1 to bits=32")
+        return f"bits={int(bits[1])}"
+    try:
+        low, high = map(float, text.split(":"))
+    except ValueError:
+        raise MasslError(
+            f"{text!r} is no range; give collection, file, LOW:HIGH (as 100:4000) or the depth (as bits=12)"
+        ) from None
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise MasslError(f"the range {text} has no end; give two numbers, as 100:4000")
+    if low >= high:
+        why = "holds only one value" if low == high else "begins above its end"
+        raise MasslError(f"the range {text} {why}; give the darkest number first, as 100:4000")
+    return f"{low:.15g}:{high:.15g}"
+
+
+def given_limits(text: str) -> Limits | None:
+    """The limits of `LOW:HIGH` and `bits=N`, as `check_range` returns them; None for the others."""
+    if text.startswith("bits="):
+        return 0.0, 2.0 ** int(text.removeprefix("bits=")) - 1
+    if ":" in text:
+        low, high = text.split(":")
+        return float(low), float(high)
+    return None
+
+
+@dataclass(frozen=True)
+class RenderingChoice:
+    """What a person asks for; None for what is to stay as it is.
+
+    Attributes:
+        range: as `check_range` returns it.
+    """
+
+    range: str | None = None
+
+    def options(self) -> str:
+        """As options of the command line."""
+        return "" if self.range is None else f"--range {self.range}"
+
+
+AS_BEFORE = RenderingChoice()
+
+
+def kind_of(number: str, bits: int, colours: int) -> str:
+    """What numbers of a file share a range: of the same type and depth, of colours or of greys.
+
+    Args:
+        number: numpy's letter of their type: `u`, `i` or `f`.
+        bits: of one of them, as the file stores it.
+        colours: channels that make the picture.
+    """
+    return f"{_NAMES[number]}{bits}" + (" RGB" if colours == 3 else "")
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """How the deep files of a folder are shown.
+
+    Attributes:
+        limits: by kind of numbers; see `kind_of`.
+        fixed: those of every kind that `limits` doesn't name.
+        measuring: a kind without limits is to be measured: `Unmeasured` is raised. Else each file has its own.
+    """
+
+    limits: Mapping[str, Limits] = field(default_factory=dict)
+    fixed: Limits | None = None
+    measuring: bool = False
+
+    @property
+    def key(self) -> str:
+        """A short text that differs where pictures do; empty where each file has its own range."""
+        if not self.limits and self.fixed is None:
+            return ""
+        return hashlib.sha256(repr((sorted(self.limits.items()), self.fixed)).encode()).hexdigest()[:12]
+
+    def of_kind(self, kind: str) -> Limits | None:
+        """The limits of a kind of numbers; None: each file has its own.
+
+        Raises:
+            Unmeasured: they are to be measured.
+        """
+        found = self.limits.get(kind, self.fixed)
+        if found is None and self.measuring:
+            raise Unmeasured(kind)
+        return found
+
+
+EACH_FILE = Rendering()
+
+
+class Scaling:
+    """The deep numbers of one picture on their way to 8 bits.
+
+    Attributes:
+        clipped: by kind of the numbers, the share of them, 0 to 1, that lies beyond the limits; None where the file's
+            own limits were taken.
+    """
+
+    def __init__(self, rendering: Rendering = EACH_FILE) -> None:
+        self._rendering = rendering
+        self.clipped: dict[str, float | None] = {}
+
+    def limits(self, values: NDArray[Any], kind: str, no_data: float | None = None) -> Limits | None:
+        """What becomes 0 and what 255; None where this picture's own numbers are to say so.
+
+        Raises:
+            Unmeasured: nobody knows yet.
+        """
+        found = self._rendering.of_kind(kind)
+        self.clipped[kind] = None if found is None else _share_beyond(values, found, no_data)
+        return found
+
+    def leaves_to_the_file(self, kind: str) -> bool:
+        """Whether a picture's own numbers say what becomes 0 and 255, of which nobody else needs to know more.
+
+        Raises:
+            Unmeasured: nobody knows yet.
+        """
+        if self._rendering.of_kind(kind) is not None:
+            return False
+        self.clipped[kind] = None
+        return True
+
+
+class Sampling(Scaling):
+    """Takes some of a picture's numbers.
+
+    Attributes:
+        taken: by kind, at most `most` finite numbers each, float64.
+    """
+
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self.most = most
+        self.taken: dict[str, NDArray[np.float64]] = {}
+
+    def limits(self, values: NDArray[Any], kind: str, no_data: float | None = None) -> Limits | None:
+        """None, once numbers were taken."""
+        flat = values.reshape(-1)
+        if flat.size > self.most:
+            flat = flat[np.sort(np.random.default_rng(0).integers(0, flat.size, self.most))]
+        self.taken[kind] = _numbers(flat, no_data).astype(np.float64)
+        return None
+
+    def leaves_to_the_file(self, kind: str) -> bool:
+        """False: all numbers are needed."""
+        return False
+
+
+def numbers_per_file(files: int) -> int:
+    """How many numbers of each of so many files a range is measured on."""
+    return _NUMBERS // max(1, min(files, FILES))
+
+
+def measured(samples: Iterable[NDArray[np.float64]]) -> Limits:
+    """The range of samples of files' numbers, from one of `SHARES` to the other; of one value only if they are."""
+    pool = np.concatenate([np.empty(0), *samples])
+    if not pool.size:
+        return 0.0, 0.0
+    low, high = map(float, np.percentile(pool, SHARES))
+    # Where nearly all is background, whatever else there is.
+    return (low, high) if low < high else (float(pool.min()), float(pool.max()))
+
+
+def _numbers(values: NDArray[Any], no_data: float | None) -> NDArray[Any]:
+    if no_data is not None:
+        values = values[values != no_data]
+    return values[np.isfinite(values)] if values.dtype.kind == "f" else values
+
+
+def _share_beyond(values: NDArray[Any], limits: Limits, no_data: float | None) -> float:
+    beyond = count = 0
+    for block in bit_depth.blocks(values):
+        numbers = _numbers(block.reshape(-1), no_data)
+        count += numbers.size
+        beyond += int(np.count_nonzero((numbers < limits[0]) | (numbers > limits[1])))
+    return beyond / count if count else 0.0
