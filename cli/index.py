@@ -87,6 +87,26 @@ DisplayRange = Annotated[
         show_default=False,
     ),
 ]
+Channels = Annotated[
+    str | None,
+    typer.Option(
+        "--channels",
+        metavar="NAMES",
+        help="Channels of stacks to read, up to three, by name or number from 1 (DAPI,GFP): they become red, green "
+        "and blue. Default: the first. Remembered; a change needs --rebuild. Needs massl[sci].",
+        show_default=False,
+    ),
+]
+Plane = Annotated[
+    str | None,
+    typer.Option(
+        "--plane",
+        metavar="PLANE",
+        help="Plane of stacks to read: max (the brightest value of all planes), middle, or a number from 1. Default: "
+        "the first. Remembered; a change needs --rebuild. Needs massl[sci].",
+        show_default=False,
+    ),
+]
 SkippedFile = Annotated[
     Path | None,
     typer.Option(
@@ -132,6 +152,8 @@ def command(
     encoder: EncoderFile = None,
     image_size: ImageSize = None,
     range_: DisplayRange = None,
+    channels: Channels = None,
+    plane: Plane = None,
     index_dir: IndexDir = None,
     rebuild: Annotated[bool, typer.Option("--rebuild", help="Embed everything again; labels stay.")] = False,
     exclude: Exclude = None,
@@ -168,7 +190,7 @@ def command(
 
     if skipped:
         check_output(skipped)
-    shown = _shown(range_)
+    shown = _shown(range_, channels, plane)
     address = _check_engine(context, engine, engine_uri)
     given = Collection.choose_encoder(images, encoder, image_size, index_dir)
     if given:
@@ -199,19 +221,24 @@ def command(
         raise typer.Exit(1)
 
 
-def _shown(range_: str | None) -> RenderingChoice:
-    """How deep images are to be shown.
+def _shown(range_: str | None, channels: str | None, plane: str | None) -> RenderingChoice:
+    """How deep images and stacks are to be shown.
 
     Raises:
-        BadParameter: it is no range.
+        BadParameter: it is no range, too many channels, or no plane.
     """
     from massl.core.errors import MasslError
-    from massl.core.images.rendering import RenderingChoice, check_range
+    from massl.core.images.rendering import RenderingChoice, check_channels, check_plane, check_range
 
+    option = "--range"
     try:
-        return RenderingChoice(None if range_ is None else check_range(range_))
+        range_ = None if range_ is None else check_range(range_)
+        option = "--channels"
+        names = None if channels is None else check_channels(channels)
+        option = "--plane"
+        return RenderingChoice(range_, names, None if plane is None else check_plane(plane))
     except MasslError as error:
-        raise typer.BadParameter(str(error), param_hint="--range") from None
+        raise typer.BadParameter(str(error), param_hint=option) from None
 
 
 def _tell(report: IndexReport, images: Path, most: int | None, quiet: bool) -> None:

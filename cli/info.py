@@ -171,7 +171,13 @@ def _of_range(told: dict[str, Any]) -> list[tuple[str, str]]:
     from indexer.store.kind_ranges import KindRange
 
     lines = deep_range(told["of"], {kind: KindRange(**known) for kind, known in told["kinds"].items()})
-    return [("" if row else "range", line) for row, line in enumerate(lines)]
+    found = [("" if row else "range", line) for row, line in enumerate(lines)]
+    if told["channels"] or told["plane"]:
+        channels = f"channels {', '.join(told['channels'])}" if told["channels"] else "the first channel"
+        planes = {"": "the first plane", "max": "the maximum of all planes", "middle": "the plane in the middle"}
+        plane = planes.get(told["plane"]) or f"plane {told['plane']}"
+        found.append(("stacks", f"{channels}, {plane}"))
+    return found
 
 
 def _of_pictures(told: dict[str, Any]) -> list[tuple[str, str]]:
@@ -185,7 +191,9 @@ def _of_pictures(told: dict[str, Any]) -> list[tuple[str, str]]:
     if several := told["several_planes"]:
         files = ", ".join(f"{count:,} with {planes}" for planes, count in list(several.items())[:5])
         more = f" and {len(several) - 5} other numbers" if len(several) > 5 else ""
-        lines.append(("planes", f"files with several pictures, of which the first is read: {files}{more}"))
+        picked = told["range"]["channels"] or told["range"]["plane"]
+        read = "what was chosen is read" if picked else "the first is read"
+        lines.append(("planes", f"files with several pictures, of which {read}: {files}{more}"))
     if hints := told["quality"]:
         lines.append(("quality", ", ".join(f"{each['images']:,} {name}" for name, each in hints.items())))
     return lines

@@ -126,6 +126,8 @@ def of_collection(collection: Collection) -> dict[str, Any]:
         "left_out": meta.left_out,
         "range": {
             "of": meta.display_range,
+            "channels": list(meta.channels),
+            "plane": meta.plane,
             "kinds": {kind: asdict(known) for kind, known in meta.kind_ranges.items()},
         },
         "max_megapixels": meta.max_pixels / 1e6,

@@ -239,15 +239,26 @@ class Home:
             RenderingMismatch: the collection was embedded otherwise.
         """
         meta = self.catalog.meta()
-        if shown.range in (None, meta.display_range):
+        asked = {
+            "range": (meta.display_range, shown.range),
+            "channels": (
+                ", ".join(meta.channels) or "first",
+                None if shown.channels is None else ", ".join(shown.channels),
+            ),
+            "plane": (meta.plane or "first", shown.plane),
+        }
+        others = {name: pair for name, pair in asked.items() if pair[1] is not None and pair[0] != (pair[1] or "first")}
+        if not others:
             return
-        # Collections of earlier versions don't know whether they hold deep files.
-        free = Meta.display_range in meta and not meta.kind_ranges
+        # Collections of earlier versions don't know whether they hold deep files, and none whether it holds stacks.
+        free = set(others) == {"range"} and Meta.display_range in meta and not meta.kind_ranges
         if not free and Images(self.catalog).count() > 0:
+            was = " and ".join(f"the {name} {before}" for name, (before, _) in others.items())
+            now_asked = " and ".join(str(wanted or "first") for _, wanted in others.values())
             command = index_command(self.root, self.folder, shown=shown)
             raise RenderingMismatch(
-                f"{self.root} was indexed with the range {meta.display_range}, not {shown.range}; to embed it again "
-                f"and keep its labels, run: {command}"
+                f"{self.root} was indexed with {was}, not {now_asked}; to embed it again and keep its labels, "
+                f"run: {command}"
             )
         with self.held():
             self.catalog.set_meta(*_shown_facts(shown, meta))
@@ -356,7 +367,8 @@ class Home:
             except OSError as error:
                 raise cannot_write(self.folder, error) from None
             facts = _shown_facts(shown, meta)
-            looks_new = bool(meta.kind_ranges) or Meta.display_range not in meta
+            picks = dict(facts).keys() & {Meta.channels.name, Meta.plane.name}
+            looks_new = bool(meta.kind_ranges) or Meta.display_range not in meta or bool(picks)
             image_writes.forget_embeddings(self.catalog, [*_encoder_facts(encoder), *origin, *facts], looks_new)
             self._encoder = encoder
             remove_older(copy, _COPIES)
@@ -418,7 +430,14 @@ def _facts(root: Path, encoder: Encoder) -> dict[str, str]:
 def _shown_facts(shown: RenderingChoice, meta: Meta | None) -> list[Written]:
     """How deep files are shown from now on: as is asked for, else as before; of a former version's, as in a new one."""
     before = meta.display_range if meta and Meta.display_range in meta else BY_COLLECTION
-    return [Meta.display_range.to(shown.range or before)]
+    channels = meta.channels if meta and shown.channels is None else shown.channels or ()
+    plane = meta.plane if meta and shown.plane is None else shown.plane or ""
+    told = [Meta.display_range.to(shown.range or before)]
+    if channels or (meta and meta.channels):
+        told.append(Meta.channels.to(channels))
+    if plane or (meta and meta.plane):
+        told.append(Meta.plane.to(plane))
+    return told
 
 
 def _encoder_facts(encoder: Encoder) -> list[Written]:

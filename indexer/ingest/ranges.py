@@ -17,7 +17,7 @@ from indexer.store.catalog import Catalog
 from indexer.store.kind_ranges import KindRange
 from indexer.store.meta import Meta, Written
 from massl.core.files.scan import ImageFile
-from massl.core.images.decoding import ImageError, decode_scaled, may_be_deep, read_bytes, within_memory
+from massl.core.images.decoding import ImageError, decode_scaled, depends_on, read_bytes, within_memory
 from massl.core.images.rendering import (
     BY_COLLECTION,
     EACH_FILE,
@@ -90,7 +90,7 @@ class CollectionRanges(Ranges):
 
     def concern(self, data: bytes) -> bool:
         """See `Ranges.concern`."""
-        return (self.rendering.measuring or bool(self.rendering.key)) and may_be_deep(data)
+        return (self.rendering.measuring or bool(self.rendering.key)) and depends_on(self.rendering, data)
 
     @contextmanager
     def noting(self, clipped: Iterable[Mapping[str, float | None]]) -> Iterator[list[Written]]:
@@ -117,11 +117,11 @@ class CollectionRanges(Ranges):
         most = numbers_per_file(len(shuffled))
 
         def numbers(file: ImageFile) -> NDArray[np.float64] | None:
-            sampling = Sampling(most)
+            sampling = Sampling(most, self.rendering)
             try:
                 with within_memory():
                     data = read_bytes(self._root / file.path)
-                    if may_be_deep(data):
+                    if depends_on(self.rendering, data):
                         decode_scaled(data, sampling, _SMALL, self._max_pixels)
             except ImageError:
                 return None  # the run will say why

@@ -181,6 +181,8 @@ class Meta:
         _range, BY_FILE, pattern="collection|file|bits=[0-9]{1,2}|[^:]{1,30}:[^:]{1,30}", what="range"
     )
     kind_ranges = Fact[dict[str, KindRange]](kind_ranges.read, {}, write=kind_ranges.written, what="table of ranges")
+    channels = Fact[tuple[str, ...]](name_list, (), write=json.dumps, what="list of names")  # of stacks
+    plane = Fact[str](str, "", pattern="|max|middle|[1-9][0-9]{0,5}")
     left_out = Fact[dict[str, int]](_counts, {}, write=json.dumps, what="table of counts")
     readers = Fact[str](str, "")  # what read the images, with versions
     readers_max_pixels = Fact[int](int, 0, pattern=_COUNT)
@@ -220,7 +222,7 @@ class Meta:
     def rendering(self) -> Rendering:
         """How files of more than 8 bits are shown; a kind of numbers that isn't known yet, by each file's own."""
         limits = {kind: known.limits for kind, known in self.kind_ranges.items() if known.limits}
-        return Rendering(limits, given_limits(self.display_range))
+        return Rendering(limits, given_limits(self.display_range), channels=self.channels, plane=self.plane)
 
     def __contains__(self, fact: Fact[Any]) -> bool:
         return fact.name in self.facts

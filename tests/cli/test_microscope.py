@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 
 from tests.indexer.tiny import write_encoder
 from tests.massl.core.images.tiff_files import GREY, tiff
@@ -26,7 +27,59 @@ def frames(tmp_path: Path) -> Path:
     return tmp_path / "frames"
 
 
-def test_the_how_to_runs_as_it_stands(massl, frames: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def stacks(tmp_path: Path) -> Path:
+    """Three OME-TIFFs of two channels and four planes."""
+    (tmp_path / "stacks").mkdir()
+    for number in range(3):
+        write_stack(tmp_path / "stacks" / f"{number}.ome.tif", number)
+    return tmp_path / "stacks"
+
+
+def write_stack(path: Path, number: int, channels: tuple[str, ...] = ("DAPI", "GFP")) -> None:
+    values = np.random.default_rng(number).integers(0, 4000, (4, len(channels), 16, 16)).astype("u2")
+    metadata = {"axes": "ZCYX", "Channel": {"Name": list(channels)}}
+    tifffile.imwrite(path, values, ome=True, photometric="minisblack", metadata=metadata)
+
+
+def test_other_channels_need_a_rebuild_which_reads_skipped_files_again(massl, stacks: Path, tmp_path: Path) -> None:
+    encoder = write_encoder(tmp_path / "tiny.onnx")
+    write_stack(stacks / "other.ome.tif", 9, ("GFP", "RFP"))
+    first = massl("index", stacks, "--channels", "DAPI", "--encoder", encoder, "--json").json
+    assert first["indexed"] == 3
+    assert first["skipped"] == [{"path": "other.ome.tif", "reason": "no channel 'DAPI': it has GFP, RFP"}]
+    refused = massl("index", stacks, "--channels", "GFP", "--plane", "middle")
+    assert refused.code == 4
+    assert "with the channels DAPI and the plane first, not GFP and middle; to embed" in refused.error
+    command = shlex.split(refused.error.strip().splitlines()[-1].partition("run: ")[2])
+    done = massl(*command[1:], "--json").json
+    assert (done["indexed"], done["skipped"]) == (4, [])
+    assert massl("index", stacks, "--plane", "middle", "--json").json["unchanged"] == 4
+    assert massl("index", stacks, "--plane", "", "--channels", "", "--rebuild", "--json").json["indexed"] == 4
+    assert massl("info", stacks, "--json").json["range"]["channels"] == []
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "why"),
+    [
+        ("--channels", "1,2,3,4", "4 channels are too many"),
+        ("--channels", "a,,b", "none between commas"),
+        ("--channels", "a,A", "names a channel twice"),
+        ("--plane", "0", "is no plane"),
+        ("--plane", "last", "is no plane"),
+        ("--plane", "each", "can't index each plane of a stack"),
+    ],
+)
+def test_channels_and_planes_that_nobody_has_are_refused(
+    massl, stacks: Path, option: str, value: str, why: str
+) -> None:
+    ran = massl("index", stacks, option, value)
+    assert ran.code == 2
+    assert why in " ".join(ran.error.replace("│", " ").split())
+    assert not (stacks / ".massl").exists()
+
+
+def test_the_how_to_runs_as_it_stands(massl, frames: Path, stacks: Path, tmp_path: Path) -> None:
     encoder = write_encoder(tmp_path / "tiny.onnx")
     lines = [
         line for block in re.findall(r"```sh\n(.*?)```", HOW_TO.read_text(), re.DOTALL) for line in block.split("\n")
@@ -35,13 +88,23 @@ def test_the_how_to_runs_as_it_stands(massl, frames: Path, tmp_path: Path) -> No
     assert len(commands) >= 5
     ranges = []
     for command in commands:
+        if command[:2] == ["pip", "install"]:
+            assert command[2] == "massl[sci]"
+            continue
         assert command[0] == "massl"
         ran = massl(*command[1:], cwd=frames.parent, MASSL_ENCODER=str(encoder))
         assert ran.code == 0, ran.error
-        ranges.append(massl("info", frames, "--json").json["range"])
-    assert [told["of"] for told in ranges] == ["collection", "collection", "100:1500", "bits=12", "file"]
+        ranges.append(massl("info", frames.parent / command[2], "--json").json["range"])
+    own = ["collection", "collection", "100:1500", "bits=12", "file"]
+    assert [told["of"] for told in ranges] == [*own, "collection", "collection"]
     assert ranges[0]["kinds"]["uint16"]["measured_on"] == 8
     assert ranges[2]["kinds"]["uint16"]["clipped"] > 0.05
+    assert (ranges[5]["channels"], ranges[5]["plane"]) == (["DAPI", "GFP"], "max")
+    assert {kind: known["measured_on"] for kind, known in ranges[5]["kinds"].items()} == {
+        "uint16 DAPI": 3,
+        "uint16 GFP": 3,
+    }
+    assert "stacks        channels DAPI, GFP, the maximum of all planes\n" in massl("info", tmp_path / "stacks").output
     assert "range         uint16: each file's own, of 8 files\n" in massl("info", frames).output
 
 

@@ -22,7 +22,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from massl.core.disk_errors import reason_of
 from massl.core.errors import MasslError
-from massl.core.images import decode_cost, jpeg, raw, tiff
+from massl.core.images import decode_cost, jpeg, raw, stacks, tiff
 from massl.core.images.rendering import EACH_FILE, Rendering, Scaling, Unmeasured
 from massl.core.images.srgb import load_8_bits, to_srgb
 from massl.core.memory_budget import BUDGET, Grant, available_memory
@@ -186,8 +186,10 @@ def decode(
     return decode_scaled(data, Scaling(rendering), shortest, max_pixels)
 
 
-def may_be_deep(data: bytes) -> bool:
-    """Whether a file's header tells of more than 8 bits a channel, which `Rendering` is about."""
+def depends_on(rendering: Rendering, data: bytes) -> bool:
+    """Whether a file may look otherwise by `rendering` than by itself, by its header: it is deep, or a stack."""
+    if stacks.is_asked_for(data, rendering):
+        return True
     if data[:8] == b"\x89PNG\r\n\x1a\n":
         return data[24:25] == b"\x10"
     try:
@@ -208,6 +210,11 @@ def decode_scaled(data: bytes, scaling: Scaling, shortest: int | None = None, ma
             grant = reading.take(decode_cost.opening(data))
             if raw.is_raw(data):
                 decoded = reading.photograph(data, shortest)
+            elif (
+                stacks.is_asked_for(data, scaling.rendering)
+                and (picked := reading.of_stack(data, shortest)) is not None
+            ):
+                decoded = picked
             elif stored := tiff.layout(data):
                 decoded = reading.stored(data, stored, shortest)
             else:
@@ -216,7 +223,7 @@ def decode_scaled(data: bytes, scaling: Scaling, shortest: int | None = None, ma
             return decoded
     except (ImageError, Unmeasured):
         raise
-    except tiff.Unsupported as error:
+    except (tiff.Unsupported, stacks.NotInStack) as error:
         raise ImageError(str(error)) from None
     except UnidentifiedImageError:
         raise ImageError(jpeg.unsupported(data) or "not an image, or of a format that is not supported") from None
@@ -274,6 +281,25 @@ class _Reading:
         picture, alpha = tiff.read(data, layout, self._scaling)
         picture = to_srgb(picture, layout.profile, shortest, alpha)
         return Decoded(_turned(picture, layout.orientation), self.width, self.height, self._scaling.clipped)
+
+    def of_stack(self, data: bytes, shortest: int | None) -> Decoded | None:
+        """The channels and the plane that were chosen; None for a file that is no stack."""
+
+        def admit(layout: tiff.Layout, pages: int, kept: int) -> None:
+            self.width, self.height = layout.width, layout.height
+            self._check(self.width, self.height)
+            self._check(*layout.piece, "it is stored in pieces; one of ")
+            if pages * self.width * self.height > stacks.MOST_PIXELS * self._max_pixels:
+                size = f"{pages:,} pages of {self.width} x {self.height} pixels"
+                raise TooLarge(
+                    f"too large: {size}, the limit is {megapixels(stacks.MOST_PIXELS * self._max_pixels)} megapixels"
+                )
+            self.take(layout.memory + kept * self.width * self.height)
+
+        picture = stacks.read(data, self._scaling, admit, self._scaling.rendering)
+        if picture is None:
+            return None
+        return Decoded(to_srgb(picture, None, shortest), self.width, self.height, self._scaling.clipped)
 
     def by_pillow(self, data: bytes, shortest: int | None) -> Decoded:
         """Any other image."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
+import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -69,6 +70,36 @@ def check_range(text: str) -> str:
     return f"{low:.15g}:{high:.15g}"
 
 
+def check_channels(text: str) -> tuple[str, ...]:
+    """The channels of stacks that a person names, divided by commas; none in an empty text.
+
+    Raises:
+        MasslError: there are more than three, or two the same.
+    """
+    names = tuple(name.strip() for name in text.split(",")) if text.strip() else ()
+    if len(names) > 3:
+        raise MasslError(f"{len(names)} channels are too many: three become red, green and blue; name up to three")
+    if not all(names) or len({name.casefold() for name in names}) < len(names):
+        raise MasslError(f"{text!r} names a channel twice, or none between commas; give names or numbers, as DAPI,GFP")
+    return names
+
+
+def check_plane(text: str) -> str:
+    """The plane of stacks that a person names: `max`, `middle` or a number from 1; an empty text stays one.
+
+    Raises:
+        MasslError: it is none of these.
+    """
+    text = text.strip()
+    if text in ("", "max", "middle"):
+        return text
+    if text == "each":
+        raise MasslError("massl can't index each plane of a stack as an entry of its own; give max, middle or a number")
+    if not re.fullmatch("0*[1-9][0-9]{0,5}", text):
+        raise MasslError(f"{text!r} is no plane; give max, middle, or a number from 1")
+    return str(int(text))
+
+
 def given_limits(text: str) -> Limits | None:
     """The limits of `LOW:HIGH` and `bits=N`, as `check_range` returns them; None for the others."""
     if text.startswith("bits="):
@@ -84,14 +115,19 @@ class RenderingChoice:
     """What a person asks for; None for what is to stay as it is.
 
     Attributes:
-        range: as `check_range` returns it.
+        range, channels, plane: as `check_range`, `check_channels` and `check_plane` return them.
     """
 
     range: str | None = None
+    channels: tuple[str, ...] | None = None
+    plane: str | None = None
 
     def options(self) -> str:
         """As options of the command line."""
-        return "" if self.range is None else f"--range {self.range}"
+        told = {"range": self.range, "plane": self.plane}
+        if self.channels is not None:
+            told["channels"] = ",".join(self.channels)
+        return " ".join(f"--{name} {shlex.quote(value)}" for name, value in told.items() if value is not None)
 
 
 AS_BEFORE = RenderingChoice()
@@ -116,18 +152,26 @@ class Rendering:
         limits: by kind of numbers; see `kind_of`.
         fixed: those of every kind that `limits` doesn't name.
         measuring: a kind without limits is to be measured: `Unmeasured` is raised. Else each file has its own.
+        channels: of stacks, up to three by name or number, which become red, green and blue; the first if empty.
+        plane: of stacks, `max`, `middle` or a number; the first if empty.
     """
 
     limits: Mapping[str, Limits] = field(default_factory=dict)
     fixed: Limits | None = None
     measuring: bool = False
+    channels: tuple[str, ...] = ()
+    plane: str = ""
+
+    @property
+    def picks(self) -> bool:
+        """Whether it says what to show of a stack."""
+        return bool(self.channels or self.plane)
 
     @property
     def key(self) -> str:
         """A short text that differs where pictures do; empty where each file has its own range."""
-        if not self.limits and self.fixed is None:
-            return ""
-        return hashlib.sha256(repr((sorted(self.limits.items()), self.fixed)).encode()).hexdigest()[:12]
+        told = (sorted(self.limits.items()), self.fixed, self.channels, self.plane)
+        return hashlib.sha256(repr(told).encode()).hexdigest()[:12] if any(told) else ""
 
     def of_kind(self, kind: str) -> Limits | None:
         """The limits of a kind of numbers; None: each file has its own.
@@ -148,12 +192,13 @@ class Scaling:
     """The deep numbers of one picture on their way to 8 bits.
 
     Attributes:
+        rendering: how files are shown.
         clipped: by kind of the numbers, the share of them, 0 to 1, that lies beyond the limits; None where the file's
             own limits were taken.
     """
 
     def __init__(self, rendering: Rendering = EACH_FILE) -> None:
-        self._rendering = rendering
+        self.rendering = rendering
         self.clipped: dict[str, float | None] = {}
 
     def limits(self, values: NDArray[Any], kind: str, no_data: float | None = None) -> Limits | None:
@@ -162,7 +207,7 @@ class Scaling:
         Raises:
             Unmeasured: nobody knows yet.
         """
-        found = self._rendering.of_kind(kind)
+        found = self.rendering.of_kind(kind)
         self.clipped[kind] = None if found is None else _share_beyond(values, found, no_data)
         return found
 
@@ -172,7 +217,7 @@ class Scaling:
         Raises:
             Unmeasured: nobody knows yet.
         """
-        if self._rendering.of_kind(kind) is not None:
+        if self.rendering.of_kind(kind) is not None:
             return False
         self.clipped[kind] = None
         return True
@@ -185,8 +230,8 @@ class Sampling(Scaling):
         taken: by kind, at most `most` finite numbers each, float64.
     """
 
-    def __init__(self, most: int) -> None:
-        super().__init__()
+    def __init__(self, most: int, rendering: Rendering = EACH_FILE) -> None:
+        super().__init__(rendering)
         self.most = most
         self.taken: dict[str, NDArray[np.float64]] = {}
 

@@ -114,8 +114,13 @@ class Layout:
         return self.width * self.height * pixel + 3 * self.piece_bytes + packed + 16 * _BLOCK
 
 
-def layout(data: bytes) -> Layout | None:
+def layout(data: bytes, page: int | None = None) -> Layout | None:
     """How the first page of a TIFF is stored, or None if Pillow reads it, or nobody can.
+
+    Args:
+        data: the file's content.
+        page: where the directory of another page begins, in bytes; all of its channels are chosen then, whatever
+            they are called, and it counts as one that Pillow can't read.
 
     Raises:
         Unsupported: nobody here can, as the message says.
@@ -127,16 +132,16 @@ def layout(data: bytes) -> Layout | None:
     try:
         file = io.BytesIO(data)
         tags = TiffImagePlugin.ImageFileDirectory_v2(file.read(16 if data[2:3] == b"+" else 8))
-        file.seek(tags.next)
+        file.seek(tags.next if page is None else page)
         tags.load(file)
-        return _layout(tags, data)
+        return _layout(tags, data, page is not None)
     except (Unsupported, MemoryError):
         raise
     except Exception:  # a damaged directory, of which Pillow will say more
         return None
 
 
-def _layout(tags: TiffImagePlugin.ImageFileDirectory_v2, data: bytes) -> Layout | None:
+def _layout(tags: TiffImagePlugin.ImageFileDirectory_v2, data: bytes, of_a_stack: bool) -> Layout | None:
     def number(tag: int, default: int) -> int:
         value = tags.get(tag, default)
         return int(value[0] if isinstance(value, tuple) else value)
@@ -165,7 +170,12 @@ def _layout(tags: TiffImagePlugin.ImageFileDirectory_v2, data: bytes) -> Layout 
         raise Unsupported(f"{what} compressed by {named}, which is not supported")
     shades = numbers(320)
     in_bytes = photometric == PALETTE and max(shades, default=0) < 256  # where 16 bits are meant
-    if 262 in tags and not in_bytes and _is_ordinary(photometric, samples, depths, kinds, planar, extra):
+    if (
+        not of_a_stack
+        and 262 in tags
+        and not in_bytes
+        and _is_ordinary(photometric, samples, depths, kinds, planar, extra)
+    ):
         return None
     if photometric == YCBCR:
         if compression == _NONE or depths != {8}:
@@ -177,8 +187,8 @@ def _layout(tags: TiffImagePlugin.ImageFileDirectory_v2, data: bytes) -> Layout 
     if compression in _PILLOWS:
         return None  # also planes, which libtiff puts together
     bits, kind = _one_type(depths, kinds, what)
-    palette = _palette(shades, kind, bits, in_bytes, what) if photometric == PALETTE else None
-    chosen, alpha = _channels(photometric, samples, extra, what)
+    palette = _palette(shades, kind, bits, in_bytes, what) if photometric == PALETTE and not of_a_stack else None
+    chosen, alpha = (tuple(range(samples)), None) if of_a_stack else _channels(photometric, samples, extra, what)
     predictor = number(317, 1) if compression in (_LZW, *_BY_ZLIB, _LZMA, _ZSTD) else 1
     if predictor not in (1, 2, 3) or (predictor > 1 and bits not in (8, 16, 32, 64)):
         raise Unsupported(f"{what} with predictor {predictor}, which is not supported")
@@ -302,14 +312,7 @@ def read(data: bytes, stored: Layout, scaling: Scaling) -> tuple[Image.Image, Im
         OSError: truncated.
         zlib.error: damaged.
     """
-    values = np.zeros((stored.height, stored.width, len(stored.kept)), stored.kind)
-    for plane, top, left, piece in _pieces(data, stored):
-        here = values[top : top + piece.shape[0], left : left + piece.shape[1]]
-        with np.errstate(all="ignore"):  # more than 32 bits hold is no number
-            if stored.planar:
-                here[..., stored.kept.index(plane)] = piece[: here.shape[0], : here.shape[1], 0]
-            else:
-                here[...] = piece[: here.shape[0], : here.shape[1], stored.kept]
+    values = numbers(data, stored)
     colours, alpha = values[..., : len(stored.chosen)], None
     if stored.alpha is not None:
         pixels, opacity = _scaled(colours, stored, scaling), values[..., -1]
@@ -326,6 +329,24 @@ def read(data: bytes, stored: Layout, scaling: Scaling) -> tuple[Image.Image, Im
     mode = "LAB" if stored.photometric in (LAB, ICC_LAB) else mode
     image = Image.frombytes(mode, (stored.width, stored.height), np.ascontiguousarray(pixels))
     return image, alpha
+
+
+def numbers(data: bytes, stored: Layout) -> np.ndarray:
+    """The numbers of the channels that are kept, `[H, W, C]`, as they are stored.
+
+    Raises:
+        OSError: truncated.
+        zlib.error: damaged.
+    """
+    values = np.zeros((stored.height, stored.width, len(stored.kept)), stored.kind)
+    for plane, top, left, piece in _pieces(data, stored):
+        here = values[top : top + piece.shape[0], left : left + piece.shape[1]]
+        with np.errstate(all="ignore"):  # more than 32 bits hold is no number
+            if stored.planar:
+                here[..., stored.kept.index(plane)] = piece[: here.shape[0], : here.shape[1], 0]
+            else:
+                here[...] = piece[: here.shape[0], : here.shape[1], stored.kept]
+    return values
 
 
 def _divided(pixels: np.ndarray, alpha: np.ndarray) -> np.ndarray:

@@ -37,6 +37,8 @@ VALUES = {
     "restore": True, "square_told": True, "checked": "2026-01-01T00:00:00+00:00", "encoder_bytes": "12", "moves": 3,
     "display_range": "100:4000",
     "kind_ranges": {"uint16": KindRange(1.5, 9.0, 3, 5, 2, 0.25)},
+    "channels": ("DAPI", "2"),
+    "plane": "12",
     "vectors_change": 9, "readers_max_pixels": 5,
 }  # fmt: skip
 
@@ -70,6 +72,7 @@ def test_a_missing_fact_is_what_it_was_before_there_was_one(catalog: Catalog) ->
         ("generation", "-1"),
         ("image_size", "many"),
         ("display_range", "all"),
+        ("plane", "each"),
     ],
 )
 def test_a_fact_that_does_not_look_as_it_can_is_damage(catalog: Catalog, name: str, text: str) -> None:

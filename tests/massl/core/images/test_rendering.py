@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from massl.core.errors import MasslError
-from massl.core.images.decoding import decode, decode_scaled, may_be_deep
+from massl.core.images.decoding import decode, decode_scaled, depends_on
 from massl.core.images.rendering import (
     Rendering,
     Sampling,
@@ -81,9 +81,9 @@ def test_pictures_of_8_bits_and_inks_do_not_know_of_ranges() -> None:
     unmeasured = Rendering(measuring=True)
     for data in (tiff(frame("u1"), GREY), png(frame("u1")), tiff(frame(channels=4), CMYK)):
         assert decode(data, rendering=unmeasured).clipped == {}
-    assert not may_be_deep(png(frame("u1")))
-    assert may_be_deep(png(frame()))
-    assert may_be_deep(tiff(frame("f4"), GREY))
+    assert not depends_on(Rendering(), png(frame("u1")))
+    assert depends_on(Rendering(), png(frame()))
+    assert depends_on(Rendering(), tiff(frame("f4"), GREY))
 
 
 def test_a_kind_without_a_range_is_asked_for_and_nothing_else_is() -> None:
