@@ -32,7 +32,7 @@ from indexer.store.images import ImageRow, Images
 from indexer.store.meta import Written
 from massl.core.files.scan import Contents, ImageFile, LeftOut, Skipped, walk
 from massl.core.files.sidecars import Sidecar
-from massl.core.images import raw, stacks
+from massl.core.images import dicom, raw, stacks
 from massl.core.images.decoding import MAX_PIXELS, READER, ImageError, TooLarge, decode, read_bytes, within_memory
 from massl.core.images.measures import MEASURED_AT, Measures, measure
 from massl.core.images.metadata import Metadata
@@ -164,7 +164,7 @@ def _with_sidecars(
 def _look_again_if_readers_changed(catalog: Catalog, max_pixels: int) -> None:
     """Has skipped files read anew when what reads them is another: a format, or a larger limit, may now do."""
     meta = catalog.meta()
-    readers = f"pillow {PIL.__version__}, raw {raw.can_develop()}, massl {READER}"
+    readers = f"pillow {PIL.__version__}, raw {raw.can_develop()}, dicom {dicom.can_read()}, massl {READER}"
     if meta.channels or meta.plane:
         readers += f", sci {stacks.can_read()}, channels {','.join(meta.channels)}, plane {meta.plane}"
     with_another = meta.readers != readers

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tifffile
+from pydicom.data import get_testdata_file
 
 from tests.indexer.tiny import write_encoder
 from tests.massl.core.images.tiff_files import GREY, tiff
@@ -80,6 +82,8 @@ def test_channels_and_planes_that_nobody_has_are_refused(
 
 
 def test_the_how_to_runs_as_it_stands(massl, frames: Path, stacks: Path, tmp_path: Path) -> None:
+    (tmp_path / "scans").mkdir()
+    shutil.copy(get_testdata_file("CT_small.dcm", download=False), tmp_path / "scans")
     encoder = write_encoder(tmp_path / "tiny.onnx")
     lines = [
         line for block in re.findall(r"```sh\n(.*?)```", HOW_TO.read_text(), re.DOTALL) for line in block.split("\n")
@@ -96,7 +100,8 @@ def test_the_how_to_runs_as_it_stands(massl, frames: Path, stacks: Path, tmp_pat
         assert ran.code == 0, ran.error
         ranges.append(massl("info", frames.parent / command[2], "--json").json["range"])
     own = ["collection", "collection", "100:1500", "bits=12", "file"]
-    assert [told["of"] for told in ranges] == [*own, "collection", "collection"]
+    assert [told["of"] for told in ranges] == [*own, "collection", "collection", "collection"]
+    assert ranges[7]["kinds"]["DICOM CT"]["files"] == 1
     assert ranges[0]["kinds"]["uint16"]["measured_on"] == 8
     assert ranges[2]["kinds"]["uint16"]["clipped"] > 0.05
     assert (ranges[5]["channels"], ranges[5]["plane"]) == (["DAPI", "GFP"], "max")

@@ -342,7 +342,7 @@ def system_folders(path: str) -> set[str]:
 
 def _no_images(root: Path, left_out: Mapping[str, int]) -> MasslError:
     what = f"; left out: {left_out_line(left_out)}" if left_out else ""
-    reads = "massl reads JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF, HEIC and RAW"
+    reads = "massl reads JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF, HEIC, RAW and DICOM"
     return MasslError(f"{root} holds no image files{what}; {reads}")
 
 

@@ -22,7 +22,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from massl.core.disk_errors import reason_of
 from massl.core.errors import MasslError
-from massl.core.images import decode_cost, jpeg, raw, stacks, tiff
+from massl.core.images import decode_cost, dicom, jpeg, raw, stacks, tiff
 from massl.core.images.rendering import EACH_FILE, Rendering, Scaling, Unmeasured
 from massl.core.images.srgb import load_8_bits, to_srgb
 from massl.core.memory_budget import BUDGET, Grant, available_memory
@@ -37,7 +37,7 @@ MAX_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 89_478_485)
 MAX_BYTES = 1 << 30
 
 # Counts up whenever more files are read than before, so that collections look again at those that they skipped.
-READER = 2
+READER = 3
 
 # Pillow warns of large or oddly written files on standard error; what matters of it becomes a reason.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
@@ -188,7 +188,7 @@ def decode(
 
 def depends_on(rendering: Rendering, data: bytes) -> bool:
     """Whether a file may look otherwise by `rendering` than by itself, by its header: it is deep, or a stack."""
-    if stacks.is_asked_for(data, rendering):
+    if stacks.is_asked_for(data, rendering) or dicom.is_dicom(data):
         return True
     if data[:8] == b"\x89PNG\r\n\x1a\n":
         return data[24:25] == b"\x10"
@@ -210,6 +210,8 @@ def decode_scaled(data: bytes, scaling: Scaling, shortest: int | None = None, ma
             grant = reading.take(decode_cost.opening(data))
             if raw.is_raw(data):
                 decoded = reading.photograph(data, shortest)
+            elif dicom.is_dicom(data):
+                decoded = reading.of_device(data, shortest)
             elif (
                 stacks.is_asked_for(data, scaling.rendering)
                 and (picked := reading.of_stack(data, shortest)) is not None
@@ -223,7 +225,7 @@ def decode_scaled(data: bytes, scaling: Scaling, shortest: int | None = None, ma
             return decoded
     except (ImageError, Unmeasured):
         raise
-    except (tiff.Unsupported, stacks.NotInStack) as error:
+    except (tiff.Unsupported, stacks.NotInStack, dicom.Unreadable) as error:
         raise ImageError(str(error)) from None
     except UnidentifiedImageError:
         raise ImageError(jpeg.unsupported(data) or "not an image, or of a format that is not supported") from None
@@ -289,16 +291,24 @@ class _Reading:
             self.width, self.height = layout.width, layout.height
             self._check(self.width, self.height)
             self._check(*layout.piece, "it is stored in pieces; one of ")
-            if pages * self.width * self.height > stacks.MOST_PIXELS * self._max_pixels:
-                size = f"{pages:,} pages of {self.width} x {self.height} pixels"
-                raise TooLarge(
-                    f"too large: {size}, the limit is {megapixels(stacks.MOST_PIXELS * self._max_pixels)} megapixels"
-                )
+            self._check_all(pages)
             self.take(layout.memory + kept * self.width * self.height)
 
         picture = stacks.read(data, self._scaling, admit, self._scaling.rendering)
         if picture is None:
             return None
+        return Decoded(to_srgb(picture, None, shortest), self.width, self.height, self._scaling.clipped)
+
+    def of_device(self, data: bytes, shortest: int | None) -> Decoded:
+        """DICOM."""
+
+        def admit(across: int, down: int, frames: int, memory: int) -> None:
+            self.width, self.height = across, down
+            self._check(across, down)
+            self._check_all(frames)
+            self.take(memory)
+
+        picture = dicom.read(data, self._scaling, admit)
         return Decoded(to_srgb(picture, None, shortest), self.width, self.height, self._scaling.clipped)
 
     def by_pillow(self, data: bytes, shortest: int | None) -> Decoded:
@@ -317,6 +327,12 @@ class _Reading:
             self.width, self.height = self.height, self.width
         picture = to_srgb(picture, image.info.get("icc_profile"), shortest)
         return Decoded(picture, self.width, self.height, self._scaling.clipped)
+
+    def _check_all(self, pages: int) -> None:
+        most = stacks.MOST_PIXELS * self._max_pixels
+        if pages * self.width * self.height > most:
+            size = f"{pages:,} pages of {self.width} x {self.height} pixels"
+            raise TooLarge(f"too large: {size}, the limit is {megapixels(most)} megapixels")
 
     def _check(self, across: int, down: int, what: str = "") -> None:
         if across * down > self._max_pixels:

@@ -20,7 +20,7 @@ RAW_SUFFIXES = frozenset(
 SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".jfi", ".jpg_large", ".mpo", ".jps", ".insp", ".png", ".apng", ".webp"}
     | {".gif", ".bmp", ".dib", ".tif", ".tiff", ".btf", ".tf8", ".lsm", ".avif", ".avifs"}
-    | {".heic", ".heif", ".heics", ".heifs", ".hif"}
+    | {".heic", ".heif", ".heics", ".heifs", ".hif", ".dcm", ".dicom"}
     | RAW_SUFFIXES
 )
 
@@ -40,7 +40,6 @@ _NOT_READ = {
     "Windows metafile": "wmf emf",
     "OpenEXR": "exr",
     "Radiance HDR": "rgbe",
-    "DICOM": "dcm dicom",
     "NIfTI": "nii",
     "NRRD": "nrrd nhdr",
     "MetaImage": "mha mhd",
@@ -159,7 +158,7 @@ def kind_of_content(head: bytes) -> str:
         brands = {head[8:12]} | {head[place : place + 4] for place in range(16, size - 3, 4)}
         return PICTURE if brands & _BRANDS else OTHER
     if head[128:132] == b"DICM":
-        return "DICOM"
+        return PICTURE  # DICOM
     if _OPENS_AS_SVG.match(head):
         return "SVG"
     return next((kind for start, kind in _STARTS.items() if head.startswith(start)), OTHER)

@@ -16,7 +16,7 @@ from typing import Any
 
 from PIL import ExifTags, Image, ImageFile, IptcImagePlugin
 
-from massl.core.images import planes, raw, xmp
+from massl.core.images import dicom, planes, raw, xmp
 from massl.core.images.decoding import ImageError, opened, read_bytes
 from massl.core.images.xmp import LONGEST, MOST_KEYWORDS, Xmp, XmpError, clean
 
@@ -140,7 +140,7 @@ def _look_into(data: bytes, found: _Found) -> None:
         _look_into_picture(data[at : at + length], found)  # the preview, a JPEG with the camera's EXIF
     elif data[4:12] == b"ftypcrx ":
         _look_into_cr3(data, found)
-    elif not raw.is_raw(data):
+    elif not raw.is_raw(data) and not dicom.is_dicom(data):
         _look_into_picture(data, found)
 
 

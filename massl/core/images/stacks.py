@@ -85,7 +85,7 @@ def read(
     if stack is None:
         return None
     chosen = _channels(stack, what.channels)
-    rows = _planes(len(stack.pages), what.plane)
+    rows = plane_numbers(len(stack.pages), what.plane)
     layouts = [[_layout(data, int(stack.pages[row, 0 if stack.on_page else at])) for at in chosen] for row in rows]
     first = layouts[0][0]
     for layout in (layout for row in layouts for layout in row):
@@ -207,8 +207,12 @@ def _channels(stack: _Stack, wanted: Sequence[str]) -> list[int]:
     return found
 
 
-def _planes(count: int, wanted: str) -> Sequence[int]:
-    """The planes that are asked for: the first, if none is."""
+def plane_numbers(count: int, wanted: str) -> Sequence[int]:
+    """The numbers from 0 of the planes that are asked for, of so many: the first, if none is.
+
+    Raises:
+        NotInStack: there is no such plane.
+    """
     if wanted == "max":
         return range(count)
     if wanted == "middle":
