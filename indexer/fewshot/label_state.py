@@ -95,7 +95,7 @@ class CollectionFewshot:
             MasslError: labels of fewer than two classes, or the file can't be written.
         """
         fitted = self.classifier()
-        onnx_export.write(fitted, encoder, Path(path))
+        onnx_export.write(fitted, encoder, Path(path), self._catalog.rendering)
         return fitted
 
     def learning_curve(self, report: Callable[[int, int], None] = lambda done, total: None) -> LearningCurve:

@@ -20,19 +20,21 @@ from massl.core.disk_errors import cannot_write
 from massl.core.errors import MasslError
 from massl.core.files.atomic_writing import whole
 from massl.core.files.onnx_digest import sealed
+from massl.core.images.rendering import EACH_FILE, Rendering
 
 MOST = 1 << 30  # bytes of examples: an ONNX file has at most twice as many in all
 ALIKE = 1e-2  # of a number of an embedding
 TOLERANCE = 1e-3  # of a probability: the encoder may compute in half precision
 
 
-def write(fitted: Classifier, encoder: Encoder, path: Path) -> None:
+def write(fitted: Classifier, encoder: Encoder, path: Path, shown: Rendering = EACH_FILE) -> None:
     """Writes the file, whole or not at all, once ONNX Runtime agrees with the classifier.
 
     Args:
         fitted: see `indexer.fewshot.classification.train`.
         encoder: the collection's.
         path: the file to write.
+        shown: how the collection's deep files are: whoever uses the file has to show pictures likewise.
 
     Raises:
         MasslError: it can't be written, or the file doesn't do what the classifier does.
@@ -47,7 +49,7 @@ def write(fitted: Classifier, encoder: Encoder, path: Path) -> None:
     model = onnx.load_model_from_string(encoder.path.read_bytes())
     _fix_size(model, encoder.image_size)
     _append(model, fitted)
-    _describe(model, fitted, encoder)
+    _describe(model, fitted, encoder, shown)
     onnx.checker.check_model(model)
     data = sealed(model)
     _verify(data, fitted, encoder)
@@ -119,7 +121,7 @@ def _append(model: Any, fitted: Classifier) -> None:
     graph.output.extend(outputs)
 
 
-def _describe(model: Any, fitted: Classifier, encoder: Encoder) -> None:
+def _describe(model: Any, fitted: Classifier, encoder: Encoder, shown: Rendering) -> None:
     from onnx import helper
 
     facts = dict(encoder.metadata) | {
@@ -131,6 +133,10 @@ def _describe(model: Any, fitted: Classifier, encoder: Encoder) -> None:
         "resize": str(encoder.resize),
         "head": fitted.choice.candidate.method,
     }
+    if shown.key:
+        ranges = dict(shown.limits) | ({"": shown.fixed} if shown.fixed else {})
+        facts["ranges"] = json.dumps({kind: list(limits) for kind, limits in sorted(ranges.items())})
+        facts |= {"channels": json.dumps(list(shown.channels)), "plane": shown.plane} if shown.picks else {}
     if fitted.choice.accuracy is not None and fitted.choice.interval is not None:
         low, high = fitted.choice.interval
         facts["estimated_accuracy"] = json.dumps(

@@ -19,7 +19,7 @@ from pathlib import Path
 from massl.core.disk_errors import reason_of
 from massl.core.errors import MasslError
 from massl.core.files.sidecars import Sidecar, beside
-from massl.core.images.formats import HEAD, OTHER, PICTURE, UNOPENED, kind_of, kind_of_name, needs_a_look
+from massl.core.images.formats import EXPORTABLE, HEAD, OTHER, PICTURE, UNOPENED, kind_of, kind_of_name, needs_a_look
 
 # What says that a folder is an index's own (`--index-dir` may put one among the images), and what of it isn't images.
 CATALOG = "catalog.sqlite"
@@ -325,7 +325,9 @@ def left_out_line(left_out: Mapping[str, int]) -> str:
     others = [f"{left_out[kind]:,} {kind}{'s' * (left_out[kind] != 1)}" for kind in own[:3] if left_out.get(kind)]
     parts = []
     if unread:
-        parts.append(f"{', '.join(unread)} (pictures of formats that massl doesn't read)")
+        scientific = [kind for kind in EXPORTABLE if left_out.get(kind)]
+        instead = f"; export {', '.join(scientific)} as OME-TIFF" if scientific else ""
+        parts.append(f"{', '.join(unread)} (pictures of formats that massl doesn't read{instead})")
     if folders:
         parts.append(f"{', '.join(folders)} (which a system made)")
     if others:

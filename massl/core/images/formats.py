@@ -67,6 +67,8 @@ _NOT_READ = {
 
 # A slide's first page is far larger than any picture, or its file only the label beside it: the name decides.
 _SLIDE = "whole slide"
+# Which the programs that come with the device export as OME-TIFF.
+EXPORTABLE = ("Zeiss CZI", "Nikon ND2", "Leica LIF", "Olympus", "Imaris", _SLIDE)
 _SLIDES = ("svs", "ndpi", "mrxs", "scn", "bif", "vms", "vsi", "isyntax")
 
 # What lies beside pictures in great numbers and isn't any: not worth opening. The last row is of what isn't finished.

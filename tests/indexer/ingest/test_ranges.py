@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import random
 import shutil
 import sqlite3
@@ -10,14 +11,19 @@ from contextlib import closing
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from PIL import Image
 
 from indexer import Collection, Encoder, Query
 from indexer.encoder.onnx_encoder import EncoderMismatch
+from indexer.ingest.bulk_embedding import BlockWork, embed_source
+from indexer.ingest.embedding_table import EmbeddingTables
+from indexer.store.images import Images
 from indexer.store.meta import Meta
 from massl.core.images.decoding import decode
 from massl.core.images.rendering import Rendering, RenderingChoice
+from massl.data.sources import find_source
 from tests.indexer.tiny import SIDE, picture, write_encoder
 from tests.massl.core.images.tiff_files import GREY, RGB, tiff
 
@@ -164,6 +170,31 @@ def test_a_collection_of_before_keeps_the_range_of_each_file_until_it_is_rebuilt
     collection = index(root, encoder, rebuild=True)
     assert collection.meta.display_range == "collection"
     assert not np.allclose(embedding(collection, "faint.tif"), by_file, atol=1e-2)
+
+
+def test_an_exported_classifier_names_the_range(root: Path, encoder: Encoder, tmp_path: Path) -> None:
+    collection = index(root, encoder)
+    ids = [identity for identity, _ in Images(collection.catalog).ready()]
+    for at, label in enumerate(("a", "b")):
+        collection.labels.add(label, ids[6 * at : 6 * at + 6], "person")
+    collection.fewshot.export(tmp_path / "classifier.onnx", encoder)
+    facts = {each.key: each.value for each in onnx.load(tmp_path / "classifier.onnx").metadata_props}
+    limits = collection.meta.kind_ranges["uint16"].limits
+    assert limits is not None
+    assert json.loads(facts["massl.ranges"]) == {"uint16": list(limits)}
+    assert "massl.channels" not in facts
+
+
+def test_an_embedding_from_elsewhere_is_of_another_picture_if_it_is_deep(
+    root: Path, encoder: Encoder, tmp_path: Path
+) -> None:
+    (root / "plain.png").write_bytes(picture(5, "PNG"))
+    table = tmp_path / "table.parquet"
+    source, _ = find_source(root)
+    embed_source(BlockWork(source), encoder, table, lambda done, total: None)
+    collection = Collection.create(root, encoder)
+    report = collection.update(embeddings=EmbeddingTables([table], encoder))
+    assert (report.taken, report.embedded, report.indexed) == (1, FRAMES, FRAMES + 1)
 
 
 def test_files_of_one_value_are_black_and_freeze_no_range(tmp_path: Path, encoder: Encoder) -> None:
