@@ -42,6 +42,10 @@ def deep_range(of: str, known: Mapping[str, KindRange]) -> list[str]:
         shown = f"{each.low:,.6g} to {each.high:,.6g}" if each.limits else of.replace(":", " to ")
         if each.limits:
             shown += f", measured on {plural(each.measured_on, 'file', 'files')}"
+        if 2 * each.masks > each.measured_on:
+            shown += (
+                "; most look like label masks, whose numbers are names and no brightness: leave them out (--exclude)"
+            )
         if each.later:
             later = (
                 plural(each.later, "later file", "later files") if each.limits else plural(each.later, "file", "files")

@@ -9,9 +9,6 @@ from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from indexer.jobs.lookahead import ahead
 from indexer.store.catalog import Catalog
 from indexer.store.kind_ranges import KindRange
@@ -79,11 +76,17 @@ class CollectionRanges(Ranges):
         with self._lock:
             if kind in self.rendering.limits:
                 return  # another thread has been at it
-            samples = self._samples(kind)
-            low, high = measured(samples)
+            found = self._samples(kind)
+            low, high = measured(sampling.taken[kind] for sampling in found)
             if low < high:
                 before = self._known.get(kind, KindRange())
-                self._known[kind] = replace(before, low=low, high=high, measured_on=len(samples))
+                self._known[kind] = replace(
+                    before,
+                    low=low,
+                    high=high,
+                    measured_on=len(found),
+                    masks=sum(kind in sampling.masks for sampling in found),
+                )
                 self._catalog.set_meta(Meta.kind_ranges.to(self._known))
             limits: Limits = (low, high) if low < high else (low, low + 1)
             self.rendering = replace(self.rendering, limits={**self.rendering.limits, kind: limits})
@@ -108,7 +111,7 @@ class CollectionRanges(Ranges):
                     self._known[kind] = known.with_file(share if later else None)
             yield [Meta.kind_ranges.to(self._known)] if deep else []
 
-    def _samples(self, kind: str) -> list[NDArray[np.float64]]:
+    def _samples(self, kind: str) -> list[Sampling]:
         """Numbers of up to `FILES` files, in an order that only the paths decide."""
         shuffled = sorted(
             (file for file in self._files if _may_be_named_so(file.path)),
@@ -116,7 +119,7 @@ class CollectionRanges(Ranges):
         )
         most = numbers_per_file(len(shuffled))
 
-        def numbers(file: ImageFile) -> NDArray[np.float64] | None:
+        def numbers(file: ImageFile) -> Sampling | None:
             sampling = Sampling(most, self.rendering)
             try:
                 with within_memory():
@@ -125,9 +128,9 @@ class CollectionRanges(Ranges):
                         decode_scaled(data, sampling, _SMALL, self._max_pixels)
             except ImageError:
                 return None  # the run will say why
-            return sampling.taken.get(kind)
+            return sampling if kind in sampling.taken else None
 
-        found: list[NDArray[np.float64]] = []
+        found: list[Sampling] = []
         with closing(ahead(numbers, shuffled[:_LOOKED_AT], _AHEAD)) as samples:
             for sample in samples:
                 if sample is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from massl.core.images.rendering import Limits
 
@@ -17,6 +17,7 @@ class KindRange:
     Attributes:
         low, high: what becomes black and what white; None where each file, or the person, says so.
         measured_on: files that both were measured on.
+        masks: those of them that look like label masks; see `massl.core.images.rendering.Sampling`.
         files: that were embedded since the range is kept.
         later: those of them that came after it was measured.
         clipped: the share, 0 to 1, of the later files' numbers that lies beyond it, the mean of the files.
@@ -28,6 +29,7 @@ class KindRange:
     files: int = 0
     later: int = 0
     clipped: float = 0.0
+    masks: int = 0
 
     @property
     def limits(self) -> Limits | None:
@@ -37,9 +39,9 @@ class KindRange:
     def with_file(self, clipped: float | None) -> KindRange:
         """The same with one more file, which came later if the share of it that lies beyond is told."""
         if clipped is None:
-            return KindRange(self.low, self.high, self.measured_on, self.files + 1, self.later, self.clipped)
+            return replace(self, files=self.files + 1)
         mean = (self.clipped * self.later + clipped) / (self.later + 1)
-        return KindRange(self.low, self.high, self.measured_on, self.files + 1, self.later + 1, mean)
+        return replace(self, files=self.files + 1, later=self.later + 1, clipped=mean)
 
 
 def read(text: str) -> dict[str, KindRange]:
@@ -58,7 +60,7 @@ def read(text: str) -> dict[str, KindRange]:
             raise ValueError(text)
         if limits and not (limits[0] < limits[1] and math.isfinite(limits[1] - limits[0])):
             raise ValueError(text)
-        if not (0 <= known.clipped <= 1 and min(known.files, known.later, known.measured_on) >= 0):
+        if not (0 <= known.clipped <= 1 and min(known.files, known.later, known.measured_on, known.masks) >= 0):
             raise ValueError(text)
     return found
 

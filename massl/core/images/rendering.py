@@ -28,6 +28,7 @@ BY_COLLECTION, BY_FILE = "collection", "file"
 SHARES = (0.1, 99.9)  # percentiles that are black and white; what is beyond them is clipped
 FILES = 512  # that a range is measured on, at most
 _NUMBERS = 1 << 22  # numbers that it is measured on, of all files together
+_FLAT = 0.8  # of a mask's numbers are as their left neighbour: those of small objects too
 _BITS = re.compile(r"bits=(\d{1,2})")
 _NAMES = {"u": "uint", "i": "int", "f": "float", "b": "bool"}
 
@@ -228,12 +229,14 @@ class Sampling(Scaling):
 
     Attributes:
         taken: by kind, at most `most` finite numbers each, float64.
+        masks: the kinds whose numbers lie in areas of one number each, as those of objects do in a label mask.
     """
 
     def __init__(self, most: int, rendering: Rendering = EACH_FILE) -> None:
         super().__init__(rendering)
         self.most = most
         self.taken: dict[str, NDArray[np.float64]] = {}
+        self.masks: set[str] = set()
 
     def limits(self, values: NDArray[Any], kind: str, no_data: float | None = None) -> Limits | None:
         """None, once numbers were taken."""
@@ -241,6 +244,8 @@ class Sampling(Scaling):
         if flat.size > self.most:
             flat = flat[np.sort(np.random.default_rng(0).integers(0, flat.size, self.most))]
         self.taken[kind] = _numbers(flat, no_data).astype(np.float64)
+        if _is_mask(values):
+            self.masks.add(kind)
         return None
 
     def leaves_to_the_file(self, kind: str) -> bool:
@@ -261,6 +266,19 @@ def measured(samples: Iterable[NDArray[np.float64]]) -> Limits:
     low, high = map(float, np.percentile(pool, SHARES))
     # Where nearly all is background, whatever else there is.
     return (low, high) if low < high else (float(pool.min()), float(pool.max()))
+
+
+def _is_mask(values: NDArray[Any]) -> bool:
+    """Whether nearly every number that isn't 0 is that of its left neighbour; a camera's have noise."""
+    if values.dtype.kind not in "ui":
+        return False
+    blocks = bit_depth.blocks(values)
+    block = blocks[len(blocks) // 2]
+    block = block.reshape(block.shape[0], block.shape[1], -1)[..., 0]
+    left, right = block[:, :-1], block[:, 1:]
+    inside = right != 0
+    count = np.count_nonzero(inside)
+    return bool(count and np.count_nonzero(inside & (left == right)) > _FLAT * count and np.unique(block).size > 1)
 
 
 def _numbers(values: NDArray[Any], no_data: float | None) -> NDArray[Any]:

@@ -15,6 +15,7 @@ import onnx
 import pytest
 from PIL import Image
 
+from app.formatting import deep_range
 from indexer import Collection, Encoder, Query
 from indexer.encoder.onnx_encoder import EncoderMismatch
 from indexer.ingest.bulk_embedding import BlockWork, embed_source
@@ -170,6 +171,19 @@ def test_a_collection_of_before_keeps_the_range_of_each_file_until_it_is_rebuilt
     collection = index(root, encoder, rebuild=True)
     assert collection.meta.display_range == "collection"
     assert not np.allclose(embedding(collection, "faint.tif"), by_file, atol=1e-2)
+
+
+def test_label_masks_are_said_to_be_some(root: Path, tmp_path: Path, encoder: Encoder) -> None:
+    (tmp_path / "masks").mkdir()
+    for number in range(4):
+        mask = np.zeros((40, 40, 1), "u2")
+        for at in range(number + 2):
+            mask[4 * at : 4 * at + 8, 3 * at : 3 * at + 12] = at + 1
+        (tmp_path / "masks" / f"{number}.tif").write_bytes(tiff(mask, GREY))
+    of_masks, of_frames = (index(folder, encoder).meta.kind_ranges for folder in (tmp_path / "masks", root))
+    assert (of_masks["uint16"].masks, of_frames["uint16"].masks) == (4, 0)
+    assert "most look like label masks" in deep_range("collection", of_masks)[0]
+    assert "masks" not in deep_range("collection", of_frames)[0]
 
 
 def test_an_exported_classifier_names_the_range(root: Path, encoder: Encoder, tmp_path: Path) -> None:
