@@ -5,6 +5,7 @@ All else in the file stays as it was, whatever precision its weights are stored 
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,7 +19,8 @@ from onnx import helper, numpy_helper
 from massl.core.disk_errors import cannot_write
 from massl.core.errors import MasslError
 from massl.core.files.atomic_writing import whole
-from massl.core.files.onnx_digest import sealed
+from massl.core.files.onnx_digest import is_whole, sealed
+from massl.core.files.run_folder import describe_run
 from massl.encoder.whitening import Whitening
 
 START = "start.onnx"  # in a run's folder: the encoder that it adapts
@@ -26,8 +28,8 @@ OUTPUTS = ("embedding", "patches")
 TOLERANCE = 1e-4  # of a value of a unit vector
 
 
-def keep_start(source: Path, run: Path) -> None:
-    """Copies the encoder file that a run begins with into its folder.
+def keep_start(source: Path, run: Path) -> str:
+    """Copies the encoder file that a run begins with into its folder; returns the copy's SHA-256.
 
     Raises:
         MasslError: it can't be written.
@@ -35,8 +37,35 @@ def keep_start(source: Path, run: Path) -> None:
     try:
         with whole(run / START) as written:
             shutil.copyfile(source, written)
+            return hashlib.sha256(written.read_bytes()).hexdigest()
     except OSError as error:
         raise cannot_write(run / START, error, "choose another --out") from None
+
+
+def find_start(run: Path) -> Path | None:
+    """The encoder file that a run adapts; None where it adapts none, but weights of another kind, or all of a network.
+
+    Raises:
+        MasslError: the file is missing, or not what it was when the run began.
+    """
+    path = run / START
+    wanted = str(describe_run(run).get("start", "")) if (run / "config.toml").exists() else ""
+    back = f"copy the encoder that the run began with there{f' (SHA-256 {wanted[:12]}…)' if wanted else ''}"
+    try:
+        data = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):  # also of a source that is a file, or no path
+        if not wanted:
+            return None
+        raise MasslError(f"{path}, the encoder that the run adapts, is missing; {back}, or start a new run") from None
+    except OSError as error:
+        raise MasslError(f"{path} can't be read: {error.strerror or error}") from None
+    # Runs of earlier versions noted no digest; most encoder files carry one.
+    if not is_whole(data) or (wanted and hashlib.sha256(data).hexdigest() != wanted):
+        raise MasslError(
+            f"{path}, the encoder that the run adapts, is damaged or another file than it was; {back}, or start a new "
+            "run"
+        )
+    return path
 
 
 def with_map(start: Path, change: Whitening | None, facts: Mapping[str, object]) -> tuple[bytes, float]:

@@ -136,12 +136,12 @@ def export(
         What was written: name, bytes, dim, image size, and the largest difference from torch.
 
     Raises:
-        MasslError: the source can't be read, a `strength` of no whitening, the file can't be written, or the export
-            doesn't agree with torch.
+        MasslError: the source can't be read, or the encoder file that a run adapts; a `strength` of no whitening; the
+            file can't be written; or the export doesn't agree with torch.
     """
     options = (precision, image_sizes, resize, stages, whiten, calibrate, dim, strength, evaluation)
-    if (Path(source) / adapted.START).exists() and not any(options):
-        return _export_adapted(Path(source), out, name)
+    if not any(options) and (start := adapted.find_start(Path(source))):
+        return _export_adapted(Path(source), start, out, name)
     found = weights.read(source, image_sizes[0] if image_sizes else None, backbone)
     sizes = _sizes(found, image_sizes)
     resize = resize or found.resize or found.image_size
@@ -199,11 +199,11 @@ def export(
     }
 
 
-def _export_adapted(run: Path, out: Path, name: str | None) -> dict[str, Any]:
-    """Writes the encoder file that a run adapted, with the layer that was learnt; what `export` returns."""
+def _export_adapted(run: Path, start: Path, out: Path, name: str | None) -> dict[str, Any]:
+    """Writes `start`, the encoder file that a run adapted, with the layer that was learnt; what `export` returns."""
     found = weights.read(str(run))
     facts = {**_named(found.facts, name or out.stem), "whitening": 0.0, "creator": f"massl {massl.__version__}"}
-    data, difference = adapted.with_map(run / adapted.START, found.whitening, facts)
+    data, difference = adapted.with_map(start, found.whitening, facts)
     _write(out, data)
     return {
         "path": str(out),

@@ -91,18 +91,21 @@ def origin_of(initial: Initial, settings: Settings) -> dict[str, str]:
     return {**initial.origin, "precision": initial.precision, "image_sizes": sizes}
 
 
-def keep_beginning(state: RunState, initial: Initial | None) -> None:
+def keep_beginning(state: RunState, initial: Initial | None) -> str:
     """Writes what a run goes on from that is stopped before its first step: a checkpoint, and what file it adapts.
+
+    Returns:
+        That file's SHA-256; empty where it adapts none.
 
     Raises:
         MasslError: it can't be written.
     """
     for stale in (VIEWS, TAUGHT):  # of a run that came to nothing, and perhaps of another encoder
         (state.out / stale).unlink(missing_ok=True)
-    if initial and initial.file:
-        keep_start(initial.file, state.out)
+    digest = keep_start(initial.file, state.out) if state.settings.adapter and initial and initial.file else ""
     state.save()
     state.saving.finish()
+    return digest
 
 
 class Adaptation:

@@ -22,6 +22,7 @@ from massl.core.files.atomic_writing import whole
 from massl.core.files.path_notation import as_text
 from massl.core.files.run_folder import check_new, describe_run
 from massl.data.sources import Source, check_readable
+from massl.encoder.adapted import find_start
 from massl.encoder.inference import whitened_stages
 from massl.encoder.weights import Initial
 from massl.evaluation import rankme
@@ -135,6 +136,7 @@ def train(
         earlier = describe_run(out)
         labelled = labelled or (Path(earlier["labels"]) if earlier.get("labels") else None)
         tracker = tracker or earlier.get("tracker", "")
+        find_start(out)  # which says it where it is missing or damaged
     elif world.share((out / "config.toml").exists()):
         check_new(out)
     if settings.compile:
@@ -157,13 +159,12 @@ def train(
         _spread_normalisations(learner, probe.pixels[-EXAMPLES:].to(world.device), settings.image_size)
     if world.rank == 0 and not resume:
         _make(out)
-        if (
-            settings.adapter or settings.teacher_dim
-        ):  # before there is a run to go on with, so that one that is there can always go on
-            keep_beginning(state, initial)
-        _write_configuration(state, settings, world, labelled, tracker, teacher)
+        # Before there is a run to go on with, so that one that is there can always go on.
+        start = keep_beginning(state, initial) if settings.adapter or settings.teacher_dim else ""
+        _write_configuration(state, settings, world, labelled, tracker, teacher, start)
     elif world.rank == 0 and settings.steps != began.steps:  # a longer run stays as long when it is resumed again
-        _write_configuration(state, dataclasses.replace(began, steps=settings.steps), world, labelled, tracker, teacher)
+        longer, start = dataclasses.replace(began, steps=settings.steps), earlier.get("start", "")
+        _write_configuration(state, longer, world, labelled, tracker, teacher, start)
 
     adaptation = Adaptation(state, probe) if settings.adapter else None
     teaching = begin_teaching(state, teacher)
@@ -416,8 +417,9 @@ def _spread_normalisations(learner: Learner, pixels: Tensor, size: int) -> None:
 
 
 def _write_configuration(
-    state: RunState, settings: Settings, world: World, labelled: Path | None, tracker: str, teacher: Teacher | None
-) -> None:
+    state: RunState, settings: Settings, world: World, labelled: Path | None, tracker: str, teacher: Teacher | None,
+    start: str,
+) -> None:  # fmt: skip
     about = {
         "massl": massl.__version__,
         "torch": torch.__version__,
@@ -426,6 +428,7 @@ def _write_configuration(
         "labels": as_text(os.path.abspath(labelled)) if labelled else "",
         "tracker": tracker,
         **({"teacher": as_text(teacher.named)} if teacher else {}),
+        **({"start": start} if start else {}),
         "devices": world.size,
     }
     with whole(state.out / "config.toml") as written:

@@ -19,7 +19,7 @@ from indexer.encoder.encoder_file import builtin_encoder
 from massl.core.errors import MasslError
 from massl.data.sources import find_source
 from massl.encoder import checkpoint, weights
-from massl.encoder.adapted import with_map
+from massl.encoder.adapted import START, with_map
 from massl.encoder.export import export, export_run
 from massl.encoder.weights import read_initial
 from massl.encoder.whitening import Whitening
@@ -106,6 +106,27 @@ def test_it_goes_on_to_the_same_numbers_wherever_it_was_stopped(start: Path, pho
     assert losses(out) == expected
     ended = [checkpoint.latest_sound(run / "checkpoints")[0] for run in (tmp_path / "whole", out)]
     assert torch.equal(*(state["teacher"]["adapter.change.weight"] for state in ended))
+
+
+def test_a_start_that_is_gone_or_another_is_one_line_and_no_other_encoder(
+    start: Path, run: Path, photos: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    with pytest.raises(Interrupted):
+        adapt(start, photos, out, stop=lambda: True)
+    kept = (out / START).read_bytes()
+    export(str(run), tmp_path / "other.onnx", name="other")  # whole, and yet not what the run began with
+    damaged = kept[: len(kept) // 2] + bytes([kept[len(kept) // 2] ^ 1]) + kept[len(kept) // 2 + 1 :]
+    for found, said in ((None, "is missing"), (damaged, "is damaged"), ((tmp_path / "other.onnx").read_bytes(), "ano")):
+        (out / START).unlink() if found is None else (out / START).write_bytes(found)
+        with pytest.raises(MasslError, match=rf"start\.onnx, .* {said}.*; copy the encoder that .* or start a new run"):
+            adapt(start, photos, out, resume=True)
+        with pytest.raises(MasslError, match=said):
+            export_run(out, "mine", find_source(photos)[0])
+        assert not (out / "encoder.onnx").exists()
+    (out / START).write_bytes(kept)
+    adapt(start, photos, out, resume=True)
+    assert export_run(out, "mine", find_source(photos)[0]).exists()
 
 
 def test_views_that_are_damaged_are_embedded_anew(start: Path, photos: Path, tmp_path: Path) -> None:
