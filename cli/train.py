@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from cli.planned_run import PlannedRun
     from massl.core.files.scan import Skipped
     from massl.encoder.weights import Initial
+    from massl.evaluation.datasets import LabelledFiles
     from massl.training.teaching import Teacher
 
 
@@ -51,7 +52,8 @@ def command(
         typer.Option(
             "--labels",
             metavar="FOLDER",
-            help="Measure accuracy during training on this folder, with one subfolder per class.",
+            help="Measure accuracy during training on this folder, with one subfolder per class. Default: the labels "
+            "of IMAGES' own index, if there are enough; none: no labels.",
         ),
     ] = None,
     backbone: Annotated[
@@ -145,6 +147,7 @@ def command(
     Examples: massl train ./photos · massl train ./photos --labels ./sorted · massl train ./photos --init none --epochs
     100 · massl train ./photos --resume runs/photos · massl train 'shards/images-{000..123}.tar'
     """
+    from cli.judging_labels import choose_labels
     from cli.terminal import print_json, say
     from massl.core.errors import MasslError
     from massl.core.files.run_folder import describe_run
@@ -160,7 +163,6 @@ def command(
 
     from massl.data.sources import check_same, find_source
     from massl.settings import read_overrides, read_settings
-    from massl.training.probe import find_classes
 
     flags = {"backbone": backbone, "precision": precision, "accumulate": accumulate}
     flags |= {"device": device, "workers": workers, "seed": seed}
@@ -169,8 +171,7 @@ def command(
     overrides |= dict(_pair(text) for text in settings or ())
     overrides |= {key: str(value) for key, value in flags.items() if value is not None}
     source, skipped = find_source(images)
-    if labels:
-        find_classes(labels)  # before anything is shown
+    judges, judging = choose_labels(images, labels, resume)  # before anything is shown
     to_start = devices if plan_only else None
     if resume:
         read_settings(resume / "config.toml")  # which says it where there is no run
@@ -189,8 +190,8 @@ def command(
         return
     quiet = quiet or run.world.rank > 0
     if not quiet:
-        _announce(run, verbose, skipped)
-    summary = _train(run, labels, tracker, profile, quiet)
+        _announce(run, verbose, skipped, judging)
+    summary = _train(run, judges, tracker, profile, quiet)
     if run.world.rank > 0:
         return
     encoder = _export(run, name)
@@ -274,13 +275,15 @@ def _teacher(named: str) -> Teacher:
     )
 
 
-def _announce(run: PlannedRun, verbose: bool, skipped: Sequence[Skipped]) -> None:
+def _announce(run: PlannedRun, verbose: bool, skipped: Sequence[Skipped], judging: str) -> None:
     from cli.terminal import say
     from massl.core.files.scan import left_out_line
 
     if not run.resumed:
         run.show_table(whole=verbose)
         say("  all other settings are those of the preset; -v or --plan prints them", quiet=verbose)
+    if judging:
+        say(f"  {judging}")
     for note in run.notes():
         say(f"  note: {note}")
     for item in skipped[:SHOWN]:
@@ -291,7 +294,9 @@ def _announce(run: PlannedRun, verbose: bool, skipped: Sequence[Skipped]) -> Non
         say(f"  left out: {left_out}")
 
 
-def _train(run: PlannedRun, labels: Path | None, tracker: str, profile: int, quiet: bool) -> dict[str, Any]:
+def _train(
+    run: PlannedRun, judges: Path | LabelledFiles | None, tracker: str, profile: int, quiet: bool
+) -> dict[str, Any]:
     """Trains with its progress shown; a signal asks for a checkpoint and an end."""
     from cli.planned_run import size
     from cli.terminal import ProgressLine, say
@@ -333,7 +338,7 @@ def _train(run: PlannedRun, labels: Path | None, tracker: str, profile: int, qui
                 line.update(progress.step, progress.steps, note)
 
             return train(
-                run.source, run.folder, run.settings, resume=run.resumed, labelled=labels, tracker=tracker,
+                run.source, run.folder, run.settings, resume=run.resumed, labelled=judges, tracker=tracker,
                 profile=profile, initial=run.initial, teacher=run.teacher,
                 world=run.world, report=report, stop=lambda: bool(interrupted),
             )  # fmt: skip
@@ -368,7 +373,8 @@ def _outcome(
     best, last = summary["best"], summary["metrics"]
     if best.get("metric") == "knn_top1" and "knn_top1" in last:
         linear = f", linear probe {last['linear_top1']:.1%}" if "linear_top1" in last else ""
-        yield f"  k-NN top-1 on {labels or 'the labelled images'}: {last['knn_top1']:.1%}{linear}"
+        where = labels if labels and str(labels) != "none" else "the labelled images"
+        yield f"  k-NN top-1 on {where}: {last['knn_top1']:.1%}{linear}"
         if not run.settings.adapter and best["step"] < run.settings.steps and best["value"] > last["knn_top1"] + 0.01:
             as_here = f" --stages --whiten {images}" if "knn_last" in last else ""
             yield (

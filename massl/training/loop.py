@@ -26,6 +26,7 @@ from massl.encoder.adapted import find_start
 from massl.encoder.inference import whitened_stages
 from massl.encoder.weights import Initial
 from massl.evaluation import rankme
+from massl.evaluation.datasets import LabelledFiles
 from massl.method.augment import normalise
 from massl.method.schedules import Rates
 from massl.method.views import Batch, EndlessBatches, Views, on_device
@@ -42,7 +43,7 @@ from massl.training.loading import LoadingFailed, batches, make_loader, plan_loa
 from massl.training.metering import Meter, Trace
 from massl.training.monitor import Monitor
 from massl.training.out_of_memory import held_by, is_out_of_memory, remedy
-from massl.training.probe import Probe
+from massl.training.probe import OF_A_COLLECTION, Probe
 from massl.training.run_state import RunState
 from massl.training.teaching import Teacher, Teaching, begin_teaching
 from massl.training.tracking import RunLog, finite_or_none, track
@@ -86,7 +87,7 @@ def train(
     settings: Settings,
     *,
     resume: bool = False,
-    labelled: Path | None = None,
+    labelled: Path | LabelledFiles | None = None,
     tracker: str = "",
     profile: int = 0,
     initial: Initial | None = None,
@@ -105,7 +106,8 @@ def train(
         out: the run's folder; made if it is not there.
         settings: from `massl.settings.plan`; on resume the run's own are read, but for the `CHANGEABLE` ones.
         resume: go on from the newest checkpoint in `out`.
-        labelled: a folder with a subfolder a class, to measure k-NN on while training; never trained with labels.
+        labelled: a folder with a subfolder a class, or files with their labels, to measure k-NN on while training;
+            never trained with labels.
         tracker: `wandb` or `mlflow`, besides TensorBoard.
         profile: so many steps are traced to a file in the run's folder, see `massl.training.metering.Trace`.
         initial: weights to begin with, from `massl.encoder.weights.read_initial`.
@@ -134,7 +136,8 @@ def train(
     world = world or World.join(choose_device(settings.device))
     if resume:
         earlier = describe_run(out)
-        labelled = labelled or (Path(earlier["labels"]) if earlier.get("labels") else None)
+        if not labelled and earlier.get("labels", "") not in ("", OF_A_COLLECTION):
+            labelled = Path(earlier["labels"])
         tracker = tracker or earlier.get("tracker", "")
         find_start(out)  # which says it where it is missing or damaged
     elif world.share((out / "config.toml").exists()):
@@ -417,15 +420,16 @@ def _spread_normalisations(learner: Learner, pixels: Tensor, size: int) -> None:
 
 
 def _write_configuration(
-    state: RunState, settings: Settings, world: World, labelled: Path | None, tracker: str, teacher: Teacher | None,
-    start: str,
+    state: RunState, settings: Settings, world: World, labelled: Path | LabelledFiles | None, tracker: str,
+    teacher: Teacher | None, start: str,
 ) -> None:  # fmt: skip
+    folder = as_text(os.path.abspath(labelled)) if isinstance(labelled, Path) else ""
     about = {
         "massl": massl.__version__,
         "torch": torch.__version__,
         "images": len(state.source),
         "root": as_text(os.path.abspath(state.source.where)),
-        "labels": as_text(os.path.abspath(labelled)) if labelled else "",
+        "labels": OF_A_COLLECTION if labelled and not folder else folder,
         "tracker": tracker,
         **({"teacher": as_text(teacher.named)} if teacher else {}),
         **({"start": start} if start else {}),

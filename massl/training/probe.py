@@ -20,7 +20,7 @@ from massl.data.sources import Files, Source
 from massl.encoder.inference import all_stages
 from massl.encoder.whitening import Moments, whitening_of
 from massl.evaluation import knn_top1, rankme
-from massl.evaluation.datasets import classes_below
+from massl.evaluation.datasets import LabelledFiles, classes_below
 from massl.evaluation.linear import logistic_probe
 from massl.evaluation.retrieval import retrieval
 from massl.method.augment import normalise
@@ -30,6 +30,7 @@ from massl.training.grids import neighbours_grid
 IMAGES = 512  # unlabelled images that rank and spread are measured on
 LABELLED = 2000  # labelled images at most, half of which are looked up among the other half
 BATCH = 64
+OF_A_COLLECTION = "collection"  # in a run's `config.toml`, of labels that no folder holds
 STRENGTHS = tuple(10.0**power for power in range(-4, 3))  # of the linear probe's penalty
 
 
@@ -51,14 +52,15 @@ class Probe:
 
     @classmethod
     def prepare(
-        cls, source: Source, size: int, labelled: Path | None = None, dim: int = 0, before: Moments | None = None
-    ) -> Probe:
+        cls, source: Source, size: int, labelled: Path | LabelledFiles | None = None, dim: int = 0,
+        before: Moments | None = None,
+    ) -> Probe:  # fmt: skip
         """Draws and decodes the images, always the same ones.
 
         Args:
             source: the images that are trained on; some of them are drawn.
             size: side in pixels of what the network is given.
-            labelled: a folder with a subfolder a class, to measure k-NN on.
+            labelled: a folder with a subfolder a class, or files with their labels, to measure k-NN on.
             dim: components of whitened stages that the run's encoder will embed by; 0: by its last layer.
             before: as of `massl.encoder.whitening.fit_whitening`.
 
@@ -68,15 +70,15 @@ class Probe:
         labels: list[int] = []
         pixels: list[Tensor] = []
         if labelled:
-            paths, classes = find_classes(labelled)
+            files, classes = _open_labelled(labelled)
             names = sorted(set(classes.values()))
-            files = Files(labelled, labelled, paths)
             for index in random.Random(0).sample(range(len(files)), len(files)):
                 if len(pixels) == LABELLED:
                     break
-                if paths[index] in classes and (picture := _decode(files, index, size)) is not None:
+                name = classes.get(files.name(index))
+                if name is not None and (picture := _decode(files, index, size)) is not None:
                     pixels.append(picture)
-                    labels.append(names.index(classes[paths[index]]))
+                    labels.append(names.index(name))
         halves = _halves(np.array(labels, np.int64))
         if labelled and len(np.unique(np.array(labels)[halves[1]] if labels else [])) < 2:
             raise _too_few(labelled)
@@ -208,7 +210,21 @@ def find_classes(labelled: Path) -> tuple[list[str], dict[str, str]]:
     return paths, classes
 
 
-def _too_few(labelled: Path) -> MasslError:
+def _open_labelled(labelled: Path | LabelledFiles) -> tuple[Files, dict[str, str]]:
+    """Images, and the classes of those that have one."""
+    if isinstance(labelled, Path):
+        paths, classes = find_classes(labelled)
+        return Files(labelled, labelled, paths), classes
+    classes = dict(zip(labelled.paths, labelled.labels, strict=True))
+    return Files(labelled.root, labelled.root, labelled.paths), classes
+
+
+def _too_few(labelled: Path | LabelledFiles) -> MasslError:
+    if not isinstance(labelled, Path):
+        return MasslError(
+            f"{labelled.name}: fewer than two classes have two images that can be read; give --labels none to train "
+            "without them"
+        )
     return MasslError(
         f"{labelled} must hold a subfolder of at least two readable images for each of at least two classes"
     )
