@@ -20,7 +20,7 @@ from massl.core.printable import visible
 from massl.data.sources import Source, doubts
 from massl.encoder.weights import Initial
 from massl.presets import PRESETS
-from massl.settings import ResolvedSetting, Settings, concerns, differing, plan, read_settings
+from massl.settings import GIVEN, ResolvedSetting, Settings, concerns, differing, plan, read_settings
 from massl.training.accumulation import check_parts, check_ranks, parts_note
 from massl.training.adaptation import origin_of
 from massl.training.cost import cost_of, free_space
@@ -31,6 +31,9 @@ from massl.training.loop import fast_precision
 from massl.training.out_of_memory import largest_batch
 from massl.training.run_state import EVERY
 from massl.training.teaching import Teacher
+
+# What a person who begins a run may want to change. The other settings follow from these.
+DECISIVE = ("backbone", "teacher_dim", "image_size", "batch", "steps", "learning_rate", "memory")
 
 
 @dataclass(frozen=True)
@@ -145,12 +148,15 @@ class PlannedRun:
         return [note for note in notes if note]
 
     def show_table(self, whole: bool, on_standard_output: bool = False) -> None:
-        """Prints the settings with their reasons: all, or those that the preset doesn't have so."""
+        """Prints the settings with their reasons: all, or what was given or decided for these images, if it matters."""
         device = self.world.device
         where = f"{self.ranks} times {device.type}" if self.ranks > 1 else str(device)
         title = f"{len(self.source):,} images, on {where}" + (f", preset {self.preset}" if self.preset else "")
         view = Table("setting", "value", "why", title=title, box=None)
-        for choice in self.table if whole else differing(self.table, self.preset):
+        decided = (
+            choice for choice in differing(self.table, self.preset) if choice.name in DECISIVE or choice.why == GIVEN
+        )
+        for choice in self.table if whole else decided:
             view.add_row(choice.name, Text(visible(str(choice.value))), choice.why)
         Console(stderr=not on_standard_output).print(view)
 

@@ -281,7 +281,7 @@ def _announce(run: PlannedRun, verbose: bool, skipped: Sequence[Skipped], judgin
 
     if not run.resumed:
         run.show_table(whole=verbose)
-        say("  all other settings are those of the preset; -v or --plan prints them", quiet=verbose)
+        say("  -v or --plan prints all settings", quiet=verbose)
     if judging:
         say(f"  {judging}")
     for note in run.notes():
@@ -298,7 +298,6 @@ def _train(
     run: PlannedRun, judges: Path | LabelledFiles | None, tracker: str, profile: int, quiet: bool
 ) -> dict[str, Any]:
     """Trains with its progress shown; a signal asks for a checkpoint and an end."""
-    from cli.planned_run import size
     from cli.terminal import ProgressLine, say
     from massl.training.loop import TrainingProgress, train
 
@@ -317,25 +316,20 @@ def _train(
             def report(progress: TrainingProgress) -> None:
                 nonlocal embeds
                 now = progress.metrics
+                if now.keys() == {"knn_start"}:
+                    say(f"  before training: k-NN accuracy {now['knn_start']:.1%}", quiet)
+                    return
                 if not now:
                     line.update(progress.step, progress.steps)
                     return
                 if embeds:
                     embeds = False
                     line.begin("Training", "steps")
-                note = (
-                    f"loss {now['loss']:.3f}, rank {now['rank']:.0f}, {now['images_per_second']:.0f} images/s, "
-                    f"{1000 * now['step_seconds']:,.0f} ms a step, {now['data_wait_share']:.0%} of it waiting for "
-                    f"images, peak memory {size(now['peak_bytes'])}"
-                )
-                if "utilisation" in now:
-                    note += f", {now['utilisation']:.0%} of the device's arithmetic used"
                 if "knn_top1" in now:
-                    also = f", of the student {now['knn_student']:.1%}" if "knn_student" in now else ""
-                    say(f"  step {progress.step:,}: k-NN {now['knn_top1']:.1%}{also}, rank {now['rankme']:.0f}", quiet)
+                    say(f"  step {progress.step:,}: {_accuracy(now)}", quiet)
                 for warning in progress.warnings:
                     say(f"  warning: {warning}", quiet)
-                line.update(progress.step, progress.steps, note)
+                line.update(progress.step, progress.steps, _figures(now, run.settings.adapter))
 
             return train(
                 run.source, run.folder, run.settings, resume=run.resumed, labelled=judges, tracker=tracker,
@@ -346,6 +340,28 @@ def _train(
         signal.signal(signal.SIGINT, before)
         signal.signal(signal.SIGTERM, interrupt)
         run.world.leave()
+
+
+def _figures(now: Mapping[str, float], adapts: bool) -> str:
+    """How a step went and how fast; an adapter's steps take embeddings that are there, so images have no rate."""
+    from cli.planned_run import size
+
+    told = [f"loss {now['loss']:.3f}", f"{now['rank']:.0f} effective dimensions"]
+    if not adapts:
+        told.append(f"{now['images_per_second']:.0f} images/s")
+    waiting = "" if adapts else f", {now['data_wait_share']:.0%} of it waiting for images"
+    told.append(f"{1000 * now['step_seconds']:,.0f} ms a step{waiting}")
+    told.append(f"peak memory {size(now['peak_bytes'])}")
+    if "utilisation" in now:
+        told.append(f"{now['utilisation']:.0%} of the device's arithmetic used")
+    return ", ".join(told)
+
+
+def _accuracy(now: Mapping[str, float]) -> str:
+    """The accuracy on labels, beside that before training where it is known."""
+    before = f" (before training {now['knn_start']:.1%})" if now.get("knn_start") is not None else ""
+    student = f", of the student {now['knn_student']:.1%}" if "knn_student" in now else ""
+    return f"k-NN accuracy {now['knn_top1']:.1%}{before}{student}, {now['rankme']:.0f} effective dimensions"
 
 
 def _export(run: PlannedRun, name: str | None) -> Path:
@@ -374,7 +390,7 @@ def _outcome(
     if best.get("metric") == "knn_top1" and "knn_top1" in last:
         linear = f", linear probe {last['linear_top1']:.1%}" if "linear_top1" in last else ""
         where = labels if labels and str(labels) != "none" else "the labelled images"
-        yield f"  k-NN top-1 on {where}: {last['knn_top1']:.1%}{linear}"
+        yield f"  k-NN accuracy on {where}: {last['knn_top1']:.1%}{linear}"
         if not run.settings.adapter and best["step"] < run.settings.steps and best["value"] > last["knn_top1"] + 0.01:
             as_here = f" --stages --whiten {images}" if "knn_last" in last else ""
             yield (

@@ -150,6 +150,7 @@ ENOUGH_STEPS = 3000  # of a run, below which a batch is not made larger
 FEW_TO_ADAPT = 170  # images of the smallest set on which it was measured, docs/measurements/adapting.md
 FEW_TO_TEACH = 300  # images of the smallest set on which it was measured, docs/measurements/teaching.md
 ADAPTING_STEPS = 400  # of an adapter, whatever the number of images
+GIVEN = "given"  # why a setting is as a person asked for
 FEW = 10_000  # images below which a collection is small
 
 
@@ -235,7 +236,7 @@ def _of_the_teacher(case: _Case, chosen: _Chosen) -> Iterator[ResolvedSetting]:
 
 def _given(case: _Case, chosen: _Chosen) -> Iterator[ResolvedSetting]:
     for name, value in case.given.items():
-        yield ResolvedSetting(name, value, "given")
+        yield ResolvedSetting(name, value, GIVEN)
 
 
 def _batch_of_the_gpu(case: _Case, chosen: _Chosen) -> Iterator[ResolvedSetting]:
@@ -310,11 +311,11 @@ def _length(case: _Case, chosen: _Chosen) -> Iterator[ResolvedSetting]:
     if _value(chosen, "adapter") and epochs is None:
         yield ResolvedSetting("steps", ADAPTING_STEPS, "after as many, trials changed no more")
     if epochs is not None:
-        yield ResolvedSetting("steps", epochs * each, f"{epochs} epochs of {each} steps")
+        yield ResolvedSetting("steps", epochs * each, f"{epochs} passes over the images, {each} steps each")
         return
     seen = preset.seen // (4 if case.begins else 1)
     epochs = max(1, min(200, round(seen / case.images)))
-    why = f"{epochs} epochs of {each} steps: about {seen:,} images seen, from 1 to 200 epochs"
+    why = f"{epochs} passes over the images, {each} steps each: about {seen:,} images seen, from 1 to 200 passes"
     quarter = ", a quarter of what it takes from scratch" if case.begins else ""
     yield ResolvedSetting("steps", epochs * each, why + quarter)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
 import shlex
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
@@ -15,11 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-import massl
-from massl.core.disk_errors import cannot_write
 from massl.core.errors import MasslError
-from massl.core.files.atomic_writing import whole
-from massl.core.files.path_notation import as_text
 from massl.core.files.run_folder import check_new, describe_run
 from massl.data.sources import Source, check_readable
 from massl.encoder.adapted import find_start
@@ -30,7 +25,7 @@ from massl.evaluation.datasets import LabelledFiles
 from massl.method.augment import normalise
 from massl.method.schedules import Rates
 from massl.method.views import Batch, EndlessBatches, Views, on_device
-from massl.settings import CHANGEABLE, Settings, read_settings, write_toml
+from massl.settings import CHANGEABLE, Settings, read_settings
 from massl.training.accumulation import check_ranks
 from massl.training.adaptation import Adaptation, keep_beginning, origin_of
 from massl.training.batch_normalisation import spread_normalisation
@@ -44,6 +39,7 @@ from massl.training.metering import Meter, Trace
 from massl.training.monitor import Monitor
 from massl.training.out_of_memory import held_by, is_out_of_memory, remedy
 from massl.training.probe import OF_A_COLLECTION, Probe
+from massl.training.run_configuration import make_folder, write_configuration
 from massl.training.run_state import RunState
 from massl.training.teaching import Teacher, Teaching, begin_teaching
 from massl.training.tracking import RunLog, finite_or_none, track
@@ -59,7 +55,8 @@ class TrainingProgress:
     """The progress of a run, to be shown.
 
     `metrics` is the line just written to `metrics.jsonl`; it is empty while views are embedded, when `step` counts
-    views. `warnings` say what goes wrong and what to try.
+    views, and holds `knn_start` alone once the encoder was measured that the run begins with. `warnings` say what goes
+    wrong and what to try.
     """
 
     step: int
@@ -128,7 +125,7 @@ def train(
             nothing can be written.
     """
     earlier: dict[str, Any] = {}
-    began = settings
+    began, judged_anew = settings, False
     if resume:
         changed = {name: getattr(settings, name) for name in CHANGEABLE}
         began = read_settings(out / "config.toml")
@@ -136,6 +133,7 @@ def train(
     world = world or World.join(choose_device(settings.device))
     if resume:
         earlier = describe_run(out)
+        judged_anew = isinstance(labelled, Path)  # by other images than the run's own
         if not labelled and earlier.get("labels", "") not in ("", OF_A_COLLECTION):
             labelled = Path(earlier["labels"])
         tracker = tracker or earlier.get("tracker", "")
@@ -161,18 +159,18 @@ def train(
     if initial and initial.folded:
         _spread_normalisations(learner, probe.pixels[-EXAMPLES:].to(world.device), settings.image_size)
     if world.rank == 0 and not resume:
-        _make(out)
+        make_folder(out)
         # Before there is a run to go on with, so that one that is there can always go on.
         start = keep_beginning(state, initial) if settings.adapter or settings.teacher_dim else ""
-        _write_configuration(state, settings, world, labelled, tracker, teacher, start)
+        write_configuration(state, settings, world, labelled, tracker, teacher, start)
     elif world.rank == 0 and settings.steps != began.steps:  # a longer run stays as long when it is resumed again
         longer, start = dataclasses.replace(began, steps=settings.steps), earlier.get("start", "")
-        _write_configuration(state, longer, world, labelled, tracker, teacher, start)
+        write_configuration(state, longer, world, labelled, tracker, teacher, start)
 
     adaptation = Adaptation(state, probe) if settings.adapter else None
     teaching = begin_teaching(state, teacher)
     run = _Run(state, probe, world, resume, damaged, report, stop, adaptation, teaching)
-    run.prepare()
+    run.prepare(None if judged_anew else (earlier.get("last") or {}).get("knn_start"))
     if state.done >= settings.steps:  # it had ended: nothing is left to learn, and it is reported as it was
         run.metrics = {name: value for name, value in (earlier["last"] or {}).items() if value is not None}
     trace = Trace(out, world.device, state.start, settings.steps, profile if world.rank == 0 else 0)
@@ -228,12 +226,16 @@ class _Run:
         self.monitor = Monitor(state.settings)
         self.utilisation = Utilisation(state.settings, world.device, world.size)
         self.metrics: dict[str, Any] = {}
+        self.knn_start: float | None = None  # before the first step, where there are labels
         self.skipped: dict[str, str] = {}
         self.again = f"massl train {shlex.quote(state.source.where)} --resume {state.out}"
         state.begin_to_count()
 
-    def prepare(self) -> None:
-        """Embeds what a frozen network has to say before the first step, where there is one. Raises as `train`."""
+    def prepare(self, knn_start: float | None) -> None:
+        """Embeds what a frozen network has to say before the first step, where there is one; measures the start.
+
+        Raises as `train`. `knn_start` is of the start, where the run measured it before.
+        """
 
         def told(done: int, whole: int) -> None:
             self.report(TrainingProgress(done, whole, {}))
@@ -246,6 +248,14 @@ class _Run:
             self.skipped |= self.teaching.prepare(told, self.stop)
             if not self.teaching.embeddings.complete:
                 raise Interrupted(f"stopped while the teacher's images were embedded; go on with: {self.again}")
+        if self.leads and len(self.probe.labels):
+            self.knn_start = knn_start
+            if self.adaptation:
+                self.knn_start = self.adaptation.measure(0.0)["knn_top1"]
+            elif not self.state.done:
+                self.knn_start = self._measure_networks()["knn_top1"]
+            if self.knn_start is not None:
+                self.report(TrainingProgress(self.state.done, self.settings.steps, {"knn_start": self.knn_start}))
 
     def learn(self, trace: Trace, tracker: str) -> None:
         """All steps that are left. Raises what `train` says."""
@@ -372,6 +382,7 @@ class _Run:
             "memory_age": filled / 2 / s.batch,  # steps since a row was written, on average
             **speed,
             **({} if used is None else {"utilisation": used}),
+            **({} if self.knn_start is None else {"knn_start": self.knn_start}),
             "skipped_files": len(self.skipped),
             "seconds": state.seconds,
         }
@@ -383,19 +394,22 @@ class _Run:
 
     def _measure(self, log: RunLog) -> bool:
         """Adds to the metrics what the encoder is worth; whether it was never worth more."""
-        student, teacher, done = self.learner.student, self.learner.teacher, self.state.done
+        done = self.state.done
+        measure = self.adaptation.measure if self.adaptation else self._measure_networks
+        self.metrics |= measure(
+            linear=done == self.settings.steps, show=lambda picture: log.show("neighbours", picture, done)
+        )
+        # Of an adapter the end is weighed against the start, not one step against another.
+        return not self.adaptation and self.state.improves(self.metrics)
+
+    def _measure_networks(self, linear: bool = False, show: Callable[[Tensor], None] | None = None) -> dict[str, float]:
+        """As `Probe.measure`, of teacher and student."""
+        student, teacher = self.learner.student, self.learner.teacher
         precision = ACTIVATIONS[self.settings.precision]
-        if self.adaptation:
-            self.metrics |= self.adaptation.measure(
-                linear=done == self.settings.steps, show=lambda picture: log.show("neighbours", picture, done)
-            )
-            return False  # the end is weighed against the start, not one step against another
         with held_by(self.device, "the images that are measured", "give a smaller --set export_size"):
-            self.metrics |= self.probe.measure(
-                teacher.backbone, self.device, precision, teacher.positions, student.backbone,
-                linear=done == self.settings.steps, show=lambda picture: log.show("neighbours", picture, done),
-            )  # fmt: skip
-        return self.state.improves(self.metrics)
+            return self.probe.measure(
+                teacher.backbone, self.device, precision, teacher.positions, student.backbone, linear=linear, show=show
+            )
 
     def _tell(self) -> None:
         self.warnings += self.monitor.look(self.metrics)
@@ -417,33 +431,6 @@ def _spread_normalisations(learner: Learner, pixels: Tensor, size: int) -> None:
     shown = interpolate(normalise(pixels), size, mode="bilinear", antialias=True)
     for network in (learner.student, learner.teacher):
         spread_normalisation(network.backbone, shown)
-
-
-def _write_configuration(
-    state: RunState, settings: Settings, world: World, labelled: Path | LabelledFiles | None, tracker: str,
-    teacher: Teacher | None, start: str,
-) -> None:  # fmt: skip
-    folder = as_text(os.path.abspath(labelled)) if isinstance(labelled, Path) else ""
-    about = {
-        "massl": massl.__version__,
-        "torch": torch.__version__,
-        "images": len(state.source),
-        "root": as_text(os.path.abspath(state.source.where)),
-        "labels": OF_A_COLLECTION if labelled and not folder else folder,
-        "tracker": tracker,
-        **({"teacher": as_text(teacher.named)} if teacher else {}),
-        **({"start": start} if start else {}),
-        "devices": world.size,
-    }
-    with whole(state.out / "config.toml") as written:
-        write_toml(written, {"run": about, "settings": dataclasses.asdict(settings)})
-
-
-def _make(out: Path) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise cannot_write(out, error, "choose another --out") from None
 
 
 def _check_finite(bad: int, step: int, s: Settings, out: Path) -> None:

@@ -40,6 +40,14 @@ def test_labels_of_the_collection_judge_and_a_line_says_so(
     assert said in " ".join(ran.stderr.split())
     lines = [json.loads(line) for line in Path("run/metrics.jsonl").read_text().splitlines()]
     assert lines[-1]["knn_top1"] in {right / 10 for right in range(11)}
+    start = lines[0]["knn_start"]  # of the network that it began with
+    assert [line["knn_start"] for line in lines] == [start] * len(lines)
+    assert ran.stderr.index(f"before training: k-NN accuracy {start:.1%}") < ran.stderr.index("step 1: k-NN accuracy")
+    assert f"(before training {start:.1%})" in ran.stderr
+    # A handful of settings, those that were given among them, and none that only follows.
+    table = ran.stderr.partition("-v or --plan prints all settings")[0]
+    assert "image_size" in table
+    assert "temperature_warmup" not in table
     assert tomllib.loads(Path("run/config.toml").read_text())["run"]["labels"] == "collection"
     # A run that goes on is judged in the same way, also after more labels were given.
     judges, _ = choose_labels(photos, None, Path("run"))
@@ -49,7 +57,9 @@ def test_labels_of_the_collection_judge_and_a_line_says_so(
         choose_labels(photos, Path("none"), Path("run"))
     ran = CliRunner().invoke(app, ["train", str(photos), "--resume", "run", "--epochs", "2"], catch_exceptions=False)
     assert "judged by 21 labels" in " ".join(ran.stderr.split())
-    assert "knn_top1" in json.loads(Path("run/metrics.jsonl").read_text().splitlines()[-1])
+    last = json.loads(Path("run/metrics.jsonl").read_text().splitlines()[-1])
+    assert "knn_top1" in last
+    assert last["knn_start"] == start
 
 
 @pytest.mark.parametrize(

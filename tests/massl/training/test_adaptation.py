@@ -65,6 +65,8 @@ def test_the_encoder_is_the_start_with_a_share_of_what_was_learnt(start: Path, p
     summary = adapt(start, photos, out, labelled=photos)
     assert not (out / FILE).exists()
     assert len(losses(out)) == 12
+    starts = {json.loads(line)["knn_start"] for line in (out / "metrics.jsonl").read_text().splitlines()}
+    assert len(starts) == 1  # of the encoder that it adapts
     share = summary["kept"]["share"]
     assert summary["kept"]["measure"] == "labels"
     assert summary["kept"]["figures"][str(share)] >= max(summary["kept"]["figures"].values()) - GAIN
