@@ -203,7 +203,7 @@ def _fetch(iterator: Any, ready: queue.Queue[Any], over: threading.Event) -> Non
 
     try:
         for batch in iterator:
-            large, small, draws, skipped = batch
+            large, small, draws, skipped, *_ = batch  # no embeddings: a process that loads images has none
             put(Batch(_tensor(large), _tensor(small), _tensor(draws), skipped))
             if over.is_set():
                 return
