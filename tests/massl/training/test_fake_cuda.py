@@ -51,6 +51,17 @@ def cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
     for build in (build_parts, build_pair):
         monkeypatch.setattr(learning, build.__name__, functools.partial(really, build))
+
+    swap = torch.utils.swap_tensors
+
+    def swap_what_differs(old: torch.Tensor, new: torch.Tensor) -> None:
+        # A backbone that two networks share is moved twice. Torch remembers, by a weak reference, each kind of move
+        # that is the first in its process, and refuses to swap what it remembers. Fake tensors have no content, so
+        # alike ones need no swap.
+        if not (on_gpu(old, new) and (old.dtype, old.stride()) == (new.dtype, new.stride())):
+            swap(old, new)
+
+    monkeypatch.setattr(torch.utils, "swap_tensors", swap_what_differs)
     with FakeTensorMode(allow_non_fake_inputs=True):
         yield
 
