@@ -48,7 +48,7 @@ class Settings:
     teacher_temperature_start: float = 0.04  # [tau_t], rises to the next over the warm-up
     teacher_temperature: float = 0.07
     temperature_warmup: int = 0  # steps
-    momentum: float = 0.992  # of the teacher, rises to 1 over the run
+    momentum: float = 0.992  # of the student's average, the teacher; rises to 1 over the run
     # Optimiser
     batch: int = 128  # images a step [B]
     steps: int = 1000  # of the whole run
@@ -228,6 +228,7 @@ def _of_the_teacher(case: _Case, chosen: _Chosen) -> Iterator[ResolvedSetting]:
         "drop_path": (0.0, "the teacher's answers are the same at each step"),
         "teacher_temperature": (0.05, "fixed: the teacher is as good at the first step as at the last"),
         "teacher_temperature_start": (0.05, "as above"),
+        "momentum": (0.0, "the average teaches nothing: it follows the network, and at the end holds its last steps"),
     }
     for name, (value, why) in taught.items():
         if name not in case.given:

@@ -13,12 +13,14 @@ import torch
 from torch.nn.functional import normalize
 
 from massl.core.errors import MasslError
+from massl.data.sampling import sampled
 from massl.data.sources import find_source
 from massl.encoder import checkpoint, weights
 from massl.encoder.export import export, export_run
+from massl.method.augment import normalise
 from massl.method.loss import plain_loss
 from massl.method.schedules import Rates
-from massl.settings import Settings, plan
+from massl.settings import Settings, plan, read_settings
 from massl.training import teaching
 from massl.training.distributed import World
 from massl.training.learner import Learner
@@ -88,6 +90,36 @@ def test_what_is_exported_normalises_as_the_student_does_and_a_bad_step_changes_
     before = {name: buffer.clone() for name, buffer in learner.teacher.named_buffers()}
     learner.step([views.fill_(torch.nan)], RATES, 1, embeddings=embeddings)
     assert all(torch.equal(buffer, before[name]) for name, buffer in learner.teacher.named_buffers())
+
+
+def likeness(found: torch.Tensor, wanted: torch.Tensor) -> float:
+    """Mean cosine of rows, seen from the mean of all."""
+    rows = [normalize(each - each.mean(0), dim=1) for each in (found, wanted)]
+    return float((rows[0] * rows[1]).sum(1).mean())
+
+
+def test_a_taught_network_ends_nearer_to_its_teacher_on_other_pictures(
+    encoder: Path, pictures: Path, tmp_path: Path
+) -> None:
+    for place, half in (("learnt", 0), ("others", 1)):
+        (tmp_path / place).mkdir()
+        for picture in sorted(pictures.glob("*/*.jpg"))[half:200:2]:
+            shutil.copy(picture, tmp_path / place / f"{picture.parent.name}-{picture.name}")
+    small = {"backbone": "resnet10t", "image_size": "32", "batch": "16", "steps": "40", "probe_every": "100"}
+    teach(encoder, tmp_path / "learnt", tmp_path / "run", {**small, "head_norm": "true"})
+    source, _ = find_source(tmp_path / "others")
+    teacher = Teacher(str(encoder), str(encoder))
+    settings = read_settings(tmp_path / "run" / "config.toml")
+    learner = Learner(settings, World(torch.device("cpu")))
+    whole = torch.cat(list(sampled(source, 100, settings.image_size, settings.image_size)))
+    views = normalise(whole.permute(0, 3, 1, 2).float())
+    assert learner.target is not None
+    began = learner.teacher.eval()(views[None])[0]  # the average, which is exported
+    learner.load_state_dict(checkpoint.latest_sound(tmp_path / "run" / "checkpoints")[0])
+    ended = learner.teacher(views[None])[0]
+    with torch.no_grad():
+        wanted = learner.target(torch.cat([teacher.deployed(part)[0] for part in whole.split(50)]))
+    assert likeness(ended, wanted) > likeness(began, wanted) + 0.15
 
 
 def test_a_network_learns_at_another_size_and_is_exported(encoder: Path, photos: Path, tmp_path: Path) -> None:
