@@ -19,8 +19,8 @@ class Step:
     """A labelling step that can be taken back: image to (label, author) before, None for no label, and after.
 
     Also what was decided of labels, each an image and a label: proposals `rejected`, doubtful ones `confirmed`. And of
-    tags: those `tagged` anew, each an image and a tag, the rejections that this took back (`untold`), and those
-    `untagged`, with their author.
+    tags: those `tagged` anew, each an image and a tag, the rejections that this took back (`untold`), those
+    `untagged`, with their author, and those `refused` anew.
     """
 
     text: str
@@ -31,6 +31,7 @@ class Step:
     tagged: tuple[tuple[int, str], ...] = ()
     untold: tuple[tuple[int, str], ...] = ()
     untagged: tuple[tuple[int, str, str], ...] = ()
+    refused: tuple[tuple[int, str], ...] = ()
 
 
 @dataclass

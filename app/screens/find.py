@@ -11,6 +11,7 @@ import numpy as np
 
 from app.formatting import no_pictures, readable, sentence
 from app.screens.label_actions import LabelActions
+from app.screens.listings import Listing, proposed
 from app.screens.picture_details import details
 from app.screens.screen import Action, Aside, Screen
 from app.screens.search_request import MOST_EXAMPLES, NOTHING, Example, Part, Question, pixels, question
@@ -38,7 +39,8 @@ class Finding:
     Attributes:
         question: what was asked last.
         ranking: its answer; None where all pictures are looked at.
-        listed: the part of the collection's revision that `ranking` is an answer for.
+        listing: what is listed in place of these, where it has an order of its own.
+        listed: the part of the collection's revision that `ranking` and `listing` are answers for.
         reachable: how many pictures the browser may ask for.
         shown: how many it has.
         ends: for the pictures in order, number of them to the path of the last, at each page's end.
@@ -49,6 +51,7 @@ class Finding:
 
     question: Question = NOTHING
     ranking: Ranking | None = None
+    listing: Listing | None = None
     listed: Hashable = None
     reachable: int = 0
     shown: int = PAGE
@@ -87,15 +90,20 @@ class FindScreen(Screen):
         finding = session.of(Finding)
         asked, wanted = finding.question.examples, finding.question.wanted
         total = len(self.collection)
-        if finding.listed != self.revision(session).listed:
-            self._rank(session)  # images came or went since
+        if finding.listed != self.revision(session).listed or self._all_answered(finding):
+            self._rank(session)  # images came or went since, or the answers tell which others to propose
         found = self.collection.images.count(wanted) if wanted else total
         shown = finding.shown  # once: the next page may be fetched while this is drawn
         tiles = self._tiles(finding, 0, shown)
-        reachable = min(found if finding.ranking is None else len(finding.ranking), MOST)
+        listing = finding.listing.open(self.collection) if finding.listing else None
+        reachable = min(
+            len(listing.rows) if listing else found if finding.ranking is None else len(finding.ranking), MOST
+        )
         finding.reachable = reachable
         which = f"{found:,} of {total:,} pictures" if wanted else f"{total:,} pictures"
-        if finding.ranking is None:
+        if listing:
+            title, note = listing.title, listing.note
+        elif finding.ranking is None:
             title, note = "Filtered pictures" if wanted else "All pictures", which
             if found > MOST:
                 note += f"; the first {MOST:,} are listed. Use filters or a search to see others"
@@ -115,6 +123,7 @@ class FindScreen(Screen):
                 "since": str(wanted.taken_since or ""),
                 "until": str(wanted.taken_until or ""),
             },
+            "listing": {"proposed": finding.question.proposed},
             "choices": self._choices(self.revision(session)),
             "levels": _levels(finding.ranking),
             "sections": [section("all", title, note, tiles, shown < reachable)],
@@ -122,13 +131,13 @@ class FindScreen(Screen):
             if tiles
             else no_pictures(self.collection)
             if not total
-            else "No picture matches all of these filters. Remove one.",
+            else (listing and listing.empty) or "No picture matches all of these filters. Remove one.",
         }
 
     def reset(self, session: Session) -> None:
         # Nothing is looked up: the collection itself may be gone.
         finding = session.of(Finding)
-        finding.question, finding.ranking, finding.listed = NOTHING, None, None
+        finding.question, finding.ranking, finding.listing, finding.listed = NOTHING, None, None, None
         finding.shown, finding.ends = PAGE, {}
         finding.serial += 1
 
@@ -204,7 +213,12 @@ class FindScreen(Screen):
         else:
             self.collection.images.check(asked.wanted)
             finding.ranking = None
+        finding.listing = proposed(self.collection, asked.wanted) if asked.proposed else None
         finding.listed, finding.ends = listed, {}
+
+    def _all_answered(self, finding: Finding) -> bool:
+        listing = finding.listing
+        return listing is not None and bool(listing.rows) and not listing.open(self.collection).rows
 
     def _queries(self, finding: Finding) -> list[Query]:
         return [self._query(finding, example) for example in finding.question.examples]
@@ -225,6 +239,8 @@ class FindScreen(Screen):
 
     def _tiles(self, finding: Finding, first: int, last: int) -> list[Tile]:
         """The pictures from place `first` up to before `last`."""
+        if finding.listing is not None:
+            return finding.listing.open(self.collection).tiles(self.collection, first, last)
         if finding.ranking is not None:
             found = self.collection.searcher.describe(finding.ranking, first, last)
             return with_ratios(self.collection, [_found(result) for result in found])
@@ -276,7 +292,8 @@ class FindScreen(Screen):
         serial = finding.serial  # of before: another question may be asked while this is answered
         first = number(payload.get("from"))
         nobodys = {"from": first, "tiles": [], "more": False, "serial": None}
-        known = first in finding.ends if finding.ranking is None else first <= finding.shown
+        by_path = finding.ranking is None and finding.listing is None
+        known = first in finding.ends if by_path else first <= finding.shown
         if payload.get("serial") != finding.serial or not known or first >= MOST:
             return nobodys
         tiles = self._tiles(finding, first, min(first + PAGE, MOST))

@@ -9,7 +9,7 @@ from typing import Any
 from app.formatting import count
 from app.session import Payload, Session, Step, images
 from indexer import Collection
-from indexer.store.labels import NONE_OF_THESE
+from indexer.store.labels import ACCEPTED, NONE_OF_THESE
 from indexer.store.tags import split
 from massl.core.errors import MasslError
 
@@ -29,6 +29,8 @@ class LabelActions:
             "unlabel": self._unlabel,
             "tag": self._tag,
             "untag": self._untag,
+            "accept tag": self._accept_tag,
+            "refuse tag": self._refuse_tag,
             "undo": self._undo,
         }
 
@@ -80,13 +82,13 @@ class LabelActions:
         self.collection.labels.remove(had)
         return self._remember(session, Step(f"unlabelled {count(had)}", dict(had.items()), dict.fromkeys(had)))
 
-    def _tag(self, session: Session, payload: Payload) -> str:
+    def _tag(self, session: Session, payload: Payload, author: str = AUTHOR, did: str = "tagged") -> str:
         """Gives pictures the tags in `tags`, with commas between, as one step."""
         named, chosen = _tags(payload), images(payload)
         wanted = [(image, tag) for image in chosen for tag in named]
         rejected = {tag: self.collection.rejected_tags.of_tag(tag) for tag in named}
-        new = self.collection.tags.give(wanted, AUTHOR)
-        text = f"tagged {count(chosen)} {_quoted(named)}"
+        new = self.collection.tags.give(wanted, author)
+        text = f"{did} {count(chosen)} {_quoted(named)}"
         if not new:
             return f"{text[0].upper()}{text[1:]}, as they were before"
         untold = tuple((image, tag) for image, tag in new if image in rejected[tag])
@@ -99,6 +101,17 @@ class LabelActions:
             raise MasslError("None of these pictures has this tag")
         of = count(list(dict.fromkeys(image for image, *_ in taken)))
         return self._remember(session, Step(f"took {_quoted(named)} off {of}", {}, {}, untagged=tuple(taken)))
+
+    def _accept_tag(self, session: Session, payload: Payload) -> str:
+        """As `_tag`, of a tag that was proposed: no evidence of how good proposals are."""
+        return self._tag(session, payload, ACCEPTED, "accepted for")
+
+    def _refuse_tag(self, session: Session, payload: Payload) -> str:
+        """Remembers that pictures don't have the proposed tags, as one step."""
+        named, chosen = _tags(payload), images(payload)
+        new = self.collection.rejected_tags.add((image, tag) for image in chosen for tag in named)
+        text = f"{_quoted(named)} refused for {count(chosen)}"
+        return self._remember(session, Step(text, {}, {}, refused=tuple(new)))
 
     def _undo(self, session: Session, payload: Payload) -> str:
         if not session.steps:
@@ -119,6 +132,8 @@ class LabelActions:
             self.collection.tags.remove(step.tagged)
         if step.untold:
             self.collection.rejected_tags.add(step.untold)
+        if step.refused:
+            self.collection.rejected_tags.remove(step.refused)
         if step.untagged:
             authors = {(image, tag): author for image, tag, author in step.untagged}
             self.collection.tags.give(authors, authors)
@@ -138,7 +153,7 @@ class LabelActions:
 
 
 def _pictures(step: Step) -> int:
-    return sum(map(len, (step.before, step.rejected, step.confirmed, step.tagged, step.untagged)))
+    return sum(map(len, (step.before, step.rejected, step.confirmed, step.tagged, step.untagged, step.refused)))
 
 
 def _tags(payload: Payload) -> list[str]:

@@ -29,10 +29,17 @@ class Example:
 
 @dataclass(frozen=True)
 class Question:
-    """Examples (none: all pictures, by name) and what the pictures found must be."""
+    """What is listed.
+
+    Attributes:
+        examples: what the pictures are to be like; none: all pictures, by path.
+        wanted: what they must be.
+        proposed: in place of the pictures with the one tag in `wanted`, those that probably have it too.
+    """
 
     examples: tuple[Example, ...] = ()
     wanted: Filter = EVERYTHING
+    proposed: bool = False
 
 
 NOTHING = Question()
@@ -45,7 +52,7 @@ def question(
 
     Args:
         payload: `examples`, each with `image`, `content` or `upload`, and `weight`, `part`; `labels`, `tags`,
-            `folders`, `quality`, `since`, `until`.
+            `folders`, `quality`, `since`, `until`, `proposed`.
         image_of: the id of an image by the first digits of its content's hash.
         bounds_of: the bounds of quality hints in the collection.
 
@@ -72,7 +79,9 @@ def question(
         tuple(_text(item) for item in _list(payload.get(key))) for key in ("labels", "folders", "tags", "quality")
     )
     days: dict[str, Any] = {"taken_since": since, "taken_until": until, "or_modified": True}
-    return Question(tuple(examples), Filter(labels, folders, **days, quality=bounds_of(hints), tags=tags))
+    wanted = Filter(labels, folders, **days, quality=bounds_of(hints), tags=tags)
+    proposed = payload.get("proposed") is True and len(tags) == 1 and not examples
+    return Question(tuple(examples), wanted, proposed)
 
 
 def _part(given: object) -> Part | None:

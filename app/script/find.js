@@ -31,6 +31,7 @@ import { Viewer } from "./viewer.js";
  *   serial: number,
  *   asked: { examples: Shown[], note: string } | null,
  *   filters: Filters,
+ *   listing: import("./question.js").Listing,
  *   choices: import("./filters.js").Choices,
  *   levels: import("./cutoff.js").Level[],
  *   sections: import("./tiles.js").Section[],
@@ -45,6 +46,8 @@ const KEYS = [
   ["m", "more like the picture"],
   ["+", "also like the picture"],
   ["-", "less like the picture"],
+  ["A", "accept the proposed tag for the selected pictures"],
+  ["R", "refuse it for them"],
   ...GRID_KEYS,
   ...LABEL_KEYS,
 ];
@@ -73,7 +76,10 @@ class FindScreen extends Screen {
     });
     this.view = new GridView(this.board);
     this.rubber = new Rubber(this, selection);
-    this.bar = new LabelBar(this, selection, { look: (tiles) => this.viewer.compare(tiles) });
+    this.bar = new LabelBar(this, selection, {
+      reply: (reply) => this.reply(reply, [...selection.ids]),
+      look: (tiles) => this.viewer.compare(tiles),
+    });
     this.region = new Region(this.board);
     this.cutOff = new CutOff(this, this.tiles, () => this.remember(false));
     this.pages = new Pages(this, this.tiles, this.cutOff);
@@ -131,12 +137,12 @@ class FindScreen extends Screen {
 
   /**
    * @param {Example[]} wanted
-   * @param {Partial<Filters>} [changes] of the filters
+   * @param {Partial<Filters & import("./question.js").Listing>} [changes] of the filters, and of what is listed
    */
   ask(wanted, changes) {
     // Nothing to be like: what is not wanted means nothing by itself.
     const some = wanted.some((example) => example.weight > 0);
-    this.act({ do: "ask", examples: some ? wanted : [], ...this.value.filters, ...changes });
+    this.act({ do: "ask", examples: some ? wanted : [], ...this.value.filters, ...this.value.listing, ...changes });
   }
 
   /**
@@ -149,6 +155,19 @@ class FindScreen extends Screen {
       return this.complain("Search for something first, then choose what the results should be less like.");
     }
     this.ask([...others, { image: tile.id, weight }]);
+  }
+
+  /**
+   * Answers the proposals of a tag.
+   *
+   * @param {import("./labels.js").Reply} reply
+   * @param {number[]} images
+   */
+  reply(reply, images) {
+    const { listing, filters } = this.value;
+    if (!listing.proposed || !images.length) return;
+    this.act({ do: reply === "accept" ? "accept tag" : "refuse tag", images, tags: filters.tags[0] });
+    this.tiles.selection.clear();
   }
 
   /** @param {Tile} tile */
@@ -212,9 +231,27 @@ class FindScreen extends Screen {
     this.drawBar();
     const header = main.querySelector("section header");
     header?.querySelector(".note")?.after(this.cutOff.draw());
+    if (header) this.drawProposing(header);
     this.cutOff.apply();
     this.pages.watch();
     this.follow();
+  }
+
+  /**
+   * The way to the pictures that probably have the tag that is filtered for, and back.
+   *
+   * @param {Element} header
+   */
+  drawProposing(header) {
+    const { asked, filters, listing } = this.value;
+    if (asked || filters.tags.length !== 1) return;
+    const text = listing.proposed ? `Pictures with “${filters.tags[0]}”` : "Propose more";
+    header.append(
+      button(text, () => this.ask([], { proposed: !listing.proposed }), {
+        class: "link",
+        title: listing.proposed ? "" : `Pictures that probably have the tag “${filters.tags[0]}” too`,
+      }),
+    );
   }
 
   drawBar() {
@@ -277,7 +314,8 @@ class FindScreen extends Screen {
 
   /** @param {boolean} fresh */
   remember(fresh) {
-    remember({ examples: this.examples(), ...this.value.filters, cut: this.cutOff.score }, fresh);
+    const { filters, listing } = this.value;
+    remember({ examples: this.examples(), ...filters, ...listing, cut: this.cutOff.score }, fresh);
   }
 
   /** @param {import("./question.js").Asked} asked */
@@ -369,6 +407,16 @@ class FindScreen extends Screen {
 
   /** @param {Tile} tile */
   drawTools(tile) {
+    const { proposal } = tile;
+    if (proposal) {
+      return make(
+        "div",
+        { class: "tools" },
+        drawTool(tile, "✓", `Accept “${proposal}” (key A)`, () => this.reply("accept", [tile.id])),
+        drawTool(tile, "×", `Not “${proposal}” (key R)`, () => this.reply("reject", [tile.id])),
+        drawTool(tile, "i", "About this picture (key i)", () => this.details.open(tile)),
+      );
+    }
     return make(
       "div",
       { class: "tools" },

@@ -122,7 +122,7 @@ export class LabelBar {
   drawGiving(input) {
     const { selection, value, look } = this;
     const tiles = value.sections.flatMap((section) => section.tiles).filter((tile) => selection.has(tile.id));
-    const guessed = tiles.some((tile) => tile.guess && !tile.label);
+    const guessed = tiles.some((tile) => tile.proposal || (tile.guess && !tile.label));
     const reply = guessed ? this.reply : undefined;
     const closely = selection.size === tiles.length && tiles.length < 3 ? look : undefined;
     return [

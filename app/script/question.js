@@ -25,9 +25,18 @@
  * @property {string} until
  */
 
-/** @typedef {Filters & { examples: Example[], cut: number | null }} Asked all of it, and the cut-off of what is shown */
+/**
+ * What is listed of these: `proposed` are the pictures that probably have the one tag that is filtered for, too.
+ *
+ * @typedef {{ proposed: boolean }} Listing
+ */
 
-const OWN = ["like", "unlike", "label", "tag", "under", "quality", "since", "until", "cut"]; // in the address
+/** @typedef {{ examples: Example[], cut: number | null }} Search examples, and the cut-off of what is shown */
+
+/** @typedef {Filters & Listing & Search} Asked all of it */
+
+// In the address.
+const OWN = ["like", "unlike", "label", "tag", "under", "quality", "since", "until", "proposed", "cut"];
 
 /**
  * An example as the server takes it.
@@ -65,6 +74,7 @@ export function written(asked) {
   for (const hint of asked.quality) query.append("quality", hint);
   if (asked.since) query.append("since", asked.since);
   if (asked.until) query.append("until", asked.until);
+  if (asked.proposed) query.append("proposed", "1");
   if (asked.cut !== null) query.append("cut", asked.cut.toFixed(2));
   return `${location.pathname}${[...query].length ? `?${query}` : ""}${location.hash}`;
 }
@@ -92,6 +102,7 @@ export function read() {
     tags: query.getAll("tag"),
     since: query.get("since") || "",
     until: query.get("until") || "",
+    proposed: query.has("proposed"),
     cut: query.has("cut") && Number.isFinite(cut) ? cut : null,
   };
 }

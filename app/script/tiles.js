@@ -18,6 +18,7 @@ import { button, make, one, source } from "./elements.js";
  * @property {string} [chance]
  * @property {string} [hint]
  * @property {string} [guess] the class that is proposed
+ * @property {string} [proposal] the tag that is proposed
  * @property {string} [doubt] why its probability is low
  * @property {number} [ratio] width by height
  */
@@ -236,6 +237,7 @@ export class Tiles {
       tile.name,
       tile.bandName ? `${tile.bandName}, similarity ${tile.score}` : null,
       guess ? `probably ${guess}, ${tile.score}` : null,
+      tile.proposal ? `probably tagged ${[tile.proposal, tile.score].filter(Boolean).join(", ")}` : null,
       tile.label ? `labelled ${tile.label}` : null,
     ];
     const image = make("img", {

@@ -20,6 +20,7 @@ from indexer import LADDER, Collection, Encoder, Query, Result
 from indexer.search.searcher import Searcher
 from indexer.store import quality
 from indexer.store.filters import Filter
+from indexer.store.labels import ACCEPTED
 from tests.app.conftest import DESKTOP, PHONE, Visit, answered, narrowed
 from tests.indexer.tiny import picture, write_encoder
 
@@ -446,6 +447,65 @@ def test_pictures_are_tagged_filtered_by_tags_and_it_is_undone(tab: Any, unlabel
         bar.get_by_role("button", name="Undo").click()
         said(text)
     assert tags() == {"flag/argentina.jpg": both, "flag/brazil.jpg": both}
+
+
+def test_proposals_of_a_tag_are_accepted_refused_and_undone(tab: Any, visit: Visit, unlabelled: Collection) -> None:
+    def ids(kind: str) -> list[int]:
+        return [image for image, path in unlabelled.images.ready() if path.startswith(f"{kind}/")]
+
+    flags, others = ids("flag"), ids("fruit")
+    unlabelled.tags.add("cloth", flags[:4], "somebody")
+    unlabelled.tags.add("food", others[:4], "somebody")
+    tab.goto(tab.url + "?tag=cloth")
+    _until(tab, "document.querySelectorAll('#massl-find .tile').length === 4")
+    tab.get_by_role("button", name="Propose more").click()
+    heading = tab.get_by_role("heading", name="Probably “cloth” too")
+    heading.wait_for()
+    found = [image for image, _ in unlabelled.tag_proposals.of("cloth").likely(0.5)]
+    assert _paths(tab) == unlabelled.images.paths_of(found)
+    assert set(found) & set(flags)
+
+    # One by its button, two by keys of the selection; each leaves the list, which keeps its order.
+    first, second, third, *rest = _paths(tab)
+    _picture(tab, first).locator(".picture").focus()
+    _picture(tab, first).hover()
+    tab.get_by_label("Size of the pictures").press("End")
+    _picture(tab, first).get_by_role("button", name="Accept “cloth”").click()
+    _until(tab, f"document.querySelectorAll('#massl-find .tile').length === {len(found) - 1}")
+    for path, key in ((second, "r"), (third, "a")):
+        _picture(tab, path).locator(".picture").focus()
+        tab.keyboard.press("Space")
+        tab.keyboard.press(key)
+        tab.wait_for_selector(f"#massl-find .tile:has(.name[title='{path}'])", state="detached")
+    assert _paths(tab) == rest
+    accepted = {unlabelled.images.id_of(first), unlabelled.images.id_of(third)}
+    assert unlabelled.tags.by_author("cloth", ACCEPTED) == accepted
+    refused = unlabelled.images.id_of(second)
+    assert unlabelled.rejected_tags.of_tag("cloth") == {refused}
+
+    # The address opens the list for others, with what these answers taught; Undo brings each picture back.
+    with visit(tab.url) as other:
+        other.get_by_role("heading", name="Probably “cloth” too").wait_for()
+        assert second not in _paths(other)
+    for path in (third, second, first):
+        tab.locator("#massl-find .bar").get_by_role("button", name="Undo").click()
+        tab.wait_for_selector(f"#massl-find .tile:has(.name[title='{path}'])")
+    assert _paths(tab) == [first, second, third, *rest]
+    assert unlabelled.rejected_tags.of_tag("cloth") == frozenset()
+    assert unlabelled.tags.counts()["cloth"] == 4
+    tab.get_by_role("button", name="Pictures with “cloth”").click()
+    _until(tab, "document.querySelectorAll('#massl-find .tile').length === 4")
+
+
+def test_a_tag_with_too_few_examples_says_what_is_missing(unlabelled: Collection, tmp_path: Path) -> None:
+    unlabelled.tags.add("lone", [unlabelled.images.ready(1)[0][0]], "somebody")
+    find, session = FindScreen(unlabelled, tmp_path), Session()
+    with_tag = find.do(session, {"do": "ask", "tags": ["lone"]})
+    screen = find.do(session, {"do": "ask", "tags": ["lone"], "proposed": True})
+    assert "2 of each are needed: give it to more images" in screen["message"]["text"]
+    assert screen["sections"] == with_tag["sections"]
+    for payload in ({"proposed": True}, {"proposed": "yes", "tags": ["lone"]}, {"proposed": 1, "tags": ["lone"]}):
+        assert find.do(session, {"do": "ask", **payload})["listing"] == {"proposed": False}
 
 
 def test_the_filters_fold_and_a_reload_leaves_them_as_they_were(tab: Any) -> None:

@@ -1,0 +1,84 @@
+"""Lists of pictures on the screen "Search" that are made whole, in an order of their own, and shown page by page."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from app.formatting import plural
+from app.screens.classification_advice import percent
+from app.screens.tiles import MOST, Tile, tile, with_ratios
+from indexer import Collection
+from indexer.store.filters import Filter, among
+
+LIKELY = 0.5  # the least probability of a proposed tag
+
+
+@dataclass(frozen=True)
+class Listed:
+    """One picture of a list: `score` is written on it, `heading` stands before it."""
+
+    image: int
+    score: str = ""
+    heading: str = ""
+
+
+@dataclass(frozen=True)
+class Listing:
+    """Pictures in their order.
+
+    Attributes:
+        title: of the list.
+        note: what is said beside it.
+        rows: the pictures.
+        tag: that is proposed for all of them; empty where none is.
+        empty: what is said where there are none.
+    """
+
+    title: str
+    note: str
+    rows: tuple[Listed, ...]
+    tag: str = ""
+    empty: str = ""
+
+    def open(self, collection: Collection) -> Listing:
+        """The same without the pictures whose proposal was answered since the list was made."""
+        if not self.tag:
+            return self
+        tagged = collection.tags.of([row.image for row in self.rows])
+        refused = collection.rejected_tags.of_tag(self.tag)
+        rows = tuple(row for row in self.rows if row.image not in refused and self.tag not in tagged.get(row.image, ()))
+        return replace(self, rows=rows)
+
+    def tiles(self, collection: Collection, first: int, last: int) -> list[Tile]:
+        """The pictures from place `first` up to before `last`; without those that have left the collection."""
+        rows = {row.image: row for row in self.rows[first:last]}
+        drawn = [tile(*each) | _marks(rows[each[0]], self.tag) for each in collection.images.described(list(rows))]
+        return with_ratios(collection, drawn)
+
+
+def proposed(collection: Collection, wanted: Filter) -> Listing:
+    """The pictures that probably have the one tag that is filtered for, of those that pass the other filters.
+
+    Raises:
+        MasslError: too few pictures have the tag, or are known not to have it.
+    """
+    (tag,) = wanted.tags
+    found = collection.tag_proposals.of(tag)
+    likely = found.likely(LIKELY)
+    if (passing := among(collection.catalog, replace(wanted, tags=()))) is not None:
+        kept = set(passing.tolist())
+        likely = [(image, probability) for image, probability in likely if image in kept]
+    rows = tuple(
+        Listed(image, "" if probability is None else f"{percent(probability)} %")
+        for image, probability in likely[:MOST]
+    )
+    note = f"{plural(len(rows), 'picture', 'pictures')}, the likeliest first"
+    if not found.claimed:
+        note += "; there are too few examples to say how likely"
+    empty = f"No other picture probably has the tag “{tag}”. Tag more pictures, or change the filters."
+    return Listing(f"Probably “{tag}” too", note, rows, tag, empty)
+
+
+def _marks(row: Listed, tag: str) -> dict[str, str]:
+    marks = {"score": row.score, "heading": row.heading, "proposal": tag}
+    return {name: text for name, text in marks.items() if text}
