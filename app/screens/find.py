@@ -12,22 +12,21 @@ import numpy as np
 from app.formatting import no_pictures, readable, sentence
 from app.screens.label_actions import LabelActions
 from app.screens.listings import Listing, proposed
+from app.screens.match_texts import BANDS, chance, heat_words, levels, match_tile
 from app.screens.picture_details import details
 from app.screens.screen import Action, Aside, Screen
 from app.screens.search_request import MOST_EXAMPLES, NOTHING, Example, Part, Question, pixels, question
 from app.screens.tiles import MOST, Tile, section, tile, with_ratios
 from app.session import Payload, Session, number
 from app.uploads import Remembered, take
-from indexer import Collection, Query, Result
+from indexer import Collection, Query
 from indexer.search.query import Ranking
 from indexer.store import quality
 from indexer.store.revision import Revision
 from massl.core.errors import MasslError
 
-BANDS = {"same": "Same", "alike": "Alike"}  # the others are not told apart from what is common in the folder
 PAGE = 48  # tiles that are fetched at a time, as one scrolls
 MOST_UPLOADS = 24  # pictures of one's own that a session remembers
-_STEP = 0.01  # of the cut-off slider
 _MOST_FOLDERS = 600  # to choose from
 _MOST_TAGS = 600
 
@@ -125,7 +124,7 @@ class FindScreen(Screen):
             },
             "listing": {"proposed": finding.question.proposed},
             "choices": self._choices(self.revision(session)),
-            "levels": _levels(finding.ranking),
+            "levels": levels(finding.ranking),
             "sections": [section("all", title, note, tiles, shown < reachable)],
             "empty": ""
             if tiles
@@ -243,7 +242,7 @@ class FindScreen(Screen):
             return finding.listing.open(self.collection).tiles(self.collection, first, last)
         if finding.ranking is not None:
             found = self.collection.searcher.describe(finding.ranking, first, last)
-            return with_ratios(self.collection, [_found(result) for result in found])
+            return with_ratios(self.collection, [match_tile(result) for result in found])
         after = finding.ends.get(first, "") if first else ""
         rows = self.collection.images.browse(finding.question.wanted, after, last - first)
         if rows:
@@ -309,10 +308,10 @@ class FindScreen(Screen):
         answer = details(self.collection, facts) | {"why": finding.ranking is not None}
         if finding.ranking is not None and len(at := np.flatnonzero(finding.ranking.images == facts.image)):
             score = float(finding.ranking.scores[at[0]])
-            chance = _chance(finding.ranking.false_matches(score), int(at[0]) + 1)
+            likely = chance(finding.ranking.false_matches(score), int(at[0]) + 1)
             match = finding.ranking.match(score)
             similar = f"{BANDS[match]}, similarity" if match in BANDS else "Similarity"
-            answer["match"] = f"{similar} {score:z.2f}. {chance}."
+            answer["match"] = f"{similar} {score:z.2f}. {likely}."
         return answer
 
     def _why(self, session: Session, payload: Payload) -> dict[str, Any]:
@@ -327,81 +326,5 @@ class FindScreen(Screen):
             "image": image,
             "cosines": [[round(float(cosine), 3) for cosine in row] for row in heat.cosines],
             "part": [round(share, 4) for share in part],
-            "said": _heat_words(heat.cosines, part),
+            "said": heat_words(heat.cosines, part),
         }
-
-
-def _found(result: Result) -> Tile:
-    return (
-        tile(result.image, result.path, result.label)
-        | {
-            "score": f"{result.score:z.2f}",
-            "value": round(result.score, 4),
-            "hint": _chance(result.false_matches, result.rank),
-        }
-        | _tag(result)
-    )
-
-
-def _tag(result: Result) -> dict[str, str]:
-    """What is written below a result: nothing where it scores as many others do, as most good hits of one kind do."""
-    if result.match == "weak":
-        return {}
-    return {
-        "band": result.match,
-        "bandName": BANDS[result.match],
-        "chance": _chance_short(result.false_matches, result.rank),
-    }
-
-
-def _levels(ranking: Ranking | None) -> list[dict[str, Any]]:
-    """For each place of the cut-off slider, from all to the best alone: score, pictures above it, and what to say."""
-    if ranking is None or not len(ranking):
-        return []
-    lowest, highest = float(ranking.scores[-1]), float(ranking.scores[0])
-    marks = np.arange(np.floor(lowest / _STEP) + 1, np.ceil(highest / _STEP)) * _STEP
-    return [
-        {
-            "score": round(float(mark), 2),
-            "above": (above := ranking.above(round(float(mark), 2))),
-            "chance": _among(ranking.false_matches(float(mark)), above),
-        }
-        for mark in marks
-    ]
-
-
-def _chance(false_matches: float, rank: int) -> str:
-    """What a score means: how many of the results with at least this score are expected by chance."""
-    if false_matches < 0.1:
-        return "Very unlikely to be a coincidence: an unrelated picture almost never looks this similar"
-    if false_matches >= rank:
-        return (
-            "Many pictures in this folder are this similar. It may show the same kind of thing, but the score does not "
-            "show that it is the same picture or object"
-        )
-    few = max(1, round(false_matches))
-    return f"About {few:,} unrelated picture{'s' * (few > 1)} in this folder would be this similar by chance"
-
-
-def _chance_short(false_matches: float, rank: int) -> str:
-    """The same in a few words; empty if such scores are common."""
-    if false_matches < 0.1:
-        return "unlikely by chance"
-    return "" if false_matches >= rank else f"{max(1, round(false_matches)):,} by chance"
-
-
-def _among(false_matches: float, above: int) -> str:
-    if false_matches < 0.1:
-        return "almost none of them by chance"
-    if false_matches >= above:
-        return "this similarity is common in this folder"
-    return f"about {max(1, round(false_matches)):,} of them by chance"
-
-
-def _heat_words(cosines: np.ndarray, part: Part) -> str:
-    rows, columns = cosines.shape
-    text = (
-        f"Bright parts are most similar to what you searched with ({cosines.max():z.2f}), dark parts least "
-        f"({cosines.min():z.2f}). The picture is compared in {rows} by {columns} parts."
-    )
-    return text if min(part[2], part[3]) > 0.99 else text + " Only the square in the frame was compared."

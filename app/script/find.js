@@ -1,6 +1,7 @@
 // The screen "Search": asking by pictures that are dropped, pasted, chosen or clicked, by parts of them, by several; the
 // filters, the cut-off, the further pages, and the address that carries all of it.
 
+import { Chips } from "./chips.js";
 import { CutOff } from "./cutoff.js";
 import { Details } from "./details.js";
 import { button, make, one, source, sync } from "./elements.js";
@@ -10,7 +11,7 @@ import { GRID_KEYS, KeySheet, LABEL_KEYS } from "./keys.js";
 import { LabelBar } from "./labels.js";
 import { Pages } from "./pages.js";
 import { bare, inAddress, read, remember } from "./question.js";
-import { placeAt, Region } from "./region.js";
+import { Region } from "./region.js";
 import { keep, recall } from "./remembered.js";
 import { Rubber } from "./rubber.js";
 import { openScreen, Screen } from "./screen.js";
@@ -22,14 +23,12 @@ import { Viewer } from "./viewer.js";
 /** @typedef {import("./question.js").Filters} Filters */
 /** @typedef {import("./tiles.js").Tile} Tile */
 
-/** @typedef {Example & { name: string, src: string, large: string, part: number[] | null }} Shown an example, drawn */
-
 /**
  * What Find.draw answers.
  *
  * @typedef {import("./tiles.js").Grid & import("./labels.js").Labelling & {
  *   serial: number,
- *   asked: { examples: Shown[], note: string } | null,
+ *   asked: { examples: import("./chips.js").Shown[], note: string } | null,
  *   filters: Filters,
  *   listing: import("./question.js").Listing,
  *   choices: import("./filters.js").Choices,
@@ -39,7 +38,6 @@ import { Viewer } from "./viewer.js";
  */
 
 const MAX_UPLOAD = 50 * 1024 * 1024; // as in app/access/upload_folder.py
-const FEW = 2; // examples that have room for their names
 
 /** @type {import("./keys.js").Key[]} */
 const KEYS = [
@@ -81,6 +79,7 @@ class FindScreen extends Screen {
       look: (tiles) => this.viewer.compare(tiles),
     });
     this.region = new Region(this.board);
+    this.chips = new Chips(this.region, (examples) => this.ask(examples));
     this.cutOff = new CutOff(this, this.tiles, () => this.remember(false));
     this.pages = new Pages(this, this.tiles, this.cutOff);
     this.filters = new FilterPanel((changes) => this.ask(this.examples(), changes));
@@ -331,7 +330,7 @@ class FindScreen extends Screen {
     const choose = button(asked ? ["Another", drawLong(" picture")] : "Choose a picture", () => this.pick(null), {
       class: "main",
     });
-    const words = asked ? this.drawAsked(asked) : make("span", {}, "Drop or paste a picture, or click one below.");
+    const words = asked ? this.chips.draw(asked) : make("span", {}, "Drop or paste a picture, or click one below.");
     return make(
       "div",
       { class: "ask" },
@@ -357,52 +356,6 @@ class FindScreen extends Screen {
         title: "Upload a picture that the results should be less like",
       }),
     ];
-  }
-
-  /** @param {{ examples: Shown[], note: string }} asked */
-  drawAsked({ examples, note }) {
-    const own = examples.some((example) => example.upload);
-    return [
-      make(
-        "ul",
-        { class: examples.length > FEW ? "chips many" : "chips", "aria-label": "Searched with" },
-        examples.map((example, at) => this.drawChip(example, at)),
-      ),
-      note ? make("span", {}, note) : null,
-      own ? make("span", {}, "Searched with an upload: this address can't be shared.") : null,
-    ];
-  }
-
-  /**
-   * @param {Shown} example
-   * @param {number} at its place among the examples
-   */
-  drawChip(example, at) {
-    const { name } = example;
-    const wanted = example.weight > 0;
-    const replace = (/** @type {Partial<Example>} */ changes) =>
-      this.ask(this.examples().map((other, place) => (place === at ? { ...other, ...changes } : other)));
-    return make(
-      "li",
-      { class: wanted ? "chip" : "chip minus" },
-      button(wanted ? "+" : "−", () => replace({ weight: -example.weight }), {
-        class: "sign",
-        title: wanted
-          ? "Results are like this picture. Click for less like it"
-          : "Results are less like this picture. Click for more like it",
-        "aria-label": wanted ? `Like ${name}; click for less like it` : `Less like ${name}; click for more like it`,
-      }),
-      drawExample(example),
-      make("span", { class: "name", title: name }, name.split("/").pop()),
-      button("Part", () => this.region.open(example, (part) => replace({ part })), {
-        class: example.part ? "link set" : "link",
-        "aria-label": `Search by a part of ${name}`,
-      }),
-      button("×", () => this.ask(this.examples().filter((_, other) => other !== at)), {
-        class: "remove",
-        "aria-label": `Remove ${name} from the search`,
-      }),
-    );
   }
 
   /** @param {Tile} tile */
@@ -457,15 +410,6 @@ class FindScreen extends Screen {
  */
 function drawLong(text) {
   return make("span", { class: "long" }, text);
-}
-
-/** @param {Shown} example */
-function drawExample(example) {
-  const image = make("img", { class: "asked", src: example.src, alt: `Searched with: ${example.name}` });
-  if (!example.part) return make("div", { class: "look", title: example.name }, image);
-  const frame = make("span", { class: "box" });
-  placeAt(frame, example.part);
-  return make("div", { class: "look", title: example.name }, make("span", { class: "sheet" }, image, frame));
 }
 
 /** @type {import("./screen.js").Open} */

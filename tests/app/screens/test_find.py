@@ -13,7 +13,8 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from app.formatting import readable
-from app.screens.find import PAGE, FindScreen, _among, _chance, _chance_short, _found
+from app.screens.find import PAGE, FindScreen
+from app.screens.match_texts import among, chance, chance_short, match_tile
 from app.server import serve
 from app.session import Session
 from indexer import LADDER, Collection, Encoder, Query, Result
@@ -812,11 +813,11 @@ def test_own_pictures_are_forgotten_in_the_end_but_not_those_in_use(
 
 def test_a_picture_of_the_same_kind_is_not_called_as_good_as_nothing() -> None:
     # Other red roses score as much as many pictures of the folder do: that is no copy, and yet what was looked for.
-    told = [_chance_short(8.0, 3), _chance(8.0, 3), _among(8.0, 3)]
+    told = [chance_short(8.0, 3), chance(8.0, 3), among(8.0, 3)]
     assert not any(word in " ".join(told).lower() for word in ("chance", "weak", "unrelated"))
-    assert "same kind" in _chance(8.0, 3)
-    assert _chance_short(0.01, 1) == "unlikely by chance"
+    assert "same kind" in chance(8.0, 3)
+    assert chance_short(0.01, 1) == "unlikely by chance"
     good = Result(3, 7, "roses/red.jpg", 0.71, "weak", 8.0, None)
-    assert not {"band", "bandName", "chance"} & set(_found(good))  # no tag that says nothing
-    assert _found(replace(good, match="same", false_matches=0.001))["bandName"] == "Same"
-    assert _among(2.0, 10) == "about 2 of them by chance"
+    assert not {"band", "bandName", "chance"} & set(match_tile(good))  # no tag that says nothing
+    assert match_tile(replace(good, match="same", false_matches=0.001))["bandName"] == "Same"
+    assert among(2.0, 10) == "about 2 of them by chance"
