@@ -41,6 +41,10 @@ class Sort(StrEnum):
 
     SIMILARITY = "similarity"
     TAKEN = "taken"
+    NEWEST = "newest"
+    OLDEST = "oldest"
+    FOLDER = "folder"
+    SIZE = "size"
 
 
 class SearchCommand(typer.core.TyperCommand):
@@ -113,7 +117,11 @@ def command(
     ] = None,
     sort: Annotated[
         Sort,
-        typer.Option("--sort", help="Order of the results: the most similar first, or by the date taken."),
+        typer.Option(
+            "--sort",
+            help="Order of the results: the most similar first; taken: by the date taken, others last; newest "
+            "or oldest: the same, or by the file's date where there is none; folder; size: the largest file first.",
+        ),
         Harmless(),
     ] = Sort.SIMILARITY,
     exact: Annotated[
@@ -162,8 +170,7 @@ def command(
         without_tags=without_tag or (),
         exact=exact,
     )
-    if sort == Sort.TAKEN:
-        results.sort(key=lambda result: (result.taken is None, result.taken or "", result.rank))
+    results, days_of = _in_order(collection, results, sort)
     if absolute:
         results = [replace(result, path=str(collection.root.absolute() / result.path)) for result in results]
     described = of_search(results, started)
@@ -182,9 +189,22 @@ def command(
         )
     for result in results:
         named = f"  [{visible(result.label)}]" if result.label else ""
-        day = f"{(result.taken or '')[:10]:<10}  " if sort == Sort.TAKEN else ""
+        day = f"{days_of.get(result.image, ''):<10}  " if days_of is not None else ""
         print_line(f"{result.rank:>3}  {result.score:z6.3f}  {result.match:<5}  {day}{visible(result.path)}{named}")
     say(f"{len(results)} of {len(collection):,} images in {described['milliseconds']:.0f} ms", quiet)
+
+
+def _in_order(collection: Any, results: list[Any], sort: Sort) -> tuple[list[Any], dict[int, str] | None]:
+    """Results in another order; and the day of each by its image, where they are ordered by days."""
+    if sort == Sort.SIMILARITY:
+        return results, None
+    if sort == Sort.TAKEN:
+        by_day = sorted(results, key=lambda result: (result.taken is None, result.taken or "", result.rank))
+        return by_day, {result.image: (result.taken or "")[:10] for result in results}
+    placed = collection.images.ordered(sort.value, images=[result.image for result in results])
+    found = {result.image: result for result in results}
+    days = {each.image: each.moment[:10] for each in placed} if sort in (Sort.NEWEST, Sort.OLDEST) else None
+    return [found[each.image] for each in placed], days
 
 
 def _query(text: str, root: Path, crop: tuple[int, int, int, int] | None) -> Any:

@@ -11,7 +11,7 @@ import numpy as np
 
 from app.formatting import no_pictures, readable, sentence
 from app.screens.label_actions import LabelActions
-from app.screens.listings import Listing, proposed
+from app.screens.listings import TITLES, Listing, proposed, sorted_by
 from app.screens.match_texts import BANDS, chance, heat_words, levels, match_tile
 from app.screens.picture_details import details
 from app.screens.screen import Action, Aside, Screen
@@ -122,9 +122,11 @@ class FindScreen(Screen):
                 "since": str(wanted.taken_since or ""),
                 "until": str(wanted.taken_until or ""),
             },
-            "listing": {"proposed": finding.question.proposed},
+            "listing": {"sort": finding.question.sort, "proposed": finding.question.proposed},
+            "orders": [{"key": "", "name": "Most similar first" if asked else "By path"}]
+            + [{"key": key, "name": name} for key, name in TITLES.items()],
             "choices": self._choices(self.revision(session)),
-            "levels": levels(finding.ranking),
+            "levels": [] if listing else levels(finding.ranking),
             "sections": [section("all", title, note, tiles, shown < reachable)],
             "empty": ""
             if tiles
@@ -212,8 +214,14 @@ class FindScreen(Screen):
         else:
             self.collection.images.check(asked.wanted)
             finding.ranking = None
-        finding.listing = proposed(self.collection, asked.wanted) if asked.proposed else None
+        if asked.proposed:
+            finding.listing = proposed(self.collection, asked.wanted)
+        else:
+            finding.listing = self._sorted(asked, finding.ranking) if asked.sort else None
         finding.listed, finding.ends = listed, {}
+
+    def _sorted(self, asked: Question, ranking: Ranking | None) -> Listing:
+        return sorted_by(asked.sort, self.collection, asked.wanted, ranking)
 
     def _all_answered(self, finding: Finding) -> bool:
         listing = finding.listing

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import posixpath
 from dataclasses import dataclass, replace
+from datetime import date
 
-from app.formatting import plural
+from app.formatting import plural, readable
 from app.screens.classification_advice import percent
 from app.screens.tiles import MOST, Tile, tile, with_ratios
 from indexer import Collection
+from indexer.search.query import Ranking
 from indexer.store.filters import Filter, among
+from indexer.store.ordering import Placed
 
 LIKELY = 0.5  # the least probability of a proposed tag
+BEST = 200  # results of a search that are put in another order
+TITLES = {
+    "newest": "Newest first",
+    "oldest": "Oldest first",
+    "folder": "By folder",
+    "size": "Largest files first",
+}
 
 
 @dataclass(frozen=True)
@@ -54,6 +65,41 @@ class Listing:
         rows = {row.image: row for row in self.rows[first:last]}
         drawn = [tile(*each) | _marks(rows[each[0]], self.tag) for each in collection.images.described(list(rows))]
         return with_ratios(collection, drawn)
+
+
+def sorted_by(order: str, collection: Collection, wanted: Filter, ranking: Ranking | None) -> Listing:
+    """All pictures that pass in one of `ORDERS`, or those that fit a search best, with headings of months or folders.
+
+    A score says less about order than a date: only the `BEST` of a search are put in another one.
+    """
+    title = TITLES[order]
+    if ranking is None:
+        placed = collection.images.ordered(order, wanted, MOST)
+        scores: dict[int, str] = {}
+    else:
+        best = ranking.images[:BEST].tolist()
+        placed = collection.images.ordered(order, images=best)
+        scores = {image: f"{score:z.2f}" for image, score in zip(best, ranking.scores[:BEST].tolist(), strict=True)}
+        title += f", of the {plural(len(placed), 'most similar picture', 'most similar pictures')}"
+    rows, last = [], ""
+    for each in placed:
+        heading = _heading(order, each)
+        rows.append(Listed(each.image, scores.get(each.image, ""), heading if heading != last else ""))
+        last = heading
+    total = collection.images.count(wanted)
+    note = plural(total, "picture", "pictures") if len(rows) == total else f"{len(rows):,} of {total:,} pictures"
+    return Listing(title, note, tuple(rows))
+
+
+def _heading(order: str, placed: Placed) -> str:
+    if order == "folder":
+        return readable(posixpath.dirname(placed.path)) or "In no folder"
+    if order == "size":
+        return ""
+    try:
+        return f"{date.fromisoformat(placed.moment[:10]):%B %Y}"
+    except ValueError:
+        return placed.moment[:7] or "Date not known"
 
 
 def proposed(collection: Collection, wanted: Filter) -> Listing:

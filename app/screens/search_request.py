@@ -9,6 +9,7 @@ from typing import Any
 
 from app.session import Payload, number
 from indexer.store.filters import EVERYTHING, Filter, day
+from indexer.store.ordering import ORDERS
 from indexer.store.quality import QualityBound
 from massl.core.errors import MasslError
 
@@ -34,11 +35,13 @@ class Question:
     Attributes:
         examples: what the pictures are to be like; none: all pictures, by path.
         wanted: what they must be.
+        sort: one of `indexer.store.ordering.ORDERS`; empty: the most similar first, or by path.
         proposed: in place of the pictures with the one tag in `wanted`, those that probably have it too.
     """
 
     examples: tuple[Example, ...] = ()
     wanted: Filter = EVERYTHING
+    sort: str = ""
     proposed: bool = False
 
 
@@ -52,7 +55,7 @@ def question(
 
     Args:
         payload: `examples`, each with `image`, `content` or `upload`, and `weight`, `part`; `labels`, `tags`,
-            `folders`, `quality`, `since`, `until`, `proposed`.
+            `folders`, `quality`, `since`, `until`, `sort`, `proposed`.
         image_of: the id of an image by the first digits of its content's hash.
         bounds_of: the bounds of quality hints in the collection.
 
@@ -81,7 +84,10 @@ def question(
     days: dict[str, Any] = {"taken_since": since, "taken_until": until, "or_modified": True}
     wanted = Filter(labels, folders, **days, quality=bounds_of(hints), tags=tags)
     proposed = payload.get("proposed") is True and len(tags) == 1 and not examples
-    return Question(tuple(examples), wanted, proposed)
+    sort = _text(payload.get("sort") or "")
+    if sort and sort not in ORDERS:
+        raise _unexpected()
+    return Question(tuple(examples), wanted, sort, proposed)
 
 
 def _part(given: object) -> Part | None:

@@ -31,6 +31,7 @@ import { Viewer } from "./viewer.js";
  *   asked: { examples: import("./chips.js").Shown[], note: string } | null,
  *   filters: Filters,
  *   listing: import("./question.js").Listing,
+ *   orders: { key: string, name: string }[],
  *   choices: import("./filters.js").Choices,
  *   levels: import("./cutoff.js").Level[],
  *   sections: import("./tiles.js").Section[],
@@ -83,7 +84,11 @@ class FindScreen extends Screen {
     this.cutOff = new CutOff(this, this.tiles, () => this.remember(false));
     this.pages = new Pages(this, this.tiles, this.cutOff);
     this.filters = new FilterPanel((changes) => this.ask(this.examples(), changes));
-    this.ways = make("div", { class: "ways" }, this.view.node, new KeySheet(this, KEYS).node);
+    this.order = make("select", { class: "sort", "aria-label": "Order of the pictures" });
+    this.order.addEventListener("change", () => {
+      this.ask(this.examples(), { sort: this.order.value, proposed: false });
+    });
+    this.ways = make("div", { class: "ways" }, this.order, this.view.node, new KeySheet(this, KEYS).node);
     this.details = new Details(this, {
       asked: () => this.value.asked !== null,
       open: (tile) => this.ask([{ image: tile.id, weight: 1 }]),
@@ -255,6 +260,9 @@ class FindScreen extends Screen {
 
   drawBar() {
     const { head } = this.parts;
+    const { orders, listing } = this.value;
+    this.order.replaceChildren(...orders.map(({ key, name }) => make("option", { value: key }, name)));
+    this.order.value = listing.sort;
     const typing = document.activeElement; // the button of the filters is drawn anew, and keeps the keyboard
     const folded = head.querySelector("[aria-controls]");
     const back = folded !== null && folded === typing;

@@ -52,7 +52,7 @@ export class Pages {
     if (page.serial !== serial || page.from !== section.tiles.length) return;
     section.more = page.more;
     section.tiles.push(...page.tiles);
-    const fresh = page.tiles.map((tile) => this.tiles.nodeOf(section, tile));
+    const fresh = this.tiles.nodesOf(section, page.tiles);
     for (const node of fresh) node.querySelector(".picture")?.setAttribute("tabindex", "-1");
     main.querySelector(".tiles")?.append(...fresh);
     if (!page.more) main.querySelector(".more")?.remove();

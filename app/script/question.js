@@ -26,9 +26,10 @@
  */
 
 /**
- * What is listed of these: `proposed` are the pictures that probably have the one tag that is filtered for, too.
+ * What is listed of these, and in which order (empty: the usual one). `proposed` are the pictures that probably have the
+ * one tag that is filtered for, too.
  *
- * @typedef {{ proposed: boolean }} Listing
+ * @typedef {{ sort: string, proposed: boolean }} Listing
  */
 
 /** @typedef {{ examples: Example[], cut: number | null }} Search examples, and the cut-off of what is shown */
@@ -36,7 +37,7 @@
 /** @typedef {Filters & Listing & Search} Asked all of it */
 
 // In the address.
-const OWN = ["like", "unlike", "label", "tag", "under", "quality", "since", "until", "proposed", "cut"];
+const OWN = ["like", "unlike", "label", "tag", "under", "quality", "since", "until", "sort", "proposed", "cut"];
 
 /**
  * An example as the server takes it.
@@ -74,6 +75,7 @@ export function written(asked) {
   for (const hint of asked.quality) query.append("quality", hint);
   if (asked.since) query.append("since", asked.since);
   if (asked.until) query.append("until", asked.until);
+  if (asked.sort) query.append("sort", asked.sort);
   if (asked.proposed) query.append("proposed", "1");
   if (asked.cut !== null) query.append("cut", asked.cut.toFixed(2));
   return `${location.pathname}${[...query].length ? `?${query}` : ""}${location.hash}`;
@@ -102,6 +104,7 @@ export function read() {
     tags: query.getAll("tag"),
     since: query.get("since") || "",
     until: query.get("until") || "",
+    sort: query.get("sort") || "",
     proposed: query.has("proposed"),
     cut: query.has("cut") && Number.isFinite(cut) ? cut : null,
   };

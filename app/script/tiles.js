@@ -18,6 +18,7 @@ import { button, make, one, source } from "./elements.js";
  * @property {string} [chance]
  * @property {string} [hint]
  * @property {string} [guess] the class that is proposed
+ * @property {string} [heading] that stands before it, where a month or a folder begins
  * @property {string} [proposal] the tag that is proposed
  * @property {string} [doubt] why its probability is low
  * @property {number} [ratio] width by height
@@ -160,6 +161,19 @@ export class Tiles {
     return entry.node;
   }
 
+  /**
+   * The elements of pictures, with the headings between them.
+   *
+   * @param {Section} section
+   * @param {Tile[]} tiles
+   */
+  nodesOf(section, tiles) {
+    return tiles.flatMap((tile) => {
+      const heading = tile.heading ? [make("li", { class: "heading" }, make("h3", {}, tile.heading))] : [];
+      return [...heading, this.nodeOf(section, tile)];
+    });
+  }
+
   drawSections() {
     const drawn = this.sections.map((section) => this.drawSection(section));
     const used = new Set(this.sections.flatMap((section) => section.tiles.map((tile) => keyOf(section, tile))));
@@ -174,7 +188,7 @@ export class Tiles {
   /** @param {Section} section */
   drawSection(section) {
     const { title, note, tiles, more } = section;
-    const nodes = tiles.map((tile) => this.nodeOf(section, tile));
+    const nodes = this.nodesOf(section, tiles);
     return make(
       "section",
       { "aria-label": title },

@@ -15,6 +15,7 @@ from indexer.store.checksums import IMAGE
 from indexer.store.filters import EVERYTHING, Filter, in_order, modified
 from indexer.store.filters import count as passing
 from indexer.store.image_facts import Facts
+from indexer.store.ordering import Placed, ordered
 from indexer.store.paths import from_bytes
 from indexer.store.picture_facts import PictureFacts
 from massl.core.errors import MasslError
@@ -273,6 +274,17 @@ class Images:
         """
         wanted.check(self._catalog)
         return in_order(self._catalog, wanted, after, limit)
+
+    def ordered(
+        self, by: str, wanted: Filter = EVERYTHING, limit: int = -1, images: Sequence[int] | None = None
+    ) -> list[Placed]:
+        """The images that pass, or those of `images`, in an order of `indexer.store.ordering.ORDERS`.
+
+        Raises:
+            MasslError: there is no such order, or no image that a filter asks for.
+        """
+        wanted.check(self._catalog)
+        return ordered(self._catalog, by, wanted, limit, images)
 
     def left_out(self) -> dict[str, int]:
         """How many pictures that aren't read, and of what else the last update left out, by kind."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,15 @@ def test_search_is_confined_to_days_and_sorted_by_them(massl: Any, photos: Path)
     assert rows[2]["rank"] == 1  # the picture itself is the most similar one, whatever the order
     plain = massl("search", photos, photos / "none.jpg", "--sort", "taken").output.splitlines()
     assert [line.split()[3] for line in plain] == ["2001-02-03", "2024-05-01", "none.jpg"]
+    os.utime(photos / "none.jpg", (1_577_880_000, 1_577_880_000))  # 2020-01-01
+    massl("index", photos)
+    assert found("--sort", "oldest") == ["old.jpg", "none.jpg", "new.jpg"]
+    assert found("--sort", "newest") == ["new.jpg", "none.jpg", "old.jpg"]
+    plain = massl("search", photos, photos / "none.jpg", "--sort", "newest").output.splitlines()
+    assert [line.split()[3] for line in plain] == ["2024-05-01", "2020-01-01", "2001-02-03"]
+    sizes = {path.name: path.stat().st_size for path in photos.glob("*.jpg")}
+    assert found("--sort", "size") == sorted(sizes, key=lambda name: (-sizes[name], name))
+    assert found("--sort", "folder") == sorted(sizes)
     refused = failed(massl("search", photos, photos / "none.jpg", "--taken-since", "2030-01-01"))
     assert "the pictures that say it are from 2001-02-03 to 2024-05-01" in refused
     assert massl("search", photos, photos / "none.jpg", "--taken-since", "May").code == 2

@@ -22,6 +22,7 @@ from indexer.search.searcher import Searcher
 from indexer.store import quality
 from indexer.store.filters import Filter
 from indexer.store.labels import ACCEPTED
+from indexer.store.ordering import ORDERS
 from tests.app.conftest import DESKTOP, PHONE, Visit, answered, narrowed
 from tests.indexer.tiny import picture, write_encoder
 
@@ -506,7 +507,7 @@ def test_a_tag_with_too_few_examples_says_what_is_missing(unlabelled: Collection
     assert "2 of each are needed: give it to more images" in screen["message"]["text"]
     assert screen["sections"] == with_tag["sections"]
     for payload in ({"proposed": True}, {"proposed": "yes", "tags": ["lone"]}, {"proposed": 1, "tags": ["lone"]}):
-        assert find.do(session, {"do": "ask", **payload})["listing"] == {"proposed": False}
+        assert find.do(session, {"do": "ask", **payload})["listing"] == {"sort": "", "proposed": False}
 
 
 def test_the_filters_fold_and_a_reload_leaves_them_as_they_were(tab: Any) -> None:
@@ -727,6 +728,65 @@ def test_pages_follow_each_other_without_gap_or_repetition(
     assert [tile["id"] for tile in find.do(session, {"do": "start"})["sections"][0]["tiles"]] == [
         t["id"] for t in tiles
     ]
+
+
+def _all(find: FindScreen, session: Session, **asked: Any) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The screen as it is drawn for a question, and the pictures of all of its pages."""
+    screen = find.do(session, {"do": "ask", **asked})
+    tiles, more = screen["sections"][0]["tiles"], screen["sections"][0]["more"]
+    while more:
+        page = find.do(session, {"do": "more", "from": len(tiles), "serial": screen["serial"]})
+        tiles, more = tiles + page["tiles"], page["more"]
+    return screen, tiles
+
+
+def test_all_pictures_are_ordered_with_a_heading_for_each_month_and_folder(many: Collection, tmp_path: Path) -> None:
+    find, session = FindScreen(many, tmp_path), Session()
+    for sort in ORDERS:
+        screen, tiles = _all(find, session, sort=sort)
+        assert [tile["id"] for tile in tiles] == [each.image for each in many.images.ordered(sort)]
+        assert screen["listing"]["sort"] == sort
+        assert sort in {order["key"] for order in screen["orders"]}
+    _, oldest = _all(find, session, sort="oldest")
+    headings = [(place, tile["heading"]) for place, tile in enumerate(oldest) if "heading" in tile]
+    assert headings[0] == (0, "January 2020")
+    assert headings[1][0] == 13  # all that are old; headings go on over the pages
+    assert len(headings) == 2
+    _, folders = _all(find, session, sort="folder", folders=["a", "c"])
+    assert [tile["heading"] for tile in folders if "heading" in tile] == ["a", "c"]
+    refused = find.do(session, {"do": "ask", "sort": "random"})
+    assert refused["message"]["kind"] == "error"
+    assert refused["listing"]["sort"] == "folder"
+
+
+def test_the_best_of_a_search_are_put_in_another_order_with_their_scores(
+    many: Collection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.screens.listings.BEST", 60)
+    find, session = FindScreen(many, tmp_path), Session()
+    image = many.images.ready(1)[0][0]
+    best = {result.image: f"{result.score:z.2f}" for result in many.search([Query(image=image)], 60)}
+    screen, tiles = _all(find, session, examples=[{"image": image}], sort="newest")
+    assert [tile["id"] for tile in tiles] == [each.image for each in many.images.ordered("newest", images=list(best))]
+    assert {tile["id"]: tile["score"] for tile in tiles} == best
+    assert screen["sections"][0]["title"] == "Newest first, of the 60 most similar pictures"
+    assert screen["levels"] == []  # a least score cuts off the end of a list by scores alone
+
+
+def test_an_order_is_chosen_and_stands_in_the_address(tab: Any, visit: Visit, unlabelled: Collection) -> None:
+    tab.get_by_label("Order of the pictures").select_option("By folder")
+    _until(tab, "location.search === '?sort=folder'")
+    tab.get_by_role("heading", name="flag", exact=True).wait_for(state="attached")
+    folders = [str(Path(each.path).parent) for each in unlabelled.images.ordered("folder")][: len(_paths(tab))]
+    shown = tab.locator("#massl-find .tiles .heading").all_inner_texts()
+    assert shown == [readable(name) if name != "." else "In no folder" for name in dict.fromkeys(folders)]
+    with visit(tab.url) as other:
+        other.locator("#massl-find .tiles .heading").first.wait_for()
+        assert other.get_by_label("Order of the pictures").input_value() == "folder"
+        assert _paths(other)[: len(shown)] == _paths(tab)[: len(shown)]
+    tab.go_back()
+    _until(tab, "document.querySelectorAll('#massl-find .tiles .heading').length === 0")
+    assert tab.get_by_label("Order of the pictures").input_value() == ""
 
 
 def test_an_answer_to_an_earlier_question_brings_nothing(many: Collection, tmp_path: Path) -> None:
