@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from indexer.fewshot.classification import EXAMPLES, SAMPLE, WIDEST, Classification
+from indexer.fewshot.classification import EXAMPLES, SAMPLE, WIDEST, Classification, ClassProposals
 from indexer.store.labels import NONE_OF_THESE
 
 DOUBT = "below the minimum probability"
@@ -130,18 +130,32 @@ def estimate(result: Classification, sure: float) -> dict[str, Any]:
 def shares(result: Classification, sure: float) -> list[dict[str, Any]]:
     """Of each class, how many pictures carry its label and for how many it is proposed, in the order of the classes.
 
-    `NONE_OF_THESE` is no class.
+    Proposals are counted of pictures like the labelled ones, as the accuracy is. `NONE_OF_THESE` is no class.
+
+    Returns:
+        `name`, `labelled`, `proposed`, what to `expect` of the proposals as text, and whether they are `too_many`.
     """
-    proposed = result.sure(sure) & ~result.labelled
     return [
         {
-            "name": name,
-            "labelled": int(result.counts.get(name, 0)),
-            "proposed": int((proposed & (result.predicted == index)).sum()),
+            "name": item.label,
+            "labelled": int(result.counts.get(item.label, 0)),
+            "proposed": item.proposed,
+            "expect": _expect(item, sum(result.sampled.values())),
+            "too_many": item.too_many,
         }
-        for index, name in enumerate(result.classes)
-        if name != NONE_OF_THESE
+        for item in result.proposals(sure)
+        if item.label != NONE_OF_THESE
     ]
+
+
+def _expect(item: ClassProposals, sampled: int) -> str:
+    if item.too_many:
+        return (
+            f"{item.proposed:,} proposed, too often: the random sample ({item.sampled:,} of {sampled:,}) allows "
+            f"at most {item.at_most:,}. Label some of these."
+        )
+    right = "" if item.right is None or not item.proposed else f", about {item.right:,.0f} right"
+    return f"{item.proposed:,} proposed{right}"
 
 
 def doubt(familiar: bool, probability: float) -> dict[str, str]:

@@ -60,6 +60,7 @@ class LabelView:
         page: the pictures of a queue, which stay in place until each is answered.
         passed: pictures of the queue that were left for later, or rejected.
         sure: the least probability of a class, in percent.
+        only: the one class whose proposals are listed; empty: all of them.
         opened: section to number of tiles, where not the first few.
         answered: steps that can be undone, each with the view and page that it answered, and what was passed then.
         complete: whether somebody said that every kind there is has a name.
@@ -69,6 +70,7 @@ class LabelView:
     page: list[int] = field(default_factory=list)
     passed: set[int] = field(default_factory=set)
     sure: int = 50
+    only: str = ""
     opened: dict[str, int] = field(default_factory=dict)
     answered: list[tuple[Step, str, list[int], set[int]]] = field(default_factory=list)
     download: dict[str, str] | None = None
@@ -102,6 +104,7 @@ class LabelScreen(Screen):
         return {
             "view": self._view,
             "sure": self._sure,
+            "only": self._only,
             "more": self._more,
             "next": self._next,
             "accept": partial(self._answer, self._accept),
@@ -139,6 +142,7 @@ class LabelScreen(Screen):
         if view in SORTED and len(classes) < 2:
             view = "groups" if not classes else "different"
         elif classes:
+            work.only = work.only if work.only in classes else ""
             work.view = view  # what is best next may change with every label; what somebody works at stays
         drawn = {
             **shown,
@@ -153,6 +157,7 @@ class LabelScreen(Screen):
             "summary": summary(result, max(1, work.sure) / 100) if result else [],
             "methods": methods(result) if result else "",
             "sure": work.sure,
+            "only": work.only,
             "sorted": result is not None,
             "exports": [
                 {"key": key, "name": name, "ready": len(classes) >= 2 or key not in ("csv+", "onnx")}
@@ -226,7 +231,9 @@ class LabelScreen(Screen):
         work, view = session.of(LabelView), drawn["view"]
         labels = self._present(work)
         if all(labels[image] is not None for image in work.page):
-            work.page = next_page(view, self.collection, result, work.passed, work.sure / 100, self.revision(session))
+            work.page = next_page(
+                view, self.collection, result, work.passed, work.sure / 100, self.revision(session), work.only
+            )
             labels = self._present(work)
         tiles = self._tiles(work.page, labels, result)
         left = (
@@ -238,8 +245,9 @@ class LabelScreen(Screen):
             drawn["sections"] = [section(view, VIEWS[view], QUEUES[view], tiles, False)]
             drawn["paging"] = {"accept": any("guess" in entry and not entry["label"] for entry in tiles), "left": left}
         elif not drawn["running"]:
+            of_class = f" of “{work.only}”" if work.only else ""
             drawn["empty"] = (
-                f"No proposal reaches {work.sure} %. Label some uncertain pictures, or lower the minimum."
+                f"No proposal{of_class} reaches {work.sure} %. Label some uncertain pictures, or lower the minimum."
                 if left and view == "sure" and not work.passed
                 else "Every picture is like a labelled one."
                 if left and view == "strange" and not work.passed
@@ -340,6 +348,12 @@ class LabelScreen(Screen):
         work.sure = min(99, number(payload.get("sure")))
         if session.of(LabelView).view == "sure":
             work.page = []
+
+    def _only(self, session: Session, payload: Payload) -> None:
+        """Which class the view "sure" lists."""
+        work = session.of(LabelView)
+        work.only = str(payload.get("only") or "")
+        self._view(session, {"view": "sure"})
 
     def _more(self, session: Session, payload: Payload) -> None:
         work = session.of(LabelView)

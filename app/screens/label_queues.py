@@ -28,7 +28,13 @@ _LOOKED_AT = 20 * PAGE  # pictures among which a page without copies is sought
 
 
 def next_page(
-    view: str, collection: Collection, result: Classification | None, passed: Several[int], sure: float, now: Revision
+    view: str,
+    collection: Collection,
+    result: Classification | None,
+    passed: Several[int],
+    sure: float,
+    now: Revision,
+    only: str = "",
 ) -> list[int]:
     """The next page of a queue, image ids; empty where it is at its end, or tells nothing yet.
 
@@ -39,8 +45,12 @@ def next_page(
         passed: images that were left for later, or rejected.
         sure: the least probability of a proposal, 0 to 1, in the view "sure".
         now: the collection's revision.
+        only: the one class that is proposed, in the view "sure"; empty: any.
     """
     ids = _ordered(view, collection, result, len(passed), sure, now)
+    if view == "sure" and only and result is not None:
+        proposed = only in result.classes and result.predicted == result.classes.index(only)
+        ids = ids[np.isin(ids, result.images[proposed])]
     ids = ids[~np.isin(ids, np.fromiter(passed, np.int64, len(passed)))]
     if view in _ONE_OF_COPIES:
         ids = _one_of_copies(ids[:_LOOKED_AT], collection, now)

@@ -113,13 +113,17 @@ export class LabelPanel {
       this.sought = name;
       this.screen.act({ do: "view", view: "class" });
     };
-    const bars = shares.map(({ name, labelled, proposed }) =>
+    const bars = shares.map(({ name, labelled, proposed, expect, too_many }) =>
       make(
         "li",
-        { title: `${name}: ${labelled.toLocaleString("en")} labelled, ${proposed.toLocaleString("en")} proposed` },
+        {
+          title: `${name}: ${labelled.toLocaleString("en")} labelled, ${expect}`,
+          class: too_many ? "too-many" : null,
+        },
         make("button", { type: "button", class: "name", onclick: () => seek(name) }, name),
         make("span", { class: "count" }, `${labelled.toLocaleString("en")} + ${proposed.toLocaleString("en")}`),
         make("div", { class: "bar-of", "aria-hidden": "true" }, part("labelled", labelled), part("proposed", proposed)),
+        make("span", { class: "expect" }, too_many ? "⚠ " : "", expect),
       ),
     );
     const rest = none.count

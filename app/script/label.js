@@ -40,7 +40,11 @@ import { Viewer } from "./viewer.js";
  * @property {number} strange pictures that it says nothing about
  */
 
-/** @typedef {{ name: string, labelled: number, proposed: number }} Share a class, and how many pictures are of it */
+/**
+ * A class, how many pictures are of it, and what to expect of the proposals.
+ *
+ * @typedef {{ name: string, labelled: number, proposed: number, expect: string, too_many: boolean }} Share
+ */
 
 /**
  * What Label.draw answers.
@@ -54,6 +58,7 @@ import { Viewer } from "./viewer.js";
  *   summary: string[],
  *   methods: string,
  *   sure: number,
+ *   only: string,
  *   sorted: boolean,
  *   exports: { key: string, name: string, ready: boolean }[],
  *   sections: Section[],
@@ -171,12 +176,33 @@ class LabelScreen extends Screen {
     const slides = value.sorted && (value.view === "sure" || value.view === "class");
     head.replaceChildren(
       this.panel.draw(),
-      make("div", { class: "steer" }, orders, slides ? this.drawDoubt() : null),
+      make(
+        "div",
+        { class: "steer" },
+        orders,
+        value.sorted && value.view === "sure" ? this.drawOnly() : null,
+        slides ? this.drawDoubt() : null,
+      ),
       value.running ? drawRunning(value.running) : "",
       value.problem ? make("p", { class: "note", role: "status" }, value.problem) : "",
     );
     const pressed = views.find((each) => each.getAttribute("aria-pressed") === "true");
     if (pressed) orders.scrollLeft = pressed.offsetLeft - orders.clientWidth / 3; // in sight on a phone, too
+  }
+
+  /** The one class whose proposals are listed. */
+  drawOnly() {
+    const { shares, only } = this.value;
+    const options = shares.map(({ name, proposed }) => make("option", { value: name }, `${name} (${proposed})`));
+    const chooser = make(
+      "select",
+      { class: "sort", "aria-label": "Proposals of this class", disabled: !shares.length },
+      make("option", { value: "" }, "All classes"),
+      options,
+    );
+    chooser.value = only;
+    chooser.addEventListener("change", () => this.act({ do: "only", only: chooser.value }));
+    return chooser;
   }
 
   drawDoubt() {

@@ -87,9 +87,34 @@ def test_a_bar_stands_for_each_class_and_none_of_these_is_no_class() -> None:
     bars = shares(result, 0.5)
     assert [bar["name"] for bar in bars] == ["a", "b", "c"]
     assert [bar["labelled"] for bar in bars] == [result.counts[name] for name in "abc"]
-    has = result.sure(0.5) & ~result.labelled
+    has = result.sure(0.5) & ~result.labelled & result.familiar
     named = [result.classes.index(name) for name in "abc"]
     assert [bar["proposed"] for bar in bars] == [int((has & (result.predicted == at)).sum()) for at in named]
+    told = {item.label: item for item in result.proposals(0.5)}
+    assert result.estimated_accuracy is not None
+    for bar in bars:
+        item = told[bar["name"]]
+        about = f", about {item.right:,.0f} right" if item.proposed else ""
+        assert bar["expect"] == (f"{item.proposed:,} proposed{about}")
+        assert not bar["too_many"]
+
+
+def test_a_class_that_is_proposed_too_often_is_warned_of() -> None:
+    # The sample of 24 has no "c": at most some three in twenty can be one, and far more are proposed here.
+    result = _result(3, drawn=24)
+    often = replace(
+        result,
+        predicted=np.full_like(result.predicted, result.classes.index("c")),
+        probability=np.full_like(result.probability, 0.9),
+        sampled={"a": 12, "b": 12, "c": 0},
+    )
+    (bar,) = [bar for bar in shares(often, 0.5) if bar["name"] == "c"]
+    (item,) = [item for item in often.proposals(0.5) if item.label == "c"]
+    assert bar["too_many"]
+    assert bar["expect"] == (
+        f"{item.proposed:,} proposed, too often: the random sample (0 of 24) allows at most {item.at_most:,}. "
+        "Label some of these."
+    )
 
 
 def test_an_unlikely_proposal_says_why() -> None:

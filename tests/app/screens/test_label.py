@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -272,6 +273,23 @@ def test_a_queue_stays_in_place_until_it_is_answered_or_skipped(screen: LabelScr
         _done(screen, session, {"do": "undo"})
 
 
+def test_the_confident_list_is_limited_to_one_class(screen: LabelScreen) -> None:
+    collection, session = screen.collection, Session()
+    _label(collection, 4, "flag", "fruit", "space")
+    every = _tiles(_done(screen, session, {"do": "view", "view": "sure"}))
+    assert len({tile["guess"] for tile in every}) > 1
+    drawn = _done(screen, session, {"do": "only", "only": "space"})
+    assert (drawn["view"], drawn["only"]) == ("sure", "space")
+    assert {tile["guess"] for tile in _tiles(drawn)} == {"space"}
+    _done(screen, session, {"do": "sure", "sure": 99})
+    assert "No proposal of “space” reaches 99 %" in _done(screen, session)["empty"]
+    # A class that nobody has any more, or never had, limits nothing.
+    _done(screen, session, {"do": "sure", "sure": 50})
+    drawn = _done(screen, session, {"do": "only", "only": "no class"})
+    assert drawn["only"] == ""
+    assert [tile["id"] for tile in _tiles(drawn)] == [tile["id"] for tile in every]
+
+
 def test_the_minimum_probability_leaves_pictures_without_a_class(screen: LabelScreen) -> None:
     session = Session()
     _label(screen.collection, 4, "flag", "fruit", "space")
@@ -532,6 +550,7 @@ def test_the_accuracy_is_one_large_number_with_a_bar_for_each_class(
         board.get_by_text("accuracy not known yet").wait_for()
         assert board.locator(".large").inner_text() == "?"
         assert board.locator(".shares .name").all_inner_texts() == ["flag", "fruit", "space"]
+        assert all(re.fullmatch(r"\d+ proposed", text) for text in board.locator(".shares .expect").all_inner_texts())
         board.locator(".estimate").get_by_role("button", name="unlike all labelled").click()
         tab.wait_for_selector("#massl-label .order[aria-pressed='true']:text-is('Unfamiliar')")
         board.locator(".shares").get_by_role("button", name="space").click()  # the bar leads to the class
@@ -550,6 +569,14 @@ def test_the_accuracy_is_one_large_number_with_a_bar_for_each_class(
         show(tab, "Label")
         tab.wait_for_function("() => document.querySelector('#massl-label .large')?.innerText.endsWith('%')")
         assert "95 % interval" in board.locator(".estimate").inner_text()
+        expected = board.locator(".shares .expect").all_inner_texts()
+        assert any(re.fullmatch(r"\d+ proposed, about \d+ right", text) for text in expected)
+        board.get_by_role("button", name="Confident").click()
+        board.get_by_label("Proposals of this class").select_option("flag")
+        tab.wait_for_function(
+            "() => { const names = [...document.querySelectorAll('#massl-label .tile .name')].map(n => n.innerText);"
+            " return names.length > 0 && names.every(name => name === 'flag'); }"
+        )
         measured = board.locator(".explained p").first
         assert not measured.is_visible()
         board.locator(".explained summary").click()
