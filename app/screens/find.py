@@ -9,15 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from app.formatting import no_pictures, readable, sentence
+from app.formatting import no_pictures, plural, readable, sentence
 from app.screens.label_actions import LabelActions
-from app.screens.listings import TITLES, Listing, proposed, sorted_by
+from app.screens.listings import MOST_SUBSET, TITLES, WAYS, Listing, proposed, sorted_by, subset
 from app.screens.match_texts import BANDS, chance, heat_words, levels, match_tile
 from app.screens.picture_details import details
 from app.screens.screen import Action, Aside, Screen
 from app.screens.search_request import MOST_EXAMPLES, NOTHING, Example, Part, Question, pixels, question
 from app.screens.tiles import MOST, Tile, section, tile, with_ratios
-from app.session import Payload, Session, number
+from app.session import Payload, Session, images, number
 from app.uploads import Remembered, take
 from indexer import Collection, Query
 from indexer.search.query import Ranking
@@ -77,6 +77,7 @@ class FindScreen(Screen):
             "ask": self._ask,
             "upload": self._upload,
             "similar": self._similar,
+            "subset": self._subset,
             "browse": self._browse,
             **self._labelling.actions,
         }
@@ -126,6 +127,7 @@ class FindScreen(Screen):
             "orders": [{"key": "", "name": "Most similar first" if asked else "By path"}]
             + [{"key": key, "name": name} for key, name in TITLES.items()],
             "choices": self._choices(self.revision(session)),
+            "subset": {"most": MOST_SUBSET, "ways": list(WAYS), "shown": finding.question.subset is not None},
             "levels": [] if listing else levels(finding.ranking),
             "sections": [section("all", title, note, tiles, shown < reachable)],
             "empty": ""
@@ -189,6 +191,17 @@ class FindScreen(Screen):
         self.collection.images.paths_of([image])
         self._put(session, replace(finding.question, examples=(Example(image=image),)))
 
+    def _subset(self, session: Session, payload: Payload) -> str:
+        """Chooses a subset of the selected pictures, or else of those that are listed."""
+        finding = session.of(Finding)
+        asked = finding.question
+        selected = images(payload) if payload.get("images") else None
+        count, by = number(payload.get("n")), str(payload.get("by"))
+        chosen = subset(self.collection, count, by, asked.wanted, self._queries(finding), selected)
+        self._put(session, replace(asked, sort="", proposed=False, subset=chosen))
+        finding.shown = max(PAGE, len(chosen.rows))  # all of it is selected
+        return f"Selected {plural(len(chosen.rows), 'picture', 'pictures')}: {chosen.note}"
+
     def _browse(self, session: Session, payload: Payload) -> None:
         self._put(session, NOTHING)
 
@@ -214,7 +227,9 @@ class FindScreen(Screen):
         else:
             self.collection.images.check(asked.wanted)
             finding.ranking = None
-        if asked.proposed:
+        if asked.subset is not None:
+            finding.listing = asked.subset
+        elif asked.proposed:
             finding.listing = proposed(self.collection, asked.wanted)
         else:
             finding.listing = self._sorted(asked, finding.ranking) if asked.sort else None

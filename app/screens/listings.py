@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import posixpath
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 
 from app.formatting import plural, readable
 from app.screens.classification_advice import percent
 from app.screens.tiles import MOST, Tile, tile, with_ratios
-from indexer import Collection
+from indexer import Collection, Query
 from indexer.search.query import Ranking
 from indexer.store.filters import Filter, among
 from indexer.store.ordering import Placed
+from massl.core.errors import MasslError
 
 LIKELY = 0.5  # the least probability of a proposed tag
+MOST_SUBSET = 1_000
+WAYS = ("diverse", "typical", "balanced")
 BEST = 200  # results of a search that are put in another order
 TITLES = {
     "newest": "Newest first",
@@ -100,6 +104,31 @@ def _heading(order: str, placed: Placed) -> str:
         return f"{date.fromisoformat(placed.moment[:10]):%B %Y}"
     except ValueError:
         return placed.moment[:7] or "Date not known"
+
+
+def subset(
+    collection: Collection, count: int, by: str, wanted: Filter, like: Sequence[Query], images: Sequence[int] | None
+) -> Listing:
+    """So many pictures without near copies, chosen among those selected, or among those that pass and fit a search.
+
+    A balanced one is balanced over labels, or over folders where nothing is labelled.
+
+    Raises:
+        MasslError: the number or the way is none, or nothing is there to choose from.
+    """
+    if not 1 <= count <= MOST_SUBSET or by not in WAYS:
+        raise MasslError(f"A subset has 1 to {MOST_SUBSET:,} pictures; type such a number")
+    over = "labels" if collection.labels.counts() else "folders"
+    if images is None:
+        found = collection.subsets.choose(count, by, wanted=wanted, like=like, over=over)
+    else:
+        found = collection.subsets.choose(count, by, images=images, over=over)
+    how = f"{by} over {over}" if by == "balanced" else by
+    note = f"{how}, of {plural(found.among, 'picture', 'pictures')}"
+    if len(found.images) < count:
+        note += "; others are near copies of these" if by != "balanced" else "; there are no more to balance"
+    rows = tuple(Listed(item.image) for item in found.images)
+    return Listing(f"A subset of {plural(len(rows), 'picture', 'pictures')}", note, rows)
 
 
 def proposed(collection: Collection, wanted: Filter) -> Listing:

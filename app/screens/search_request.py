@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from app.screens.listings import Listing
 from app.session import Payload, number
 from indexer.store.filters import EVERYTHING, Filter, day
 from indexer.store.ordering import ORDERS
@@ -37,12 +38,14 @@ class Question:
         wanted: what they must be.
         sort: one of `indexer.store.ordering.ORDERS`; empty: the most similar first, or by path.
         proposed: in place of the pictures with the one tag in `wanted`, those that probably have it too.
+        subset: what was chosen of these to be taken away, in place of all of them.
     """
 
     examples: tuple[Example, ...] = ()
     wanted: Filter = EVERYTHING
     sort: str = ""
     proposed: bool = False
+    subset: Listing | None = None
 
 
 NOTHING = Question()

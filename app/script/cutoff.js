@@ -70,7 +70,7 @@ export class CutOff {
     for (const section of this.screen.value.sections) {
       for (const tile of section.tiles) this.tiles.nodeOf(section, tile).hidden = this.hides(tile);
       const seen = this.tiles.seen(section);
-      const all = main.querySelector("header .link");
+      const all = main.querySelector("header .every");
       if (all) all.textContent = `Select all ${seen.length} shown`;
       if (main.querySelector(".more")) one(main, ".more").hidden = seen.length < section.tiles.length;
       const note = main.querySelector("header .note");

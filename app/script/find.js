@@ -16,6 +16,7 @@ import { keep, recall } from "./remembered.js";
 import { Rubber } from "./rubber.js";
 import { openScreen, Screen } from "./screen.js";
 import { Selection } from "./selection.js";
+import { SubsetMenu } from "./subset-menu.js";
 import { drawTool, Tiles } from "./tiles.js";
 import { Viewer } from "./viewer.js";
 
@@ -32,6 +33,7 @@ import { Viewer } from "./viewer.js";
  *   filters: Filters,
  *   listing: import("./question.js").Listing,
  *   orders: { key: string, name: string }[],
+ *   subset: { most: number, ways: string[], shown: boolean },
  *   choices: import("./filters.js").Choices,
  *   levels: import("./cutoff.js").Level[],
  *   sections: import("./tiles.js").Section[],
@@ -84,6 +86,7 @@ class FindScreen extends Screen {
     this.cutOff = new CutOff(this, this.tiles, () => this.remember(false));
     this.pages = new Pages(this, this.tiles, this.cutOff);
     this.filters = new FilterPanel((changes) => this.ask(this.examples(), changes));
+    this.taking = new SubsetMenu(selection, (n, by, images) => this.takeSubset(n, by, images));
     this.order = make("select", { class: "sort", "aria-label": "Order of the pictures" });
     this.order.addEventListener("change", () => {
       this.ask(this.examples(), { sort: this.order.value, proposed: false });
@@ -174,6 +177,24 @@ class FindScreen extends Screen {
     this.tiles.selection.clear();
   }
 
+  /**
+   * Has a subset chosen of the selected pictures, or of those that are listed, and selects it.
+   *
+   * @param {number} n
+   * @param {string} by
+   * @param {number[]} images the selected ones
+   */
+  takeSubset(n, by, images) {
+    this.afterwards = () => {
+      if (this.value.message?.kind === "error") return;
+      const { selection } = this.tiles;
+      selection.clear();
+      for (const tile of this.value.sections[0].tiles) selection.put(tile.id, true);
+      selection.changed();
+    };
+    this.act({ do: "subset", n, by, images });
+  }
+
   /** @param {Tile} tile */
   askPart(tile) {
     const picture = { name: tile.path, large: `preview/${tile.id}`, part: null };
@@ -236,6 +257,7 @@ class FindScreen extends Screen {
     const header = main.querySelector("section header");
     header?.querySelector(".note")?.after(this.cutOff.draw());
     if (header) this.drawProposing(header);
+    if (header && this.value.sections[0].tiles.length) header.append(this.taking.draw(this.value.subset));
     this.cutOff.apply();
     this.pages.watch();
     this.follow();

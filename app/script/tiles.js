@@ -198,7 +198,7 @@ export class Tiles {
         make("h2", {}, title),
         make("span", { class: "note" }, note),
         tiles.length
-          ? button(`Select all ${tiles.length} shown`, () => this.chooseAll(section), { class: "link" })
+          ? button(`Select all ${tiles.length} shown`, () => this.chooseAll(section), { class: "link every" })
           : null,
       ),
       tiles.length ? make("ul", { class: "tiles" }, nodes) : make("p", { class: "nothing" }, "None."),

@@ -125,6 +125,7 @@ class CollectionSubsets:
         by: str = "diverse",
         *,
         wanted: Filter = EVERYTHING,
+        images: Sequence[int] | None = None,
         like: Sequence[Query] = (),
         over: str = "labels",
         curve: bool = False,
@@ -136,6 +137,7 @@ class CollectionSubsets:
             count: how many, at most: where the rest is near copies of the chosen, there are fewer.
             by: `diverse`, `typical` or `balanced`; see `indexer.subsets.selection`.
             wanted: only images that pass.
+            images: only these ids.
             like: only among those most like these examples, `LIKE` times `count` of them.
             over: what `balanced` is balanced over: `labels`, or the `folders` that images lie in.
             curve: also measure what the subset covers.
@@ -144,7 +146,7 @@ class CollectionSubsets:
         Raises:
             MasslError: nothing to choose from, or nothing to balance over.
         """
-        ids, vectors = self._vectors(self._candidates(count, wanted, like))
+        ids, vectors = self._vectors(self._candidates(count, wanted, images, like))
         if not len(ids):
             raise MasslError("there is nothing to choose from: the index holds no such image")
         least = copies_from(self._searcher.calibration(), len(self._everything()))
@@ -229,7 +231,11 @@ class CollectionSubsets:
             files = list(zip(paths, imagefolder_targets([(path, "") for path in paths]), strict=True))
         return placing.place(self._root, folder, files, link, report)
 
-    def _candidates(self, count: int, wanted: Filter, like: Sequence[Query]) -> NDArray[np.int64] | None:
+    def _candidates(
+        self, count: int, wanted: Filter, images: Sequence[int] | None, like: Sequence[Query]
+    ) -> NDArray[np.int64] | None:
+        if images is not None:
+            return np.intersect1d(np.array(images, np.int64), self._passing(wanted))
         if like:
             return np.sort(self._searcher.rank(like, LIKE * count, wanted).images)
         return self._passing(wanted) if wanted else None

@@ -789,6 +789,58 @@ def test_an_order_is_chosen_and_stands_in_the_address(tab: Any, visit: Visit, un
     assert tab.get_by_label("Order of the pictures").input_value() == ""
 
 
+def test_a_subset_is_chosen_of_what_is_listed_or_selected(many: Collection, tmp_path: Path) -> None:
+    find, session = FindScreen(many, tmp_path), Session()
+    find.do(session, {"do": "ask", "folders": ["a"]})
+    screen = find.do(session, {"do": "subset", "n": 12, "by": "typical"})
+    wanted = many.subsets.choose(12, "typical", wanted=Filter(folders=("a",)))
+    assert [tile["id"] for tile in screen["sections"][0]["tiles"]] == [item.image for item in wanted.images]
+    assert screen["message"]["text"].startswith(f"Selected {len(wanted.images)} pictures: typical, of 44 pictures")
+    assert screen["subset"]["shown"]
+    assert screen["filters"]["folders"] == ["a"]
+
+    chosen = [image for image, _ in many.images.ready(90)]
+    screen = find.do(session, {"do": "subset", "n": 60, "by": "diverse", "images": chosen})
+    ids = [tile["id"] for tile in screen["sections"][0]["tiles"]]
+    assert ids == [item.image for item in many.subsets.choose(60, images=chosen).images]
+    assert set(ids) <= set(chosen)
+    assert not screen["sections"][0]["more"]  # all of it is there to be selected
+
+    # Nothing is labelled: folders are balanced. What is no number, way or picture leaves all as it was.
+    screen = find.do(session, {"do": "subset", "n": 9, "by": "balanced", "images": None})
+    assert "balanced over folders" in screen["message"]["text"]
+    before = screen["sections"]
+    for payload in (
+        {"n": 0, "by": "diverse"},
+        {"n": 1001, "by": "diverse"},
+        {"n": 5, "by": "worst"},
+        {"by": "diverse"},
+    ):
+        refused = find.do(session, {"do": "subset", **payload})
+        assert refused["message"]["kind"] == "error"
+        assert refused["sections"] == before
+    assert not find.do(session, {"do": "ask"})["subset"]["shown"]
+
+
+def test_a_person_takes_a_subset_and_it_is_selected(tab: Any, unlabelled: Collection) -> None:
+    tab.locator("#massl-find .taking summary").click()
+    tab.get_by_label("Number of pictures in the subset").fill("5")
+    tab.get_by_label("How the subset is chosen").select_option("diverse")
+    tab.get_by_role("button", name="Select them").click()
+    tab.get_by_role("heading", name="A subset of 5 pictures").wait_for()
+    _until(tab, "document.querySelector('#massl-find .bar')?.innerText.includes('5 selected')")
+    first = [item.path for item in unlabelled.subsets.choose(5).images]
+    assert _paths(tab) == first
+
+    # Of these five, two: what is selected is what is chosen from.
+    tab.locator("#massl-find .taking summary").click()
+    assert "Of the 5 selected" in tab.locator("#massl-find .taking").inner_text()
+    tab.get_by_label("Number of pictures in the subset").fill("2")
+    tab.get_by_label("Number of pictures in the subset").press("Enter")
+    _until(tab, "document.querySelector('#massl-find .bar')?.innerText.includes('2 selected')")
+    assert set(_paths(tab)) < set(first)
+
+
 def test_an_answer_to_an_earlier_question_brings_nothing(many: Collection, tmp_path: Path) -> None:
     find, session = FindScreen(many, tmp_path), Session()
     first = find.do(session, {"do": "ask", "examples": []})
