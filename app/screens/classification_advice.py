@@ -135,12 +135,13 @@ def shares(result: Classification, sure: float) -> list[dict[str, Any]]:
     Returns:
         `name`, `labelled`, `proposed`, what to `expect` of the proposals as text, and whether they are `too_many`.
     """
+    known = not _missing(result)  # as for the large number
     return [
         {
             "name": item.label,
             "labelled": int(result.counts.get(item.label, 0)),
             "proposed": item.proposed,
-            "expect": _expect(item, sum(result.sampled.values())),
+            "expect": _expect(item, sum(result.sampled.values()), known),
             "too_many": item.too_many,
         }
         for item in result.proposals(sure)
@@ -148,13 +149,13 @@ def shares(result: Classification, sure: float) -> list[dict[str, Any]]:
     ]
 
 
-def _expect(item: ClassProposals, sampled: int) -> str:
+def _expect(item: ClassProposals, sampled: int, known: bool) -> str:
     if item.too_many:
         return (
             f"{item.proposed:,} proposed, too often: the random sample ({item.sampled:,} of {sampled:,}) allows "
             f"at most {item.at_most:,}. Label some of these."
         )
-    right = "" if item.right is None or not item.proposed else f", about {item.right:,.0f} right"
+    right = "" if item.right is None or not item.proposed or not known else f", about {item.right:,.0f} right"
     return f"{item.proposed:,} proposed{right}"
 
 

@@ -92,9 +92,10 @@ def test_a_bar_stands_for_each_class_and_none_of_these_is_no_class() -> None:
     assert [bar["proposed"] for bar in bars] == [int((has & (result.predicted == at)).sum()) for at in named]
     told = {item.label: item for item in result.proposals(0.5)}
     assert result.estimated_accuracy is not None
+    known = estimate(result, 0.5)["share"] is not None
     for bar in bars:
         item = told[bar["name"]]
-        about = f", about {item.right:,.0f} right" if item.proposed else ""
+        about = f", about {item.right:,.0f} right" if item.proposed and known else ""
         assert bar["expect"] == (f"{item.proposed:,} proposed{about}")
         assert not bar["too_many"]
 
