@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from indexer import Collection, Encoder, IndexReport
     from indexer.ingest.embedding_table import EmbeddingTables
     from indexer.ingest.indexing import IndexProgress
+    from indexer.store.tiling import Tiling
     from massl.core.images.rendering import RenderingChoice
 
 Exclude = Annotated[
@@ -107,6 +108,16 @@ Plane = Annotated[
         show_default=False,
     ),
 ]
+Tiles = Annotated[
+    str | None,
+    typer.Option(
+        "--tiles",
+        metavar="SIZE[:OVERLAP]",
+        help="Also cut pictures into square tiles of so many pixels, so that a small thing in a large scan is found. "
+        "Remembered; a change needs --rebuild; none goes back.",
+        show_default=False,
+    ),
+]
 SkippedFile = Annotated[
     Path | None,
     typer.Option(
@@ -154,6 +165,7 @@ def command(
     range_: DisplayRange = None,
     channels: Channels = None,
     plane: Plane = None,
+    tiles: Tiles = None,
     index_dir: IndexDir = None,
     rebuild: Annotated[bool, typer.Option("--rebuild", help="Embed everything again; labels stay.")] = False,
     exclude: Exclude = None,
@@ -191,12 +203,13 @@ def command(
     if skipped:
         check_output(skipped)
     shown = _shown(range_, channels, plane)
+    tiling = _tiling(tiles, engine)
     address = _check_engine(context, engine, engine_uri)
     given = Collection.choose_encoder(images, encoder, image_size, index_dir)
     if given:
         _compare(images, index_dir, given, quiet)
     collection = Collection.create(
-        images, given, index_dir, rebuild, include=include or (), runtime=runtime.value, shown=shown
+        images, given, index_dir, rebuild, include=include or (), runtime=runtime.value, shown=shown, tiling=tiling
     )
     if engine:
         collection.searcher.use_engine(engine.value, address)
@@ -214,6 +227,8 @@ def command(
     if not (encoder or quiet) and (advice := collection.encoders.tell_of_builtin()):
         say(advice)
     if not quiet and (advice := collection.health.tell_of_square()):
+        say(advice)
+    if not quiet and (advice := collection.health.tell_of_tiles()):
         say(advice)
     if watch:
         report = _watch(collection, report, tell, quiet)
@@ -289,6 +304,19 @@ def _watch(
             raise
         say("Closed.", quiet)  # it is how a watch ends
     return report
+
+
+def _tiling(text: str | None, engine: EngineName | None) -> Tiling | None:
+    from indexer.store.tiling import Tiling
+    from massl.core.errors import MasslError
+
+    try:
+        tiling = None if text is None else Tiling.of(text)
+    except MasslError as error:
+        raise typer.BadParameter(str(error), param_hint="--tiles") from None
+    if tiling and engine not in (None, EngineName.faiss):
+        raise typer.BadParameter("tiles are searched with FAISS alone; leave out --engine milvus, or --tiles")
+    return tiling
 
 
 def _check_engine(context: typer.Context, engine: EngineName | None, uri: str | None) -> str:

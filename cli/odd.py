@@ -99,6 +99,8 @@ def describe(found: Anomalies, rate: float | None) -> dict[str, Any]:
         row: dict[str, Any] = {
             "rank": item.rank, "path": item.path, "score": round(item.score, 4), "label": item.label,
         }  # fmt: skip
+        if item.box is not None:
+            row["box"] = list(item.box)
         results.append(row if item.p_value is None else row | {"p_value": float(f"{item.p_value:.3g}")})
     told: dict[str, Any] = {"results": results, "among": found.among, "reference": found.reference}
     if rate is not None and found.threshold is not None:
@@ -112,7 +114,7 @@ def describe(found: Anomalies, rate: float | None) -> dict[str, Any]:
 
 
 def _show(found: Anomalies, rate: float | None, plain: bool, end: str, quiet: bool) -> None:
-    from cli.terminal import print_line, say
+    from cli.terminal import at, print_line, say
     from massl.core.printable import visible
 
     for item in found.images:
@@ -121,7 +123,7 @@ def _show(found: Anomalies, rate: float | None, plain: bool, end: str, quiet: bo
             continue
         tag = f"  [{visible(item.label)}]" if item.label else ""
         chance = "" if item.p_value is None else f"  p {item.p_value:.4f}"
-        print_line(f"{item.rank:>4}  {item.score:6.3f}{chance}  {visible(item.path)}{tag}")
+        print_line(f"{item.rank:>4}  {item.score:6.3f}{chance}  {visible(item.path)}{tag}{at(item.box)}")
     if rate is None:
         say(f"{len(found.images):,} of {found.among:,} images, compared with {found.reference:,} different ones", quiet)
         return

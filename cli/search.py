@@ -144,7 +144,7 @@ def command(
     Examples: massl search ./photos query.jpg · massl search ./photos a.jpg +b.jpg -c.jpg -k 50 --paths · massl search
     ./photos query.jpg -0 --absolute | xargs -0 cp -t found · curl -s URL | massl search ./photos -
     """
-    from cli.terminal import ProgressLine, print_json, print_line, say
+    from cli.terminal import ProgressLine, at, print_json, print_line, say
     from indexer.json_results import of_search
     from massl.core.errors import MasslError
 
@@ -190,7 +190,10 @@ def command(
     for result in results:
         named = f"  [{visible(result.label)}]" if result.label else ""
         day = f"{days_of.get(result.image, ''):<10}  " if days_of is not None else ""
-        print_line(f"{result.rank:>3}  {result.score:z6.3f}  {result.match:<5}  {day}{visible(result.path)}{named}")
+        place = at(result.box)
+        print_line(
+            f"{result.rank:>3}  {result.score:z6.3f}  {result.match:<5}  {day}{visible(result.path)}{named}{place}"
+        )
     say(f"{len(results)} of {len(collection):,} images in {described['milliseconds']:.0f} ms", quiet)
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
@@ -31,6 +32,11 @@ def print_line(text: str, end: str = "\n") -> None:
     sys.stdout.flush()
     sys.stdout.buffer.write(os.fsencode(text + end))
     sys.stdout.buffer.flush()
+
+
+def at(box: Sequence[int] | None) -> str:
+    """Where in a picture something was found, as `massl search --crop` takes it; nothing for the picture as a whole."""
+    return f"  at {','.join(map(str, box))}" if box else ""
 
 
 def say(text: str, quiet: bool = False) -> None:

@@ -41,6 +41,7 @@ from indexer.store.quality import bounds
 from indexer.store.rejections import Rejections
 from indexer.store.revision import Revision
 from indexer.store.tags import RejectedTags, Tags, normalised
+from indexer.store.tiling import Tiling
 from indexer.subsets.collection_subsets import CollectionSubsets
 from massl.core.files.atomic_writing import remove_forgotten
 from massl.core.files.scan import check_folder
@@ -126,6 +127,7 @@ class Collection:
         include: Sequence[str] = (),
         runtime: Wanted = "auto",
         shown: RenderingChoice = AS_BEFORE,
+        tiling: Tiling | None = None,
     ) -> Collection:
         """Opens the collection of a folder, or makes an empty one for this encoder (the built-in one if left out).
 
@@ -139,13 +141,16 @@ class Collection:
             include: what would be left out and may be all that there is; see `update`, which remembers it.
             runtime: what embeds many pictures; see `Encoder.for_many`.
             shown: how files of more than 8 bits are shown, where that is not to be as before.
+            tiling: how large pictures are cut into tiles, each with a vector of its own; as the collection remembers
+                it if left out, and without tiles for one of size 0.
 
         Raises:
             EncoderMismatch: there is a collection already, made with another encoder, at another size, or with its
                 deep files shown otherwise.
+            TilesMismatch: there is one already, with other tiles or none, and `rebuild` is not set.
             MasslError: no folder, or nothing can be written.
         """
-        return cls(Home.create(root, encoder, index_dir, rebuild, include, shown), engines, runtime)
+        return cls(Home.create(root, encoder, index_dir, rebuild, include, shown, tiling), engines, runtime)
 
     @staticmethod
     def choose_encoder(

@@ -15,6 +15,7 @@ def index_command(
     rebuild: bool = True,
     image_size: int | None = None,
     shown: RenderingChoice = AS_BEFORE,
+    tiles: str | None = None,
 ) -> str:
     """The command that brings a collection up to date, or gives it another encoder, size or range.
 
@@ -25,6 +26,7 @@ def index_command(
         rebuild: everything is to be embedded anew with that encoder, or at that size.
         image_size: the other input side of the encoder in pixels.
         shown: how deep files are to be shown.
+        tiles: another size of tiles, as `--tiles` takes it.
     """
     command = f"massl index {shlex.quote(str(root))}"
     if folder != root / ".massl":
@@ -33,8 +35,11 @@ def index_command(
         command += f" --encoder {shlex.quote(str(encoder))}"
     if image_size is not None:
         command += f" --image-size {image_size}"
+    if tiles is not None:
+        command += f" --tiles {tiles}"
     if options := shown.options():
         command += f" {options}"
-    if rebuild and (encoder is not None or image_size is not None or options):
+    other = encoder is not None or image_size is not None or tiles is not None
+    if rebuild and (other or options):
         command += " --rebuild"
     return command

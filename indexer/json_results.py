@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from indexer.fewshot.classification import EXAMPLES, SAMPLE, Classification
 from indexer.search.query import Result
-from indexer.store import quality
+from indexer.store import quality, tiles
 from indexer.store.picture_facts import PictureFacts
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ def of_search(results: Sequence[Result], started: float) -> dict[str, Any]:
             "false_matches": float(f"{result.false_matches:.3g}"),
             "label": result.label,
             "taken": result.taken,
+            **({"box": list(result.box)} if result.box else {}),
         }
         for result in results
     ]
@@ -133,6 +134,9 @@ def of_collection(collection: Collection) -> dict[str, Any]:
         "max_megapixels": meta.max_pixels / 1e6,
         "unseen_share": round(quality.unseen(collection.catalog), 4),
         "several_planes": {str(planes): count for planes, count in facts.several_planes().items()},
+        "tiles": {"size": meta.tiles.size, "overlap": meta.tiles.overlap, "count": tiles.count(collection.catalog)}
+        if meta.tiles
+        else None,
         "quality": {
             name: {"images": count, "bound": bound}
             for name, (count, bound) in quality.counts(collection.catalog).items()

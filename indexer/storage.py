@@ -15,6 +15,7 @@ from typing import Any
 
 import filelock
 
+from indexer import tiling_fit
 from indexer.encoder.contract import SizeNotListed
 from indexer.encoder.encoder_file import EncoderDamaged, builtin_encoder
 from indexer.encoder.onnx_encoder import Encoder, EncoderMismatch
@@ -25,6 +26,7 @@ from indexer.store.catalog import Catalog, cannot_write, now
 from indexer.store.damage import CatalogDamaged
 from indexer.store.images import Images
 from indexer.store.meta import Meta, Written
+from indexer.store.tiling import Tiling
 from massl.core.errors import MasslError
 from massl.core.files.atomic_writing import remove_older, whole
 from massl.core.files.path_notation import as_text, of_text
@@ -85,6 +87,7 @@ class Home:
         rebuild: bool,
         include: Sequence[str] = (),
         shown: RenderingChoice = AS_BEFORE,
+        tiling: Tiling | None = None,
     ) -> Home:
         """See `Collection.create`."""
         root = Path(root)
@@ -92,11 +95,13 @@ class Home:
         folder = _folder(root, index_dir)
         if (folder / CATALOG).exists():
             home = cls._open_sound(root, folder, index_dir, encoder)
+            tiling_fit.check_engine(home.catalog, tiling)
             if rebuild:
-                home._take(encoder or home.encoder, shown)
+                home._take(encoder or home.encoder, shown, tiling)
             else:
                 home.check_fits(encoder)
                 home._show(shown)
+                tiling_fit.take(home.catalog, home.root, home.folder, tiling, home.held)
                 if encoder is not None:
                     home._mend_copy(encoder)
             return home
@@ -105,7 +110,7 @@ class Home:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with filelock.FileLock(folder / "lock", timeout=0):
-                return cls._make(root, folder, encoder, shown)
+                return cls._make(root, folder, encoder, shown, tiling)
         except filelock.Timeout:
             raise CollectionBusy(f"{root} is being indexed by another process; try again in a moment") from None
         except OSError as error:
@@ -174,6 +179,8 @@ class Home:
                 # Where the size can't be read, embeddings may be of any that the file lists.
                 told = meta.image_size is not None or len(known.image_sizes) == 1
                 comparable = same and told and known.image_size == _size(meta, known)
+                # Tiles are made with the embedding of their image, and aren't salvaged.
+                comparable = comparable and not meta.tiles
                 repair.repair(folder / CATALOG, _facts(root, known), comparable)
                 if not _copy(folder, known.sha256).exists():
                     _keep(known, folder)
@@ -183,11 +190,12 @@ class Home:
             raise cannot_write(folder, trouble) from None
 
     @classmethod
-    def _make(cls, root: Path, folder: Path, encoder: Encoder, shown: RenderingChoice) -> Home:
+    def _make(cls, root: Path, folder: Path, encoder: Encoder, shown: RenderingChoice, tiling: Tiling | None) -> Home:
         if (folder / CATALOG).exists():  # another process was faster
             return cls.open(root, folder)
         copy = _keep(encoder, folder)
         facts = _facts(root, encoder) | dict(_shown_facts(shown, None))
+        facts |= dict([Meta.tiles.to(tiling)]) if tiling else {}
         home = cls(root, folder, Catalog.create(folder / CATALOG, facts))
         home._encoder = encoder
         remove_older(copy, _COPIES)
@@ -355,13 +363,14 @@ class Home:
             done = "can't be written anew; in its place serves"
         _LOG.warning("the index's copy of its encoder was %s; it %s %s", what, done, encoder.called)
 
-    def _take(self, encoder: Encoder, shown: RenderingChoice) -> None:
-        """Makes the collection another encoder's, size's or range's: embeddings go, labels and decisions stay."""
+    def _take(self, encoder: Encoder, shown: RenderingChoice, tiling: Tiling | None) -> None:
+        """Gives the collection another encoder, size, range or tiling: embeddings go, labels and decisions stay."""
         with self.held():
             meta = self.catalog.meta()
             same = encoder.sha256 == meta.encoder_sha256
             # The copy says nothing of where it could be made anew from.
             origin = [] if same and encoder.path.parent == self.folder else _origin(encoder)
+            cut = [] if tiling is None else [Meta.tiles.to(tiling)]
             try:
                 copy = _keep(encoder, self.folder)
             except OSError as error:
@@ -369,7 +378,7 @@ class Home:
             facts = _shown_facts(shown, meta)
             picks = dict(facts).keys() & {Meta.channels.name, Meta.plane.name}
             looks_new = bool(meta.kind_ranges) or Meta.display_range not in meta or bool(picks)
-            image_writes.forget_embeddings(self.catalog, [*_encoder_facts(encoder), *origin, *facts], looks_new)
+            image_writes.forget_embeddings(self.catalog, [*_encoder_facts(encoder), *origin, *facts, *cut], looks_new)
             self._encoder = encoder
             remove_older(copy, _COPIES)
 

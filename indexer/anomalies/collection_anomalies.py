@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,15 +12,18 @@ from numpy.typing import NDArray
 from indexer.anomalies.conformal import needed, p_values
 from indexer.anomalies.neighbour_distance import GOOD_NEIGHBOUR, NEIGHBOUR, distances
 from indexer.anomalies.patch_memory import worst_patches
+from indexer.anomalies.worst_tiles import worst_tiles
 from indexer.search.near_copies import copies_from, one_of_each
 from indexer.search.query import Query
 from indexer.search.searcher import Searcher
 from indexer.storage import Home
-from indexer.store import revision
+from indexer.store import revision, tiles
 from indexer.store.filters import EVERYTHING, Filter, among
 from indexer.store.images import Images
 from indexer.store.paths import below
-from indexer.store.vectors import CatalogVectors
+from indexer.store.tiles import TilePlaces, TileVectors
+from indexer.store.tiling import Box
+from indexer.store.vectors import CatalogVectors, VectorSource
 from massl.core.errors import MasslError
 from massl.core.images.decoding import within_memory
 
@@ -41,6 +44,7 @@ class Anomaly:
         score: one minus its cosine with the k-th nearest other, 0 to 2; near copies count once.
         p_value: the share of good pictures that are as unusual; None unless a rate of false alarms was asked for.
         label: that somebody gave it, or None.
+        box: its most unusual tile, where that was scored: x, y, width and height in pixels of the upright picture.
     """
 
     rank: int
@@ -49,6 +53,7 @@ class Anomaly:
     score: float
     p_value: float | None
     label: str | None
+    box: Box | None = None
 
 
 @dataclass(frozen=True)
@@ -97,7 +102,7 @@ class CollectionAnomalies:
         patches: bool = False,
         report: Callable[[int, int], None] = _silent,
     ) -> Anomalies:
-        """The `count` least usual images.
+        """The `count` least usual images; each by its most unusual tile, where the collection has tiles.
 
         Args:
             count: how many, at most.
@@ -123,8 +128,8 @@ class CollectionAnomalies:
         if good is None:
             if len(looked_at) < FEWEST:
                 raise MasslError(f"there are too few images to tell which is unusual: it takes {FEWEST} at least")
-            reference, scores = self._among_themselves(ids, vectors, looked_at, least, report, patches)
-            return Anomalies(self._listed(ids[looked_at], scores, None, count), len(looked_at), reference)
+            reference, scores, boxes = self._among_themselves(ids, vectors, looked_at, least, report, patches)
+            return Anomalies(self._listed(ids[looked_at], scores, None, count, boxes), len(looked_at), reference)
         own = among(self._catalog, Filter(labels=(good,)))
         good_rows = np.flatnonzero(np.isin(ids, own if own is not None else []))
         looked_at = np.setdiff1d(looked_at, good_rows)
@@ -139,7 +144,7 @@ class CollectionAnomalies:
                 scores = np.zeros(len(ids), np.float32)
                 if len(ids) >= FEWEST:
                     least = copies_from(self._searcher.calibration(), len(ids))
-                    _, scores = self._among_themselves(ids, vectors, np.arange(len(ids)), least, report)
+                    _, scores, _ = self._among_themselves(ids, vectors, np.arange(len(ids)), least, report)
                 kept = now, ids, scores
                 self._kept = kept
             return kept[1:]
@@ -152,12 +157,38 @@ class CollectionAnomalies:
         least: float,
         report: Callable[[int, int], None],
         patches: bool = False,
-    ) -> tuple[int, NDArray[np.float32]]:
+    ) -> tuple[int, NDArray[np.float32], dict[int, Box]]:
         index = self._searcher.index()
         reference = rows[one_of_each(index, ids[rows], vectors[rows], least)]
         if patches:
-            return len(reference), self._by_patches(ids, reference, rows, NEIGHBOUR, report)
-        return len(reference), distances(index, ids, vectors, reference, rows, least, report)
+            return len(reference), self._by_patches(ids, reference, rows, NEIGHBOUR, report), {}
+        if self._searcher.tiles.in_use():
+            return len(reference), *self._by_tiles(ids, reference, rows, NEIGHBOUR, report)
+        return len(reference), distances(index, ids, vectors, reference, rows, least, report), {}
+
+    def _by_tiles(
+        self,
+        ids: NDArray[np.int64],
+        reference: NDArray[np.int64],
+        rows: NDArray[np.int64],
+        k: int,
+        report: Callable[[int, int], None],
+    ) -> tuple[NDArray[np.float32], dict[int, Box]]:
+        """Scores by tiles, and the most unusual one of each picture, by its id."""
+        known = tiles.places(self._catalog)
+        own, vectors = _joined(TileVectors(self._catalog))
+        kept = np.isin(known.ids, own)  # an update may have come between
+        places = TilePlaces(known.ids[kept], known.images[kept], known.boxes[kept])
+        vectors = vectors[np.isin(own, places.ids)]
+        scores, worst = worst_tiles(self._searcher.tiles.index(), places, vectors, ids[reference], ids[rows], k, report)
+        boxes = {}
+        images, counts = np.unique(places.images, return_counts=True)
+        cut = set(images[counts > 1].tolist())  # of the others, the only tile is the whole
+        for image, row in zip(ids[rows].tolist(), worst.tolist(), strict=True):
+            if image in cut:
+                x, y, width, height = places.boxes[row].tolist()
+                boxes[image] = (x, y, width, height)
+        return scores, boxes
 
     def _by_patches(
         self,
@@ -201,16 +232,23 @@ class CollectionAnomalies:
         report: Callable[[int, int], None],
         patches: bool = False,
     ) -> Anomalies:
+        boxes: dict[int, Box] = {}
+
         def measured(beside: NDArray[np.int64], asked: NDArray[np.int64]) -> NDArray[np.float32]:
             if patches:
                 return self._by_patches(ids, beside, asked, GOOD_NEIGHBOUR, report)
+            if self._searcher.tiles.in_use():
+                scores, found = self._by_tiles(ids, beside, asked, GOOD_NEIGHBOUR, report)
+                boxes.update(found)
+                return scores
             return distances(index, ids, vectors, beside, asked, least, report, GOOD_NEIGHBOUR)
 
         index = self._searcher.index()
         reference = good[one_of_each(index, ids[good], vectors[good], least)]
         if false_alarms is None:
             scores = measured(reference, looked_at)
-            return Anomalies(self._listed(ids[looked_at], scores, None, count), len(looked_at), len(reference))
+            listed = self._listed(ids[looked_at], scores, None, count, boxes)
+            return Anomalies(listed, len(looked_at), len(reference))
         held_out, reference = _halves(reference, needed(false_alarms), false_alarms)
         calibration, scores = np.split(measured(reference, np.concatenate([held_out, looked_at])), [len(held_out)])
         chances = p_values(scores, calibration)
@@ -219,7 +257,7 @@ class CollectionAnomalies:
         rank = int(np.floor(false_alarms * (len(held_out) + 1) + 1e-9))
         threshold = float(np.nextafter(np.sort(calibration)[-rank], np.float32(np.inf)))
         return Anomalies(
-            self._listed(ids[looked_at][unusual], scores[unusual], chances[unusual], count),
+            self._listed(ids[looked_at][unusual], scores[unusual], chances[unusual], count, boxes),
             len(looked_at),
             len(reference),
             len(held_out),
@@ -228,7 +266,12 @@ class CollectionAnomalies:
         )
 
     def _listed(
-        self, ids: NDArray[np.int64], scores: NDArray[np.float32], chances: NDArray[np.float64] | None, count: int
+        self,
+        ids: NDArray[np.int64],
+        scores: NDArray[np.float32],
+        chances: NDArray[np.float64] | None,
+        count: int,
+        boxes: Mapping[int, Box],
     ) -> tuple[Anomaly, ...]:
         order = np.argsort(-scores, kind="stable")[:count]
         known = Images(self._catalog).with_labels(ids[order].tolist())
@@ -240,15 +283,20 @@ class CollectionAnomalies:
                 float(scores[row]),
                 None if chances is None else float(chances[row]),
                 known[int(ids[row])][1],
+                boxes.get(int(ids[row])),
             )
             for rank, row in enumerate((row for row in order.tolist() if int(ids[row]) in known), 1)
         )
 
     def _vectors(self) -> tuple[NDArray[np.int64], NDArray[np.float16]]:
-        source = CatalogVectors(self._catalog)
-        blocks = list(source.blocks())
-        ids = np.concatenate([np.empty(0, np.int64), *(own for own, _ in blocks)])
-        return ids, np.concatenate([np.empty((0, source.dim), np.float16), *(rows for _, rows in blocks)])
+        return _joined(CatalogVectors(self._catalog))
+
+
+def _joined(source: VectorSource) -> tuple[NDArray[np.int64], NDArray[np.float16]]:
+    """All vectors of a source: rising ids `[N]`, and `[N, D]`."""
+    blocks = list(source.blocks())
+    ids = np.concatenate([np.empty(0, np.int64), *(own for own, _ in blocks)])
+    return ids, np.concatenate([np.empty((0, source.dim), np.float16), *(rows for _, rows in blocks)])
 
 
 def bands(scores: NDArray[np.float32], shares: Sequence[float]) -> NDArray[np.uint8]:

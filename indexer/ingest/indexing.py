@@ -24,12 +24,14 @@ from indexer.ingest.changes import Changes, Todo, compare
 from indexer.ingest.embedding_table import EmbeddingTables
 from indexer.ingest.fact_reading import metadata_of, read_missing
 from indexer.ingest.ranges import CollectionRanges, Ranges
+from indexer.ingest.tile_embedding import TileEmbedder
 from indexer.jobs.lookahead import ahead
-from indexer.store import image_writes, vectors
+from indexer.store import image_writes, tiles, vectors
 from indexer.store.catalog import Catalog, to_bytes
 from indexer.store.image_writes import EmbeddedFile, UnreadableFile
 from indexer.store.images import ImageRow, Images
 from indexer.store.meta import Written
+from indexer.store.tiles import EmbeddedTile
 from massl.core.files.scan import Contents, ImageFile, LeftOut, Skipped, walk
 from massl.core.files.sidecars import Sidecar
 from massl.core.images import dicom, raw, stacks
@@ -41,6 +43,7 @@ from massl.core.machine import cores
 
 BATCH = 32  # images in a batch at least, and so in a transaction: what a kill can cost at most
 GPU_BATCH = 256  # the same where a batch of 32 would leave most of the device idle
+_TILED = 1_000  # pictures that an encoder is asked for where each may have many tiles
 _EVERY = 500  # files that are walked by between two reports
 
 
@@ -104,6 +107,7 @@ class Loaded:
     metadata: Metadata | None = None
     measures: Measures | None = None
     clipped: Mapping[str, float | None] = field(default_factory=dict)  # see `massl.core.images.decoding.Decoded`
+    tiles: Sequence[EmbeddedTile] | None = None  # None where nobody cut it; none where it is its only tile
 
 
 def update(
@@ -267,7 +271,9 @@ def _embed(
     if not todo:
         return
     report(IndexProgress(0, len(todo), todo[0].file.path))
-    own = encoder(len(todo))
+    tiling = catalog.meta().tiles
+    own = encoder(max(len(todo), _TILED) if tiling else len(todo))
+    embedder = TileEmbedder(tiling, own) if tiling else None
     result.runtime = own.runtime
     remaining = iter(todo)
     done = 0
@@ -276,14 +282,15 @@ def _embed(
         ranges = CollectionRanges(root, catalog, files, max_pixels)
 
         def needs_no_pixels(digest: bytes, data: bytes) -> bool:
-            return is_embedded(digest) or bool(embeddings and embeddings.has(digest) and not ranges.concern(data))
+            known = embeddings and not tiling and embeddings.has(digest)
+            return is_embedded(digest) or bool(known and not ranges.concern(data))
 
-        loaded = batches(root, files, own, max_pixels, needs_no_pixels, with_facts=True, ranges=ranges)
+        loaded = batches(root, files, own, max_pixels, needs_no_pixels, with_facts=True, ranges=ranges, tiles=embedder)
         with closing(loaded):  # its threads end before what they read from does
             for batch in loaded:
                 pairs = list(zip(islice(remaining, len(batch)), batch, strict=True))
                 with ranges.noting(item.clipped for item in batch) as facts:
-                    _commit(catalog, own, pairs, result, embeddings, facts)
+                    _commit(catalog, own, pairs, result, embeddings, facts, bool(tiling))
                 done += len(batch)
                 report(IndexProgress(done, len(todo), batch[-1].file.path))
 
@@ -298,6 +305,7 @@ def batches(
     with_facts: bool = False,
     readers: int | None = None,
     ranges: Ranges | None = None,
+    tiles: TileEmbedder | None = None,
 ) -> Generator[list[Loaded], None, None]:
     """Reads files in threads, ahead of the encoder but never by more than four batches.
 
@@ -311,6 +319,7 @@ def batches(
         with_facts: also read what a picture brings with it, and measure it.
         readers: threads that read and decode; one a core if left out. More help where reading is waiting.
         ranges: how deep files are shown; each by its own numbers if left out.
+        tiles: embeds the tiles of each picture, too.
     """
     shown = ranges or Ranges()
     size = max(BATCH, small_batches.BATCH * cores()) if encoder.device == "cpu" else GPU_BATCH
@@ -319,7 +328,8 @@ def batches(
         content = read or (lambda file: read_bytes(root / file.path))
         while True:
             try:
-                return _load(file, encoder, max_pixels, is_embedded, content, root if with_facts else None, shown)
+                beside = root if with_facts else None
+                return _load(file, encoder, max_pixels, is_embedded, content, beside, shown, tiles)
             except Unmeasured as numbers:
                 shown.measure(numbers.kind)
 
@@ -344,6 +354,7 @@ def _load(
     read: Callable[[ImageFile], bytes],
     beside: Path | None,
     ranges: Ranges,
+    tiles: TileEmbedder | None,
 ) -> Loaded:
     """Reads one file; `beside` is the folder where its facts are read from too, None where they aren't.
 
@@ -362,8 +373,10 @@ def _load(
             # A smaller picture would be measured as another one: `read_missing` decodes it once more.
             measures = measure(decoded.picture) if beside and encoder.resize >= MEASURED_AT else None
             pixels = encoder.prepare(decoded.picture)
-            size = decoded.width, decoded.height
-            return Loaded(file, digest, pixels, *size, metadata=metadata, measures=measures, clipped=decoded.clipped)
+            size, clipped = (decoded.width, decoded.height), decoded.clipped
+            del decoded  # it may be large, and its tiles are read from the file
+            cut = tiles.of(data, *size, max_pixels, ranges.rendering) if tiles else None
+            return Loaded(file, digest, pixels, *size, metadata=metadata, measures=measures, clipped=clipped, tiles=cut)
     except TooLarge as error:
         return Loaded(file, digest, reason=f"{error}; --max-megapixels raises it")
     except ImageError as error:
@@ -377,6 +390,7 @@ def _commit(
     result: IndexReport,
     embeddings: EmbeddingTables | None,
     facts: Sequence[Written],
+    tiled: bool,
 ) -> None:
     """Embeds what of a batch is new content, and writes the whole batch in one transaction, with `facts`."""
     asked = [item.hash for _, item in batch if item.hash is not None and item.reason is None]
@@ -398,6 +412,10 @@ def _commit(
             if fit:
                 known[digest] = (vector.tobytes(), item.width, item.height)
         result.embedded += int(fits.sum())
+    cut: dict[bytes, Sequence[EmbeddedTile]] = {}
+    if tiled:
+        cut |= tiles.of_contents(catalog, asked)
+        cut |= {item.hash: item.tiles for _, item in batch if item.hash is not None and item.tiles is not None}
     written: list[EmbeddedFile | UnreadableFile] = []
     for todo, item in batch:
         if item.hash is None or item.hash not in known:
@@ -412,7 +430,8 @@ def _commit(
         embedding, width, height = known[item.hash]
         row = todo.row.id if todo.row else None
         stored = (item.file, item.hash, width, height, embedding, item.metadata, item.measures)
-        written.append(EmbeddedFile(row, *stored))
+        own = (cut.get(item.hash) or [EmbeddedTile((0, 0, width, height), embedding)]) if tiled else ()
+        written.append(EmbeddedFile(row, *stored, own))
     image_writes.write_batch(catalog, written, facts)
     for (todo, _), done in zip(batch, written, strict=True):
         if isinstance(done, EmbeddedFile):

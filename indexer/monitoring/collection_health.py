@@ -64,6 +64,11 @@ class CollectionHealth:
         """What to say, once, of what the encoder isn't given; see `indexer.store.quality.tell_of_square`."""
         return quality.tell_of_square(self._home.catalog)
 
+    def tell_of_tiles(self) -> str:
+        """What to say, once, where tiles would show much more; see `indexer.store.quality.tell_of_tiles`."""
+        size = self._home.image_size
+        return quality.tell_of_tiles(self._home.catalog, size) if size else ""
+
     def drift(self) -> Drift:
         """How unlike its encoder's training images, and its newest images the others; see `indexer.monitoring.drift`.
 

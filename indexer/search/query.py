@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,7 @@ from indexer.store.catalog import Catalog
 from indexer.store.images import Images
 from indexer.store.paths import below
 from indexer.store.picture_facts import PictureFacts
+from indexer.store.tiling import Box
 from indexer.store.vectors import several, stored, unit
 from massl.core.errors import MasslError
 from massl.core.images.decoding import MAX_PIXELS, Decoded, ImageError, decode, read_bytes, within_memory
@@ -89,7 +90,8 @@ class Result:
 
     `match` is `same`, `alike` or `weak`, from this collection's own calibration; `false_matches` is how many images
     of the collection one would expect above this score if none had to do with the query. `taken` is when it was taken;
-    see `massl.core.images.metadata.Metadata`.
+    see `massl.core.images.metadata.Metadata`. `box` is the tile that scores so, x, y, width and height in pixels of the
+    upright image; None where it is the image as a whole.
     """
 
     rank: int
@@ -100,6 +102,7 @@ class Result:
     false_matches: float
     label: str | None
     taken: str | None = None
+    box: Box | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,7 +114,8 @@ class Ranking:
         scores: cosine similarities, float32 `[n]`, falling.
         calibration: what scores mean in this collection.
         crowd: the query's neighbourhood, see `indexer.search.calibration.neighbourhood`; None where there is nothing
-        to tell. among: how many images the collection holds.
+        to tell. among: how many images the collection holds, and tiles.
+        boxes: of the images that a tile of theirs won, by id.
     """
 
     images: NDArray[np.int64]
@@ -119,6 +123,7 @@ class Ranking:
     calibration: Calibration
     crowd: float | None
     among: int
+    boxes: Mapping[int, Box] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -203,6 +208,7 @@ def described(catalog: Catalog, ranking: Ranking, first: int = 0, last: int | No
             ranking.false_matches(score),
             known[image][1],
             taken.get(image),
+            ranking.boxes.get(image),
         )
         for rank, (image, score) in enumerate(zip(images, scores, strict=True), first + 1)
         if image in known

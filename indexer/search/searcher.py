@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from indexer.encoder.onnx_encoder import Encoder
 from indexer.search import calibration, query
@@ -15,6 +16,7 @@ from indexer.search.engines.interface import CurrentIndex, Engine, Measured, Pre
 from indexer.search.engines.recall import MARGIN, nearest
 from indexer.search.heat_map import Heat, HeatMaps
 from indexer.search.query import Query, Ranking, Result
+from indexer.search.tile_search import TileSearch, with_tiles
 from indexer.store.catalog import Catalog
 from indexer.store.filters import EVERYTHING, Filter, among, exists
 from indexer.store.vectors import CatalogVectors
@@ -30,6 +32,9 @@ class Searcher:
         catalog: what is known of the images.
         engine: what it is searched with.
         encoder: gives the collection's encoder as it is now; asked only where pixels are to be embedded.
+
+    Attributes:
+        tiles: searches the tiles of large pictures, where the collection has some.
     """
 
     def __init__(
@@ -41,6 +46,7 @@ class Searcher:
         self._encoder = encoder
         self._engine = engine.open(catalog, folder)
         self._heat = HeatMaps(catalog, root)
+        self.tiles = TileSearch(catalog, folder)
 
     def rank(self, queries: Sequence[Query], k: int, wanted: Filter = EVERYTHING, *, exact: bool = False) -> Ranking:
         """As `Collection.search`, but ids and scores alone, to be described a page at a time."""
@@ -59,6 +65,8 @@ class Searcher:
             _, ids = nearest(blocks, target[None], more)
         else:
             _, ids = index.search(target[None], more, wanted or None)
+        if self.tiles.in_use():
+            return self._rank_tiles(target, k, more, ids[ids >= 0], own, wanted, exact)
         images, scores = query.ranked(self._catalog, ids[(ids >= 0) & ~np.isin(ids, own)], target)
         # What is usual for this query, among all images whatever the filter.
         if not wanted:
@@ -68,6 +76,32 @@ class Searcher:
             usual = nearby[:, np.isfinite(nearby[0])]  # places of images that went come last
         crowd = float(calibration.neighbourhood(usual)[0]) if usual.size else None
         return Ranking(images[:k], scores[:k], self.calibration(), crowd, len(index))
+
+    def _rank_tiles(
+        self,
+        target: NDArray[np.float32],
+        k: int,
+        more: int,
+        whole: NDArray[np.int64],
+        own: NDArray[np.int64],
+        wanted: Filter,
+        exact: bool,
+    ) -> Ranking:
+        """By the better of each image's whole and its best tile, of the nearest by either.
+
+        Each tile counts as an image where chance is concerned: so many vectors were compared.
+        """
+        best = self.tiles.best(target, more, among(self._catalog, wanted), exact)
+        candidates = np.union1d(whole, best.images)
+        scored = query.ranked(self._catalog, candidates[~np.isin(candidates, own)], target)
+        images, scores, boxes = with_tiles(*scored, best)
+        usual = scores
+        if wanted:
+            everywhere = self.tiles.best(target, calibration.FAR[1] + len(own))
+            usual = everywhere.scores[~np.isin(everywhere.images, own)]
+        crowd = float(calibration.neighbourhood(usual[None])[0]) if len(usual) else None
+        among_all = len(self.index()) + len(self.tiles.index())
+        return Ranking(images[:k], scores[:k], self.calibration(), crowd, among_all, boxes)
 
     def describe(self, ranking: Ranking, first: int = 0, last: int | None = None) -> list[Result]:
         """Paths, labels and matches of a ranking's results, from place `first` (from 0) up to before `last`.
@@ -106,6 +140,7 @@ class Searcher:
         """Has the engine put in order what an update of the collection left."""
         if not self._engine.is_current():
             self._engine.get(preparing, tidy=True)
+        self.tiles.tidy_up(preparing)
 
     def measured(self) -> Measured | None:
         """How the search engine's index answers, on these very vectors; None while there is none."""

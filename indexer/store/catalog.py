@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from indexer.store import checksums, damage, fact_tables, journal, meta, migrations, schema
+from indexer.store import checksums, damage, fact_tables, journal, meta, migrations, schema, tile_tables
 from indexer.store.damage import CatalogDamaged
 from indexer.store.decision_tables import TAGS_VIEWS, VIEWS
 from indexer.store.meta import Fact, Meta, Written
@@ -41,8 +41,8 @@ _NEARLY_FULL = 1 << 20  # bytes free, below which a failed write is put down to 
 
 # How a catalog of an earlier format, which can't be written, is read by today's statements: formats before the fourth
 # have no checksums, those before the fifth have all decisions in one table, those before the sixth know of no facts,
-# those before the seventh of no tags.
-_CHECKED, _DECIDED, _KNOWN, _TAGGED = 4, 5, 6, 7
+# those before the seventh of no tags, those before the eighth have no tiles.
+_CHECKED, _DECIDED, _KNOWN, _TAGGED, _TILED = 4, 5, 6, 7, 8
 _SHIMS = {
     "images": ("row_checksum", "embedding_checksum"),
     "labels": ("checksum",),
@@ -67,6 +67,9 @@ _KINDS: dict[str, set[type]] = {
     "state": {str},
     "reason": {str, type(None)},
     "embedding": {bytes, type(None)},
+    "tile": {int},
+    "x": {int},
+    "y": {int},
     "label": {str, type(None)},
     "tag": {str},
     "author": {str, type(None)},
@@ -411,7 +414,9 @@ class Catalog:
         for table, columns in _SHIMS.items() if version < _CHECKED else ():
             nothing = ", ".join(f"NULL AS {column}" for column in columns)
             connection.execute(f"CREATE TEMP VIEW {table} AS SELECT *, {nothing} FROM main.{table}")
-        missing = [(VIEWS, _DECIDED), (fact_tables.VIEWS, _KNOWN), (TAGS_VIEWS, _TAGGED)]
+        missing = [
+            (VIEWS, _DECIDED), (fact_tables.VIEWS, _KNOWN), (TAGS_VIEWS, _TAGGED), (tile_tables.VIEWS, _TILED),
+        ]  # fmt: skip
         for table, query in (item for views, since in missing if version < since for item in views.items()):
             connection.execute(f"CREATE TEMP VIEW {table} AS {query}")
 

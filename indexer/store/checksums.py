@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from indexer.store.decision_tables import TABLES
+from indexer.store.tile_tables import COLUMNS as TILE
 
 # Columns of the tables, those that a checksum is of.
 IMAGE = "id, path, size, mtime_ns, ctime_ns, hash, width, height, state, reason"
@@ -47,6 +48,7 @@ _SEALING = (
         f"UPDATE {name} SET checksum = checksum({table.columns}) WHERE checksum IS NULL"
         for name, table in TABLES.items()
     ),
+    f"UPDATE tiles SET checksum = checksum({TILE}) WHERE checksum IS NULL",
     f"UPDATE meta SET checksum = checksum({META}) WHERE checksum IS NULL",
 )
 

@@ -59,6 +59,7 @@ class Findings:
         embeddings: images whose embedding changed, by id.
         labels, decisions: rows of these that changed, by image.
         facts: what pictures bring with them or was measured of them, that changed, by image.
+        tiles: those that changed.
         meta: keys of the collection's facts that changed.
     """
 
@@ -68,12 +69,14 @@ class Findings:
     labels: list[int] = field(default_factory=list)
     decisions: list[int] = field(default_factory=list)
     facts: list[int] = field(default_factory=list)
+    tiles: list[int] = field(default_factory=list)
     meta: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         counted = [
             (len(self.labels), "label"), (len(self.decisions), "decision"), (len(self.images), "image"),
             (len(self.embeddings), "embedding"), (len(self.facts), "picture fact"),
+            (len(self.tiles), "tile"),
             (len(self.meta), "fact about the collection"),
         ]  # fmt: skip
         said = [f"{count:,} {what}{'s' if count > 1 else ''} changed" for count, what in counted if count]
@@ -105,6 +108,7 @@ def _knows_its_tables(connection: sqlite3.Connection) -> bool:
             (checksums.LABEL, "labels"),
             *((table.columns, name) for name, table in TABLES.items()),
             *((columns, name) for name, columns in COLUMNS.items()),
+            (checksums.TILE, "tiles"),
             (checksums.META, "meta"),
         ):
             connection.execute(f"SELECT {columns} FROM {table} LIMIT 0")
@@ -148,6 +152,7 @@ def examine(connection: sqlite3.Connection, whole: bool) -> Findings:
             found.embeddings += checksums.damaged(_bounded(connection, query))
             for name, columns in COLUMNS.items():
                 found.facts += checksums.damaged(_bounded(connection, f"SELECT {columns}, checksum FROM {name}"))
+            found.tiles += checksums.damaged(_bounded(connection, f"SELECT {checksums.TILE}, checksum FROM tiles"))
     except (sqlite3.Error, OverflowError, UnicodeDecodeError) as error:
         if isinstance(error, sqlite3.Error) and not is_damage(error):
             raise

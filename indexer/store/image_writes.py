@@ -13,6 +13,8 @@ from indexer.store.catalog import Catalog, to_bytes
 from indexer.store.images import ImageRow
 from indexer.store.meta import Meta, Written
 from indexer.store.picture_facts import forget_changed, forget_measures, put_measures, put_metadata
+from indexer.store.tiles import EmbeddedTile
+from indexer.store.tiles import put as put_tiles
 from massl.core.files.scan import ImageFile, Skipped
 from massl.core.images.measures import Measures
 from massl.core.images.metadata import Metadata
@@ -24,7 +26,8 @@ _TIMES = "size = ?, mtime_ns = CASE mtime_ns WHEN -1 THEN -1 ELSE ? END, ctime_n
 class EmbeddedFile(NamedTuple):
     """A file that was read, to be written: `image` is the id of its row, None for a new one; `embedding` is float16.
 
-    `metadata` and `measures` are None where nobody looked: what is known of the same content stays.
+    `metadata` and `measures` are None where nobody looked: what is known of the same content stays. `tiles` replace
+    those that the image has.
     """
 
     image: int | None
@@ -35,6 +38,7 @@ class EmbeddedFile(NamedTuple):
     embedding: bytes
     metadata: Metadata | None = None
     measures: Measures | None = None
+    tiles: Sequence[EmbeddedTile] = ()
 
 
 class UnreadableFile(NamedTuple):
@@ -76,6 +80,8 @@ def write_batch(
                 put_metadata(connection, image, item.metadata, item.file.sidecar.state if item.file.sidecar else "")
             if item.measures is not None:
                 put_measures(connection, image, item.measures)
+            if item.tiles:
+                put_tiles(connection, image, item.tiles)
         meta.write(connection, facts)
 
 

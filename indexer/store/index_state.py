@@ -1,4 +1,4 @@
-"""What the catalog says of its vectors' index, whichever engine keeps it, and which images changed since."""
+"""What the catalog says of an index of its vectors, whichever engine keeps it, and what changed since."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from indexer.store import meta
 from indexer.store.catalog import Catalog
-from indexer.store.meta import Meta, Written
+from indexer.store.meta import Fact, Meta, Written
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class IndexState:
         measured: how it answers, as `indexer.search.engines.interface.Measured` writes it.
         since: the number of the last change that the index has.
         last: the number of the last change of all.
-        changed: rising ids of the images that changed between the two.
+        changed: rising ids of the images, or tiles, that changed between the two.
     """
 
     kept: str
@@ -32,27 +32,50 @@ class IndexState:
     changed: tuple[int, ...]
 
 
+@dataclass(frozen=True)
+class ChangeLog:
+    """Of what an index is kept, and where changes of it are noted.
+
+    Attributes:
+        table: of the changes.
+        column: of it, that holds the id of what changed.
+        kept, measured, change: facts of the collection, as the attributes of `IndexState` but for their `since`.
+    """
+
+    table: str
+    column: str
+    kept: Fact[str]
+    measured: Fact[str]
+    change: Fact[int]
+
+
+IMAGES = ChangeLog("changes", "image", Meta.vectors_kept, Meta.vectors_measured, Meta.vectors_change)
+TILES = ChangeLog(
+    "tile_changes", "tile", Meta.vectors_tiles_kept, Meta.vectors_tiles_measured, Meta.vectors_tiles_change
+)
+
+
 class Overtaken(Exception):
     """Another process has built a newer index meanwhile, or taken another encoder."""
 
 
-def last_change(catalog: Catalog) -> int:
+def last_change(catalog: Catalog, log: ChangeLog = IMAGES) -> int:
     """The number of the last change of a vector; 0 where there was none."""
-    return next(catalog.read("SELECT seq FROM sqlite_sequence WHERE name = 'changes'"), (0,))[0]
+    return next(catalog.read("SELECT seq FROM sqlite_sequence WHERE name = ?", [log.table]), (0,))[0]
 
 
-def read(catalog: Catalog, since: int = 0) -> IndexState:
+def read(catalog: Catalog, since: int = 0, log: ChangeLog = IMAGES) -> IndexState:
     """The state now; changes are told from the number `since` on if that is after what the index has."""
     with catalog.snapshot():
         facts = catalog.meta()
         if not catalog.notes_changes():  # an older one that can't be written, and so doesn't change
             return IndexState("", facts.engine_kept, "", 0, 0, ())
-        since = max(since, facts.vectors_change)
-        rows = catalog.read("SELECT DISTINCT image FROM changes WHERE number > ? ORDER BY image", [since])
-        changed = tuple(image for (image,) in rows)
-        last = last_change(catalog)
-    kept = facts.vectors_kept or _before(facts.facts)
-    return IndexState(kept, facts.engine_kept, facts.vectors_measured, since, last, changed)
+        since = max(since, log.change.of(facts.facts))
+        rows = catalog.read(f"SELECT DISTINCT {log.column} FROM {log.table} WHERE number > ? ORDER BY 1", [since])
+        changed = tuple(identity for (identity,) in rows)
+        last = last_change(catalog, log)
+    kept = log.kept.of(facts.facts) or (_before(facts.facts) if log is IMAGES else "")
+    return IndexState(kept, facts.engine_kept, log.measured.of(facts.facts), since, last, changed)
 
 
 def _before(facts: Mapping[str, str]) -> str:
@@ -62,7 +85,15 @@ def _before(facts: Mapping[str, str]) -> str:
     return json.dumps({"file": facts["vectors_file"], "sha256": facts.get("vectors_sha256", "")})
 
 
-def take(catalog: Catalog, kept: str, measured: str, last: int, made_with: str, more: Iterable[Written] = ()) -> None:
+def take(
+    catalog: Catalog,
+    kept: str,
+    measured: str,
+    last: int,
+    made_with: str,
+    more: Iterable[Written] = (),
+    log: ChangeLog = IMAGES,
+) -> None:
     """Names an index that was built or brought up to date, and forgets the changes that it has.
 
     Args:
@@ -72,6 +103,7 @@ def take(catalog: Catalog, kept: str, measured: str, last: int, made_with: str, 
         last: the number of the last change that it has.
         made_with: what `Meta.embedded_by` was when its vectors were read.
         more: facts to write with it.
+        log: of what it is.
 
     Raises:
         Overtaken: it is outdated already; nothing was written.
@@ -79,16 +111,16 @@ def take(catalog: Catalog, kept: str, measured: str, last: int, made_with: str, 
     """
     with catalog.writing() as connection:
         now = catalog.meta()
-        if now.vectors_change > last or now.embedded_by != made_with:
+        if log.change.of(now.facts) > last or now.embedded_by != made_with:
             raise Overtaken
         meta.write(
             connection,
             [
-                Meta.vectors_kept.to(kept),
-                Meta.vectors_measured.to(measured),
-                Meta.vectors_change.to(last),
+                log.kept.to(kept),
+                log.measured.to(measured),
+                log.change.to(last),
                 *more,
             ],
         )
         connection.execute("DELETE FROM meta WHERE key IN ('vectors_file', 'vectors_sha256')")  # of before, see `read`
-        connection.execute("DELETE FROM changes WHERE number <= ?", [last])
+        connection.execute(f"DELETE FROM {log.table} WHERE number <= ?", [last])

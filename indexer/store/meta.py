@@ -16,6 +16,7 @@ from typing import Any, Generic, TypeVar, overload
 
 from indexer.store import kind_ranges
 from indexer.store.kind_ranges import KindRange
+from indexer.store.tiling import Tiling
 from massl.core.errors import MasslError
 from massl.core.images.decoding import MAX_PIXELS
 from massl.core.images.rendering import BY_FILE, Rendering, check_range, given_limits
@@ -136,6 +137,13 @@ def _of_generation(text: str) -> tuple[int, str]:
     return int(generation), rest
 
 
+def _tiling(text: str) -> Tiling:
+    try:
+        return Tiling.of(text)
+    except MasslError as error:
+        raise ValueError(text) from error
+
+
 def _patterns(given: Iterable[str]) -> str:
     return json.dumps([pattern for pattern in given if pattern])
 
@@ -166,6 +174,9 @@ class Meta:
     builtin_told = Fact[str](str, "")  # SHA-256 of the built-in encoder that somebody was told of
 
     square_told = Fact[bool](lambda text: True, False, write=lambda value: "1")  # that much lies outside of the square
+
+    tiles_told = Fact[bool](lambda text: True, False, write=lambda value: "1")  # that tiles would see more
+    tiles = Fact[Tiling](_tiling, Tiling(), pattern="none|[0-9]{2,5}(:[0-9]{1,5})?", what="size of tiles")
 
     generation = Fact[int](int, 0, pattern=_COUNT)  # another number whenever images came, went or changed
     moves = Fact[int](int, 0, pattern=_COUNT)  # another one whenever some moved
@@ -203,6 +214,9 @@ class Meta:
     vectors_kept = Fact[str](str, "")  # where a search engine keeps its index of the vectors, in its own words
     vectors_measured = Fact[str](str, "")
     vectors_change = Fact[int](int, 0, pattern=_COUNT)
+    vectors_tiles_kept = Fact[str](str, "")  # the same three of the tiles' index
+    vectors_tiles_measured = Fact[str](str, "")
+    vectors_tiles_change = Fact[int](int, 0, pattern=_COUNT)
     map_format = Fact[str](str, "")
     map_file = Fact[str](str, pattern=r"map[-0-9a-f]*\.npz")
     map_sha256 = Fact[str](str)

@@ -11,10 +11,10 @@ import sqlite3
 from collections.abc import Callable, Mapping
 from contextlib import closing
 
-from indexer.store import checksums, decision_tables, fact_tables, journal, schema
+from indexer.store import checksums, decision_tables, fact_tables, journal, schema, tile_tables
 from indexer.store.decision_tables import TABLES
 
-VERSION = 7
+VERSION = 8
 
 _SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -198,6 +198,11 @@ def from_6_to_7(connection: sqlite3.Connection) -> None:
     _run(connection, _TAGS + journal.MOVES)
 
 
+def from_7_to_8(connection: sqlite3.Connection) -> None:
+    """Adds the tiles of large pictures. No collection has any before it is indexed with them."""
+    _run(connection, tile_tables.SCHEMA)
+
+
 def _take_over_decisions(connection: sqlite3.Connection) -> None:
     """Copies the decisions of the one table of earlier formats to the tables of the fifth.
 
@@ -220,6 +225,7 @@ STEPS: Mapping[int, Callable[[sqlite3.Connection], None]] = {
     4: from_4_to_5,
     5: from_5_to_6,
     6: from_6_to_7,
+    7: from_7_to_8,
 }
 """From each earlier format to the next."""
 
@@ -228,6 +234,7 @@ def make(connection: sqlite3.Connection) -> None:
     """Makes the tables, indexes and triggers of today's format in an empty file."""
     _run(connection, _SCHEMA + _CHANGES + checksums.SCHEMA + journal.SCHEMA + journal.MOVES)
     _run(connection, decision_tables.SCHEMA + decision_tables.TRIGGERS + _COUNTS + fact_tables.SCHEMA + _TAGS)
+    _run(connection, tile_tables.SCHEMA)
 
 
 @functools.cache

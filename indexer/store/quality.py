@@ -19,6 +19,7 @@ from massl.core.errors import MasslError
 _DEVIATIONS = 3 * 1.4826  # of a normal distribution, in median absolute deviations
 _SAMPLE = 20_000  # images that bounds are found from
 UNSEEN = 0.2  # of a picture, outside of its middle square, from which it is said
+LARGE = 40  # times the encoder's side that a picture's longer one has, from which tiles are offered
 _SHORTER, _LONGER = "min(width, height)", "max(width, height)"
 
 
@@ -119,13 +120,30 @@ def unseen(catalog: Catalog) -> float:
     return float(share or 0.0)
 
 
+def tell_of_tiles(catalog: Catalog, image_size: int) -> str:
+    """What to say, once in a collection's life, where tiles would show much more of its pictures; else nothing."""
+    meta = catalog.meta()
+    if meta.tiles or meta.tiles_told:
+        return ""
+    side = LARGE * image_size
+    ((large,),) = catalog.read(f"SELECT count(*) FROM images WHERE {READY} AND {_LONGER} >= ?", [side])
+    if not large:
+        return ""
+    catalog.set_meta(Meta.tiles_told.to(True))
+    what = "picture has a side" if large == 1 else "pictures have a side"
+    return (
+        f"{large:,} {what} of {side:,} pixels or more, and the encoder sees {image_size} x {image_size}; to find small "
+        "things in them, cut them into tiles: --tiles 512 --rebuild"
+    )
+
+
 def tell_of_square(catalog: Catalog) -> str:
     """What to say, once in a collection's life, where much of its pictures isn't given to the encoder; else nothing."""
     share = unseen(catalog)
-    if share < UNSEEN or catalog.meta().square_told:
+    if share < UNSEEN or catalog.meta().square_told or catalog.meta().tiles:
         return ""
     catalog.set_meta(Meta.square_told.to(True))
     return (
-        f"{100 * share:.0f} % of an average picture lies outside of its middle square; the encoder sees no more, so "
-        "what is at the ends of long pictures can't be found by search"
+        f"{100 * share:.0f} % of an average picture lies outside of its middle square; the encoder sees no more. "
+        "With --tiles 512 --rebuild it sees all"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -37,7 +38,20 @@ class VectorSource(Protocol):
         ...
 
 
-class CatalogVectors:
+class VectorBlocks(ABC):
+    """What sources of a catalog's vectors have in common."""
+
+    @abstractmethod
+    def of(self, ids: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float16]]:
+        """See `VectorSource.of`."""
+
+    def blocks_of(self, ids: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float16]]]:
+        """As `VectorSource.blocks`, of those of rising `ids` that there are."""
+        for start in range(0, len(ids), BLOCK):
+            yield self.of(ids[start : start + BLOCK])
+
+
+class CatalogVectors(VectorBlocks):
     """A catalog's vectors, streamed: at no time are more than a block of them in memory."""
 
     def __init__(self, catalog: Catalog) -> None:
@@ -61,11 +75,6 @@ class CatalogVectors:
                 last = int(ids[-1])
             if len(ids) < size:
                 return
-
-    def blocks_of(self, ids: NDArray[np.int64]) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float16]]]:
-        """As `blocks`, of those of rising `ids` that there are."""
-        for start in range(0, len(ids), BLOCK):
-            yield self.of(ids[start : start + BLOCK])
 
     def sample(self, count: int) -> tuple[NDArray[np.int64], NDArray[np.float16]]:
         """See `VectorSource.sample`."""

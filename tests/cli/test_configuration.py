@@ -74,7 +74,7 @@ REFUSED = {
     "eval": {"encoder": "'x'", "report": "'x'", "train": "'x'", "test": "'x'", "ground-truth": "'x.pkl'"},
     "index": {
         "encoder": "'x'", "index-dir": "'x'", "skipped": "'x'", "rebuild": "true", "max-megapixels": "9",
-        "image-size": "224", "range": "'file'", "channels": "'1'", "plane": "'max'",
+        "image-size": "224", "tiles": "'512'", "range": "'file'", "channels": "'1'", "plane": "'max'",
         "watch": "true", "quiet": "true", "engine": "'milvus'", "engine-uri": "'http://mallory:1'",
         "embeddings": "['x']",
         "runtime": "'onnxruntime'",

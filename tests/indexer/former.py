@@ -364,10 +364,86 @@ CREATE TABLE pixel_measures (
 """
 )
 
-STATEMENTS = {1: _FIRST, 2: _SECOND, 3: _THIRD, 4: _FOURTH, 5: _FIFTH, 6: _SIXTH}
+_SEVENTH = (
+    _SIXTH
+    + """
+DROP TRIGGER image_moved;
+CREATE TABLE tags (
+    image INTEGER NOT NULL REFERENCES images (id) ON DELETE CASCADE,
+    tag TEXT NOT NULL,
+    author TEXT NOT NULL,
+    at TEXT NOT NULL,
+    checksum INTEGER,
+    PRIMARY KEY (image, tag)
+) WITHOUT ROWID;
+CREATE INDEX tags_by_tag ON tags (tag, image);
+CREATE TABLE rejected_tags (
+    image INTEGER NOT NULL REFERENCES images (id) ON DELETE CASCADE,
+    tag TEXT NOT NULL,
+    at TEXT NOT NULL,
+    checksum INTEGER,
+    PRIMARY KEY (image, tag)
+) WITHOUT ROWID;
+CREATE INDEX tags_unsealed ON tags (image) WHERE checksum IS NULL;
+CREATE TRIGGER tags_changed AFTER UPDATE OF image, tag, author, at ON tags
+    BEGIN UPDATE tags SET checksum = NULL WHERE image = NEW.image AND tag = NEW.tag; END;
+CREATE TRIGGER tags_made AFTER INSERT ON tags
+    BEGIN INSERT INTO unwritten (act, path, hash, kind, about, author, at, other_path, other_hash)
+    SELECT 'decide', one.path, one.hash, 'tagged', NEW.tag, NEW.author, NEW.at, other.path,
+    other.hash
+    FROM images AS one LEFT JOIN images AS other ON other.id = NULL
+    WHERE one.id = NEW.image; END;
+CREATE TRIGGER tags_forgotten AFTER DELETE ON tags
+    BEGIN INSERT INTO unwritten (act, path, hash, kind, about, other_path, other_hash)
+    SELECT 'forget', one.path, one.hash, 'tagged', OLD.tag, other.path, other.hash
+    FROM images AS one LEFT JOIN images AS other ON other.id = NULL
+    WHERE one.id = OLD.image; END;
+CREATE INDEX rejected_tags_unsealed ON rejected_tags (image) WHERE checksum IS NULL;
+CREATE TRIGGER rejected_tags_changed AFTER UPDATE OF image, tag, at ON rejected_tags
+    BEGIN UPDATE rejected_tags SET checksum = NULL WHERE image = NEW.image AND tag = NEW.tag; END;
+CREATE TRIGGER rejected_tags_made AFTER INSERT ON rejected_tags
+    BEGIN INSERT INTO unwritten (act, path, hash, kind, about, at, other_path, other_hash)
+    SELECT 'decide', one.path, one.hash, 'untagged', NEW.tag, NEW.at, other.path,
+    other.hash
+    FROM images AS one LEFT JOIN images AS other ON other.id = NULL
+    WHERE one.id = NEW.image; END;
+CREATE TRIGGER rejected_tags_forgotten AFTER DELETE ON rejected_tags
+    BEGIN INSERT INTO unwritten (act, path, hash, kind, about, other_path, other_hash)
+    SELECT 'forget', one.path, one.hash, 'untagged', OLD.tag, other.path, other.hash
+    FROM images AS one LEFT JOIN images AS other ON other.id = NULL
+    WHERE one.id = OLD.image; END;
+CREATE TRIGGER tags_counted_insert AFTER INSERT ON tags
+    BEGIN UPDATE revisions SET number = number + 1 WHERE subject = 'tags'; END;
+CREATE TRIGGER tags_counted_delete AFTER DELETE ON tags
+    BEGIN UPDATE revisions SET number = number + 1 WHERE subject = 'tags'; END;
+CREATE TRIGGER tags_counted_update AFTER UPDATE OF image, tag, author, at ON tags
+    BEGIN UPDATE revisions SET number = number + 1 WHERE subject = 'tags'; END;
+CREATE TRIGGER rejected_tags_counted_insert AFTER INSERT ON rejected_tags
+    BEGIN UPDATE revisions SET number = number + 1 WHERE subject = 'rejected_tags'; END;
+CREATE TRIGGER rejected_tags_counted_delete AFTER DELETE ON rejected_tags
+    BEGIN UPDATE revisions SET number = number + 1 WHERE subject = 'rejected_tags'; END;
+CREATE TRIGGER rejected_tags_counted_update AFTER UPDATE OF image, tag, at ON rejected_tags
+    BEGIN UPDATE revisions SET number = number + 1 WHERE subject = 'rejected_tags'; END;
+CREATE TRIGGER image_moved AFTER UPDATE OF path, hash ON images
+    WHEN (OLD.path IS NOT NEW.path OR OLD.hash IS NOT NEW.hash)
+    AND (EXISTS (SELECT 1 FROM labels WHERE image = NEW.id)
+    OR EXISTS (SELECT 1 FROM kept_both WHERE image = NEW.id)
+    OR EXISTS (SELECT 1 FROM kept_instead WHERE image = NEW.id)
+    OR EXISTS (SELECT 1 FROM rejected_labels WHERE image = NEW.id)
+    OR EXISTS (SELECT 1 FROM confirmed_labels WHERE image = NEW.id)
+    OR EXISTS (SELECT 1 FROM tags WHERE image = NEW.id)
+    OR EXISTS (SELECT 1 FROM rejected_tags WHERE image = NEW.id)
+    OR EXISTS (SELECT 1 FROM kept_both WHERE other = NEW.id))
+    BEGIN INSERT INTO unwritten (act, path, hash, other_path, other_hash)
+    VALUES ('move', OLD.path, OLD.hash, NEW.path, NEW.hash); END;
+INSERT INTO revisions (subject, number) VALUES ('tags', 0), ('rejected_tags', 0);
+"""
+)
+
+STATEMENTS = {1: _FIRST, 2: _SECOND, 3: _THIRD, 4: _FOURTH, 5: _FIFTH, 6: _SIXTH, 7: _SEVENTH}
 _COPIED = (
     "meta", "images", "labels", "decisions", "kept_both", "kept_instead", "rejected_labels", "confirmed_labels",
-    "file_metadata", "pixel_measures",
+    "file_metadata", "pixel_measures", "tags", "rejected_tags",
 )  # fmt: skip
 
 # Decisions as formats before the fifth had them, in one table.

@@ -51,6 +51,10 @@ def use(catalog: Catalog, folder: Path, name: str, address: str = "") -> None:
     """
     meta = catalog.meta()
     wanted = named(name, address)
+    if name != DEFAULT and meta.tiles:
+        raise MasslError(
+            f"tiles are searched with FAISS, not with {name}; leave out --engine {name}, or first --tiles none"
+        )
     wanted.check()
     if address:
         trusted_addresses.trust(address)

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from indexer.search.engines.index_file import IndexFile
+from indexer.search.engines.index_file import TILES, IndexFile
 from indexer.search.engines.interface import IndexKind, Measured, Preparing, VectorIndex
 from indexer.search.engines.recall import Truth
 from indexer.store.catalog import Catalog
@@ -33,6 +33,10 @@ class Ladder:
     def open(self, catalog: Catalog, folder: Path) -> IndexFile:
         """See `Engine.open`."""
         return IndexFile(catalog, folder, self)
+
+    def open_tiles(self, catalog: Catalog, folder: Path) -> IndexFile:
+        """As `open`, of the tiles of large pictures; ids are the tiles'."""
+        return IndexFile(catalog, folder, self, TILES)
 
     def build(self, source: VectorSource, preparing: Preparing) -> tuple[IndexKind, VectorIndex, Measured]:
         """Builds the fastest index that reaches the floor on these vectors."""

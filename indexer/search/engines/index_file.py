@@ -11,6 +11,7 @@ import hashlib
 import json
 import re
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,15 +25,35 @@ from indexer.store.catalog import Catalog
 from indexer.store.filters import Filter
 from indexer.store.filters import among as passing_ids
 from indexer.store.index_state import IndexState, Overtaken
-from indexer.store.vectors import CatalogVectors, unit
+from indexer.store.tiles import TileVectors
+from indexer.store.vectors import CatalogVectors, VectorSource, unit
 from massl.core.errors import MasslError
 from massl.core.files.atomic_writing import put, remove_older, temporary
 
 if TYPE_CHECKING:
     from indexer.search.engines.engine_selection import Ladder
 
+
+@dataclass(frozen=True)
+class Subject:
+    """What the vectors of an index are of.
+
+    Attributes:
+        name: begins the names of its files.
+        vectors: a catalog's, as they are now.
+        log: where the catalog notes which of them changed.
+    """
+
+    name: str
+    vectors: Callable[[Catalog], VectorSource]
+    log: index_state.ChangeLog
+
+
+IMAGES = Subject("vectors", CatalogVectors, index_state.IMAGES)
+TILES = Subject("tiles", TileVectors, index_state.TILES)
+
 SMALL = 20_000  # vectors that are indexed anew in less time than anyone notices
-_NAME = re.compile(r"vectors-[0-9a-f]{16}\.faiss")
+_NAME = re.compile(r"(vectors|tiles)-[0-9a-f]{16}\.faiss")
 _TRIES = 3  # another process may put a newer file in a file's place while we are about to open it
 
 
@@ -55,9 +76,9 @@ class AmendedIndex:
         measured: how the index answers that it amends.
     """
 
-    def __init__(self, catalog: Catalog, base: _Opened, changed: NDArray[np.int64]) -> None:
-        """`changed`: rising ids of the images that did; their vectors are read from the catalog."""
-        ids, packed = CatalogVectors(catalog).of(changed)
+    def __init__(self, catalog: Catalog, base: _Opened, changed: NDArray[np.int64], subject: Subject = IMAGES) -> None:
+        """`changed`: rising ids of the images that did, or tiles; their vectors are read from the catalog."""
+        ids, packed = subject.vectors(catalog).of(changed)
         self._catalog = catalog
         self.exact = base.exact
         self.measured = base.measured
@@ -110,7 +131,8 @@ class AmendedIndex:
 class IndexFile:
     """A collection's index, whatever happens to its catalog and its files. An `OpenedEngine`; threads may share it."""
 
-    def __init__(self, catalog: Catalog, folder: Path, ladder: Ladder) -> None:
+    def __init__(self, catalog: Catalog, folder: Path, ladder: Ladder, subject: Subject = IMAGES) -> None:
+        self._subject = subject
         self._catalog = catalog
         self._folder = folder
         self._ladder = ladder
@@ -139,7 +161,7 @@ class IndexFile:
             self._opened = opened
             if self._current is None or self._current[:2] != (opened, state.last):
                 changed = np.array(state.changed, np.int64)
-                self._current = opened, state.last, AmendedIndex(self._catalog, opened, changed)
+                self._current = opened, state.last, AmendedIndex(self._catalog, opened, changed, self._subject)
             return self._current[2]
 
     def is_current(self) -> bool:
@@ -164,7 +186,7 @@ class IndexFile:
 
     def _state(self) -> IndexState:
         unwritten = self._opened.since if self._opened and not self._opened.kept else 0
-        return index_state.read(self._catalog, unwritten)
+        return index_state.read(self._catalog, unwritten, self._subject.log)
 
     def _open(self, state: IndexState) -> _Opened | None:
         """The index that the catalog names, if it is there and whole."""
@@ -190,14 +212,14 @@ class IndexFile:
     def _build(self, preparing: Preparing) -> tuple[_Opened, IndexState]:
         state = self._state()  # before the vectors are read: what changes meanwhile is amended
         made_with = self._catalog.meta().embedded_by
-        kind, index, measured = self._ladder.build(CatalogVectors(self._catalog), preparing)
+        kind, index, measured = self._ladder.build(self._subject.vectors(self._catalog), preparing)
         kept = ""
         try:
-            name, digest = _write(kind, index, self._folder)
+            name, digest = _write(kind, index, self._folder, self._subject.name)
             where = json.dumps({"file": name, "sha256": digest})
-            index_state.take(self._catalog, where, measured.to_json(), state.last, made_with)
+            index_state.take(self._catalog, where, measured.to_json(), state.last, made_with, log=self._subject.log)
             kept = where
-            remove_older(self._folder / name, "vectors-*.faiss")
+            remove_older(self._folder / name, f"{self._subject.name}-*.faiss")
             index = kind.read(self._folder / name)  # mapped: its memory is given back, and shared by processes
             index.effort = measured.effort
         except Overtaken:  # what that one has of the changes since is noted nowhere any more
@@ -234,8 +256,8 @@ def _file_of(kept: str) -> tuple[str, str]:
     return (file, sha256) if _NAME.fullmatch(file) else ("", "")
 
 
-def _write(kind: IndexKind, index: VectorIndex, folder: Path) -> tuple[str, str]:
-    """Writes `vectors-<hash>.faiss`, whole or not at all; returns its name and SHA-256.
+def _write(kind: IndexKind, index: VectorIndex, folder: Path, subject: str) -> tuple[str, str]:
+    """Writes `vectors-<hash>.faiss`, or of another subject, whole or not at all; returns its name and SHA-256.
 
     Raises:
         OSError: the disk is full or can't be written.
@@ -244,7 +266,7 @@ def _write(kind: IndexKind, index: VectorIndex, folder: Path) -> tuple[str, str]
         kind.write(index, written)
         with written.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-        name = f"vectors-{digest[:16]}.faiss"
+        name = f"{subject}-{digest[:16]}.faiss"
         put(written, folder / name)
     return name, digest
 

@@ -12,6 +12,7 @@ from indexer.store.catalog import Catalog
 from indexer.store.damage import CatalogDamaged
 from indexer.store.kind_ranges import KindRange
 from indexer.store.meta import FACTS, Meta, after_repair
+from indexer.store.tiling import Tiling
 from massl.core.errors import MasslError
 from massl.core.images.decoding import MAX_PIXELS
 
@@ -39,7 +40,8 @@ VALUES = {
     "kind_ranges": {"uint16": KindRange(1.5, 9.0, 3, 5, 2, 0.25)},
     "channels": ("DAPI", "2"),
     "plane": "12",
-    "vectors_change": 9, "readers_max_pixels": 5,
+    "vectors_change": 9, "vectors_tiles_change": 9, "tiles_told": True, "tiles": Tiling(512, 64),
+    "readers_max_pixels": 5,
 }  # fmt: skip
 
 
@@ -73,6 +75,7 @@ def test_a_missing_fact_is_what_it_was_before_there_was_one(catalog: Catalog) ->
         ("image_size", "many"),
         ("display_range", "all"),
         ("plane", "each"),
+        ("tiles", "512; DROP TABLE tiles"),
     ],
 )
 def test_a_fact_that_does_not_look_as_it_can_is_damage(catalog: Catalog, name: str, text: str) -> None:

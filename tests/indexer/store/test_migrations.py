@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 
 from indexer import Collection, Encoder, Query
-from indexer.store import journal, migrations, schema
+from indexer.store import journal, migrations, schema, tiles
 from indexer.store.catalog import Catalog
 from indexer.store.damage import CatalogDamaged
 from indexer.store.decisions import hashes_of
 from indexer.store.filters import Filter
 from indexer.store.migrations import STEPS, VERSION
+from indexer.store.tiling import Tiling
 from tests.indexer.former import STATEMENTS, write_as_format
 from tests.indexer.tiny import picture
 
@@ -178,6 +179,33 @@ def test_a_collection_of_the_sixth_format_that_cant_be_written_has_no_tags(
     assert reading.images.facts(1).metadata is not None
     assert (reading.tags.every(), reading.tags.counts(), reading.tags.of([1, 2])) == ([], {}, {})
     assert reading.rejected_tags.of_tag("sea") == frozenset()
+    reading.catalog.close()
+
+
+def test_the_seventh_step_adds_tiles_that_go_with_the_vector_of_their_image(made: Path, tiny_encoder: Encoder) -> None:
+    path = in_format(made, 7)
+    with closing(after(path, 7)) as connection:
+        assert schema.difference(schema.of(connection), migrations.schema_of(8)) is None
+        connection.execute("INSERT INTO tiles (image, x, y, width, height, embedding) VALUES (7, 0, 0, 32, 32, X'00')")
+        connection.execute("UPDATE images SET state = 'gone' WHERE id = 7")
+        connection.execute("UPDATE images SET embedding = NULL WHERE id = 7")
+        assert connection.execute("SELECT * FROM tiles").fetchall() == []
+        assert connection.execute("SELECT tile FROM tile_changes").fetchall() == [(1,), (1,), (1,)]
+    write_as_format(path, 7)
+    cut = Collection.create(made, tiny_encoder, rebuild=True, tiling=Tiling(32))
+    assert cut.update().embedded == IMAGES
+    assert tiles.count(cut.catalog) == IMAGES
+    cut.catalog.close()
+
+
+def test_a_collection_of_the_seventh_format_that_cant_be_written_has_no_tiles(
+    made: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    in_format(made, 7)
+    monkeypatch.setattr(Catalog, "can_be_written", lambda catalog: False)
+    reading = Collection.open(made)
+    assert [result.box for result in reading.search([Query(image=1)], 5)] == [None] * 5
+    assert tiles.count(reading.catalog) == 0
     reading.catalog.close()
 
 
