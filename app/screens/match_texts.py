@@ -23,6 +23,7 @@ def match_tile(result: Result) -> Tile:
             "score": f"{result.score:z.2f}",
             "value": round(result.score, 4),
             "hint": chance(result.false_matches, result.rank),
+            "box": result.box,
         }
         | _band(result)
     )

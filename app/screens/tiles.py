@@ -28,11 +28,17 @@ def tile(image: int, path: str, label: str | None) -> Tile:
 
 
 def with_ratios(collection: Collection, tiles: list[Tile]) -> list[Tile]:
-    """The tiles with `ratio`, the pictures' width by their height; 1 where a side isn't known."""
+    """The tiles with `ratio`, the pictures' width by their height; 1 where a side isn't known.
+
+    `box`, where one has it, becomes shares of the picture's sides.
+    """
     sides = collection.images.sides([tile["id"] for tile in tiles])
     for each in tiles:
         _, width, height = sides.get(each["id"], ("", 0, 0))
         each["ratio"] = round(width / height, 4) if width and height else 1.0
+        if each.get("box") and width and height:
+            x, y, across, down = each["box"]
+            each["box"] = [x / width, y / height, across / width, down / height]
     return tiles
 
 

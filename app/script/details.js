@@ -2,6 +2,7 @@
 
 import { button, drawingOn, make, one, source, unbroken } from "./elements.js";
 import { fitSheet, fitWhenLoaded, placeAt } from "./region.js";
+import { drawPart } from "./tiles.js";
 
 /** @typedef {import("./tiles.js").Tile} Tile */
 
@@ -88,7 +89,8 @@ export class Details {
     const { looked, dialog } = this;
     if (!looked || answer.image !== looked.id || !dialog.open) return;
     this.draw(looked, answer);
-    if (answer.why) this.screen.channel.beside({ do: "why", image: answer.image });
+    // The middle square has no part in what a tile was found by.
+    if (answer.why && !looked.box) this.screen.channel.beside({ do: "why", image: answer.image });
   }
 
   /** @param {Reason} answer */
@@ -165,7 +167,12 @@ export class Details {
    */
   drawSheet(looked, answer) {
     const image = make("img", { src: answer.src, alt: answer.name });
-    const sheet = make("div", { class: "sheet", title: "Look closely", onclick: () => this.look(looked) }, image);
+    const sheet = make(
+      "div",
+      { class: "sheet", title: "Look closely", onclick: () => this.look(looked) },
+      image,
+      drawPart(looked),
+    );
     fitWhenLoaded(image, sheet, HEIGHT);
     image.addEventListener("error", () => image.remove()); // the small one stays, and the words beside it say why
     // The small one stands in until the large one is there.

@@ -22,6 +22,7 @@ import { button, make, one, source } from "./elements.js";
  * @property {string} [proposal] the tag that is proposed
  * @property {string} [doubt] why its probability is low
  * @property {number} [ratio] width by height
+ * @property {number[] | null} [box] the part that was found: left, top, width and height, shares of the picture's sides
  */
 
 /**
@@ -253,6 +254,7 @@ export class Tiles {
       guess ? `probably ${guess}, ${tile.score}` : null,
       tile.proposal ? `probably tagged ${[tile.proposal, tile.score].filter(Boolean).join(", ")}` : null,
       tile.label ? `labelled ${tile.label}` : null,
+      tile.box ? "found by the framed part" : null,
     ];
     const image = make("img", {
       src: this.manners.source?.(tile) ?? tile.src,
@@ -286,6 +288,7 @@ export class Tiles {
         },
       },
       image,
+      drawPart(tile),
     );
   }
 
@@ -377,6 +380,31 @@ export function drawTool(tile, text, name, onclick, kind = "") {
 /** @param {HTMLElement} node */
 export function imageOf(node) {
   return Number(node.dataset.image);
+}
+
+/**
+ * A frame around the part that was found, to be laid over the picture: an image of the same shape, which whatever fits
+ * the picture into its place fits as well.
+ *
+ * @param {Tile} tile
+ */
+export function drawPart({ box, ratio }) {
+  if (!box || !ratio) return null;
+  const [width, height] = [Math.round(1000 * ratio), 1000];
+  const thick = Math.max(width, height) / 60;
+  const [x, y, across, down] = [box[0] * width, box[1] * height, box[2] * width, box[3] * height];
+  const frame = (/** @type {string} */ colour, /** @type {number} */ stroke) =>
+    `<rect x="${x + thick / 2}" y="${y + thick / 2}" width="${Math.max(1, across - thick)}" ` +
+    `height="${Math.max(1, down - thick)}" fill="none" stroke="${colour}" stroke-width="${stroke}"/>`;
+  const drawn =
+    `<svg xmlns="http://www.w3.org/2000/svg" width="${width}" height="${height}" viewBox="0 0 ${width} ${height}">` +
+    `${frame("black", thick)}${frame("white", thick / 2)}</svg>`;
+  return make("img", {
+    class: "part",
+    src: `data:image/svg+xml,${encodeURIComponent(drawn)}`,
+    alt: "",
+    draggable: "false",
+  });
 }
 
 /**
