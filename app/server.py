@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import re
 import shutil
@@ -211,32 +212,34 @@ def _launch(
     from app.access.upload_folder import MAX_FILE
 
     try:
-        blocks.launch(
-            server_name=f"[{host}]" if ":" in host.strip("[]") and "[" not in host else host,
-            server_port=port,
-            auth=checker(*login) if login else None,
-            auth_message="This collection requires a name and a password. After several wrong attempts, "
-            "answers are delayed by up to half a minute.",
-            max_file_size=MAX_FILE,
-            state_session_capacity=SESSIONS,
-            # Named outright, so that no GRADIO_* variable opens another door.
-            root_path=root_path,
-            allowed_paths=[str(collection.folder.resolve() / "thumbnails")],
-            app_kwargs={"lifespan": lifespan, "routes": [scripts.route()]},
-            share=False,
-            ssr_mode=False,
-            num_workers=0,
-            mcp_server=mcp,
-            pwa=False,
-            run_history=False,
-            enable_monitoring=False,
-            footer_links=[],
-            show_error=False,
-            inbrowser=False,
-            prevent_thread_lock=True,
-            quiet=True,
-            **page.look(),
-        )
+        # For agents Gradio prints an address of its own there, at which nobody is let in.
+        with contextlib.redirect_stdout(io.StringIO()):
+            blocks.launch(
+                server_name=f"[{host}]" if ":" in host.strip("[]") and "[" not in host else host,
+                server_port=port,
+                auth=checker(*login) if login else None,
+                auth_message="This collection requires a name and a password. After several wrong attempts, "
+                "answers are delayed by up to half a minute.",
+                max_file_size=MAX_FILE,
+                state_session_capacity=SESSIONS,
+                # Named outright, so that no GRADIO_* variable opens another door.
+                root_path=root_path,
+                allowed_paths=[str(collection.folder.resolve() / "thumbnails")],
+                app_kwargs={"lifespan": lifespan, "routes": [scripts.route()]},
+                share=False,
+                ssr_mode=False,
+                num_workers=0,
+                mcp_server=mcp,
+                pwa=False,
+                run_history=False,
+                enable_monitoring=False,
+                footer_links=[],
+                show_error=False,
+                inbrowser=False,
+                prevent_thread_lock=True,
+                quiet=True,
+                **page.look(),
+            )
     except OSError:
         raise MasslError(_busy(host, port)) from None
 
