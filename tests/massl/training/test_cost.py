@@ -201,7 +201,7 @@ def test_the_usual_table_is_short_and_all_of_it_is_there(photos: Path, tmp_path:
         assert re.search(r"^ seed +7 +given", said, re.MULTILINE)
     assert "weight_decay_end" in long
     assert "weight_decay_end" not in short
-    assert "-v or --plan prints them" in short
+    assert "-v or --plan prints all settings" in short
 
 
 @pytest.mark.parametrize("saving", ["false", "true"])
