@@ -174,6 +174,7 @@ def command(
     judges, judging = choose_labels(images, labels, resume)  # before anything is shown
     to_start = devices if plan_only else None
     if resume:
+        _check_changes(context, flags, settings or ())
         read_settings(resume / "config.toml")  # which says it where there is no run
         if started_on := describe_run(resume).get("images"):
             check_same(source, started_on, None)
@@ -211,20 +212,13 @@ def _let_threads_sleep() -> None:
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 
-def _changed(
-    context: typer.Context,
-    flags: Mapping[str, object],
-    pairs: Sequence[str],
-    epochs: int | None,
-    run: Path,
-    images: int,
-) -> dict[str, object]:
-    """What a run that goes on has otherwise than it began.
+def _check_changes(context: typer.Context, flags: Mapping[str, object], pairs: Sequence[str]) -> dict[str, str]:
+    """The settings that are given to a run that goes on.
 
     Raises:
-        BadParameter: it may not.
+        BadParameter: one may not change.
     """
-    from massl.settings import CHANGEABLE, parse_setting, read_settings
+    from massl.settings import CHANGEABLE
 
     given = dict(_pair(text) for text in pairs) if on_command_line(context, "settings") else {}
     fixed = {"preset", "out", "init", "teacher", "config", *flags} - set(CHANGEABLE)
@@ -233,6 +227,21 @@ def _changed(
             f"--resume goes on with the run's own settings; what may change is {', '.join(CHANGEABLE)}, and --epochs; "
             "leave the rest out"
         )
+    return given
+
+
+def _changed(
+    context: typer.Context,
+    flags: Mapping[str, object],
+    pairs: Sequence[str],
+    epochs: int | None,
+    run: Path,
+    images: int,
+) -> dict[str, object]:
+    """What a run that goes on has otherwise than it began; raises what `_check_changes` says."""
+    from massl.settings import CHANGEABLE, parse_setting, read_settings
+
+    given = _check_changes(context, flags, pairs)
     changed = {name: parse_setting(name, text) for name, text in given.items()}
     if on_command_line(context, "epochs") and epochs:
         changed["steps"] = epochs * (images // read_settings(run / "config.toml").batch)
