@@ -132,7 +132,7 @@ def _endpoints(collection: Collection, uploads: Path) -> None:
             if not isinstance(k, (int, float)) or not math.isfinite(k):
                 raise MasslError("k must be a number of results, as in 20")
             path = image.get("path") if isinstance(image, dict) else None
-            upload = take(path, uploads, collection.encoder.resize, rendering=collection.catalog.rendering)
+            upload = take(path, uploads, collection.encoder.resize, rendering=collection.meta.rendering)
             started = time.perf_counter()
             found = collection.search([upload.query], max(1, min(int(k), _MOST_RESULTS)))
         except MasslError as error:

@@ -344,12 +344,11 @@ def _of_table(collection: Any, file: Path) -> dict[tuple[int, str], str]:
 
 def _of_keywords(collection: Any, left: list[tuple[str, str]]) -> dict[tuple[int, str], str]:
     """Images and the words that their files bring, as far as these are tags; the others go to `left`."""
-    from indexer.store.picture_facts import PictureFacts
     from indexer.store.tags import split
     from massl.core.errors import MasslError
 
     wanted: dict[tuple[int, str], str] = {}
-    for image, (path, words) in PictureFacts(collection.catalog).keywords().items():
+    for image, (path, words) in collection.images.keywords().items():
         for word in words:
             try:
                 wanted |= {(image, tag): "file" for tag in split(word)}

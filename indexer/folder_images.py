@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from indexer.index_command import index_command
 from indexer.storage import Home
 from indexer.store import revision
-from indexer.store.filters import Outline, days, folders
+from indexer.store.filters import Filter, Outline, among, days, folders
 from indexer.store.image_facts import is_unchanged
 from indexer.store.images import Images
 from indexer.store.paths import below
+from indexer.store.picture_facts import PictureFacts
+from indexer.store.quality import QualityBound, bounds
 from indexer.store.revision import Revision
 from indexer.store.thumbnails import SIDE, Thumbnails
 from massl.core.errors import MasslError
@@ -30,6 +35,18 @@ class FolderImages(Images):
 
     def __len__(self) -> int:
         return self.count()
+
+    def quality_bounds(self, names: Sequence[str]) -> tuple[QualityBound, ...]:
+        """The bounds of these hints in the collection; see `indexer.store.quality.bounds`."""
+        return bounds(self._catalog, names)
+
+    def that_pass(self, wanted: Filter) -> NDArray[np.int64] | None:
+        """Rising ids of the images that pass a filter; see `indexer.store.filters.among`."""
+        return among(self._catalog, wanted)
+
+    def keywords(self) -> dict[int, tuple[str, tuple[str, ...]]]:
+        """Path and keywords of the searchable images whose files bring some, by id."""
+        return PictureFacts(self._catalog).keywords()
 
     def id_of(self, path: str) -> int:
         """The id of an image by its path relative to the root.

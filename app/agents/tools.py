@@ -172,7 +172,7 @@ class AgentTools:
         """What somebody searches with: a path of the collection, an upload, or a file's content."""
         if not isinstance(picture, str) or not picture.strip():
             raise MasslError("picture is empty: give a path in the collection, or a picture's content in base64")
-        resize, rendering = self._collection.encoder.resize, self._collection.catalog.rendering
+        resize, rendering = self._collection.encoder.resize, self._collection.meta.rendering
         if len(picture) <= 4_096:
             if (known := self._collection.images.at_path(picture)) is not None and known[1] == "ready":
                 return Query(image=known[0])

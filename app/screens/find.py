@@ -162,9 +162,7 @@ class FindScreen(Screen):
 
     def _ask(self, session: Session, payload: Payload) -> None:
         finding = session.of(Finding)
-        asked = question(
-            payload, self.collection.images.of_content, lambda names: quality.bounds(self.collection.catalog, names)
-        )
+        asked = question(payload, self.collection.images.of_content, self.collection.images.quality_bounds)
         if any(example.upload and example.upload not in finding.uploads for example in asked.examples):
             raise MasslError("An uploaded picture is kept only while the page is open; choose it again")
         self._put(session, asked)
@@ -172,7 +170,7 @@ class FindScreen(Screen):
     def _upload(self, session: Session, payload: Payload) -> None:
         finding = session.of(Finding)
         name = str(payload.get("name") or "your picture")[:200]
-        resize, rendering = self.collection.encoder.resize, self.collection.catalog.rendering
+        resize, rendering = self.collection.encoder.resize, self.collection.meta.rendering
         upload = take(payload.get("path"), self.uploads, resize, f"“{name}”", rendering)
         token = self._uploads.put(name, upload)
         finding.uploads = [*finding.uploads, token]

@@ -12,7 +12,7 @@ from app.screens.classification_advice import percent
 from app.screens.tiles import MOST, Tile, tile, with_ratios
 from indexer import Collection, Query
 from indexer.search.query import Ranking
-from indexer.store.filters import Filter, among
+from indexer.store.filters import Filter
 from indexer.store.ordering import Placed
 from massl.core.errors import MasslError
 
@@ -140,7 +140,7 @@ def proposed(collection: Collection, wanted: Filter) -> Listing:
     (tag,) = wanted.tags
     found = collection.tag_proposals.of(tag)
     likely = found.likely(LIKELY)
-    if (passing := among(collection.catalog, replace(wanted, tags=()))) is not None:
+    if (passing := collection.images.that_pass(replace(wanted, tags=()))) is not None:
         kept = set(passing.tolist())
         likely = [(image, probability) for image, probability in likely if image in kept]
     rows = tuple(
