@@ -20,6 +20,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from adapting import FIGURES, halves, judge
@@ -57,7 +58,7 @@ def trained(source: Source, teacher: Path, way: Mapping[str, Any], seed: int, se
     """Trains for so many processor seconds and exports; returns the steps that it took."""
     taught = Teacher(str(teacher), str(teacher)) if way.get("teacher") else None
     overrides = {"seed": str(seed), "workers": "0", "probe_every": "100000", "log_every": "1", **way.get("set", {})}
-    setattr(learner, "massl_loss", cosine if way.get("loss") else massl_loss)  # noqa: B010 - another function on purpose
+    loss = patch.object(learner, "massl_loss", cosine if way.get("loss") else massl_loss)
 
     def run(folder: Path, steps: int) -> list[float]:
         ticks: list[float] = []
@@ -73,7 +74,8 @@ def trained(source: Source, teacher: Path, way: Mapping[str, Any], seed: int, se
         if blocks := way.get("blocks"):
             given["block"] = str(max(1, settings.memory // blocks))
             settings, _ = plan("cpu", len(source), given, **options)
-        train(source, folder, settings, teacher=taught, report=note)
+        with loss:
+            train(source, folder, settings, teacher=taught, report=note)
         return ticks
 
     steps = way.get("steps")

@@ -13,9 +13,8 @@ from indexer.encoder.onnx_encoder import Encoder
 from indexer.store.tiles import EmbeddedTile
 from indexer.store.tiling import Box, Tiling
 from massl.core.errors import MasslError
-from massl.core.images.decoding import MAX_PIXELS, ImageError, fit
+from massl.core.images.decoding import MAX_PIXELS, ImageError, decode, fit
 from massl.core.images.rendering import EACH_FILE, Rendering
-from massl.core.images.strips import strips
 
 _TOGETHER = 32  # tiles that are embedded at a time
 
@@ -68,14 +67,14 @@ class TileEmbedder:
             waiting.clear()
 
         side = self.encoder.image_size
-        rows = sorted({(box[1], box[3]) for box in boxes})
-        for (top, _), strip in zip(rows, strips(data, rows, max_pixels, rendering), strict=True):
-            for box in (box for box in boxes if box[1] == top):
-                # The whole of a tile, also where the encoder is given only the middle of a picture.
-                pixels.append(np.asarray(fit(strip.crop((box[0], 0, box[0] + box[2], box[3])), side, side)))
-                waiting.append(box)
-                if len(pixels) == _TOGETHER:
-                    embed()
+        picture = decode(data, None, max_pixels, rendering).picture
+        for box in boxes:
+            x, y, across, down = box
+            # The whole of a tile, also where the encoder is given only the middle of a picture.
+            pixels.append(np.asarray(fit(picture.crop((x, y, x + across, y + down)), side, side)))
+            waiting.append(box)
+            if len(pixels) == _TOGETHER:
+                embed()
         if pixels:
             embed()
         return found
