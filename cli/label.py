@@ -294,7 +294,7 @@ def export(
             return
         say(f"{out}: {', '.join(fitted.classes)}, by {fitted.choice.candidate.method}", quiet)
         return
-    put_out(collection.export_labels(kind, predictions, sure), kind, out, as_json, quiet)
+    put_out(collection.exports.labels(kind, predictions, sure), kind, out, as_json, quiet)
 
 
 @app.command()

@@ -281,14 +281,14 @@ def export(
     elif as_json and out is None:
         print_json({"tags": [vars(item) for item in collection.tags.every()]})
     else:
-        put_out(collection.export_tags(kind), kind, out, as_json, quiet)
+        put_out(collection.exports.tags(kind), kind, out, as_json, quiet)
 
 
 def _write_sidecars(collection: Any, as_json: bool, quiet: bool) -> None:
     from cli.terminal import print_json, say
     from massl.core.errors import MasslError
 
-    done = collection.write_sidecars()
+    done = collection.exports.write_sidecars()
     if as_json:
         left = [{"path": path, "reason": reason} for path, reason in done.left]
         print_json({"written": done.written, "unchanged": done.unchanged, "left": left})

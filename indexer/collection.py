@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
+from indexer import updating
 from indexer.anomalies.collection_anomalies import CollectionAnomalies
 from indexer.duplicates.collection_duplicates import CollectionDuplicates
 from indexer.encoder.onnx_encoder import Encoder
@@ -19,8 +17,7 @@ from indexer.fewshot.tag_proposals import CollectionTagProposals
 from indexer.folder_images import FolderImages
 from indexer.ingest import indexing
 from indexer.ingest.embedding_table import EmbeddingTables
-from indexer.label_formats import exporting, tag_sidecars
-from indexer.label_formats.tag_sidecars import SidecarReport
+from indexer.label_formats.collection_exports import CollectionExports
 from indexer.monitoring.collection_health import CollectionHealth
 from indexer.monitoring.other_encoders import OtherEncoders
 from indexer.projection.collection_map import CollectionMap
@@ -30,8 +27,7 @@ from indexer.search.engines.interface import Engine, Preparing
 from indexer.search.query import Query, Result
 from indexer.search.searcher import Searcher
 from indexer.storage import Home
-from indexer.store import arrivals, file_contents, revision
-from indexer.store.catalog import now
+from indexer.store import revision
 from indexer.store.confirmations import Confirmations
 from indexer.store.decisions import Decisions
 from indexer.store.filters import Filter, several
@@ -43,7 +39,6 @@ from indexer.store.revision import Revision
 from indexer.store.tags import RejectedTags, Tags, normalised
 from indexer.store.tiling import Tiling
 from indexer.subsets.collection_subsets import CollectionSubsets
-from massl.core.files.atomic_writing import remove_forgotten
 from massl.core.files.scan import check_folder
 from massl.core.images.rendering import AS_BEFORE, RenderingChoice
 
@@ -65,6 +60,7 @@ class Collection:
         searcher: ranks and describes images, and explains what was found.
         tag_proposals: which other images probably have a tag.
         fewshot: classes for the rest, labels to doubt, and which images to label next.
+        exports: labels and tags as other tools read them.
         duplicates: copies, exact and near.
         anomalies: how unusual images are.
         subsets: images to take away that show what the rest is like, and splits of them.
@@ -90,6 +86,7 @@ class Collection:
         self.journal = LabelJournal(home.catalog)
         self.searcher = Searcher(home.root, home.folder, home.catalog, engines, lambda: home.encoder)
         self.fewshot = CollectionFewshot(home.catalog)
+        self.exports = CollectionExports(home.root, home.catalog, self.fewshot.predictions)
         self.tag_proposals = CollectionTagProposals(home.catalog, self.fewshot)
         self.duplicates = CollectionDuplicates(home.root, home.catalog, self.searcher.index)
         self.anomalies = CollectionAnomalies(home, self.searcher)
@@ -223,38 +220,12 @@ class Collection:
             MasslError: another process is indexing it, or nothing can be written.
         """
         check_folder(self.root)
+        settings = updating.UpdateSettings(exclude, include, max_pixels)
         with self.home.held(), self._noted():
-            started = time.monotonic()
-            remove_forgotten(self.folder)
-            self.catalog.seal()
-            if exclude is not None:
-                self.catalog.set_meta(Meta.exclude.to(tuple(exclude)))
-            if max_pixels is not None:
-                self.catalog.set_meta(Meta.max_pixels.to(max_pixels))
-            kept_folders: tuple[str, ...] = ()
-            if include is not None:
-                self.catalog.set_meta(Meta.include.to(tuple(include)))
-            elif self.meta.include is None:
-                kept_folders = tuple(sorted(self.labels.system_folders()))
-                self.catalog.set_meta(Meta.include.to(kept_folders))
-            known, meta = file_contents.read(self.folder), self.meta
-            result = indexing.update(
-                self.root, self.catalog, lambda count: self.encoder.for_many(count, self._runtime), report,
-                meta.exclude, meta.max_pixels, meta.include or (), known, embeddings,
+            return updating.update(
+                self.home, self.labels, self.journal, self.searcher, self._runtime, settings, embeddings, report,
+                preparing,
             )  # fmt: skip
-            file_contents.keep(self.folder, known)
-            arrivals.note(self.catalog)
-            self.catalog.set_meta(Meta.left_out.to(result.left_out), Meta.checked.to(now()))
-            self.journal.settle(f"massl label restore {shlex.quote(str(self.root))}")
-            images = self.revision().images
-            if self.meta.calibrated_generation != images:
-                self.catalog.set_meta(
-                    Meta.calibration.to(self.searcher.calibrate().to_json()),
-                    Meta.calibrated_generation.to(images),
-                    Meta.updated.to(now()),
-                )
-            self.searcher.tidy_up(preparing)
-            return replace(result, seconds=time.monotonic() - started, kept_folders=kept_folders)
 
     @contextmanager
     def _noted(self) -> Iterator[None]:
@@ -309,29 +280,3 @@ class Collection:
             quality=hints, tags=all_of, any_tags=any_of, without_tags=none_of,
         )  # fmt: skip
         return self.searcher.describe(self.searcher.rank(queries, max(1, k), wanted, exact=exact))
-
-    def export_labels(self, kind: str, predictions: bool = False, sure: float = 0.0) -> str:
-        """The labels as the text of a file.
-
-        Args:
-            kind: one of `indexer.label_formats.exporting.FORMATS`.
-            predictions: with the predicted classes of images that nobody has labelled.
-            sure: the least probability of those.
-
-        Raises:
-            MasslError: no such format, nothing labelled, or, for predictions, labels of fewer than two classes.
-        """
-        guesses = self.fewshot.predictions(sure) if predictions else []
-        return exporting.write(kind, exporting.rows(self.catalog, guesses), self.root.resolve().name)
-
-    def export_tags(self, kind: str) -> str:
-        """The tags as the text of a file of this kind, one of `indexer.label_formats.exporting.TAG_FORMATS`.
-
-        Raises:
-            MasslError: no such format.
-        """
-        return exporting.write_tags(kind, exporting.tag_rows(self.catalog), self.root.resolve().name)
-
-    def write_sidecars(self) -> SidecarReport:
-        """Writes the tags of each image into the XMP file beside it; see `indexer.label_formats.tag_sidecars`."""
-        return tag_sidecars.write(self.root, self.catalog)

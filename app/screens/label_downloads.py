@@ -44,7 +44,7 @@ def export(collection: Collection, uploads: Path, kind: str, sure: float) -> tup
     holds = ""
     predictions = kind in ("csv+", "label-studio") and len(collection.labels.counts()) >= 2
     result = collection.fewshot.classify() if predictions else None
-    text = collection.export_labels(kind.rstrip("+"), predictions, sure)
+    text = collection.exports.labels(kind.rstrip("+"), predictions, sure)
     if result is not None:
         number = len(collection.fewshot.predictions(sure))
         holds = f", {number:,} proposed at least {100 * sure:.0f} % sure"

@@ -29,20 +29,20 @@ def labelled(collection: Collection) -> Collection:
 
 
 def test_csv_has_the_labels_and_if_asked_the_predictions(labelled: Collection) -> None:
-    rows = list(csv.DictReader(io.StringIO(labelled.export_labels("csv"))))
+    rows = list(csv.DictReader(io.StringIO(labelled.exports.labels("csv"))))
     assert [row["path"] for row in rows] == [item.path for item in labelled.labels.every()]
     assert set(rows[0]) == {"path", "label", "author", "at"}
-    every = list(csv.DictReader(io.StringIO(labelled.export_labels("csv", predictions=True))))
+    every = list(csv.DictReader(io.StringIO(labelled.exports.labels("csv", predictions=True))))
     assert [row["path"] for row in every] == sorted(path for _, path in labelled.images.ready())
     assert {row["author"] for row in every if row["probability"]} == {"massl"}
     assert sum(row["probability"] == "" for row in every) == 6
-    few = list(csv.DictReader(io.StringIO(labelled.export_labels("csv", predictions=True, sure=0.8))))
+    few = list(csv.DictReader(io.StringIO(labelled.exports.labels("csv", predictions=True, sure=0.8))))
     assert 6 < len(few) < 24
     assert all(row["probability"] == "" or float(row["probability"]) >= 0.8 for row in few)
 
 
 def test_coco_has_sizes_categories_and_one_annotation_an_image(labelled: Collection) -> None:
-    told = json.loads(labelled.export_labels("coco", predictions=True))
+    told = json.loads(labelled.exports.labels("coco", predictions=True))
     assert [category["name"] for category in told["categories"]] == ["flag", "space"]
     for key in ("images", "annotations", "categories"):
         assert len({item["id"] for item in told[key]}) == len(told[key])
@@ -68,7 +68,7 @@ def test_label_studio_tasks_find_their_images_and_keep_people_and_predictions_ap
     shutil.copy(labelled.root / labelled.labels.every()[0].path, labelled.root / "a b&c?é.jpg")
     labelled.update()
     labelled.labels.add("flag", [labelled.images.id_of("a b&c?é.jpg")], "me")
-    tasks = json.loads(labelled.export_labels("label-studio", predictions=True))
+    tasks = json.loads(labelled.exports.labels("label-studio", predictions=True))
     results = []
     for task in tasks:
         address = urlsplit(task["data"]["image"])
@@ -88,7 +88,7 @@ def test_label_studio_tasks_find_their_images_and_keep_people_and_predictions_ap
 
 
 def test_the_imagefolder_manifest_makes_a_folder_a_class(labelled: Collection, tmp_path) -> None:
-    rows = list(csv.DictReader(io.StringIO(labelled.export_labels("imagefolder"))))
+    rows = list(csv.DictReader(io.StringIO(labelled.exports.labels("imagefolder"))))
     for row in rows:
         target = tmp_path / "sorted" / row["target"]
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -122,20 +122,20 @@ def test_no_two_images_get_one_place_and_none_leaves_the_folder(pairs: list[tupl
 def test_labels_that_want_to_be_something_else_stay_text(labelled: Collection) -> None:
     name = '<script>alert("x")</script>,\'"'
     labelled.labels.add(name, [labelled.images.id_of(labelled.labels.every()[0].path)], "me")
-    assert name in {row["label"] for row in csv.DictReader(io.StringIO(labelled.export_labels("csv")))}
-    assert name in {kind["name"] for kind in json.loads(labelled.export_labels("coco"))["categories"]}
+    assert name in {row["label"] for row in csv.DictReader(io.StringIO(labelled.exports.labels("csv")))}
+    assert name in {kind["name"] for kind in json.loads(labelled.exports.labels("coco"))["categories"]}
 
 
 def test_no_such_format_is_said_with_those_that_there_are(labelled: Collection) -> None:
     with pytest.raises(
         MasslError, match="no format 'xml'; choose one of csv, imagefolder, coco, label-studio, or onnx"
     ):
-        labelled.export_labels("xml")
+        labelled.exports.labels("xml")
 
 
 @pytest.mark.parametrize("kind", FORMATS)
 def test_nothing_labelled_is_an_empty_file(collection: Collection, kind: str, encoder: Encoder) -> None:
-    text = collection.export_labels(kind)
+    text = collection.exports.labels(kind)
     assert "jpg" not in text
     if kind in ("coco", "label-studio"):
         json.loads(text)

@@ -82,7 +82,7 @@ def answers(root: Path) -> dict[str, Any]:
                 for key, value in of_collection(opened).items()
                 if key not in ("bytes", "search", "drift", "scores", "created", "updated", "checked")
             },
-            "exported": opened.export_labels("csv"),
+            "exported": opened.exports.labels("csv"),
         }
     finally:
         opened.catalog.close()
