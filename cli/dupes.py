@@ -73,7 +73,7 @@ def command(
     """
     from cli.terminal import ProgressLine, print_json, say
     from indexer import Collection
-    from indexer.index_command import index_command
+    from indexer.storage.index_command import index_command
     from massl.core.files.atomic_writing import check_output
 
     if apply or by or undo:
@@ -172,13 +172,13 @@ def _act(
     from app.formatting import size
     from cli.terminal import ProgressLine, print_json, print_line, say
     from indexer.duplicates.acting import read_plan
-    from indexer.index_command import index_command
+    from indexer.storage.index_command import index_command
     from massl.core.errors import MasslError
     from massl.core.printable import visible
 
     log = undo
     if undo:
-        with collection.home.held():
+        with collection.storage.held():
             outcome = collection.duplicates.undo(undo)
         done = f"{_files(len(outcome.done))} given back"
     else:
@@ -186,7 +186,7 @@ def _act(
         plan = read_plan(apply)
         if not plan.removals:
             raise MasslError(f"{apply} removes nothing that is the same content or was decided; nothing was done")
-        with collection.home.held(), ProgressLine("removing", "files", quiet) as line:
+        with collection.storage.held(), ProgressLine("removing", "files", quiet) as line:
             log = _free_log(collection.folder)
             outcome = collection.duplicates.apply(plan, *way, log, lambda done, total: line.update(done, total, ""))
         done = f"{_files(len(outcome.done))} ({size(outcome.bytes)}) {_DONE[way[0]]}"

@@ -357,12 +357,12 @@ def _compare(images: Path, index_dir: Path | None, given: Encoder, quiet: bool) 
 
     try:
         collection = Collection.open(images, index_dir)
-        if collection.home.made_by(given):
+        if collection.storage.made_by(given):
             return
         meta = collection.meta
         present, other = meta.encoder_name, given.name
         if meta.encoder_sha256 == given.sha256:
-            used = collection.home.image_size or given.image_sizes[0]
+            used = collection.storage.image_size or given.image_sizes[0]
             present, other = at_size(present, used), at_size(other, given.image_size)
     except MasslError:
         return  # no collection yet
@@ -446,7 +446,7 @@ def describe(collection: Collection, report: IndexReport) -> dict[str, Any]:
         "unchanged": report.unchanged,
         "skipped": [{"path": item.path, "reason": item.reason} for item in report.skipped],
         "left_out": dict(report.left_out),
-        "encoder": collection.home.encoder_facts(),
+        "encoder": collection.storage.encoder_facts(),
         "runtime": report.runtime,
         "search": asdict(measured) if (measured := collection.searcher.measured()) else None,
         "seconds": round(report.seconds, 3),

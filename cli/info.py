@@ -214,7 +214,7 @@ def _sizes(told: dict[str, Any]) -> list[tuple[str, str]]:
 def _unembedded(told: dict[str, Any]) -> list[tuple[str, str]]:
     if not told["unembedded"]:
         return []
-    from indexer.index_command import index_command
+    from indexer.storage.index_command import index_command
 
     done = told["indexed"] - told["unembedded"]
     command = index_command(Path(told["root"]), Path(told["folder"]))

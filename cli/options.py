@@ -73,7 +73,7 @@ def open_embedded(images: Path, index_dir: Path | None, quiet: bool) -> Collecti
     """
     from cli.terminal import say
     from indexer import Collection
-    from indexer.index_command import index_command
+    from indexer.storage.index_command import index_command
     from massl.core.errors import MasslError
 
     collection = Collection.open(images, index_dir)

@@ -18,7 +18,7 @@ from indexer.search.engines.engine_selection import Ladder
 from indexer.search.engines.faiss_engine import LADDER, Cells, Exact, FastScan
 from indexer.search.engines.interface import Engine, IndexKind, VectorIndex
 from indexer.search.query import Query, Result
-from indexer.storage import CollectionBusy
+from indexer.storage.collection_storage import CollectionBusy
 from indexer.store.labels import Label
 from indexer.store.vectors import VectorSource
 

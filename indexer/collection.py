@@ -14,7 +14,6 @@ from indexer.encoder.onnx_encoder import Encoder
 from indexer.encoder.runtimes import Wanted
 from indexer.fewshot.label_state import CollectionFewshot
 from indexer.fewshot.tag_proposals import CollectionTagProposals
-from indexer.folder_images import FolderImages
 from indexer.ingest import indexing
 from indexer.ingest.embedding_table import EmbeddingTables
 from indexer.label_formats.collection_exports import CollectionExports
@@ -26,7 +25,8 @@ from indexer.search.engines.engine_choice import CHOSEN
 from indexer.search.engines.interface import Engine, Preparing
 from indexer.search.query import Query, Result
 from indexer.search.searcher import Searcher
-from indexer.storage import Home
+from indexer.storage.collection_storage import Storage
+from indexer.storage.folder_images import FolderImages
 from indexer.store import revision
 from indexer.store.confirmations import Confirmations
 from indexer.store.decisions import Decisions
@@ -48,7 +48,7 @@ class Collection:
 
     Attributes:
         root, folder: the folder of images, and the collection's own.
-        home: where it lies, and the encoder that it is made with.
+        storage: where it lies, and the encoder that it is made with.
         images: which there are, their paths, facts and thumbnails.
         labels: those that people gave.
         rejections: labels that were proposed, and are wrong.
@@ -70,30 +70,30 @@ class Collection:
         updating: whether this process is bringing it up to date.
     """
 
-    def __init__(self, home: Home, engines: Engine = CHOSEN, runtime: Wanted = "auto") -> None:
-        self.root = home.root
-        self.folder = home.folder
-        self.catalog = home.catalog
-        self.home = home
+    def __init__(self, storage: Storage, engines: Engine = CHOSEN, runtime: Wanted = "auto") -> None:
+        self.root = storage.root
+        self.folder = storage.folder
+        self.catalog = storage.catalog
+        self.storage = storage
         self._runtime = runtime
-        self.images = FolderImages(home)
-        self.labels = Labels(home.catalog)
-        self.rejections = Rejections(home.catalog)
-        self.confirmations = Confirmations(home.catalog)
-        self.tags = Tags(home.catalog)
-        self.rejected_tags = RejectedTags(home.catalog)
-        self.decisions = Decisions(home.catalog)
-        self.journal = LabelJournal(home.catalog)
-        self.searcher = Searcher(home.root, home.folder, home.catalog, engines, lambda: home.encoder)
-        self.fewshot = CollectionFewshot(home.catalog)
-        self.exports = CollectionExports(home.root, home.catalog, self.fewshot.predictions)
-        self.tag_proposals = CollectionTagProposals(home.catalog, self.fewshot)
-        self.duplicates = CollectionDuplicates(home.root, home.catalog, self.searcher.index)
-        self.anomalies = CollectionAnomalies(home, self.searcher)
-        self.subsets = CollectionSubsets(home.root, home.catalog, self.searcher)
-        self.map = CollectionMap(home.catalog, home.folder)
-        self.health = CollectionHealth(home)
-        self.encoders = OtherEncoders(home)
+        self.images = FolderImages(storage)
+        self.labels = Labels(storage.catalog)
+        self.rejections = Rejections(storage.catalog)
+        self.confirmations = Confirmations(storage.catalog)
+        self.tags = Tags(storage.catalog)
+        self.rejected_tags = RejectedTags(storage.catalog)
+        self.decisions = Decisions(storage.catalog)
+        self.journal = LabelJournal(storage.catalog)
+        self.searcher = Searcher(storage.root, storage.folder, storage.catalog, engines, lambda: storage.encoder)
+        self.fewshot = CollectionFewshot(storage.catalog)
+        self.exports = CollectionExports(storage.root, storage.catalog, self.fewshot.predictions)
+        self.tag_proposals = CollectionTagProposals(storage.catalog, self.fewshot)
+        self.duplicates = CollectionDuplicates(storage.root, storage.catalog, self.searcher.index)
+        self.anomalies = CollectionAnomalies(storage, self.searcher)
+        self.subsets = CollectionSubsets(storage.root, storage.catalog, self.searcher)
+        self.map = CollectionMap(storage.catalog, storage.folder)
+        self.health = CollectionHealth(storage)
+        self.encoders = OtherEncoders(storage)
         self.updating = False
 
     @classmethod
@@ -110,7 +110,7 @@ class Collection:
         Raises:
             MasslError: the folder is missing, was never indexed, or its catalog can't be read.
         """
-        return cls(Home.open(root, index_dir), engines, runtime)
+        return cls(Storage.open(root, index_dir), engines, runtime)
 
     @classmethod
     def create(
@@ -147,7 +147,7 @@ class Collection:
             TilesMismatch: there is one already, with other tiles or none, and `rebuild` is not set.
             MasslError: no folder, or nothing can be written.
         """
-        return cls(Home.create(root, encoder, index_dir, rebuild, include, shown, tiling), engines, runtime)
+        return cls(Storage.create(root, encoder, index_dir, rebuild, include, shown, tiling), engines, runtime)
 
     @staticmethod
     def choose_encoder(
@@ -168,7 +168,7 @@ class Collection:
         Raises:
             MasslError: no folder, an encoder that can't be used, or one that doesn't list the size.
         """
-        return Home.choose_encoder(root, index_dir, file, image_size)
+        return Storage.choose_encoder(root, index_dir, file, image_size)
 
     @property
     def encoder(self) -> Encoder:
@@ -177,7 +177,7 @@ class Collection:
         Raises:
             EncoderDamaged: the copy is damaged and can't be made anew.
         """
-        return self.home.encoder
+        return self.storage.encoder
 
     @property
     def meta(self) -> Meta:
@@ -221,9 +221,9 @@ class Collection:
         """
         check_folder(self.root)
         settings = updating.UpdateSettings(exclude, include, max_pixels)
-        with self.home.held(), self._noted():
+        with self.storage.held(), self._noted():
             return updating.update(
-                self.home, self.labels, self.journal, self.searcher, self._runtime, settings, embeddings, report,
+                self.storage, self.labels, self.journal, self.searcher, self._runtime, settings, embeddings, report,
                 preparing,
             )  # fmt: skip
 

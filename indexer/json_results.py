@@ -113,7 +113,7 @@ def of_collection(collection: Collection) -> dict[str, Any]:
         "indexed": len(collection),
         "unembedded": collection.images.unembedded(),
         "labels": len(collection.labels.every()),
-        "encoder": collection.home.encoder_facts() | {"image_sizes": list(sizes)},
+        "encoder": collection.storage.encoder_facts() | {"image_sizes": list(sizes)},
         "training": asdict(training) if training else None,
         "search": asdict(measured) if (measured := collection.searcher.measured()) else None,
         "scores": collection.searcher.calibration().bounds(len(collection)),

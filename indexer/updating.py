@@ -13,7 +13,7 @@ from indexer.ingest.embedding_table import EmbeddingTables
 from indexer.recovery.journal_restore import LabelJournal
 from indexer.search.engines.interface import Preparing
 from indexer.search.searcher import Searcher
-from indexer.storage import Home
+from indexer.storage.collection_storage import Storage
 from indexer.store import arrivals, file_contents, revision
 from indexer.store.catalog import Catalog, now
 from indexer.store.labels import Labels
@@ -38,7 +38,7 @@ class UpdateSettings:
 
 
 def update(
-    home: Home,
+    storage: Storage,
     labels: Labels,
     journal: LabelJournal,
     searcher: Searcher,
@@ -49,19 +49,19 @@ def update(
     preparing: Preparing,
 ) -> indexing.IndexReport:
     """See `Collection.update`, which holds the lock."""
-    started, catalog = time.monotonic(), home.catalog
-    remove_forgotten(home.folder)
+    started, catalog = time.monotonic(), storage.catalog
+    remove_forgotten(storage.folder)
     catalog.seal()
     kept_folders = _remember(catalog, settings, labels)
-    known, meta = file_contents.read(home.folder), catalog.meta()
+    known, meta = file_contents.read(storage.folder), catalog.meta()
     result = indexing.update(
-        home.root, catalog, lambda count: home.encoder.for_many(count, runtime), report,
+        storage.root, catalog, lambda count: storage.encoder.for_many(count, runtime), report,
         meta.exclude, meta.max_pixels, meta.include or (), known, embeddings,
     )  # fmt: skip
-    file_contents.keep(home.folder, known)
+    file_contents.keep(storage.folder, known)
     arrivals.note(catalog)
     catalog.set_meta(Meta.left_out.to(result.left_out), Meta.checked.to(now()))
-    journal.settle(f"massl label restore {shlex.quote(str(home.root))}")
+    journal.settle(f"massl label restore {shlex.quote(str(storage.root))}")
     images = revision.read(catalog).images
     if catalog.meta().calibrated_generation != images:
         catalog.set_meta(

@@ -16,13 +16,13 @@ from app.screens.screen import Action, Screen
 from app.screens.tiles import tile
 from app.session import Payload, Session, number
 from indexer import Collection
-from indexer.index_command import index_command
 from indexer.jobs.background import BackgroundJob, JobReport, JobStatus
 from indexer.monitoring import trained_encoders as runs
 from indexer.monitoring.drift import Drift
 from indexer.monitoring.encoder_comparison import EXAMPLES, FEWEST_SEEN, NEIGHBOURS, Beside, Change, Comparison
 from indexer.monitoring.health import Health
 from indexer.monitoring.trained_encoders import Trained
+from indexer.storage.index_command import index_command
 from indexer.store.labels import NONE_OF_THESE
 from massl.core.errors import MasslError
 from massl.core.files.csv_tables import csv_text

@@ -16,7 +16,7 @@ from indexer.anomalies.worst_tiles import worst_tiles
 from indexer.search.near_copies import copies_from, one_of_each
 from indexer.search.query import Query
 from indexer.search.searcher import Searcher
-from indexer.storage import Home
+from indexer.storage.collection_storage import Storage
 from indexer.store import revision, tiles
 from indexer.store.filters import EVERYTHING, Filter, among
 from indexer.store.images import Images
@@ -81,13 +81,13 @@ class CollectionAnomalies:
     """Finds unusual images. Safe to share by threads: what is kept is swapped whole.
 
     Args:
-        home: where the collection lies, and its encoder, which is asked only for patches.
+        storage: where the collection lies, and its encoder, which is asked only for patches.
         searcher: finds neighbours, and says from which score on two are copies.
     """
 
-    def __init__(self, home: Home, searcher: Searcher) -> None:
-        self._home = home
-        self._catalog = home.catalog
+    def __init__(self, storage: Storage, searcher: Searcher) -> None:
+        self._storage = storage
+        self._catalog = storage.catalog
         self._searcher = searcher
         self._comparing = threading.Lock()  # two screens that want the scores at once wait for one comparison
         self._kept: tuple[object, NDArray[np.int64], NDArray[np.float32]] | None = None
@@ -199,7 +199,7 @@ class CollectionAnomalies:
         report: Callable[[int, int], None],
     ) -> NDArray[np.float32]:
         """Scores by patches; pictures that can't be read any more stand last, with -1."""
-        encoder, paths = self._home.encoder, dict(Images(self._catalog).ready())
+        encoder, paths = self._storage.encoder, dict(Images(self._catalog).ready())
         if not encoder.has_patches:
             raise MasslError(
                 f"the encoder {encoder.name} describes pictures only as a whole, not part by part; leave "
@@ -208,7 +208,7 @@ class CollectionAnomalies:
 
         def tokens(row: int) -> NDArray[np.float32] | None:
             try:
-                query = Query.of_file(below(self._home.root, paths[int(ids[row])]))
+                query = Query.of_file(below(self._storage.root, paths[int(ids[row])]))
                 meta = self._catalog.meta()
                 opened = query.picture(encoder.resize, meta.max_pixels, meta.rendering)
                 with within_memory(), opened as picture:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from indexer.ingest.indexing import IndexProgress, IndexReport
 from indexer.jobs.background import BackgroundJob, JobReport, JobStatus
-from indexer.storage import CollectionBusy
+from indexer.storage.collection_storage import CollectionBusy
 
 if TYPE_CHECKING:
     from indexer.collection import Collection

@@ -12,7 +12,7 @@ from indexer.monitoring import drift, health
 from indexer.monitoring.drift import Drift
 from indexer.monitoring.health import Health, Training
 from indexer.monitoring.other_encoders import OtherEncoders
-from indexer.storage import Home
+from indexer.storage.collection_storage import Storage
 from indexer.store import file_contents, quality, revision
 from indexer.store.images import Images
 from indexer.store.meta import Meta
@@ -22,8 +22,8 @@ from massl.core.errors import MasslError
 class CollectionHealth:
     """The health of a collection. Safe to share by threads."""
 
-    def __init__(self, home: Home) -> None:
-        self._home = home
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
 
     def check(
         self,
@@ -40,47 +40,47 @@ class CollectionHealth:
         Raises:
             CatalogDamaged: something in the catalog is not as it was written.
         """
-        home, catalog = self._home, self._home.catalog
+        storage, catalog = self._storage, self._storage.catalog
         report("catalog", 0, 0)
         catalog.examine(whole=True)
         report("drift", 0, 0)
         found = self.drift()
         training, sizes = self.encoder_file()
         meta = catalog.meta()
-        contents = file_contents.read(home.folder)
-        since = health.behind(home.root, catalog, meta.exclude, meta.include or (), contents, report)
+        contents = file_contents.read(storage.folder)
+        since = health.behind(storage.root, catalog, meta.exclude, meta.include or (), contents, report)
         report("disk", 0, 0)
         images = Images(catalog)
         waiting, count = images.unembedded(), images.count()
         builtin = catalog.meta().encoder_sha256 == BUILTIN
         report("trained", 0, 0)
-        others = OtherEncoders(home).trained(here) if here else ()
+        others = OtherEncoders(storage).trained(here) if here else ()
         on_these = any(other.on_these for other in others)
-        advice = health.advise(home.root, home.folder, found, since, waiting, count, builtin, on_these)
+        advice = health.advise(storage.root, storage.folder, found, since, waiting, count, builtin, on_these)
         hints = {name: number for name, (number, _) in quality.counts(catalog).items()}
-        return Health(found, training, home.image_size, sizes, since, self.disk_use(), advice, others, hints)
+        return Health(found, training, storage.image_size, sizes, since, self.disk_use(), advice, others, hints)
 
     def tell_of_square(self) -> str:
         """What to say, once, of what the encoder isn't given; see `indexer.store.quality.tell_of_square`."""
-        return quality.tell_of_square(self._home.catalog)
+        return quality.tell_of_square(self._storage.catalog)
 
     def tell_of_tiles(self) -> str:
         """What to say, once, where tiles would show much more; see `indexer.store.quality.tell_of_tiles`."""
-        size = self._home.image_size
-        return quality.tell_of_tiles(self._home.catalog, size) if size else ""
+        size = self._storage.image_size
+        return quality.tell_of_tiles(self._storage.catalog, size) if size else ""
 
     def drift(self) -> Drift:
         """How unlike its encoder's training images, and its newest images the others; see `indexer.monitoring.drift`.
 
         Measured once for as long as the images stay the same.
         """
-        catalog = self._home.catalog
+        catalog = self._storage.catalog
         images = revision.read(catalog).images
         known, measured = catalog.meta().drift
         if known == images:
             return Drift.from_json(measured)
         try:
-            encoder = self._home.encoder
+            encoder = self._storage.encoder
             whitening, mean = encoder.whitening, encoder.mean_embedding
         except MasslError:  # its copy is damaged: what it was trained on can't be told, all else can
             return drift.of_collection(catalog, 0.0)
@@ -92,14 +92,14 @@ class CollectionHealth:
     def encoder_file(self) -> tuple[Training | None, tuple[int, ...]]:
         """How its encoder came about, and the sizes that it can be used at; nothing if its copy can't be read."""
         try:
-            return health.training(self._home.encoder), self._home.encoder.image_sizes
+            return health.training(self._storage.encoder), self._storage.encoder.image_sizes
         except MasslError:
             return None, ()
 
     def disk_use(self) -> int:
         """Bytes of the collection's folder."""
         total = 0
-        for folder, _, names in os.walk(self._home.folder):
+        for folder, _, names in os.walk(self._storage.folder):
             for name in names:
                 with contextlib.suppress(OSError):  # it has gone meanwhile, as temporary files do
                     total += os.stat(os.path.join(folder, name)).st_size

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from indexer.encoder.onnx_encoder import Encoder
-from indexer.index_command import index_command
 from indexer.monitoring.drift import Drift
+from indexer.storage.index_command import index_command
 from indexer.store.catalog import Catalog, to_bytes
 from indexer.store.images import Images
 from massl.core.files.scan import Contents, LeftOut, Skipped, walk

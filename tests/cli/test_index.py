@@ -21,7 +21,7 @@ from PIL import Image
 from cli.index import EngineName
 from indexer import Collection, Encoder
 from indexer.search.engines import engine_choice
-from indexer.storage import Home
+from indexer.storage.collection_storage import Storage
 from tests.cli.conftest import Ran, failed
 from tests.indexer.tiny import picture, write_encoder
 from tests.massl.core.images.test_decode_cost import tiled
@@ -146,7 +146,7 @@ def test_a_watch_keeps_the_index_current_and_ends_with_ctrl_c(folder: Path, enco
 
 def test_a_second_indexer_says_who_holds_the_index(massl, folder: Path, encoder_file: Path) -> None:
     massl("index", folder, "--encoder", encoder_file, "-q")
-    with Home.open(folder).held():
+    with Storage.open(folder).held():
         assert f"is being indexed by process {os.getpid()}" in failed(massl("index", folder))
         assert massl("info", folder, "--json").json["indexed"] == 40
     assert massl("index", folder, "-q").code == 0

@@ -14,7 +14,7 @@ from tests.indexer.tiny import write_encoder
 def collection(indexed: Path, encoder: Encoder) -> Collection:
     """24 pictures, indexed; to do with as a test likes."""
     opened = Collection.open(indexed)
-    opened.home._encoder = encoder  # as after create()
+    opened.storage._encoder = encoder  # as after create()
     return opened
 
 

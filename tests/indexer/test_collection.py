@@ -21,7 +21,7 @@ from indexer.fewshot.classification import SAMPLE
 from indexer.fewshot.label_state import CollectionFewshot
 from indexer.ingest import indexing
 from indexer.search import query as queries
-from indexer.storage import Home
+from indexer.storage.collection_storage import Storage
 from massl.core.errors import MasslError
 from tests.indexer.tiny import write_copy
 from tests.massl.conftest import full_disk
@@ -130,7 +130,7 @@ def test_an_index_can_lie_elsewhere(photos: Path, encoder: Encoder, tmp_path: Pa
 
 def test_a_second_indexer_leaves(collection: Collection) -> None:
     with (
-        Home.open(collection.root).held(),
+        Storage.open(collection.root).held(),
         pytest.raises(MasslError, match=f"is being indexed by process {os.getpid()}"),
     ):
         Collection.open(collection.root).update()
@@ -206,7 +206,7 @@ def test_the_way_out_of_an_error_leads_to_the_index_that_is_there(
         collection.images.id_of(f"flag/{sorted(os.listdir(root / 'flag'))[0]}")
     assert command(unknown.value) == wanted
     with pytest.raises(EncoderMismatch) as refused:
-        collection.home.check_fits(other_encoder)
+        collection.storage.check_fits(other_encoder)
     assert command(refused.value) == [*wanted, "--encoder", str(other_encoder.path), "--rebuild"]
     for copy in index.glob("encoder*.onnx"):
         copy.write_bytes(b"cut")

@@ -43,7 +43,7 @@ def test_no_screen_and_no_command_reaches_through_to_the_catalog() -> None:
     assert {path: lines for path, lines in found.items() if lines} == {}
 
 
-@pytest.mark.parametrize("code", ["self.collection.catalog.meta()", "meta = collection.home.catalog", "it._catalog"])
+@pytest.mark.parametrize("code", ["self.collection.catalog.meta()", "meta = collection.storage.catalog", "it._catalog"])
 def test_reaching_through_is_noticed(code: str) -> None:
     assert list(_reaches_through(code))
 

@@ -70,7 +70,7 @@ def forget_the_size(collection: Collection) -> None:
 def test_a_collection_is_made_and_used_at_the_size_that_was_chosen(at_12: Collection, file: Path) -> None:
     np.testing.assert_allclose(embeddings(at_12), expected(at_12.root, file, 12), atol=2e-3)
     again = Collection.open(at_12.root)
-    assert (again.home.image_size, again.encoder.image_size, again.encoder.image_sizes) == (12, 12, SIZES)
+    assert (again.storage.image_size, again.encoder.image_size, again.encoder.image_sizes) == (12, 12, SIZES)
     query = Query.of_file(at_12.root / "03.png")
     (first,) = again.search([query], 1)
     assert first.path == "03.png"
@@ -114,7 +114,7 @@ def test_a_size_that_is_not_told_is_the_collection_s_with_its_own_file_and_else_
     for asked in (None, file):
         with pytest.raises(MasslError, match="takes pictures of 8, 12 or 16 pixels, not of 10"):
             size(asked, 10)
-    assert Collection.create(at_12.root, None, rebuild=True).home.image_size == 12
+    assert Collection.create(at_12.root, None, rebuild=True).storage.image_size == 12
 
 
 def test_a_rebuild_at_another_size_keeps_what_people_said(at_12: Collection, file: Path) -> None:
@@ -145,7 +145,7 @@ def test_a_rebuild_at_another_size_that_is_killed_goes_on_at_the_right_one(
     right = 12 if moment == "before" else 16
     on = Collection.create(at_12.root)
     assert on.update().embedded == (0 if moment == "before" else IMAGES)
-    assert on.home.image_size == right
+    assert on.storage.image_size == right
     np.testing.assert_allclose(embeddings(on), expected(at_12.root, file, right), atol=2e-3)
 
 
@@ -168,7 +168,7 @@ def test_a_collection_from_before_there_were_sizes_has_the_usual_one(root: Path,
     wanted, state = made.search([Query(image=1)], 5), made.revision().labelled
     forget_the_size(made)
     old = Collection.open(root)
-    assert (old.home.image_size, old.encoder.image_size) == (8, 8)
+    assert (old.storage.image_size, old.encoder.image_size) == (8, 8)
     assert old.search([Query(image=1)], 5) == wanted
     assert old.revision().labelled != state  # once
     assert Collection.create(root, Collection.choose_encoder(root, file, 8)).update().embedded == 0
@@ -209,7 +209,7 @@ def test_a_repaired_catalog_mixes_no_sizes(
     damage(at_12)
     repaired = Collection.create(at_12.root, Collection.choose_encoder(at_12.root, file if given else None))
     assert repaired.update().embedded == embedded
-    assert repaired.home.image_size == size
+    assert repaired.storage.image_size == size
     np.testing.assert_allclose(embeddings(repaired), expected(at_12.root, file, size), atol=2e-3)
     Catalog.open(repaired.catalog.path, whole=True)
 

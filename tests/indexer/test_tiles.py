@@ -19,9 +19,9 @@ from PIL import Image
 
 from indexer import Collection, Encoder, Query
 from indexer.search.query import Result
+from indexer.storage.tiling_fit import TilesMismatch
 from indexer.store import tiles
 from indexer.store.tiling import Tiling
-from indexer.tiling_fit import TilesMismatch
 from massl.core.errors import MasslError
 
 SPOT = (150, 203, 180, 233)
@@ -63,7 +63,7 @@ def tiled(cloth: Path, made: Path, tmp_path: Path, tiny_encoder: Encoder) -> Col
     shutil.copytree(cloth, tmp_path / "scans", copy_function=shutil.copy2)
     shutil.copytree(made, tmp_path / "scans" / ".massl")
     opened = Collection.open(tmp_path / "scans")
-    opened.home._encoder = tiny_encoder
+    opened.storage._encoder = tiny_encoder
     return opened
 
 

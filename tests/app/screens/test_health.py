@@ -227,7 +227,7 @@ def test_the_other_sizes_of_the_encoder_can_be_compared_with_the_one_in_use(size
     wanted = sized.encoders.beside(32).comparison
     assert wanted is not None
     assert (present["share"], new["share"]) == (wanted.present, wanted.other)
-    assert sized.home.image_size == 16
+    assert sized.storage.image_size == 16
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.index_command import index_command
-from indexer.storage import Home
+from indexer.storage.collection_storage import Storage
+from indexer.storage.index_command import index_command
 from indexer.store import revision
 from indexer.store.filters import Filter, Outline, among, days, folders
 from indexer.store.image_facts import is_unchanged
@@ -26,11 +26,11 @@ from massl.core.errors import MasslError
 class FolderImages(Images):
     """The catalog's images, with their files. Safe to share by threads."""
 
-    def __init__(self, home: Home) -> None:
-        super().__init__(home.catalog)
-        self._root = home.root
-        self._folder = home.folder
-        self.thumbnails = Thumbnails(home.folder)
+    def __init__(self, storage: Storage) -> None:
+        super().__init__(storage.catalog)
+        self._root = storage.root
+        self._folder = storage.folder
+        self.thumbnails = Thumbnails(storage.folder)
         self._outline: tuple[Hashable, Outline] | None = None
 
     def __len__(self) -> int:

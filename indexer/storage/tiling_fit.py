@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from indexer.index_command import index_command
+from indexer.storage.index_command import index_command
 from indexer.store import tiles
 from indexer.store.catalog import Catalog
 from indexer.store.tiling import Tiling

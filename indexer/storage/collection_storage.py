@@ -1,13 +1,10 @@
-"""The files of a collection: the folder of its catalog, the copy of its encoder, and the lock for indexing."""
+"""Where a collection lies: opened, made, repaired, given another encoder; and the lock for indexing."""
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import logging
 import os
 import secrets
-import stat
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,40 +12,26 @@ from typing import Any
 
 import filelock
 
-from indexer import tiling_fit
-from indexer.encoder.contract import SizeNotListed
-from indexer.encoder.encoder_file import EncoderDamaged, builtin_encoder
 from indexer.encoder.onnx_encoder import Encoder, EncoderMismatch
-from indexer.index_command import index_command
 from indexer.recovery import repair
+from indexer.storage import encoder_copies, rendering_fit, tiling_fit
+from indexer.storage.index_command import index_command
 from indexer.store import image_writes, salvage
 from indexer.store.catalog import Catalog, cannot_write, now
 from indexer.store.damage import CatalogDamaged
-from indexer.store.images import Images
 from indexer.store.meta import Meta, Written
 from indexer.store.tiling import Tiling
 from massl.core.errors import MasslError
-from massl.core.files.atomic_writing import remove_older, whole
 from massl.core.files.path_notation import as_text, of_text
 from massl.core.files.scan import CATALOG, check_folder, check_holds_images
-from massl.core.images.rendering import AS_BEFORE, BY_COLLECTION, RenderingChoice
-
-# Collections' copies of encoders, and nobody's own encoder that lies in the folder too.
-_COPIES = f"encoder-{'[0-9a-f]' * 16}.onnx"
-
-
-_LOG = logging.getLogger(__name__)
+from massl.core.images.rendering import AS_BEFORE, RenderingChoice
 
 
 class CollectionBusy(MasslError):
     """Another process is indexing the collection."""
 
 
-class RenderingMismatch(EncoderMismatch):
-    """A collection was embedded with its deep files shown otherwise."""
-
-
-class Home:
+class Storage:
     """A folder of images, the folder that knows them, and the catalog in that. Safe to share by threads."""
 
     def __init__(self, root: Path, folder: Path, catalog: Catalog) -> None:
@@ -59,7 +42,7 @@ class Home:
         self._encoder: Encoder | None = None
 
     @classmethod
-    def open(cls, root: Path | str, index_dir: Path | str | None = None) -> Home:
+    def open(cls, root: Path | str, index_dir: Path | str | None = None) -> Storage:
         """See `Collection.open`."""
         root = Path(root)
         folder = _folder(root, index_dir)
@@ -70,13 +53,13 @@ class Home:
                 if not index_dir and (above / ".massl" / CATALOG).exists():
                     raise MasslError(f"{root} is part of {above}, which has an index; name that folder, or {own}")
             raise MasslError(f"{root} has no index yet; {own}")
-        home = cls(root, folder, Catalog.open(folder / CATALOG))
-        owner = home.catalog.meta().root
+        storage = cls(root, folder, Catalog.open(folder / CATALOG))
+        owner = storage.catalog.meta().root
         # An index beside its images moves with them; one elsewhere could be meant for another folder.
         elsewhere = owner and os.path.realpath(root) != (owner := of_text(owner)) and os.path.isdir(owner)
         if index_dir and elsewhere:
             raise MasslError(f"the index in {folder} belongs to {owner}, not to {root}; choose another --index-dir")
-        return home
+        return storage
 
     @classmethod
     def create(
@@ -88,23 +71,23 @@ class Home:
         include: Sequence[str] = (),
         shown: RenderingChoice = AS_BEFORE,
         tiling: Tiling | None = None,
-    ) -> Home:
+    ) -> Storage:
         """See `Collection.create`."""
         root = Path(root)
         check_folder(root)
         folder = _folder(root, index_dir)
         if (folder / CATALOG).exists():
-            home = cls._open_sound(root, folder, index_dir, encoder)
-            tiling_fit.check_engine(home.catalog, tiling)
+            storage = cls._open_sound(root, folder, index_dir, encoder)
+            tiling_fit.check_engine(storage.catalog, tiling)
             if rebuild:
-                home._take(encoder or home.encoder, shown, tiling)
+                storage._take(encoder or storage.encoder, shown, tiling)
             else:
-                home.check_fits(encoder)
-                home._show(shown)
-                tiling_fit.take(home.catalog, home.root, home.folder, tiling, home.held)
+                storage.check_fits(encoder)
+                rendering_fit.take(storage.catalog, storage.root, storage.folder, shown, storage.held)
+                tiling_fit.take(storage.catalog, storage.root, storage.folder, tiling, storage.held)
                 if encoder is not None:
-                    home._mend_copy(encoder)
-            return home
+                    encoder_copies.mend(encoder, storage.folder)
+            return storage
         check_holds_images(root, include)
         encoder = encoder or Encoder.load()
         try:
@@ -130,27 +113,29 @@ class Home:
         if not (folder / CATALOG).exists():
             return encoder or Encoder.load(image_size=image_size)
         try:
-            home = cls.open(root, index_dir)
+            storage = cls.open(root, index_dir)
         except CatalogDamaged:
-            home = cls._open_sound(root, folder, index_dir, encoder)
-        # Not `home.encoder` for a size that is given: the catalog's own may be none that the file lists.
-        encoder = encoder or (home._own_encoder(image_size) if image_size else home.encoder)
-        meta = home.catalog.meta()
+            storage = cls._open_sound(root, folder, index_dir, encoder)
+        if encoder is None and image_size:
+            # Not `storage.encoder`: the catalog's own size may be none that the file lists.
+            encoder = encoder_copies.load(root, folder, storage.catalog.meta(), image_size)
+        encoder = encoder or storage.encoder
+        meta = storage.catalog.meta()
         if encoder.sha256 != meta.encoder_sha256:
             return encoder
         return _at(encoder, image_size or _size(meta, encoder))
 
     @classmethod
-    def _open_sound(cls, root: Path, folder: Path, index_dir: Path | str | None, encoder: Encoder | None) -> Home:
+    def _open_sound(cls, root: Path, folder: Path, index_dir: Path | str | None, encoder: Encoder | None) -> Storage:
         """Opens a collection to index it: examined whole once a day; a damaged one is made anew of what is sound."""
         for last in (False, True):
             try:
-                home = cls.open(root, index_dir)
-                if home.catalog.meta().verified != now()[:10] and home.catalog.can_be_written():
-                    home.catalog.examine(whole=True)
+                storage = cls.open(root, index_dir)
+                if storage.catalog.meta().verified != now()[:10] and storage.catalog.can_be_written():
+                    storage.catalog.examine(whole=True)
                     with contextlib.suppress(MasslError):  # a full disk costs the same again the next time
-                        home.catalog.set_meta(Meta.verified.to(now()[:10]))
-                return home
+                        storage.catalog.set_meta(Meta.verified.to(now()[:10]))
+                return storage
             except CatalogDamaged as error:
                 if last:
                     raise
@@ -170,7 +155,7 @@ class Home:
                 try:
                     meta = Meta(salvage.read(folder / CATALOG).meta)
                     sha256 = meta.encoder_sha256 if Meta.encoder_sha256 in meta else None
-                    known = encoder or _copied(folder, sha256) or Encoder.load()
+                    known = encoder or encoder_copies.find(folder, sha256) or Encoder.load()
                     same = sha256 in (None, known.sha256)
                     if same and _size(meta, known) in known.image_sizes:
                         known = _at(known, _size(meta, known))
@@ -182,24 +167,26 @@ class Home:
                 # Tiles are made with the embedding of their image, and aren't salvaged.
                 comparable = comparable and not meta.tiles
                 repair.repair(folder / CATALOG, _facts(root, known), comparable)
-                if not _copy(folder, known.sha256).exists():
-                    _keep(known, folder)
+                if not encoder_copies.path_of(folder, known.sha256).exists():
+                    encoder_copies.keep(known, folder)
         except filelock.Timeout:
             raise CollectionBusy(f"{root} is being indexed by another process; try again in a moment") from None
         except OSError as trouble:
             raise cannot_write(folder, trouble) from None
 
     @classmethod
-    def _make(cls, root: Path, folder: Path, encoder: Encoder, shown: RenderingChoice, tiling: Tiling | None) -> Home:
+    def _make(
+        cls, root: Path, folder: Path, encoder: Encoder, shown: RenderingChoice, tiling: Tiling | None
+    ) -> Storage:
         if (folder / CATALOG).exists():  # another process was faster
             return cls.open(root, folder)
-        copy = _keep(encoder, folder)
-        facts = _facts(root, encoder) | dict(_shown_facts(shown, None))
+        copy = encoder_copies.keep(encoder, folder)
+        facts = _facts(root, encoder) | dict(rendering_fit.facts(shown, None))
         facts |= dict([Meta.tiles.to(tiling)]) if tiling else {}
-        home = cls(root, folder, Catalog.create(folder / CATALOG, facts))
-        home._encoder = encoder
-        remove_older(copy, _COPIES)
-        return home
+        storage = cls(root, folder, Catalog.create(folder / CATALOG, facts))
+        storage._encoder = encoder
+        encoder_copies.remove_others(copy)
+        return storage
 
     def held(self) -> filelock.AcquireReturnProxy:
         """The lock that keeps a second indexer out, taken; released at the end of a `with`.
@@ -240,37 +227,6 @@ class Home:
             f"{self.root} was indexed {was}, not {asked}; to embed it again and keep its labels, run: {command}"
         )
 
-    def _show(self, shown: RenderingChoice) -> None:
-        """Takes what somebody asks for where no embedding depends on it.
-
-        Raises:
-            RenderingMismatch: the collection was embedded otherwise.
-        """
-        meta = self.catalog.meta()
-        asked = {
-            "range": (meta.display_range, shown.range),
-            "channels": (
-                ", ".join(meta.channels) or "first",
-                None if shown.channels is None else ", ".join(shown.channels),
-            ),
-            "plane": (meta.plane or "first", shown.plane),
-        }
-        others = {name: pair for name, pair in asked.items() if pair[1] is not None and pair[0] != (pair[1] or "first")}
-        if not others:
-            return
-        # Collections of earlier versions don't know whether they hold deep files, and none whether it holds stacks.
-        free = set(others) == {"range"} and Meta.display_range in meta and not meta.kind_ranges
-        if not free and Images(self.catalog).count() > 0:
-            was = " and ".join(f"the {name} {before}" for name, (before, _) in others.items())
-            now_asked = " and ".join(str(wanted or "first") for _, wanted in others.values())
-            command = index_command(self.root, self.folder, shown=shown)
-            raise RenderingMismatch(
-                f"{self.root} was indexed with {was}, not {now_asked}; to embed it again and keep its labels, "
-                f"run: {command}"
-            )
-        with self.held():
-            self.catalog.set_meta(*_shown_facts(shown, meta))
-
     def encoder_facts(self) -> dict[str, Any]:
         """The encoder's name, identity and measures, in plain values."""
         meta = self.catalog.meta()
@@ -298,70 +254,12 @@ class Home:
         with self._lock:
             # Another process may have indexed it anew, with another one or at another size.
             if self._encoder is None or not self.made_by(self._encoder):
-                self._encoder = self._own_encoder()
+                self._encoder = encoder_copies.load(self.root, self.folder, self.catalog.meta())
             return self._encoder
 
     def encoder_at(self, image_size: int) -> Encoder:
         """The collection's encoder at another size, that its file lists."""
         return _at(self.encoder, image_size)
-
-    def _own_encoder(self, image_size: int | None = None) -> Encoder:
-        """The collection's copy, compared with the catalog before it is used; else a file of the very same content.
-
-        Args:
-            image_size: side in pixels of the pictures that it is used on; the collection's if left out.
-
-        Raises:
-            SizeNotListed: its file doesn't list the size.
-            EncoderDamaged: there is none.
-            EncoderMismatch: a copy under the name of before is another encoder.
-        """
-        meta = self.catalog.meta()
-        own, size = meta.encoder_sha256, image_size or meta.image_size
-        copy, as_before = _copy(self.folder, own), self.folder / "encoder.onnx"
-        try:
-            place = copy if copy.exists() or not as_before.exists() else as_before
-            return Encoder.load(place, sha256=own, image_size=size)
-        except SizeNotListed as error:
-            if image_size:
-                raise
-            usual = Encoder.load(place, sha256=own).image_size
-            command = index_command(self.root, self.folder, image_size=usual)
-            raise SizeNotListed(
-                f"{error}, as the index says; to embed it again and keep its labels, run: {command}"
-            ) from None
-        except EncoderDamaged:
-            what = "damaged"
-        except MasslError:
-            what = "missing" if not copy.exists() else "unreadable"
-        for place in (builtin_encoder(), Path(meta.encoder_path)):
-            if not _may_be(place, meta.encoder_bytes):
-                continue
-            with contextlib.suppress(MasslError):
-                encoder = Encoder.load(place, sha256=own, image_size=size)
-                self._replace_copy(encoder, what)
-                return encoder
-        raise EncoderDamaged(
-            f"the index's copy of its encoder, {meta.encoder_name}, is {what}; labels and embeddings are sound. "
-            f"Bring back the file that it was made with (SHA-256 {own[:12]}…): run: "
-            f"{index_command(self.root, self.folder, 'FILE', rebuild=False)}"
-        )
-
-    def _mend_copy(self, encoder: Encoder) -> None:
-        """Puts the copy back, from the same encoder, if it is no longer what it was."""
-        try:
-            Encoder.load(_copy(self.folder, encoder.sha256), sha256=encoder.sha256)
-        except MasslError:
-            if encoder.path.resolve() != (self.folder / "encoder.onnx").resolve():
-                self._replace_copy(encoder, "damaged or missing")
-
-    def _replace_copy(self, encoder: Encoder, what: str) -> None:
-        try:
-            _keep(encoder, self.folder)
-            done = "was made anew from"
-        except OSError:  # a read-only or full disk costs the copy, not the search
-            done = "can't be written anew; in its place serves"
-        _LOG.warning("the index's copy of its encoder was %s; it %s %s", what, done, encoder.called)
 
     def _take(self, encoder: Encoder, shown: RenderingChoice, tiling: Tiling | None) -> None:
         """Gives the collection another encoder, size, range or tiling: embeddings go, labels and decisions stay."""
@@ -369,18 +267,18 @@ class Home:
             meta = self.catalog.meta()
             same = encoder.sha256 == meta.encoder_sha256
             # The copy says nothing of where it could be made anew from.
-            origin = [] if same and encoder.path.parent == self.folder else _origin(encoder)
+            origin = [] if same and encoder.path.parent == self.folder else encoder_copies.origin(encoder)
             cut = [] if tiling is None else [Meta.tiles.to(tiling)]
             try:
-                copy = _keep(encoder, self.folder)
+                copy = encoder_copies.keep(encoder, self.folder)
             except OSError as error:
                 raise cannot_write(self.folder, error) from None
-            facts = _shown_facts(shown, meta)
+            facts = rendering_fit.facts(shown, meta)
             picks = dict(facts).keys() & {Meta.channels.name, Meta.plane.name}
             looks_new = bool(meta.kind_ranges) or Meta.display_range not in meta or bool(picks)
             image_writes.forget_embeddings(self.catalog, [*_encoder_facts(encoder), *origin, *facts, *cut], looks_new)
             self._encoder = encoder
-            remove_older(copy, _COPIES)
+            encoder_copies.remove_others(copy)
 
 
 def _folder(root: Path, index_dir: Path | str | None) -> Path:
@@ -417,36 +315,18 @@ def check_no_links(folder: Path) -> None:
         return  # there is none yet, or it can't be listed, which opening it reports
 
 
-def _copy(folder: Path, sha256: str) -> Path:
-    """A collection's copy of an encoder: named by its content, so that a kill never leaves it beside another's name."""
-    return folder / f"encoder-{sha256[:16]}.onnx"
-
-
 def _facts(root: Path, encoder: Encoder) -> dict[str, str]:
     """What a new catalog says of its collection."""
     return dict(
         [
             *_encoder_facts(encoder),
-            *_origin(encoder),
+            *encoder_copies.origin(encoder),
             Meta.created.to(now()),
             Meta.root.to(as_text(os.path.realpath(root))),
             Meta.generation.to(0),
             Meta.identity.to(secrets.token_hex(8)),
         ]
     )
-
-
-def _shown_facts(shown: RenderingChoice, meta: Meta | None) -> list[Written]:
-    """How deep files are shown from now on: as is asked for, else as before; of a former version's, as in a new one."""
-    before = meta.display_range if meta and Meta.display_range in meta else BY_COLLECTION
-    channels = meta.channels if meta and shown.channels is None else shown.channels or ()
-    plane = meta.plane if meta and shown.plane is None else shown.plane or ""
-    told = [Meta.display_range.to(shown.range or before)]
-    if channels or (meta and meta.channels):
-        told.append(Meta.channels.to(channels))
-    if plane or (meta and meta.plane):
-        told.append(Meta.plane.to(plane))
-    return told
 
 
 def _encoder_facts(encoder: Encoder) -> list[Written]:
@@ -472,48 +352,3 @@ def _at(encoder: Encoder, image_size: int) -> Encoder:
     if encoder.image_size == image_size:
         return encoder
     return Encoder.load(encoder.path, sha256=encoder.sha256, image_size=image_size)
-
-
-def _copied(folder: Path, sha256: str | None) -> Encoder | None:
-    """The encoder of which a folder has a copy: that of this SHA-256, or the only one if it isn't known."""
-    copies = [_copy(folder, sha256)] if sha256 else sorted(folder.glob(_COPIES))
-    for copy in copies if len(copies) == 1 else ():
-        with contextlib.suppress(MasslError):
-            return Encoder.load(copy, sha256=sha256)
-    return None
-
-
-def _origin(encoder: Encoder) -> list[Written]:
-    """Where an encoder's file lay, from which a damaged copy can be made anew."""
-    path = os.path.realpath(encoder.path)
-    size = str(os.path.getsize(path))
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        path = ""
-    return [Meta.encoder_path.to(path), Meta.encoder_bytes.to(size)]
-
-
-def _may_be(path: Path, size: str | None) -> bool:
-    """Whether a file can be the encoder, before anything of it is read: the catalog names it, and may be anybody's."""
-    try:
-        found = path.stat()
-    except (OSError, ValueError):
-        return False
-    return stat.S_ISREG(found.st_mode) and (size is None or str(found.st_size) == size)
-
-
-def _keep(encoder: Encoder, folder: Path) -> Path:
-    """Puts a copy of an encoder into a collection's folder.
-
-    Raises:
-        EncoderDamaged: the encoder's file is no longer what was loaded.
-        OSError: it can't be read or written.
-    """
-    copy = _copy(folder, encoder.sha256)
-    data = encoder.path.read_bytes()
-    if hashlib.sha256(data).hexdigest() != encoder.sha256:
-        raise EncoderDamaged(f"{encoder.path} has changed since it was read; run it again")
-    with whole(copy) as written:
-        written.write_bytes(data)
-    return copy

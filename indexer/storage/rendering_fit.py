@@ -1,0 +1,75 @@
+"""Whether files of more than 8 bits can be shown as is asked for, without embedding a collection anew."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+from indexer.encoder.onnx_encoder import EncoderMismatch
+from indexer.storage.index_command import index_command
+from indexer.store.catalog import Catalog
+from indexer.store.images import Images
+from indexer.store.meta import Meta, Written
+from massl.core.images.rendering import BY_COLLECTION, RenderingChoice
+
+
+class RenderingMismatch(EncoderMismatch):
+    """A collection was embedded with its deep files shown otherwise."""
+
+
+def take(
+    catalog: Catalog,
+    root: Path,
+    folder: Path,
+    shown: RenderingChoice,
+    held: Callable[[], AbstractContextManager[object]],
+) -> None:
+    """Takes what somebody asks for where no embedding depends on it.
+
+    Args:
+        catalog: the collection's.
+        root: its folder of images.
+        folder: the catalog's.
+        shown: what is asked for.
+        held: keeps other processes from indexing meanwhile.
+
+    Raises:
+        RenderingMismatch: the collection was embedded otherwise.
+    """
+    meta = catalog.meta()
+    asked = {
+        "range": (meta.display_range, shown.range),
+        "channels": (
+            ", ".join(meta.channels) or "first",
+            None if shown.channels is None else ", ".join(shown.channels),
+        ),
+        "plane": (meta.plane or "first", shown.plane),
+    }
+    others = {name: pair for name, pair in asked.items() if pair[1] is not None and pair[0] != (pair[1] or "first")}
+    if not others:
+        return
+    # Collections of earlier versions don't know whether they hold deep files, and none whether it holds stacks.
+    free = set(others) == {"range"} and Meta.display_range in meta and not meta.kind_ranges
+    if not free and Images(catalog).count() > 0:
+        was = " and ".join(f"the {name} {before}" for name, (before, _) in others.items())
+        now_asked = " and ".join(str(wanted or "first") for _, wanted in others.values())
+        command = index_command(root, folder, shown=shown)
+        raise RenderingMismatch(
+            f"{root} was indexed with {was}, not {now_asked}; to embed it again and keep its labels, run: {command}"
+        )
+    with held():
+        catalog.set_meta(*facts(shown, meta))
+
+
+def facts(shown: RenderingChoice, meta: Meta | None) -> list[Written]:
+    """How deep files are shown from now on: as is asked for, else as before; of a former version's, as in a new one."""
+    before = meta.display_range if meta and Meta.display_range in meta else BY_COLLECTION
+    channels = meta.channels if meta and shown.channels is None else shown.channels or ()
+    plane = meta.plane if meta and shown.plane is None else shown.plane or ""
+    told = [Meta.display_range.to(shown.range or before)]
+    if channels or (meta and meta.channels):
+        told.append(Meta.channels.to(channels))
+    if plane or (meta and meta.plane):
+        told.append(Meta.plane.to(plane))
+    return told
