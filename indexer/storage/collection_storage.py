@@ -17,9 +17,10 @@ from indexer.recovery import repair
 from indexer.storage import encoder_copies, rendering_fit, tiling_fit
 from indexer.storage.index_command import index_command
 from indexer.store import image_writes, salvage
-from indexer.store.catalog import Catalog, cannot_write, now
+from indexer.store.catalog import Catalog, now
 from indexer.store.damage import CatalogDamaged
 from indexer.store.meta import Meta, Written
+from indexer.store.sqlite_errors import cannot_write
 from indexer.store.tiling import Tiling
 from massl.core.errors import MasslError
 from massl.core.files.path_notation import as_text, of_text

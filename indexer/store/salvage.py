@@ -15,6 +15,7 @@ from typing import Any
 
 from indexer.store import checksums, damage, decision_tables
 from indexer.store.catalog import Catalog
+from indexer.store.connecting import connect
 from indexer.store.decision_tables import TABLES
 from indexer.store.meta import Meta, is_fact
 from indexer.store.paths import from_bytes
@@ -107,7 +108,7 @@ def put_in_place(path: Path, found: Salvaged, facts: Mapping[str, str]) -> None:
     rebuilt = path.with_name("catalog-rebuilt.sqlite")
     try:
         catalog = Catalog.create(rebuilt, facts)
-        with closing(catalog.connect("")) as connection:
+        with closing(connect(catalog.path, "")) as connection:
             connection.execute("PRAGMA journal_mode = DELETE")  # so that all of it is in one file
             connection.execute("BEGIN")
             images = [(*row[:-1], row[-1] if len(row[-1] or b"") == size else None) for row in found.images]

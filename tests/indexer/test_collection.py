@@ -22,6 +22,7 @@ from indexer.fewshot.label_state import CollectionFewshot
 from indexer.ingest import indexing
 from indexer.search import query as queries
 from indexer.storage.collection_storage import Storage
+from indexer.store.sqlite_errors import explained
 from massl.core.errors import MasslError
 from tests.indexer.tiny import write_copy
 from tests.massl.conftest import full_disk
@@ -385,7 +386,7 @@ def test_an_error_of_sqlite_s_is_called_what_it_is(collection: Collection) -> No
 def test_a_network_drive_that_can_not_lock_is_no_damage(collection: Collection) -> None:
     error = sqlite3.OperationalError("locking protocol")
     error.sqlite_errorcode = sqlite3.SQLITE_PROTOCOL
-    assert "choose a local one with --index-dir" in str(collection.catalog._trouble(error))
+    assert "choose a local one with --index-dir" in str(explained(collection.catalog.path, error, None))
 
 
 def test_a_killed_run_leaves_no_cache_that_looks_current(collection: Collection) -> None:
