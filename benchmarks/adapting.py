@@ -34,7 +34,7 @@ from massl.encoder.weights import read_initial
 from massl.evaluation import knn_top1
 from massl.evaluation.fewshot import few_shot
 from massl.evaluation.retrieval import retrieval
-from massl.settings import plan
+from massl.planning import plan
 from massl.training.loop import fast_precision, train
 
 BATCH = 32

@@ -19,7 +19,7 @@ import torch
 from massl.core.images.decoding import decode
 from massl.data.sources import find_source
 from massl.method.views import MultiCrop, Views, collate, needed_side, on_device
-from massl.settings import plan
+from massl.planning import plan
 
 
 def seconds(work: Callable[[], object], on_gpu: bool) -> float:

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from massl.method.schedules import Rates
-from massl.settings import Settings, plan
+from massl.planning import plan
+from massl.settings import Settings
 from massl.training.distributed import World
 from massl.training.learner import Learner
 from massl.training.loop import fast_precision

@@ -50,7 +50,8 @@ from massl.method.network import build_backbone, clip_gradients, output_width, p
 from massl.method.schedules import Rates
 from massl.method.seeding import seed_of
 from massl.method.views import EndlessBatches, Views, on_device
-from massl.settings import Settings, plan
+from massl.planning import plan
+from massl.settings import Settings
 from massl.training import learner
 from massl.training.devices import choose_device
 from massl.training.distributed import World

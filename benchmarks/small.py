@@ -43,7 +43,8 @@ from massl.evaluation import knn_top1, rankme
 from massl.evaluation.fewshot import few_shot
 from massl.method.network import build_backbone
 from massl.method.seeding import seed_of
-from massl.settings import Settings, plan
+from massl.planning import plan
+from massl.settings import Settings
 from massl.training.loop import Interrupted, fast_precision, train
 
 Pixels = NDArray[np.uint8]

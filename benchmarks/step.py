@@ -21,7 +21,7 @@ from collections.abc import Iterator
 import torch
 
 from massl.method.schedules import Rates
-from massl.settings import plan
+from massl.planning import plan
 from massl.training import learner
 from massl.training.cpu_convolution import compute_in_parts
 from massl.training.distributed import World

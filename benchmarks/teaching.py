@@ -31,7 +31,7 @@ from indexer.encoder.encoder_file import builtin_encoder
 from massl.data.sources import Source, find_source
 from massl.encoder.export import export, export_run
 from massl.method.loss import Loss, massl_loss
-from massl.settings import plan
+from massl.planning import plan
 from massl.training import learner
 from massl.training.loop import TrainingProgress, fast_precision, train
 from massl.training.teaching import Teacher

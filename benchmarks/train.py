@@ -34,7 +34,8 @@ import torch
 from torch import distributed, nn
 
 from massl.data.sources import find_source
-from massl.settings import Settings, plan
+from massl.planning import plan
+from massl.settings import Settings
 from massl.training.cost import operations_of_an_image
 from massl.training.devices import choose_device
 from massl.training.distributed import World

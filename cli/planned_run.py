@@ -19,8 +19,9 @@ from massl.core.files.run_folder import check_new, check_place, describe_run
 from massl.core.printable import visible
 from massl.data.sources import Source, doubts
 from massl.encoder.weights import Initial
+from massl.planning import GIVEN, ResolvedSetting, concerns, differing, plan
 from massl.presets import PRESETS
-from massl.settings import GIVEN, ResolvedSetting, Settings, concerns, differing, plan, read_settings
+from massl.settings import Settings, read_settings
 from massl.training.accumulation import check_parts, check_ranks, parts_note
 from massl.training.adaptation import origin_of
 from massl.training.cost import cost_of, free_space
@@ -103,7 +104,7 @@ class PlannedRun:
         teacher: Teacher | None,
         to_start: int | None,
     ) -> PlannedRun:
-        """A run that begins, see `massl.settings.plan`; in a new folder below `runs` if `out` is left out.
+        """A run that begins, see `massl.planning.plan`; in a new folder below `runs` if `out` is left out.
 
         Raises:
             MasslError: the folder holds a run, or can't be made, or settings that can't be used, or the weights to

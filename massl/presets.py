@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Preset:
-    """What a preset fixes; `massl.settings.plan` computes the rest."""
+    """What a preset fixes; `massl.planning.plan` computes the rest."""
 
     about: str
     epochs: int | None  # None: as many as it takes to see `seen` images

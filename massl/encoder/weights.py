@@ -34,7 +34,8 @@ from massl.encoder.state_dicts import (
 from massl.encoder.weight_files import WeightsFile, read_weights
 from massl.encoder.whitening import Moments, Whitening, moments_of
 from massl.method.network import AS_DINO, AS_TIMM, PositionResizing, build_backbone, resize_positions
-from massl.settings import PATCHED, Begins, Settings
+from massl.planning import Begins
+from massl.settings import PATCHED, Settings
 
 ALL_STAGES = (
     "all stages: means, deviations, layouts"  # how an encoder's metadata calls `massl.encoder.inference.all_stages`
@@ -82,7 +83,7 @@ class Initial:
 
     @property
     def begins(self) -> Begins:
-        """What `massl.settings.plan` has to know of them."""
+        """What `massl.planning.plan` has to know of them."""
         return Begins(self.architecture, self.patch_size, self.mean_pooled, self.image_size, self.export_size)
 
 

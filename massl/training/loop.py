@@ -101,7 +101,7 @@ def train(
     Args:
         source: the images, from `massl.data.sources.find_source`.
         out: the run's folder; made if it is not there.
-        settings: from `massl.settings.plan`; on resume the run's own are read, but for the `CHANGEABLE` ones.
+        settings: from `massl.planning.plan`; on resume the run's own are read, but for the `CHANGEABLE` ones.
         resume: go on from the newest checkpoint in `out`.
         labelled: a folder with a subfolder a class, or files with their labels, to measure k-NN on while training;
             never trained with labels.

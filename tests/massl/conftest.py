@@ -12,7 +12,8 @@ from typer.testing import CliRunner
 
 from cli.commands import app
 from massl.data.sources import find_source
-from massl.settings import Settings, plan
+from massl.planning import plan
+from massl.settings import Settings
 from massl.training.loop import train
 from tests.massl import shallow  # noqa: F401 - which timm knows then
 

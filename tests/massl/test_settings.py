@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from massl.core.errors import MasslError
+from massl.planning import Begins, concerns, plan
 from massl.presets import PRESETS
-from massl.settings import Begins, Settings, concerns, plan, read_overrides, read_settings, write_toml
+from massl.settings import Settings, read_overrides, read_settings, write_toml
 
 SIZES = st.integers(2, 3_000_000)
 

@@ -32,7 +32,7 @@ from massl.encoder.inference import CELLS, Deployed, all_stages, layout, pooled
 from massl.encoder.weights import ALL_STAGES
 from massl.encoder.whitening import MIXED, OWN, SHRINKAGE, moments_of, whitening_of
 from massl.method.network import build_backbone
-from massl.settings import plan
+from massl.planning import plan
 from massl.training.distributed import World
 from massl.training.learner import Learner
 from massl.training.loop import Interrupted, train

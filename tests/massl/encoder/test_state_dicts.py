@@ -28,7 +28,7 @@ from massl.encoder.state_dicts import Recognised, architecture_of, recognise
 from massl.encoder.weight_files import WeightsFile
 from massl.method.network import AS_DINO, AS_TIMM, build_backbone, embed
 from massl.method.views import normalise
-from massl.settings import plan
+from massl.planning import plan
 from massl.training.loop import Interrupted, train
 from tests.massl.conftest import SMALL
 from tests.massl.encoder.test_export import real_pixels

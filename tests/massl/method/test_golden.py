@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from massl.method.memory import Memory
 from massl.method.network import Network, ProjectionHead, build_backbone, build_pair, parameter_groups
 from massl.method.schedules import Rates
-from massl.settings import Settings, plan
+from massl.planning import plan
+from massl.settings import Settings
 from massl.training.distributed import World
 from massl.training.learner import Learner
 from tests.massl.method.golden import inputs

@@ -24,7 +24,8 @@ from massl.encoder.export import export, export_run
 from massl.encoder.weights import read_initial
 from massl.encoder.whitening import Whitening
 from massl.method.network import Adapter, ComponentHead, Network, scaled
-from massl.settings import Settings, plan
+from massl.planning import plan
+from massl.settings import Settings
 from massl.training.adaptation import GAIN, SHARES, Choice
 from massl.training.loop import Interrupted, train
 from massl.training.view_embeddings import FILE, ViewEmbeddings, agreement

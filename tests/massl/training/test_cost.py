@@ -17,7 +17,7 @@ from massl.core.errors import MasslError
 from massl.data.sources import find_source
 from massl.encoder import checkpoint
 from massl.method.schedules import Rates
-from massl.settings import differing, plan
+from massl.planning import differing, plan
 from massl.training import learner, out_of_memory
 from massl.training.cost import bytes_of_an_image, cost_of, operations_of_an_image
 from massl.training.distributed import World

@@ -10,7 +10,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from massl.settings import plan
+from massl.planning import plan
 from massl.training.cpu_convolution import (
     FEWEST_CHANNELS,
     CpuConv2d,

@@ -17,7 +17,7 @@ import pytest
 
 from massl.data.sources import find_source
 from massl.encoder import checkpoint
-from massl.settings import plan
+from massl.planning import plan
 from massl.training.loading import AHEAD, HELD, SHARE, Loading, plan_loading
 from massl.training.loop import train
 from tests.forked import Forks

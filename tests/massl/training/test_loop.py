@@ -32,7 +32,7 @@ from massl.encoder.export import export
 from massl.encoder.inference import Deployed
 from massl.encoder.weights import read_initial
 from massl.method.views import on_device
-from massl.settings import plan
+from massl.planning import plan
 from massl.training import learner
 from massl.training import loop as training
 from massl.training.loop import Interrupted, train

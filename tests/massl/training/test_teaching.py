@@ -20,7 +20,8 @@ from massl.encoder.export import export, export_run
 from massl.method.augment import normalise
 from massl.method.loss import plain_loss
 from massl.method.schedules import Rates
-from massl.settings import Settings, plan, read_settings
+from massl.planning import plan
+from massl.settings import Settings, read_settings
 from massl.training import teaching
 from massl.training.distributed import World
 from massl.training.learner import Learner

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from massl.data.sources import find_source
-from massl.settings import plan
+from massl.planning import plan
 from massl.training import utilisation
 from massl.training.cost import operations_of_an_image
 from massl.training.loop import train
