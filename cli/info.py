@@ -188,7 +188,7 @@ def _of_pictures(told: dict[str, Any]) -> list[tuple[str, str]]:
     if tiles := told["tiles"]:
         overlap = f", overlapping by {tiles['overlap']}" if tiles["overlap"] else ""
         lines.append(("tiles", f"{tiles['count']:,} of {tiles['size']} pixels{overlap}"))
-    elif told["unseen_share"] >= UNSEEN:
+    if told["unseen_share"] >= UNSEEN:
         share = f"{100 * told['unseen_share']:.0f} %"
         lines.append(("not seen", f"{share} of a picture on average, outside of its middle square"))
     if several := told["several_planes"]:

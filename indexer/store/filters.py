@@ -110,7 +110,10 @@ class Filter:
                 raise MasslError(f"no image has the tag {tag[:MAX_TAG]!r}; the tags are: {named}{more}")
         of_tags = Filter(tags=self.tags, any_tags=self.any_tags, without_tags=self.without_tags)
         if of_tags and not exists(catalog, of_tags):
-            raise MasslError("no image has these tags together; leave one of them out")
+            asked = [repr(tag) for tag in self.tags]
+            asked += [f"one of {', '.join(map(repr, self.any_tags))}"] if self.any_tags else []
+            asked += [f"no {tag!r}" for tag in self.without_tags]
+            raise MasslError(f"no image has {' and '.join(asked)}; leave one of these filters out")
 
     def where(self) -> tuple[str, list[Any]]:
         """The condition on `images` as SQL, and its values."""

@@ -18,6 +18,8 @@ from massl.core.errors import MasslError
 
 _DEVIATIONS = 3 * 1.4826  # of a normal distribution, in median absolute deviations
 _SAMPLE = 20_000  # images that bounds are found from
+_TILES = (128, 256, 512)  # pixels of a side, of tiles that are offered
+_MOST = 0.9  # of the pictures, which tiles have to be smaller than
 UNSEEN = 0.2  # of a picture, outside of its middle square, from which it is said
 LARGE = 40  # times the encoder's side that a picture's longer one has, from which tiles are offered
 _SHORTER, _LONGER = "min(width, height)", "max(width, height)"
@@ -113,9 +115,15 @@ def counts(catalog: Catalog) -> dict[str, tuple[int, float]]:
 
 
 def unseen(catalog: Catalog) -> float:
-    """The mean share of a picture that lies outside of its middle square, which is all that encoders are given."""
+    """The mean share of a picture that lies outside of its middle square, which is all that encoders are given.
+
+    Of a picture that is cut into several tiles, nothing is.
+    """
+    side = catalog.meta().tiles.size
+    whole = f"{_LONGER} <= {side}" if side else "1"
     ((share,),) = catalog.read(
-        f"SELECT avg(1.0 - 1.0 * {_SHORTER} / {_LONGER}) FROM images WHERE {READY} AND width > 0 AND height > 0"
+        f"SELECT avg(CASE WHEN {whole} THEN 1.0 - 1.0 * {_SHORTER} / {_LONGER} ELSE 0.0 END) FROM images "
+        f"WHERE {READY} AND width > 0 AND height > 0"
     )
     return float(share or 0.0)
 
@@ -143,7 +151,9 @@ def tell_of_square(catalog: Catalog) -> str:
     if share < UNSEEN or catalog.meta().square_told or catalog.meta().tiles:
         return ""
     catalog.set_meta(Meta.square_told.to(True))
-    return (
-        f"{100 * share:.0f} % of an average picture lies outside of its middle square; the encoder sees no more. "
-        "With --tiles 512 --rebuild it sees all"
-    )
+    told = f"{100 * share:.0f} % of an average picture lies outside of its middle square; the encoder sees no more"
+    # A picture is cut only where it is larger than a tile.
+    cut = ", ".join(f"avg({_LONGER} > {size})" for size in _TILES)
+    ((*shares,),) = catalog.read(f"SELECT {cut} FROM images WHERE {READY} AND {_LONGER} > {1 + UNSEEN} * {_SHORTER}")
+    fitting = [size for size, cut in zip(_TILES, shares, strict=True) if (cut or 0) >= _MOST]
+    return f"{told}. With --tiles {fitting[-1]} --rebuild it sees all of most of them" if fitting else told

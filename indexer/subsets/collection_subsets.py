@@ -24,7 +24,7 @@ from indexer.subsets import placing, selection
 from indexer.subsets.splits import connected, cut_by_chance, divide
 from massl.core.errors import MasslError
 
-LIKE = 10  # times as many images as are wanted: those most like the examples, among which they are chosen
+LIKE = 10  # times as many images as are wanted, at most: those alike to the examples, among which they are chosen
 _STEPS = (1, 2, 5)  # times powers of ten, the sizes at which a curve is measured
 
 
@@ -138,7 +138,8 @@ class CollectionSubsets:
             by: `diverse`, `typical` or `balanced`; see `indexer.subsets.selection`.
             wanted: only images that pass.
             images: only these ids.
-            like: only among those most like these examples, `LIKE` times `count` of them.
+            like: only among those that a search by these examples would call alike or better; at least `count` of the
+                most similar, and `LIKE` times as many at most.
             over: what `balanced` is balanced over: `labels`, or the `folders` that images lie in.
             curve: also measure what the subset covers.
             report: told how many are chosen, of how many.
@@ -237,7 +238,10 @@ class CollectionSubsets:
         if images is not None:
             return np.intersect1d(np.array(images, np.int64), self._passing(wanted))
         if like:
-            return np.sort(self._searcher.rank(like, LIKE * count, wanted).images)
+            ranking = self._searcher.rank(like, LIKE * count, wanted)
+            bounds = ranking.calibration.bounds(ranking.among)
+            alike = int(np.sum(ranking.scores >= bounds["alike"])) if bounds else len(ranking.scores)
+            return np.sort(ranking.images[: max(count, alike)])
         return self._passing(wanted) if wanted else None
 
     def _passing(self, wanted: Filter) -> NDArray[np.int64]:

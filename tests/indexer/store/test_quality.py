@@ -12,6 +12,7 @@ from PIL import Image, ImageEnhance, ImageFilter
 from indexer import Collection, Encoder, Query
 from indexer.store import quality
 from indexer.store.filters import Filter
+from indexer.store.tiling import Tiling
 from massl.core.errors import MasslError
 
 BUNDLED = Path(__file__).parents[3] / "cli" / "pictures"
@@ -92,3 +93,29 @@ def test_what_the_encoder_is_not_given_is_the_share_outside_of_the_square(
     collection = Collection.create(tmp_path, tiny_encoder)
     collection.update()
     assert quality.unseen(collection.catalog) == pytest.approx((0 + 0.5 + 0.75) / 3)
+
+
+@pytest.mark.parametrize(("side", "offered"), [(100, None), (300, 256), (2000, 512)])
+def test_tiles_are_offered_that_cut_the_pictures(
+    side: int, offered: int | None, tiny_encoder: Encoder, tmp_path: Path
+) -> None:
+    for number in range(4):
+        Image.effect_noise((side, side // 2), 50).save(tmp_path / f"{number}.png")
+    collection = Collection.create(tmp_path, tiny_encoder)
+    collection.update()
+    told = quality.tell_of_square(collection.catalog)
+    assert told.startswith("50 % of an average picture lies outside")
+    assert (f"--tiles {offered} --rebuild" if offered else "sees no more") in told
+    assert ("--tiles" in told) == bool(offered)
+    if offered:
+        cut = Collection.create(tmp_path, tiny_encoder, rebuild=True, tiling=Tiling(offered))
+        cut.update()
+        assert quality.unseen(cut.catalog) == 0
+
+
+def test_pictures_no_larger_than_a_tile_are_not_seen_whole(tiny_encoder: Encoder, tmp_path: Path) -> None:
+    for number, size in enumerate([(120, 60), (60, 60), (300, 60)]):
+        Image.effect_noise(size, 50).save(tmp_path / f"{number}.png")
+    collection = Collection.create(tmp_path, tiny_encoder, tiling=Tiling(200))
+    collection.update()
+    assert quality.unseen(collection.catalog) == pytest.approx((0.5 + 0 + 0) / 3)

@@ -32,7 +32,10 @@ def test_filters_and_examples_narrow_the_choice(shared: Collection) -> None:
     assert {item.path.split("/")[0] for item in fruit.images} == {"fruit"}
     example = Query.of_file(sorted((shared.root / "space").glob("*.jpg"))[0])
     near = shared.subsets.choose(1, "typical", like=[example])
-    assert near.among == 10
+    assert 1 <= near.among <= 10
+    many = shared.subsets.choose(4, like=[example])
+    assert 4 <= many.among < 24  # of all the images, those that are alike
+    assert {item.path.split("/")[0] for item in many.images} == {"space"}
     with pytest.raises(MasslError, match="no image lies below"):
         shared.subsets.choose(3, wanted=Filter(folders=("nowhere",)))
 
