@@ -465,7 +465,8 @@ def summary(report: IndexReport) -> str:
     if report.unchanged and again > 0:
         parts[-1] += f", {again:,} of them embedded anew"
     taken = f"; {report.taken:,} embeddings taken from files" if report.taken else ""
-    speed = f", {report.images_per_second:,.0f} images/s" if report.embedded else ""
+    rate = report.images_per_second
+    speed = f", {rate:,.{0 if rate >= 10 else 1}f} images/s" if report.embedded else ""
     skipped = f"; {len(report.skipped):,} skipped" if report.skipped else ""
     what = f" ({', '.join(parts)})" if parts else ""
     return f"{report.indexed:,} images indexed{what} in {report.seconds:.1f} s{speed}{taken}{skipped}"

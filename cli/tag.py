@@ -236,7 +236,10 @@ def import_tags(
     if as_json:
         print_json({"tagged": count, "left": [{"path": path, "reason": reason} for path, reason in left]})
         return
-    say("1 tag given" if count == 1 else f"{count:,} tags given", quiet)
+    told = "1 tag given" if count == 1 else f"{count:,} tags given"
+    if file is None and not wanted and not left:
+        told += ": no picture brings keywords"
+    say(told, quiet)
     _tell_left(left, quiet)
 
 

@@ -195,6 +195,7 @@ def command(
     summary = _train(run, judges, tracker, profile, quiet)
     if run.world.rank > 0:
         return
+    say("Writing the encoder, and comparing it with the network", quiet)
     encoder = _export(run, name)
     if as_json:
         print_json({"run": str(run.folder), "encoder": str(encoder), **summary, "left_out": dict(source.left_out)})

@@ -163,7 +163,7 @@ def _coco(labelled: Sequence[LabelRow], folder: str) -> str:
         annotations.append(annotation)
     return _json(
         {
-            "info": {"description": f"Labels of {folder}, each of a whole image, made with MaSSL"},
+            "info": {"description": f"Annotations of {folder}, each of a whole image, made with MaSSL"},
             "images": [
                 {"id": number, "file_name": row.path, "width": row.width, "height": row.height}
                 for number, row in enumerate(images.values(), 1)
