@@ -192,7 +192,8 @@ def _act(
         done = f"{_files(len(outcome.done))} ({size(outcome.bytes)}) {_DONE[way[0]]}"
     if as_json:
         left = [{"path": path, "reason": reason} for path, reason in outcome.left]
-        values = {"done": outcome.done, "left": left, "labels": outcome.labels, "undecided": outcome.undecided}
+        values = {"done": outcome.done, "left": left, "labels": outcome.labels, "tags": outcome.tags}
+        values["undecided"] = outcome.undecided
         print_json(values | {"log": str(log) if undo or outcome.done else None})
     else:
         for path in outcome.done:
@@ -205,8 +206,9 @@ def _act(
             "and yes as decided",
             quiet,
         )
-    labels = f"; labels {'taken back' if undo else 'carried over'}: {outcome.labels:,}" if outcome.labels else ""
-    say(done + labels, quiet)
+    for what, count in (("labels", outcome.labels), ("tags", outcome.tags)):
+        done += f"; {what} {'taken back' if undo else 'carried over'}: {count:,}" if count else ""
+    say(done, quiet)
     if outcome.left and not outcome.done:
         raise MasslError(
             "nothing was done, as nothing of the plan is as it says" if apply else "nothing was given back"

@@ -13,8 +13,10 @@ import stat
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from indexer.duplicates.action_log import FileAct, LogWriter
+from indexer.store.inheriting import Inherited
 from indexer.store.paths import below, checked
 from massl.core.errors import MasslError
 from massl.core.files.atomic_writing import temporary
@@ -53,6 +55,19 @@ class Plan:
     undecided: int = 0
 
 
+class Heritage(Protocol):
+    """What people said of files that go, which others take over."""
+
+    def of(self, item: PlannedFile) -> Inherited:
+        """What the kept file is to take over; raises `NotDone` where it can't."""
+
+    def give(self, act: FileAct) -> None:
+        """Gives the kept file what the act says."""
+
+    def take_back(self, act: FileAct) -> tuple[int, int]:
+        """Takes it back, as far as nobody changed it since; returns how many labels and tags."""
+
+
 @dataclass
 class Outcome:
     """What became of a plan, or of undoing one.
@@ -61,7 +76,7 @@ class Outcome:
         done: paths, relative to the root.
         bytes: their size.
         left: paths that stay as they are, each with the reason.
-        labels: labels that were carried over, or given back.
+        labels, tags: how many were carried over to files that are kept, or taken back from them.
         undecided: see `Plan`.
     """
 
@@ -69,6 +84,7 @@ class Outcome:
     bytes: int = 0
     left: list[tuple[str, str]] = field(default_factory=list)
     labels: int = 0
+    tags: int = 0
     undecided: int = 0
 
 
@@ -136,8 +152,7 @@ def act(
     by: str,
     folder: Path | None,
     log: LogWriter,
-    take_over: Callable[[PlannedFile], tuple[str, str] | None],
-    carry: Callable[[PlannedFile], None],
+    said: Heritage,
     report: Callable[[int, int], None] = lambda done, total: None,
 ) -> Outcome:
     """Does what a plan says, file by file; what can't be done is told and left as it is.
@@ -148,8 +163,7 @@ def act(
         by: one of `WAYS`.
         folder: where files are moved to, for `move`.
         log: is told of each before it is done.
-        take_over: the label and its author that the kept file is to take over; raises `NotDone` where it has another.
-        carry: gives the kept file what people said of the other.
+        said: what people said of the files.
         report: is told how many are done, of how many.
     """
     outcome = Outcome()
@@ -157,17 +171,18 @@ def act(
         try:
             state = _check(root, item, by)
             to = _target(folder, item.path) if folder else None
-            label = take_over(item)
+            inherited = said.of(item)
             entry = FileAct(
                 number, by, item.path, item.keep, item.content, item.kept_content, state.st_mtime_ns,
-                stat.S_IMODE(state.st_mode), "" if to is None else str(to), label,
+                stat.S_IMODE(state.st_mode), "" if to is None else str(to), inherited,
             )  # fmt: skip
             log.about_to(entry)
             try:
-                carry(item)
+                said.give(entry)
                 _remove(below(root, item.path), below(root, item.keep), by, to, item.content)
             except (NotDone, OSError) as error:
                 if os.path.lexists(below(root, item.path)):
+                    said.take_back(entry)
                     log.undone(entry)
                 raise error
         except NotDone as reason:
@@ -177,7 +192,8 @@ def act(
         else:
             outcome.done.append(item.path)
             outcome.bytes += state.st_size
-            outcome.labels += label is not None
+            outcome.labels += inherited.label is not None
+            outcome.tags += len(inherited.tags)
         report(number + 1, len(removals))
     return outcome
 

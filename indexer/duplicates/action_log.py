@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from indexer.store.inheriting import Inherited
 from massl.core.disk_errors import cannot_write
 from massl.core.errors import MasslError
 
@@ -29,7 +30,7 @@ class FileAct:
         content, kept_content: SHA-256 of both, in hexadecimal.
         mtime_ns, mode: the file's own, to be given back.
         to: where it was moved, else nothing.
-        label: the label and its author that the kept file took over; None where it took none.
+        inherited: what the kept file takes over of what people said of it.
     """
 
     number: int
@@ -41,7 +42,7 @@ class FileAct:
     mtime_ns: int
     mode: int
     to: str = ""
-    label: tuple[str, str] | None = None
+    inherited: Inherited = field(default_factory=Inherited)
 
 
 @dataclass
@@ -142,11 +143,31 @@ def read(path: Path) -> ActionLog:
             log.undone.add(found["undone"])
         elif isinstance(found.get("act"), dict):
             try:
-                act = FileAct(**found["act"])
-            except TypeError:
+                act = _act(found["act"])
+            except (TypeError, ValueError):
                 raise MasslError(f"{path} was not written by this version of massl; undo it with that one") from None
             log.acts.append(act)
     return log
+
+
+def _act(told: dict[str, Any]) -> FileAct:
+    """An act as a line tells it; raises TypeError or ValueError for one of a later version."""
+    label = told.pop("label", None)  # of logs that told of the label alone, and not when it was given
+    inherited = told.pop("inherited", {"label": label})
+    taken: dict[str, Any] = {}
+    for name, value in inherited.items():
+        if name == "label":
+            taken[name] = None if value is None else _pair(value)
+        elif isinstance(value, list):
+            taken[name] = tuple(each if isinstance(each, str) else _pair(each) for each in value)
+        else:
+            taken[name] = value
+    return FileAct(**told, inherited=Inherited(**taken))
+
+
+def _pair(value: Any) -> tuple[str, str]:
+    one, other = value
+    return str(one), str(other)
 
 
 def _object(line: str) -> dict[str, Any] | None:

@@ -82,9 +82,8 @@ class CollectionDuplicates:
             raise MasslError(f"{folder} lies in {self._root}, where the files would be found again; name one elsewhere")
         if folder is not None:
             _make(folder)
-        said = Inheritance(self._catalog)
         with begun(log, self._root) as writer:
-            outcome = act(self._root, plan.removals, by, folder, writer, said.label, said.carry, report)
+            outcome = act(self._root, plan.removals, by, folder, writer, Inheritance(self._catalog), report)
         if not outcome.done:
             log.unlink()
         outcome.undecided = plan.undecided
@@ -98,7 +97,7 @@ class CollectionDuplicates:
         """
         done = read(log)
         with continued(log) as writer:
-            return undo(self._root, done, writer, Inheritance(self._catalog).give_back)
+            return undo(self._root, done, writer, Inheritance(self._catalog))
 
     def settled(self, found: Duplicates) -> Duplicates:
         """What was found, with the decisions since: nothing is sought again.

@@ -6,27 +6,26 @@ import configparser
 import os
 import shutil
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import unquote
 
 import platformdirs
 
-from indexer.duplicates.acting import NotDone, Outcome, checked_in_plan, content_of, move
+from indexer.duplicates.acting import Heritage, NotDone, Outcome, checked_in_plan, content_of, move
 from indexer.duplicates.action_log import ActionLog, FileAct, LogWriter
 from indexer.store.paths import below
 from massl.core.errors import MasslError
 from massl.core.files.atomic_writing import temporary
 
 
-def undo(root: Path, log: ActionLog, writer: LogWriter, give_back: Callable[[FileAct], bool]) -> Outcome:
+def undo(root: Path, log: ActionLog, writer: LogWriter, said: Heritage) -> Outcome:
     """Gives back the files of a log, the last one first; what can't be given back is told and left as it is.
 
     Args:
         root: the collection's folder.
         log: what was done, and what of it was undone before.
         writer: is told of each that is undone.
-        give_back: takes back the label that the kept file took over; returns whether it did.
+        said: takes back what kept files took over.
 
     Raises:
         MasslError: the log is about another folder.
@@ -41,13 +40,14 @@ def undo(root: Path, log: ActionLog, writer: LogWriter, give_back: Callable[[Fil
             for path in (act.path, act.keep):
                 checked_in_plan(path, "the log")
             _give_back(below(root, act.path), below(root, act.keep), act)
-            outcome.labels += give_back(act)
+            labels, tags = said.take_back(act)
         except NotDone as reason:
             outcome.left.append((act.path, str(reason)))
         except OSError as error:
             outcome.left.append((act.path, f"can't be given back ({error.strerror or error})"))
         else:
             writer.undone(act)
+            outcome.labels, outcome.tags = outcome.labels + labels, outcome.tags + tags
             outcome.done.append(act.path)
     return outcome
 

@@ -113,9 +113,25 @@ class Decisions:
             groups |= dict.fromkeys(joined, joined)
         return sorted({tuple(sorted(group)) for group in groups.values()})
 
-    def _kept_both(self) -> list[tuple[int, int, str]]:
-        query = "SELECT image, other, contents FROM kept_both ORDER BY image, other"
-        return [(min(one, other), max(one, other), seal) for one, other, seal in self._catalog.read(query)]
+    def beside(self, image: int, heir: int) -> list[tuple[int, str]]:
+        """What is to be kept beside an image, and is not yet to be kept beside another that takes its place.
+
+        Returns:
+            Of each such image its id, and what `kept_both` has as the contents of it and of the heir.
+        """
+        others = {each for pair in self._kept_both(image) for each in pair[:2]} - {image, heir}
+        hashes = hashes_of(self._catalog, [image, heir, *others])
+        decided = self.decided(hashes)
+        return [
+            (other, _seal(hashes[heir], hashes[other]))
+            for other in sorted(others)
+            if heir in hashes and decided.both(image, other) and not decided.both(heir, other)
+        ]
+
+    def _kept_both(self, about: int | None = None) -> list[tuple[int, int, str]]:
+        query = "SELECT image, other, contents FROM kept_both WHERE ? IS NULL OR ? IN (image, other) ORDER BY 1, 2"
+        rows = self._catalog.read(query, [about, about])
+        return [(min(one, other), max(one, other), seal) for one, other, seal in rows]
 
     def _kept_instead(self) -> list[tuple[int, str]]:
         return [(image, seal) for image, seal in self._catalog.read("SELECT image, content FROM kept_instead")]

@@ -5,8 +5,12 @@ from __future__ import annotations
 import csv
 import errno
 import io
+import json
 import os
 import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +21,7 @@ from indexer.duplicates import acting
 from indexer.duplicates.acting import Outcome, content_of, read_plan
 from indexer.duplicates.action_log import read
 from indexer.duplicates.plan import plan
+from indexer.store.decision_tables import TABLES
 from massl.core.errors import MasslError
 from tests.indexer.tiny import picture
 
@@ -154,6 +159,113 @@ def test_labels_and_decisions_go_over_to_the_file_that_is_kept(collection: Colle
     assert (sorted(back.done), back.labels) == ([COPIES[0], COPIES[2]], 1)
     assert collection.images.facts(ids["1.bmp"]).label is None
     assert collection.images.facts(ids[COPIES[0]]).label == "cat"
+    assert ids["1.bmp"] not in collection.rejections.by_image()
+    assert _kept(collection) == {(ids["0.bmp"], ids[COPIES[2]]), (ids[COPIES[2]], ids["0.bmp"])}
+
+
+def said(collection: Collection) -> dict[str, list[tuple[object, ...]]]:
+    """All that people said, row by row."""
+    tables = ("labels", *TABLES)
+    return {table: sorted(collection.catalog.read(f"SELECT * FROM {table}")) for table in tables}
+
+
+def say(collection: Collection) -> dict[str, int]:
+    """Says of copies what goes over to the files that are kept; returns the images by path."""
+    ids = {path: image for image, path in collection.images.ready()}
+    copy, keep = ids[COPIES[0]], ids["1.bmp"]
+    collection.tags.give([(copy, "sea"), (copy, "red"), (copy, "old"), (keep, "old"), (keep, "mine")], "me")
+    collection.rejected_tags.add([(keep, "red"), (copy, "mine"), (copy, "blue")])
+    collection.labels.add("cat", [copy], "me")
+    collection.confirmations.add([(copy, "cat")])
+    collection.tags.add("sea", [ids[COPIES[1]], ids[COPIES[2]]], "me")
+    return ids
+
+
+@pytest.mark.parametrize("by", acting.WAYS)
+def test_undoing_takes_back_all_that_went_over(collection: Collection, tmp_path: Path, by: str) -> None:
+    ids = say(collection)
+    before = said(collection)
+    outcome = applied(collection, tmp_path, by)
+    assert (sorted(outcome.done), outcome.labels, outcome.tags) == (COPIES, 1, 4)
+    assert set(collection.tags.authors(ids["1.bmp"])) == {"sea", "red", "old", "mine"}
+    assert collection.rejected_tags.of_image(ids["1.bmp"]) == ("blue",)
+    assert (ids["1.bmp"], "cat") in collection.confirmations.every()
+    collection.update()
+    back = collection.duplicates.undo(tmp_path / "log.jsonl")
+    collection.update()
+    assert (sorted(back.done), back.labels, back.tags) == (COPIES, 1, 4)
+    assert said(collection) == before
+
+
+def test_undoing_leaves_what_somebody_said_since(collection: Collection, tmp_path: Path) -> None:
+    ids = say(collection)
+    applied(collection, tmp_path, "trash")
+    keep = ids["1.bmp"]
+    collection.tags.remove([(keep, "sea"), (keep, "red")])
+    collection.tags.give([(keep, "sea"), (keep, "new")], "somebody")
+    collection.rejected_tags.add([(keep, "red")])
+    collection.labels.add("dog", [keep], "somebody")
+    (collection.root / "1.bmp").rename(collection.root / "copies" / "1.bmp")  # and moved it
+    collection.update()
+    now = said(collection)
+    back = collection.duplicates.undo(tmp_path / "log.jsonl")
+    assert (back.labels, back.tags) == (0, 2)  # of the other two files
+    for table in ("tags", "rejected_tags"):
+        taken = {(row[0], row[1]) for row in set(now[table]) - set(said(collection)[table])}
+        wanted = {(ids["2.bmp"], "sea"), (ids["3.bmp"], "sea")} if table == "tags" else {(keep, "blue")}
+        assert taken == wanted
+    assert said(collection)["labels"] == now["labels"]
+
+
+def test_what_could_not_be_removed_hands_nothing_on(
+    collection: Collection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    say(collection)
+    before = said(collection)
+
+    def refused(*paths: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(acting, "_remove", refused)
+    outcome = applied(collection, tmp_path, "trash")
+    assert (outcome.done, outcome.labels, outcome.tags) == ([], 0, 0)
+    assert said(collection) == before
+
+
+def test_a_log_of_before_tags_were_noted_gives_the_label_back(collection: Collection, tmp_path: Path) -> None:
+    ids = say(collection)
+    applied(collection, tmp_path, "move")
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    for line in lines[1:]:
+        line["act"]["label"] = line["act"].pop("inherited")["label"]
+    (tmp_path / "old.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    back = collection.duplicates.undo(tmp_path / "old.jsonl")
+    assert (sorted(back.done), back.labels, back.tags) == (COPIES, 1, 0)
+    assert collection.images.facts(ids["1.bmp"]).label is None
+    lines[1]["act"]["shape"] = "round"
+    (tmp_path / "later.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with pytest.raises(MasslError, match="was not written by this version"):
+        collection.duplicates.undo(tmp_path / "later.jsonl")
+
+
+def test_a_kill_while_it_is_undone_is_gone_on_with(collection: Collection, tmp_path: Path) -> None:
+    say(collection)
+    before = files(collection.root), said(collection)
+    applied(collection, tmp_path, "move")
+    script = f"""
+import os, signal
+from pathlib import Path
+from indexer import Collection
+from indexer.duplicates.action_log import LogWriter
+LogWriter.undone = lambda self, act: os.kill(os.getpid(), signal.SIGKILL)
+Collection.open({str(collection.root)!r}).duplicates.undo(Path({str(tmp_path / "log.jsonl")!r}))
+"""
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert ran.returncode == -signal.SIGKILL, ran.stderr
+    assert files(collection.root) != before[0]
+    back = collection.duplicates.undo(tmp_path / "log.jsonl")
+    assert (sorted(back.done), back.left) == (COPIES, [])
+    assert (files(collection.root), said(collection)) == before
 
 
 def _kept(collection: Collection) -> set[tuple[int, int]]:
@@ -282,7 +394,8 @@ def test_a_kill_in_the_middle_can_be_undone_and_gone_on_with(
     collection: Collection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by: str, when: str
 ) -> None:
     """A kill leaves what was written: the log says what was meant, whether or not it was done."""
-    before = files(collection.root)
+    say(collection)
+    before = files(collection.root), said(collection)
     remove = acting._remove
 
     class Killed(BaseException):
@@ -309,7 +422,7 @@ def test_a_kill_in_the_middle_can_be_undone_and_gone_on_with(
     assert len(rest.done) + len(rest.left) == 3
     for log in ("2.jsonl", "log.jsonl"):
         assert collection.duplicates.undo(tmp_path / log).left == []
-    assert files(collection.root) == before
+    assert (files(collection.root), said(collection)) == before
 
 
 @pytest.mark.parametrize("text", ["", "{}", "no log\n", '{"format": 99, "root": "/x"}\n', '{"format": 1, "root": 7}\n'])
