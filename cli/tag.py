@@ -259,8 +259,8 @@ def export(
 ) -> None:
     """Export the tags: as CSV (path, tag, author, at), for another tool, or into sidecars beside the pictures.
 
-    --format xmp writes dc:subject into a.jpg.xmp (a.xmp beside RAW), never into a picture. A sidecar that is there
-    keeps all that it holds.
+    --format xmp writes dc:subject into a.jpg.xmp (a.xmp beside RAW), never into a picture. Of a sidecar that is there,
+    only words go that massl wrote and that are no longer tags.
 
     Examples: massl tag export ./photos > tags.csv · massl tag export ./photos --format coco --out tags.json ·
     massl tag export ./photos --format xmp
@@ -294,9 +294,11 @@ def _write_sidecars(collection: Any, as_json: bool, quiet: bool) -> None:
     done = collection.exports.write_sidecars()
     if as_json:
         left = [{"path": path, "reason": reason} for path, reason in done.left]
-        print_json({"written": done.written, "unchanged": done.unchanged, "left": left})
+        values = {"written": done.written, "removed": done.removed}
+        print_json(values | {"unchanged": done.unchanged, "left": left})
     else:
-        say(f"{len(done.written):,} sidecars written, {done.unchanged:,} had all tags", quiet)
+        gone = f", {len(done.removed):,} removed that held nothing else" if done.removed else ""
+        say(f"{len(done.written):,} sidecars written{gone}, {done.unchanged:,} had all tags", quiet)
         _tell_left(done.left, quiet)
     if done.left:
         path, reason = done.left[0]

@@ -19,8 +19,9 @@ UNCHANGING = "immutable=1"  # how SQLite opens a file that nobody writes
 
 # How a catalog of an earlier format, which can't be written, is read by today's statements: formats before the fourth
 # have no checksums, those before the fifth have all decisions in one table, those before the sixth know of no facts,
-# those before the seventh of no tags, those before the eighth have no tiles.
-_CHECKED, _DECIDED, _KNOWN, _TAGGED, _TILED = 4, 5, 6, 7, 8
+# those before the seventh of no tags, those before the eighth have no tiles, those before the ninth don't tell which
+# keywords in sidecars are massl's own.
+_CHECKED, _DECIDED, _KNOWN, _TAGGED, _TILED, _WRITTEN = 4, 5, 6, 7, 8, 9
 _SHIMS = {
     "images": ("row_checksum", "embedding_checksum"),
     "labels": ("checksum",),
@@ -82,6 +83,7 @@ def _add_shims(connection: sqlite3.Connection) -> None:
         connection.execute(f"CREATE TEMP VIEW {table} AS SELECT *, {nothing} FROM main.{table}")
     missing = [
         (VIEWS, _DECIDED), (fact_tables.VIEWS, _KNOWN), (TAGS_VIEWS, _TAGGED), (tile_tables.VIEWS, _TILED),
+        (fact_tables.SIDECAR_VIEWS, _WRITTEN),
     ]  # fmt: skip
     for table, query in (item for views, since in missing if version < since for item in views.items()):
         connection.execute(f"CREATE TEMP VIEW {table} AS {query}")

@@ -11,7 +11,7 @@ from typing import Any
 
 from indexer.store import checksums
 from indexer.store.decision_tables import TABLES
-from indexer.store.fact_tables import COLUMNS
+from indexer.store.fact_tables import COLUMNS, SIDECAR_COLUMNS
 from massl.core.errors import MasslError
 
 # A catalog up to this size is examined whole whenever it is opened: a tenth of a second of one core at most.
@@ -58,7 +58,7 @@ class Findings:
         images: rows of images that changed, by id.
         embeddings: images whose embedding changed, by id.
         labels, decisions: rows of these that changed, by image.
-        facts: what pictures bring with them or was measured of them, that changed, by image.
+        facts: what pictures bring with them, was measured of them or written beside them, that changed, by image.
         tiles: those that changed.
         meta: keys of the collection's facts that changed.
     """
@@ -107,7 +107,7 @@ def _knows_its_tables(connection: sqlite3.Connection) -> bool:
             (f"{checksums.IMAGE}, embedding", "images"),
             (checksums.LABEL, "labels"),
             *((table.columns, name) for name, table in TABLES.items()),
-            *((columns, name) for name, columns in COLUMNS.items()),
+            *((columns, name) for name, columns in (COLUMNS | SIDECAR_COLUMNS).items()),
             (checksums.TILE, "tiles"),
             (checksums.META, "meta"),
         ):
@@ -150,7 +150,7 @@ def examine(connection: sqlite3.Connection, whole: bool) -> Findings:
             found.images += checksums.damaged(_bounded(connection, query))
             query = f"SELECT {checksums.EMBEDDING}, embedding_checksum FROM images WHERE embedding IS NOT NULL"
             found.embeddings += checksums.damaged(_bounded(connection, query))
-            for name, columns in COLUMNS.items():
+            for name, columns in (COLUMNS | SIDECAR_COLUMNS).items():
                 found.facts += checksums.damaged(_bounded(connection, f"SELECT {columns}, checksum FROM {name}"))
             found.tiles += checksums.damaged(_bounded(connection, f"SELECT {checksums.TILE}, checksum FROM tiles"))
     except (sqlite3.Error, OverflowError, UnicodeDecodeError) as error:

@@ -6,6 +6,8 @@ written whole, each with its checksum; see `indexer.store.checksums`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 SCHEMA = """
 CREATE TABLE file_metadata (
     image INTEGER PRIMARY KEY REFERENCES images (id) ON DELETE CASCADE,
@@ -36,13 +38,29 @@ CREATE TABLE pixel_measures (
 );
 """
 
+# What massl wrote into the file beside an image; see `indexer.store.sidecar_keywords`. No cache: nobody else knows.
+SIDECAR_SCHEMA = """
+CREATE TABLE sidecar_keywords (
+    image INTEGER PRIMARY KEY REFERENCES images (id) ON DELETE CASCADE,
+    keywords TEXT NOT NULL,             -- a JSON list
+    checksum INTEGER NOT NULL
+);
+"""
+
 # Columns that a checksum is of, the image first.
 METADATA = "image, reader, sidecar, taken, utc_offset, make, model, orientation, rating, keywords, planes"
 MEASURES = "image, measurer, whole_hash, trimmed_hash, sharpness, brightness, overexposed, contrast, variety"
 COLUMNS = {"file_metadata": METADATA, "pixel_measures": MEASURES}
+SIDECAR_COLUMNS = {"sidecar_keywords": "image, keywords"}
 
-# What stands for them in catalogs before the sixth format, which have none: no rows.
-VIEWS = {
-    name: f"SELECT {', '.join(f'NULL AS {column}' for column in columns.split(', '))}, NULL AS checksum WHERE FALSE"
-    for name, columns in COLUMNS.items()
-}
+
+def _no_rows(tables: Mapping[str, str]) -> dict[str, str]:
+    return {
+        name: f"SELECT {', '.join(f'NULL AS {column}' for column in columns.split(', '))}, NULL AS checksum WHERE FALSE"
+        for name, columns in tables.items()
+    }
+
+
+# What stands for them in catalogs before the sixth format, and before the ninth, which have none.
+VIEWS = _no_rows(COLUMNS)
+SIDECAR_VIEWS = _no_rows(SIDECAR_COLUMNS)

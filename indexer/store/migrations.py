@@ -14,7 +14,7 @@ from contextlib import closing
 from indexer.store import checksums, decision_tables, fact_tables, journal, schema, tile_tables
 from indexer.store.decision_tables import TABLES
 
-VERSION = 8
+VERSION = 9
 
 _SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -203,6 +203,11 @@ def from_7_to_8(connection: sqlite3.Connection) -> None:
     _run(connection, tile_tables.SCHEMA)
 
 
+def from_8_to_9(connection: sqlite3.Connection) -> None:
+    """Adds which keywords in sidecars are massl's. Those that it wrote before count as somebody else's, and stay."""
+    _run(connection, fact_tables.SIDECAR_SCHEMA)
+
+
 def _take_over_decisions(connection: sqlite3.Connection) -> None:
     """Copies the decisions of the one table of earlier formats to the tables of the fifth.
 
@@ -226,6 +231,7 @@ STEPS: Mapping[int, Callable[[sqlite3.Connection], None]] = {
     5: from_5_to_6,
     6: from_6_to_7,
     7: from_7_to_8,
+    8: from_8_to_9,
 }
 """From each earlier format to the next."""
 
@@ -234,7 +240,7 @@ def make(connection: sqlite3.Connection) -> None:
     """Makes the tables, indexes and triggers of today's format in an empty file."""
     _run(connection, _SCHEMA + _CHANGES + checksums.SCHEMA + journal.SCHEMA + journal.MOVES)
     _run(connection, decision_tables.SCHEMA + decision_tables.TRIGGERS + _COUNTS + fact_tables.SCHEMA + _TAGS)
-    _run(connection, tile_tables.SCHEMA)
+    _run(connection, tile_tables.SCHEMA + fact_tables.SIDECAR_SCHEMA)
 
 
 @functools.cache

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from indexer.store.tags import MAX_TAGS
 from massl.core.images import xmp
+from massl.core.images.xmp_writing import with_keywords
 from tests.cli.conftest import failed
 
 pytestmark = pytest.mark.usefixtures("indexed")
@@ -106,7 +110,7 @@ def test_sidecars_are_written_merged_and_read_back_and_no_picture_changes(massl,
     (photos / f"{one}.xmp").write_text(kept)
     massl("tag", "add", photos, "sweet,a < b & c", one, two)
     done = massl("tag", "export", photos, "--format", "xmp", "--json").json
-    assert done == {"schema": 1, "written": [f"{one}.xmp", f"{two}.xmp"], "unchanged": 0, "left": []}
+    assert done == {"schema": 1, "written": [f"{one}.xmp", f"{two}.xmp"], "removed": [], "unchanged": 0, "left": []}
     merged = (photos / f"{one}.xmp").read_text()
     assert xmp.read(merged.encode()).keywords == ("a < b & c", "sweet")
     assert all(part in merged for part in ('xmp:Rating="4"', 'd:history="as it was"', "<!-- stays -->"))
@@ -118,6 +122,69 @@ def test_sidecars_are_written_merged_and_read_back_and_no_picture_changes(massl,
     assert listed(massl, photos) == []  # words of files become tags on demand alone
     assert massl("tag", "import", photos, "--from-files", "--json").json["tagged"] == 4
     assert listed(massl, photos)[0] == (one, "a < b & c")
+
+
+def test_a_removed_tag_leaves_the_sidecar_and_words_of_others_stay(massl, photos: Path) -> None:
+    one, two, three = names(photos, "fruit", 3)
+    (photos / f"{one}.xmp").write_bytes(with_keywords(None, ["theirs", "both"]))
+    massl("tag", "add", photos, "both,ours,two  spaces", one, two)
+    massl("tag", "add", photos, "ours", three)
+    assert len(massl("tag", "export", photos, "--format", "xmp", "--json").json["written"]) == 3
+
+    def words(path: str) -> set[str]:
+        return set(xmp.read((photos / f"{path}.xmp").read_bytes()).keywords)
+
+    assert words(one) == {"theirs", "both", "ours", "two spaces"}
+    # Another program writes the sidecar anew, with a word of its own and decomposed accents.
+    massl("tag", "add", photos, "café", one)
+    massl("tag", "export", photos, "--format", "xmp")
+    (photos / f"{one}.xmp").write_bytes(with_keywords(None, ["new", "cafe\u0301", *sorted(words(one) - {"café"})]))
+    massl("tag", "remove", photos, "both,ours,café", one, two, three)
+    massl("index", photos, "-q")
+    done = massl("tag", "export", photos, "--format", "xmp", "--json")
+    assert done.json | {"schema": 1} == {
+        "schema": 1, "written": [f"{one}.xmp", f"{two}.xmp"], "removed": [f"{three}.xmp"], "unchanged": 0, "left": []
+    }  # fmt: skip
+    assert (words(one), words(two)) == ({"theirs", "both", "new", "two spaces"}, {"two spaces"})
+    assert not (photos / f"{three}.xmp").exists()  # massl made it, and nothing else was in it
+    again = massl("tag", "export", photos, "--format", "xmp", "--json").json
+    assert (again["written"], again["removed"], again["unchanged"]) == ([], [], 2)
+
+    # A word of ours that somebody removed, and gave again as theirs after the tag had gone, is theirs.
+    (photos / f"{two}.xmp").unlink()
+    massl("tag", "remove", photos, "two  spaces", two)
+    massl("tag", "export", photos, "--format", "xmp")
+    (photos / f"{two}.xmp").write_bytes(with_keywords(None, ["two spaces"]))
+    massl("tag", "export", photos, "--format", "xmp")
+    assert words(two) == {"two spaces"}
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_after_a_kill_it_is_known_which_words_are_ours(massl, photos: Path, when: str) -> None:
+    one, two = names(photos, "fruit", 2)
+    massl("tag", "add", photos, "ours", one, two)
+    script = f"""
+import os, signal
+from pathlib import Path
+from indexer import Collection
+from indexer.label_formats import tag_sidecars
+put = tag_sidecars._put
+def killed(sidecar, names):
+    if {when == "before"} and sidecar.place.name == {two.rpartition("/")[2] + ".xmp"!r}:
+        os.kill(os.getpid(), signal.SIGKILL)
+    put(sidecar, names)
+    if {when == "after"}:
+        os.kill(os.getpid(), signal.SIGKILL)
+tag_sidecars._put = killed
+Collection.open({str(photos)!r}).write_sidecars()
+"""
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert ran.returncode == -signal.SIGKILL, ran.stderr
+    assert (photos / f"{one}.xmp").exists()
+    assert not (photos / f"{two}.xmp").exists()
+    massl("tag", "remove", photos, "ours", one, two)
+    assert massl("tag", "export", photos, "--format", "xmp", "--json").json["removed"] == [f"{one}.xmp"]
+    assert not (photos / f"{one}.xmp").exists()
 
 
 def test_a_sidecar_that_is_hostile_or_anothers_stays_and_is_told(massl, photos: Path, tmp_path: Path) -> None:

@@ -440,10 +440,35 @@ INSERT INTO revisions (subject, number) VALUES ('tags', 0), ('rejected_tags', 0)
 """
 )
 
-STATEMENTS = {1: _FIRST, 2: _SECOND, 3: _THIRD, 4: _FOURTH, 5: _FIFTH, 6: _SIXTH, 7: _SEVENTH}
+_EIGHTH = (
+    _SEVENTH
+    + """
+CREATE TABLE tiles (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    image INTEGER NOT NULL REFERENCES images (id) ON DELETE CASCADE,
+    x INTEGER NOT NULL, y INTEGER NOT NULL, -- pixels of the upright picture
+    width INTEGER NOT NULL, height INTEGER NOT NULL,
+    embedding BLOB NOT NULL,            -- float16 [D]
+    checksum INTEGER                    -- NULL until the transaction ends
+);
+CREATE INDEX tiles_by_image ON tiles (image);
+CREATE INDEX tiles_unsealed ON tiles (id) WHERE checksum IS NULL;
+CREATE TABLE tile_changes (number INTEGER PRIMARY KEY AUTOINCREMENT, tile INTEGER NOT NULL);
+CREATE TRIGGER tile_added AFTER INSERT ON tiles
+    BEGIN INSERT INTO tile_changes (tile) VALUES (NEW.id); END;
+CREATE TRIGGER tile_deleted AFTER DELETE ON tiles
+    BEGIN INSERT INTO tile_changes (tile) VALUES (OLD.id); END;
+CREATE TRIGGER tiles_seen AFTER UPDATE OF state ON images WHEN OLD.state IS NOT NEW.state
+    BEGIN INSERT INTO tile_changes (tile) SELECT id FROM tiles WHERE image = NEW.id; END;
+CREATE TRIGGER tiles_forgotten AFTER UPDATE OF embedding ON images WHEN OLD.embedding IS NOT NEW.embedding
+    BEGIN DELETE FROM tiles WHERE image = NEW.id; END;
+"""
+)
+
+STATEMENTS = {1: _FIRST, 2: _SECOND, 3: _THIRD, 4: _FOURTH, 5: _FIFTH, 6: _SIXTH, 7: _SEVENTH, 8: _EIGHTH}
 _COPIED = (
     "meta", "images", "labels", "decisions", "kept_both", "kept_instead", "rejected_labels", "confirmed_labels",
-    "file_metadata", "pixel_measures", "tags", "rejected_tags",
+    "file_metadata", "pixel_measures", "tags", "rejected_tags", "tiles",
 )  # fmt: skip
 
 # Decisions as formats before the fifth had them, in one table.

@@ -1,4 +1,4 @@
-"""Adding keywords to XMP (ISO 16684-1), so that nothing else in it changes: not a byte outside of the place.
+"""Keywords into XMP (ISO 16684-1) and out of it, so that nothing else in it changes: not a byte outside of the place.
 
 Keywords are `dc:subject`, which digiKam, darktable and Lightroom read. As the reader beside it, this takes no document
 type, nothing large and nothing deep.
@@ -6,7 +6,7 @@ type, nothing large and nothing deep.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from xml.parsers import expat
 from xml.sax.saxutils import escape
@@ -32,18 +32,22 @@ _NEW = """<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
 
 @dataclass
 class _Place:
-    """An element of the packet: where its first tag begins, where its last tag begins, and how it is called there."""
+    """An element of the packet: where its first tag begins, where its last tag begins, how it is called there, and what
+    text it holds, where that is a keyword.
+    """
 
     start: int
     name: str
     end: int = -1
+    text: str = ""
 
 
 @dataclass
 class _Finder:
-    """Finds the places where keywords may go: in a list that is there, in a subject, a description, or the root."""
+    """Finds keywords, and where others may go: in a list that is there, in a subject, a description, or the root."""
 
     parser: expat.XMLParserType
+    items: list[_Place] = field(default_factory=list)
     lists: list[_Place] = field(default_factory=list)
     subjects: list[_Place] = field(default_factory=list)
     descriptions: list[_Place] = field(default_factory=list)
@@ -66,9 +70,15 @@ class _Finder:
             found = self.subjects
         elif uri == _RDF and local in _LISTS and above[-3:-1] == [(_RDF, "RDF"), (_RDF, "Description")]:
             found = self.lists if above[-1] == (_DC, "subject") else None
+        elif (uri, local) == (_RDF, "li") and above[-2:-1] == [(_DC, "subject")] and above[-1][1] in _LISTS:
+            found = self.items
         if found is not None:
             found.append(place)
         self._open.append((uri, local, place if found is not None else None))
+
+    def text(self, text: str) -> None:
+        if self._open and (place := self._open[-1][2]) is not None:
+            place.text += text
 
     def end(self, name: str) -> None:
         *_, place = self._open.pop()
@@ -81,7 +91,7 @@ def with_keywords(data: bytes | None, words: Sequence[str], extension: str = "")
 
     Args:
         data: the packet; None for a new one.
-        words: one line each.
+        words: as they come; what readers make of them, `massl.core.images.xmp.clean`, is written.
         extension: of the picture's name without the dot, to be written into a new packet that would fit several
             pictures (`photoshop:SidecarForExtension`).
 
@@ -95,7 +105,7 @@ def with_keywords(data: bytes | None, words: Sequence[str], extension: str = "")
         attribute = f'\n    xmlns:photoshop="{_PHOTOSHOP}" photoshop:SidecarForExtension="{extension}"'
         data = _NEW.format(rdf=_RDF, extension=attribute if extension else "").encode()
     had = xmp.read(data)
-    missing = [word for word in dict.fromkeys(words) if word not in had.keywords]
+    missing = [word for word in dict.fromkeys(map(xmp.clean, words)) if word not in had.keywords]
     if not missing:
         return data
     done = _spliced(data, missing)
@@ -105,17 +115,49 @@ def with_keywords(data: bytes | None, words: Sequence[str], extension: str = "")
     return done
 
 
-def _spliced(data: bytes, words: Sequence[str]) -> bytes:
+def without_keywords(data: bytes, words: Collection[str]) -> bytes:
+    """A packet of XMP without these keywords.
+
+    Args:
+        data: the packet.
+        words: as `massl.core.images.xmp.read` gives them.
+
+    Returns:
+        the packet; `data` itself where it has none of them.
+
+    Raises:
+        XmpError: it can't be read, or they stand where they can't be taken out alone.
+    """
+    had = xmp.read(data)
+    if not (unwanted := set(words) & set(had.keywords)):
+        return data
+    done = data
+    for place in reversed(_found(data).items):
+        if xmp.clean(place.text) in unwanted:
+            done = done[: place.start] + done[_element_end(data, place) :]
+    read = xmp.read(done)
+    if set(read.keywords) != set(had.keywords) - unwanted or dict(read.values) != dict(had.values):
+        raise XmpError("it has keywords where they can't be taken out")
+    return done
+
+
+def _found(data: bytes) -> _Finder:
     parser = expat.ParserCreate(namespace_separator=" ")
     parser.namespace_prefixes = True
     finder = _Finder(parser)
     parser.StartElementHandler = finder.start
     parser.EndElementHandler = finder.end
+    parser.CharacterDataHandler = finder.text
     parser.XmlDeclHandler = _check_encoding
     body = data.rstrip(b"\0 \r\n\t")
     if body[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in body[:8]:
         raise XmpError("it is not written in UTF-8")
     parser.Parse(body, True)
+    return finder
+
+
+def _spliced(data: bytes, words: Sequence[str]) -> bytes:
+    finder = _found(data)
     if finder.lists:
         place = finder.lists[0]
         prefix = place.name.rpartition(":")[0]
@@ -144,6 +186,12 @@ def _inside(data: bytes, place: _Place, text: str) -> bytes:
         first = data[: close - 1].rstrip() + b">"
         return first + text.encode() + f"</{place.name}>".encode() + data[close + 1 :]
     return data[: place.end] + text.encode() + data[place.end :]
+
+
+def _element_end(data: bytes, place: _Place) -> int:
+    """Where an element ends; a single tag is its own end."""
+    close = _tag_end(data, place.start)
+    return (close if data[close - 1 : close] == b"/" else _tag_end(data, place.end)) + 1
 
 
 def _tag_end(data: bytes, start: int) -> int:

@@ -16,6 +16,7 @@ from indexer.store.damage import CatalogDamaged
 from indexer.store.decisions import hashes_of
 from indexer.store.filters import Filter
 from indexer.store.migrations import STEPS, VERSION
+from indexer.store.sidecar_keywords import SidecarKeywords
 from indexer.store.tiling import Tiling
 from tests.indexer.former import STATEMENTS, write_as_format
 from tests.indexer.tiny import picture
@@ -207,6 +208,32 @@ def test_a_collection_of_the_seventh_format_that_cant_be_written_has_no_tiles(
     assert [result.box for result in reading.search([Query(image=1)], 5)] == [None] * 5
     assert tiles.count(reading.catalog) == 0
     reading.catalog.close()
+
+
+def test_the_eighth_step_takes_words_in_sidecars_for_somebody_elses(
+    made: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = in_format(made, 8)
+    with monkeypatch.context() as patch:
+        patch.setattr(Catalog, "can_be_written", lambda catalog: False)
+        reading = Collection.open(made)
+        assert SidecarKeywords(reading.catalog).every() == {}
+        reading.catalog.close()
+    with closing(after(path, 8)) as connection:
+        assert schema.difference(schema.of(connection), migrations.schema_of(9)) is None
+        assert connection.execute("SELECT * FROM sidecar_keywords").fetchall() == []
+    write_as_format(path, 8)
+    opened = Collection.open(made)
+    written = SidecarKeywords(opened.catalog)
+    written.set({3: ["a", "é"], 4: ["b"]})
+    written.set({4: []})
+    assert written.every() == {3: frozenset({"a", "é"})}
+    opened.catalog.close()
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("UPDATE sidecar_keywords SET keywords = replace(keywords, 'a', 'c')")
+        connection.commit()
+    with pytest.raises(CatalogDamaged, match="1 picture fact changed"):
+        Collection.open(made)
 
 
 def test_a_collection_of_the_fifth_format_that_cant_be_written_is_searched_and_knows_no_facts(

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from massl.core.files.sidecars import place_for
 from massl.core.images import xmp
 from massl.core.images.xmp import XmpError
-from massl.core.images.xmp_writing import with_keywords
+from massl.core.images.xmp_writing import with_keywords, without_keywords
 
 RDF = 'xmlns:r="http://www.w3.org/1999/02/22-rdf-syntax-ns#"'
 DC = 'xmlns:dc="http://purl.org/dc/elements/1.1/"'
@@ -41,6 +41,38 @@ def test_keywords_are_added_and_every_byte_of_before_is_there(form: str, words: 
     left = iter(after)
     assert all(byte in left for byte in before if byte not in b"/ ")  # in their order; a tag may be opened
     assert with_keywords(after, words) is after
+
+
+@pytest.mark.parametrize("form", FORMS)
+@settings(max_examples=20, deadline=None)
+@given(words=st.lists(WORDS.filter(lambda word: word != "old"), min_size=1, max_size=5, unique=True), data=st.data())
+def test_keywords_are_taken_out_and_every_byte_of_the_rest_is_there(
+    form: str, words: list[str], data: st.DataObject
+) -> None:
+    before = FORMS[form].encode()
+    unwanted = data.draw(st.sets(st.sampled_from(words)))
+    after = without_keywords(with_keywords(before, words), unwanted)
+    kept = [word for word in words if word not in unwanted]
+    assert xmp.read(after).keywords == (*xmp.read(before).keywords, *kept)
+    # As if they had never been there, but for what holds the list.
+    opened = without_keywords(with_keywords(before, ["x"]), ["x"])
+    assert after == (with_keywords(opened, kept) if kept else opened)
+    assert without_keywords(after, unwanted) is after
+
+
+def test_keywords_of_other_writers_are_told_apart_and_taken_out_where_they_stand() -> None:
+    spread = (
+        f"<r:RDF {RDF}><r:Description {DC}>\n <dc:subject><r:Bag>\n  <r:li>a &lt; b</r:li>\n  <r:li q='>'>keep</r:li>\n"
+        "  <r:li>  a &lt;  b </r:li><r:li/><r:li><![CDATA[a < b]]></r:li>\n </r:Bag></dc:subject>"
+        "<dc:title>a &lt; b</dc:title></r:Description></r:RDF>"
+    ).encode()
+    after = without_keywords(spread, ["a < b", "r:li"])
+    assert xmp.read(after).keywords == ("keep",)
+    assert b"<dc:title>a &lt; b</dc:title>" in after
+    assert after.count(b"<r:li") == 2
+    deep = spread.replace(b"<r:li>a &lt; b</r:li>", b"<r:li><r:Bag><r:li>a &lt; b</r:li></r:Bag></r:li>", 1)
+    with pytest.raises(XmpError, match="can't be taken out"):
+        without_keywords(deep, ["a < b"])
 
 
 @pytest.mark.parametrize(
