@@ -25,6 +25,7 @@ from cli.options import (
     Under,
     Verbose,
     folder_of,
+    on_command_line,
     open_embedded,
 )
 from massl.core.printable import visible
@@ -32,19 +33,28 @@ from massl.core.printable import visible
 if TYPE_CHECKING:
     from datetime import date
 
+_RESULTS = 20  # of a search
 _MINUS = "\x00minus:"  # no file name holds a NUL
 _LIKE_A_FILE = re.compile(r"-.*(/|\.[A-Za-z]\w*$)", re.DOTALL).match
 
 
 class Sort(StrEnum):
-    """The order of results."""
+    """The order of results; all but the first are those of `indexer.store.ordering`."""
 
     SIMILARITY = "similarity"
     TAKEN = "taken"
     NEWEST = "newest"
     OLDEST = "oldest"
     FOLDER = "folder"
+    TAG = "tag"
     SIZE = "size"
+    BLURRED = "blurred"
+    DARK = "dark"
+    OVEREXPOSED = "overexposed"
+    LOW_CONTRAST = "low-contrast"
+    ONE_COLOUR = "one-colour"
+    TINY = "tiny"
+    ELONGATED = "elongated"
 
 
 class SearchCommand(typer.core.TyperCommand):
@@ -63,15 +73,24 @@ class SearchCommand(typer.core.TyperCommand):
 
 
 def command(
+    context: typer.Context,
     images: ImagesArgument,
     queries: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
-            metavar="QUERY…",
-            help="Example images. +more.jpg adds one, -less.jpg subtracts one, - reads an image from standard input.",
+            metavar="[QUERY…]",
+            help="Example images. +more.jpg adds one, -less.jpg subtracts one, - reads an image from standard input. "
+            "Without any, --sort or a filter lists the images themselves.",
+            show_default=False,
         ),
-    ],
-    k: Annotated[int, typer.Option("-k", min=1, max=10_000, help="Number of results."), Harmless()] = 20,
+    ] = None,
+    k: Annotated[
+        int | None,
+        typer.Option(
+            "-k", min=1, max=10_000, help="Number of results. Default: 20, and all without QUERY.", show_default=False
+        ),
+        Harmless(),
+    ] = None,
     crop: Annotated[
         str | None,
         typer.Option("--crop", metavar="X,Y,W,H", help="Search by this part of the first query, in pixels."),
@@ -120,7 +139,8 @@ def command(
         typer.Option(
             "--sort",
             help="Order of the results: the most similar first; taken: by the date taken, others last; newest "
-            "or oldest: the same, or by the file's date where there is none; folder; size: the largest file first.",
+            "or oldest: the same, or by the file's date where there is none; folder; tag; size: the largest file "
+            "first; blurred, dark and so on: as --quality, the most so first.",
         ),
         Harmless(),
     ] = Sort.SIMILARITY,
@@ -139,37 +159,42 @@ def command(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Find the images most like a picture.
+    """Find the images most like a picture, or list images by --sort and filters.
 
     Examples: massl search ./photos query.jpg · massl search ./photos a.jpg +b.jpg -c.jpg -k 50 --paths · massl search
-    ./photos query.jpg -0 --absolute | xargs -0 cp -t found · curl -s URL | massl search ./photos -
+    ./photos query.jpg -0 --absolute | xargs -0 cp -t found · curl -s URL | massl search ./photos - · massl search
+    ./photos --sort newest --tag beach
     """
+    from cli.listing import print_listing
     from cli.terminal import ProgressLine, at, print_json, print_line, say
+    from indexer import Collection
     from indexer.json_results import of_search
     from massl.core.errors import MasslError
 
     box = _crop(crop) if crop else None
-    days = _day(since), _day(until), _day(taken_since), _day(taken_until)
-    collection = open_embedded(images, index_dir, quiet)
+    first, last, taken_first, taken_last = _day(since), _day(until), _day(taken_since), _day(taken_until)
+    filters: dict[str, Any] = {
+        "label": label, "under": under, "since": first, "until": last, "quality": quality,
+        "tags": tag, "any_tags": any_tag, "without_tags": without_tag,
+    }  # fmt: skip
+    filters = {name: value for name, value in filters.items() if value}
+    if taken_first or taken_last:
+        filters["taken"] = taken_first, taken_last
+    if not queries:
+        _check_listing(context, bool(filters))
+    collection = open_embedded(images, index_dir, quiet) if queries else Collection.open(images, index_dir)
+    if under:
+        filters["under"] = [folder_of(text, images) for text in under]
+    if not queries:
+        order = "folder" if sort == Sort.SIMILARITY else sort.value
+        end = ("\0" if nul else "\n") if paths or nul else None
+        print_listing(collection, order, filters, k, absolute=absolute, as_json=as_json, end=end, quiet=quiet)
+        return
     examples = [_query(text, images, box if position == 0 else None) for position, text in enumerate(queries)]
     started = time.perf_counter()
-    folders = [folder_of(text, images) for text in under or ()]
     with ProgressLine("Preparing the search:", "vectors", quiet) as line:
         collection.searcher.index(lambda step, done, total: line.update(done, total, step))
-    results = collection.search(
-        examples,
-        k,
-        label=label or (),
-        under=folders,
-        since=days[0],
-        until=days[1],
-        taken=days[2:],
-        quality=quality or (),
-        tags=tag or (),
-        any_tags=any_tag or (),
-        without_tags=without_tag or (),
-        exact=exact,
-    )
+    results = collection.search(examples, k or _RESULTS, **filters, exact=exact)
     results, days_of = _in_order(collection, results, sort)
     if absolute:
         results = [replace(result, path=str(collection.root.absolute() / result.path)) for result in results]
@@ -182,11 +207,7 @@ def command(
             print_line(result.path, "\0" if nul else "\n")
         return
     if not results:
-        raise MasslError(
-            "nothing to search: no image passes the filters"
-            if label or under or any(days) or tag or any_tag or without_tag
-            else "the index is empty"
-        )
+        raise MasslError("nothing to search: no image passes the filters" if filters else "the index is empty")
     for result in results:
         named = f"  [{visible(result.label)}]" if result.label else ""
         day = f"{days_of.get(result.image, ''):<10}  " if days_of is not None else ""
@@ -201,13 +222,22 @@ def _in_order(collection: Any, results: list[Any], sort: Sort) -> tuple[list[Any
     """Results in another order; and the day of each by its image, where they are ordered by days."""
     if sort == Sort.SIMILARITY:
         return results, None
-    if sort == Sort.TAKEN:
-        by_day = sorted(results, key=lambda result: (result.taken is None, result.taken or "", result.rank))
-        return by_day, {result.image: (result.taken or "")[:10] for result in results}
     placed = collection.images.ordered(sort.value, images=[result.image for result in results])
     found = {result.image: result for result in results}
-    days = {each.image: each.moment[:10] for each in placed} if sort in (Sort.NEWEST, Sort.OLDEST) else None
+    by_days = sort in (Sort.TAKEN, Sort.NEWEST, Sort.OLDEST)
+    days = {each.image: str(each.value or "")[:10] for each in placed} if by_days else None
     return [found[each.image] for each in placed], days
+
+
+def _check_listing(context: typer.Context, filtered: bool) -> None:
+    """Without a query, images are listed: raises a `BadParameter` where nothing says that this is meant."""
+    for name in ("crop", "exact"):
+        if on_command_line(context, name):
+            raise typer.BadParameter(f"--{name} is about a query; name an example image after the folder")
+    if not filtered and not on_command_line(context, "sort"):
+        raise typer.BadParameter(
+            "name an example image after the folder, or list the images themselves by --sort newest, or a filter"
+        )
 
 
 def _query(text: str, root: Path, crop: tuple[int, int, int, int] | None) -> Any:

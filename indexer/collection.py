@@ -30,13 +30,11 @@ from indexer.storage.folder_images import FolderImages
 from indexer.store import revision
 from indexer.store.confirmations import Confirmations
 from indexer.store.decisions import Decisions
-from indexer.store.filters import Filter, several
 from indexer.store.labels import Labels
 from indexer.store.meta import Meta
-from indexer.store.quality import bounds
 from indexer.store.rejections import Rejections
 from indexer.store.revision import Revision
-from indexer.store.tags import RejectedTags, Tags, normalised
+from indexer.store.tags import RejectedTags, Tags
 from indexer.store.tiling import Tiling
 from indexer.subsets.collection_subsets import CollectionSubsets
 from massl.core.files.scan import check_folder
@@ -273,10 +271,8 @@ class Collection:
         Raises:
             MasslError: no positive query, an image that the collection doesn't hold, or a filter that none passes.
         """
-        hints = bounds(self.catalog, quality)
-        all_of, any_of, none_of = (tuple(map(normalised, each)) for each in (tags, any_tags, without_tags))
-        wanted = Filter(
-            several(label), several(under), since, until, False, *taken,
-            quality=hints, tags=all_of, any_tags=any_of, without_tags=none_of,
+        wanted = self.images.filter(
+            label=label, under=under, since=since, until=until, taken=taken,
+            quality=quality, tags=tags, any_tags=any_tags, without_tags=without_tags,
         )  # fmt: skip
         return self.searcher.describe(self.searcher.rank(queries, max(1, k), wanted, exact=exact))

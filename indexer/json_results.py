@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from indexer.fewshot.classification import EXAMPLES, SAMPLE, Classification
 from indexer.search.query import Result
 from indexer.store import quality, tiles
+from indexer.store.ordering import Placed
 from indexer.store.picture_facts import PictureFacts
 
 if TYPE_CHECKING:
@@ -30,6 +31,26 @@ def of_search(results: Sequence[Result], started: float) -> dict[str, Any]:
             **({"box": list(result.box)} if result.box else {}),
         }
         for result in results
+    ]
+    return {"results": rows, "milliseconds": round((time.perf_counter() - started) * 1000, 1)}
+
+
+def of_listing(collection: Collection, listed: Sequence[Placed], started: float) -> dict[str, Any]:
+    """Images in an order, as a search that was begun at `started`: nothing is said of likeness."""
+    ids = [each.image for each in listed]
+    labels, taken = collection.images.with_labels(ids), PictureFacts(collection.catalog).taken(ids)
+    rows = [
+        {
+            "rank": rank,
+            "path": each.path,
+            "score": None,
+            "match": None,
+            "false_matches": None,
+            "label": labels[each.image][1] if each.image in labels else None,
+            "taken": taken.get(each.image),
+            "value": round(each.value, 4) if isinstance(each.value, float) else each.value,
+        }
+        for rank, each in enumerate(listed, 1)
     ]
     return {"results": rows, "milliseconds": round((time.perf_counter() - started) * 1000, 1)}
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from app.formatting import no_pictures, plural, readable, sentence
 from app.screens.label_actions import LabelActions
-from app.screens.listings import MOST_SUBSET, TITLES, WAYS, Listing, proposed, sorted_by, subset
+from app.screens.listings import MOST_SUBSET, TITLES, WAYS, Listing, proposed, sorted_by, subset, time_line
 from app.screens.match_texts import BANDS, chance, heat_words, levels, match_tile
 from app.screens.picture_details import details
 from app.screens.screen import Action, Aside, Screen
@@ -42,6 +42,7 @@ class Finding:
         listed: the part of the collection's revision that `ranking` and `listing` are answers for.
         reachable: how many pictures the browser may ask for.
         shown: how many it has.
+        line: the time line, with what it was made for.
         ends: for the pictures in order, number of them to the path of the last, at each page's end.
         uploads: tokens of its own pictures, the latest last; see `app.uploads.Remembered`.
         note: what is to be said of the examples.
@@ -54,6 +55,7 @@ class Finding:
     listed: Hashable = None
     reachable: int = 0
     shown: int = PAGE
+    line: tuple[Hashable, list[dict[str, Any]]] = (None, [])
     ends: dict[int, str] = field(default_factory=dict)
     uploads: list[str] = field(default_factory=list)
     note: str = ""
@@ -124,8 +126,12 @@ class FindScreen(Screen):
                 "until": str(wanted.taken_until or ""),
             },
             "listing": {"sort": finding.question.sort, "proposed": finding.question.proposed},
-            "orders": [{"key": "", "name": "Most similar first" if asked else "By path"}]
-            + [{"key": key, "name": name} for key, name in TITLES.items()],
+            "orders": [{"key": "", "name": "Most similar first" if asked else "By path", "group": ""}]
+            + [
+                {"key": key, "name": name, "group": "Quality" if key in quality.HINTS else ""}
+                for key, name in TITLES.items()
+            ],
+            "months": self._months(session),
             "choices": self._choices(self.revision(session)),
             "subset": {"most": MOST_SUBSET, "ways": list(WAYS), "shown": finding.question.subset is not None},
             "levels": [] if listing else levels(finding.ranking),
@@ -284,6 +290,18 @@ class FindScreen(Screen):
             "src": f"thumbnail/{facts.image}",
             "large": f"preview/{facts.image}",
         }
+
+    def _months(self, session: Session) -> list[dict[str, Any]]:
+        """The time line of the pictures that pass all filters but that of days."""
+        finding = session.of(Finding)
+        if finding.question.proposed or finding.question.subset is not None:
+            return []
+        wanted = replace(finding.question.wanted, taken_since=None, taken_until=None)
+        made_for = self.revision(session).listed, self.revision(session).labels, self.revision(session).tags, wanted
+        if finding.line[0] != made_for:
+            steps = time_line(self.collection.images.months(wanted))
+            finding.line = made_for, [vars(step) for step in steps]
+        return finding.line[1]
 
     def _choices(self, now: Revision) -> dict[str, Any]:
         outline = self.collection.images.outline(now)

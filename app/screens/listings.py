@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Sequence
+import re
+from calendar import monthrange
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 
@@ -13,7 +15,7 @@ from app.screens.tiles import MOST, Tile, tile, with_ratios
 from indexer import Collection, Query
 from indexer.search.query import Ranking
 from indexer.store.filters import Filter
-from indexer.store.ordering import Placed
+from indexer.store.ordering import TIMES, Placed
 from massl.core.errors import MasslError
 
 LIKELY = 0.5  # the least probability of a proposed tag
@@ -23,9 +25,19 @@ BEST = 200  # results of a search that are put in another order
 TITLES = {
     "newest": "Newest first",
     "oldest": "Oldest first",
+    "taken": "By date taken",
     "folder": "By folder",
+    "tag": "By tag",
     "size": "Largest files first",
+    "blurred": "Most blurred first",
+    "dark": "Darkest first",
+    "overexposed": "Most overexposed first",
+    "low-contrast": "Least contrast first",
+    "one-colour": "Fewest colours first",
+    "tiny": "Fewest pixels first",
+    "elongated": "Most elongated first",
 }
+MOST_STEPS = 48  # of a time line; beyond, it goes by years
 
 
 @dataclass(frozen=True)
@@ -72,7 +84,7 @@ class Listing:
 
 
 def sorted_by(order: str, collection: Collection, wanted: Filter, ranking: Ranking | None) -> Listing:
-    """All pictures that pass in one of `ORDERS`, or those that fit a search best, with headings of months or folders.
+    """All pictures that pass, or those that fit a search best, in one of `ORDERS`, with headings between them.
 
     A score says less about order than a date: only the `BEST` of a search are put in another one.
     """
@@ -98,12 +110,47 @@ def sorted_by(order: str, collection: Collection, wanted: Filter, ranking: Ranki
 def _heading(order: str, placed: Placed) -> str:
     if order == "folder":
         return readable(posixpath.dirname(placed.path)) or "In no folder"
-    if order == "size":
+    if order == "tag":
+        return str(placed.value) if placed.value is not None else "No tag"
+    if order not in TIMES:
         return ""
     try:
-        return f"{date.fromisoformat(placed.moment[:10]):%B %Y}"
+        return f"{date.fromisoformat(str(placed.value)[:10]):%B %Y}"
     except ValueError:
-        return placed.moment[:7] or "Date not known"
+        return str(placed.value or "")[:7] or "Date not known"
+
+
+@dataclass(frozen=True)
+class TimeStep:
+    """A month or a year of a time line: its first and last day, what it is called, and how many pictures are of it."""
+
+    since: str
+    until: str
+    name: str
+    count: int
+
+
+def time_line(months: Mapping[str, int]) -> tuple[TimeStep, ...]:
+    """The months that have pictures, or the years where there are many; none where all pictures are of one.
+
+    Args:
+        months: see `indexer.store.ordering.months`; some may be no months.
+    """
+    by_years = len(months) > MOST_STEPS
+    counts: dict[date, int] = {}  # by the first day
+    for month, count in months.items():
+        if re.fullmatch(r"[1-9]\d{3}-(0[1-9]|1[0-2])", month, re.ASCII):
+            first = date(int(month[:4]), 1 if by_years else int(month[5:]), 1)
+            counts[first] = counts.get(first, 0) + count
+    if len(counts) < 2:
+        return ()
+    return tuple(_step(first, by_years, count) for first, count in sorted(counts.items()))
+
+
+def _step(first: date, whole_year: bool, count: int) -> TimeStep:
+    last = first.replace(month=12 if whole_year else first.month)
+    last = last.replace(day=monthrange(last.year, last.month)[1])
+    return TimeStep(str(first), str(last), f"{first:%Y}" if whole_year else f"{first:%B %Y}", count)
 
 
 def subset(

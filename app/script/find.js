@@ -9,6 +9,7 @@ import { countOf, FilterPanel, NONE } from "./filters.js";
 import { GridView } from "./grid-view.js";
 import { GRID_KEYS, KeySheet, LABEL_KEYS } from "./keys.js";
 import { LabelBar } from "./labels.js";
+import { OrderChoice } from "./order-choice.js";
 import { Pages } from "./pages.js";
 import { bare, inAddress, read, remember } from "./question.js";
 import { Region } from "./region.js";
@@ -18,6 +19,7 @@ import { openScreen, Screen } from "./screen.js";
 import { Selection } from "./selection.js";
 import { SubsetMenu } from "./subset-menu.js";
 import { drawTool, Tiles } from "./tiles.js";
+import { TimeLine } from "./time-line.js";
 import { Viewer } from "./viewer.js";
 
 /** @typedef {import("./question.js").Example} Example */
@@ -32,7 +34,8 @@ import { Viewer } from "./viewer.js";
  *   asked: { examples: import("./chips.js").Shown[], note: string } | null,
  *   filters: Filters,
  *   listing: import("./question.js").Listing,
- *   orders: { key: string, name: string }[],
+ *   orders: import("./order-choice.js").Order[],
+ *   months: import("./time-line.js").Step[],
  *   subset: { most: number, ways: string[], shown: boolean },
  *   choices: import("./filters.js").Choices,
  *   levels: import("./cutoff.js").Level[],
@@ -87,11 +90,9 @@ class FindScreen extends Screen {
     this.pages = new Pages(this, this.tiles, this.cutOff);
     this.filters = new FilterPanel((changes) => this.ask(this.examples(), changes));
     this.taking = new SubsetMenu(selection, (n, by, images) => this.takeSubset(n, by, images));
-    this.order = make("select", { class: "sort", "aria-label": "Order of the pictures" });
-    this.order.addEventListener("change", () => {
-      this.ask(this.examples(), { sort: this.order.value, proposed: false });
-    });
-    this.ways = make("div", { class: "ways" }, this.order, this.view.node, new KeySheet(this, KEYS).node);
+    this.line = new TimeLine((days) => this.ask(this.examples(), days));
+    this.order = new OrderChoice((sort) => this.ask(this.examples(), { sort, proposed: false }));
+    this.ways = make("div", { class: "ways" }, this.order.node, this.view.node, new KeySheet(this, KEYS).node);
     this.details = new Details(this, {
       asked: () => this.value.asked !== null,
       open: (tile) => this.ask([{ image: tile.id, weight: 1 }]),
@@ -258,6 +259,7 @@ class FindScreen extends Screen {
     header?.querySelector(".note")?.after(this.cutOff.draw());
     if (header) this.drawProposing(header);
     if (header && this.value.sections[0].tiles.length) header.append(this.taking.draw(this.value.subset));
+    if (header && this.value.months.length) header.after(this.line.draw(this.value.months, filters));
     this.cutOff.apply();
     this.pages.watch();
     this.follow();
@@ -282,9 +284,7 @@ class FindScreen extends Screen {
 
   drawBar() {
     const { head } = this.parts;
-    const { orders, listing } = this.value;
-    this.order.replaceChildren(...orders.map(({ key, name }) => make("option", { value: key }, name)));
-    this.order.value = listing.sort;
+    this.order.draw(this.value.orders, this.value.listing.sort);
     const typing = document.activeElement; // the button of the filters is drawn anew, and keeps the keyboard
     const folded = head.querySelector("[aria-controls]");
     const back = folded !== null && folded === typing;
@@ -296,7 +296,9 @@ class FindScreen extends Screen {
   /** Whether the filters are in sight: as somebody left them, and else where there are some. */
   unfolded() {
     const said = recall("filters");
-    return said !== null ? said === "open" : countOf(this.value.filters) > 0;
+    // The days of the time line can be seen there.
+    const days = this.value.months.length ? { since: "", until: "" } : {};
+    return said !== null ? said === "open" : countOf({ ...this.value.filters, ...days }) > 0;
   }
 
   /** @param {boolean} open */

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Hashable, Sequence
+from datetime import date
 from typing import Literal
 
 import numpy as np
@@ -12,13 +13,15 @@ from numpy.typing import NDArray
 from indexer.storage.collection_storage import Storage
 from indexer.storage.index_command import index_command
 from indexer.store import revision
-from indexer.store.filters import Filter, Outline, among, days, folders
+from indexer.store.filters import Filter, Outline, among, days, folders, several
 from indexer.store.image_facts import is_unchanged
 from indexer.store.images import Images
+from indexer.store.ordering import months
 from indexer.store.paths import below
 from indexer.store.picture_facts import PictureFacts
 from indexer.store.quality import QualityBound, bounds
 from indexer.store.revision import Revision
+from indexer.store.tags import normalised
 from indexer.store.thumbnails import SIDE, Thumbnails
 from massl.core.errors import MasslError
 
@@ -35,6 +38,34 @@ class FolderImages(Images):
 
     def __len__(self) -> int:
         return self.count()
+
+    def filter(
+        self,
+        *,
+        label: str | Sequence[str] = (),
+        under: str | Sequence[str] = (),
+        since: date | None = None,
+        until: date | None = None,
+        taken: tuple[date | None, date | None] = (None, None),
+        quality: Sequence[str] = (),
+        tags: Sequence[str] = (),
+        any_tags: Sequence[str] = (),
+        without_tags: Sequence[str] = (),
+    ) -> Filter:
+        """What images must be, of what a person asks for; see `indexer.collection.Collection.search`.
+
+        Raises:
+            MasslError: there is no such quality hint.
+        """
+        all_of, any_of, none_of = (tuple(map(normalised, each)) for each in (tags, any_tags, without_tags))
+        return Filter(
+            several(label), several(under), since, until, False, *taken,
+            quality=self.quality_bounds(quality), tags=all_of, any_tags=any_of, without_tags=none_of,
+        )  # fmt: skip
+
+    def months(self, wanted: Filter) -> dict[str, int]:
+        """How many images of each month pass; see `indexer.store.ordering.months`."""
+        return months(self._catalog, wanted)
 
     def quality_bounds(self, names: Sequence[str]) -> tuple[QualityBound, ...]:
         """The bounds of these hints in the collection; see `indexer.store.quality.bounds`."""

@@ -14,6 +14,7 @@ import pytest
 
 from app.formatting import readable
 from app.screens.find import PAGE, FindScreen
+from app.screens.listings import time_line
 from app.screens.match_texts import among, chance, chance_short, match_tile
 from app.server import serve
 from app.session import Session
@@ -754,6 +755,16 @@ def test_all_pictures_are_ordered_with_a_heading_for_each_month_and_folder(many:
     assert len(headings) == 2
     _, folders = _all(find, session, sort="folder", folders=["a", "c"])
     assert [tile["heading"] for tile in folders if "heading" in tile] == ["a", "c"]
+    many.tags.give([(tile["id"], "sea") for tile in folders[:2]], "me")
+    _, tagged = _all(find, session, sort="tag")
+    assert [(place, tile["heading"]) for place, tile in enumerate(tagged) if "heading" in tile] == [
+        (0, "sea"),
+        (2, "No tag"),
+    ]
+    many.tags.remove([(tile["id"], "sea") for tile in folders[:2]])
+    _, taken = _all(find, session, sort="taken")
+    assert [tile["heading"] for tile in taken if "heading" in tile] == ["Date not known"]
+    _all(find, session, sort="folder")
     refused = find.do(session, {"do": "ask", "sort": "random"})
     assert refused["message"]["kind"] == "error"
     assert refused["listing"]["sort"] == "folder"
@@ -787,6 +798,69 @@ def test_an_order_is_chosen_and_stands_in_the_address(tab: Any, visit: Visit, un
     tab.go_back()
     _until(tab, "document.querySelectorAll('#massl-find .tiles .heading').length === 0")
     assert tab.get_by_label("Order of the pictures").input_value() == ""
+
+
+def test_a_time_line_goes_by_months_or_where_there_are_many_by_years() -> None:
+    months = {"2019-12": 3, "2020-02": 1, "0000-01": 9, "2020-1x": 9}
+    assert [(step.since, step.until, step.name, step.count) for step in time_line(months)] == [
+        ("2019-12-01", "2019-12-31", "December 2019", 3),
+        ("2020-02-01", "2020-02-29", "February 2020", 1),
+    ]
+    many = {f"{year}-{month:02}": month for year in range(2001, 2009) for month in range(1, 13)}
+    assert [(step.since, step.until, step.name, step.count) for step in time_line(many)][::7] == [
+        ("2001-01-01", "2001-12-31", "2001", 78),
+        ("2008-01-01", "2008-12-31", "2008", 78),
+    ]
+    assert time_line({"2019-12": 3}) == time_line({}) == ()
+
+
+@pytest.fixture
+def dated(unlabelled: Collection) -> Iterator[Collection]:
+    """The collection, of which the flags say that they were taken in two months."""
+    flags = [image for image, path in unlabelled.images.ready() if path.startswith("flag/")]
+
+    def say(taken: str | None, images: list[int]) -> None:
+        with unlabelled.catalog.writing() as connection:
+            for image in images:
+                connection.execute("UPDATE file_metadata SET taken = ? WHERE image = ?", [taken, image])
+
+    say("2019-05-02T10:00:00", flags[:3])
+    say("2021-08-02", flags[3:])
+    yield unlabelled
+    say(None, flags)
+
+
+@pytest.mark.parametrize("size", [DESKTOP, PHONE])
+def test_the_time_line_leads_to_a_month_and_back(
+    visit: Visit, site: str, dated: Collection, size: dict[str, Any]
+) -> None:
+    with visit(site, **size) as tab:
+        line = tab.get_by_role("group", name="Months and years with pictures")
+        bars = line.get_by_role("button")
+        today = len(dated) - 9  # by the date of the file
+        names = [str(bar.get_attribute("title")) for bar in bars.all()]
+        assert names[:2] == ["May 2019: 3 pictures", "August 2021: 6 pictures"]
+        assert names[2].endswith(f": {today} pictures")
+        assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        line.get_by_role("button", name="May 2019").click()
+        _until(tab, "location.search === '?since=2019-05-01&until=2019-05-31'")
+        assert _paths(tab) == [each.path for each in dated.images.ordered("oldest")][:3]
+        assert not tab.get_by_role("complementary", name="Filters").is_visible()  # the line says it
+        assert [bar.get_attribute("aria-pressed") for bar in bars.all()] == ["true", "false", "false"]
+        assert tab.locator(".time-line .said").inner_text() == "May 2019: 3 pictures"
+        bars.first.focus()
+        tab.keyboard.press("ArrowRight")
+        tab.keyboard.press("Enter")
+        _until(tab, "location.search === '?since=2021-08-01&until=2021-08-31'")
+        assert len(_paths(tab)) == 6
+        line.get_by_role("button", name="August 2021").click()
+        _until(tab, "location.search === ''")
+        assert len(bars.all()) == 3
+
+
+def test_no_time_line_is_drawn_where_no_picture_says_when_it_was_taken(tab: Any) -> None:
+    _paths(tab)
+    assert tab.locator(".time-line").count() == 0
 
 
 def test_a_subset_is_chosen_of_what_is_listed_or_selected(many: Collection, tmp_path: Path) -> None:

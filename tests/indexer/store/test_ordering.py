@@ -9,6 +9,7 @@ import pytest
 from indexer import Collection, Encoder
 from indexer.store.filters import Filter
 from indexer.store.ordering import ORDERS
+from indexer.store.quality import HINTS
 from massl.core.errors import MasslError
 from tests.indexer.tiny import picture
 
@@ -58,6 +59,38 @@ def test_an_order_is_of_those_that_pass_or_are_named(dated: Collection) -> None:
         assert sorted(each.image for each in dated.images.ordered(order)) == sorted(dict(dated.images.ready()))
 
 
+def test_pictures_are_ordered_by_tag_by_the_day_taken_alone_and_by_quality(dated: Collection) -> None:
+    ids = {path: image for image, path in dated.images.ready()}
+    one, two = ids["undated.bmp"], ids["a/2021-07-01.bmp"]
+    dated.tags.give([(one, "sea"), (two, "sea"), (two, "beach")], "me")
+    by_tag = dated.images.ordered("tag")
+    assert [(each.image, each.value) for each in by_tag[:2]] == [(two, "beach"), (one, "sea")]
+    assert [each.value for each in by_tag[2:]] == [None, None]
+    assert [each.path for each in by_tag[2:]] == sorted(each.path for each in by_tag[2:])
+
+    taken = dated.images.ordered("taken")
+    assert [each.value for each in taken] == ["2022-02-02", None, None, None]
+    assert (taken[0].path, taken[1].path) == ("b/2019-01-01.bmp", "a/2021-07-01.bmp")
+
+    for name, hint in HINTS.items():
+        with dated.catalog.writing() as connection:
+            connection.execute("DELETE FROM pixel_measures WHERE image = ?", [two])
+        values = [each.value for each in dated.images.ordered(name)]
+        known = [value for value in values if value is not None]
+        assert known == sorted(known, reverse=not hint.below)
+        of_pixels = name not in ("tiny", "elongated")
+        assert values.count(None) == of_pixels
+        assert values[-1] is None or not of_pixels  # what was not measured comes last
+
+
+def test_months_count_the_pictures_that_pass_and_only_where_days_are_known(dated: Collection) -> None:
+    assert dated.images.months(Filter()) == {"2020-05": 1, "2021-07": 1, "2022-02": 1}
+    assert dated.images.months(Filter(folders=("b",))) == {"2020-05": 1, "2022-02": 1}
+    assert dated.images.months(Filter(folders=("a",))) == {}  # its file says when it was copied
+
+
 def test_an_unknown_order_is_refused(dated: Collection) -> None:
-    with pytest.raises(MasslError, match="there is no order 'random'; choose one of newest, oldest, folder, size"):
+    with pytest.raises(
+        MasslError, match="there is no order 'random'; choose one of newest, oldest, taken, folder, tag"
+    ):
         dated.images.ordered("random")
