@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from app.formatting import no_pictures, plural, readable, sentence
 from app.screens.label_actions import LabelActions
 from app.screens.listings import MOST_SUBSET, TITLES, WAYS, Listing, proposed, sorted_by, subset, time_line
 from app.screens.match_texts import BANDS, chance, heat_words, levels, match_tile
-from app.screens.picture_details import details
+from app.screens.picture_details import details, proposed_tags
 from app.screens.screen import Action, Aside, Screen
 from app.screens.search_request import MOST_EXAMPLES, NOTHING, Example, Part, Question, pixels, question
 from app.screens.tiles import MOST, Tile, section, tile, with_ratios
@@ -86,7 +87,12 @@ class FindScreen(Screen):
 
     @property
     def asides(self) -> Mapping[str, Aside]:
-        return {"more": self._more, "details": self._details, "why": self._why}
+        return {
+            "more": self._more,
+            "details": self._details,
+            "proposed tags": partial(proposed_tags, self.collection),
+            "why": self._why,
+        }
 
     def draw(self, session: Session) -> dict[str, Any]:
         finding = session.of(Finding)

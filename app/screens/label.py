@@ -16,7 +16,7 @@ from app.screens.job_status import asked, running
 from app.screens.label_actions import AUTHOR, LabelActions
 from app.screens.label_downloads import EXPORTS, export
 from app.screens.label_queues import QUEUES, next_page
-from app.screens.picture_details import details
+from app.screens.picture_details import details, proposed_tags
 from app.screens.screen import Action, Aside, Screen
 from app.screens.tiles import MOST, Tile, section, tile
 from app.session import Payload, Session, Step, images, number
@@ -120,7 +120,7 @@ class LabelScreen(Screen):
 
     @property
     def asides(self) -> Mapping[str, Aside]:
-        return {"details": self._details}
+        return {"details": self._details, "proposed tags": partial(proposed_tags, self.collection)}
 
     def _details(self, session: Session, payload: Payload) -> dict[str, Any]:
         return details(self.collection, self.collection.images.facts(number(payload.get("image"))))

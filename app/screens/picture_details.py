@@ -6,11 +6,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from app.formatting import brought, moment, readable, size
+from app.screens.classification_advice import percent
+from app.screens.listings import LIKELY
 from app.screens.tiles import tile
+from app.session import Payload, Session, number
 from indexer import Collection
 from indexer.store.image_facts import Facts
 
 NEIGHBOURS = 6
+_MOST_TAGS = 4  # that are proposed
 _TROUBLE = {
     "there": "",
     "gone": "The file is missing: deleted, moved, or on a disk that is not connected. Run massl index to update.",
@@ -33,6 +37,24 @@ def details(collection: Collection, facts: Facts) -> dict[str, Any]:
         "neighbours": [
             tile(near.image, near.path, near.label) | {"score": f"{near.score:z.2f}"}
             for near in collection.searcher.labelled_like(facts.image, NEIGHBOURS)
+        ],
+    }
+
+
+def proposed_tags(collection: Collection, session: Session, payload: Payload) -> dict[str, Any]:
+    """The tags that a picture probably has too; an aside, as finding them takes a while.
+
+    Raises:
+        MasslError: it is no longer in the collection.
+    """
+    image = number(payload.get("image"))
+    collection.images.paths_of([image])
+    found = collection.tag_proposals.for_image(image, LIKELY, _MOST_TAGS)
+    return {
+        "image": image,
+        "tags": [
+            {"name": tag, "likely": "" if probability is None else f"{percent(probability)} %"}
+            for tag, probability in found
         ],
     }
 

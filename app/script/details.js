@@ -24,6 +24,14 @@ import { drawPart } from "./tiles.js";
  */
 
 /**
+ * What the aside "proposed tags" answers.
+ *
+ * @typedef {object} Proposed
+ * @property {number} image
+ * @property {{ name: string, likely: string }[]} [tags] that it probably has too, and how likely
+ */
+
+/**
  * What the aside "why" answers.
  *
  * @typedef {object} Reason
@@ -64,16 +72,20 @@ export class Details {
     this.looked = null;
     /** @type {Reason | null} */
     this.reason = null;
+    /** @type {Proposed | null} */
+    this.proposed = null;
     this.refused = ""; // why the last tag was not given
     this.warm = true; // whether the reason is shown on the picture
     screen.asides.details = (answer) => this.takeFacts(answer);
     screen.asides.why = (answer) => this.takeReason(answer);
+    screen.asides["proposed tags"] = (answer) => this.takeProposed(answer);
   }
 
   /** @param {Tile} tile */
   open(tile) {
     this.looked = tile;
     this.reason = null;
+    this.proposed = null;
     this.refused = "";
     this.draw(tile, { image: tile.id, name: tile.path, src: tile.src, facts: [], neighbours: [] });
     if (!this.dialog.isConnected) this.screen.board.append(this.dialog);
@@ -91,6 +103,14 @@ export class Details {
     this.draw(looked, answer);
     // The middle square has no part in what a tile was found by.
     if (answer.why && !looked.box) this.screen.channel.beside({ do: "why", image: answer.image });
+    if (answer.tags) this.screen.channel.beside({ do: "proposed tags", image: answer.image });
+  }
+
+  /** @param {Proposed} answer */
+  takeProposed(answer) {
+    if (answer.image !== this.looked?.id) return;
+    this.proposed = answer;
+    this.drawProposed();
   }
 
   /** @param {Reason} answer */
@@ -154,6 +174,7 @@ export class Details {
       make("button", { type: "button", class: "close", "aria-label": "Close", onclick: () => dialog.close() }, "×"),
     );
     this.drawReason();
+    this.drawProposed();
     // What had the focus is gone, perhaps while somebody was pressing it: its like takes the focus. Without a focus in
     // the dialog its keys would do nothing.
     if (!dialog.open || dialog.contains(document.activeElement)) return;
@@ -184,14 +205,7 @@ export class Details {
   /** @param {Facts} answer */
   drawTags({ image, tags }) {
     if (!tags) return null;
-    const change = (/** @type {"tag" | "untag"} */ what, /** @type {string} */ named) => {
-      this.screen.afterwards = () => {
-        const { message } = this.screen.value;
-        this.refused = message?.kind === "error" ? message.text : "";
-        this.screen.channel.beside({ do: "details", image });
-      };
-      this.screen.act({ do: what, images: [image], tags: named });
-    };
+    const change = (/** @type {string} */ what, /** @type {string} */ named) => this.changeTags(image, what, named);
     const input = make("input", {
       type: "text",
       placeholder: "Add tags",
@@ -215,7 +229,57 @@ export class Details {
       ),
     );
     const refused = this.refused ? make("p", { class: "trouble", role: "alert" }, this.refused) : null;
-    return make("div", { class: "tags", role: "group", "aria-label": "Tags" }, chips, input, refused);
+    const proposed = make("div", { class: "proposed", role: "group", "aria-label": "Tags that it probably has too" });
+    return [make("div", { class: "tags", role: "group", "aria-label": "Tags" }, chips, input, refused), proposed];
+  }
+
+  /**
+   * Has the tags of the picture changed, then draws what is known of it now.
+   *
+   * @param {number} image
+   * @param {string} what
+   * @param {string} named
+   */
+  changeTags(image, what, named) {
+    this.screen.afterwards = () => {
+      const { message } = this.screen.value;
+      this.refused = message?.kind === "error" ? message.text : "";
+      this.screen.channel.beside({ do: "details", image });
+    };
+    this.screen.act({ do: what, images: [image], tags: named });
+  }
+
+  /** The tags that the picture probably has too, to say yes or no to. */
+  drawProposed() {
+    const { dialog, proposed } = this;
+    const place = dialog.querySelector(".proposed");
+    if (!place) return;
+    const answer = (/** @type {string} */ what, /** @type {string} */ name) => () => {
+      if (!proposed?.tags) return;
+      this.proposed = { ...proposed, tags: proposed.tags.filter((tag) => tag.name !== name) };
+      this.changeTags(proposed.image, what, name);
+      this.drawProposed();
+      this.dialog.focus();
+    };
+    const chips = (proposed?.tags ?? []).map(({ name, likely }) =>
+      make(
+        "span",
+        { class: "tag" },
+        unbroken(name),
+        likely ? make("span", { class: "calm" }, ` ${likely}`) : null,
+        make(
+          "button",
+          { type: "button", "aria-label": `Yes, ${name}`, title: "Yes", onclick: answer("accept tag", name) },
+          "✓",
+        ),
+        make(
+          "button",
+          { type: "button", "aria-label": `Not ${name}`, title: "Not this one", onclick: answer("refuse tag", name) },
+          "×",
+        ),
+      ),
+    );
+    place.replaceChildren(...(chips.length ? [make("span", { class: "calm" }, "Probably also"), ...chips] : []));
   }
 
   /** @param {Tile} looked */

@@ -26,6 +26,8 @@ ENOUGH = 10  # images with a tag, and as many without, chosen by hand, from whic
 LEAST = 2  # from which on anything is proposed
 _HAS, _OTHER = "has it", "other"
 _KEPT = 32  # tags whose proposals are kept
+_LIKE = 50  # tagged images most like one, whose tags are considered for it
+_CONSIDERED = 8  # of these tags; each is a classification of all images
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,47 @@ class CollectionTagProposals:
             kept = dict([*kept.items(), (tag, found)][-_KEPT:])
             self._kept = now.tagged, kept
         return kept[tag]
+
+    def for_image(self, image: int, least: float, most: int) -> list[tuple[str, float | None]]:
+        """Tags that an image probably has too, the likeliest first, with their probability as `TagProposals.likely`.
+
+        Only tags of the tagged images most like it are considered.
+
+        Args:
+            image: its id.
+            least: the least probability.
+            most: how many tags.
+        """
+        found = []
+        for tag in self._of_like(image):
+            try:
+                likely = dict(self.of(tag).likely(least))
+            except MasslError:
+                continue  # there are too few examples of it
+            if image in likely:
+                found.append((tag, likely[image]))
+        return sorted(found, key=lambda item: -(item[1] or 0))[:most]
+
+    def _of_like(self, image: int) -> list[str]:
+        """The tags of images like one that it doesn't have, and that weren't rejected for it; the commonest first."""
+        tagged = Tags(self._catalog).by_tag()
+        known = {image for images in tagged.values() for image in images} - {image}
+        if not known:
+            return []
+        ids, vectors = self._fewshot.vectors()
+        own, rows = np.flatnonzero(ids == image), np.flatnonzero(np.isin(ids, np.fromiter(known, np.int64)))
+        if not len(own) or not len(rows):
+            return []
+        alike = vectors[rows] @ vectors[own[0]]
+        near = np.argsort(-alike, kind="stable")[:_LIKE]
+        weight = dict(zip(ids[rows[near]].tolist(), alike[near].tolist(), strict=True))
+        answered = set(RejectedTags(self._catalog).of_image(image))
+        score = {
+            tag: sum(weight.get(each, 0.0) for each in images)
+            for tag, images in tagged.items()
+            if image not in images and tag not in answered
+        }
+        return sorted((tag for tag in score if score[tag] > 0), key=lambda tag: -score[tag])[:_CONSIDERED]
 
 
 def propose(

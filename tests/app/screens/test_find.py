@@ -500,6 +500,45 @@ def test_proposals_of_a_tag_are_accepted_refused_and_undone(tab: Any, visit: Vis
     _until(tab, "document.querySelectorAll('#massl-find .tile').length === 4")
 
 
+def test_the_details_propose_tags_to_say_yes_or_no_to(tab: Any, unlabelled: Collection) -> None:
+    def ids(kind: str) -> list[int]:
+        return [image for image, path in unlabelled.images.ready() if path.startswith(f"{kind}/")]
+
+    flags, others = ids("flag"), ids("fruit")
+    unlabelled.tags.add("cloth", flags[:4], "somebody")
+    unlabelled.tags.add("striped", flags[:3], "somebody")
+    unlabelled.tags.add("food", others[:4], "somebody")
+    image, refused = flags[-1], flags[-2]
+    names = [tag for tag, _ in unlabelled.tag_proposals.for_image(image, 0.5, 4)]
+    assert names[0] in ("cloth", "striped")
+    assert "food" not in names
+    (path,) = unlabelled.images.paths_of([image])
+    _picture(tab, path).locator(".picture").focus()
+    tab.keyboard.press("i")
+    proposed = tab.get_by_role("group", name="Tags that it probably has too")
+    proposed.get_by_role("button", name=f"Yes, {names[0]}").wait_for()
+    assert proposed.locator(".tag").count() == len(names)
+    proposed.get_by_role("button", name=f"Yes, {names[0]}").click()
+    tab.get_by_role("button", name=f"Remove the tag {names[0]}").wait_for()
+    assert unlabelled.tags.by_author(names[0], ACCEPTED) == {image}
+    tab.keyboard.press("Escape")
+
+    (path,) = unlabelled.images.paths_of([refused])
+    first = unlabelled.tag_proposals.for_image(refused, 0.5, 4)[0][0]
+    _picture(tab, path).locator(".picture").focus()
+    tab.keyboard.press("i")
+    proposed.get_by_role("button", name=f"Not {first}").click()
+    proposed.get_by_role("button", name=f"Not {first}").wait_for(state="detached")
+    tab.wait_for_selector("#massl-find .massl-board:not([aria-busy])")
+    assert unlabelled.rejected_tags.of_image(refused) == (first,)
+    assert first not in [tag for tag, _ in unlabelled.tag_proposals.for_image(refused, 0, 4)]
+    tab.keyboard.press("Escape")
+    tab.locator("#massl-find .bar").get_by_role("button", name="Undo").click()
+    tab.wait_for_selector("#massl-find .massl-board:not([aria-busy])")
+    _until(tab, "document.querySelector('#massl-find .bar').innerText.includes('Undone')")
+    assert unlabelled.rejected_tags.of_image(refused) == ()
+
+
 def test_a_tag_with_too_few_examples_says_what_is_missing(unlabelled: Collection, tmp_path: Path) -> None:
     unlabelled.tags.add("lone", [unlabelled.images.ready(1)[0][0]], "somebody")
     find, session = FindScreen(unlabelled, tmp_path), Session()
