@@ -44,6 +44,11 @@ def look() -> dict[str, Any]:
     return {"theme": theme, "head": f"<style>{''.join(file.read_text('utf-8') for file in styles)}</style>"}
 
 
+def name_of(collection: Collection) -> str:
+    """What the page of a collection is called: its folder's name, as it can be shown."""
+    return visible(collection.root.resolve().name) or "Pictures"
+
+
 def build(
     collection: Collection, uploads: Path, updating: BackgroundUpdate | None = None, agents: AgentTools | None = None
 ) -> gr.Blocks:
@@ -55,7 +60,7 @@ def build(
         updating: what brings the collection up to date meanwhile.
         agents: what programs that speak MCP may do; nothing if left out.
     """
-    name = visible(collection.root.resolve().name) or "Pictures"
+    name = name_of(collection)
     with gr.Blocks(title=f"{name} · MaSSL", analytics_enabled=False, fill_width=True) as blocks:
         session = gr.State(Session())  # `app.access.retention` says for how long
         gr.HTML(f"<h1>{html.escape(name)}</h1>", elem_classes="massl-title", js_on_load=None)

@@ -28,6 +28,7 @@ WAITING = 64  # events that may wait; later ones are told that the page is busy
 _SEGMENT = re.compile(r"[A-Za-z0-9_~-][A-Za-z0-9._~-]*")  # what proxies and browsers all pass on as it is
 # The first parts of the page's own addresses.
 _OWN: tuple[str, ...] = (
+    "api",
     "assets",
     "config",
     "download",
@@ -206,7 +207,7 @@ def _launch(
     Raises:
         MasslError: the address can't be listened on.
     """
-    from app import page, scripts
+    from app import interface, page, scripts
     from app.access.login_attempts import checker
     from app.access.retention import SESSIONS
     from app.access.upload_folder import MAX_FILE
@@ -225,7 +226,10 @@ def _launch(
                 # Named outright, so that no GRADIO_* variable opens another door.
                 root_path=root_path,
                 allowed_paths=[str(collection.folder.resolve() / "thumbnails")],
-                app_kwargs={"lifespan": lifespan, "routes": [scripts.route()]},
+                app_kwargs={
+                    "lifespan": lifespan,
+                    "routes": [scripts.route(), *interface.routes(page.name_of(collection), login is not None)],
+                },
                 share=False,
                 ssr_mode=False,
                 num_workers=0,

@@ -37,6 +37,7 @@ EDGES: dict[str, set[str]] = {
     "app.access": set(),
     "app.agents": {"app.formatting", "app.uploads"},
     "app.formatting": set(),
+    "app.interface": set(),
     "app.page": {
         "app.agents",
         "app.formatting",
@@ -49,7 +50,7 @@ EDGES: dict[str, set[str]] = {
     "app.progress": {"app.formatting"},
     "app.screens": {"app.formatting", "app.progress", "app.session", "app.uploads"},
     "app.scripts": set(),
-    "app.server": {"app.access", "app.agents", "app.page", "app.scripts"},
+    "app.server": {"app.access", "app.agents", "app.interface", "app.page", "app.scripts"},
     "app.session": set(),
     "app.uploads": set(),
     "indexer": {

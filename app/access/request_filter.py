@@ -49,8 +49,9 @@ _HEARTBEAT = re.compile(r"/gradio_api/heartbeat/([A-Za-z0-9_-]{1,64})")
 _API = "/gradio_api/"
 AGENTS = "/mcp"  # where programs speak MCP; Gradio's address for it is closed
 # Files by path, other people's pages, other people's recordings, Gradio's code editor, a second form of the endpoints
-# that fails on names it doesn't know, the log-in's token for scripts to read: nothing the page needs.
-_CLOSED: tuple[str, ...] = ("file", "proxy", "stream", "deep_link", "process_recording", "custom_component")
+# that fails on names it doesn't know and what describes these, the log-in's token for scripts to read: nothing the page
+# needs.
+_CLOSED: tuple[str, ...] = ("openapi", "file", "proxy", "stream", "deep_link", "process_recording", "custom_component")
 _CLOSED += ("mcp", "vibe", "undo-vibe", "run-", "call/v2", "token", "dev/", "upload_progress", "profiling")
 # What there is before somebody has logged in: the page that asks for the password, and what it is made of.
 _BEFORE_LOGIN = ("/assets/", "/static/", "/svelte/", f"{_API}theme.css", f"{_API}startup-events")

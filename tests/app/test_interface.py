@@ -8,12 +8,13 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from app.server import serve
 from indexer import Collection
 from indexer.fewshot.label_state import CollectionFewshot
-from tests.app.conftest import FOLDER, HOSTILE
+from tests.app.conftest import FOLDER, HOSTILE, PHONE, Visit
 from tests.app.test_server import _left_over
 from tests.forked import Forks
 
@@ -72,6 +73,81 @@ def test_the_endpoints_and_the_commands_give_the_same_json(
     assert min(page.pop("milliseconds"), command.pop("milliseconds")) > 0
     assert page == command
     assert client.predict(api_name="/classify") == told("classify", photos)
+
+
+PLAIN: dict[str, Any] = {"trust_env": False, "timeout": 60}
+
+
+def _told(schema: dict[str, Any], schemas: dict[str, Any], value: Any) -> None:
+    """What an answer holds is what the document says, name by name."""
+    schema = schemas[schema["$ref"].rpartition("/")[2]] if "$ref" in schema else schema
+    kinds = {"string": str, "integer": int, "number": (int, float), "object": dict, "array": list, "null": type(None)}
+    named = [schema["type"]] if isinstance(schema["type"], str) else schema["type"]
+    assert any(isinstance(value, kinds[kind]) for kind in named), (schema, value)
+    if "properties" in schema and not schema.get("additionalProperties"):
+        assert set(schema["required"]) <= set(value) <= set(schema["properties"])
+    for name, inner in schema.get("properties", {}).items():
+        if name in value:
+            _told(inner, schemas, value[name])
+    for item in value if isinstance(value, list) and "items" in schema else ():
+        _told(schema["items"], schemas, item)
+
+
+def test_the_interface_is_as_its_openapi_document_says(site: str, photos: Path, unlabelled: Collection) -> None:
+    told = httpx.get(f"{site}openapi.json", **PLAIN).json()
+    schemas, paths = told["components"]["schemas"], told["paths"]
+    assert {path.strip("/") for path in paths} == {
+        "gradio_api/upload",
+        *(f"gradio_api/call/{name}{rest}" for name in ("search", "classify") for rest in ("", "/{event_id}")),
+    }
+    images = [image for image, _ in unlabelled.images.ready()]
+    unlabelled.labels.add("one", images[:3], "test")
+    unlabelled.labels.add("two", images[-3:], "test")
+
+    def asked(path: str, **given: Any) -> Any:
+        answer = httpx.post(f"{site}{path.lstrip('/')}", **given, **PLAIN)
+        assert answer.status_code == 200, answer.text
+        kinds = paths[path]["post"]["responses"]["200"]["content"]["application/json"]
+        _told(kinds["schema"], schemas, answer.json())
+        return answer.json()
+
+    (uploaded,) = asked("/gradio_api/upload", files={"files": (photos / "flag" / "brazil.jpg").read_bytes()})
+    for name, data, schema in (("search", [{"path": uploaded}, 3], "Search"), ("classify", [], "Classification")):
+        path = f"/gradio_api/call/{name}"
+        given = paths[path]["post"]["requestBody"]["content"]["application/json"]["schema"]["properties"]["data"]
+        assert given.get("minItems", 0) <= len(data) <= given["maxItems"]
+        event = asked(path, json={"data": data})["event_id"]
+        stream = httpx.get(f"{site}{path[1:]}/{event}", **PLAIN).text
+        assert "event: complete" in stream
+        (answer,) = json.loads(stream.partition("data: ")[2])
+        _told({"$ref": schema}, schemas, answer)
+    # Gradio's own names addresses that nobody answers at.
+    assert httpx.get(f"{site}gradio_api/openapi.json", **PLAIN).status_code == 403
+
+
+def test_the_page_for_programs_shows_all_of_it_without_scripts(site: str, visit: Visit) -> None:
+    with visit(site, **PHONE) as tab:
+        tab.goto(f"{site}api")
+        shown = tab.locator("body").inner_text()
+        told = httpx.get(f"{site}openapi.json", **PLAIN).json()
+        for path, kinds in told["paths"].items():
+            for kind, operation in kinds.items():
+                assert f"{kind.upper()} {path}" in shown
+                assert operation["summary"] in shown
+        assert FOLDER in shown  # a name that wants to be a script
+        assert "false_matches" in shown
+        assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        assert tab.evaluate("document.querySelectorAll('script, link, img, iframe').length") == 0
+
+
+def test_a_password_is_asked_for_before_the_interface_is_told(unlabelled: Collection) -> None:
+    with serve(unlabelled, "127.0.0.1", 0, ("ada", "secret"), root_path="/photos") as address:
+        for name in ("api", "openapi.json"):
+            assert httpx.get(f"{address}{name}", **PLAIN).status_code == 401
+        with httpx.Client(**PLAIN) as client:
+            assert client.post(f"{address}login", data={"username": "ada", "password": "secret"}).status_code == 200
+            assert "/login" in client.get(f"{address}openapi.json").json()["paths"]
+            assert "POST /login" in client.get(f"{address}api").text
 
 
 def test_a_picture_that_vanishes_during_a_classification_is_told_in_a_sentence(photos: Path, tmp_path: Path) -> None:
