@@ -93,8 +93,8 @@ def _endpoint(name: str, summary: str, given: Mapping[str, Any], example: Any, s
     fetching = {
         "operationId": f"{name}_result",
         "summary": f"Fetches the result of {name}",
-        "description": f"Waits until it is there. The event `complete` has a list with one {schema} in `data`; the "
-        "event `error` has an object whose `error` says in a sentence what is wrong.",
+        "description": f"Waits until it is there. The event complete has a list with one {schema} as its data. "
+        "The event error has an object, whose error says in a sentence what is wrong.",
         "parameters": [{"name": "event_id", "in": "path", "required": True, "schema": _TEXT}],
         "responses": _answers("events", _content("text/event-stream", _TEXT), {"401": _BUSY["401"]}),
     }

@@ -48,9 +48,7 @@ class AgentTools:
     @property
     def functions(self) -> Sequence[Callable[..., dict[str, Any]]]:
         """The tools; each is called as its function."""
-        tools: list[Callable[..., dict[str, Any]]]
-        tools = [self.search, self.similar, self.classify, self.select, self.info]
-        return [*tools, self.label] if self._write else tools
+        return [self.search, self.similar, self.classify, self.select, self.info, self.label]
 
     def search(self, picture: str, k: int = 12, label: str = "", folder: str = "", thumbnails: int = 12) -> dict:
         """Finds the pictures of the collection that are most similar to a picture, best first.
@@ -147,6 +145,8 @@ class AgentTools:
             paths: paths in the collection, as other tools return them, at most 1000.
             label: a class of your own words, or "none of these" for pictures of no class.
         """
+        if not self._write:
+            raise MasslError("labelling is off here: whoever runs massl serve can allow it with --mcp-write")
         images = {self._image(path): path for path in _paths(paths, _MOST_LABELLED)}
         before = self._collection.labels.of(list(images))
         if label.strip():

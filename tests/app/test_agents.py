@@ -25,7 +25,7 @@ LOGIN = ("ada", "secret")
 PLAIN = {"trust_env": False, "timeout": 60}
 HELLO = {"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {}}
 ACCEPTS = {"Accept": "application/json, text/event-stream"}
-LOOKING = {"search", "similar", "classify", "select", "info"}
+TOOLS = {"search", "similar", "classify", "select", "info", "label"}
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +77,7 @@ def _told(answer: Any) -> dict[str, Any]:
 
 def test_an_agent_lists_the_tools_and_searches_by_path_by_content_and_by_upload(looking: str, photos: Path) -> None:
     tools = _with_client(looking, lambda client: client.list_tools(), _header()).tools
-    assert {tool.name for tool in tools} == LOOKING
+    assert {tool.name for tool in tools} == TOOLS
     assert all(tool.description and tool.inputSchema["type"] == "object" for tool in tools)
     (search,) = (tool for tool in tools if tool.name == "search")
     assert search.inputSchema["required"] == ["picture"]
@@ -102,7 +102,7 @@ def test_an_agent_asks_for_similar_ones_classes_a_subset_and_what_there_is(
     labelling: str, unlabelled: Collection
 ) -> None:
     tools = _with_client(labelling, lambda client: client.list_tools()).tools
-    assert {tool.name for tool in tools} == LOOKING | {"label"}
+    assert {tool.name for tool in tools} == TOOLS
     told = _told(_call(labelling, "info", {}))
     assert (told["indexed"], told["can_label"]) == (len(unlabelled), True)
     assert str(unlabelled.root) not in json.dumps(told)
@@ -124,9 +124,16 @@ def test_an_agent_asks_for_similar_ones_classes_a_subset_and_what_there_is(
     assert unlabelled.labels.counts() == {"other": 3}
 
 
-def test_an_agent_that_may_only_look_can_not_label(looking: str, unlabelled: Collection) -> None:
-    answer = _call(looking, "label", {"paths": ["flag/brazil.jpg"], "label": "flag"}, _header())
-    assert answer.isError
+def test_an_agent_that_may_only_look_is_told_which_option_lets_it_label(looking: str, unlabelled: Collection) -> None:
+    unlabelled.labels.add("kept", [unlabelled.images.id_of("flag/brazil.jpg")], "me")
+    for label in ("flag", ""):
+        answer = _call(looking, "label", {"paths": ["flag/brazil.jpg"], "label": label}, _header())
+        assert answer.isError
+        (line,) = answer.content[0].text.splitlines()
+        assert "Labelling is off here: whoever runs massl serve can allow it with --mcp-write" in line
+    assert _told(_call(looking, "info", {}, _header()))["can_label"] is False
+    assert unlabelled.labels.counts() == {"kept": 1}
+    unlabelled.labels.remove([unlabelled.images.id_of("flag/brazil.jpg")])
     assert not unlabelled.labels.every()
 
 
