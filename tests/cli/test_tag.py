@@ -176,7 +176,7 @@ def killed(sidecar, names):
     if {when == "after"}:
         os.kill(os.getpid(), signal.SIGKILL)
 tag_sidecars._put = killed
-Collection.open({str(photos)!r}).write_sidecars()
+Collection.open({str(photos)!r}).exports.write_sidecars()
 """
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert ran.returncode == -signal.SIGKILL, ran.stderr
