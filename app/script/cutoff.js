@@ -1,6 +1,7 @@
 // The cut-off of a search: the score below which nothing is shown.
 
 import { make, one } from "./elements.js";
+import { drawAll } from "./selection.js";
 
 /**
  * A place of the slider.
@@ -51,6 +52,7 @@ export class CutOff {
         ? `${countOf(level.above)} with a similarity of ${level.score.toFixed(2)} or more; ${level.chance}`
         : "All results are shown, the least similar last";
       told.textContent = text;
+      told.classList.toggle("none", !level);
       slider.setAttribute("aria-valuetext", text);
     };
     slider.addEventListener("input", () => {
@@ -70,8 +72,7 @@ export class CutOff {
     for (const section of this.screen.value.sections) {
       for (const tile of section.tiles) this.tiles.nodeOf(section, tile).hidden = this.hides(tile);
       const seen = this.tiles.seen(section);
-      const all = main.querySelector("header .every");
-      if (all) all.textContent = `Select all ${seen.length} shown`;
+      main.querySelector("header .every")?.replaceChildren(...drawAll(seen.length));
       if (main.querySelector(".more")) one(main, ".more").hidden = seen.length < section.tiles.length;
       const note = main.querySelector("header .note");
       const level = this.level();

@@ -99,6 +99,15 @@ export function unbroken(text) {
 }
 
 /**
+ * A part of a text for which a narrow window has no room.
+ *
+ * @param {string} text
+ */
+export function drawLong(text) {
+  return make("span", { class: "long" }, text);
+}
+
+/**
  * Has an element hold these nodes and no others; those that are there already stay where they are, with what has the
  * focus in them.
  *

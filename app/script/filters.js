@@ -1,6 +1,8 @@
-// The filters of a search: labels, tags, folders and days, in a panel at the side that folds away.
+// The filters of a search: labels, tags, folders and days, in a panel that folds away: at the side, or on a phone a sheet at
+// the lower end of the window.
 
-import { button, make, sync } from "./elements.js";
+import { button, drawLong, make, sync } from "./elements.js";
+import { keep, recall } from "./remembered.js";
 
 /** @typedef {import("./question.js").Filters} Filters */
 
@@ -20,6 +22,7 @@ import { button, make, sync } from "./elements.js";
  */
 
 const LONG = 12; // entries, from which on one types to find some
+const PHONE = "(max-width: 760px)"; // as in find.css
 
 export class FilterPanel {
   /** @param {(changes: Partial<Filters>) => void} ask searches with other filters */
@@ -38,6 +41,77 @@ export class FilterPanel {
       make("label", {}, make("span", {}, "Until"), this.until),
     );
     this.node = make("aside", { class: "filters", "aria-label": "Filters", id: "massl-filters" });
+    this.sheet = false; // whether the sheet is in sight; never before somebody asks, as it lies over the pictures
+    this.count = 0;
+    this.elsewhere = 0; // of these filters, those that are seen without the panel
+    this.phone = matchMedia(PHONE);
+    this.phone.addEventListener("change", () => this.fold());
+    this.toggle = this.drawButton();
+    this.head = make(
+      "div",
+      { class: "sheet-head" },
+      make("h2", {}, "Filters"),
+      this.clear(["Clear"]),
+      button("Show the pictures", () => this.close(), { class: "main" }),
+    );
+    this.node.addEventListener("keydown", (event) => {
+      if (event.key === "Escape" && this.phone.matches) this.close();
+    });
+  }
+
+  /** Whether the filters are in sight: as somebody left them, and else where there are some. */
+  unfolded() {
+    if (this.phone.matches) return this.sheet;
+    const said = recall("filters");
+    return said !== null ? said === "open" : this.count > this.elsewhere;
+  }
+
+  fold() {
+    const open = this.unfolded();
+    this.node.hidden = !open;
+    this.toggle.setAttribute("aria-expanded", String(open));
+  }
+
+  close() {
+    this.sheet = false;
+    this.fold();
+    this.toggle.focus({ preventScroll: true });
+  }
+
+  drawButton() {
+    const change = () => {
+      const open = !this.unfolded();
+      if (this.phone.matches) this.sheet = open;
+      else keep("filters", open ? "open" : "folded");
+      this.fold();
+    };
+    const { count } = this;
+    return button(count ? `Filters (${count})` : "Filters", change, {
+      class: count ? "plain toggle set" : "plain toggle",
+      "aria-controls": this.node.id,
+    });
+  }
+
+  /** @param {import("./elements.js").Child[]} text */
+  clear(text) {
+    return button(text, () => this.ask(NONE), { class: "link clear" });
+  }
+
+  /** The button that opens and folds the panel, and the one that takes all filters away. */
+  drawToggle() {
+    this.toggle = this.drawButton();
+    this.fold();
+    const clear = this.count ? this.clear(["Clear", drawLong(" filters")]) : null;
+    return make("div", { class: "narrowing" }, this.toggle, clear);
+  }
+
+  /**
+   * Whether that is the button that opens the panel.
+   *
+   * @param {Element | null} node
+   */
+  toggles(node) {
+    return node === this.toggle;
   }
 
   /**
@@ -45,8 +119,11 @@ export class FilterPanel {
    * @param {Choices} choices
    * @param {import("./labels.js").Class[]} classes
    * @param {boolean} settled whether nothing else was chosen meanwhile, that the server has not answered yet
+   * @param {boolean} dated whether the days can be seen elsewhere, on the time line
    */
-  draw(filters, choices, classes, settled) {
+  draw(filters, choices, classes, settled, dated) {
+    this.count = countOf(filters);
+    this.elsewhere = dated ? this.count - countOf({ ...filters, since: "", until: "" }) : 0;
     const named = (/** @type {{ name: string, count: number }} */ { name, count }) => `${name} (${count})`;
     const folders = choices.folders.map((entry) => ({ value: entry.path, text: named(entry) }));
     const labels = classes.map((entry) => ({ value: entry.name, text: named(entry) }));
@@ -71,7 +148,7 @@ export class FilterPanel {
       tags.length ? this.tags.node : null,
       this.quality.node,
     ];
-    sync(this.node, [...lists.filter((node) => node !== null), this.days]);
+    sync(this.node, [this.head, ...lists.filter((node) => node !== null), this.days]);
   }
 
   /**
@@ -96,13 +173,13 @@ export class FilterPanel {
  *
  * @param {Filters} filters
  */
-export function countOf({ labels, folders, tags, quality, since, until }) {
+function countOf({ labels, folders, tags, quality, since, until }) {
   const lists = labels.length + folders.length + tags.length + quality.length;
   return lists + Number(Boolean(since)) + Number(Boolean(until));
 }
 
 /** No filter. @type {Filters} */
-export const NONE = { labels: [], folders: [], tags: [], quality: [], since: "", until: "" };
+const NONE = { labels: [], folders: [], tags: [], quality: [], since: "", until: "" };
 
 // Several of some: a list of boxes to tick. It stays while all else is drawn anew, and so do its place and the focus.
 class Chooser {

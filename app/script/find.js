@@ -4,8 +4,8 @@
 import { Chips } from "./chips.js";
 import { CutOff } from "./cutoff.js";
 import { Details } from "./details.js";
-import { button, make, one, source, sync } from "./elements.js";
-import { countOf, FilterPanel, NONE } from "./filters.js";
+import { button, drawLong, make, source, sync } from "./elements.js";
+import { FilterPanel } from "./filters.js";
 import { GridView } from "./grid-view.js";
 import { GRID_KEYS, KeySheet, LABEL_KEYS } from "./keys.js";
 import { LabelBar } from "./labels.js";
@@ -13,7 +13,6 @@ import { OrderChoice } from "./order-choice.js";
 import { Pages } from "./pages.js";
 import { bare, inAddress, read, remember } from "./question.js";
 import { Region } from "./region.js";
-import { keep, recall } from "./remembered.js";
 import { Rubber } from "./rubber.js";
 import { openScreen, Screen } from "./screen.js";
 import { Selection } from "./selection.js";
@@ -252,11 +251,12 @@ class FindScreen extends Screen {
     const { filters, choices, classes, none } = this.value;
     const { main } = this.parts;
     const labels = none.count ? [...classes, none] : classes;
-    this.filters.draw(filters, choices, labels, !this.channel.waiting.length);
+    this.filters.draw(filters, choices, labels, !this.channel.waiting.length, this.value.months.length > 0);
     if (!this.filters.node.isConnected) main.before(this.filters.node);
     this.drawBar();
     const header = main.querySelector("section header");
     header?.querySelector(".note")?.after(this.cutOff.draw());
+    header?.classList.toggle("brief", !this.value.listing.proposed); // the order chooser says the title, too
     if (header) this.drawProposing(header);
     if (header && this.value.sections[0].tiles.length) header.append(this.taking.draw(this.value.subset));
     if (header && this.value.months.length) header.after(this.line.draw(this.value.months, filters));
@@ -285,44 +285,9 @@ class FindScreen extends Screen {
   drawBar() {
     const { head } = this.parts;
     this.order.draw(this.value.orders, this.value.listing.sort);
-    const typing = document.activeElement; // the button of the filters is drawn anew, and keeps the keyboard
-    const folded = head.querySelector("[aria-controls]");
-    const back = folded !== null && folded === typing;
+    const back = this.filters.toggles(document.activeElement); // it is drawn anew, and keeps the keyboard
     sync(head, [this.file, this.drawAsk()]);
-    this.fold(this.unfolded());
-    if (back) one(head, "[aria-controls]").focus({ preventScroll: true });
-  }
-
-  /** Whether the filters are in sight: as somebody left them, and else where there are some. */
-  unfolded() {
-    const said = recall("filters");
-    // The days of the time line can be seen there.
-    const days = this.value.months.length ? { since: "", until: "" } : {};
-    return said !== null ? said === "open" : countOf({ ...this.value.filters, ...days }) > 0;
-  }
-
-  /** @param {boolean} open */
-  fold(open) {
-    this.filters.node.hidden = !open;
-    one(this.parts.head, "[aria-controls]").setAttribute("aria-expanded", String(open));
-  }
-
-  drawFilters() {
-    const count = countOf(this.value.filters);
-    const toggle = () => {
-      const open = this.filters.node.hidden === true;
-      keep("filters", open ? "open" : "folded");
-      this.fold(open);
-    };
-    return make(
-      "div",
-      { class: "narrowing" },
-      button(count ? `Filters (${count})` : "Filters", toggle, {
-        class: count ? "plain toggle set" : "plain toggle",
-        "aria-controls": this.filters.node.id,
-      }),
-      count ? button(["Clear", drawLong(" filters")], () => this.ask(this.examples(), NONE), { class: "link" }) : null,
-    );
+    if (back) this.filters.toggle.focus({ preventScroll: true });
   }
 
   /** Has the address follow the question. */
@@ -359,14 +324,19 @@ class FindScreen extends Screen {
   /** The one bar: what is filtered by, what is searched with, and how the pictures are shown. */
   drawAsk() {
     const { asked } = this.value;
-    const choose = button(asked ? ["Another", drawLong(" picture")] : "Choose a picture", () => this.pick(null), {
-      class: "main",
-    });
-    const words = asked ? this.chips.draw(asked) : make("span", {}, "Drop or paste a picture, or click one below.");
+    const choose = asked
+      ? button(["Another", drawLong(" picture")], () => this.pick(null), { class: "main" })
+      : button([make("span", { class: "but-phone" }, "Choose a "), "picture"], () => this.pick(null), {
+          class: "main choose",
+          "aria-label": "Choose a picture",
+        });
+    const words = asked
+      ? this.chips.draw(asked)
+      : make("span", {}, "Drop or paste a picture", drawLong(", or click one below"), ".");
     return make(
       "div",
       { class: "ask" },
-      this.drawFilters(),
+      this.filters.drawToggle(),
       make("div", { class: "words" }, words),
       make(
         "div",
@@ -433,15 +403,6 @@ class FindScreen extends Screen {
     event.preventDefault();
     this.send(files);
   }
-}
-
-/**
- * The end of a button's text, for which a narrow window has no room.
- *
- * @param {string} text
- */
-function drawLong(text) {
-  return make("span", { class: "long" }, text);
 }
 
 /** @type {import("./screen.js").Open} */

@@ -1,7 +1,7 @@
 // How a grid shows its pictures: how large, whole in rows or cut to squares, with or without the names of the files. The
 // browser remembers it, for all grids.
 
-import { button, make } from "./elements.js";
+import { button, make, source } from "./elements.js";
 import { keep, recall } from "./remembered.js";
 
 const LEAST = 72; // pixels of a row's height, as all that follows
@@ -44,9 +44,31 @@ export class GridView {
     });
     this.name.title = "Show the names of the files";
     for (const each of [this.square, this.name]) each.classList.add("toggle");
-    const parts = [this.slider, this.square, this.name];
-    this.node = make("div", { class: "view", role: "group", "aria-label": "How the pictures are shown" }, parts);
+    this.opener = button("View", () => this.unfold(!this.node.classList.contains("open")));
+    this.opener.classList.add("toggle", "fold");
+    this.opener.title = "How the pictures are shown";
+    this.node = make(
+      "div",
+      { class: "view", role: "group", "aria-label": "How the pictures are shown" },
+      this.opener,
+      make("div", { class: "choices" }, this.slider, this.square, this.name),
+    );
+    this.unfold(false);
+    document.addEventListener("pointerdown", (event) => {
+      if (!this.node.contains(source(event))) this.unfold(false);
+    });
+    this.node.addEventListener("keydown", (event) => event.key === "Escape" && this.unfold(false));
     this.apply();
+  }
+
+  /**
+   * Shows the choices below their button, which only a narrow window has.
+   *
+   * @param {boolean} open
+   */
+  unfold(open) {
+    this.node.classList.toggle("open", open);
+    this.opener.setAttribute("aria-expanded", String(open));
   }
 
   apply() {

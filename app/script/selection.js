@@ -1,5 +1,7 @@
 // Which pictures of a screen are selected, and what follows that.
 
+import { drawLong } from "./elements.js";
+
 export class Selection {
   /** @param {HTMLElement} board of the screen; it has the class "choosing" while there are any */
   constructor(board) {
@@ -48,4 +50,13 @@ export class Selection {
   follow(follower) {
     this.followers.push(follower);
   }
+}
+
+/**
+ * What a button says that selects all pictures in sight; a phone has room for their number alone.
+ *
+ * @param {number} count
+ */
+export function drawAll(count) {
+  return ["Select ", drawLong("all "), String(count), drawLong(" shown")];
 }

@@ -1,6 +1,7 @@
 // Grids of pictures: drawing and selecting them.
 
 import { button, make, one, source } from "./elements.js";
+import { drawAll } from "./selection.js";
 
 /**
  * A picture, as app/screens/tiles.py describes it; a screen adds what else it knows.
@@ -198,9 +199,7 @@ export class Tiles {
         {},
         make("h2", {}, title),
         make("span", { class: "note" }, note),
-        tiles.length
-          ? button(`Select all ${tiles.length} shown`, () => this.chooseAll(section), { class: "link every" })
-          : null,
+        tiles.length ? button(drawAll(tiles.length), () => this.chooseAll(section), { class: "link every" }) : null,
       ),
       tiles.length ? make("ul", { class: "tiles" }, nodes) : make("p", { class: "nothing" }, "None."),
       more ? button("Show more", () => this.manners.more(section), { class: "plain more" }) : null,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -217,7 +218,7 @@ def test_all_that_is_shown_is_selected_and_what_is_not_fetched_yet_is_not(
     with visit(site, **PHONE) as tab:  # narrow: the end of the first page is far below
         shown = len(_paths(tab))
         assert 0 < shown < len(unlabelled)
-        tab.get_by_role("button", name=f"Select all {shown} shown", exact=True).click()
+        tab.get_by_role("button", name=f"Select {shown}", exact=True).click()
         assert tab.locator("#massl-find .tile.chosen").count() == shown
         assert tab.locator("#massl-find .bar").get_by_text(f"{shown} selected").count() == 1
         assert tab.locator("#massl-find .tile").count() == shown
@@ -595,13 +596,80 @@ def test_size_shape_and_names_of_the_tiles_are_chosen_and_remembered(tab: Any, u
     assert tile.bounding_box()["height"] < before
 
 
-def test_a_desktop_is_full_of_pictures(visit: Visit, site: str, unlabelled: Collection) -> None:
-    with visit(site, viewport={"width": 1440, "height": 900}) as tab:
+@pytest.mark.parametrize(
+    ("width", "height", "searching", "begins", "whole"),
+    [
+        (1440, 900, False, 140, 40),
+        (1440, 900, True, 150, 36),
+        (1024, 768, False, 140, 20),
+        (390, 844, False, 130, 11),
+        (390, 844, True, 245, 8),
+    ],
+)
+def test_a_window_is_full_of_pictures(
+    visit: Visit,
+    site: str,
+    unlabelled: Collection,
+    width: int,
+    height: int,
+    searching: bool,
+    begins: int,
+    whole: int,
+) -> None:
+    with visit(site, viewport={"width": width, "height": height}, has_touch=width < 500) as tab:
+        if searching:
+            tab.locator("#massl-find .picture").nth(2).click()
+            tab.get_by_role("button", name="All pictures").wait_for()
+            answered(tab, "Search")
         boxes = tab.locator("#massl-find .tile").evaluate_all(
             "tiles => tiles.map(tile => { const at = tile.getBoundingClientRect(); return [at.top, at.bottom]; })"
         )
-        assert min(top for top, _ in boxes) < 160
-        assert sum(bottom <= 900 for _, bottom in boxes) >= 40
+        assert min(top for top, _ in boxes) < begins
+        assert sum(bottom <= height for _, bottom in boxes) >= whole
+
+
+def test_on_a_phone_the_filters_are_a_sheet_below_the_pictures(visit: Visit, site: str, unlabelled: Collection) -> None:
+    with visit(site, **PHONE) as tab:
+        panel = tab.get_by_role("complementary", name="Filters")
+        opener = tab.locator("#massl-find .narrowing").get_by_role("button", name=re.compile("^Filters"))
+        before = tab.locator("#massl-find .tile").nth(0).bounding_box()
+        opener.tap()
+        box = panel.bounding_box()
+        assert tab.locator("#massl-find .tile").nth(0).bounding_box() == before  # nothing moves
+        assert box["y"] > before["y"] + before["height"]  # what the filters leave is seen above them
+        assert box["y"] + box["height"] == pytest.approx(844, abs=1)
+        narrowed(tab, "folders", "flag")
+        tab.get_by_text("9 of").wait_for()
+        tab.get_by_role("button", name="Show the pictures").tap()
+        assert not panel.is_visible()
+        # A link with filters, or a reload, begins with the pictures.
+        tab.reload()
+        answered(tab, "Search")
+        assert opener.inner_text() == "Filters (1)"
+        assert not panel.is_visible()
+        opener.tap()
+        panel.get_by_role("button", name="Clear").tap()
+        tab.get_by_text(f"{len(unlabelled)} pictures").wait_for()
+        tab.keyboard.press("Escape")
+        assert not panel.is_visible()
+
+
+def test_in_a_narrow_window_a_button_opens_how_the_pictures_are_shown(
+    visit: Visit, site: str, unlabelled: Collection
+) -> None:
+    with visit(site, **PHONE) as tab:
+        squares = tab.get_by_role("button", name="Squares")
+        assert not squares.is_visible()
+        tab.get_by_role("button", name="View", exact=True).tap()
+        box = tab.locator("#massl-find .view .choices").bounding_box()
+        assert box["x"] >= 0
+        assert box["x"] + box["width"] <= 390
+        squares.tap()
+        assert tab.locator("#massl-find .massl-board").get_attribute("data-grid") == "squares"
+        tab.touchscreen.tap(200, 800)  # beside it
+        assert not squares.is_visible()
+        tab.set_viewport_size({"width": 1280, "height": 900})
+        assert squares.is_visible()
 
 
 def test_a_picture_is_looked_at_as_large_as_the_window_and_two_side_by_side(tab: Any, unlabelled: Collection) -> None:
