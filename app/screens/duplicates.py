@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,10 +16,12 @@ from app.session import Payload, Session, number
 from indexer import Collection
 from indexer.duplicates import plan as logic
 from indexer.duplicates.detection import Duplicate, Duplicates
+from indexer.index_command import apply_command
 from indexer.jobs.background import JobReport, JobStatus
 from indexer.store.filters import modified
 from massl.core.errors import MasslError
 
+PLAN = "duplicates.csv"  # what a downloaded plan is called
 PAGE = 20  # groups
 FILES = 24  # of one group that are drawn
 MOST = 1_000  # files of one group that can be kept all by one click
@@ -94,6 +97,7 @@ class DuplicatesScreen(Screen):
             "exact": 0,
             "more": False,
             "plan": bool(found and found.groups),
+            "apply": readable(apply_command(self.collection.root, self.collection.folder, PLAN)),
             "undo": bool(deciding.steps),
         }
         if found is None:
@@ -120,7 +124,7 @@ class DuplicatesScreen(Screen):
         if not chosen:
             drawn["empty"] = _nothing(found, deciding.filter)
         if downloading:
-            drawn["download"] = {"name": "duplicates.csv", "type": "text/csv", "text": readable(logic.plan(found))}
+            drawn["download"] = {"name": PLAN, "type": "text/csv", "text": readable(logic.plan(found))}
         return drawn
 
     def reset(self, session: Session) -> None:
@@ -255,7 +259,13 @@ class DuplicatesScreen(Screen):
         alike = " and ".join(KINDS[kind] for kind in ("exact", "near") if kind in kinds)
         title = f"{len(group):,} files, all kept" if kept else f"{len(group):,} files: {alike}"
         reason = logic.why(group)
-        files = [self._file(item, place, kept, reason) for place, item in enumerate(group[:FILES])]
+        # Which one of a day is the oldest, only its time tells.
+        days = Counter(f"{modified(item.mtime_ns):%Y-%m-%d}" for item in group)
+        form = "%Y-%m-%d %H:%M:%S" if reason == "oldest" and max(days.values()) > 1 else "%Y-%m-%d"
+        files = [
+            self._file(item, place, kept, reason) | {"date": modified(item.mtime_ns).strftime(form)}
+            for place, item in enumerate(group[:FILES])
+        ]
         return {
             "key": f"{filter_}:{group[0].image}",
             "image": group[0].image,
@@ -283,7 +293,6 @@ class DuplicatesScreen(Screen):
             "tags": tags,
             "pixels": f"{item.width:,} x {item.height:,}",
             "bytes": size(item.bytes),
-            "date": f"{modified(item.mtime_ns):%Y-%m-%d}",
             "apart": role == "copy" and item.kind == "near",
         }
 
@@ -315,7 +324,7 @@ def _summary(found: Duplicates) -> list[str]:
         f"{groups} among {found.images:,} pictures",
         f"The plan has {removed}, and {len(looks):,} to look at.",
         *stale,
-        "The page deletes nothing. Download the plan, and run massl dupes --apply, or do it yourself.",
+        "The page deletes nothing. Download the plan, and run the command where it was saved, or do it yourself.",
     ]
 
 

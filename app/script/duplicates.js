@@ -1,6 +1,7 @@
 // The screen "Duplicates": groups of files side by side, and what is decided about them.
 
-import { button, make } from "./elements.js";
+import { drawCommand } from "./commands.js";
+import { button, make, unbroken } from "./elements.js";
 import { Screen } from "./screen.js";
 import { orSentence } from "./tiles.js";
 import { Viewer } from "./viewer.js";
@@ -49,6 +50,7 @@ import { Viewer } from "./viewer.js";
  *   exact: number,
  *   more: boolean,
  *   plan: boolean,
+ *   apply: string,
  *   undo: boolean,
  * }} Answer
  */
@@ -89,7 +91,7 @@ class DuplicatesScreen extends Screen {
   }
 
   drawHead() {
-    const { running, summary, stale, problem, found, undo, filters, filter, exact } = this.value;
+    const { running, summary, stale, problem, found, undo, filters, filter, exact, plan, apply } = this.value;
     this.parts.told.textContent = this.done;
     if (running) this.drawProgress(running);
     // Left as it is where it shows the same: a button that is replaced while it is being pressed is not pressed.
@@ -110,6 +112,7 @@ class DuplicatesScreen extends Screen {
         this.drawWords(),
         orders.length ? which : null,
         this.drawButtons(),
+        plan ? drawCommand(apply) : null,
         running ? this.progress : null,
       ),
     );
@@ -118,7 +121,7 @@ class DuplicatesScreen extends Screen {
   drawWords() {
     const { running, summary, stale, problem } = this.value;
     const about = "Identical files and edited copies: resized, cropped, brightened, recompressed. Nothing is deleted.";
-    const behind = "Pictures have changed since. Search again to see all duplicates.";
+    const behind = "The index has changed since the groups were found. Search again to see all duplicates.";
     const [title, ...lines] = summary.length ? summary : ["Files that show the same picture", about];
     return make(
       "div",
@@ -187,7 +190,7 @@ class DuplicatesScreen extends Screen {
         role ? make("span", { class: "role" }, role) : null,
         tags.length ? make("div", { class: "tags" }, tags) : null,
       ),
-      make("div", { class: "path", title: file.path }, file.path),
+      make("div", { class: "path", title: file.path }, unbroken(file.path)),
       make(
         "div",
         { class: "facts" },

@@ -1,6 +1,7 @@
 // The screen "Health": facts, what was passed over, other encoders and sizes, and which command would help. There is
 // nothing to press that would change anything: commands are there to be copied.
 
+import { drawCommand } from "./commands.js";
 import { button, make, unbroken } from "./elements.js";
 import { Screen } from "./screen.js";
 
@@ -330,11 +331,6 @@ function drawAdvice({ why, commands }) {
     make("p", { class: "said" }, `${why}.`),
     commands.map(drawCommand),
   );
-}
-
-/** @param {string} command */
-function drawCommand(command) {
-  return make("code", { tabindex: "0", title: "Click to select, then copy into a terminal" }, command);
 }
 
 /** @type {import("./screen.js").Open} */

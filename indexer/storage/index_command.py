@@ -1,4 +1,4 @@
-"""The `massl index` command that helps: what errors, advice and the page tell a person to run."""
+"""The commands that help: what errors, advice and the page tell a person to run."""
 
 from __future__ import annotations
 
@@ -28,9 +28,7 @@ def index_command(
         shown: how deep files are to be shown.
         tiles: another size of tiles, as `--tiles` takes it.
     """
-    command = f"massl index {shlex.quote(str(root))}"
-    if folder != root / ".massl":
-        command += f" --index-dir {shlex.quote(str(folder))}"
+    command = _command("index", root, folder)
     if encoder is not None:
         command += f" --encoder {shlex.quote(str(encoder))}"
     if image_size is not None:
@@ -43,3 +41,19 @@ def index_command(
     if rebuild and (other or options):
         command += " --rebuild"
     return command
+
+
+def apply_command(root: Path, folder: Path, plan: str) -> str:
+    """The command that puts what a plan of duplicates removes into the trash.
+
+    Args:
+        root: where its images are.
+        folder: where its index is.
+        plan: the plan's file.
+    """
+    return f"{_command('dupes', root, folder)} --apply {shlex.quote(plan)} --by trash"
+
+
+def _command(name: str, root: Path, folder: Path) -> str:
+    command = f"massl {name} {shlex.quote(str(root))}"
+    return command if folder == root / ".massl" else f"{command} --index-dir {shlex.quote(str(folder))}"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
+import os
+import shlex
 import shutil
 import threading
 import time
@@ -17,13 +19,15 @@ import pytest
 from app.screens.duplicates import DuplicatesScreen
 from app.server import serve
 from app.session import Session
-from indexer import Collection
+from indexer import Collection, Encoder
 from indexer.duplicates.collection_duplicates import CollectionDuplicates
 from indexer.duplicates.detection import Duplicates
 from indexer.duplicates.plan import action
 from indexer.jobs.background import BackgroundJob
 from tests.app.conftest import HOSTILE, Visit, show
+from tests.forked import Forks
 from tests.indexer.copies import copy_of
+from tests.indexer.tiny import picture, write_encoder
 
 
 @pytest.fixture(scope="module")
@@ -238,6 +242,33 @@ def test_the_plan_names_files_where_they_are_now(undecided: Collection, found: D
     undecided.update()
 
 
+def test_the_command_on_the_page_does_what_the_downloaded_plan_says(tmp_path: Path, forks: Forks) -> None:
+    root, saved = tmp_path / "my photos", tmp_path / "downloads"
+    root.mkdir()
+    saved.mkdir()
+    for name in ("a.bmp", "b.bmp"):
+        (root / name).write_bytes(picture(1))
+    os.utime(root / "a.bmp", (1, 1))
+    os.utime(root / "b.bmp", (5, 5))
+    (root / "c.bmp").write_bytes(picture(2))
+    made = Collection.create(root, Encoder.load(write_encoder(tmp_path / "tiny.onnx")), tmp_path / "the index")
+    made.update()
+    screen, session = screen_of(made), Session()
+    drawn = screen.do(session, {"do": "csv"})
+    (group,) = drawn["groups"]
+    # Both are of one day: only the time tells which is the oldest.
+    assert group["files"][0]["note"] == "Oldest"
+    one, other = (file["date"] for file in group["files"])
+    assert one[:-1] == other[:-1]
+    assert (one[-1], other[-1]) == ("1", "5")
+    (saved / drawn["download"]["name"]).write_text(drawn["download"]["text"], "utf-8")
+    command, *arguments = shlex.split(drawn["apply"])
+    assert command == "massl"
+    done = forks.run(arguments, cwd=saved, environment=os.environ | {"XDG_DATA_HOME": str(tmp_path / "data")})
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.name for path in root.iterdir()) == ["a.bmp", "c.bmp"]
+
+
 def test_pictures_that_came_since_make_the_page_say_so(undecided: Collection) -> None:
     screen, session = screen_of(undecided), Session()
     assert not screen.do(session, {"do": "start"})["stale"]
@@ -325,8 +356,16 @@ def test_a_person_decides_about_duplicates(tab: Any, undecided: Collection, tmp_
     tab.wait_for_selector("#massl-duplicates .file.chosen")
     assert board.locator(".file.chosen .path").inner_text() == path
 
+    tab.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    board.get_by_role("button", name="Copy", exact=True).click()
+    board.get_by_role("button", name="Copied").wait_for()
+    copied = tab.evaluate("navigator.clipboard.readText()")
+    assert copied == board.locator(".command code").inner_text()
+    assert shlex.split(copied)[-4:] == ["--apply", "duplicates.csv", "--by", "trash"]
+
     with tab.expect_download() as waiting:
         board.get_by_role("button", name="Download the plan as CSV").click()
+    assert waiting.value.suggested_filename == "duplicates.csv"
     waiting.value.save_as(tmp_path / "plan.csv")
     rows = list(csv.DictReader((tmp_path / "plan.csv").open(encoding="utf-8")))
     assert (rows[0]["path"], rows[0]["action"]) == (path, "keep")
