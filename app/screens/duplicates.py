@@ -110,8 +110,8 @@ class DuplicatesScreen(Screen):
                 )
             return drawn
         groups = {
-            "open": [group for group in found.groups if not group[0].chosen],
-            "decided": [group for group in found.groups if group[0].chosen],
+            "open": [group for group in found.groups if not logic.is_decided(group)],
+            "decided": [group for group in found.groups if logic.is_decided(group)],
             "kept": self._kept_together(),
         }
         chosen = groups[deciding.filter]
@@ -180,7 +180,7 @@ class DuplicatesScreen(Screen):
 
     def _accept_exact(self, session: Session, payload: Payload) -> str:
         found = self._current(session, self._finding.status(self.revision(session).embedded))
-        groups = _exact_only([group for group in found.groups if not group[0].chosen] if found else [])
+        groups = _exact_only([group for group in found.groups if not logic.is_decided(group)] if found else [])
         if not groups:
             raise MasslError("There is no group left in which all files have the same content")
         for keep, *rest in groups:
@@ -263,7 +263,7 @@ class DuplicatesScreen(Screen):
         days = Counter(f"{modified(item.mtime_ns):%Y-%m-%d}" for item in group)
         form = "%Y-%m-%d %H:%M:%S" if reason == "oldest" and max(days.values()) > 1 else "%Y-%m-%d"
         files = [
-            self._file(item, place, kept, reason) | {"date": modified(item.mtime_ns).strftime(form)}
+            self._file(item, place, filter_, reason) | {"date": modified(item.mtime_ns).strftime(form)}
             for place, item in enumerate(group[:FILES])
         ]
         return {
@@ -275,9 +275,9 @@ class DuplicatesScreen(Screen):
             "rest": len(group) - len(files),
         }
 
-    def _file(self, item: Duplicate, place: int, kept: bool, reason: str) -> dict[str, Any]:
+    def _file(self, item: Duplicate, place: int, filter_: str, reason: str) -> dict[str, Any]:
         tags: list[str] = []
-        if kept:
+        if filter_ == "kept":
             role, note = "both", ""
         elif place:
             role = "copy"
@@ -285,8 +285,10 @@ class DuplicatesScreen(Screen):
             if logic.needs_look(item):  # as the plan says
                 tags = [*([item.edit[:1].upper() + item.edit[1:]] if item.edit else []), "Please look"]
         else:
-            role = "chosen" if item.chosen else "suggested"
-            note = "You decided to keep it" if item.chosen else reason[:1].upper() + reason[1:]
+            role = "chosen" if filter_ == "decided" else "suggested"
+            note = reason[:1].upper() + reason[1:]
+            if item.chosen:
+                note = "You decided to keep it" if role == "chosen" else "You chose it; copies came since"
         return tile(item.image, item.path, None) | {
             "role": role,
             "note": note,

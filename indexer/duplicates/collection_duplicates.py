@@ -164,6 +164,7 @@ def _settled(
         one, other = hashes[keep.image], hashes[item.image]
         if item is keep or item.chosen or decisions.both(keep.image, item.image) or decisions.apart(one, other):
             continue
+        item = replace(item, decided=decisions.over(keep.image, one, other))
         if one == other:
             rest.append(replace(item, kind="exact", score=1.0, false_matches=0.0, edit=""))
         elif keep.image == before.image or hashes.get(before.image) == one:
@@ -175,5 +176,5 @@ def _settled(
                 known = keep.false_matches if item.image == before.image else None
                 edit = looks.edit(group.index(keep), place)
                 rest.append(replace(item, kind="near", score=score, false_matches=known, edit=edit))
-    first = replace(keep, kind="keep", score=1.0, false_matches=0.0, edit="")
+    first = replace(keep, kind="keep", score=1.0, false_matches=0.0, edit="", decided=keep.chosen)
     return (first, *rest) if rest else ()

@@ -62,6 +62,7 @@ class Duplicate:
         bytes, width, height: of the file, and of the image in pixels.
         mtime_ns: when the file was last written to, nanoseconds since 1970.
         chosen: someone decided to keep it.
+        decided: someone decided about it: to keep it, or another one in its place.
         edit: what was done to make it of the one to keep, or the reverse, as `mirrored`; empty where nothing that is
             more than scaling and compression is seen. See `indexer.search.pixel_verification.edit_between`.
         rank: how much the file looks like an edited one.
@@ -78,6 +79,7 @@ class Duplicate:
     height: int
     mtime_ns: int
     chosen: bool = False
+    decided: bool = False
     edit: str = ""
     rank: Rank = UNRANKED
     content: str = ""
@@ -201,6 +203,7 @@ def find(
                 file.image, from_bytes(file.path), kind, score,
                 _expected(score, chance, max(1, compared)) if kind == "near" else 0.0,
                 file.size, file.width, file.height, file.mtime_ns, file.chosen,
+                decisions.over(files[0][0].image, files[0][0].hash, file.hash),
                 looks.edit(first, position[file.hash]) if kind == "near" else "", file.rank, file.hash.hex(),
             )
             for file, kind, score in files

@@ -17,15 +17,15 @@ def plan(found: Duplicates) -> str:
     """What to keep and what to remove, as CSV with the columns `PLAN`, a line a file.
 
     `action` is `keep`, `remove`, or `look` where a person should compare first: near copies that agree less well, or
-    one of which was edited. `decided` is `yes` where somebody chose what to keep of the group, which decides nothing
-    about files to look at; else `no`. `reason` says why a file is the one to keep, or how it is like that one.
-    `sha256` is of what each file held when the plan was made.
+    one of which was edited. `decided` is `yes` where somebody chose what to keep in place of the file, or to keep it,
+    which decides nothing about files to look at; else `no`. `reason` says why a file is the one to keep, or how it is
+    like that one. `sha256` is of what each file held when the plan was made.
     """
     rows: list[tuple[object, ...]] = []
     for number, group in enumerate(found.groups, 1):
         for item in group:
             does = action(item)
-            decided = "yes" if group[0].chosen and does != "look" else "no"
+            decided = "yes" if item.decided and does != "look" else "no"
             false_matches = "" if item.false_matches is None else f"{item.false_matches:.3g}"
             kind = "" if item.kind == "keep" else item.kind
             values = (f"{item.score:.4f}", false_matches, item.bytes, decided, note(item, group), item.content)
@@ -38,6 +38,11 @@ def action(item: Duplicate) -> str:
     if item.kind == "keep":
         return "keep"
     return "look" if needs_look(item) else "remove"
+
+
+def is_decided(group: Sequence[Duplicate]) -> bool:
+    """Whether somebody decided about a group as it is: what joined it later is to be decided again."""
+    return all(item.decided for item in group)
 
 
 def needs_look(item: Duplicate) -> bool:

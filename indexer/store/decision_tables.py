@@ -10,6 +10,8 @@ A tag is kept as a decision: a picture has any number of them.
 | `confirmed_labels` | an image's label is right although it is suspect | it is taken back |
 | `tags` | an image has a tag | it is taken back |
 | `rejected_tags` | an image doesn't have a tag that was proposed for it | it is taken back |
+
+`kept_instead` has a row with the image's own content, and one for each content that it was chosen over.
 """
 
 from __future__ import annotations

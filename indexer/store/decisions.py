@@ -22,11 +22,17 @@ class Decided:
         contents: pairs of contents to keep both, by hash, the lower first.
         images: pairs of images to keep both, by id, the lower first; also those with one content.
         chosen: images to keep in place of their duplicates.
+        instead: of these, what they are to be kept in place of: the image, and short for its content and the other's.
     """
 
     contents: frozenset[tuple[bytes, bytes]] = frozenset()
     images: frozenset[tuple[int, int]] = frozenset()
     chosen: frozenset[int] = frozenset()
+    instead: frozenset[tuple[int, str]] = frozenset()
+
+    def over(self, image: int, one: bytes, other: bytes) -> bool:
+        """Whether an image of content `one` was chosen over the content `other`, and not over something else."""
+        return image in self.chosen and (image, _seal(one, other)) in self.instead
 
     def apart(self, one: bytes, other: bytes) -> bool:
         """Whether two contents are to be kept both."""
@@ -53,10 +59,9 @@ class Decisions:
             images.add((image, other))
             if one != two:
                 contents.add((min(one, two), max(one, two)))
-        chosen = {
-            image for image, seal in self._kept_instead() if (one := hashes.get(image)) and seal == _seal(one, one)
-        }
-        return Decided(frozenset(contents), frozenset(images), frozenset(chosen))
+        instead = frozenset(self._kept_instead())
+        chosen = {image for image, seal in instead if (one := hashes.get(image)) and seal == _seal(one, one)}
+        return Decided(frozenset(contents), frozenset(images), frozenset(chosen), instead)
 
     def keep_both(self, images: Sequence[int]) -> int:
         """Remembers that each two of these images are both to be kept, as long as neither's content changes.
@@ -82,13 +87,16 @@ class Decisions:
     def choose(self, image: int, over: Sequence[int]) -> None:
         """Remembers that an image is to be kept in place of its duplicates `over`, until its content changes.
 
+        It is not chosen over what comes to be its duplicate later, or changes.
+
         Raises:
             MasslError: one that the collection doesn't hold.
         """
         hashes = self._hashes([image, *over])
         with self._catalog.writing() as connection:
             connection.executemany("DELETE FROM kept_instead WHERE image = ?", [(each,) for each in hashes])
-            insert(connection, "kept_instead", [(image, _seal(hashes[image], hashes[image]), now())])
+            seals = {_seal(hashes[image], content) for content in hashes.values()}
+            insert(connection, "kept_instead", [(image, seal, now()) for seal in sorted(seals)])
 
     def forget(self, images: Sequence[int] = ()) -> int:
         """Forgets decisions: all of them, all about one image, or those among several; returns how many."""
@@ -102,7 +110,7 @@ class Decisions:
         with self._catalog.writing() as connection:
             connection.executemany("DELETE FROM kept_both WHERE image = ? AND other = ? AND contents = ?", both)
             connection.executemany("DELETE FROM kept_instead WHERE image = ? AND content = ?", instead)
-        return len(both) + len(instead)
+        return len(both) + len({image for image, _ in instead})
 
     def kept_together(self) -> list[tuple[int, ...]]:
         """Images that are to be kept all, in groups: each is to be kept beside at least one other of its group."""

@@ -160,6 +160,18 @@ def test_what_the_plan_asks_to_look_at_says_so_on_the_picture(undecided: Collect
         assert ("Please look" in tags) is (action(item) == "look")  # as the plan says
 
 
+def test_a_copy_that_came_after_the_choice_brings_its_group_back(undecided: Collection, found: Duplicates) -> None:
+    screen, session = screen_of(undecided, found), Session()
+    near = next(group for group in found.groups if group[1].kind == "near")
+    undecided.decisions.choose(near[0].image, [])  # the copy was not there yet
+    drawn = screen.do(session, {"do": "start"})
+    assert [entry["count"] for entry in drawn["filters"]] == [2, 0, 0]
+    (group,) = (group for group in drawn["groups"] if group["image"] == near[0].image)
+    assert (group["files"][0]["role"], group["files"][0]["note"]) == ("suggested", "You chose it; copies came since")
+    drawn = screen.do(session, {"do": "choose", "image": near[0].image})
+    assert [entry["count"] for entry in drawn["filters"]] == [1, 1, 0]
+
+
 def test_a_file_that_is_no_copy_leaves_its_group(undecided: Collection, found: Duplicates) -> None:
     screen, session = screen_of(undecided, found), Session()
     (near,) = [group for group in screen.draw(session)["groups"] if any(file["apart"] for file in group["files"])]

@@ -16,7 +16,7 @@ from indexer import Collection, Encoder
 from indexer.duplicates import candidates, detection
 from indexer.duplicates.candidates import Ranked
 from indexer.duplicates.detection import Duplicate, Duplicates, _File
-from indexer.duplicates.plan import plan
+from indexer.duplicates.plan import is_decided, plan
 from indexer.search.engines.faiss_engine import Exact
 from indexer.search.pixel_verification import Looks
 from indexer.store.decisions import Decided
@@ -325,6 +325,28 @@ def test_a_choice_ends_when_the_file_changes(pair: tuple[Collection, list[str]])
         file.write(b" another file now")
     collection.update()
     assert smaller in removed(collection)
+
+
+def test_what_came_after_a_choice_is_still_to_be_decided(pair: tuple[Collection, list[str]]) -> None:
+    collection, (original, smaller, exact) = pair
+    ids = {path: collection.images.id_of(path) for path in (original, smaller, exact)}
+    before = collection.duplicates.find()
+
+    def decided() -> dict[str, str]:
+        found = collection.duplicates.find()
+        assert is_decided(found.groups[0]) == is_decided(collection.duplicates.settled(before).groups[0])
+        rows = {row["path"]: row["decided"] for row in csv.DictReader(io.StringIO(plan(found)))}
+        assert is_decided(found.groups[0]) == (set(rows.values()) == {"yes"})
+        return rows
+
+    collection.decisions.choose(ids[original], [])  # nothing else was there then
+    assert decided() == {original: "yes", exact: "yes", smaller: "no"}  # the same content can't be lost
+    collection.decisions.choose(ids[original], [ids[smaller], ids[exact]])
+    assert set(decided().values()) == {"yes"}
+    with (collection.root / smaller).open("ab") as file:
+        file.write(b" another file now")
+    collection.update()
+    assert decided() == {original: "yes", exact: "yes", smaller: "no"}
 
 
 def test_the_plan_asks_to_look_at_near_duplicates_that_agree_less() -> None:

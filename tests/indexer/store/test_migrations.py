@@ -130,7 +130,7 @@ def test_the_fourth_step_gives_each_kind_of_decision_its_table_and_tells_the_jou
             [(3, "b")],
         ]
         assert [row[:2] for row in rows["kept_both"]] == [(5, 6)]
-        assert [row[0] for row in rows["kept_instead"]] == [7]
+        assert [row[0] for row in rows["kept_instead"]] == [7, 7]  # by itself, and over the other
         assert all(len(row[-3]) == 16 for row in rows["kept_both"] + rows["kept_instead"])
         assert connection.execute("SELECT * FROM unwritten").fetchall() == []
         assert schema.difference(schema.of(connection), migrations.schema_of(5)) is None
