@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import contextlib
 import os
 import shutil
 import sys
@@ -68,6 +69,7 @@ def _give_back(path: Path, keep: Path, act: FileAct) -> None:
             raise NotDone(f"{act.to} has changed since it was moved")
         path.parent.mkdir(parents=True, exist_ok=True)
         move(Path(act.to), path, act.content)
+        _remove_empty(Path(act.to), act.path)
     elif act.by == "trash" and (trashed := _in_trash(path, act.content)):
         path.parent.mkdir(parents=True, exist_ok=True)
         move(trashed, path, act.content)
@@ -77,6 +79,13 @@ def _give_back(path: Path, keep: Path, act: FileAct) -> None:
         _copy(keep, path, act)
     else:
         raise NotDone("is not where it was put; restore it from the trash by hand")
+
+
+def _remove_empty(moved: Path, path: str) -> None:
+    """Removes the folders that were made for a moved file below the one that was named, unless more lies in them."""
+    with contextlib.suppress(OSError):
+        for folder in list(moved.parents)[: path.count("/")]:
+            folder.rmdir()
 
 
 def _copy(keep: Path, path: Path, act: FileAct) -> None:

@@ -102,6 +102,8 @@ def test_exact_copies_go_and_come_back_as_they_were(collection: Collection, tmp_
     assert (sorted(back.done), back.left) == (COPIES, [])
     assert files(root) == before
     assert not any((root / path).is_symlink() for path in COPIES)
+    if by == "move":
+        assert list((tmp_path / "moved").iterdir()) == []  # the folders that were made for them went too
     assert collection.duplicates.undo(tmp_path / "log.jsonl").done == []
     assert collection.update().unchanged + len(COPIES) >= 7
 
