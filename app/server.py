@@ -281,22 +281,35 @@ def _busy(host: str, port: int) -> str:
     return f"port {port} of {host} is in use; choose another with --port, or --port 0 for any that is free"
 
 
+_ENVIRONMENTS: list[dict[str, str]] = []  # of the servers that run in this process, the last one's in force
+_BEFORE: dict[str, str | None] = {}  # the first of them was started
+_ENTERING = threading.Lock()
+
+
 @contextlib.contextmanager
 def _environment(host: str, uploads: str) -> Iterator[None]:
-    """What Gradio is told by environment, telemetry aside: no model hub, uploads to a private folder."""
+    """What Gradio is told by environment, telemetry aside: no model hub, uploads to a private folder.
+
+    Servers of one process may end in any order: the last one restores what was there before the first.
+    """
     os.environ["HF_HUB_OFFLINE"] = "1"
     # As it starts, Gradio asks its own address whether it answers: never through somebody's proxy.
     local = ",".join(dict.fromkeys(["127.0.0.1", "localhost", host.strip("[]")]))
-    changed = {"GRADIO_TEMP_DIR": uploads}
-    for name in ("NO_PROXY", "no_proxy"):
-        changed[name] = ",".join(filter(None, [os.environ.get(name), local]))
-    before = {name: os.environ.get(name) for name in changed}
-    os.environ.update(changed)
+    with _ENTERING:
+        own = {"GRADIO_TEMP_DIR": uploads}
+        for name in ("NO_PROXY", "no_proxy"):
+            own[name] = ",".join(filter(None, [os.environ.get(name), local]))
+        if not _ENVIRONMENTS:
+            _BEFORE.update({name: os.environ.get(name) for name in own})
+        _ENVIRONMENTS.append(own)
+        os.environ.update(own)
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+        with _ENTERING:
+            _ENVIRONMENTS[:] = [each for each in _ENVIRONMENTS if each is not own]
+            for name, value in (_ENVIRONMENTS[-1] if _ENVIRONMENTS else _BEFORE).items():
+                if value is None:
+                    os.environ.pop(name, None)
+                else:
+                    os.environ[name] = value

@@ -17,7 +17,7 @@ import pytest
 
 from app.formatting import moment, readable, size
 from app.screens.find import FindScreen
-from app.server import check_address, serve
+from app.server import _environment, check_address, serve
 from app.session import Session
 from indexer import Collection
 from massl.core.errors import MasslError
@@ -81,6 +81,23 @@ def test_importing_the_room_is_light_and_never_loads_torch_or_the_commands() -> 
         "import app.page; assert not {'torch', 'cli'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_servers_of_one_process_may_end_in_any_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_PROXY", "intranet")
+    monkeypatch.delenv("GRADIO_TEMP_DIR", raising=False)
+    before = dict(os.environ) | {"HF_HUB_OFFLINE": "1"}
+    for order in ((0, 1), (1, 0)):
+        servers = [_environment("127.0.0.1", uploads) for uploads in ("first", "second")]
+        for server in servers:
+            server.__enter__()
+        assert os.environ["GRADIO_TEMP_DIR"] == "second"
+        ended, left = order
+        servers[ended].__exit__(None, None, None)
+        assert os.environ["GRADIO_TEMP_DIR"] == ("first", "second")[left]
+        assert os.environ["NO_PROXY"].startswith("intranet,127.0.0.1")
+        servers[left].__exit__(None, None, None)
+        assert dict(os.environ) == before
 
 
 def test_only_thumbnails_are_served(site: str, collection: Collection, photos: Path) -> None:
