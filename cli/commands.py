@@ -34,7 +34,7 @@ from cli.options import HELP_FLAGS
 from cli.terminal import say
 from massl.core import disk_errors
 from massl.core.errors import MasslError
-from massl.core.printable import visible
+from massl.core.printable import shortened, visible
 
 # What typer raises for wrong usage: click's ClickException, of the click that typer brings or depends on.
 _ShownByTyper: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
@@ -113,7 +113,7 @@ def main(arguments: list[str] | None = None) -> None:
         kept = f"; what was finished is kept, {again}" if arguments[:1] == ["index"] else ""
         _fail(f"interrupted{kept}", 130)
     except _ShownByTyper as error:
-        error.message = visible(error.message, keep="\n")
+        error.message = visible(shortened(error.message), keep="\n")
         error.show()
         sys.exit(error.exit_code)
     except BrokenPipeError:
@@ -135,5 +135,5 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _fail(message: str, code: int) -> None:
     # One line whatever the message holds: file names may contain anything.
-    print(f"massl: {visible(message)}", file=sys.stderr)
+    print(f"massl: {visible(shortened(message))}", file=sys.stderr)
     sys.exit(code)

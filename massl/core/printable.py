@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
+_LONGEST = 500  # letters of a word that are shown
+_ENDS = 200
+
 
 def visible(text: str, keep: str = "") -> str:
     """One line of characters that have a shape; all others are written as Python escapes them, `\\x1b` or `\\u202e`.
@@ -19,3 +24,8 @@ def visible(text: str, keep: str = "") -> str:
         letter if letter.isprintable() or letter in keep else ascii(letter)[1:-1].replace("\\udc", "\\x")
         for letter in text
     )
+
+
+def shortened(text: str) -> str:
+    """The same without the middle of words of more than 500 letters: what fills a terminal hides what it is about."""
+    return re.sub(rf"\S{{{_LONGEST + 1},}}", lambda word: f"{word[0][:_ENDS]}…{word[0][-_ENDS:]}", text)
