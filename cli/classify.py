@@ -60,7 +60,7 @@ def command(
     if described["unfamiliar"]:
         say(
             f"{described['unfamiliar']} of {len(result.images)} images are unlike all labelled ones; the estimate does "
-            "not cover them, and --sure gives them no class",
+            "not cover them, and --sure gives them no class; --json says which",
             quiet,
         )
     if result.needs == SAMPLE:

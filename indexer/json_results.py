@@ -69,9 +69,8 @@ def of_classification(collection: Collection, result: Classification, sure: floa
         MasslError: one of its images is no longer in the collection.
     """
     has = result.sure(sure)
-    rows = zip(
-        collection.images.paths_of(result.images.tolist()), result.predicted, result.probability, has, strict=True
-    )
+    paths = collection.images.paths_of(result.images.tolist())
+    rows = zip(paths, result.predicted, result.probability, has, result.familiar, strict=True)
     expected = result.expected(sure)
     return {
         "labels": result.counts,
@@ -102,8 +101,9 @@ def of_classification(collection: Collection, result: Classification, sure: floa
                 "path": path,
                 "label": result.classes[label] if enough else None,
                 "probability": round(float(probability), 4),
+                "unfamiliar": not familiar,
             }
-            for path, label, probability, enough in rows
+            for path, label, probability, enough, familiar in rows
         ],
     }
 

@@ -123,7 +123,8 @@ def test_the_whole_path_through_json(massl, photos: Path) -> None:
     assert len(classified["predictions"]) == 24
     assert [row["label"] for row in classified["classes"]] == ["flag", "space"]
     assert sum(row["proposed"] for row in classified["classes"]) + classified["unfamiliar"] >= 18
-    assert set(classified["predictions"][0]) == {"path", "label", "probability"}
+    assert set(classified["predictions"][0]) == {"path", "label", "probability", "unfamiliar"}
+    assert sum(row["unfamiliar"] for row in classified["predictions"]) == classified["unfamiliar"]
 
     again = massl("index", photos, "--json").json
     assert (again["unchanged"], again["added"]) == (24, 0)
