@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from indexer.fewshot.classification import EXAMPLES, SAMPLE, WIDEST, Classification, ClassProposals
+from indexer.fewshot.classification import EXAMPLES, NONE, SAMPLE, WIDEST, Classification, ClassProposals
 from indexer.store.labels import NONE_OF_THESE
 
 DOUBT = "below the minimum probability"
+UNLIKELY = 0.1  # probability under which no class is proposed for what is unlike all labelled
 _HALF = 0.5  # probability from which a proposal is rather right than wrong
 
 
@@ -164,6 +165,21 @@ def doubt(familiar: bool, probability: float) -> dict[str, str]:
     if not familiar:
         return {"doubt": "unlike all labelled"}
     return {"doubt": "between classes"} if probability < _HALF else {}
+
+
+def proposal(result: Classification, row: int) -> dict[str, str]:
+    """The class that is proposed for a picture as `guess`, its probability as `score`, and why it is unlikely.
+
+    Without `guess` where there is none: somebody rejected every class, or the picture is so unlike all labelled ones
+    that any class would be chance, and be accepted with its page.
+    """
+    if result.predicted[row] == NONE:
+        return {"hint": "You rejected every class"}
+    probability = float(result.probability[row])
+    why = doubt(bool(result.familiar[row]), probability)
+    if not result.familiar[row] and probability < UNLIKELY:
+        return why
+    return {"guess": result.classes[result.predicted[row]], "score": f"{percent(probability)} %"} | why
 
 
 def _missing(result: Classification) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from app.formatting import count, readable
-from app.screens.classification_advice import DOUBT, advise, doubt, estimate, methods, percent, shares, summary
+from app.screens.classification_advice import DOUBT, advise, estimate, methods, percent, proposal, shares, summary
 from app.screens.job_status import asked, running
 from app.screens.label_actions import AUTHOR, LabelActions
 from app.screens.label_downloads import EXPORTS, export
@@ -21,7 +21,7 @@ from app.screens.screen import Action, Aside, Screen
 from app.screens.tiles import MOST, Tile, section, tile
 from app.session import Payload, Session, Step, images, number
 from indexer import Collection
-from indexer.fewshot.classification import NONE, Classification
+from indexer.fewshot.classification import Classification
 from indexer.fewshot.label_errors import Suspect
 from indexer.jobs.background import JobStatus
 from indexer.store.labels import ACCEPTED, DRAWN
@@ -278,7 +278,7 @@ class LabelScreen(Screen):
             entry = tile(image, path, labels[image])
             row = rows.get(image)
             if result is not None and row is not None and not entry["label"]:
-                entry |= _guess(result, row)
+                entry |= proposal(result, row)
             drawn.append(entry)
         return drawn
 
@@ -464,14 +464,6 @@ def _rows(result: Classification | None, ids: Sequence[int]) -> dict[int, int]:
         return {}
     places = np.searchsorted(result.images, ids).clip(0, len(result.images) - 1)
     return {image: int(row) for image, row in zip(ids, places, strict=True) if result.images[row] == image}
-
-
-def _guess(result: Classification, row: int) -> dict[str, str]:
-    if result.predicted[row] == NONE:
-        return {"hint": "You rejected every class"}
-    probability = float(result.probability[row])
-    guess = {"guess": result.classes[result.predicted[row]], "score": f"{percent(probability)} %"}
-    return guess | doubt(bool(result.familiar[row]), probability)
 
 
 def _label(item: Any) -> str | None:

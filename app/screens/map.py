@@ -206,7 +206,7 @@ def _note(current: Map, making: Making | None, updating: bool, trouble: str | No
     if current.kind == "principal":
         text = f"{total:,} pictures, a rough view by their first two principal components."
     else:
-        text = f"{total:,} pictures; similar ones lie together. Directions and distances between groups mean nothing."
+        text = f"{total:,} pictures; similar ones lie together. Distances between groups mean nothing."
         if current.laid_out < total:
             text += (
                 f" {current.laid_out:,} of them were laid out; the others were placed beside their most similar ones."

@@ -28,7 +28,7 @@ export class LabelPanel {
     const { value } = this;
     return make(
       "div",
-      { class: "ask" },
+      { class: value.advice.here ? "ask here" : "ask" },
       this.drawEstimate(),
       this.drawAdvice(),
       make(
@@ -121,7 +121,7 @@ export class LabelPanel {
           class: too_many ? "too-many" : null,
         },
         make("button", { type: "button", class: "name", onclick: () => seek(name) }, name),
-        make("span", { class: "count" }, `${labelled.toLocaleString("en")} + ${proposed.toLocaleString("en")}`),
+        make("span", { class: "count" }, `${labelled.toLocaleString("en")} labelled`),
         make("div", { class: "bar-of", "aria-hidden": "true" }, part("labelled", labelled), part("proposed", proposed)),
         make("span", { class: "expect" }, too_many ? "⚠ " : "", expect),
       ),

@@ -104,7 +104,7 @@ export class LabelBar {
     const typed = bar.querySelector("input");
     const typing = typed && document.activeElement === typed;
     const input = this.drawInput();
-    this.screen.parts.told.textContent = any ? `${selection.size} selected` : this.screen.done;
+    this.screen.parts.told.textContent = any ? selection.said : this.screen.done;
     bar.replaceChildren(
       this.drawState(),
       make(
@@ -144,10 +144,7 @@ export class LabelBar {
       "div",
       { class: "state" },
       selection.size
-        ? [
-            make("strong", {}, `${selection.size} selected`),
-            button("Clear", () => this.selection.clear(), { class: "link" }),
-          ]
+        ? [make("strong", {}, selection.said), button("Clear", () => this.selection.clear(), { class: "link" })]
         : make("span", {}, this.screen.done || (value.undo && `Last step: ${value.undo}`)),
       value.undo
         ? button("Undo", () => this.screen.act({ do: "undo" }), { class: "link", title: `Undo: ${value.undo}` })

@@ -22,6 +22,7 @@ const BRIGHT_THEME = {
   others: "#7c8798",
   weakest: [186, 214, 240], // red, green and blue, as of the best
   best: [190, 24, 60],
+  unusual: ["#b91c1c", "#f97316", "#fbbf24"], // the most unusual first, as it is to be seen first
 };
 const DARK_THEME = {
   hues: DARK,
@@ -31,6 +32,7 @@ const DARK_THEME = {
   others: "#94a3b8",
   weakest: [30, 64, 120],
   best: [253, 224, 71],
+  unusual: ["#fde047", "#fb923c", "#b45309"],
 };
 
 export class MapColours {
@@ -97,7 +99,7 @@ export class MapColours {
     const theme = dark ? DARK_THEME : BRIGHT_THEME;
     const back = new Uint8Array(256);
     /** @type {string[]} */
-    let palette = [...theme.hues];
+    let palette = this.screen.value.by === "unusual" ? [...theme.unusual] : [...theme.hues];
     if (this.screen.value.by === "match") {
       palette = rampOf(theme.weakest, theme.best);
       back[NONE] = 1;

@@ -17,18 +17,20 @@ export class Raster {
   }
 
   /**
-   * @param {number} radius in pixels
+   * @param {number} wanted its radius in pixels; from 1.25 on it is rounded, as only radii of a half look round: others have
+   *   a pixel on each axis that stands out, and are taken for diamonds
    * @returns {Disc}
    */
-  disc(radius) {
+  disc(wanted) {
     const whole = [];
     const edge = [];
+    const [radius, soft] = wanted < 1.25 ? [wanted, 0.35] : [Math.floor(wanted) + 0.5, 0.25];
     const reach = Math.ceil(radius);
     for (let y = -reach; y <= reach; y += 1)
       for (let x = -reach; x <= reach; x += 1) {
         const far = Math.hypot(x, y);
-        if (far <= radius - 0.35) whole.push(y * this.width + x);
-        else if (far <= radius + 0.35) edge.push(y * this.width + x);
+        if (far <= radius - soft) whole.push(y * this.width + x);
+        else if (far <= radius + soft) edge.push(y * this.width + x);
       }
     return { whole: Int32Array.from(whole), edge: Int32Array.from(edge), reach };
   }

@@ -14,6 +14,11 @@ export class Selection {
     this.followers = [];
   }
 
+  /** How many there are, in words. */
+  get said() {
+    return `${this.size.toLocaleString("en")} selected`;
+  }
+
   get size() {
     return this.ids.size;
   }
@@ -58,5 +63,5 @@ export class Selection {
  * @param {number} count
  */
 export function drawAll(count) {
-  return ["Select ", drawLong("all "), String(count), drawLong(" shown")];
+  return ["Select ", drawLong("all "), count.toLocaleString("en"), drawLong(" shown")];
 }

@@ -17,6 +17,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
+from app.screens.classification_advice import UNLIKELY
 from app.screens.label import CLOSE, LabelScreen
 from app.session import Session
 from indexer import Collection
@@ -34,6 +35,9 @@ def screen(unlabelled: Collection, tmp_path: Path) -> LabelScreen:
     )
     unlabelled.confirmations.remove(unlabelled.confirmations.every())
     return LabelScreen(unlabelled, tmp_path)
+
+
+KINDS = ("antique", "bug", "flag", "fruit", "painting", "space")
 
 
 def _label(collection: Collection, each: int, *kinds: str) -> None:
@@ -126,7 +130,7 @@ def test_at_every_point_it_says_what_to_do_next(screen: LabelScreen) -> None:
     _label(collection, 3, "fruit")
     assert _done(screen, session)["advice"]["view"] == "different"
     assert drawn["view"] == "groups"  # what somebody works at stays
-    _label(collection, 7, "antique", "bug", "flag", "fruit", "painting", "space")
+    _label(collection, 7, *KINDS)
     drawn = _done(screen, session)
     assert drawn["advice"]["view"] in ("unsure", "sure", "check", "drawn")
     drawn = _done(screen, session, {"do": "sure", "sure": 1})
@@ -147,7 +151,7 @@ def _given(collection: Collection) -> set[int]:
 
 def test_a_page_is_accepted_and_the_next_comes_and_all_is_undone(screen: LabelScreen) -> None:
     collection, session = screen.collection, Session()
-    _label(collection, 4, "flag", "fruit", "space", "painting")
+    _label(collection, 4, *KINDS)
     before = collection.labels.every()
     page = _tiles(_done(screen, session, {"do": "view", "view": "unsure"}))
     assert len(page) == 24
@@ -161,7 +165,7 @@ def test_a_page_is_accepted_and_the_next_comes_and_all_is_undone(screen: LabelSc
     assert all(labels[image].label == guess for image, guess in proposed[1:])
     assert not {tile["id"] for tile in _tiles(drawn)} & {image for image, _ in proposed}
     collection.labels.remove([page[0]["id"]])
-    assert collection.fewshot.classify().judged_on == 16  # the labels by hand, whatever was accepted
+    assert collection.fewshot.classify().judged_on == 24  # the labels by hand, whatever was accepted
     drawn = _done(screen, session, {"do": "undo"})
     assert "Undone: accepted 23" in drawn["message"]["text"]
     assert collection.labels.every() == before
@@ -169,9 +173,24 @@ def test_a_page_is_accepted_and_the_next_comes_and_all_is_undone(screen: LabelSc
     assert [tile["id"] for tile in _tiles(drawn)] == [image for image, _ in proposed]
 
 
+def test_no_class_is_proposed_for_what_is_unlike_all_labelled(screen: LabelScreen) -> None:
+    _label(screen.collection, 6, "flag", "fruit", "space")
+    result = screen.collection.fewshot.classify()
+    familiar = dict(zip(result.images.tolist(), result.familiar.tolist(), strict=True))
+    tiles = _tiles(_done(screen, Session(), {"do": "view", "view": "strange"}))
+    assert tiles
+    assert not any(familiar[tile["id"]] for tile in tiles)
+    likely = dict(zip(result.images.tolist(), result.probability.tolist(), strict=True))
+    assert {tile["id"] for tile in tiles if "guess" in tile} == {
+        tile["id"] for tile in tiles if likely[tile["id"]] >= UNLIKELY
+    }
+    assert any("guess" not in tile for tile in tiles)
+    assert {tile["doubt"] for tile in tiles} == {"unlike all labelled"}
+
+
 def test_a_page_drawn_by_chance_is_labelled_whole_and_tells_how_good_the_proposals_are(screen: LabelScreen) -> None:
     collection, session = screen.collection, Session()
-    _label(collection, 4, "flag", "fruit", "space", "painting")
+    _label(collection, 4, *KINDS)
     drawn = _done(screen, session, {"do": "view", "view": "drawn"})
     page = _tiles(drawn)
     assert len(page) == 24
@@ -196,7 +215,7 @@ def test_a_page_drawn_by_chance_is_labelled_whole_and_tells_how_good_the_proposa
 
 def test_it_asks_for_kinds_that_were_not_named_and_takes_an_answer(screen: LabelScreen) -> None:
     collection, session = screen.collection, Session()
-    _label(collection, 7, "antique", "bug", "flag", "fruit", "painting", "space")
+    _label(collection, 7, *KINDS)
     collection.confirmations.add((suspect.image, suspect.given) for suspect in collection.fewshot.suspects())
     asked = _done(screen, session)["advice"]
     drawn = _done(screen, session, {"do": "kinds", "all": False})
@@ -229,7 +248,7 @@ def test_none_of_these_has_a_key_of_its_own_and_is_no_class_that_anybody_takes_a
 
 def test_undoing_brings_back_the_page_whatever_was_looked_at_since(screen: LabelScreen) -> None:
     session = Session()
-    _label(screen.collection, 4, "flag", "fruit", "space", "painting")
+    _label(screen.collection, 4, *KINDS)
     page = _tiles(_done(screen, session, {"do": "view", "view": "unsure"}))
     _done(screen, session, {"do": "reject", "seen": [[page[0]["id"], page[0]["guess"]]]})
     _done(screen, session, {"do": "accept", "seen": [[tile["id"], tile["guess"]] for tile in page[1:]]})
@@ -245,7 +264,7 @@ def test_undoing_brings_back_the_page_whatever_was_looked_at_since(screen: Label
 
 def test_rejected_proposals_leave_the_page_are_not_made_again_and_can_be_undone(screen: LabelScreen) -> None:
     collection, session = screen.collection, Session()
-    _label(collection, 4, "flag", "fruit", "space")
+    _label(collection, 4, *KINDS)
     page = _tiles(_done(screen, session, {"do": "view", "view": "unsure"}))
     wrong = [[tile["id"], tile["guess"]] for tile in page[:3]]
     drawn = _done(screen, session, {"do": "reject", "seen": wrong})
@@ -653,10 +672,12 @@ def test_a_person_names_groups_accepts_rejects_and_takes_the_labels_away(
     board.locator(".picture").nth(4).click()
     page.keyboard.press("r")
     _until(page, "Rejected 1 picture", ".bar")
+    proposals = board.locator(".tile .score").count()
+    assert proposals > 0
     page.keyboard.press("a")
     _until(page, "Accepted", ".bar")
     accepted = len(collection.labels.every())
-    assert accepted == before + 23
+    assert accepted == before + 2 + proposals
     page.keyboard.press("Control+z")
     page.keyboard.press("Control+z")  # while the first is answered: not lost
     _until(page, "Undone: rejected 1 picture", ".bar")

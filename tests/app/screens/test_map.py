@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from app.screens.map import MapScreen
+from app.scripts import _VERSION
 from app.server import serve
 from app.session import Session
 from indexer import Collection, Encoder
@@ -93,6 +94,56 @@ def test_the_selected_pictures_stand_beside_each_other(page: Any) -> None:
         for other in boxes[place + 1 :]:
             apart = abs(box["x"] - other["x"]) >= box["width"] or abs(box["y"] - other["y"]) >= box["height"]
             assert apart
+
+
+def test_the_selection_stands_beside_the_map_and_below_it_in_a_narrow_window(page: Any) -> None:
+    before = page.locator("canvas.plane").bounding_box()
+    page.get_by_role("button", name="Select all in view").click()
+    page.wait_for_selector("#massl-map .strip .picture")
+    assert page.locator("canvas.plane").bounding_box()["width"] == before["width"]  # no point moves away from the hand
+    canvas, list_ = page.locator("canvas.plane").bounding_box(), page.locator("#massl-map .picked").bounding_box()
+    assert list_["x"] >= canvas["x"] + canvas["width"]
+    assert abs(list_["y"] - canvas["y"]) <= 2
+    first = page.locator("#massl-map .strip .picture").first.bounding_box()
+    assert first["y"] + first["height"] < 1000  # seen without scrolling
+    page.set_viewport_size({"width": 1024, "height": 768})
+    page.wait_for_function("() => document.querySelector('canvas.plane').getBoundingClientRect().width > 900")
+    canvas, list_ = page.locator("canvas.plane").bounding_box(), page.locator("#massl-map .picked").bounding_box()
+    assert list_["y"] >= canvas["y"] + canvas["height"]
+
+
+def test_points_are_round(page: Any) -> None:
+    """No disc has a pixel on an axis that stands out, by which it would look like a diamond."""
+    rows = page.evaluate(
+        """async () => {
+            const { Raster } = await import(new URL("script/VERSION/raster.js", document.baseURI));
+            return [1.3, 2, 2.9, 3.3, 3.66, 4, 5.2, 6].map(radius => {
+                const raster = new Raster(new ImageData(32, 32));
+                raster.stamp(raster.disc(radius), 16, 16, 0xff0000ff);
+                const rows = [];
+                for (let y = 0; y < 32; y += 1) {
+                    const row = raster.words.slice(32 * y, 32 * y + 32);
+                    rows.push(row.filter(word => word !== 0).length);
+                }
+                return rows.filter(count => count > 0);
+            });
+        }""".replace("VERSION", _VERSION)
+    )
+    for widths in rows:
+        assert widths == widths[::-1]
+        assert widths[0] >= 3  # the topmost row
+
+
+def test_large_numbers_are_written_alike(page: Any) -> None:
+    said = page.evaluate(
+        """async () => {
+            const { Selection, drawAll } = await import(new URL("script/VERSION/selection.js", document.baseURI));
+            const selection = new Selection(document.createElement("div"));
+            for (let image = 0; image < 1805; image += 1) selection.put(image, true);
+            return [selection.said, drawAll(1805).map(part => part.textContent ?? part).join("")];
+        }""".replace("VERSION", _VERSION)
+    )
+    assert said == ["1,805 selected", "Select all 1,805 shown"]
 
 
 def test_two_selected_pictures_are_looked_at_side_by_side(page: Any, unlabelled: Collection) -> None:
@@ -285,6 +336,10 @@ def test_it_fits_a_phone(visit: Visit, site: str, unlabelled: Collection) -> Non
         tab.get_by_role("button", name="Select all in view").tap()
         tab.wait_for_selector("#massl-map .picked h2")
         assert tab.evaluate("() => document.documentElement.scrollWidth") == 390
+        bar, canvas = tab.locator("#massl-map .bar").bounding_box(), tab.locator("canvas.plane").bounding_box()
+        assert bar["height"] < 160  # three lines, with however many classes
+        assert bar["y"] - canvas["y"] > 400  # what is left of the map
+        assert tab.get_by_label("Colour by").bounding_box()["x"] < 300
 
 
 def test_points_go_to_the_browser_once_and_packed(unlabelled: Collection, tmp_path: Path) -> None:
