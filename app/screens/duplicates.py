@@ -16,8 +16,8 @@ from app.session import Payload, Session, number
 from indexer import Collection
 from indexer.duplicates import plan as logic
 from indexer.duplicates.detection import Duplicate, Duplicates
-from indexer.index_command import apply_command
 from indexer.jobs.background import JobReport, JobStatus
+from indexer.storage.index_command import apply_command
 from indexer.store.filters import modified
 from massl.core.errors import MasslError
 
