@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 from dataclasses import asdict
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -126,17 +125,18 @@ SkippedFile = Annotated[
 ]
 
 
-class EngineName(StrEnum):
-    """What searches; `tests/cli/test_index.py` holds that these are the engines that there are."""
+def _engine_names() -> list[str]:
+    from indexer.search.engines import engine_choice
 
-    faiss = "faiss"
-    milvus = "milvus"
+    return engine_choice.names()
 
 
 EngineOption = Annotated[
-    EngineName | None,
+    str | None,
     typer.Option(
         "--engine",
+        metavar="NAME",
+        autocompletion=_engine_names,
         help="Search engine: faiss (files beside the catalog) or milvus (a server). Remembered.",
         show_default=False,
     ),
@@ -154,6 +154,7 @@ EngineAddress = Annotated[
 ]
 
 
+FAISS = "faiss"
 SHOWN = 5  # skipped files that are named where nobody asked for all
 
 
@@ -212,7 +213,7 @@ def command(
         images, given, index_dir, rebuild, include=include or (), runtime=runtime.value, shown=shown, tiling=tiling
     )
     if engine:
-        collection.searcher.use_engine(engine.value, address)
+        collection.searcher.use_engine(engine, address)
     max_pixels = None if max_megapixels is None else round(max_megapixels * 1e6)
 
     def tell(report: IndexReport) -> None:
@@ -306,7 +307,7 @@ def _watch(
     return report
 
 
-def _tiling(text: str | None, engine: EngineName | None) -> Tiling | None:
+def _tiling(text: str | None, engine: str | None) -> Tiling | None:
     from indexer.store.tiling import Tiling
     from massl.core.errors import MasslError
 
@@ -314,12 +315,12 @@ def _tiling(text: str | None, engine: EngineName | None) -> Tiling | None:
         tiling = None if text is None else Tiling.of(text)
     except MasslError as error:
         raise typer.BadParameter(str(error), param_hint="--tiles") from None
-    if tiling and engine not in (None, EngineName.faiss):
+    if tiling and engine not in (None, FAISS):
         raise typer.BadParameter("tiles are searched with FAISS alone; leave out --engine milvus, or --tiles")
     return tiling
 
 
-def _check_engine(context: typer.Context, engine: EngineName | None, uri: str | None) -> str:
+def _check_engine(context: typer.Context, engine: str | None, uri: str | None) -> str:
     """The address of the engine that is asked for, which can be reached; before anything is embedded.
 
     Raises:
@@ -333,12 +334,17 @@ def _check_engine(context: typer.Context, engine: EngineName | None, uri: str | 
         return ""
     from indexer.search.engines import engine_choice
 
+    if engine not in engine_choice.names():
+        raise typer.BadParameter(
+            f"there is no search engine {engine[:40]!r}; choose one of {', '.join(engine_choice.names())}",
+            param_hint="--engine",
+        )
     address = uri or ""
-    if engine is EngineName.faiss and not on_command_line(context, "engine_uri"):
+    if engine == FAISS and not on_command_line(context, "engine_uri"):
         address = ""  # a variable is meant for the other one
     if address and "://" not in address:
         address = os.path.abspath(address)
-    engine_choice.named(engine.value, address).check()
+    engine_choice.named(engine, address).check()
     return address
 
 

@@ -356,10 +356,12 @@ def freeze_blocks(backbone: Any, count: int) -> None:
     """Takes the gradient from the first `count` blocks and from what comes before them, in place.
 
     Raises:
-        MasslError: the network has no more blocks than that.
+        MasslError: the network has no more blocks than that, or doesn't tell them.
     """
     if not count:
         return
+    if not hasattr(backbone, "group_matcher"):
+        raise MasslError("this backbone doesn't tell its blocks apart; leave frozen_blocks out")
     layers = group_parameters(backbone, backbone.group_matcher(coarse=False), reverse=True)
     # The first layer is what comes before the blocks.
     if count >= max(layers.values()):

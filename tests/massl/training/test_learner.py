@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from massl.core.errors import MasslError
-from massl.method.network import ProjectionHead
+from massl.method.network import ProjectionHead, freeze_blocks
 from massl.method.schedules import Rates
 from massl.method.seeding import seed_of
 from massl.training import learner as learning
@@ -291,3 +291,5 @@ def test_every_parameter_that_learns_is_in_one_group(backbone: str, layer_decay:
 def test_a_network_with_nothing_left_to_learn_is_refused() -> None:
     with pytest.raises(MasslError, match=r"frozen_blocks \(2\) leaves no block to train; give fewer"):
         learn(0, backbone="vit_shallow_patch16", frozen_blocks="2")
+    with pytest.raises(MasslError, match="leave frozen_blocks out"):
+        freeze_blocks(torch.nn.Linear(2, 2), 1)
