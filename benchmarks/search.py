@@ -28,12 +28,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexer import Collection, Encoder
-from indexer.jobs.lookahead import cores
 from indexer.search.engines.engine_selection import Ladder
 from indexer.search.engines.faiss_engine import CELL_CANDIDATES, LADDER, FaissIndex
 from indexer.search.engines.recall import AT, MARGIN, nearest
 from indexer.store.filters import Filter, among
 from indexer.store.vectors import CatalogVectors, unit
+from massl.core.machine import cores
 
 EVERY = 100  # images a folder
 

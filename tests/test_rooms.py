@@ -95,7 +95,7 @@ EDGES: dict[str, set[str]] = {
     },
     "indexer.projection": {"indexer.jobs", "indexer.store"},
     "indexer.recovery": {"indexer.store"},
-    "indexer.search": {"indexer.encoder", "indexer.jobs", "indexer.search.engines", "indexer.store"},
+    "indexer.search": {"indexer.encoder", "indexer.search.engines", "indexer.store"},
     "indexer.search.engines": {"indexer.store"},
     "indexer.storage": {
         "indexer.encoder",

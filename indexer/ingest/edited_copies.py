@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from indexer.encoder.onnx_encoder import Encoder
-from indexer.jobs.lookahead import ahead
 from massl.core.images.decoding import open_image, within_memory
+from massl.core.lookahead import ahead
 
 LEAST = 256  # pixels of the shorter side that an edit has to work on, where the file has them
 AHEAD = 32  # images edited at most before they are embedded: those of all would fill the memory

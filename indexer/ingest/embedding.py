@@ -14,10 +14,10 @@ from indexer.encoder.onnx_encoder import Embeds, Encoder
 from indexer.encoder.runtimes import Wanted
 from indexer.ingest.edited_copies import embed_edited, open_to_edit
 from indexer.ingest.indexing import batches
-from indexer.ingest.ranges import Ranges
 from massl.core.errors import MasslError
 from massl.core.files.scan import ImageFile, Skipped
 from massl.core.images.decoding import MAX_PIXELS
+from massl.core.images.ranges import Ranges
 from massl.core.images.rendering import EACH_FILE, Rendering
 from massl.core.progress import CountReport
 

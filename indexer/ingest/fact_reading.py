@@ -8,7 +8,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from indexer.jobs.lookahead import ahead
 from indexer.store.catalog import Catalog
 from indexer.store.paths import below
 from indexer.store.picture_facts import MetadataRow, PictureFacts, Unread
@@ -16,6 +15,7 @@ from massl.core.files.sidecars import Sidecar
 from massl.core.images.decoding import ImageError, decode, read_bytes, within_memory
 from massl.core.images.measures import MEASURED_AT, Measures, measure
 from massl.core.images.metadata import Metadata, read_beside
+from massl.core.lookahead import ahead
 
 BATCH = 256  # images in a transaction
 

@@ -23,9 +23,8 @@ from indexer.encoder.runtimes import Runtime
 from indexer.ingest.changes import Changes, Todo, compare
 from indexer.ingest.embedding_table import EmbeddingTables
 from indexer.ingest.fact_reading import metadata_of, read_missing
-from indexer.ingest.ranges import CollectionRanges, Ranges
+from indexer.ingest.ranges import CollectionRanges
 from indexer.ingest.tile_embedding import TileEmbedder
-from indexer.jobs.lookahead import ahead
 from indexer.store import image_writes, tiles, vectors
 from indexer.store.catalog import Catalog, to_bytes
 from indexer.store.image_writes import EmbeddedFile, UnreadableFile
@@ -38,7 +37,9 @@ from massl.core.images import dicom, raw, stacks
 from massl.core.images.decoding import MAX_PIXELS, READER, ImageError, TooLarge, decode, read_bytes, within_memory
 from massl.core.images.measures import MEASURED_AT, Measures, measure
 from massl.core.images.metadata import Metadata
+from massl.core.images.ranges import Ranges
 from massl.core.images.rendering import Unmeasured
+from massl.core.lookahead import ahead
 from massl.core.machine import cores
 
 BATCH = 32  # images in a batch at least, and so in a transaction: what a kill can cost at most

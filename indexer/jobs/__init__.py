@@ -1,1 +1,1 @@
-"""Work in threads: read ahead, or in the background with progress."""
+"""Work in the background, with progress."""

@@ -22,13 +22,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from indexer.encoder.onnx_encoder import Encoder
-from indexer.jobs.lookahead import ahead
 from indexer.search.pixel_verification import Looks
 from indexer.store.catalog import Catalog
 from indexer.store.meta import Meta
 from indexer.store.paths import below
 from indexer.store.vectors import by_content, unit
 from massl.core.images.decoding import ImageError, within_memory
+from massl.core.lookahead import ahead
 
 FEWEST = 8  # images, under which nothing can be told
 BACKGROUND = 16_384  # images that chance is drawn from

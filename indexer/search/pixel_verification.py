@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from indexer.jobs.lookahead import ahead
 from massl.core.images.decoding import MAX_PIXELS, ImageError, open_image, within_memory
 from massl.core.images.rendering import EACH_FILE, Rendering
+from massl.core.lookahead import ahead
 
 FINE = 96  # pixels of a sketch's longer side
 COARSE = 32  # of the one in which the place is searched

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import random
@@ -226,7 +227,7 @@ def test_files_of_one_value_are_black_and_freeze_no_range(tmp_path: Path, encode
 def test_the_order_in_which_files_are_found_does_not_change_the_range(
     root: Path, tmp_path: Path, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from indexer.ingest import ranges
+    from massl.core.images import ranges
 
     monkeypatch.setattr(ranges, "FILES", 4)
     one = index(root, encoder).meta.kind_ranges["uint16"]
@@ -237,3 +238,17 @@ def test_the_order_in_which_files_are_found_does_not_change_the_range(
     for name in names:
         shutil.copy(root / name, tmp_path / "again" / name)
     assert index(tmp_path / "again", encoder).meta.kind_ranges["uint16"] == one
+
+
+def test_a_kind_that_the_first_files_lack_is_measured_on_one_that_has_it(
+    root: Path, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would be shown from 0 to 1 else: white where nothing is."""
+    from massl.core.images import ranges
+
+    monkeypatch.setattr(ranges, "LOOKED_AT", 3)
+    names = sorted((path.name for path in root.iterdir()), key=lambda name: hashlib.sha256(name.encode()).digest())
+    (root / names[-1]).write_bytes(tiff(frame(7, kind="f4"), GREY))
+    known = index(root, encoder).meta.kind_ranges
+    assert (known["uint16"].measured_on, known["float32"].measured_on) == (3, 1)
+    assert known["float32"].high > 100
