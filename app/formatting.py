@@ -41,8 +41,9 @@ def deep_range(of: str, known: Mapping[str, KindRange]) -> list[str]:
             continue
         shown = f"{each.low:,.6g} to {each.high:,.6g}" if each.limits else of.replace(":", " to ")
         if each.limits:
-            shown += f", measured on {plural(each.measured_on, 'file', 'files')}"
-        if 2 * each.masks > each.measured_on:
+            where = plural(each.measured_on, "file", "files") if each.measured_on else "the files of massl embed"
+            shown += f", measured on {where}"
+        if each.masks and 2 * each.masks > each.measured_on:
             shown += (
                 "; most look like label masks, whose numbers are names and no brightness: leave them out (--exclude)"
             )

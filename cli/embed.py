@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from cli.configuration import Harmless
+from cli.deep_images import Channels, DisplayRange, Plane, chosen, shown_as
 from cli.index import ImageSize, MaxMegapixels
 from cli.options import EncoderFile, Json, Quiet, RuntimeName, RuntimeOption, Verbose
 
@@ -35,6 +36,9 @@ def command(
     out: Annotated[Path, typer.Option("--out", "-o", metavar="PARQUET", help="The file to write.")],
     encoder: EncoderFile = None,
     image_size: ImageSize = None,
+    range_: DisplayRange = None,
+    channels: Channels = None,
+    plane: Plane = None,
     part: Annotated[
         str,
         typer.Option(
@@ -72,6 +76,7 @@ def command(
     from massl.data.sources import find_source
 
     wanted = _part(part)
+    choice = chosen(range_, channels, plane)
     if workers is not None and engine is EmbedEngine.local:
         raise typer.BadParameter("--workers is for --engine ray; this process embeds on all its cores")
     check_installed()
@@ -83,7 +88,8 @@ def command(
     source, passed_over = find_objects(images) if remote else find_source(_for_workers(Path(images), engine))
     own = Encoder.load(encoder, image_size=image_size)
     max_pixels = MAX_PIXELS if max_megapixels is None else round(max_megapixels * 1e6)
-    work = BlockWork(source, max_pixels, READERS if remote else None)
+    shown = shown_as(None if remote else Path(images), choice)
+    work = BlockWork.shown(source, shown, max_pixels, READERS if remote else None)
     ray = RayEngine(own, runtime.value, workers) if engine is EmbedEngine.ray else None
     with ProgressLine("Embedding", "images", quiet) as line:
         many = own if ray else own.for_many(len(source), runtime.value)
@@ -97,6 +103,7 @@ def command(
                 "images": report.images,
                 "embedded": report.embedded,
                 "skipped": [{"path": item.path, "reason": item.reason} for item in skipped],
+                "shown_as": work.shown_as.facts(),
                 "encoder": {"name": own.name, "sha256": own.sha256, "dim": own.dim, "image_size": own.image_size},
                 "runtime": ("+".join(sorted(ray.runtimes)) if ray else many.runtime) if report.embedded else None,
                 "seconds": round(seconds, 3),

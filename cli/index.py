@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli.configuration import Harmless
+from cli.deep_images import chosen
 from cli.interrupts import interrupt
 from cli.options import (
     EncoderFile,
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from indexer.ingest.embedding_table import EmbeddingTables
     from indexer.ingest.indexing import IndexProgress
     from indexer.store.tiling import Tiling
-    from massl.core.images.rendering import RenderingChoice
 
 Exclude = Annotated[
     list[str] | None,
@@ -203,7 +203,7 @@ def command(
 
     if skipped:
         check_output(skipped)
-    shown = _shown(range_, channels, plane)
+    shown = chosen(range_, channels, plane)
     tiling = _tiling(tiles, engine)
     address = _check_engine(context, engine, engine_uri)
     given = Collection.choose_encoder(images, encoder, image_size, index_dir)
@@ -235,26 +235,6 @@ def command(
         report = _watch(collection, report, tell, quiet)
     if strict and report.skipped:
         raise typer.Exit(1)
-
-
-def _shown(range_: str | None, channels: str | None, plane: str | None) -> RenderingChoice:
-    """How deep images and stacks are to be shown.
-
-    Raises:
-        BadParameter: it is no range, too many channels, or no plane.
-    """
-    from massl.core.errors import MasslError
-    from massl.core.images.rendering import RenderingChoice, check_channels, check_plane, check_range
-
-    option = "--range"
-    try:
-        range_ = None if range_ is None else check_range(range_)
-        option = "--channels"
-        names = None if channels is None else check_channels(channels)
-        option = "--plane"
-        return RenderingChoice(range_, names, None if plane is None else check_plane(plane))
-    except MasslError as error:
-        raise typer.BadParameter(str(error), param_hint=option) from None
 
 
 def _tell(report: IndexReport, images: Path, most: int | None, quiet: bool) -> None:

@@ -15,8 +15,11 @@ from rich.text import Text
 
 from cli.options import or_builtin
 from cli.terminal import print_json, print_line
-from massl.core.files.run_folder import check_new, check_place, describe_run
+from massl.core.files.run_folder import check_new, check_place, describe_run, run_shown_as
+from massl.core.images.rendering import BY_COLLECTION, BY_FILE
+from massl.core.images.rendering_facts import ShownAs
 from massl.core.printable import visible
+from massl.data.source_rendering import measured
 from massl.data.sources import Source, doubts
 from massl.encoder.weights import Initial
 from massl.planning import GIVEN, ResolvedSetting, concerns, differing, plan
@@ -82,6 +85,7 @@ class PlannedRun:
             MasslError: there is no such run, or no such device.
         """
         settings = replace(read_settings(run / "config.toml"), **changed)
+        source.shown_as = run_shown_as(run)
         world = World.join(choose_device(settings.device))
         table = [ResolvedSetting(name, value, "of the run") for name, value in asdict(settings).items()]
         ranks = _ranks(world, to_start)
@@ -103,8 +107,11 @@ class PlannedRun:
         initial: Initial | None,
         teacher: Teacher | None,
         to_start: int | None,
+        shown: ShownAs,
     ) -> PlannedRun:
         """A run that begins, see `massl.planning.plan`; in a new folder below `runs` if `out` is left out.
+
+        The images are shown as `shown` says, with limits that are measured now.
 
         Raises:
             MasslError: the folder holds a run, or can't be made, or settings that can't be used, or the weights to
@@ -132,6 +139,9 @@ class PlannedRun:
         check_ranks(settings, ranks)
         if initial:
             origin_of(initial, settings)  # which refuses what can't be adapted
+        # By one rank, as all must see the same.
+        told = world.share(measured(source, shown).facts() if world.rank == 0 else {})
+        source.shown_as = ShownAs.read(told)
         return cls(
             folder, source, settings, table, preset, device, world, ranks, ranks_here, initial=initial, teacher=teacher
         )
@@ -147,6 +157,16 @@ class PlannedRun:
             parts_note(self.settings, self.ranks),
         ]
         return [note for note in notes if note]
+
+    def shown_lines(self) -> list[str]:
+        """How images of more than 8 bits and stacks are shown, where there are any."""
+        shown = self.source.shown_as
+        lines = [f"{kind}: {low:,.6g} is black, {high:,.6g} white" for kind, (low, high) in shown.limits.items()]
+        if shown.range not in (BY_COLLECTION, BY_FILE):
+            lines.append(f"more than 8 bits: {shown.range.replace(':', ' to ')}")
+        if shown.channels or shown.plane:
+            lines.append(f"stacks: channels {', '.join(shown.channels) or 'first'}, plane {shown.plane or 'first'}")
+        return lines
 
     def show_table(self, whole: bool, on_standard_output: bool = False) -> None:
         """Prints the settings with their reasons: all, or what was given or decided for these images, if it matters."""
@@ -185,7 +205,8 @@ class PlannedRun:
             about = {"images": len(self.source), "device": str(device), "devices": ranks, "preset": self.preset or None}
             taught = {"teacher": {"name": self.teacher.named, "bytes": kept}} if self.teacher else {}
             taken = asdict(replace(cost, disk=disk))
-            print_json({**about, **taught, "run": str(self.folder), "settings": table, "cost": taken, "notes": notes})
+            about |= {**taught, "run": str(self.folder), "shown_as": self.source.shown_as.facts()}
+            print_json({**about, "settings": table, "cost": taken, "notes": notes})
             return
         self.show_table(whole=True, on_standard_output=True)
         each = f" on each of {ranks} devices" if ranks > 1 else ""
@@ -211,6 +232,8 @@ class PlannedRun:
                 f"{self.teacher.named} embeds each of {len(self.source):,} images once, before the first step; the "
                 f"embeddings take {size(kept)} until the run ends"
             )
+        if shown := self.shown_lines():
+            rows["shown"] = "; ".join(shown)
         print_line("")
         for name, value in rows.items():
             print_line(f"  {name:<12} {value}")

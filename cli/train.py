@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli.configuration import Harmless
+from cli.deep_images import Channels, DisplayRange, Plane, chosen, shown_as
 from cli.interrupts import interrupt
 from cli.options import Json, Quiet, Verbose, on_command_line, or_builtin
 
@@ -134,6 +135,9 @@ def command(
         bool, typer.Option("--plan", help="Print every setting and the run's expected cost, then exit.")
     ] = False,
     tracker: Annotated[str, typer.Option("--track", help="Also log to wandb or mlflow, besides TensorBoard.")] = "",
+    range_: DisplayRange = None,
+    channels: Channels = None,
+    plane: Plane = None,
     name: Annotated[str | None, typer.Option("--name", help="The encoder's name.")] = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -152,6 +156,7 @@ def command(
     from massl.core.errors import MasslError
     from massl.core.files.run_folder import describe_run
 
+    choice = chosen(range_, channels, plane)
     _let_threads_sleep()
     try:
         from cli.planned_run import PlannedRun
@@ -185,7 +190,9 @@ def command(
         preset, init = _begins(preset, init, overrides, bool(teacher))
         initial = _weights(init, overrides) if init else None
         learns_from = _teacher(teacher) if teacher else None
-        run = PlannedRun.new(images, out, source, preset, overrides, epochs, initial, learns_from, to_start)
+        run = PlannedRun.new(
+            images, out, source, preset, overrides, epochs, initial, learns_from, to_start, shown_as(images, choice)
+        )
     if plan_only:
         run.print_plan(as_json)
         return
@@ -222,7 +229,7 @@ def _check_changes(context: typer.Context, flags: Mapping[str, object], pairs: S
     from massl.settings import CHANGEABLE
 
     given = dict(_pair(text) for text in pairs) if on_command_line(context, "settings") else {}
-    fixed = {"preset", "out", "init", "teacher", "config", *flags} - set(CHANGEABLE)
+    fixed = {"preset", "out", "init", "teacher", "config", "range_", "channels", "plane", *flags} - set(CHANGEABLE)
     if on_command_line(context, *fixed) or not given.keys() <= set(CHANGEABLE):
         raise typer.BadParameter(
             f"--resume goes on with the run's own settings; what may change is {', '.join(CHANGEABLE)}, and --epochs; "
@@ -292,6 +299,8 @@ def _announce(run: PlannedRun, verbose: bool, skipped: Sequence[Skipped], judgin
     if not run.resumed:
         run.show_table(whole=verbose)
         say("  -v or --plan prints all settings", quiet=verbose)
+    for line in run.shown_lines():
+        say(f"  {line}")
     if judging:
         say(f"  {judging}")
     for note in run.notes():

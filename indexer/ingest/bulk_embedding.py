@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -13,7 +13,16 @@ import numpy as np
 
 from indexer.encoder.contract import are_unit
 from indexer.encoder.onnx_encoder import Encoder
-from indexer.ingest.embedding_table import TableRow, check_installed, facts_of, made_by, table_of
+from indexer.ingest.embedding_table import (
+    AS_BEFORE,
+    TableRow,
+    check_installed,
+    facts_of,
+    made_by,
+    shown_as,
+    table_of,
+    written,
+)
 from indexer.ingest.indexing import Loaded, batches
 from massl.core.disk_errors import cannot_write
 from massl.core.errors import MasslError
@@ -21,6 +30,8 @@ from massl.core.files.atomic_writing import whole
 from massl.core.files.path_notation import as_text
 from massl.core.files.scan import ImageFile, Skipped
 from massl.core.images.decoding import MAX_PIXELS
+from massl.core.images.ranges import MeasuredRanges, Ranges, RangeSampler
+from massl.core.images.rendering_facts import ShownAs
 
 BLOCK = 4_096  # images; a whole number of batches, so that they are embedded as an index would embed them
 
@@ -58,11 +69,26 @@ class BlockWork:
         source: the images.
         max_pixels: larger images are skipped.
         readers: threads that read and decode; one a core if left out. More help where reading is waiting.
+        ranges: how deep files are shown. Who measures them measures the same ones, whichever blocks it embeds.
     """
 
     source: ImageSource
     max_pixels: int = MAX_PIXELS
     readers: int | None = None
+    ranges: Ranges = field(default_factory=Ranges)
+
+    @classmethod
+    def shown(
+        cls, source: ImageSource, shown: ShownAs, max_pixels: int = MAX_PIXELS, readers: int | None = None
+    ) -> BlockWork:
+        """With deep files shown so; limits that `shown` doesn't know are measured on the source's files."""
+        sampler = RangeSampler(len(source), source.name, source.read, max_pixels, readers)
+        return cls(source, max_pixels, readers, MeasuredRanges(shown.rendering(measuring=True), sampler))
+
+    @property
+    def shown_as(self) -> ShownAs:
+        """How deep files are shown, with what was measured so far."""
+        return replace(ShownAs.of(self.ranges.rendering), limits=self.ranges.limits)
 
     def rows(self, numbers: range, encoder: Encoder, seen: Callable[[int], None]) -> list[TableRow]:
         """A block, embedded as an index would: in batches of files, each content once.
@@ -77,7 +103,7 @@ class BlockWork:
         """
         files = [ImageFile(str(number), 0, 0) for number in numbers]
         rows: list[TableRow] = []
-        known: dict[bytes, tuple[bytes, int, int]] = {}
+        known: dict[bytes, TableRow] = {}
 
         def read(file: ImageFile) -> bytes:
             return self.source.read(int(file.path))
@@ -85,15 +111,16 @@ class BlockWork:
         def is_known(digest: bytes, data: bytes) -> bool:
             return digest in known
 
-        loaded = batches(Path(), files, encoder, self.max_pixels, is_known, read, readers=self.readers)
+        loaded = batches(
+            Path(), files, encoder, self.max_pixels, is_known, read, readers=self.readers, ranges=self.ranges
+        )
         with closing(loaded):
             for batch in loaded:
                 _embed(batch, encoder, known)
                 for item in batch:
                     path = as_text(self.source.name(int(item.file.path)))
                     if item.hash in known:
-                        vector, width, height = known[item.hash]
-                        rows.append(TableRow(item.hash, path, width, height, vector, None))
+                        rows.append(known[item.hash]._replace(path=path))
                     else:
                         why = item.reason or "the encoder gives no valid embedding for it"
                         rows.append(TableRow(item.hash, path, item.width, item.height, None, why))
@@ -146,7 +173,7 @@ def embed_source(
     """
     check_installed()
     source = work.source
-    facts = made_by(encoder) | {"images": source.identity, "part": f"{part[0]}/{part[1]}"}
+    facts = made_by(encoder) | {"images": source.identity, "part": f"{part[0]}/{part[1]}"} | written(work.shown_as)
     folder = out.with_name(out.name + ".blocks")
     every = range(0, len(source), BLOCK)
     mine = every[len(every) * (part[0] - 1) // part[1] : len(every) * part[0] // part[1]]
@@ -156,12 +183,14 @@ def embed_source(
     try:
         if out.exists():
             _check_same(out, facts, "name another file, or remove it")
+            work.ranges.adopt(shown_as(out, facts_of(out)).limits)
         else:
             folder.mkdir(exist_ok=True)
             missing = []
             for numbers, place in blocks.items():
                 if place.exists():
                     _check_same(place, facts, f"remove {folder}, or name another file")
+                    work.ranges.adopt(shown_as(place, facts_of(place)).limits)  # measured before some files changed
                 else:
                     missing.append(numbers)
             done = total - sum(map(len, missing))
@@ -169,10 +198,11 @@ def embed_source(
             finished = (engine or in_this_process(encoder))(work, missing, lambda seen: report(done + seen, total))
             for numbers, rows in finished:
                 result.embedded += sum(row.vector is not None for row in rows)
+                facts |= written(work.shown_as)
                 _write(blocks[numbers], rows, encoder.dim, facts)
                 done += len(numbers)
                 report(done, total)
-            _join(out, list(blocks.values()), encoder.dim, facts)
+            _join(out, list(blocks.values()), encoder.dim, facts | written(work.shown_as))
             shutil.rmtree(folder, ignore_errors=True)
     except OSError as error:
         raise MasslError(f"{cannot_write(out, error, 'name another file')}; finished blocks are kept") from None
@@ -180,8 +210,8 @@ def embed_source(
     return result
 
 
-def _embed(batch: Sequence[Loaded], encoder: Encoder, known: dict[bytes, tuple[bytes, int, int]]) -> None:
-    """Adds what a batch holds of new contents."""
+def _embed(batch: Sequence[Loaded], encoder: Encoder, known: dict[bytes, TableRow]) -> None:
+    """Adds what a batch holds of new contents, as rows without a path."""
     new = {
         item.hash: item
         for item in batch
@@ -192,7 +222,7 @@ def _embed(batch: Sequence[Loaded], encoder: Encoder, known: dict[bytes, tuple[b
     vectors = encoder.embed(np.stack([item.pixels for item in new.values() if item.pixels is not None]))
     for (digest, item), vector, fit in zip(new.items(), vectors.astype(np.float16), are_unit(vectors), strict=True):
         if fit:
-            known[digest] = vector.tobytes(), item.width, item.height
+            known[digest] = TableRow(digest, "", item.width, item.height, vector.tobytes(), None, item.clipped)
 
 
 def _check_same(path: Path, facts: Mapping[str, str], remedy: str) -> None:
@@ -201,13 +231,15 @@ def _check_same(path: Path, facts: Mapping[str, str], remedy: str) -> None:
         raise MasslError(f"{path} already exists, with another encoder or size; {remedy}")
     if any(found.get(key) != facts[key] for key in ("images", "part")):
         raise MasslError(f"{path} already exists, with other images or another part of them; {remedy}")
+    if any(found.get(key, AS_BEFORE[key]) != facts[key] for key in ("range", "channels", "plane")):
+        raise MasslError(f"{path} already exists, with another range, other channels or another plane; {remedy}")
 
 
 def _write(path: Path, rows: Sequence[TableRow], dim: int, facts: Mapping[str, str]) -> None:
     import pyarrow.parquet as pq
 
-    with whole(path) as written:
-        pq.write_table(table_of(rows, dim, facts), written, compression="zstd", write_page_checksum=True)
+    with whole(path) as file:
+        pq.write_table(table_of(rows, dim, facts), file, compression="zstd", write_page_checksum=True)
 
 
 def _join(out: Path, places: Sequence[Path], dim: int, facts: Mapping[str, str]) -> None:
@@ -216,8 +248,8 @@ def _join(out: Path, places: Sequence[Path], dim: int, facts: Mapping[str, str])
 
     schema = table_of([], dim, facts).schema
     with (
-        whole(out) as written,
-        pq.ParquetWriter(written, schema, compression="zstd", write_page_checksum=True) as file,
+        whole(out) as target,
+        pq.ParquetWriter(target, schema, compression="zstd", write_page_checksum=True) as file,
     ):
         for place in places:
             file.write_table(pq.read_table(place, page_checksum_verification=True))

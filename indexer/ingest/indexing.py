@@ -281,16 +281,25 @@ def _embed(
     with vectors.lookup(catalog) as is_embedded:
         files = [item.file for item in todo]
         ranges = CollectionRanges(root, catalog, files, max_pixels)
+        if embeddings:
+            ranges.keep(embeddings.fit(catalog.meta().shown_as))
 
         def needs_no_pixels(digest: bytes, data: bytes) -> bool:
             known = embeddings and not tiling and embeddings.has(digest)
-            return is_embedded(digest) or bool(known and not ranges.concern(data))
+            return is_embedded(digest) or bool(
+                known and embeddings and (embeddings.shows_alike(digest) or not ranges.concern(data))
+            )
+
+        def clipped_of(item: Loaded) -> Mapping[str, float | None]:
+            if embeddings and item.hash is not None and item.pixels is None and not is_embedded(item.hash):
+                return embeddings.clipped(item.hash)
+            return item.clipped
 
         loaded = batches(root, files, own, max_pixels, needs_no_pixels, with_facts=True, ranges=ranges, tiles=embedder)
         with closing(loaded):  # its threads end before what they read from does
             for batch in loaded:
                 pairs = list(zip(islice(remaining, len(batch)), batch, strict=True))
-                with ranges.noting(item.clipped for item in batch) as facts:
+                with ranges.noting(map(clipped_of, batch)) as facts:
                     _commit(catalog, own, pairs, result, embeddings, facts, bool(tiling))
                 done += len(batch)
                 report(IndexProgress(done, len(todo), batch[-1].file.path))

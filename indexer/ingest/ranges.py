@@ -13,7 +13,7 @@ from indexer.store.meta import Meta, Written
 from massl.core.files.scan import ImageFile
 from massl.core.images.decoding import depends_on, read_bytes
 from massl.core.images.ranges import MeasuredRanges, RangeSampler
-from massl.core.images.rendering import BY_COLLECTION, Limits, Sampling
+from massl.core.images.rendering import Limits, Sampling
 
 
 class CollectionRanges(MeasuredRanges):
@@ -29,12 +29,24 @@ class CollectionRanges(MeasuredRanges):
     def __init__(self, root: Path, catalog: Catalog, files: Sequence[ImageFile], max_pixels: int) -> None:
         meta = catalog.meta()
         paths = [file.path for file in files]
-        sampler = RangeSampler(paths, lambda number: read_bytes(root / paths[number]), max_pixels)
+        sampler = RangeSampler(len(paths), paths.__getitem__, lambda at: read_bytes(root / paths[at]), max_pixels)
         # Their lock is held also while the catalog is written, so that no older state is written last.
-        super().__init__(replace(meta.rendering, measuring=meta.display_range == BY_COLLECTION), sampler)
+        super().__init__(meta.shown_as.rendering(measuring=True), sampler)
         self._catalog = catalog
         self._known = dict(meta.kind_ranges)
         self._before = frozenset(self.rendering.limits) if self.rendering.fixed is None else None
+
+    def keep(self, limits: Mapping[str, Limits]) -> None:
+        """Takes over and keeps ranges that were measured where files were embedded, of kinds that aren't known yet."""
+        with self._lock:
+            new = {kind: pair for kind, pair in limits.items() if kind not in self.rendering.limits}
+            if new:
+                self.adopt(new)
+                self._known |= {
+                    kind: replace(self._known.get(kind, KindRange()), low=low, high=high)
+                    for kind, (low, high) in new.items()
+                }
+                self._catalog.set_meta(Meta.kind_ranges.to(self._known))
 
     def concern(self, data: bytes) -> bool:
         """Whether a file's pixels may depend on the ranges: an embedding from elsewhere is of another picture then."""

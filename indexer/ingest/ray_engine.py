@@ -82,7 +82,9 @@ class RayEngine:
                 if answer["failed"]:
                     raise MasslError(answer["failed"])
                 self.runtimes.add(answer["runtime"])
-                yield range(answer["first"], answer["last"]), pickle.loads(answer["rows"])
+                rows, limits = pickle.loads(answer["rows"])
+                work.ranges.adopt(limits)
+                yield range(answer["first"], answer["last"]), rows
 
 
 class _Worker:
@@ -105,7 +107,7 @@ class _Worker:
             rows = self._work.rows(range(block["first"], block["last"]), self._encoder, lambda seen: None)
         except MasslError as error:  # the same for every worker, and no reason to try again
             return answer | {"failed": str(error)}
-        return answer | {"rows": pickle.dumps(rows)}
+        return answer | {"rows": pickle.dumps((rows, self._work.ranges.limits))}
 
 
 @contextmanager

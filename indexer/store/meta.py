@@ -19,7 +19,8 @@ from indexer.store.kind_ranges import KindRange
 from indexer.store.tiling import Tiling
 from massl.core.errors import MasslError
 from massl.core.images.decoding import MAX_PIXELS
-from massl.core.images.rendering import BY_FILE, Rendering, check_range, given_limits
+from massl.core.images.rendering import BY_FILE, Rendering, check_range
+from massl.core.images.rendering_facts import ShownAs
 
 Value = TypeVar("Value")
 
@@ -233,10 +234,15 @@ class Meta:
         return f"{facts.get('encoder_sha256', '')} {facts.get('image_size', '')}".rstrip()
 
     @property
-    def rendering(self) -> Rendering:
-        """How files of more than 8 bits are shown; a kind of numbers that isn't known yet, by each file's own."""
+    def shown_as(self) -> ShownAs:
+        """How files of more than 8 bits are shown, in plain values."""
         limits = {kind: known.limits for kind, known in self.kind_ranges.items() if known.limits}
-        return Rendering(limits, given_limits(self.display_range), channels=self.channels, plane=self.plane)
+        return ShownAs(self.display_range, self.channels, self.plane, limits)
+
+    @property
+    def rendering(self) -> Rendering:
+        """The same to decode with; a kind of numbers that isn't known yet, by each file's own."""
+        return self.shown_as.rendering()
 
     def __contains__(self, fact: Fact[Any]) -> bool:
         return fact.name in self.facts

@@ -20,6 +20,7 @@ from massl.core.errors import MasslError
 from massl.core.files.scan import Skipped, kind_of_member, left_out_line
 from massl.core.images.decoding import ImageError, check_size, keep_memory
 from massl.core.images.formats import HEAD, OTHER, PICTURE
+from massl.core.images.rendering_facts import BY_EACH_FILE
 from massl.core.printable import visible
 from massl.data.shards import COMPRESSED, digest_of, expand, is_pattern, open_shards
 from massl.data.sources import LISTS, Source, list_entries
@@ -262,6 +263,7 @@ class Objects:
         """Takes, for each object, its path in the store, what to call it, and its size in bytes where it is known."""
         self.where = where
         self.left_out = left_out or {}
+        self.shown_as = BY_EACH_FILE
         self._store = store
         self._paths = paths
         self._names = names

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from massl.core.images.decoding import ImageError, decode, fit, within_memory
-from massl.data.sources import Source
+from massl.core.images.decoding import ImageError, fit, within_memory
+from massl.data.sources import Source, decoded
 
 BATCH = 64  # pictures at a time
 
@@ -31,7 +31,15 @@ def sampled(images: Source, most: int, size: int, resize: int) -> Iterator[Tenso
     for index in random.Random(0).sample(range(len(images)), min(most, len(images))):
         try:
             with within_memory():
-                batch.append(np.asarray(fit(decode(images.read(index), resize).picture, size, resize)))
+                batch.append(
+                    np.asarray(
+                        fit(
+                            decoded(images, index, resize),
+                            size,
+                            resize,
+                        )
+                    )
+                )
         except ImageError:
             continue
         if len(batch) == BATCH:

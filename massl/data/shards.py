@@ -26,6 +26,7 @@ from massl.core.errors import MasslError
 from massl.core.files.scan import Skipped, kind_of_member
 from massl.core.images.decoding import ImageError, check_size, keep_memory
 from massl.core.images.formats import HEAD, OTHER, PICTURE
+from massl.core.images.rendering_facts import BY_EACH_FILE
 
 COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tar.lz4", ".tar.z")
 MAX_SHARDS = 1_000_000  # that a pattern may name
@@ -118,6 +119,7 @@ class Shards:
         """Takes, for each shard, what to call it and where its images lie."""
         self.where = where
         self.names = names
+        self.shown_as = BY_EACH_FILE
         self.left_out: Mapping[str, int] = sum((index.left_out for index in indexes), Counter())
         self._files = files
         self._shard = np.repeat(np.arange(len(indexes), dtype=np.int32), [len(index.names) for index in indexes])

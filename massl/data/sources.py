@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+from PIL import Image
 
 from massl.core.errors import MasslError
 from massl.core.files.csv_tables import read_paths
@@ -24,6 +25,7 @@ from massl.core.images.decoding import (
     read_bytes,
     within_memory,
 )
+from massl.core.images.rendering_facts import BY_EACH_FILE, ShownAs
 from massl.data.shards import COMPRESSED, LocalFiles, Shards, digest_of, expand, is_pattern, open_shards
 
 LISTS = (".txt", ".lst", ".csv")
@@ -35,6 +37,9 @@ SAMPLE = 100  # images that are looked at before a run
 
 class Source(Protocol):
     """Images by number, in an order that stays the same."""
+
+    shown_as: ShownAs
+    """How its deep files and stacks are shown; each by itself, unless `source_rendering.measured` settled it."""
 
     @property
     def where(self) -> str:
@@ -71,6 +76,7 @@ class Files:
         self.root = root
         self.paths = paths
         self.left_out = left_out or {}
+        self.shown_as = BY_EACH_FILE
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -130,6 +136,15 @@ def find_source(path: Path) -> tuple[Source, list[Skipped]]:
     raise MasslError(f"{path}: there is no such file or folder; give {KINDS}")
 
 
+def decoded(source: Source, index: int, shortest: int | None = None) -> Image.Image:
+    """An image of a source as it is shown: upright 8-bit sRGB; see `massl.core.images.decoding.decode`.
+
+    Raises:
+        ImageError: it can't be read or decoded.
+    """
+    return decode(source.read(index), shortest, rendering=source.shown_as.rendering()).picture
+
+
 def check_same(source: Source, images: int, identity: str | None) -> None:
     """Raises a `MasslError` unless `source` is what a run was started on; early runs recorded no `identity`."""
     back = "bring them back to what they were, or start a new run"
@@ -145,7 +160,7 @@ def check_readable(source: Source) -> None:
     for index in range(len(source)):
         try:
             with within_memory():
-                decode(source.read(index))
+                decoded(source, index)
             return
         except ImageError as error:
             last = f"{source.name(index)!r}: {error}"

@@ -25,7 +25,7 @@ from massl.core.encoder_contract import FORMAT
 from massl.core.errors import MasslError
 from massl.core.files.atomic_writing import whole
 from massl.core.files.onnx_digest import sealed
-from massl.core.files.run_folder import describe_run, is_run
+from massl.core.files.run_folder import describe_run, is_run, run_shown_as
 from massl.data.sampling import sampled
 from massl.data.sources import Source as Images
 from massl.data.sources import find_source
@@ -77,7 +77,9 @@ def _images_of(run: Path, source: weights.PretrainedBackbone, trained_on: Images
     if not whitened_stages(source.backbone, about["images"], source.moments):
         return None
     try:
-        return find_source(Path(about["root"]))[0]
+        found, _ = find_source(Path(about["root"]))
+        found.shown_as = run_shown_as(run)
+        return found
     except MasslError as error:
         raise MasslError(
             f"{run} embeds as the images that it learnt from let it, and those can't be had ({error}); give them, or "
@@ -297,7 +299,9 @@ def _images_to_calibrate(source: str, otherwise: Path | None) -> Images:
     """
     if is_run(Path(source)):
         with contextlib.suppress(MasslError):
-            return find_source(Path(describe_run(Path(source))["root"]))[0]
+            found, _ = find_source(Path(describe_run(Path(source))["root"]))
+            found.shown_as = run_shown_as(Path(source))
+            return found
     if otherwise is None:
         raise MasslError("int8 needs images to calibrate on; give some with --calibrate IMAGES")
     return find_source(otherwise)[0]

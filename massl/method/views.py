@@ -13,8 +13,8 @@ from torch.utils.data import Dataset, Sampler
 from torchvision.transforms import InterpolationMode, v2
 
 from massl.core.errors import MasslError
-from massl.core.images.decoding import ImageError, decode, fit, within_memory
-from massl.data.sources import Source
+from massl.core.images.decoding import ImageError, fit, within_memory
+from massl.data.sources import Source, decoded
 from massl.method.augment import augment, change, draw, normalise
 from massl.method.seeding import seed_of
 from massl.settings import Settings
@@ -97,7 +97,7 @@ class Views(Dataset):
             at = (index + attempt) % len(self.source)
             try:
                 with within_memory():
-                    large, small, draws = self._shown(decode(self.source.read(at), self.shortest).picture, epoch, index)
+                    large, small, draws = self._shown(decoded(self.source, at, self.shortest), epoch, index)
             except ImageError as error:
                 skipped.append((self.source.name(at), str(error)))
                 continue

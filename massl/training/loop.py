@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from massl.core.errors import MasslError
-from massl.core.files.run_folder import check_new, describe_run
+from massl.core.files.run_folder import check_new, describe_run, run_shown_as
 from massl.data.sources import Source, check_readable
 from massl.encoder.adapted import find_start
 from massl.encoder.inference import whitened_stages
@@ -99,7 +99,7 @@ def train(
     that is resumed goes on to the same numbers, bit by bit, as one that never stopped.
 
     Args:
-        source: the images, from `massl.data.sources.find_source`.
+        source: the images, from `massl.data.sources.find_source`. On resume they are shown as they were.
         out: the run's folder; made if it is not there.
         settings: from `massl.planning.plan`; on resume the run's own are read, but for the `CHANGEABLE` ones.
         resume: go on from the newest checkpoint in `out`.
@@ -132,7 +132,7 @@ def train(
         settings = dataclasses.replace(began, **changed)
     world = world or World.join(choose_device(settings.device))
     if resume:
-        earlier = describe_run(out)
+        earlier, source.shown_as = describe_run(out), run_shown_as(out)
         judged_anew = isinstance(labelled, Path)  # by other images than the run's own
         if not labelled and earlier.get("labels", "") not in ("", OF_A_COLLECTION):
             labelled = Path(earlier["labels"])

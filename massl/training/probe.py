@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from massl.core.errors import MasslError
 from massl.core.files.scan import find_images
-from massl.core.images.decoding import ImageError, decode, fit, within_memory
+from massl.core.images.decoding import ImageError, fit, within_memory
 from massl.core.similarities import mean_cosine
-from massl.data.sources import Files, Source
+from massl.data.sources import Files, Source, decoded
 from massl.encoder.inference import all_stages
 from massl.encoder.whitening import Moments, whitening_of
 from massl.evaluation import knn_top1, rankme
@@ -71,6 +71,7 @@ class Probe:
         pixels: list[Tensor] = []
         if labelled:
             files, classes = _open_labelled(labelled)
+            files.shown_as = source.shown_as
             names = sorted(set(classes.values()))
             for index in random.Random(0).sample(range(len(files)), len(files)):
                 if len(pixels) == LABELLED:
@@ -238,7 +239,7 @@ def spread(z: np.ndarray) -> float:
 def _decode(source: Source, index: int, size: int) -> Tensor | None:
     try:
         with within_memory():
-            picture = fit(decode(source.read(index), size).picture, size, size)
+            picture = fit(decoded(source, index, size), size, size)
     except ImageError:  # training reports it
         return None
     return torch.from_numpy(np.asarray(picture).copy()).permute(2, 0, 1)

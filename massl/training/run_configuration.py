@@ -48,7 +48,8 @@ def write_configuration(
         "devices": world.size,
     }
     with whole(state.out / "config.toml") as written:
-        write_toml(written, {"run": about, "settings": dataclasses.asdict(settings)})
+        shown = state.source.shown_as.facts()
+        write_toml(written, {"run": about, "shown_as": shown, "settings": dataclasses.asdict(settings)})
 
 
 def make_folder(out: Path) -> None:

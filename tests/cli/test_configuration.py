@@ -69,6 +69,7 @@ REFUSED = {
         "out": "'x'", "resume": "'x'", "labels": "'x'", "backbone": "'hf-hub:a/b'", "init": "'x'", "devices": "2",
         "track": "'wandb'", "name": "'x'", "set": "['backbone=hf-hub:a/b']", "compile": "true", "quiet": "true",
         "device": "'cpu'", "plan": "true", "profile": "2", "config": "'x.toml'", "teacher": "'x'",
+        "range": "'file'", "channels": "'1'", "plane": "'max'",
     },
     "export": {"out": "'x'", "whiten": "'x'", "calibrate": "'x'", "evaluation": "'x'"},
     "eval": {"encoder": "'x'", "report": "'x'", "train": "'x'", "test": "'x'", "ground-truth": "'x.pkl'"},
@@ -81,7 +82,7 @@ REFUSED = {
     },
     "embed": {
         "out": "'x'", "encoder": "'x'", "part": "'1/2'", "image-size": "224", "max-megapixels": "9",
-        "engine": "'ray'", "workers": "2",
+        "engine": "'ray'", "workers": "2", "range": "'file'", "channels": "'1'", "plane": "'max'",
     },
     "dupes": {
         "plan": "'x'", "index-dir": "'x'", "keep": "true", "forget": "true", "apply": "'x'", "by": "'trash'",

@@ -9,6 +9,7 @@ from typing import Any
 
 from massl.core.errors import MasslError
 from massl.core.files.path_notation import of_text
+from massl.core.images.rendering_facts import ShownAs
 
 
 def check_new(folder: Path) -> None:
@@ -42,6 +43,18 @@ def is_run(folder: Path) -> bool:
         return path.is_file()  # damaged: reading it says so
 
 
+def run_shown_as(folder: Path) -> ShownAs:
+    """How a run's deep files and stacks are shown: in one of an earlier version each by its own numbers.
+
+    Raises:
+        MasslError: its `config.toml` can't be read, or doesn't tell it.
+    """
+    try:
+        return ShownAs.read(describe_run(folder)["shown_as"])
+    except (ValueError, AttributeError) as error:
+        raise MasslError(f"{folder / 'config.toml'} doesn't say how its images are shown: {error}") from None
+
+
 def describe_run(folder: Path) -> dict[str, Any]:
     """Settings, progress and last metrics of a run, in plain values.
 
@@ -70,6 +83,7 @@ def describe_run(folder: Path) -> dict[str, Any]:
         "kind": "run",
         "path": str(folder),
         **{name: of_text(value) if isinstance(value, str) else value for name, value in tables.get("run", {}).items()},
+        "shown_as": tables.get("shown_as", {}),
         "settings": tables.get("settings", {}),
         "last": metrics,
         "checkpoints": len(checkpoints),

@@ -33,9 +33,17 @@ class Ranges:
     def __init__(self, rendering: Rendering = EACH_FILE) -> None:
         self.rendering = rendering
 
+    @property
+    def limits(self) -> dict[str, Limits]:
+        """Those that other files may be shown by, too."""
+        return dict(self.rendering.limits)
+
     def measure(self, kind: str) -> None:
         """Finds the range of a kind of numbers that `rendering` doesn't know; there is none here."""
         raise AssertionError(kind)
+
+    def adopt(self, limits: Mapping[str, Limits]) -> None:
+        """Takes over what was measured before, of the kinds that aren't known yet; here none is asked for."""
 
 
 @dataclass(frozen=True)
@@ -43,13 +51,15 @@ class RangeSampler:
     """Takes numbers of some files, always of the same ones, whatever the order in which the files come.
 
     Attributes:
-        names: of the files.
+        count: of the files.
+        name: gives that of a file by its number.
         read: gives the content of a file by its number. Raises `ImageError` where there is none.
         max_pixels: larger images are not looked at.
         threads: that read and decode; one a core if left out.
     """
 
-    names: Sequence[str]
+    count: int
+    name: Callable[[int], str]
     read: Callable[[int], bytes]
     max_pixels: int = MAX_PIXELS
     threads: int | None = None
@@ -103,7 +113,7 @@ class RangeSampler:
         """Of the files that may be deep, in an order that their names alone decide."""
         digests = [
             (hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest(), number)
-            for number, name in enumerate(self.names)
+            for number, name in enumerate(map(self.name, range(self.count)))
             if not name.lower().endswith(_NEVER_DEEP)
         ]
         return [number for _, number in sorted(digests)]
@@ -120,7 +130,14 @@ class MeasuredRanges(Ranges):
     def __init__(self, rendering: Rendering, sampler: RangeSampler) -> None:
         super().__init__(rendering)
         self._sampler = sampler
+        self._flat: set[str] = set()
         self._lock = threading.RLock()
+
+    @property
+    def limits(self) -> dict[str, Limits]:
+        """What is known, without kinds of numbers that were all the same, which say nothing of other files."""
+        with self._lock:
+            return {kind: pair for kind, pair in self.rendering.limits.items() if kind not in self._flat}
 
     def measure(self, kind: str) -> None:
         """Finds the range of a kind of numbers. Where all its numbers are the same, its pictures are black."""
@@ -144,6 +161,8 @@ class MeasuredRanges(Ranges):
         """Notes the range of a kind by samples of its numbers; returns it as it was measured."""
         low, high = measured(sample.taken[kind] for sample in samples)
         limits: Limits = (low, high) if low < high else (low, low + 1)
+        if low == high:
+            self._flat.add(kind)
         self.rendering = replace(self.rendering, limits={**self.rendering.limits, kind: limits})
         return low, high
 

@@ -14,8 +14,11 @@ from indexer.ingest import bulk_embedding, indexing
 from indexer.ingest.bulk_embedding import BlockWork, embed_source
 from indexer.ingest.embedding_table import EmbeddingTables, TableRow, facts_of, made_by, table_of
 from massl.core.errors import MasslError
+from massl.core.images.rendering import RenderingChoice
+from massl.core.images.rendering_facts import AS_AN_INDEX, ShownAs
 from massl.data.sources import find_source
-from tests.indexer.tiny import picture, write_encoder
+from tests.indexer.tiny import SIDE, picture, write_encoder
+from tests.massl.core.images.tiff_files import GREY, tiff
 
 pytest.importorskip("pyarrow", reason="needs pip install 'massl[parquet]'")
 import pyarrow.parquet as pq
@@ -188,3 +191,125 @@ def test_vectors_that_are_none_are_embedded_after_all(folder: Path, tiny_encoder
     result = collection.update(embeddings=EmbeddingTables([tmp_path / "bad.parquet"], tiny_encoder))
     assert result.taken == 0
     assert in_catalog(collection) == wanted
+
+
+@pytest.fixture
+def frames(tmp_path: Path) -> Path:
+    """Twelve frames of 16 bits, three of floating point, one without any difference, and a picture of 8 bits."""
+    root = tmp_path / "frames"
+    root.mkdir()
+    for number in range(15):
+        values = np.random.default_rng(number).gamma(2, 100, (SIDE, SIDE, 1)).astype("f4" if number > 11 else "u2")
+        (root / f"{number:02}.tif").write_bytes(tiff(values, GREY))
+    (root / "empty.tif").write_bytes(tiff(np.full((SIDE, SIDE, 1), 7, "i4"), GREY))
+    (root / "plain.png").write_bytes(picture(5, "PNG"))
+    return root
+
+
+def changed(**asked: object) -> ShownAs:
+    return AS_AN_INDEX.changed(RenderingChoice(**asked))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("shown", [AS_AN_INDEX, changed(range="file"), changed(range="bits=9"), changed(range="9:300")])
+def test_deep_files_are_embedded_as_an_index_embeds_them(
+    frames: Path, tiny_encoder: Encoder, tmp_path: Path, shown: ShownAs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    choice = RenderingChoice(shown.range)
+    usual = Collection.create(frames, tiny_encoder, tmp_path / "usual", shown=choice)
+    usual.update()
+    wanted = in_catalog(usual)
+    work = BlockWork.shown(find_source(frames)[0], shown)
+    embed_source(work, tiny_encoder, tmp_path / "out.parquet", quiet)
+    assert {row[1]: (row[0], *row[2:5]) for row in rows_of(tmp_path / "out.parquet")} == {
+        path: (digest, width, height, vector) for path, (digest, width, height, vector) in wanted.items()
+    }
+    monkeypatch.setattr(indexing, "decode", None)
+    taken = Collection.create(frames, tiny_encoder, tmp_path / "taken", shown=choice)
+    result = taken.update(embeddings=EmbeddingTables([tmp_path / "out.parquet"], tiny_encoder))
+    assert (result.taken, result.embedded) == (17, 0)
+    assert in_catalog(taken) == wanted
+    known, own = taken.meta.kind_ranges, usual.meta.kind_ranges
+    for kind in ("uint16", "float32", "int32"):
+        assert (known[kind].limits, known[kind].files) == (own[kind].limits, own[kind].files)
+        assert known[kind].clipped == pytest.approx(own[kind].clipped)
+
+
+def test_parts_have_the_range_of_the_whole_and_a_second_run_that_of_the_first(
+    frames: Path, tiny_encoder: Encoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bulk_embedding, "BLOCK", 4)
+    source, _ = find_source(frames)
+    work = BlockWork.shown(source, AS_AN_INDEX)
+    embed_source(work, tiny_encoder, tmp_path / "whole.parquet", quiet)
+    parts = []
+    for number in (1, 2):
+        out = tmp_path / f"{number}.parquet"
+        embed_source(BlockWork.shown(source, AS_AN_INDEX), tiny_encoder, out, quiet, (number, 2))
+        parts += rows_of(out)
+    assert parts == rows_of(tmp_path / "whole.parquet")
+    tables = EmbeddingTables([tmp_path / "1.parquet", tmp_path / "2.parquet"], tiny_encoder)
+    assert tables.fit(AS_AN_INDEX) == work.shown_as.limits
+
+    def killed(done: int, total: int) -> None:
+        if done > 8:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        embed_source(BlockWork.shown(source, AS_AN_INDEX), tiny_encoder, tmp_path / "out.parquet", killed)
+    for number in range(10):  # which are embedded already
+        (frames / f"{number:02}.tif").write_bytes(tiff(np.full((SIDE, SIDE, 1), 65_535, "u2"), GREY))
+    again = BlockWork.shown(source, AS_AN_INDEX)
+    embed_source(again, tiny_encoder, tmp_path / "out.parquet", quiet)
+    assert again.shown_as.limits["uint16"] == work.shown_as.limits["uint16"]
+    with pytest.raises(MasslError, match="already exists, with another range, other channels or another plane"):
+        embed_source(BlockWork.shown(source, changed(plane="max")), tiny_encoder, tmp_path / "out.parquet", quiet)
+
+
+@pytest.mark.parametrize(
+    ("table", "index", "why"),
+    [
+        (changed(range="100:400"), RenderingChoice(), "the range 100:400, and not collection"),
+        (AS_AN_INDEX, RenderingChoice("bits=12"), "the range collection, and not bits=12"),
+        (changed(plane="max"), RenderingChoice(), "other channels or another plane"),
+        (ShownAs("collection", (), "", {"uint16": (3.0, 99.0)}), RenderingChoice(), "another range of uint16"),
+    ],
+)
+def test_vectors_of_deep_files_that_are_shown_otherwise_are_refused(
+    frames: Path, tiny_encoder: Encoder, tmp_path: Path, table: ShownAs, index: RenderingChoice, why: str
+) -> None:
+    out = tmp_path / "out.parquet"
+    embed_source(BlockWork.shown(find_source(frames)[0], table), tiny_encoder, out, quiet)
+    collection = Collection.create(frames, tiny_encoder, tmp_path / "index", shown=index)
+    if "uint16" in why:
+        collection.update()
+        (frames / "plain.png").write_bytes(picture(6, "PNG"))
+    before = in_catalog(collection)
+    with pytest.raises(EncoderMismatch, match=why) as refused:
+        collection.update(embeddings=EmbeddingTables([out], tiny_encoder))
+    assert table.options() in str(refused.value)
+    assert in_catalog(collection) == before
+
+
+def test_a_table_without_deep_files_serves_any_range(folder: Path, tiny_encoder: Encoder, tmp_path: Path) -> None:
+    embed_source(
+        BlockWork.shown(find_source(folder)[0], changed(range="9:99")), tiny_encoder, tmp_path / "a.parquet", quiet
+    )
+    collection = Collection.create(folder, tiny_encoder, tmp_path / "index")
+    tables = EmbeddingTables([tmp_path / "a.parquet"], tiny_encoder)
+    assert collection.update(embeddings=tables).taken == 90
+
+
+@pytest.mark.parametrize(
+    ("fact", "value"),
+    [
+        ("limits", '{"uint16": [9, 3]}'), ("limits", '{"uint16": [0, 1e999]}'), ("limits", '{"a\\u001b[2J": [0, 1]}'),
+        ("limits", "[" * 50_000), ("range", '"9:3"'), ("channels", "3"), ("plane", '"each"'),
+    ],
+)  # fmt: skip
+def test_a_table_that_tells_no_range_is_one_line(
+    frames: Path, tiny_encoder: Encoder, tmp_path: Path, fact: str, value: str
+) -> None:
+    path = tmp_path / "out.parquet"
+    pq.write_table(table_of([], tiny_encoder.dim, made_by(tiny_encoder) | {fact: value}), path)
+    with pytest.raises(MasslError, match="doesn't say how its images of more than 8 bits are shown"):
+        EmbeddingTables([path], tiny_encoder)

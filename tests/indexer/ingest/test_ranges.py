@@ -20,7 +20,7 @@ from app.formatting import deep_range
 from indexer import Collection, Encoder, Query
 from indexer.encoder.onnx_encoder import EncoderMismatch
 from indexer.ingest.bulk_embedding import BlockWork, embed_source
-from indexer.ingest.embedding_table import EmbeddingTables
+from indexer.ingest.embedding_table import SHOWN_AS, EmbeddingTables
 from indexer.store.images import Images
 from indexer.store.meta import Meta
 from massl.core.images.decoding import decode
@@ -200,13 +200,15 @@ def test_an_exported_classifier_names_the_range(root: Path, encoder: Encoder, tm
     assert "massl.channels" not in facts
 
 
-def test_an_embedding_from_elsewhere_is_of_another_picture_if_it_is_deep(
-    root: Path, encoder: Encoder, tmp_path: Path
-) -> None:
+def test_of_a_table_of_a_former_version_no_deep_file_is_taken(root: Path, encoder: Encoder, tmp_path: Path) -> None:
+    """It says nothing of ranges, and every file had its own."""
+    pq = pytest.importorskip("pyarrow.parquet")
     (root / "plain.png").write_bytes(picture(5, "PNG"))
     table = tmp_path / "table.parquet"
-    source, _ = find_source(root)
-    embed_source(BlockWork(source), encoder, table, lambda done, total: None)
+    embed_source(BlockWork(find_source(root)[0]), encoder, table, lambda done, total: None)
+    former = pq.read_table(table).drop_columns(["clipped"])
+    told = {key: value for key, value in former.schema.metadata.items() if key.decode()[6:] not in SHOWN_AS}
+    pq.write_table(former.replace_schema_metadata(told), table)
     collection = Collection.create(root, encoder)
     report = collection.update(embeddings=EmbeddingTables([table], encoder))
     assert (report.taken, report.embedded, report.indexed) == (1, FRAMES, FRAMES + 1)
