@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from massl.core.images.rendering import RenderingChoice
     from massl.core.images.rendering_facts import ShownAs
 
-DisplayRange = Annotated[
+ShownRange = Annotated[
     str | None,
     typer.Option(
         "--range",
@@ -21,7 +21,7 @@ DisplayRange = Annotated[
         show_default=False,
     ),
 ]
-Channels = Annotated[
+ShownChannels = Annotated[
     str | None,
     typer.Option(
         "--channels",
@@ -30,7 +30,7 @@ Channels = Annotated[
         show_default=False,
     ),
 ]
-Plane = Annotated[
+ShownPlane = Annotated[
     str | None,
     typer.Option(
         "--plane",

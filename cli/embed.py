@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from cli.configuration import Harmless
-from cli.deep_images import Channels, DisplayRange, Plane, chosen, shown_as
+from cli.deep_images import ShownChannels, ShownPlane, ShownRange, chosen, shown_as
 from cli.index import ImageSize, MaxMegapixels
 from cli.options import EncoderFile, Json, Quiet, RuntimeName, RuntimeOption, Verbose
 
@@ -36,9 +36,9 @@ def command(
     out: Annotated[Path, typer.Option("--out", "-o", metavar="PARQUET", help="The file to write.")],
     encoder: EncoderFile = None,
     image_size: ImageSize = None,
-    range_: DisplayRange = None,
-    channels: Channels = None,
-    plane: Plane = None,
+    range_: ShownRange = None,
+    channels: ShownChannels = None,
+    plane: ShownPlane = None,
     part: Annotated[
         str,
         typer.Option(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli.configuration import Harmless
-from cli.deep_images import Channels, DisplayRange, Plane, chosen, shown_as
+from cli.deep_images import ShownChannels, ShownPlane, ShownRange, chosen, shown_as
 from cli.interrupts import interrupt
 from cli.options import Json, Quiet, Verbose, on_command_line, or_builtin
 
@@ -135,9 +135,9 @@ def command(
         bool, typer.Option("--plan", help="Print every setting and the run's expected cost, then exit.")
     ] = False,
     tracker: Annotated[str, typer.Option("--track", help="Also log to wandb or mlflow, besides TensorBoard.")] = "",
-    range_: DisplayRange = None,
-    channels: Channels = None,
-    plane: Plane = None,
+    range_: ShownRange = None,
+    channels: ShownChannels = None,
+    plane: ShownPlane = None,
     name: Annotated[str | None, typer.Option("--name", help="The encoder's name.")] = None,
     as_json: Json = False,
     quiet: Quiet = False,

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 
 from app.formatting import no_pictures, plural, readable, sentence
+from app.screens.job_status import asked as job_asked
 from app.screens.label_actions import LabelActions
-from app.screens.listings import MOST_SUBSET, TITLES, WAYS, Listing, proposed, sorted_by, subset, time_line
+from app.screens.listings import MOST_SUBSET, TITLES, WAYS, Listing, proposed, sorted_by, subset, time_line, unusual
 from app.screens.match_texts import BANDS, chance, heat_words, levels, match_tile
-from app.screens.picture_details import details, proposed_tags
+from app.screens.picture_details import details, proposed_tags, where_unusual
 from app.screens.screen import Action, Aside, Screen
 from app.screens.search_request import MOST_EXAMPLES, NOTHING, Example, Part, Question, pixels, question
 from app.screens.tiles import MOST, Tile, section, tile, with_ratios
@@ -27,6 +28,7 @@ from indexer.store.revision import Revision
 from massl.core.errors import MasslError
 
 PAGE = 48  # tiles that are fetched at a time, as one scrolls
+PATIENCE = 1.0  # seconds that an order waits for pictures to be compared; then the page looks again
 MOST_UPLOADS = 24  # pictures of one's own that a session remembers
 _MOST_FOLDERS = 600  # to choose from
 _MOST_TAGS = 600
@@ -73,6 +75,7 @@ class FindScreen(Screen):
         super().__init__(collection, uploads)
         self._labelling = LabelActions(collection)
         self._uploads = Remembered()
+        self._comparing = self.job(lambda report: self.collection.anomalies.by_image(partial(report, "comparing")))
 
     @property
     def actions(self) -> Mapping[str, Action]:
@@ -98,7 +101,8 @@ class FindScreen(Screen):
         finding = session.of(Finding)
         asked, wanted = finding.question.examples, finding.question.wanted
         total = len(self.collection)
-        if finding.listed != self.revision(session).listed or self._all_answered(finding):
+        pending = finding.listing is not None and finding.listing.pending
+        if pending or finding.listed != self.revision(session).listed or self._all_answered(finding):
             self._rank(session)  # images came or went since, or the answers tell which others to propose
         found = self.collection.images.count(wanted) if wanted else total
         shown = finding.shown  # once: the next page may be fetched while this is drawn
@@ -140,6 +144,7 @@ class FindScreen(Screen):
             "months": self._months(session),
             "choices": self._choices(self.revision(session)),
             "subset": {"most": MOST_SUBSET, "ways": list(WAYS), "shown": finding.question.subset is not None},
+            "waiting": listing is not None and listing.pending,
             "levels": [] if listing else levels(finding.ranking),
             "sections": [section("all", title, note, tiles, shown < reachable)],
             "empty": ""
@@ -246,6 +251,9 @@ class FindScreen(Screen):
         finding.listed, finding.ends = listed, {}
 
     def _sorted(self, asked: Question, ranking: Ranking | None) -> Listing:
+        if asked.sort == "unusual":
+            comparing = job_asked(self._comparing, self.collection.revision().embedded, PATIENCE)
+            return unusual(self.collection, asked.wanted, ranking, comparing)
         return sorted_by(asked.sort, self.collection, asked.wanted, ranking)
 
     def _all_answered(self, finding: Finding) -> bool:
@@ -350,7 +358,10 @@ class FindScreen(Screen):
     def _details(self, session: Session, payload: Payload) -> dict[str, Any]:
         finding = session.of(Finding)
         facts = self.collection.images.facts(number(payload.get("image")))
-        answer = details(self.collection, facts) | {"why": finding.ranking is not None}
+        answer = details(self.collection, facts)
+        # The middle square has no part in what a tile was found by.
+        matched = finding.ranking is not None and facts.image not in finding.ranking.boxes
+        answer["why"] = matched or _is_by_unusualness(finding)
         if finding.ranking is not None and len(at := np.flatnonzero(finding.ranking.images == facts.image)):
             score = float(finding.ranking.scores[at[0]])
             likely = chance(finding.ranking.false_matches(score), int(at[0]) + 1)
@@ -362,6 +373,8 @@ class FindScreen(Screen):
     def _why(self, session: Session, payload: Payload) -> dict[str, Any]:
         finding = session.of(Finding)
         image = number(payload.get("image"))
+        if _is_by_unusualness(finding):
+            return where_unusual(self.collection, image)
         try:
             heat = self.collection.searcher.heat(self._queries(finding), image)
         except MasslError as error:
@@ -373,3 +386,7 @@ class FindScreen(Screen):
             "part": [round(share, 4) for share in part],
             "said": heat_words(heat.cosines, part),
         }
+
+
+def _is_by_unusualness(finding: Finding) -> bool:
+    return finding.listing is not None and finding.listing.framed

@@ -16,9 +16,9 @@ from app.screens.job_status import asked, running
 from app.screens.label_actions import AUTHOR, LabelActions
 from app.screens.label_downloads import EXPORTS, export
 from app.screens.label_queues import QUEUES, next_page
-from app.screens.picture_details import details, proposed_tags
+from app.screens.picture_details import details, proposed_tags, where_unusual
 from app.screens.screen import Action, Aside, Screen
-from app.screens.tiles import MOST, Tile, section, tile
+from app.screens.tiles import MOST, Tile, section, tile, with_ratios, with_worst_tiles
 from app.session import Payload, Session, Step, images, number
 from indexer import Collection
 from indexer.fewshot.classification import Classification
@@ -120,10 +120,18 @@ class LabelScreen(Screen):
 
     @property
     def asides(self) -> Mapping[str, Aside]:
-        return {"details": self._details, "proposed tags": partial(proposed_tags, self.collection)}
+        return {
+            "details": self._details,
+            "why": self._why,
+            "proposed tags": partial(proposed_tags, self.collection),
+        }
 
     def _details(self, session: Session, payload: Payload) -> dict[str, Any]:
-        return details(self.collection, self.collection.images.facts(number(payload.get("image"))))
+        answer = details(self.collection, self.collection.images.facts(number(payload.get("image"))))
+        return answer | {"why": session.of(LabelView).view == "unusual"}
+
+    def _why(self, session: Session, payload: Payload) -> dict[str, Any]:
+        return where_unusual(self.collection, number(payload.get("image")))
 
     def draw(self, session: Session) -> dict[str, Any]:
         work = session.of(LabelView)
@@ -236,6 +244,8 @@ class LabelScreen(Screen):
             )
             labels = self._present(work)
         tiles = self._tiles(work.page, labels, result)
+        if view == "unusual":
+            tiles = with_ratios(self.collection, with_worst_tiles(self.collection, tiles))
         left = (
             int((~result.labelled).sum())
             if result

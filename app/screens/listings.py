@@ -9,10 +9,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 
-from app.formatting import plural, readable
+import numpy as np
+from numpy.typing import NDArray
+
+from app.formatting import plural, readable, sentence
 from app.screens.classification_advice import percent
-from app.screens.tiles import MOST, Tile, tile, with_ratios
+from app.screens.tiles import MOST, Tile, tile, with_ratios, with_worst_tiles
 from indexer import Collection, Query
+from indexer.jobs.background import JobStatus
 from indexer.search.query import Ranking
 from indexer.store.filters import Filter
 from indexer.store.ordering import TIMES, Placed
@@ -36,6 +40,7 @@ TITLES = {
     "one-colour": "Fewest colours first",
     "tiny": "Fewest pixels first",
     "elongated": "Most elongated first",
+    "unusual": "Most unusual first",
 }
 MOST_STEPS = 48  # of a time line; beyond, it goes by years
 
@@ -59,6 +64,8 @@ class Listing:
         rows: the pictures.
         tag: that is proposed for all of them; empty where none is.
         empty: what is said where there are none.
+        pending: whether it is not made yet.
+        framed: whether the most unusual tile of each picture is framed.
     """
 
     title: str
@@ -66,6 +73,8 @@ class Listing:
     rows: tuple[Listed, ...]
     tag: str = ""
     empty: str = ""
+    pending: bool = False
+    framed: bool = False
 
     def open(self, collection: Collection) -> Listing:
         """The same without the pictures whose proposal was answered since the list was made."""
@@ -80,6 +89,8 @@ class Listing:
         """The pictures from place `first` up to before `last`; without those that have left the collection."""
         rows = {row.image: row for row in self.rows[first:last]}
         drawn = [tile(*each) | _marks(rows[each[0]], self.tag) for each in collection.images.described(list(rows))]
+        if self.framed:
+            drawn = with_worst_tiles(collection, drawn)
         return with_ratios(collection, drawn)
 
 
@@ -105,6 +116,37 @@ def sorted_by(order: str, collection: Collection, wanted: Filter, ranking: Ranki
     total = collection.images.count(wanted)
     note = plural(total, "picture", "pictures") if len(rows) == total else f"{len(rows):,} of {total:,} pictures"
     return Listing(title, note, tuple(rows))
+
+
+def unusual(
+    collection: Collection,
+    wanted: Filter,
+    ranking: Ranking | None,
+    comparing: JobStatus[tuple[NDArray[np.int64], NDArray[np.float32]]],
+) -> Listing:
+    """The least usual first, of all pictures that pass, or of the `BEST` that fit a search.
+
+    Args:
+        collection: whose pictures.
+        wanted: what they must be.
+        ranking: of the search.
+        comparing: rising ids of all pictures and how unusual each is, once they are compared.
+    """
+    title = TITLES["unusual"]
+    if comparing.result is None:
+        failed = comparing.state == "failed"
+        empty = sentence(readable(comparing.reason)) if failed else "All pictures are being compared for this order."
+        return Listing(title, "", (), empty=empty, pending=not failed)
+    ids, scores = comparing.result
+    order = np.argsort(-scores, kind="stable")
+    if ranking is not None:
+        order = order[np.isin(ids[order], ranking.images[:BEST])]
+        title += f", of the {plural(len(order), 'most similar picture', 'most similar pictures')}"
+    elif (passing := collection.images.that_pass(wanted)) is not None:
+        order = order[np.isin(ids[order], passing)]
+    rows = tuple(Listed(int(ids[row]), f"{scores[row]:z.2f}") for row in order[:MOST].tolist())
+    note = plural(len(order), "picture", "pictures") + ", by the distance to the others"
+    return Listing(title, note if len(rows) == len(order) else f"{len(rows):,} of {note}", rows, framed=True)
 
 
 def _heading(order: str, placed: Placed) -> str:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from app.formatting import brought, moment, readable, size
+from app.formatting import brought, moment, plural, readable, sentence, size
 from app.screens.classification_advice import percent
 from app.screens.listings import LIKELY
 from app.screens.tiles import tile
 from app.session import Payload, Session, number
 from indexer import Collection
 from indexer.store.image_facts import Facts
+from massl.core.errors import MasslError
 
 NEIGHBOURS = 6
 _MOST_TAGS = 4  # that are proposed
@@ -56,6 +57,26 @@ def proposed_tags(collection: Collection, session: Session, payload: Payload) ->
             {"name": tag, "likely": "" if probability is None else f"{percent(probability)} %"}
             for tag, probability in found
         ],
+    }
+
+
+def where_unusual(collection: Collection, image: int) -> dict[str, Any]:
+    """Which parts of a picture, or of its most unusual tile, are unlike those of the pictures that are most like it."""
+    try:
+        parts = collection.anomalies.parts_of(image, collection.anomalies.worst_tile(image))
+    except MasslError as error:
+        return {"image": image, "said": sentence(str(error))}
+    rows, columns = parts.distances.shape
+    return {
+        "image": image,
+        "title": "Where it is unusual",
+        "cosines": [[round(float(distance), 3) for distance in row] for row in parts.distances],
+        "part": [round(share, 4) for share in parts.part],
+        "said": (
+            f"Bright parts are least like any part of the {plural(parts.beside, 'picture', 'pictures')} most like this "
+            f"one (distance {parts.distances.max():.2f}), dark parts most ({parts.distances.min():.2f}). It is "
+            f"compared in {rows} by {columns} parts."
+        ),
     }
 
 

@@ -7,10 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from app.screens.listings import Listing
+from app.screens.listings import TITLES, Listing
 from app.session import Payload, number
 from indexer.store.filters import EVERYTHING, Filter, day
-from indexer.store.ordering import ORDERS
 from indexer.store.quality import QualityBound
 from massl.core.errors import MasslError
 
@@ -36,7 +35,7 @@ class Question:
     Attributes:
         examples: what the pictures are to be like; none: all pictures, by path.
         wanted: what they must be.
-        sort: one of `indexer.store.ordering.ORDERS`; empty: the most similar first, or by path.
+        sort: one of `app.screens.listings.TITLES`; empty: the most similar first, or by path.
         proposed: in place of the pictures with the one tag in `wanted`, those that probably have it too.
         subset: what was chosen of these to be taken away, in place of all of them.
     """
@@ -88,7 +87,7 @@ def question(
     wanted = Filter(labels, folders, **days, quality=bounds_of(hints), tags=tags)
     proposed = payload.get("proposed") is True and len(tags) == 1 and not examples
     sort = _text(payload.get("sort") or "")
-    if sort and sort not in ORDERS:
+    if sort and sort not in TITLES:
         raise _unexpected()
     return Question(tuple(examples), wanted, sort, proposed)
 

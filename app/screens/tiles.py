@@ -42,6 +42,11 @@ def with_ratios(collection: Collection, tiles: list[Tile]) -> list[Tile]:
     return tiles
 
 
+def with_worst_tiles(collection: Collection, tiles: list[Tile]) -> list[Tile]:
+    """The tiles with `box`, the most unusual part of pictures that were cut into parts; see `with_ratios`."""
+    return [each | {"box": box} if (box := collection.anomalies.worst_tile(each["id"])) else each for each in tiles]
+
+
 def section(key: str, title: str, note: str, tiles: Sequence[Tile], more: bool) -> dict[str, Any]:
     """Pictures below one heading; `more` says whether there are further ones to ask for."""
     return {"key": key, "title": title, "note": note, "tiles": tiles, "more": more}

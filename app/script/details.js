@@ -36,8 +36,9 @@ import { drawPart } from "./tiles.js";
  *
  * @typedef {object} Reason
  * @property {number} image
+ * @property {string} [title] what is shown; why it matched if left out
  * @property {string} [said]
- * @property {number[][]} [cosines] how alike each patch is, by rows
+ * @property {number[][]} [cosines] how bright each patch is, by rows: how alike, or how unusual
  * @property {number[]} [part] of the picture that they cover
  */
 
@@ -101,8 +102,7 @@ export class Details {
     const { looked, dialog } = this;
     if (!looked || answer.image !== looked.id || !dialog.open) return;
     this.draw(looked, answer);
-    // The middle square has no part in what a tile was found by.
-    if (answer.why && !looked.box) this.screen.channel.beside({ do: "why", image: answer.image });
+    if (answer.why) this.screen.channel.beside({ do: "why", image: answer.image });
     if (answer.tags) this.screen.channel.beside({ do: "proposed tags", image: answer.image });
   }
 
@@ -364,7 +364,7 @@ export class Details {
         one(dialog, ".why input").focus();
       },
     });
-    const title = make("label", {}, shown, make("strong", {}, "Why it matched"));
+    const title = make("label", {}, shown, make("strong", {}, reason.title || "Why it matched"));
     why.replaceChildren(...(reason.cosines ? [title] : []), make("span", { class: "calm" }, reason.said));
     if (!reason.cosines || !reason.part || !this.warm) return;
     const canvas = heatMap(reason.cosines);

@@ -263,6 +263,7 @@ class FindScreen extends Screen {
     this.cutOff.apply();
     this.pages.watch();
     this.follow();
+    this.lookAgain();
   }
 
   /**

@@ -8,13 +8,16 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
+from indexer.anomalies import map_drawing
 from indexer.anomalies.conformal import needed, p_values
 from indexer.anomalies.neighbour_distance import GOOD_NEIGHBOUR, NEIGHBOUR, distances
 from indexer.anomalies.patch_memory import worst_patches
+from indexer.anomalies.unusual_parts import UnusualParts, unusual_parts
 from indexer.anomalies.worst_tiles import worst_tiles
 from indexer.search.near_copies import copies_from, one_of_each
-from indexer.search.query import Query
+from indexer.search.query import Query, with_content
 from indexer.search.searcher import Searcher
 from indexer.storage.collection_storage import Storage
 from indexer.store import revision, tiles
@@ -90,7 +93,7 @@ class CollectionAnomalies:
         self._catalog = storage.catalog
         self._searcher = searcher
         self._comparing = threading.Lock()  # two screens that want the scores at once wait for one comparison
-        self._kept: tuple[object, NDArray[np.int64], NDArray[np.float32]] | None = None
+        self._kept: tuple[object, NDArray[np.int64], NDArray[np.float32], dict[int, Box]] | None = None
 
     def find(
         self,
@@ -141,13 +144,33 @@ class CollectionAnomalies:
             now, kept = revision.read(self._catalog).embedded, self._kept
             if kept is None or kept[0] != now:
                 ids, vectors = self._vectors()
-                scores = np.zeros(len(ids), np.float32)
+                scores, boxes = np.zeros(len(ids), np.float32), dict[int, Box]()
                 if len(ids) >= FEWEST:
                     least = copies_from(self._searcher.calibration(), len(ids))
-                    _, scores, _ = self._among_themselves(ids, vectors, np.arange(len(ids)), least, report)
-                kept = now, ids, scores
+                    _, scores, boxes = self._among_themselves(ids, vectors, np.arange(len(ids)), least, report)
+                kept = now, ids, scores, boxes
                 self._kept = kept
-            return kept[1:]
+            return kept[1], kept[2]
+
+    def worst_tile(self, image: int) -> Box | None:
+        """The most unusual tile of an image, as `by_image` found it last; None where it has none, or nobody asked."""
+        kept = self._kept
+        return None if kept is None else kept[3].get(image)
+
+    def parts_of(self, image: int, box: Box | None = None, good: str | None = None) -> UnusualParts:
+        """Where an image, or a tile of it, is unusual; see `indexer.anomalies.unusual_parts`."""
+        return unusual_parts(self._catalog, self._searcher, image, box, good)
+
+    def draw_map(self, image: int, parts: UnusualParts) -> Image.Image:
+        """The image with its usual parts darkened; see `indexer.anomalies.map_drawing`.
+
+        Raises:
+            MasslError: its file can't be read any more.
+        """
+        facts, meta = Images(self._catalog).facts(image), self._catalog.meta()
+        query = with_content(Query(image=image), self._catalog, self._storage.root)
+        with query.picture(map_drawing.LARGEST, meta.max_pixels, meta.rendering) as picture:
+            return map_drawing.drawn(picture, parts, facts.width, facts.height)
 
     def _among_themselves(
         self,

@@ -52,11 +52,7 @@ class HeatMaps:
         Raises:
             MasslError: the encoder has no patch tokens, or the image's file can't be read any more.
         """
-        if not encoder.has_patches:
-            raise MasslError(
-                f"the encoder {encoder.name} describes pictures only as a whole, not part by part; one that "
-                "`massl export` writes does both"
-            )
+        _check_patches(encoder)
         with within_memory():
             tokens, part = self._look(with_content(Query(image=image), self._catalog, self._root), encoder)
         total = np.zeros(tokens.shape[:2], np.float32)
@@ -65,6 +61,31 @@ class HeatMaps:
             nearest = -np.sort(-alike, -1)[..., :NEAREST]
             total += query.weight * nearest.mean(-1)
         return Heat(total / max(1e-6, sum(abs(query.weight) for query in queries)), part)
+
+    def beside(self, asked: Query, others: Sequence[Query], encoder: Encoder) -> Heat:
+        """Compares each part of a picture with the part of all the others that is most similar to it.
+
+        Args:
+            asked: the picture, or a part of it.
+            others: pictures, or parts of some; those whose files have gone are left out.
+            encoder: what compares them.
+
+        Raises:
+            MasslError: the encoder has no patch tokens, or no picture can be read any more.
+        """
+        _check_patches(encoder)
+        with within_memory():
+            tokens, part = self._look(with_content(asked, self._catalog, self._root), encoder)
+        best = np.full(tokens.shape[:2], -1, np.float32)
+        for query in others:
+            try:
+                beside = self._example(query, encoder).astype(np.float32)
+            except MasslError:
+                continue
+            best = np.maximum(best, (tokens.astype(np.float32) @ beside.T).max(-1))
+        if not (best > -1).any():
+            raise MasslError("none of the pictures to compare with can be read any more; run massl index to update")
+        return Heat(best, part)
 
     def _example(self, query: Query, encoder: Encoder) -> NDArray[np.float16]:
         """Tokens `[n, D]` of an example; its one embedding if it is an image whose file has gone since."""
@@ -93,3 +114,11 @@ class HeatMaps:
             while len(self._tokens) > KEPT:
                 self._tokens.popitem(last=False)
         return tokens, part
+
+
+def _check_patches(encoder: Encoder) -> None:
+    if not encoder.has_patches:
+        raise MasslError(
+            f"the encoder {encoder.name} describes pictures only as a whole, not part by part; one that "
+            "`massl export` writes does both"
+        )

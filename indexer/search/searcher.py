@@ -124,6 +124,10 @@ class Searcher:
         """
         return self._heat.of(queries, image, self._encoder())
 
+    def heat_beside(self, asked: Query, others: Sequence[Query]) -> Heat:
+        """How alike each part of a picture is to the most similar part of others; see `HeatMaps.beside`."""
+        return self._heat.beside(asked, others, self._encoder())
+
     def calibration(self) -> Calibration:
         """What scores mean in this collection."""
         return Calibration.from_json(self._catalog.meta().calibration)

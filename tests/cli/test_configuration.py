@@ -88,6 +88,7 @@ REFUSED = {
         "plan": "'x'", "index-dir": "'x'", "keep": "true", "forget": "true", "apply": "'x'", "by": "'trash'",
         "undo": "'x'",
     },
+    "odd": {"maps": "'x'", "good": "'x'", "index-dir": "'x'"},
     "label.export": {"out": "'x'", "index-dir": "'x'", "format": "'onnx'"},
     "tag.export": {"out": "'x'", "index-dir": "'x'", "format": "'xmp'"},
     "tag.import": {"from-files": "true"},

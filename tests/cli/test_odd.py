@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from PIL import Image
+
 from tests.cli.conftest import failed
 
 
@@ -37,3 +39,21 @@ def test_wrong_use_says_what_to_do(massl, indexed: Path) -> None:
         assert ran.code == 2, arguments
     massl("label", "add", indexed, "ok", next((indexed / "space").glob("*.jpg")))
     assert "different good pictures at least" in failed(massl("odd", indexed, "--good", "ok", "--false-alarms", "1%"))
+
+
+def test_maps_show_where_and_are_never_taken_for_pictures(massl, indexed: Path, tmp_path: Path) -> None:
+    maps = tmp_path / "maps"
+    found = massl("odd", indexed, "-k", 3, "--maps", maps, "--json").json["results"]
+    assert sorted(maps.iterdir()) == [Path(row["map"]) for row in found]
+    for row in found:
+        with Image.open(row["map"]) as drawn, Image.open(indexed / row["path"]) as picture:
+            assert abs(drawn.width / drawn.height - picture.width / picture.height) < 0.02
+            x, y, width, height = row["peak"]
+            assert 0 <= x < x + width <= picture.width
+            assert 0 <= y < y + height <= picture.height
+    assert "is there already, and not an empty folder" in failed(massl("odd", indexed, "--maps", maps))
+    assert "would be indexed as pictures" in failed(massl("odd", indexed, "--maps", indexed / "maps"))
+    (indexed / found[0]["path"]).unlink()
+    again = massl("odd", indexed, "-k", 1, "--maps", tmp_path / "again")
+    assert again.output
+    assert f"no map of '{found[0]['path']}': " in again.error

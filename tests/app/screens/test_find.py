@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+import numpy as np
 import pytest
 
 from app.formatting import readable
@@ -1114,3 +1115,35 @@ def test_a_picture_of_the_same_kind_is_not_called_as_good_as_nothing() -> None:
     assert not {"band", "bandName", "chance"} & set(match_tile(good))  # no tag that says nothing
     assert match_tile(replace(good, match="same", false_matches=0.001))["bandName"] == "Same"
     assert among(2.0, 10) == "about 2 of them by chance"
+
+
+def test_the_least_usual_pictures_come_first_and_show_where(tab: Any, unlabelled: Collection) -> None:
+    tab.get_by_label("Order of the pictures").select_option("unusual")
+    tab.wait_for_selector("#massl-find .tile .score")
+    ids, scores = unlabelled.anomalies.by_image()
+    order = unlabelled.images.paths_of(ids[np.argsort(-scores, kind="stable")].tolist())
+    shown = _paths(tab)
+    assert shown == list(order[: len(shown)])
+    _picture(tab, shown[0]).hover()
+    _picture(tab, shown[0]).get_by_role("button", name="About this picture").click()
+    tab.wait_for_selector("dialog.details canvas")
+    assert "Where it is unusual" in tab.locator("dialog.details .why").inner_text()
+
+
+def test_the_order_by_unusualness_waits_for_the_comparison_and_keeps_filters(
+    unlabelled: Collection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find, session = FindScreen(unlabelled, tmp_path), Session()
+    monkeypatch.setattr("app.screens.find.PATIENCE", 0.0)
+    drawn = find.do(session, {"do": "ask", "sort": "unusual", "folders": ["flag"]})
+    while drawn["waiting"]:
+        assert drawn["empty"] == "All pictures are being compared for this order."
+        drawn = find.do(session, {"do": "look"})
+    tiles = drawn["sections"][0]["tiles"]
+    ids, scores = unlabelled.anomalies.by_image()
+    kept = dict(zip(ids.tolist(), scores.tolist(), strict=True))
+    assert {tile["path"].split("/")[0] for tile in tiles} == {"flag"}
+    assert len(tiles) == unlabelled.images.count(Filter(folders=("flag",)))
+    assert [kept[tile["id"]] for tile in tiles] == sorted((kept[tile["id"]] for tile in tiles), reverse=True)
+    best = find.do(session, {"do": "ask", "examples": [{"image": tiles[0]["id"]}], "sort": "unusual"})
+    assert tiles[0]["id"] not in {tile["id"] for tile in best["sections"][0]["tiles"]}

@@ -75,6 +75,13 @@ def test_the_least_usual_pictures_without_a_label_come_first(screen: LabelScreen
     assert drawn["view"] == "unusual"
     assert shown == order[1 : len(shown) + 1]
     assert drawn["paging"] == {"accept": False, "left": len(order) - 1}
+    assert screen.do(session, {"do": "details", "image": shown[0]})["why"] is True
+    why = screen.do(session, {"do": "why", "image": shown[0]})
+    parts = screen.collection.anomalies.parts_of(shown[0])
+    assert why["title"] == "Where it is unusual"
+    assert np.allclose(why["cosines"], parts.distances, atol=1e-3)
+    _done(screen, session, {"do": "view", "view": "different"})
+    assert screen.do(session, {"do": "details", "image": shown[0]})["why"] is False
 
 
 def test_the_pictures_that_the_accuracy_says_nothing_about_can_be_listed(screen: LabelScreen) -> None:
