@@ -16,6 +16,7 @@ from indexer.anomalies.neighbour_distance import GOOD_NEIGHBOUR, NEIGHBOUR, dist
 from indexer.anomalies.patch_memory import worst_patches
 from indexer.anomalies.unusual_parts import UnusualParts, unusual_parts
 from indexer.anomalies.worst_tiles import worst_tiles
+from indexer.search.engines.interface import CurrentIndex
 from indexer.search.near_copies import copies_from, one_of_each
 from indexer.search.query import Query, with_content
 from indexer.search.searcher import Searcher
@@ -30,6 +31,8 @@ from indexer.store.vectors import CatalogVectors, VectorSource
 from massl.core.errors import MasslError
 from massl.core.images.decoding import within_memory
 
+_MANY_COPIES = 0.1  # the share of different images up to which copies are what is usual
+_ITSELF = 0.99999  # the cosine of a picture with itself, or with the very same one, but for rounding
 FEWEST = 3  # images, under which none is unusual
 
 
@@ -182,7 +185,7 @@ class CollectionAnomalies:
         patches: bool = False,
     ) -> tuple[int, NDArray[np.float32], dict[int, Box]]:
         index = self._searcher.index()
-        reference = rows[one_of_each(index, ids[rows], vectors[rows], least)]
+        reference, least = _different(index, ids, vectors, rows, least)
         if patches:
             return len(reference), self._by_patches(ids, reference, rows, NEIGHBOUR, report), {}
         if self._searcher.tiles.in_use():
@@ -267,7 +270,7 @@ class CollectionAnomalies:
             return distances(index, ids, vectors, beside, asked, least, report, GOOD_NEIGHBOUR)
 
         index = self._searcher.index()
-        reference = good[one_of_each(index, ids[good], vectors[good], least)]
+        reference, least = _different(index, ids, vectors, good, least)
         if false_alarms is None:
             scores = measured(reference, looked_at)
             listed = self._listed(ids[looked_at], scores, None, count, boxes)
@@ -334,6 +337,21 @@ def bands(scores: NDArray[np.float32], shares: Sequence[float]) -> NDArray[np.ui
     found = np.empty(len(scores), np.uint8)
     found[order] = np.searchsorted(ends, np.arange(len(scores)), side="right")
     return found
+
+
+def _different(
+    index: CurrentIndex,
+    ids: NDArray[np.int64],
+    vectors: NDArray[np.float16],
+    rows: NDArray[np.int64],
+    least: float,
+) -> tuple[NDArray[np.int64], float]:
+    """Rows to compare with, of which no two are near copies; and the cosine from which two are near copies.
+
+    Where nearly all are near copies of others, as pictures of a fixed camera are, that is what is usual, and all count.
+    """
+    kept = rows[one_of_each(index, ids[rows], vectors[rows], least)]
+    return (kept, least) if len(kept) > _MANY_COPIES * len(rows) else (rows, _ITSELF)
 
 
 def _halves(good: NDArray[np.int64], fewest: int, rate: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -113,3 +113,24 @@ def test_a_small_mark_is_found_by_patches(encoder: Encoder, tmp_path: Path) -> N
     made.labels.add("good", good, "test")
     told = made.anomalies.find(good="good", patches=True)
     assert [item.path for item in told.images] == ["7.png", "8.png"]
+
+
+def test_pictures_of_a_fixed_camera_are_compared_though_all_are_near_copies(
+    tiny_encoder: Encoder, tmp_path: Path
+) -> None:
+    """None of them would be left to compare with."""
+    scene = np.random.default_rng(0).integers(40, 200, (8, 8, 3))
+    for number in range(40):
+        noise = np.random.default_rng(number).integers(-1, 2, scene.shape)
+        if number == 17:
+            noise[2:5, 2:5] += 12
+        Image.fromarray((scene + noise).astype(np.uint8)).save(tmp_path / f"{number:02}.png")
+    fixed = Collection.create(tmp_path, tiny_encoder)
+    fixed.update()
+    assert fixed.searcher.calibration().bounds(40)["same"] <= 0.9995
+    found = fixed.anomalies.find(2)
+    assert found.images[0].path == "17.png"
+    assert found.images[0].score > 3 * found.images[1].score
+    fixed.labels.add("ok", [fixed.images.id_of(f"{number:02}.png") for number in range(17)], "test")
+    assert fixed.anomalies.find(1, good="ok").images[0].path == "17.png"
+    assert fixed.anomalies.find(1, good="ok", false_alarms=0.2).images[0].path == "17.png"
