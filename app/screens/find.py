@@ -364,8 +364,8 @@ class FindScreen(Screen):
         answer["why"] = matched or _is_by_unusualness(finding)
         if finding.ranking is not None and len(at := np.flatnonzero(finding.ranking.images == facts.image)):
             score = float(finding.ranking.scores[at[0]])
-            likely = chance(finding.ranking.false_matches(score), int(at[0]) + 1)
-            match = finding.ranking.match(score)
+            likely = chance(finding.ranking.false_matches(score, facts.image), int(at[0]) + 1)
+            match = finding.ranking.match(score, facts.image)
             similar = f"{BANDS[match]}, similarity" if match in BANDS else "Similarity"
             answer["match"] = f"{similar} {score:z.2f}. {likely}."
         return answer

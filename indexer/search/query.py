@@ -105,6 +105,21 @@ class Result:
     box: Box | None = None
 
 
+@dataclass(frozen=True)
+class TileChance:
+    """What the score of an image's best tile means.
+
+    Attributes:
+        calibration: of best tiles; see `indexer.search.tile_calibration`.
+        crowd: what those of the query's farther neighbours score.
+        images: how many the collection holds.
+    """
+
+    calibration: Calibration
+    crowd: float | None
+    images: int
+
+
 @dataclass(frozen=True, eq=False)
 class Ranking:
     """Images in the order of their similarity to a query.
@@ -116,6 +131,7 @@ class Ranking:
         crowd: the query's neighbourhood, see `indexer.search.calibration.neighbourhood`; None where there is nothing
         to tell. among: how many images the collection holds, and tiles.
         boxes: of the images that a tile of theirs won, by id.
+        of_tiles: what their scores mean; as those of whole images if left out.
     """
 
     images: NDArray[np.int64]
@@ -124,16 +140,21 @@ class Ranking:
     crowd: float | None
     among: int
     boxes: Mapping[int, Box] = field(default_factory=dict)
+    of_tiles: TileChance | None = None
 
     def __len__(self) -> int:
         return len(self.images)
 
-    def match(self, score: float) -> str:
-        """`same`, `alike` or `weak`."""
+    def match(self, score: float, image: int | None = None) -> str:
+        """`same`, `alike` or `weak`; of an image that a tile of its won, by what tiles score."""
+        if self.of_tiles and image in self.boxes:
+            return self.of_tiles.calibration.match(score, self.of_tiles.images, self.of_tiles.crowd)
         return self.calibration.match(score, self.among, self.crowd)
 
-    def false_matches(self, score: float) -> float:
+    def false_matches(self, score: float, image: int | None = None) -> float:
         """How many images of the collection one would expect above a score if none had to do with the query."""
+        if self.of_tiles and image in self.boxes:
+            return self.of_tiles.calibration.false_matches(score, self.of_tiles.images, self.of_tiles.crowd)
         return self.calibration.false_matches(score, self.among, self.crowd)
 
     def above(self, score: float) -> int:
@@ -204,8 +225,8 @@ def described(catalog: Catalog, ranking: Ranking, first: int = 0, last: int | No
             image,
             known[image][0],
             score,
-            ranking.match(score),
-            ranking.false_matches(score),
+            ranking.match(score, image),
+            ranking.false_matches(score, image),
             known[image][1],
             taken.get(image),
             ranking.boxes.get(image),

@@ -15,10 +15,12 @@ from indexer.search.engines import engine_choice
 from indexer.search.engines.interface import CurrentIndex, Engine, Measured, Preparing
 from indexer.search.engines.recall import MARGIN, nearest
 from indexer.search.heat_map import Heat, HeatMaps
-from indexer.search.query import Query, Ranking, Result
+from indexer.search.query import Query, Ranking, Result, TileChance
+from indexer.search.tile_calibration import of_tiles
 from indexer.search.tile_search import TileSearch, with_tiles
 from indexer.store.catalog import Catalog
 from indexer.store.filters import EVERYTHING, Filter, among, exists
+from indexer.store.meta import Meta
 from indexer.store.vectors import CatalogVectors
 from massl.core.errors import MasslError
 
@@ -89,19 +91,23 @@ class Searcher:
     ) -> Ranking:
         """By the better of each image's whole and its best tile, of the nearest by either.
 
-        Each tile counts as an image where chance is concerned: so many vectors were compared.
+        A picture that a tile won is judged by what best tiles score by chance, if that could be found out. Else each
+        tile counts as an image: so many vectors were compared.
         """
         best = self.tiles.best(target, more, among(self._catalog, wanted), exact)
         candidates = np.union1d(whole, best.images)
         scored = query.ranked(self._catalog, candidates[~np.isin(candidates, own)], target)
         images, scores, boxes = with_tiles(*scored, best)
-        usual = scores
-        if wanted:
-            everywhere = self.tiles.best(target, calibration.FAR[1] + len(own))
-            usual = everywhere.scores[~np.isin(everywhere.images, own)]
-        crowd = float(calibration.neighbourhood(usual[None])[0]) if len(usual) else None
+        everywhere = self.tiles.best(target, calibration.FAR[1] + len(own)) if wanted else best
+        best_tiles = everywhere.scores[~np.isin(everywhere.images, own)]
+        usual = best_tiles if wanted else scores
+        crowd, tile_crowd = (
+            float(calibration.neighbourhood(each[None])[0]) if len(each) else None for each in (usual, best_tiles)
+        )
         among_all = len(self.index()) + len(self.tiles.index())
-        return Ranking(images[:k], scores[:k], self.calibration(), crowd, among_all, boxes)
+        known = Calibration.from_json(self._catalog.meta().calibration_tiles)
+        chance = TileChance(known, tile_crowd, len(self.index())) if known.scores.values else None
+        return Ranking(images[:k], scores[:k], self.calibration(), crowd, among_all, boxes, chance)
 
     def describe(self, ranking: Ranking, first: int = 0, last: int | None = None) -> list[Result]:
         """Paths, labels and matches of a ranking's results, from place `first` (from 0) up to before `last`.
@@ -133,8 +139,11 @@ class Searcher:
         return Calibration.from_json(self._catalog.meta().calibration)
 
     def calibrate(self) -> Calibration:
-        """Finds out what they mean, anew; see `indexer.search.calibration`."""
-        return calibration.of_collection(self._root, self._catalog, self._encoder())
+        """Finds out what they mean, anew; see `indexer.search.calibration`. What those of tiles mean is kept here."""
+        found = calibration.of_collection(self._root, self._catalog, self._encoder())
+        if self.tiles.in_use():
+            self._catalog.set_meta(Meta.calibration_tiles.to(of_tiles(self._catalog, found).to_json()))
+        return found
 
     def index(self, preparing: Preparing = lambda step, done, total: None, tidy: bool = False) -> CurrentIndex:
         """The vectors, ready to search; see `OpenedEngine.get`."""

@@ -209,6 +209,7 @@ class Meta:
 
     # Caches. The texts are those that their owners write: `Calibration`, `Looks`, `Drift`, `Measured`.
     calibration = Fact[str | None](str, None)
+    calibration_tiles = Fact[str | None](str, None)  # the same of the best tiles of pictures
     calibrated_generation = Fact[int | None](int, None, cached=True)
     calibration_looks = Fact[dict[str, float]](_numbers, {}, write=json.dumps, cached=True)
     drift = Fact[tuple[int, str]](_of_generation, (-1, ""), write=lambda of: f"{of[0]} {of[1]}", cached=True)

@@ -21,6 +21,7 @@ from indexer import Collection, Encoder, Query
 from indexer.search.query import Result
 from indexer.storage.tiling_fit import TilesMismatch
 from indexer.store import tiles
+from indexer.store.meta import Meta
 from indexer.store.tiling import Tiling
 from massl.core.errors import MasslError
 
@@ -132,6 +133,22 @@ def test_a_spot_that_the_whole_hides_is_found_first_and_where_it_is(tiled: Colle
     assert (best.path, len(odd.images)) == ("06.png", 15)
     assert holds(best.box)
     assert tiled.anomalies.by_image()[1][5:8].argmax() == 1
+
+
+def test_a_hit_by_a_tile_is_judged_by_what_tiles_score_by_chance(tiled: Collection, tmp_path: Path) -> None:
+    found = tiled.search([spot_query(tmp_path)], 15)
+    assert (found[0].path, found[0].match) == ("06.png", "same")  # it is the very tile
+    assert found[0].false_matches < 0.1
+    assert {result.match for result in found[1:]} == {"weak"}
+    # Parts of scans without a spot are like all others: about one result of each search seems to be more.
+    called = []
+    for number in (0, 2, 3, 5, 8, 9, 11, 12):
+        part = Query(image=tiled.images.id_of(f"{number:02}.png"), crop=(20 + 5 * number, 9 * number, 64, 64))
+        called.append(sum(result.match != "weak" for result in tiled.search([part], 14)))
+    assert np.mean(called) <= 2.5  # 14, if chance were not known
+    # As before where that is not known, as of a collection of before.
+    tiled.catalog.forget_meta(Meta.calibration_tiles)
+    assert tiled.search([spot_query(tmp_path)], 1)[0].score == found[0].score
 
 
 def test_a_picture_is_as_good_as_the_better_of_its_whole_and_its_tiles(tiled: Collection, tmp_path: Path) -> None:
