@@ -27,6 +27,9 @@ def plural(number: int, one: str, many: str) -> str:
     return f"{number:,} {one if number == 1 else many}"
 
 
+MASKS = "most look like label masks, whose numbers are names and no brightness: leave them out (--exclude)"
+
+
 def deep_range(of: str, known: Mapping[str, KindRange]) -> list[str]:
     """What is black and white in files of more than 8 bits, a line for each kind of their numbers.
 
@@ -43,10 +46,8 @@ def deep_range(of: str, known: Mapping[str, KindRange]) -> list[str]:
         if each.limits:
             where = plural(each.measured_on, "file", "files") if each.measured_on else "the files of massl embed"
             shown += f", measured on {where}"
-        if each.masks and 2 * each.masks > each.measured_on:
-            shown += (
-                "; most look like label masks, whose numbers are names and no brightness: leave them out (--exclude)"
-            )
+        if each.are_masks:
+            shown += f"; {MASKS}"
         if each.later:
             later = (
                 plural(each.later, "later file", "later files") if each.limits else plural(each.later, "file", "files")

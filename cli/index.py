@@ -227,6 +227,8 @@ def command(
     tell(report)
     if not (encoder or quiet) and (advice := collection.encoders.tell_of_builtin()):
         say(advice)
+    if not quiet:
+        _tell_of_masks(collection, report)
     if not quiet and (advice := collection.health.tell_of_square()):
         say(advice)
     if not quiet and (advice := collection.health.tell_of_tiles()):
@@ -252,6 +254,16 @@ def _tell(report: IndexReport, images: Path, most: int | None, quiet: bool) -> N
         say(f"  looked into {kept}, as images there are labelled; --include '' leaves such folders out", quiet)
     if left_out := left_out_line(report.left_out):
         say(f"  left out: {left_out}", quiet)
+
+
+def _tell_of_masks(collection: Collection, report: IndexReport) -> None:
+    """Says it where deep files that were embedded now look like no pictures."""
+    from app.formatting import MASKS
+    from cli.terminal import say
+
+    for kind, known in collection.meta.kind_ranges.items():
+        if report.embedded and known.are_masks:
+            say(f"{kind}: {MASKS}")
 
 
 def _watch(

@@ -15,7 +15,7 @@ from app.screens.classification_advice import DOUBT, advise, estimate, methods, 
 from app.screens.job_status import asked, running
 from app.screens.label_actions import AUTHOR, LabelActions
 from app.screens.label_downloads import EXPORTS, export
-from app.screens.label_queues import QUEUES, next_page
+from app.screens.label_queues import QUEUES, next_page, note
 from app.screens.picture_details import details, proposed_tags, where_unusual
 from app.screens.screen import Action, Aside, Screen
 from app.screens.tiles import MOST, Tile, section, tile, with_ratios, with_worst_tiles
@@ -252,7 +252,7 @@ class LabelScreen(Screen):
             else len(self.collection) - sum(entry["count"] for entry in [*drawn["classes"], drawn["none"]])
         )
         if tiles:
-            drawn["sections"] = [section(view, VIEWS[view], QUEUES[view], tiles, False)]
+            drawn["sections"] = [section(view, VIEWS[view], note(view, work.only), tiles, False)]
             drawn["paging"] = {"accept": any("guess" in entry and not entry["label"] for entry in tiles), "left": left}
         elif not drawn["running"]:
             of_class = f" of “{work.only}”" if work.only else ""
@@ -360,10 +360,10 @@ class LabelScreen(Screen):
             work.page = []
 
     def _only(self, session: Session, payload: Payload) -> None:
-        """Which class the view "sure" lists."""
+        """Which class the views "sure" and "unsure" list."""
         work = session.of(LabelView)
         work.only = str(payload.get("only") or "")
-        self._view(session, {"view": "sure"})
+        self._view(session, {"view": "unsure" if work.view == "unsure" else "sure"})
 
     def _more(self, session: Session, payload: Payload) -> None:
         work = session.of(LabelView)

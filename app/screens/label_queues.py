@@ -27,6 +27,11 @@ _ONE_OF_COPIES = ("unusual", "unsure", "strange")  # the label of one tells what
 _LOOKED_AT = 20 * PAGE  # pictures among which a page without copies is sought
 
 
+def note(view: str, only: str) -> str:
+    """What is said beside the name of a queue; `only` is as of `next_page`."""
+    return f"the likeliest to be “{only}” first, whatever is proposed" if view == "unsure" and only else QUEUES[view]
+
+
 def next_page(
     view: str,
     collection: Collection,
@@ -45,9 +50,12 @@ def next_page(
         passed: images that were left for later, or rejected.
         sure: the least probability of a proposal, 0 to 1, in the view "sure".
         now: the collection's revision.
-        only: the one class that is proposed, in the view "sure"; empty: any.
+        only: the one class that is proposed, in the view "sure", or that is likeliest, in "unsure"; empty: any.
     """
-    ids = _ordered(view, collection, result, len(passed), sure, now)
+    if view == "unsure" and only and result is not None:
+        ids = collection.fewshot.likeliest(only, now)
+    else:
+        ids = _ordered(view, collection, result, len(passed), sure, now)
     if view == "sure" and only and result is not None:
         proposed = only in result.classes and result.predicted == result.classes.index(only)
         ids = ids[np.isin(ids, result.images[proposed])]

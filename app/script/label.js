@@ -180,7 +180,7 @@ class LabelScreen extends Screen {
         "div",
         { class: "steer" },
         orders,
-        value.sorted && value.view === "sure" ? this.drawOnly() : null,
+        value.sorted && (value.view === "sure" || value.view === "unsure") ? this.drawOnly() : null,
         slides ? this.drawDoubt() : null,
       ),
       value.running ? drawRunning(value.running) : "",
@@ -190,13 +190,17 @@ class LabelScreen extends Screen {
     if (pressed) orders.scrollLeft = pressed.offsetLeft - orders.clientWidth / 3; // in sight on a phone, too
   }
 
-  /** The one class whose proposals are listed. */
+  /** The one class whose proposals are listed, or whose likeliest pictures are. */
   drawOnly() {
-    const { shares, only } = this.value;
+    const { shares, only, view } = this.value;
     const options = shares.map(({ name, proposed }) => make("option", { value: name }, `${name} (${proposed})`));
     const chooser = make(
       "select",
-      { class: "sort", "aria-label": "Proposals of this class", disabled: !shares.length },
+      {
+        class: "sort",
+        "aria-label": view === "sure" ? "Proposals of this class" : "Likeliest of this class",
+        disabled: !shares.length,
+      },
       make("option", { value: "" }, "All classes"),
       options,
     );

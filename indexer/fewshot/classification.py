@@ -98,6 +98,7 @@ class Classification:
         hidden: of the labelled images that were held out, float64 and bool `[judged_on]`: the probability of the class
             that each was given, and whether that was right.
         sampled: how many images of each class chance has drawn.
+        fitted: what tells the classes apart.
     """
 
     classes: tuple[str, ...]
@@ -118,6 +119,7 @@ class Classification:
     familiar: NDArray[np.bool_]
     hidden: tuple[NDArray[np.float64], NDArray[np.bool_]]
     sampled: dict[str, int]
+    fitted: Classifier
 
     def sure(self, least: float) -> NDArray[np.bool_]:
         """Which images have a class, bool `[N]`: labelled, or predicted with at least this probability, 0 to 1.
@@ -292,7 +294,7 @@ def classify(
         classes, dict(counts), ids, predicted, probability, bounds, accuracy, interval, needs,
         (unseen.low, unseen.high), choice.candidate.method, choice.judged_on, choice.drawn, choice.compared, labelled,
         familiar(vectors, rows), (choice.confidences, choice.hits),
-        dict(Counter(labels[image] for image in ids.tolist() if image in drawn and image in labels)),
+        dict(Counter(labels[image] for image in ids.tolist() if image in drawn and image in labels)), fitted,
     )  # fmt: skip
 
 

@@ -111,6 +111,21 @@ class CollectionFewshot:
         found = label_errors.suspects(ids, vectors, targets, classes, choose(vectors, targets))
         return [suspect for suspect in found if (suspect.image, suspect.given) not in kept]
 
+    def likeliest(self, label: str, now: Revision | None = None) -> NDArray[np.int64]:
+        """Unlabelled images, the likeliest of a class first, whichever class is proposed for them.
+
+        Without those of which somebody said that they are not of the class. This finds a rare class where its own
+        proposals are wrong, or few. `now` is as of `vectors`.
+        """
+        result = self.classify()
+        if label not in result.fitted.classes:
+            return np.empty(0, np.int64)
+        ids, vectors = self.vectors(now)
+        shares = result.fitted.probabilities(vectors)[:, result.fitted.classes.index(label)]
+        refused = [image for image, names in Rejections(self._catalog).by_image().items() if label in names]
+        order = ids[np.argsort(-shares, kind="stable")]
+        return order[~self._labelled(order) & ~np.isin(order, np.array(refused, np.int64))]
+
     def different(self, count: int, now: Revision | None = None) -> list[int]:
         """Unlabelled images that are unlike the labelled ones and each other; `now` is as of `vectors`."""
         ids, vectors = self.vectors(now)

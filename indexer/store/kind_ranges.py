@@ -36,6 +36,11 @@ class KindRange:
         """Both ends; None where it has none."""
         return None if self.low is None or self.high is None else (self.low, self.high)
 
+    @property
+    def are_masks(self) -> bool:
+        """Whether most of the files that it was measured on look like label masks."""
+        return self.masks > 0 and 2 * self.masks > self.measured_on
+
     def with_file(self, clipped: float | None) -> KindRange:
         """The same with one more file, which came later if the share of it that lies beyond is told."""
         if clipped is None:

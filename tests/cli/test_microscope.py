@@ -117,6 +117,19 @@ def test_the_how_to_runs_as_it_stands(massl, frames: Path, stacks: Path, tmp_pat
     assert "range         uint16: each file's own, of 8 files\n" in massl("info", frames).output
 
 
+def test_a_folder_of_label_masks_is_said_to_be_one(massl, frames: Path, tmp_path: Path) -> None:
+    encoder = write_encoder(tmp_path / "tiny.onnx")
+    (tmp_path / "masks").mkdir()
+    for number in range(4):
+        mask = np.zeros((40, 40, 1), "u2")
+        mask[number : number + 20, 5:25] = number + 1
+        (tmp_path / "masks" / f"{number}.tif").write_bytes(tiff(mask, GREY))
+    said = "uint16: most look like label masks"
+    index = ("index", tmp_path / "masks", "--encoder", encoder)
+    assert [said in massl(*index).error for _ in range(2)] == [True, False]  # once, when they are embedded
+    assert said not in massl("index", frames, "--encoder", encoder).error
+
+
 def test_a_range_is_refused_where_it_does_not_fit(massl, frames: Path, tmp_path: Path) -> None:
     encoder = write_encoder(tmp_path / "tiny.onnx")
     for wrong, why in (("9:3", "begins above its end"), ("5:5", "holds only one value"), ("x", "is no range")):

@@ -24,6 +24,9 @@ from indexer.store import tiles
 from indexer.store.meta import Meta
 from indexer.store.tiling import Tiling
 from massl.core.errors import MasslError
+from massl.core.images.decoding import decode
+from massl.core.images.rendering import Rendering, RenderingChoice
+from tests.massl.core.images.tiff_files import GREY, tiff
 
 SPOT = (150, 203, 180, 233)
 
@@ -274,3 +277,28 @@ def test_a_picture_with_too_many_tiles_is_skipped_with_what_to_do(tmp_path: Path
     made = Collection.create(tmp_path / "scans", tiny_encoder, tiling=Tiling(32, 16))
     (skipped,) = made.update().skipped
     assert (skipped.path, "more than 100,000 tiles of 32:16 pixels" in skipped.reason) == ("vast.png", True)
+
+
+def test_one_rebuild_takes_another_range_and_tiles_and_both_hold_for_every_tile(
+    tmp_path: Path, tiny_encoder: Encoder
+) -> None:
+    root = tmp_path / "deep"
+    root.mkdir()
+    for number in range(9):
+        values = np.random.default_rng(number).gamma(2, 300, (96, 160, 1)).astype("u2")
+        (root / f"{number}.tif").write_bytes(tiff(values, GREY))
+    before = Collection.create(root, tiny_encoder)
+    before.update()
+    assert before.meta.kind_ranges["uint16"].limits != (100.0, 900.0)
+    shown = RenderingChoice("100:900")
+    again = Collection.create(root, tiny_encoder, rebuild=True, shown=shown, tiling=Tiling(64), runtime="onnxruntime")
+    assert again.update().embedded == 9
+    assert (again.meta.display_range, str(again.meta.tiles)) == ("100:900", "64")
+    places = tiles.places(again.catalog)
+    (_, vectors) = next(tiles.TileVectors(again.catalog).blocks())
+    paths = dict(again.images.ready())
+    for image, box, vector in zip(places.images.tolist(), places.boxes.tolist(), vectors, strict=True):
+        picture = decode((root / paths[image]).read_bytes(), rendering=Rendering(fixed=(100, 900))).picture
+        x, y, width, height = box
+        wanted = tiny_encoder.embed([tiny_encoder.prepare(picture.crop((x, y, x + width, y + height)))])[0]
+        assert np.allclose(vector, wanted, atol=2e-3)

@@ -316,6 +316,27 @@ def test_the_confident_list_is_limited_to_one_class(screen: LabelScreen) -> None
     assert [tile["id"] for tile in _tiles(drawn)] == [tile["id"] for tile in every]
 
 
+def test_the_uncertain_list_begins_with_the_likeliest_of_one_class(screen: LabelScreen) -> None:
+    collection, session = screen.collection, Session()
+    _label(collection, 2, "flag", "fruit", "space")
+    _done(screen, session, {"do": "view", "view": "unsure"})
+    drawn = _done(screen, session, {"do": "only", "only": "space"})
+    assert (drawn["view"], drawn["only"]) == ("unsure", "space")
+    assert drawn["sections"][0]["note"] == "the likeliest to be “space” first, whatever is proposed"
+    shown = [tile["id"] for tile in _tiles(drawn)]
+    ids, vectors = collection.fewshot.vectors()
+    fitted = collection.fewshot.classify().fitted
+    chances = dict(zip(ids.tolist(), fitted.probabilities(vectors)[:, fitted.classes.index("space")], strict=True))
+    free = [image for image in ids.tolist() if image not in collection.labels.by_image()]
+    assert [chances[image] for image in shown] == sorted((chances[image] for image in free), reverse=True)[: len(shown)]
+    assert len({tile["guess"] for tile in _tiles(drawn)}) > 1
+    # Who is said to be none of it is asked about no more.
+    collection.rejections.add({shown[0]: "space"})
+    _done(screen, session, {"do": "view", "view": "unsure"})
+    assert shown[0] not in {tile["id"] for tile in _tiles(_done(screen, session))}
+    assert collection.fewshot.likeliest("no class").tolist() == []
+
+
 def test_the_minimum_probability_leaves_pictures_without_a_class(screen: LabelScreen) -> None:
     session = Session()
     _label(screen.collection, 4, "flag", "fruit", "space")

@@ -185,6 +185,7 @@ def test_label_masks_are_said_to_be_some(root: Path, tmp_path: Path, encoder: En
     assert (of_masks["uint16"].masks, of_frames["uint16"].masks) == (4, 0)
     assert "most look like label masks" in deep_range("collection", of_masks)[0]
     assert "masks" not in deep_range("collection", of_frames)[0]
+    assert (of_masks["uint16"].are_masks, of_frames["uint16"].are_masks) == (True, False)
 
 
 def test_an_exported_classifier_names_the_range(root: Path, encoder: Encoder, tmp_path: Path) -> None:
