@@ -81,6 +81,7 @@ class Storage:
             storage = cls._open_sound(root, folder, index_dir, encoder)
             tiling_fit.check_engine(storage.catalog, tiling)
             if rebuild:
+                rendering_fit.check_readable(storage.catalog, root, shown)
                 storage._take(encoder or storage.encoder, shown, tiling)
             else:
                 storage.check_fits(encoder)

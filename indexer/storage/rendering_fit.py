@@ -11,7 +11,15 @@ from indexer.storage.index_command import index_command
 from indexer.store.catalog import Catalog
 from indexer.store.images import Images
 from indexer.store.meta import Meta, Written
-from massl.core.images.rendering import BY_COLLECTION, RenderingChoice
+from indexer.store.paths import below
+from massl.core.errors import MasslError
+from massl.core.images import stacks
+from massl.core.images.decoding import ImageError, decode_scaled, read_bytes
+from massl.core.images.rendering import BY_COLLECTION, Rendering, RenderingChoice, Sampling
+from massl.core.printable import visible
+
+STACKS = (".tif", ".tiff")
+_LOOKED_AT = 8  # stacks, before it is said that none has what is asked for
 
 
 class RenderingMismatch(EncoderMismatch):
@@ -60,6 +68,43 @@ def take(
         )
     with held():
         catalog.set_meta(*facts(shown, meta))
+
+
+def check_readable(catalog: Catalog, root: Path, shown: RenderingChoice) -> None:
+    """Looks at some stacks of a collection before its embeddings are given up for others of these channels and planes.
+
+    Args:
+        catalog: the collection's.
+        root: its folder of images.
+        shown: what is asked for.
+
+    Raises:
+        MasslError: none of them has what is asked for.
+    """
+    if not (shown.channels or shown.plane):
+        return
+    meta = catalog.meta()
+    channels = meta.channels if shown.channels is None else shown.channels
+    plane = meta.plane if shown.plane is None else shown.plane
+    rendering = Rendering(channels=channels, plane=plane)
+    reasons = []
+    for path in (path for _, path in Images(catalog).ready() if path.lower().endswith(STACKS)):
+        try:
+            data = read_bytes(below(root, path))
+            if not stacks.is_asked_for(data, rendering):
+                continue
+            decode_scaled(data, Sampling(1, rendering), 1, meta.max_pixels)
+        except ImageError as error:
+            reasons.append(f"{visible(path)}: {error}")
+        else:
+            return
+        if len(reasons) == _LOOKED_AT:
+            break
+    if reasons:
+        raise MasslError(
+            f"{root} stays as it is: none of the {len(reasons)} stacks that were looked at can be shown so, the first "
+            f"{reasons[0]}"
+        )
 
 
 def facts(shown: RenderingChoice, meta: Meta | None) -> list[Written]:

@@ -93,7 +93,7 @@ def test_the_how_to_runs_as_it_stands(massl, frames: Path, stacks: Path, tmp_pat
     ranges = []
     for command in commands:
         if command[:2] == ["pip", "install"]:
-            assert command[2] == "massl[sci]"
+            assert command[2] == ".[sci]"
             continue
         assert command[0] == "massl"
         if command[1] == "train":  # in tests/massl/training/test_deep_images.py, as it takes longer
@@ -146,3 +146,14 @@ def test_a_range_is_refused_where_it_does_not_fit(massl, frames: Path, tmp_path:
     assert re.search(
         r"^range +uint16: 0 to 99; of 8 files \d+ % is clipped$", massl("info", frames).output, re.MULTILINE
     )
+
+
+def test_a_mistyped_channel_leaves_the_index_as_it_is(massl, stacks: Path, tmp_path: Path) -> None:
+    encoder = write_encoder(tmp_path / "tiny.onnx")
+    first = massl("index", stacks, "--channels", "DAPI", "--encoder", encoder, "--json").json
+    ran = massl("index", stacks, "--channels", "DAPI,Nix", "--rebuild")
+    assert ran.code == 1
+    assert "stays as it is: none of the 3 stacks" in ran.error
+    assert "no channel 'Nix': it has" in ran.error
+    again = massl("index", stacks, "--json").json
+    assert (again["unchanged"], again["added"], again["changed"]) == (first["indexed"], 0, 0)
