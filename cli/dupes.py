@@ -116,16 +116,19 @@ def command(
             threshold=threshold,
             report=lambda step, done, total: line.update(done, total, step),
         )
-    if as_json:
-        print_json(describe(found))
-    else:
-        _show(found, quiet)
+    try:
+        if plan:  # first, as the answer may be piped into a program that ends early
+            _write(plan, found)
+    finally:
+        if as_json:
+            print_json(describe(found))
+        else:
+            _show(found, quiet)
     if found.stale:
         command = index_command(images, collection.folder)
         files = "1 file has" if found.stale == 1 else f"{found.stale:,} files have"
         say(f"{files} changed or gone since the folder was indexed, and left out; run: {command}", quiet)
     if plan:
-        _write(plan, found)
         say(f"the plan is in {plan}; nothing was deleted", quiet)
 
 

@@ -62,7 +62,8 @@ def print_listing(
     for each, row in zip(listed, described["results"], strict=True):
         named = f"  [{visible(row['label'])}]" if row["label"] else ""
         print_line(f"{row['rank']:>{wide}}  {_value(order, each)}{visible(each.path)}{named}")
-    say(f"{len(listed):,} of {len(collection):,} images", quiet)
+    pass_by = f"{collection.images.count(passing):,} that pass, of " if passing else ""
+    say(f"{len(listed):,} of {pass_by}{len(collection):,} images", quiet)
 
 
 def _value(order: str, placed: Placed) -> str:

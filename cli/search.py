@@ -78,7 +78,7 @@ def command(
     queries: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[QUERY…]",
+            metavar="QUERY…",
             help="Example images. +more.jpg adds one, -less.jpg subtracts one, - reads an image from standard input. "
             "Without any, --sort or a filter lists the images themselves.",
             show_default=False,

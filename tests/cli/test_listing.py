@@ -41,6 +41,7 @@ def test_filters_alone_list_what_passes_by_path_and_tags_are_an_order(massl, pho
     massl("tag", "add", photos, "sweet", one, three)
     massl("tag", "add", photos, "green", two, three)
     assert massl("search", photos, "--tag", "sweet", "--paths").output.split() == [one, three]
+    assert "1 of 2 that pass, of " in massl("search", photos, "--tag", "sweet", "-k", "1").error
     assert massl("search", photos, "--under", "fruit", "--paths").output.splitlines()[:3] == [one, two, three]
     rows = massl("search", photos, "--sort", "tag", "--json").json["results"]
     assert [(row["path"], row["value"]) for row in rows[:3]] == [(two, "green"), (three, "green"), (one, "sweet")]
