@@ -17,7 +17,7 @@ from app.screens.listings import MOST_SUBSET, TITLES, WAYS, Listing, proposed, s
 from app.screens.match_texts import BANDS, chance, heat_words, levels, match_tile
 from app.screens.picture_details import details, proposed_tags, where_unusual
 from app.screens.screen import Action, Aside, Screen
-from app.screens.search_request import MOST_EXAMPLES, NOTHING, Example, Part, Question, pixels, question
+from app.screens.search_request import MOST_EXAMPLES, NOTHING, Example, Part, Question, pixels, question, tagging
 from app.screens.tiles import MOST, Tile, section, tile, with_ratios
 from app.session import Payload, Session, images, number
 from app.uploads import Remembered, take
@@ -131,7 +131,7 @@ class FindScreen(Screen):
                 "labels": list(wanted.labels),
                 "folders": list(wanted.folders),
                 "quality": [bound.name for bound in wanted.quality],
-                "tags": list(wanted.tags),
+                **tagging(wanted),
                 "since": str(wanted.taken_since or ""),
                 "until": str(wanted.taken_until or ""),
             },

@@ -14,6 +14,8 @@ from indexer.store.quality import QualityBound
 from massl.core.errors import MasslError
 
 MOST_EXAMPLES = 16
+# Which of some tags a picture must have, as the browser says it and as the filter does.
+TAGGING = {"all": "tags", "any": "any_tags", "none": "without_tags"}
 
 Part = tuple[float, float, float, float]  # x, y, width, height of a region, as shares of the picture
 
@@ -57,7 +59,7 @@ def question(
 
     Args:
         payload: `examples`, each with `image`, `content` or `upload`, and `weight`, `part`; `labels`, `tags`,
-            `folders`, `quality`, `since`, `until`, `sort`, `proposed`.
+            `tagging`, `folders`, `quality`, `since`, `until`, `sort`, `proposed`.
         image_of: the id of an image by the first digits of its content's hash.
         bounds_of: the bounds of quality hints in the collection.
 
@@ -84,12 +86,23 @@ def question(
         tuple(_text(item) for item in _list(payload.get(key))) for key in ("labels", "folders", "tags", "quality")
     )
     days: dict[str, Any] = {"taken_since": since, "taken_until": until, "or_modified": True}
-    wanted = Filter(labels, folders, **days, quality=bounds_of(hints), tags=tags)
-    proposed = payload.get("proposed") is True and len(tags) == 1 and not examples
+    how = _text(payload.get("tagging") or "all")
+    if how not in TAGGING:
+        raise _unexpected()
+    which: dict[str, Any] = {TAGGING[how]: tags}
+    wanted = Filter(labels, folders, **days, **which, quality=bounds_of(hints))
+    proposed = payload.get("proposed") is True and len(wanted.tags) == 1 and not examples
     sort = _text(payload.get("sort") or "")
     if sort and sort not in TITLES:
         raise _unexpected()
     return Question(tuple(examples), wanted, sort, proposed)
+
+
+def tagging(wanted: Filter) -> dict[str, Any]:
+    """The tags of a filter, and which of them a picture must have, as the browser says it."""
+    found = {how: list(getattr(wanted, name)) for how, name in TAGGING.items() if getattr(wanted, name)}
+    how = next(iter(found), "all")
+    return {"tags": found.get(how, []), "tagging": how}
 
 
 def _part(given: object) -> Part | None:

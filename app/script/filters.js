@@ -32,6 +32,14 @@ export class FilterPanel {
     this.labels = new Chooser("labels", (wanted) => ask({ labels: wanted }));
     this.quality = new Chooser("quality hints", (wanted) => ask({ quality: wanted }), false);
     this.tags = new Chooser("tags", (wanted) => ask({ tags: wanted }));
+    this.tagging = make(
+      "select",
+      { class: "sort", "aria-label": "Which of these tags" },
+      make("option", { value: "all" }, "with all of these"),
+      make("option", { value: "any" }, "with any of these"),
+      make("option", { value: "none" }, "with none of these"),
+    );
+    this.tagging.addEventListener("change", () => ask({ tagging: this.tagging.value }));
     this.since = this.day("From", "since");
     this.until = this.day("Until", "until");
     this.days = make(
@@ -133,6 +141,9 @@ export class FilterPanel {
     const hints = choices.quality.map((name) => ({ value: name, text: name }));
     this.quality.update(filters.quality, hints, settled);
     this.tags.update(filters.tags, tags, settled);
+    this.tagging.value = filters.tagging;
+    if (filters.tags.length) this.tags.panel.prepend(this.tagging);
+    else this.tagging.remove();
     for (const [input, day] of /** @type {const} */ ([
       [this.since, filters.since],
       [this.until, filters.until],
@@ -179,7 +190,7 @@ function countOf({ labels, folders, tags, quality, since, until }) {
 }
 
 /** No filter. @type {Filters} */
-const NONE = { labels: [], folders: [], tags: [], quality: [], since: "", until: "" };
+const NONE = { labels: [], folders: [], tags: [], tagging: "all", quality: [], since: "", until: "" };
 
 // Several of some: a list of boxes to tick. It stays while all else is drawn anew, and so do its place and the focus.
 class Chooser {

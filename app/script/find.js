@@ -273,7 +273,7 @@ class FindScreen extends Screen {
    */
   drawProposing(header) {
     const { asked, filters, listing } = this.value;
-    if (asked || filters.tags.length !== 1) return;
+    if (asked || filters.tags.length !== 1 || filters.tagging !== "all") return;
     const text = listing.proposed ? `Pictures with “${filters.tags[0]}”` : "Propose more";
     header.append(
       button(text, () => this.ask([], { proposed: !listing.proposed }), {

@@ -13,13 +13,14 @@
  */
 
 /**
- * What the pictures must be: of one of these labels, in one of these folders, with all of these tags; `quality` are
- * hints such as "blurred", of which one must be about them.
+ * What the pictures must be: of one of these labels, in one of these folders, with these tags, as `tagging` says: "all",
+ * "any" or "none" of them; `quality` are hints such as "blurred", of which one must be about them.
  *
  * @typedef {object} Filters
  * @property {string[]} labels
  * @property {string[]} folders
  * @property {string[]} tags
+ * @property {string} tagging
  * @property {string[]} quality
  * @property {string} since
  * @property {string} until
@@ -37,7 +38,20 @@
 /** @typedef {Filters & Listing & Search} Asked all of it */
 
 // In the address.
-const OWN = ["like", "unlike", "label", "tag", "under", "quality", "since", "until", "sort", "proposed", "cut"];
+const OWN = [
+  "like",
+  "unlike",
+  "label",
+  "tag",
+  "tagging",
+  "under",
+  "quality",
+  "since",
+  "until",
+  "sort",
+  "proposed",
+  "cut",
+];
 
 /**
  * An example as the server takes it.
@@ -71,6 +85,7 @@ export function written(asked) {
   }
   for (const label of asked.labels) query.append("label", label);
   for (const tag of asked.tags) query.append("tag", tag);
+  if (asked.tags.length && asked.tagging !== "all") query.append("tagging", asked.tagging);
   for (const folder of asked.folders) query.append("under", folder);
   for (const hint of asked.quality) query.append("quality", hint);
   if (asked.since) query.append("since", asked.since);
@@ -102,6 +117,7 @@ export function read() {
     folders: query.getAll("under"),
     quality: query.getAll("quality"),
     tags: query.getAll("tag"),
+    tagging: query.get("tagging") || "all",
     since: query.get("since") || "",
     until: query.get("until") || "",
     sort: query.get("sort") || "",

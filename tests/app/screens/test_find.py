@@ -394,7 +394,7 @@ def test_boxes_that_are_ticked_faster_than_the_server_answers_all_count(tab: Any
     assert {path.split("/")[0] for path in _paths(tab)} == set(kinds[1::2])
 
 
-def test_pictures_are_tagged_filtered_by_tags_and_it_is_undone(tab: Any, unlabelled: Collection) -> None:
+def test_pictures_are_tagged_filtered_by_tags_and_it_is_undone(tab: Any, visit: Visit, unlabelled: Collection) -> None:
     def said(text: str) -> None:
         tab.wait_for_function(f"() => document.querySelector('#massl-find .bar')?.innerText.includes({text!r})")
 
@@ -447,7 +447,16 @@ def test_pictures_are_tagged_filtered_by_tags_and_it_is_undone(tab: Any, unlabel
     tab.locator(".filters").get_by_label("green (1)").check()
     _until(tab, "document.querySelectorAll('#massl-find .tile').length === 1")
     assert _asked(tab)["tag"] == ["cloth", "green"]
+    tab.locator(".filters").get_by_label("Which of these tags").select_option("with any of these")
+    _until(tab, "document.querySelectorAll('#massl-find .tile').length === 2")
+    assert (_asked(tab)["tag"], _asked(tab)["tagging"]) == (["cloth", "green"], ["any"])
+    with visit(tab.url) as other:
+        _until(other, "document.querySelectorAll('#massl-find .tile').length === 2")
+    tab.locator(".filters").get_by_label("Which of these tags").select_option("with none of these")
+    _until(tab, f"document.querySelector('#massl-find .note').innerText.startsWith('{len(unlabelled) - 2} of')")
+    assert tab.get_by_role("button", name="Propose more").count() == 0
     tab.get_by_role("button", name="Clear filters").click()
+    _until(tab, "location.search === ''")
     for text in ("Undone: tagged 1 picture “green”", "Undone: took “of wind” off 1 picture"):
         bar.get_by_role("button", name="Undo").click()
         said(text)
