@@ -47,6 +47,7 @@ class Sort(StrEnum):
     OLDEST = "oldest"
     FOLDER = "folder"
     TAG = "tag"
+    RATING = "rating"
     SIZE = "size"
     BLURRED = "blurred"
     DARK = "dark"
@@ -138,9 +139,9 @@ def command(
         Sort,
         typer.Option(
             "--sort",
-            help="Order of the results: the most similar first; taken: by the date taken, others last; newest "
-            "or oldest: the same, or by the file's date where there is none; folder; tag; size: the largest file "
-            "first; blurred, dark and so on: as --quality, the most so first.",
+            help="Order of the results: the most similar first; taken: by the date taken, others last; newest or "
+            "oldest: the same, or by the file's date where there is none; folder; tag; rating: the best first; size: "
+            "the largest file first; blurred, dark and so on: as --quality, the most so first.",
         ),
         Harmless(),
     ] = Sort.SIMILARITY,

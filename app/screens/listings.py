@@ -32,6 +32,7 @@ TITLES = {
     "taken": "By date taken",
     "folder": "By folder",
     "tag": "By tag",
+    "rating": "Best rated first",
     "size": "Largest files first",
     "blurred": "Most blurred first",
     "dark": "Darkest first",

@@ -25,13 +25,14 @@ _ORDERS = {
     "taken": ("file_metadata.taken", False),
     "folder": ("NULL", False),
     "tag": ("(SELECT min(tag) FROM tags WHERE tags.image = images.id)", False),
+    "rating": ("file_metadata.rating", True),
     "size": ("size", True),
     **{name: (hint.value, not hint.below) for name, hint in HINTS.items()},
 }
 ORDERS = tuple(_ORDERS)
 """How images can be ordered: the newest or the oldest first; by the day they were taken alone; by path; by tag, the
-first of several; the largest file first; and those first that a quality hint is most about. What isn't known comes
-last, and equals by path."""
+first of several; the best rated first; the largest file first; and those first that a quality hint is most about. What
+isn't known comes last, and equals by path."""
 
 TIMES = ("newest", "oldest", "taken")
 """The orders by time."""
@@ -47,8 +48,8 @@ class Placed:
         size: of the file, in bytes.
         moment: when it was taken, by the camera's clock, as ISO 8601 or a day alone; else when its file was last
             modified, in local time; empty where neither is known.
-        value: what it is ordered by: a moment, a tag, bytes, or what the hint goes by; None where that isn't known, and
-            for the order by path.
+        value: what it is ordered by: a moment, a tag, a rating, bytes, or what the hint goes by; None where that isn't
+            known, and for the order by path.
     """
 
     image: int

@@ -59,7 +59,7 @@ def test_an_order_is_of_those_that_pass_or_are_named(dated: Collection) -> None:
         assert sorted(each.image for each in dated.images.ordered(order)) == sorted(dict(dated.images.ready()))
 
 
-def test_pictures_are_ordered_by_tag_by_the_day_taken_alone_and_by_quality(dated: Collection) -> None:
+def test_pictures_are_ordered_by_tag_by_the_day_taken_alone_by_rating_and_by_quality(dated: Collection) -> None:
     ids = {path: image for image, path in dated.images.ready()}
     one, two = ids["undated.bmp"], ids["a/2021-07-01.bmp"]
     dated.tags.give([(one, "sea"), (two, "sea"), (two, "beach")], "me")
@@ -71,6 +71,13 @@ def test_pictures_are_ordered_by_tag_by_the_day_taken_alone_and_by_quality(dated
     taken = dated.images.ordered("taken")
     assert [each.value for each in taken] == ["2022-02-02", None, None, None]
     assert (taken[0].path, taken[1].path) == ("b/2019-01-01.bmp", "a/2021-07-01.bmp")
+
+    with dated.catalog.writing() as connection:
+        for image, rating in ((one, -1), (two, 5)):
+            connection.execute("UPDATE file_metadata SET rating = ? WHERE image = ?", [rating, image])
+    rated = dated.images.ordered("rating")
+    assert [(each.image, each.value) for each in rated[:2]] == [(two, 5), (one, -1)]
+    assert [each.value for each in rated[2:]] == [None, None]
 
     for name, hint in HINTS.items():
         with dated.catalog.writing() as connection:
