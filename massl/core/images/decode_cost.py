@@ -247,6 +247,12 @@ def _jpeg_segments(data: bytes) -> Iterator[_Segment]:
         at += 2 + max(2, length)
 
 
+def jpeg_says_something(data: bytes) -> bool:
+    """Whether a JPEG holds more than a picture: EXIF, XMP, words of IPTC, or further pictures."""
+    segments = ((segment.marker, segment.content[:4]) for segment in _jpeg_segments(data))
+    return any(marker in (0xE1, 0xED) or (marker, start) == (0xE2, b"MPF\0") for marker, start in segments)
+
+
 def _coefficients(data: bytes) -> int:
     """Bytes a pixel of a JPEG's coefficients, which are all kept where a scan doesn't hold the whole of a block."""
     frame = scan = b""

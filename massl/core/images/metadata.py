@@ -16,7 +16,7 @@ from typing import Any
 
 from PIL import ExifTags, Image, ImageFile, IptcImagePlugin
 
-from massl.core.images import dicom, planes, raw, xmp
+from massl.core.images import decode_cost, dicom, planes, raw, xmp
 from massl.core.images.decoding import ImageError, opened, read_bytes
 from massl.core.images.xmp import LONGEST, MOST_KEYWORDS, Xmp, XmpError, clean
 
@@ -129,7 +129,10 @@ def read_beside(data: bytes, sidecar: Path | None, name: str) -> Metadata:
 
 def _look_into(data: bytes, found: _Found) -> None:
     start = data[:4]
-    if start in _RAW_TIFFS:
+    if start[:3] == b"\xff\xd8\xff":
+        if decode_cost.jpeg_says_something(data):  # most of those on web pages don't, and opening them takes a while
+            _look_into_picture(data, found)
+    elif start in _RAW_TIFFS:
         _look_into_tiff(_RAW_TIFFS[start] + data[4:], found)
     elif start in _TIFFS:
         if not raw.is_raw(data):

@@ -86,6 +86,36 @@ def test_exif_of_a_canon_raw_file_lies_in_two_boxes() -> None:
     assert (found.taken, found.camera, found.orientation) == ("2023-01-02T03:04:05", "EOS R5", 8)
 
 
+IPTC = b"Photoshop 3.0\0" + b"8BIM\x04\x04\0\0\0\0\0\x08\x1c\x02\x19\0\x03sea"
+
+
+@pytest.mark.parametrize(
+    ("data", "opens"),
+    [
+        (saved("JPEG"), False),
+        (saved("JPEG", quality=95, progressive=True, dpi=(72, 72), comment=b"Exif\0\0"), False),
+        (saved("JPEG", icc_profile=b"MPF\0" * 9), False),
+        (saved("JPEG", exif=exif()), True),
+        (saved("JPEG", xmp=packet('xmp:Rating="4"', words("sea"))), True),
+        (saved("JPEG")[:2] + b"\xff\xed" + (len(IPTC) + 2).to_bytes(2, "big") + IPTC + saved("JPEG")[2:], True),
+        (saved("MPO", save_all=True, append_images=[noise(1)]), True),
+    ],
+    ids=["none", "a comment", "a profile", "EXIF", "XMP", "IPTC", "two pictures"],
+)
+def test_a_jpeg_that_says_nothing_is_not_opened_and_no_other_is_missed(
+    data: bytes, opens: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = read(data)
+    opened: list[bytes] = []
+    look = metadata._look_into_picture
+    with monkeypatch.context() as patch:
+        patch.setattr(metadata.decode_cost, "jpeg_says_something", lambda data: True)
+        assert read(data) == found
+    monkeypatch.setattr(metadata, "_look_into_picture", lambda *given: (opened.append(data), look(*given)))
+    assert read(data) == found
+    assert bool(opened) is opens
+
+
 def test_where_a_picture_was_taken_is_not_kept() -> None:
     data = saved("JPEG", exif=exif(), xmp=packet('exif:GPSLatitude="48,51.49N"'))
     assert "48" not in repr(read(data)).replace("2024", "")
