@@ -281,7 +281,7 @@ class DuplicatesScreen(Screen):
             role, note = "both", ""
         elif place:
             role = "copy"
-            note = "Same content" if item.kind == "exact" else f"{100 * item.score:.0f} % of the detail agrees"
+            note = "Same content" if item.kind == "exact" else f"{100 * item.score:.0f} % of detail agrees"
             if logic.needs_look(item):  # as the plan says
                 tags = [*([item.edit[:1].upper() + item.edit[1:]] if item.edit else []), "Please look"]
         else:
@@ -326,7 +326,7 @@ def _summary(found: Duplicates) -> list[str]:
         f"{groups} among {found.images:,} pictures",
         f"The plan has {removed}, and {len(looks):,} to look at.",
         *stale,
-        "The page deletes nothing. Download the plan, and run the command where it was saved, or do it yourself.",
+        "Nothing is deleted here. Download the plan, then run this beside it:",
     ]
 
 

@@ -89,12 +89,12 @@ export function drawingOn(canvas, settings) {
 }
 
 /**
- * A text whose day and time stay in one line, and whose long words break after underscores and slashes.
+ * A text whose day and time stay in one line, and whose long words break before slashes and after underscores.
  *
  * @param {string} text
  */
 export function unbroken(text) {
-  const parts = text.split(/(?<=[_/])/).flatMap((part, place) => (place ? [make("wbr", {}), part] : [part]));
+  const parts = text.split(/(?<=_)|(?=\/)/).flatMap((part, place) => (place ? [make("wbr", {}), part] : [part]));
   return make("span", { class: /^\d{4}-\d\d-\d\d/.test(text) ? "unbroken" : null }, ...parts);
 }
 

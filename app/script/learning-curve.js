@@ -24,7 +24,8 @@ const LEVELS = 5; // horizontal lines from 0 to 100 %
  */
 export function drawCurve({ points, advice }, methods) {
   const note =
-    "The accuracy with fewer of your labels, measured on labelled pictures that were left out. The band is the 95 % " +
+    "The accuracy with fewer of your labels, measured on labelled pictures that were left out. It says " +
+    "nothing about pictures of kinds that have no label. The band is the 95 % " +
     "interval of each value.";
   return make(
     "div",

@@ -347,6 +347,12 @@ def test_a_person_decides_about_duplicates(tab: Any, undecided: Collection, tmp_
     first, second = (board.locator(".group").nth(place).bounding_box() for place in (0, 1))
     assert first["y"] == second["y"]  # beside each other: a desktop has room for several
     assert second["y"] + second["height"] < 900
+    tab.set_viewport_size({"width": 1440, "height": 900})
+    first, second = (board.locator(".group").nth(place).bounding_box() for place in (0, 1))
+    assert first["y"] == second["y"]
+    assert 4 * first["width"] + 3 * 12 <= 1440 - 2 * 24  # four beside each other,
+    assert first["y"] + 2 * first["height"] + 12 <= 900  # and two rows of them: eight groups
+    tab.set_viewport_size({"width": 1280, "height": 900})
 
     # A copy is looked at beside the file to keep.
     board.get_by_role("button", name="Look at ").first.click()
