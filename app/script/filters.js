@@ -62,8 +62,8 @@ export class FilterPanel {
       this.clear(["Clear"]),
       button("Show the pictures", () => this.close(), { class: "main" }),
     );
-    this.node.addEventListener("keydown", (event) => {
-      if (event.key === "Escape" && this.phone.matches) this.close();
+    document.addEventListener("keydown", (event) => {
+      if (event.key === "Escape" && this.phone.matches && this.sheet) this.close();
     });
   }
 

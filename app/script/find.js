@@ -259,7 +259,7 @@ class FindScreen extends Screen {
     header?.classList.toggle("brief", !this.value.listing.proposed); // the order chooser says the title, too
     if (header) this.drawProposing(header);
     if (header && this.value.sections[0].tiles.length) header.append(this.taking.draw(this.value.subset));
-    if (header && this.value.months.length) header.after(this.line.draw(this.value.months, filters));
+    if (header && this.value.months.length) header.append(this.line.draw(this.value.months, filters));
     this.cutOff.apply();
     this.pages.watch();
     this.follow();

@@ -649,7 +649,8 @@ def test_on_a_phone_the_filters_are_a_sheet_below_the_pictures(visit: Visit, sit
         assert box["y"] > before["y"] + before["height"]  # what the filters leave is seen above them
         assert box["y"] + box["height"] == pytest.approx(844, abs=1)
         narrowed(tab, "folders", "flag")
-        tab.get_by_text("9 of").wait_for()
+        note = tab.locator("#massl-find .content header .note")
+        note.get_by_text(f"9 of {len(unlabelled)} pictures", exact=True).wait_for()
         tab.get_by_role("button", name="Show the pictures").tap()
         assert not panel.is_visible()
         # A link with filters, or a reload, begins with the pictures.
@@ -659,7 +660,7 @@ def test_on_a_phone_the_filters_are_a_sheet_below_the_pictures(visit: Visit, sit
         assert not panel.is_visible()
         opener.tap()
         panel.get_by_role("button", name="Clear").tap()
-        tab.get_by_text(f"{len(unlabelled)} pictures").wait_for()
+        note.get_by_text(f"{len(unlabelled)} pictures", exact=True).wait_for()
         tab.keyboard.press("Escape")
         assert not panel.is_visible()
 
