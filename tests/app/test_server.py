@@ -84,6 +84,8 @@ def test_importing_the_room_is_light_and_never_loads_torch_or_the_commands() -> 
 
 
 def test_servers_of_one_process_may_end_in_any_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.server._ENVIRONMENTS", [])  # beside those of the pages that other tests have open
+    monkeypatch.setattr("app.server._BEFORE", {})
     monkeypatch.setenv("NO_PROXY", "intranet")
     monkeypatch.delenv("GRADIO_TEMP_DIR", raising=False)
     before = dict(os.environ) | {"HF_HUB_OFFLINE": "1"}
