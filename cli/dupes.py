@@ -55,7 +55,10 @@ def command(
     by: Annotated[
         str | None,
         typer.Option(
-            "--by", metavar="WAY", help="With --apply: trash, hardlink, symlink, or move:FOLDER for another folder."
+            "--by",
+            metavar="WAY",
+            help="With --apply: trash, hardlink, symlink, or move:FOLDER for another folder. With --undo: move:FOLDER "
+            "again, to take files back from there.",
         ),
     ] = None,
     undo: Annotated[
@@ -86,6 +89,8 @@ def command(
             "paths": paths,
         }
         given = [name for name, value in others.items() if value and on_command_line(context, name)]
+        if undo and by and not by.startswith("move:") and not on_command_line(context, "by"):
+            by = None  # that of a configuration file gives way
         way = _way(apply, by, undo, given)
         _act(Collection.open(images, index_dir), images, apply, way, undo, as_json, quiet)
         return
@@ -134,17 +139,19 @@ def command(
 
 def _way(apply: Path | None, by: str | None, undo: Path | None, others: Sequence[str]) -> tuple[str, Path | None]:
     """What is to be done with files, as `trash`, and the folder that they are moved to; checks what goes together."""
-    from indexer.duplicates.acting import WAYS
+    from indexer.duplicates.action_log import WAYS
 
     if others:
         raise typer.BadParameter(f"--apply and --undo search nothing; leave out {others[0].replace('_', '-')}")
-    if undo and (apply or by):
+    if undo and apply:
         raise typer.BadParameter("--undo takes back what --apply did; give one of them")
-    if undo:
+    if undo and not by:
         return "", None
-    if not apply or not by:
+    if not by or not (apply or undo):
         raise typer.BadParameter("--apply PLAN goes with --by trash, hardlink, symlink or move:FOLDER")
     way, _, folder = by.partition(":")
+    if undo and way != "move":
+        raise typer.BadParameter("with --undo, --by is move:FOLDER, or left out")
     if way not in WAYS or (way == "move") != bool(folder):
         raise typer.BadParameter(f"--by {by} is none of trash, hardlink, symlink and move:FOLDER")
     return way, Path(folder) if folder else None
@@ -180,10 +187,12 @@ def _act(
     from massl.core.printable import visible
 
     log = undo
+    kind, folder = way
     if undo:
         with collection.storage.held():
-            outcome = collection.duplicates.undo(undo)
+            outcome = collection.duplicates.undo(undo, folder)
         done = f"{_files(len(outcome.done))} given back"
+        done += f"; {_files(len(outcome.in_place))} in place already" if outcome.in_place else ""
     else:
         assert apply is not None  # as `_way` made sure
         plan = read_plan(apply)
@@ -191,12 +200,19 @@ def _act(
             raise MasslError(f"{apply} removes nothing that is the same content or was decided; nothing was done")
         with collection.storage.held(), ProgressLine("removing", "files", quiet) as line:
             log = _free_log(collection.folder)
-            outcome = collection.duplicates.apply(plan, *way, log, lambda done, total: line.update(done, total, ""))
-        done = f"{_files(len(outcome.done))} ({size(outcome.bytes)}) {_DONE[way[0]]}"
+            try:
+                outcome = collection.duplicates.apply(
+                    plan, kind, folder, log, lambda done, total: line.update(done, total, "")
+                )
+            except BaseException:  # Ctrl-C among them
+                if log.exists():
+                    say(_to_undo(images, log, way), quiet)
+                raise
+        done = f"{_files(len(outcome.done))} ({size(outcome.bytes)}) {_DONE[kind]}"
     if as_json:
         left = [{"path": path, "reason": reason} for path, reason in outcome.left]
         values = {"done": outcome.done, "left": left, "labels": outcome.labels, "tags": outcome.tags}
-        values["undecided"] = outcome.undecided
+        values |= {"undecided": outcome.undecided, "in_place": outcome.in_place}
         print_json(values | {"log": str(log) if undo or outcome.done else None})
     else:
         for path in outcome.done:
@@ -212,13 +228,20 @@ def _act(
     for what, count in (("labels", outcome.labels), ("tags", outcome.tags)):
         done += f"; {what} {'taken back' if undo else 'carried over'}: {count:,}" if count else ""
     say(done, quiet)
-    if outcome.left and not outcome.done:
+    if outcome.left and not outcome.done and not outcome.in_place:
         raise MasslError(
             "nothing was done, as nothing of the plan is as it says" if apply else "nothing was given back"
         )
     if not undo:
-        say(f"to undo: massl dupes {shlex.quote(str(images))} --undo {shlex.quote(str(log))}", quiet)
+        assert log is not None
+        say(_to_undo(images, log, way), quiet)
     say(f"now run: {index_command(images, collection.folder)}", quiet)
+
+
+def _to_undo(images: Path, log: Path, way: tuple[str, Path | None]) -> str:
+    command = f"to undo: massl dupes {shlex.quote(str(images))} --undo {shlex.quote(str(log))}"
+    kind, folder = way
+    return f"{command} --by {shlex.quote(f'{kind}:{folder}')}" if folder else command
 
 
 def _free_log(folder: Path) -> Path:

@@ -17,13 +17,12 @@ from typing import Protocol
 
 from indexer.duplicates.action_log import FileAct, LogWriter
 from indexer.store.inheriting import Inherited
-from indexer.store.paths import below, checked
+from indexer.store.paths import below, checked, leads_out
 from massl.core.errors import MasslError
 from massl.core.files.atomic_writing import temporary
 from massl.core.files.csv_tables import read_csv
 from massl.core.files.scan import INDEX
 
-WAYS = ("trash", "hardlink", "symlink", "move")
 _COLUMNS = ("group", "path", "action", "kind", "decided", "sha256")
 _PIECE = 1 << 20  # bytes that are read at once
 
@@ -74,6 +73,7 @@ class Outcome:
 
     Attributes:
         done: paths, relative to the root.
+        in_place: paths that were to be given back and were there already, as they should be: after a kill.
         bytes: their size.
         left: paths that stay as they are, each with the reason.
         labels, tags: how many were carried over to files that are kept, or taken back from them.
@@ -81,6 +81,7 @@ class Outcome:
     """
 
     done: list[str] = field(default_factory=list)
+    in_place: list[str] = field(default_factory=list)
     bytes: int = 0
     left: list[tuple[str, str]] = field(default_factory=list)
     labels: int = 0
@@ -128,7 +129,7 @@ def read_plan(path: Path) -> Plan:
 
 
 def checked_in_plan(path: str, where: str) -> str:
-    """The same path, if it can be one of a collection.
+    """The same path, if it can be one of a collection; `where` begins a sentence, as `plan.csv, line 3`.
 
     Raises:
         MasslError: it leads out of the folder, or into an index.
@@ -160,7 +161,7 @@ def act(
     Args:
         root: the collection's folder.
         removals: of the plan.
-        by: one of `WAYS`.
+        by: one of `indexer.duplicates.action_log.WAYS`.
         folder: where files are moved to, for `move`.
         log: is told of each before it is done.
         said: what people said of the files.
@@ -200,11 +201,7 @@ def act(
 
 def _check(root: Path, item: PlannedFile, by: str) -> os.stat_result:
     """The state of a file that may be removed now; raises `NotDone` for one that may not."""
-    path, keep = below(root, item.path), below(root, item.keep)
-    real = os.path.realpath(root)
-    for each in (path, keep):
-        if os.path.commonpath([real, os.path.realpath(each.parent)]) != real:
-            raise NotDone("lies outside of the folder, behind a link")
+    path, keep = inside(root, item.path), inside(root, item.keep)
     if not os.path.lexists(path):
         raise NotDone("has gone already")
     state = os.lstat(path)
@@ -223,6 +220,16 @@ def _check(root: Path, item: PlannedFile, by: str) -> os.stat_result:
     if by == "hardlink" and os.stat(keep).st_dev != state.st_dev:
         raise NotDone("lies on another disk than the file to keep; use symlink, trash or move")
     return state
+
+
+def inside(root: Path, path: str) -> Path:
+    """Where a file lies that may be changed; raises `NotDone` for one behind a link that leads out of the folder."""
+    if leads_out(root, path):
+        raise NotDone("lies outside of the folder, behind a link")
+    file = below(root, path)
+    if INDEX in Path(os.path.realpath(file.parent)).relative_to(os.path.realpath(root)).parts:
+        raise NotDone("lies in an index, behind a link")
+    return file
 
 
 def _target(folder: Path, path: str) -> Path:
@@ -276,7 +283,12 @@ def move(path: Path, to: Path, content: str) -> None:
         if os.path.lexists(to):
             raise NotDone(f"{to} is there already")
         os.replace(copy, to)
-    path.unlink()
+    try:
+        path.unlink()
+    except OSError:
+        if os.path.lexists(path):  # else it would be the last one
+            to.unlink()
+        raise
 
 
 def content_of(path: Path) -> str:

@@ -6,17 +6,23 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from indexer.store.inheriting import Inherited
-from massl.core.disk_errors import cannot_write
+from indexer.store.paths import can_name_a_file
+from massl.core.disk_errors import cannot_write, reason_of
 from massl.core.errors import MasslError
+from massl.core.regular_files import read_regular
+
+WAYS = ("trash", "hardlink", "symlink", "move")
 
 _FORMAT = 1
+_SHA256 = re.compile("[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -25,7 +31,7 @@ class FileAct:
 
     Attributes:
         number: in the log, from 0.
-        by: `trash`, `hardlink`, `symlink` or `move`.
+        by: one of `WAYS`.
         path, keep: of the file, and of the one that is kept; relative to the root.
         content, kept_content: SHA-256 of both, in hexadecimal.
         mtime_ns, mode: the file's own, to be given back.
@@ -61,19 +67,26 @@ class ActionLog:
 
 
 class LogWriter:
-    """Writes a log; what was said is on the disk when a method returns."""
+    """Writes a log; what was said is on the disk when a method returns.
+
+    Attributes:
+        standing: numbers of the acts that it told of and that were not undone.
+    """
 
     def __init__(self, path: Path, descriptor: int) -> None:
         self._path = path
         self._descriptor = descriptor
+        self.standing: set[int] = set()
 
     def about_to(self, act: FileAct) -> None:
         """Says what is going to be done."""
         self._say({"act": asdict(act)})
+        self.standing.add(act.number)
 
     def undone(self, act: FileAct) -> None:
         """Says that it wasn't done after all, or isn't any more."""
         self._say({"undone": act.number})
+        self.standing.discard(act.number)
 
     def _say(self, what: dict[str, Any]) -> None:
         # Names are the bytes that they are; JSON has an escape for those that are no text.
@@ -126,48 +139,116 @@ def read(path: Path) -> ActionLog:
     """Reads a log. A line that was cut off by a kill is left out: it was not followed by an act.
 
     Raises:
-        MasslError: it is no log, or of a later version.
+        MasslError: it is no log, of a later version, or was changed by hand so that an act makes no sense.
     """
     try:
-        lines = path.read_text("utf-8", "replace").splitlines()
+        data = read_regular(path)
     except OSError as error:
-        raise MasslError(
-            f"{path} can't be read ({error.strerror}); name the log that massl dupes --apply wrote"
-        ) from None
-    objects = [found for line in lines if (found := _object(line)) is not None]
+        why = reason_of(error, "there is no such file")
+        raise MasslError(f"{path} can't be read ({why}); name the log that massl dupes --apply wrote") from None
+    objects = [found for line in data.decode("utf-8", "replace").splitlines() if (found := _object(line)) is not None]
     if not objects or objects[0].get("format") != _FORMAT or not isinstance(objects[0].get("root"), str):
         raise MasslError(f"{path} is no log of massl dupes --apply; name the file that it wrote")
     log = ActionLog(objects[0]["root"])
     for found in objects[1:]:
-        if isinstance(found.get("undone"), int):
+        if _is_whole(found.get("undone")):
             log.undone.add(found["undone"])
         elif isinstance(found.get("act"), dict):
             try:
                 act = _act(found["act"])
-            except (TypeError, ValueError):
-                raise MasslError(f"{path} was not written by this version of massl; undo it with that one") from None
+            except (TypeError, ValueError) as error:
+                raise MasslError(
+                    f"{path} was not written by this version of massl, or was changed since ({error}); undo it with "
+                    "the version that wrote it"
+                ) from None
             log.acts.append(act)
     return log
 
 
 def _act(told: dict[str, Any]) -> FileAct:
-    """An act as a line tells it; raises TypeError or ValueError for one of a later version."""
+    """An act as a line tells it; raises TypeError or ValueError for one of a later version, or that makes no sense."""
     label = told.pop("label", None)  # of logs that told of the label alone, and not when it was given
     inherited = told.pop("inherited", {"label": label})
+    _check(told, _OF_ACT, {field.name for field in fields(FileAct)} - {"to", "inherited"})
+    if not isinstance(inherited, dict):
+        raise TypeError("inherited is no object")
+    _check(inherited, _OF_INHERITED, set())
     taken: dict[str, Any] = {}
     for name, value in inherited.items():
         if name == "label":
-            taken[name] = None if value is None else _pair(value)
+            taken[name] = None if value is None else tuple(value)
         elif isinstance(value, list):
-            taken[name] = tuple(each if isinstance(each, str) else _pair(each) for each in value)
+            taken[name] = tuple(each if isinstance(each, str) else tuple(each) for each in value)
         else:
             taken[name] = value
     return FileAct(**told, inherited=Inherited(**taken))
 
 
-def _pair(value: Any) -> tuple[str, str]:
-    one, other = value
-    return str(one), str(other)
+def _check(told: dict[str, Any], kinds: dict[str, Callable[[Any], bool]], needed: set[str]) -> None:
+    """Raises TypeError unless an object has these values, each of its kind, and no others."""
+    for name in {*told, *needed} - {*kinds} | needed - {*told}:
+        raise TypeError(f"it has {'no' if name in kinds else 'an unknown'} {name[:20]!r}")
+    for name, value in told.items():
+        if not kinds[name](value):
+            raise TypeError(f"its {name} is none")
+
+
+def _is_whole(value: Any) -> bool:
+    """Whether a value is a whole number that fits into 63 bits, as files' times, modes and numbers of acts do."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 63
+
+
+def _is_time(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and -(1 << 63) <= value < 1 << 63
+
+
+def _is_path(value: Any) -> bool:
+    return isinstance(value, str) and can_name_a_file(value)
+
+
+def _is_content(value: Any) -> bool:
+    return isinstance(value, str) and _SHA256.fullmatch(value) is not None
+
+
+def _is_text(value: Any) -> bool:
+    """Whether a value is text as the catalog stores it, which has no half of a pair of UTF-16."""
+    try:
+        return isinstance(value, str) and bool(value.encode() or True)
+    except UnicodeEncodeError:
+        return False
+
+
+def _is_pair(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(map(_is_text, value))
+
+
+def _list_of(kind: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, list) and all(map(kind, value))
+
+
+_OF_ACT: dict[str, Callable[[Any], bool]] = {
+    "number": _is_whole,
+    "by": lambda value: value in WAYS,
+    "path": _is_path,
+    "keep": _is_path,
+    "content": _is_content,
+    "kept_content": _is_content,
+    "mtime_ns": _is_time,
+    "mode": _is_whole,
+    "to": _is_path,
+}
+_OF_INHERITED: dict[str, Callable[[Any], bool]] = {
+    "at": _is_text,
+    "label": lambda value: value is None or _is_pair(value),
+    "tags": _list_of(_is_pair),
+    "ended": _list_of(_is_pair),
+    "rejected_tags": _list_of(_is_text),
+    "rejected_labels": _list_of(_is_text),
+    "confirmed_labels": _list_of(_is_text),
+    "kept_both": _list_of(
+        lambda value: isinstance(value, list) and len(value) == 2 and _is_path(value[0]) and _is_text(value[1])
+    ),
+}
 
 
 def _object(line: str) -> dict[str, Any] | None:

@@ -69,10 +69,10 @@ class CollectionDuplicates:
 
         Args:
             plan: see `indexer.duplicates.acting.read_plan`.
-            by: one of `indexer.duplicates.acting.WAYS`.
+            by: one of `indexer.duplicates.action_log.WAYS`.
             folder: where files are moved to, for `move`.
             log: the file that tells what was done, by which it can be undone; it must not be there yet, and is not
-                kept where nothing was done.
+                kept where nothing remains done.
             report: is told how many are done, of how many.
 
         Raises:
@@ -81,23 +81,28 @@ class CollectionDuplicates:
         if folder is not None and Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(self._root)):
             raise MasslError(f"{folder} lies in {self._root}, where the files would be found again; name one elsewhere")
         if folder is not None:
+            folder = Path(os.path.abspath(folder))  # the log may be read from elsewhere
             _make(folder)
         with begun(log, self._root) as writer:
             outcome = act(self._root, plan.removals, by, folder, writer, Inheritance(self._catalog), report)
-        if not outcome.done:
+        if not writer.standing:
             log.unlink()
         outcome.undecided = plan.undecided
         return outcome
 
-    def undo(self, log: Path) -> Outcome:
+    def undo(self, log: Path, folder: Path | None = None) -> Outcome:
         """Undoes what a log tells of; see `indexer.duplicates.undoing.undo`.
 
+        Args:
+            log: the file that `apply` wrote.
+            folder: where files were moved to, if they were; a log may come from somebody else, and name any file.
+
         Raises:
-            MasslError: it is no log, or about another folder.
+            MasslError: it is no log, about another folder, or tells of files that were moved elsewhere.
         """
         done = read(log)
         with continued(log) as writer:
-            return undo(self._root, done, writer, Inheritance(self._catalog))
+            return undo(self._root, done, folder, writer, Inheritance(self._catalog))
 
     def settled(self, found: Duplicates) -> Duplicates:
         """What was found, with the decisions since: nothing is sought again.

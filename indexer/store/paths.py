@@ -33,17 +33,36 @@ def below(root: Path, path: str) -> Path:
     return root / checked(path)
 
 
+def leads_out(root: Path, path: str) -> bool:
+    """Whether the folder in which the image with this path lies, or is to lie, is outside of `root`, behind a link.
+
+    Walking follows such links, but nothing is to be written there.
+
+    Raises:
+        MasslError: the path itself leads out of the folder.
+    """
+    return not Path(os.path.realpath(below(root, path).parent)).is_relative_to(os.path.realpath(root))
+
+
 def checked(path: str) -> str:
     """The same path, if walking a folder could have found it; the empty one is the folder's own.
 
     Raises:
         MasslError: it is absolute or climbs, or no file can be called so.
     """
-    out = "\0" in path or (path and any(part in ("", ".", "..") for part in path.split("/")))
+    out = not can_name_a_file(path) or (path and any(part in ("", ".", "..") for part in path.split("/")))
     # On Windows a drive, a stream of a file and another machine are named by these.
     if out or (os.name == "nt" and ("\\" in path or ":" in path)):
         raise _refused(repr(path)[:200])
     return path
+
+
+def can_name_a_file(path: str) -> bool:
+    """Whether some file could be called so: JSON and what programs send may hold halves of pairs of UTF-16."""
+    try:
+        return b"\0" not in os.fsencode(path)
+    except UnicodeEncodeError:
+        return False
 
 
 def _refused(shown: str) -> MasslError:

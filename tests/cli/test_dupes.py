@@ -162,7 +162,11 @@ def test_a_plan_is_done_and_undone(massl, indexed: tuple[Path, list[str]], tmp_p
     assert set(contents(photos)) == set(before) - {photos / done[0]}
     assert f"--undo {log}" in ran.error
     assert f"now run: massl index {photos}" in ran.error
-    back = massl("dupes", photos, "--undo", log)
+    asked = massl("dupes", photos, "--undo", log)
+    assert asked.code == 1
+    assert f"add --by move:{moved};" in asked.error
+    assert f"--undo {log} --by move:{moved}" in ran.error
+    back = massl("dupes", photos, "--undo", log, "--by", f"move:{moved}")
     assert (back.code, contents(photos)) == (0, before)
     assert "1 file given back" in back.error
     nothing = massl("dupes", photos, "--apply", plan, "--by", "hardlink")
@@ -194,6 +198,7 @@ def test_wrong_use_of_a_plan_says_what_to_do_and_does_nothing(
         ("--apply", plan, "--by", "trash:x"),
         ("--apply", plan, "--by", "trash", "--undo", plan),
         ("--apply", plan, "--by", "trash", "--exact-only"),
+        ("--undo", plan, "--by", "trash"),
         ("--undo", plan, "--keep", "a.jpg"),
     ):
         assert massl("dupes", photos, *arguments).code == 2, arguments

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from massl.core.errors import MasslError
+from massl.core.regular_files import read_regular
 
 _SEPARATORS = ",;\t"  # where a comma is the decimal point, spreadsheets write semicolons
 # A first line that tells spreadsheets the separator, as some of them and many programs write it.
@@ -96,7 +97,7 @@ def read_text(path: Path) -> str:
         MasslError: missing, unreadable, or no text.
     """
     try:
-        data = path.read_bytes()
+        data = read_regular(path)
     except FileNotFoundError:
         raise MasslError(f"{path}: there is no such file") from None
     except OSError as error:

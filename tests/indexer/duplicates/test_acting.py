@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import errno
 import io
 import json
@@ -13,15 +14,19 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
 
 from indexer import Collection, Encoder
 from indexer.duplicates import acting
 from indexer.duplicates.acting import Outcome, content_of, read_plan
-from indexer.duplicates.action_log import read
+from indexer.duplicates.action_log import WAYS, FileAct, read
 from indexer.duplicates.plan import plan
 from indexer.store.decision_tables import TABLES
+from indexer.store.inheriting import Inherited
 from massl.core.errors import MasslError
 from tests.indexer.tiny import picture
 
@@ -51,6 +56,7 @@ def collection(tmp_path: Path, tiny_encoder: Encoder) -> Collection:
     return made
 
 
+ACT = FileAct(0, "trash", "a", "b", "0" * 64, "0" * 64, 1, 0o644, "", Inherited("", ("cat", "me"), (("sea", "me"),)))
 COPIES = [f"copies/{number} copy.bmp" for number in (1, 2, 3)]
 
 
@@ -74,9 +80,12 @@ def applied(
 ) -> Outcome:
     rows = rows_of(collection)
     change(rows)
-    folder = tmp_path / "moved" if by == "move" else None
     read_back = read_plan(written(rows, tmp_path / "plan.csv"))
-    return collection.duplicates.apply(read_back, by, folder, tmp_path / "log.jsonl")
+    return collection.duplicates.apply(read_back, by, moved_to(tmp_path, by), tmp_path / "log.jsonl")
+
+
+def moved_to(tmp_path: Path, by: str) -> Path | None:
+    return tmp_path / "moved" if by == "move" else None
 
 
 def files(root: Path) -> dict[str, tuple[bytes, int]]:
@@ -84,7 +93,7 @@ def files(root: Path) -> dict[str, tuple[bytes, int]]:
     return {str(path.relative_to(root)): (path.read_bytes(), path.stat().st_mtime_ns) for path in found}
 
 
-@pytest.mark.parametrize("by", acting.WAYS)
+@pytest.mark.parametrize("by", WAYS)
 def test_exact_copies_go_and_come_back_as_they_were(collection: Collection, tmp_path: Path, by: str) -> None:
     root = collection.root
     before = files(root)
@@ -98,13 +107,15 @@ def test_exact_copies_go_and_come_back_as_they_were(collection: Collection, tmp_
             assert not (root / path).exists()
     assert set(files(root)) >= {"0.bmp", "1.bmp", "2.bmp", "3.bmp"}
 
-    back = collection.duplicates.undo(tmp_path / "log.jsonl")
-    assert (sorted(back.done), back.left) == (COPIES, [])
+    folder = moved_to(tmp_path, by)
+    back = collection.duplicates.undo(tmp_path / "log.jsonl", folder)
+    assert (sorted(back.done), back.in_place, back.left) == (COPIES, [], [])
     assert files(root) == before
     assert not any((root / path).is_symlink() for path in COPIES)
     if by == "move":
         assert list((tmp_path / "moved").iterdir()) == []  # the folders that were made for them went too
-    assert collection.duplicates.undo(tmp_path / "log.jsonl").done == []
+    again = collection.duplicates.undo(tmp_path / "log.jsonl", folder)
+    assert (again.done, again.in_place) == ([], [])
     assert collection.update().unchanged + len(COPIES) >= 7
 
 
@@ -139,7 +150,7 @@ def test_what_is_merely_alike_waits_for_a_person(collection: Collection, tmp_pat
         assert all("not the same content" in reason for _, reason in refused.left)
     moved = collection.duplicates.apply(decided, "move", tmp_path / "moved", tmp_path / "second.jsonl")
     assert sorted(moved.done) == COPIES
-    assert sorted(collection.duplicates.undo(tmp_path / "second.jsonl").done) == COPIES
+    assert sorted(collection.duplicates.undo(tmp_path / "second.jsonl", tmp_path / "moved").done) == COPIES
 
 
 def test_labels_and_decisions_go_over_to_the_file_that_is_kept(collection: Collection, tmp_path: Path) -> None:
@@ -157,7 +168,7 @@ def test_labels_and_decisions_go_over_to_the_file_that_is_kept(collection: Colle
     assert collection.images.facts(ids["1.bmp"]).label == "cat"
     assert "dog" in collection.rejections.by_image()[ids["1.bmp"]]
     assert (ids["0.bmp"], ids["3.bmp"]) in {tuple(sorted(pair)) for pair in _kept(collection)}
-    back = collection.duplicates.undo(tmp_path / "log.jsonl")
+    back = collection.duplicates.undo(tmp_path / "log.jsonl", tmp_path / "moved")
     assert (sorted(back.done), back.labels) == ([COPIES[0], COPIES[2]], 1)
     assert collection.images.facts(ids["1.bmp"]).label is None
     assert collection.images.facts(ids[COPIES[0]]).label == "cat"
@@ -183,7 +194,7 @@ def say(collection: Collection) -> dict[str, int]:
     return ids
 
 
-@pytest.mark.parametrize("by", acting.WAYS)
+@pytest.mark.parametrize("by", WAYS)
 def test_undoing_takes_back_all_that_went_over(collection: Collection, tmp_path: Path, by: str) -> None:
     ids = say(collection)
     before = said(collection)
@@ -193,7 +204,7 @@ def test_undoing_takes_back_all_that_went_over(collection: Collection, tmp_path:
     assert collection.rejected_tags.of_image(ids["1.bmp"]) == ("blue",)
     assert (ids["1.bmp"], "cat") in collection.confirmations.every()
     collection.update()
-    back = collection.duplicates.undo(tmp_path / "log.jsonl")
+    back = collection.duplicates.undo(tmp_path / "log.jsonl", moved_to(tmp_path, by))
     collection.update()
     assert (sorted(back.done), back.labels, back.tags) == (COPIES, 1, 4)
     assert said(collection) == before
@@ -241,7 +252,7 @@ def test_a_log_of_before_tags_were_noted_gives_the_label_back(collection: Collec
     for line in lines[1:]:
         line["act"]["label"] = line["act"].pop("inherited")["label"]
     (tmp_path / "old.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    back = collection.duplicates.undo(tmp_path / "old.jsonl")
+    back = collection.duplicates.undo(tmp_path / "old.jsonl", tmp_path / "moved")
     assert (sorted(back.done), back.labels, back.tags) == (COPIES, 1, 0)
     assert collection.images.facts(ids["1.bmp"]).label is None
     lines[1]["act"]["shape"] = "round"
@@ -260,13 +271,15 @@ from pathlib import Path
 from indexer import Collection
 from indexer.duplicates.action_log import LogWriter
 LogWriter.undone = lambda self, act: os.kill(os.getpid(), signal.SIGKILL)
-Collection.open({str(collection.root)!r}).duplicates.undo(Path({str(tmp_path / "log.jsonl")!r}))
+moved = Path({str(tmp_path / "moved")!r})
+Collection.open({str(collection.root)!r}).duplicates.undo(Path({str(tmp_path / "log.jsonl")!r}), moved)
 """
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert ran.returncode == -signal.SIGKILL, ran.stderr
     assert files(collection.root) != before[0]
-    back = collection.duplicates.undo(tmp_path / "log.jsonl")
-    assert (sorted(back.done), back.left) == (COPIES, [])
+    back = collection.duplicates.undo(tmp_path / "log.jsonl", tmp_path / "moved")
+    assert (sorted(back.done + back.in_place), back.left) == (COPIES, [])
+    assert len(back.in_place) == 1  # given back by the run that was killed
     assert (files(collection.root), said(collection)) == before
 
 
@@ -371,7 +384,7 @@ def test_another_disk_is_copied_to_and_no_hard_link_leads_there(collection: Coll
         outcome = collection.duplicates.apply(made, "move", folder, tmp_path / "log.jsonl")
         assert sorted(outcome.done) == COPIES
         assert (folder / COPIES[0]).read_bytes() == picture(1)
-        assert sorted(collection.duplicates.undo(tmp_path / "log.jsonl").done) == COPIES
+        assert sorted(collection.duplicates.undo(tmp_path / "log.jsonl", folder).done) == COPIES
         assert files(collection.root) == before
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -390,7 +403,7 @@ def test_a_file_is_not_moved_over_another_or_into_the_collection(collection: Col
         collection.duplicates.apply(again, "trash", None, tmp_path / "log.jsonl")
 
 
-@pytest.mark.parametrize("by", acting.WAYS)
+@pytest.mark.parametrize("by", WAYS)
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_a_kill_in_the_middle_can_be_undone_and_gone_on_with(
     collection: Collection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by: str, when: str
@@ -419,11 +432,14 @@ def test_a_kill_in_the_middle_can_be_undone_and_gone_on_with(
         log.write(b'{"act": {"number": 9, "by": "tr')  # cut off
     assert len(read(tmp_path / "log.jsonl").acts) == 2
     going_on = read_plan(tmp_path / "plan.csv")
-    rest = collection.duplicates.apply(going_on, by, tmp_path / "moved" if by == "move" else None, tmp_path / "2.jsonl")
+    folder = moved_to(tmp_path, by)
+    rest = collection.duplicates.apply(going_on, by, folder, tmp_path / "2.jsonl")
     assert COPIES[2] in rest.done
     assert len(rest.done) + len(rest.left) == 3
-    for log in ("2.jsonl", "log.jsonl"):
-        assert collection.duplicates.undo(tmp_path / log).left == []
+    for log, wanted in (("2.jsonl", rest.done), ("log.jsonl", COPIES[:1] if when == "before" else COPIES[:2])):
+        back = collection.duplicates.undo(tmp_path / log, folder)
+        assert back.left == []
+        assert sorted(back.done) == sorted(wanted)
     assert (files(collection.root), said(collection)) == before
 
 
@@ -449,3 +465,148 @@ def test_a_log_of_another_folder_is_refused_and_a_file_in_the_way_stays(
     assert back.left == [(COPIES[0], "another file is there now")]
     assert sorted(back.done) == COPIES[1:]
     assert (collection.root / COPIES[0]).read_bytes() == b"new"
+
+
+def forged(collection: Collection, log: Path, /, **told: object) -> Path:
+    """A log from somebody else, of one act."""
+    content = content_of(collection.root / "1.bmp")
+    act = {"number": 0, "by": "trash", "path": "new.bmp", "keep": "1.bmp", "content": content, "kept_content": content}
+    act |= {"mtime_ns": 0, "mode": 0o644, "to": "", "label": None, **told}
+    head = {"format": 1, "root": os.path.realpath(collection.root)}
+    log.write_text(f"{json.dumps(head)}\n{json.dumps({'act': act})}\n")
+    return log
+
+
+def test_a_log_from_somebody_else_reaches_nothing_outside_of_the_folder(collection: Collection, tmp_path: Path) -> None:
+    root, outside = collection.root, tmp_path / "outside"
+    outside.mkdir()
+    (outside / "secret").write_bytes(b"known")
+    (root / "link").symlink_to(outside)
+    (root / "index").symlink_to(root / ".massl")
+    log = tmp_path / "forged.jsonl"
+    content = content_of(outside / "secret")
+    for path, reason in (("link/deep/evil.bmp", "behind a link"), ("index/evil.bmp", "lies in an index")):
+        back = collection.duplicates.undo(forged(collection, log, path=path))
+        assert back.done == []
+        assert reason in back.left[0][1]
+        kept = collection.duplicates.undo(forged(collection, log, keep=path))
+        assert reason in kept.left[0][1]
+    taken: dict[str, object] = {"by": "move", "path": "secret", "content": content, "to": str(outside / "secret")}
+    with pytest.raises(MasslError, match=f"were moved to {outside}. If that is right, add --by move:{outside};"):
+        collection.duplicates.undo(forged(collection, log, **taken))
+    with pytest.raises(MasslError, match="was moved, by trash"):
+        collection.duplicates.undo(forged(collection, log, **taken | {"by": "trash"}))
+    with pytest.raises(MasslError, match="were moved to"):
+        collection.duplicates.undo(forged(collection, log, **taken), tmp_path)
+    (tmp_path / "moved").mkdir()
+    (tmp_path / "moved" / "deep").symlink_to(outside)
+    deep = taken | {"path": "deep/secret", "to": str(tmp_path / "moved" / "deep" / "secret")}
+    assert collection.duplicates.undo(forged(collection, log, **deep), tmp_path / "moved").done == []
+    for path in ("../evil.bmp", "/tmp/evil.bmp", ".massl/evil.bmp"):
+        with pytest.raises(MasslError, match="nothing was done"):
+            collection.duplicates.undo(forged(collection, log, path=path))
+    assert [path.name for path in outside.iterdir()] == ["secret"]
+    assert not list(root.glob("**/evil*"))
+
+
+def test_what_a_log_gives_back_runs_as_nobody_else(collection: Collection, tmp_path: Path) -> None:
+    log = forged(collection, tmp_path / "forged.jsonl", mode=0o6777)
+    assert collection.duplicates.undo(log).done == ["new.bmp"]
+    assert (collection.root / "new.bmp").stat().st_mode & 0o7777 == 0o777
+
+
+def test_a_link_to_something_else_is_not_replaced(collection: Collection, tmp_path: Path) -> None:
+    (collection.root / "new.bmp").symlink_to("2.bmp")
+    back = collection.duplicates.undo(forged(collection, tmp_path / "forged.jsonl", by="symlink"))
+    assert back.left == [("new.bmp", "another file is there now")]
+    assert (collection.root / "new.bmp").readlink() == Path("2.bmp")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes on this system")
+def test_pipes_are_not_waited_for(collection: Collection, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(MasslError, match="not a regular file"):
+        collection.duplicates.undo(tmp_path / "pipe")
+    with pytest.raises(MasslError, match="not a regular file"):
+        read_plan(tmp_path / "pipe")
+    os.mkfifo(collection.root / "new.bmp")
+    back = collection.duplicates.undo(forged(collection, tmp_path / "forged.jsonl"))
+    assert back.left == [("new.bmp", "another file is there now")]
+
+
+WRONG = st.sampled_from([5, [1], {}, None, "x", "\ud800.jpg", 10**30, -1, [[1]], [["a"]], True, 1.5, "trash"])
+FIELDS = st.sampled_from([field.name for field in dataclasses.fields(FileAct)])
+INHERITED = st.sampled_from([field.name for field in dataclasses.fields(Inherited)])
+
+
+@given(st.lists(st.tuples(FIELDS | INHERITED.map("inherited.{}".format), WRONG), min_size=1, max_size=3))
+@example([("number", [1])])
+@example([("mtime_ns", 10**30)])
+@example([("path", "\ud800.jpg")])
+@example([("label", [])])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_log_changed_by_hand_is_read_or_refused(tmp_path: Path, changes: list[tuple[str, object]]) -> None:
+    act: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(ACT)))
+    for name, value in changes:
+        (act["inherited"] if name.startswith("inherited.") else act)[name.removeprefix("inherited.")] = value
+        if name == "inherited":
+            break
+    (tmp_path / "log").write_text(f'{{"format": 1, "root": "/x"}}\n{json.dumps({"act": act})}\n')
+    try:
+        found = read(tmp_path / "log").acts[0]
+    except MasslError as error:
+        assert "or was changed since" in str(error)
+        return
+    for name, kind in (("number", int), ("by", str), ("path", str), ("keep", str), ("mtime_ns", int), ("to", str)):
+        assert type(getattr(found, name)) is kind
+    os.fsencode(found.path + found.keep + found.to)
+    assert found.by in WAYS
+    assert isinstance(found.inherited.label, tuple | None)
+    assert all(len(pair) == 2 for pair in found.inherited.tags)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs the capabilities of Linux where tests run as root")
+def test_a_folder_that_gives_no_file_away_hands_nothing_on(collection: Collection, tmp_path: Path) -> None:
+    say(collection)
+    before, there = said(collection), files(collection.root)
+    written(rows_of(collection), tmp_path / "plan.csv")
+    (collection.root / "copies").chmod(0o555)
+    script = f"""
+import os
+from pathlib import Path
+from indexer import Collection
+from indexer.duplicates.acting import read_plan
+if os.geteuid() == 0:
+    import ctypes
+    libc = ctypes.CDLL(None, use_errno=True)
+    header, data = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
+    assert libc.capset(header, data) == 0  # no capabilities are left
+outcome = Collection.open({str(collection.root)!r}).duplicates.apply(
+    read_plan(Path({str(tmp_path / "plan.csv")!r})), "trash", None, Path({str(tmp_path / "log.jsonl")!r}))
+assert (outcome.done, len(outcome.left)) == ([], 3), outcome
+"""
+    try:
+        ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    finally:
+        (collection.root / "copies").chmod(0o755)
+    assert ran.returncode == 0, ran.stderr
+    assert (said(collection), files(collection.root)) == (before, there)
+    assert not (tmp_path / "log.jsonl").exists()
+
+
+def test_a_log_stays_while_an_act_of_it_stands(
+    collection: Collection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that has gone although something failed after that can be given back."""
+    remove = acting._remove
+
+    def failing(*rest: object) -> None:
+        remove(*rest)  # type: ignore[arg-type]
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(acting, "_remove", failing)
+    before = files(collection.root)
+    outcome = applied(collection, tmp_path, "move")
+    assert (outcome.done, len(outcome.left)) == ([], 3)
+    assert sorted(collection.duplicates.undo(tmp_path / "log.jsonl", tmp_path / "moved").done) == COPIES
+    assert files(collection.root) == before
