@@ -226,13 +226,19 @@ def import_tags(
     """
     from cli.terminal import print_json, say
     from indexer import Collection
+    from indexer.label_formats.tag_importing import of_keywords
 
     if (file is None) != from_files:
         raise typer.BadParameter("name a file, or give --from-files; one of the two")
     collection = Collection.open(images, index_dir)
     left: list[tuple[str, str]] = []
-    wanted = _of_table(collection, file) if file is not None else _of_keywords(collection, left)
-    count = len(collection.tags.give(wanted, wanted))
+    if file is not None:
+        wanted = _of_table(collection, file)
+        count = len(collection.tags.give(wanted, wanted))
+    else:
+        keywords = collection.images.keywords()
+        brought, left = of_keywords(keywords, collection.tags.of(list(keywords)))
+        count = len(collection.tags.give(brought, "file"))
     if as_json:
         print_json({"tagged": count, "left": [{"path": path, "reason": reason} for path, reason in left]})
         return
@@ -344,21 +350,6 @@ def _of_table(collection: Any, file: Path) -> dict[tuple[int, str], str]:
         except MasslError as error:
             raise MasslError(f"{at}: {error}; nothing was imported") from None
         wanted |= {(image, tag): author or current_user() for tag in named}
-    return wanted
-
-
-def _of_keywords(collection: Any, left: list[tuple[str, str]]) -> dict[tuple[int, str], str]:
-    """Images and the words that their files bring, as far as these are tags; the others go to `left`."""
-    from indexer.store.tags import split
-    from massl.core.errors import MasslError
-
-    wanted: dict[tuple[int, str], str] = {}
-    for image, (path, words) in collection.images.keywords().items():
-        for word in words:
-            try:
-                wanted |= {(image, tag): "file" for tag in split(word)}
-            except MasslError as error:
-                left.append((path, str(error)))
     return wanted
 
 

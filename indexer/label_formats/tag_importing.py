@@ -1,13 +1,14 @@
-"""Tags from files of other tools: CSV, COCO and Label Studio; told apart by their content."""
+"""Tags from files of other tools: CSV, COCO and Label Studio, told apart by their content; and from pictures."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from indexer.store.tags import MAX_TAGS, split
 from massl.core.errors import MasslError
 from massl.core.files.csv_tables import csv_columns, read_csv
 
@@ -30,6 +31,35 @@ def read(file: Path, folder: str) -> Iterator[tuple[str, str, str, str]]:
     except OSError as error:
         raise MasslError(f"{file} can't be read ({error.strerror or error}); name a CSV or JSON file") from None
     yield from _of_json(file, folder) if start in (b"{", b"[") else _of_csv(file)
+
+
+def of_keywords(
+    keywords: Mapping[int, tuple[str, Sequence[str]]], had: Mapping[int, Sequence[str]]
+) -> tuple[list[tuple[int, str]], list[tuple[str, str]]]:
+    """The words that pictures bring, as tags.
+
+    Args:
+        keywords: path and words of each image, by id.
+        had: the tags of those that have some.
+
+    Returns:
+        Images and tags; and paths of which words are left out, each with the reason: words that are no tags, or more
+        tags than an image may have.
+    """
+    wanted: list[tuple[int, str]] = []
+    left: list[tuple[str, str]] = []
+    for image, (path, words) in keywords.items():
+        tags: dict[str, None] = {}
+        for word in words:
+            try:
+                tags |= dict.fromkeys(split(word))
+            except MasslError as error:
+                left.append((path, str(error)))
+        if len({*tags, *had.get(image, ())}) > MAX_TAGS:
+            left.append((path, f"it would have more than {MAX_TAGS} tags; remove some first"))
+        else:
+            wanted += [(image, tag) for tag in tags]
+    return wanted, left
 
 
 def _of_csv(file: Path) -> Iterator[tuple[str, str, str, str]]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from indexer.store.catalog import Catalog
 from indexer.store.images import Images
-from indexer.store.paths import below
+from indexer.store.paths import below, leads_out
 from indexer.store.picture_facts import PictureFacts
 from indexer.store.sidecar_keywords import SidecarKeywords
 from indexer.store.tags import Tags, normalised
@@ -133,6 +133,8 @@ def _planned(root: Path, picture: _TaggedPicture, names_of: dict[Path, list[str]
         XmpError, OSError: it can't be, or must not be, changed.
     """
     file = below(root, picture.path)
+    if leads_out(root, picture.path):
+        raise XmpError("the picture lies outside of the folder, behind a link; nothing is written there")
     if file.parent not in names_of:
         names_of[file.parent] = sorted(os.listdir(file.parent))
     if file.name not in names_of[file.parent]:
