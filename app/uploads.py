@@ -14,6 +14,7 @@ from pathlib import Path
 from PIL import Image
 
 from indexer import Query
+from indexer.store.paths import can_name_a_file
 from massl.core.errors import MasslError
 from massl.core.images.decoding import ImageError, decode, read_bytes, within_memory
 from massl.core.images.rendering import EACH_FILE, Rendering
@@ -100,7 +101,7 @@ def take(
     Raises:
         MasslError: it is no upload, or no picture that can be read.
     """
-    if not isinstance(path, str) or "\0" in path:
+    if not isinstance(path, str) or not can_name_a_file(path):
         raise MasslError("Nothing was uploaded; try again")
     file = Path(path).resolve()
     if not file.is_relative_to(folder.resolve()) or not file.is_file():

@@ -47,6 +47,10 @@ def below(root: Path, path: str) -> str | None:
     With links followed, but not that of a linked file; where these lead elsewhere as it is written, since what a linked
     folder holds is indexed under the link.
     """
+    from indexer.store.paths import can_name_a_file
+
+    if not can_name_a_file(path):
+        return None
     folder, name = os.path.split(str(Path(path)))
     followed = os.path.realpath(path) if os.path.isdir(path) else os.path.join(os.path.realpath(folder or "."), name)
     for here, top in ((followed, os.path.realpath(root)), (os.path.abspath(path), os.path.abspath(root))):

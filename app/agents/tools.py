@@ -19,6 +19,7 @@ from indexer import Collection, Query
 from indexer.json_results import of_classification, of_collection, of_search
 from indexer.store.filters import Filter
 from indexer.store.labels import NONE_OF_THESE
+from indexer.store.paths import can_name_a_file
 from massl.core.errors import MasslError
 
 AUTHOR = "agent"
@@ -176,7 +177,7 @@ class AgentTools:
         if len(picture) <= 4_096:
             if (known := self._collection.images.at_path(picture)) is not None and known[1] == "ready":
                 return Query(image=known[0])
-            if "\0" not in picture and Path(picture).is_absolute() and Path(picture).is_relative_to(self._uploads):
+            if can_name_a_file(picture) and Path(picture).is_absolute() and Path(picture).is_relative_to(self._uploads):
                 return take(picture, self._uploads, resize, "The upload", rendering).query
         content = picture.partition(",")[2] if picture.startswith("data:") else picture
         if len(content) > _BYTES * 4 // 3 + 4:

@@ -20,6 +20,7 @@ from indexer.store.migrations import VERSION
 from indexer.store.sqlite_errors import cannot_write, explained, refusal
 from massl.core.errors import MasslError
 from massl.core.images.rendering import Rendering
+from massl.core.printable import visible
 
 Value = TypeVar("Value")
 
@@ -318,6 +319,8 @@ class Catalog:
             raise trouble from error
         except UnicodeDecodeError as error:  # of a text, or of SQLite's own words about a name that changed
             raise CatalogDamaged(self.path, "a text in it is no text any more") from error
+        except UnicodeEncodeError as error:
+            raise _no_text(error) from None
 
     def damaged(self, detail: str) -> CatalogDamaged:
         """What to say where it holds what it can't hold."""
@@ -325,8 +328,20 @@ class Catalog:
 
 
 def to_bytes(path: str) -> bytes:
-    """A path as the catalog stores it; see `indexer.store.paths.from_bytes` for the reverse."""
-    return os.fsencode(path)
+    """A path as the catalog stores it; see `indexer.store.paths.from_bytes` for the reverse.
+
+    Raises:
+        MasslError: no file can be called so; see `indexer.store.paths.can_name_a_file`.
+    """
+    try:
+        return os.fsencode(path)
+    except UnicodeEncodeError as error:
+        raise _no_text(error) from None
+
+
+def _no_text(error: UnicodeEncodeError) -> MasslError:
+    """What to say of a text that isn't UTF-8, or has half of a character that JSON writes as two, as `\\ud800`."""
+    return MasslError(f"{visible(error.object[:40])} is not valid text; correct its character {error.start + 1}")
 
 
 def in_parts(images: Sequence[int]) -> Iterator[list[int]]:

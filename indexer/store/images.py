@@ -16,7 +16,7 @@ from indexer.store.filters import EVERYTHING, Filter, in_order, modified
 from indexer.store.filters import count as passing
 from indexer.store.image_facts import Facts
 from indexer.store.ordering import Placed, ordered
-from indexer.store.paths import from_bytes
+from indexer.store.paths import can_name_a_file, from_bytes
 from indexer.store.picture_facts import PictureFacts
 from massl.core.errors import MasslError
 from massl.core.files.scan import ImageFile, Skipped
@@ -108,6 +108,8 @@ class Images:
 
     def at_path(self, path: str) -> tuple[int, str, str | None] | None:
         """Id, state and reason of what lies under this path, relative to the root; None for nothing."""
+        if not can_name_a_file(path):
+            return None
         return next(self._catalog.read("SELECT id, state, reason FROM images WHERE path = ?", [to_bytes(path)]), None)
 
     def file_of(self, image: int) -> tuple[str, bytes] | None:

@@ -58,7 +58,10 @@ def checked(path: str) -> str:
 
 
 def can_name_a_file(path: str) -> bool:
-    """Whether some file could be called so: JSON and what programs send may hold halves of pairs of UTF-16."""
+    """Whether some file could be called so.
+
+    None can be that has a NUL in its name, or half of a character that JSON writes as two, as `\\ud800`.
+    """
     try:
         return b"\0" not in os.fsencode(path)
     except UnicodeEncodeError:

@@ -199,3 +199,24 @@ def test_without_the_package_one_line_says_what_to_install(monkeypatch: pytest.M
     with pytest.raises(MasslError, match=r"pip install 'massl\[mcp\]'"):
         check_agents(True, False)
     assert check_agents(False, False) is Agents.none
+
+
+def test_half_a_character_is_answered_in_a_sentence(labelling: str, photos: Path) -> None:
+    half = "\ud800.jpg"
+    calls: list[tuple[str, dict[str, Any], str]] = [
+        ("search", {"picture": half}, "is neither a path"),
+        ("search", {"picture": f"{photos}/{half}"}, "is neither a path"),
+        ("select", {"label": half}, "is not valid text"),
+        ("select", {"folder": half}, "is not valid text"),
+        ("similar", {"paths": [half]}, "is not in the collection"),
+        ("label", {"paths": [half], "label": "x"}, "is not in the collection"),
+    ]
+    for tool, given, reason in calls:
+        call = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": tool, "arguments": given}}
+        # As bytes: the clients that are tried here refuse to send it.
+        headers = ACCEPTS | {"Content-Type": "application/json"}
+        answer = httpx.post(f"{labelling}mcp", content=json.dumps(call).encode(), headers=headers, **PLAIN)
+        (line,) = [line for line in answer.text.splitlines() if line.startswith(("data: ", "{"))]
+        told = json.loads(line.removeprefix("data: "))["result"]
+        assert told["isError"]
+        assert reason.lower() in told["content"][0]["text"].lower()

@@ -150,3 +150,17 @@ def test_where_the_system_knows_no_local_time_a_date_is_told_in_utc(monkeypatch:
         told = modified(second * 10**9)
         assert told == datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=second)
         assert f"{told:%Y-%m-%d %H:%M}"
+
+
+@pytest.mark.parametrize("text", ["\ud800", "a\udcff"])
+def test_what_is_no_text_passes_no_filter_and_names_no_image(dated: Collection, text: str) -> None:
+    for wanted in (Filter(labels=(text,)), Filter(tags=(text,)), Filter(without_tags=(text,)), Filter(folders=(text,))):
+        with pytest.raises(MasslError, match=r"is not valid text|no image lies below"):
+            among(dated.catalog, wanted)
+    assert dated.images.at_path(f"{text}.bmp") is None
+    with pytest.raises(MasslError, match="there is no such image"):
+        dated.images.id_of(f"{text}.bmp")
+    with pytest.raises(MasslError, match="printable characters"):
+        dated.labels.add(text, [1], "me")
+    with pytest.raises(MasslError, match="is not valid text"):
+        dated.labels.add("odd", [1], text)
