@@ -157,11 +157,16 @@ def _sizes(text: str) -> list[int]:
 
 
 def _figures(path: Path | None) -> dict[str, object] | None:
+    from massl.core.disk_errors import reason_of
+    from massl.core.regular_files import read_regular
+
     if path is None:
         return None
     try:
-        figures = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        figures = json.loads(read_regular(path))
+    except OSError as error:
+        raise typer.BadParameter(f"{path} can't be read: {reason_of(error, 'there is no such file')}") from None
+    except (ValueError, RecursionError) as error:
         raise typer.BadParameter(f"{path} can't be read as JSON: {error}") from None
     if not isinstance(figures, dict):
         raise typer.BadParameter(f"{path} must hold one JSON object")

@@ -13,7 +13,9 @@ from pathlib import Path
 
 import tomli_w
 
+from massl.core.disk_errors import reason_of
 from massl.core.errors import MasslError
+from massl.core.regular_files import read_regular
 
 PATCHED = ("vit_", "deit", "test_vit")  # how the names of networks begin whose patches have a size of our choice
 
@@ -184,8 +186,10 @@ def read_overrides(path: Path) -> dict[str, str]:
         MasslError: it can't be read, or holds something that is no setting.
     """
     try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        tables = tomllib.loads(read_regular(path).decode())
+    except OSError as error:
+        raise MasslError(f"{path} can't be read as settings: {reason_of(error, 'there is no such file')}") from None
+    except ValueError as error:
         raise MasslError(f"{path} can't be read as settings: {error}") from None
     settings = tables.get("settings", tables)
     if not isinstance(settings, dict):
@@ -217,7 +221,7 @@ def read_settings(path: Path) -> Settings:
     if not path.exists():
         raise MasslError(f"{path.parent} holds no run; give the folder that `massl train` wrote")
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))["settings"]
+        values = tomllib.loads(read_regular(path).decode())["settings"]
         resolved: dict[str, typing.Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
         return Settings(**resolved)
     except (OSError, KeyError, TypeError, ValueError) as error:

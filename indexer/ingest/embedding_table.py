@@ -26,6 +26,7 @@ from massl.core.errors import MasslError
 from massl.core.images.rendering import Limits
 from massl.core.images.rendering_facts import ShownAs
 from massl.core.printable import visible
+from massl.core.regular_files import open_regular
 
 if TYPE_CHECKING:
     import pyarrow
@@ -112,6 +113,7 @@ def facts_of(path: Path) -> dict[str, str]:
     import pyarrow.parquet as pq
 
     try:
+        open_regular(path).close()
         metadata = pq.read_schema(path).metadata or {}
     except OSError as error:
         if error.errno is None:

@@ -11,6 +11,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from indexer.store.tags import MAX_TAGS, split
 from massl.core.errors import MasslError
 from massl.core.files.csv_tables import csv_columns, read_csv
+from massl.core.regular_files import open_regular, read_regular
 
 _MOST_BYTES = 1 << 29  # of a JSON file
 
@@ -26,7 +27,7 @@ def read(file: Path, folder: str) -> Iterator[tuple[str, str, str, str]]:
         MasslError: it can't be read, or is none of these.
     """
     try:
-        with file.open("rb") as opened:
+        with open_regular(file) as opened:
             start = opened.read(64).removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
     except OSError as error:
         raise MasslError(f"{file} can't be read ({error.strerror or error}); name a CSV or JSON file") from None
@@ -75,7 +76,7 @@ def _of_json(file: Path, folder: str) -> Iterator[tuple[str, str, str, str]]:
     try:
         if file.stat().st_size > _MOST_BYTES:
             raise MasslError(f"{file} has more than {_MOST_BYTES >> 20} MiB; split it")
-        found = json.loads(file.read_text("utf-8-sig"))
+        found = json.loads(read_regular(file).decode("utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
         raise MasslError(f"{file} can't be read as JSON ({' '.join(str(error).split())[:80]})") from None
     try:
@@ -87,20 +88,30 @@ def _of_json(file: Path, folder: str) -> Iterator[tuple[str, str, str, str]]:
 
 
 def _coco(found: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
-    images = {image["id"]: str(image["file_name"]) for image in found["images"]}
-    names = {category["id"]: str(category["name"]) for category in found["categories"]}
+    images = {image["id"]: _text(image["file_name"]) for image in found["images"]}
+    names = {category["id"]: _text(category["name"]) for category in found["categories"]}
     for number, annotation in enumerate(found["annotations"], 1):
         yield f"annotation {number}", images[annotation["image_id"]], names[annotation["category_id"]]
 
 
 def _label_studio(found: list[Any], folder: str) -> Iterator[tuple[str, str, str]]:
     for number, task in enumerate(found, 1):
-        address = urlsplit(str(task["data"]["image"]))
+        address = urlsplit(_text(task["data"]["image"]))
         place = parse_qs(address.query, errors="surrogateescape").get("d") or [unquote(address.path)]
         path = place[0].lstrip("/").removeprefix(f"{folder}/")
         for annotation in task.get("annotations") or ():
             if annotation.get("was_cancelled"):
                 continue
             for result in annotation["result"]:
-                for choice in result["value"].get("choices", ()):
-                    yield f"task {number}", path, str(choice)
+                choices = result["value"].get("choices", [])
+                if not isinstance(choices, list):  # a text would be taken for its letters
+                    raise TypeError("choices are no list")
+                for choice in choices:
+                    yield f"task {number}", path, _text(choice)
+
+
+def _text(value: object) -> str:
+    """A text or number as text; raises TypeError for what is neither."""
+    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
+        raise TypeError("neither text nor number")
+    return str(value)

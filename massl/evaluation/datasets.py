@@ -17,6 +17,7 @@ from massl.core.files.csv_tables import csv_columns, read_csv
 from massl.core.files.path_notation import as_on_disk
 from massl.core.files.scan import ImageFile, Skipped, check_folder, walk
 from massl.core.progress import CountReport
+from massl.core.regular_files import read_regular
 
 EmbedPaths = Callable[[Path, Sequence[str], CountReport], tuple[NDArray[np.float32], list[int], tuple[Skipped, ...]]]
 """Embeds image files below a folder: float32 `[n, D]`, which of the paths the rows are, and the unreadable ones."""
@@ -255,7 +256,7 @@ def read_table(path: Path) -> Table:
         MasslError: missing, damaged, or arrays of the wrong form.
     """
     try:
-        data = path.read_bytes()
+        data = read_regular(path)
         with np.load(path, allow_pickle=False) as arrays:
             told = {name: arrays[name] for name in arrays.files if name in ("embeddings", "labels", "paths", "split")}
     except FileNotFoundError:

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from massl.core.errors import MasslError
+from massl.core.regular_files import open_regular
 from massl.core.similarities import Floats, similarities
 
 # What a query should find, and what counts neither for nor against: the paper's three set-ups.
@@ -67,7 +68,7 @@ def read_ground_truth(path: Path) -> GroundTruth:
         MasslError: missing, unreadable, or not of that form.
     """
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             data = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise MasslError(f"{path}: {(error.strerror or str(error)).lower()}") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -96,6 +97,15 @@ def test_a_table_is_taken_whole_or_not_at_all(massl, photos: Path, tmp_path: Pat
     assert "can't be read as JSON" in failed(massl("tag", "import", photos, table))
     table.write_text('{"images": 3}')
     assert "is neither COCO nor an export of Label Studio" in failed(massl("tag", "import", photos, table))
+    half = {"images": [{"id": 1, "file_name": "\ud800"}], "categories": [{"id": 1, "name": "c"}]}
+    table.write_text(json.dumps(half | {"annotations": [{"image_id": 1, "category_id": 1}]}))
+    assert "annotation 1: \\ud800: there is no such image" in failed(massl("tag", "import", photos, table))
+    result: dict[str, object] = {"value": {"choices": "beach"}}  # not five tags of a letter
+    table.write_text(json.dumps([{"data": {"image": one}, "annotations": [{"result": [result]}]}]))
+    assert "is neither COCO nor an export of Label Studio" in failed(massl("tag", "import", photos, table))
+    os.mkfifo(tmp_path / "pipe")
+    for endless in (tmp_path / "pipe", "/dev/zero"):
+        assert f"{endless} can't be read (not a regular file)" in failed(massl("tag", "import", photos, endless))
     assert "name a file, or give --from-files" in massl("tag", "import", photos).error
 
 

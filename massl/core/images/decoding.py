@@ -5,11 +5,9 @@ Training and indexing both stand on this module, so that they reject the same fi
 
 from __future__ import annotations
 
-import errno
 import io
 import os
 import re
-import stat
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -26,6 +24,7 @@ from massl.core.images import decode_cost, dicom, jpeg, raw, stacks, tiff
 from massl.core.images.rendering import EACH_FILE, Rendering, Scaling, Unmeasured
 from massl.core.images.srgb import load_8_bits, to_srgb
 from massl.core.memory_budget import BUDGET, Grant, available_memory
+from massl.core.regular_files import open_regular
 
 # An allow-list: Pillow knows some fifty formats, and the rare ones (EPS, which runs Ghostscript, among them) are
 # where its vulnerabilities live. JPEG covers MPO, which phones write into a .jpg.
@@ -75,25 +74,19 @@ def read_bytes(path: Path) -> bytes:
         ImageError: it is missing, unreadable, empty, no regular file, or larger than 1 GiB.
     """
     try:
-        # O_NONBLOCK: a FIFO that took the file's place after the walk must not stop the run.
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+        opened = open_regular(path)
+    except IsADirectoryError:
+        raise ImageError("a folder, not an image", lasting=False) from None
     except OSError as error:
-        # A socket can't be opened at all.
-        missing = "not a regular file" if error.errno == errno.ENXIO else reason_of(error, "vanished while reading")
-        raise ImageError(missing, lasting=False) from None
-    info = os.fstat(descriptor)
-    if not stat.S_ISREG(info.st_mode):
-        os.close(descriptor)
-        what = "a folder, not an image" if stat.S_ISDIR(info.st_mode) else "not a regular file"
-        raise ImageError(what, lasting=False)
-    with os.fdopen(descriptor, "rb") as file:
-        check_size(info.st_size)
+        raise ImageError(reason_of(error, "vanished while reading"), lasting=False) from None
+    with opened as file:
+        check_size(size := os.fstat(file.fileno()).st_size)
         try:
-            keep_memory(info.st_size)
+            keep_memory(size)
             # A file that something still writes to must not be read without end.
-            return file.read(info.st_size)
+            return file.read(size)
         except MemoryError:
-            raise _too_much_to_read(info.st_size) from None
+            raise _too_much_to_read(size) from None
         except OSError as error:
             raise ImageError(reason_of(error, "vanished while reading"), lasting=False) from None
 
