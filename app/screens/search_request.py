@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +15,9 @@ from massl.core.errors import MasslError
 MOST_EXAMPLES = 16
 # Which of some tags a picture must have, as the browser says it and as the filter does.
 TAGGING = {"all": "tags", "any": "any_tags", "none": "without_tags"}
+_TEXTS = {"labels": "label", "folders": "folder", "tags": "tag", "quality": "quality hint"}  # what each text names
+
+_FAR = 1e9  # sides of a picture; what is no number is not less, and a larger whole number may be no float
 
 Part = tuple[float, float, float, float]  # x, y, width, height of a region, as shares of the picture
 
@@ -81,20 +83,20 @@ def question(
             examples.append(Example(image_of(item["content"]), None, weight, part))
         else:
             examples.append(Example(number(item.get("image")), None, weight, part))
-    since, until = (day(_text(payload[key])) if payload.get(key) else None for key in ("since", "until"))
+    since, until = (day(_text(payload[key], "date")) if payload.get(key) else None for key in ("since", "until"))
     labels, folders, tags, hints = (
-        tuple(_text(item) for item in _list(payload.get(key))) for key in ("labels", "folders", "tags", "quality")
+        tuple(_text(item, name) for item in _list(payload.get(key))) for key, name in _TEXTS.items()
     )
     days: dict[str, Any] = {"taken_since": since, "taken_until": until, "or_modified": True}
-    how = _text(payload.get("tagging") or "all")
+    how = _text(payload.get("tagging") or "all", "tagging")
     if how not in TAGGING:
-        raise _unexpected()
+        raise MasslError(f"There is no choice {how[:20]!r} of tags (tagging= in the address); there are: {', '.join(TAGGING)}")
     which: dict[str, Any] = {TAGGING[how]: tags}
     wanted = Filter(labels, folders, **days, **which, quality=bounds_of(hints))
     proposed = payload.get("proposed") is True and len(wanted.tags) == 1 and not examples
-    sort = _text(payload.get("sort") or "")
+    sort = _text(payload.get("sort") or "", "order")
     if sort and sort not in TITLES:
-        raise _unexpected()
+        raise MasslError(f"There is no order {sort[:20]!r} (sort= in the address); there are: {', '.join(TITLES)}")
     return Question(tuple(examples), wanted, sort, proposed)
 
 
@@ -108,10 +110,13 @@ def tagging(wanted: Filter) -> dict[str, Any]:
 def _part(given: object) -> Part | None:
     if given is None:
         return None
-    if not isinstance(given, list) or len(given) != 4:
+    if not isinstance(given, list):
         raise _unexpected()
-    if not all(isinstance(item, (int, float)) and math.isfinite(item) for item in given):
-        raise _unexpected()
+    if len(given) != 4 or not all(isinstance(item, (int, float)) and abs(item) < _FAR for item in given):
+        raise MasslError(
+            "A part of a picture (after the @ in the address) is its left side, top, width and height: four numbers "
+            "from 0 to 1; draw it again"
+        )
     x, y, width, height = (min(1.0, max(0.0, float(item))) for item in given)
     width, height = min(width, 1 - x), min(height, 1 - y)
     if width <= 0 or height <= 0:
@@ -132,14 +137,19 @@ def pixels(part: Part, width: int, height: int) -> tuple[int, int, int, int]:
 def _list(given: object) -> list[Any]:
     if given is None:
         return []
-    if not isinstance(given, list) or len(given) > 1_000:
+    if not isinstance(given, list):
         raise _unexpected()
+    if len(given) > 1_000:
+        raise MasslError("A search takes at most 1,000 labels, folders, tags or hints; remove some")
     return given
 
 
-def _text(given: object) -> str:
-    if not isinstance(given, str) or len(given) > 4_096 or "\0" in given:
+def _text(given: object, name: str) -> str:
+    """A text; `name` is what it names, as an address may hold any."""
+    if not isinstance(given, str):
         raise _unexpected()
+    if len(given) > 4_096 or "\0" in given:
+        raise MasslError(f"No {name} is called {given.replace(chr(0), '?')[:20]!r}; change it in the address, or here")
     return given
 
 
