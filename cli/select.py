@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from indexer.subsets.collection_subsets import Split, Subset
 
 DEFAULT = 100  # images, where no number is given
+_SHOWN = 10  # files that were left out
 
 
 class By(StrEnum):
@@ -255,11 +256,15 @@ def _write(path: Path, subset: Subset, divided: Split | None) -> None:
 
 
 def _place(collection: Collection, folder: Path, chosen: Subset | Split, link: bool, quiet: bool) -> None:
+    from app.formatting import plural
     from cli.terminal import ProgressLine, say
+    from massl.core.printable import visible
 
     with ProgressLine("linking" if link else "copying", "images", quiet) as line:
-        gone = collection.subsets.place(folder, chosen, link, line.update)
-    say(f"{len(chosen.images) - len(gone):,} images are in {folder}", quiet)
-    if gone:
-        files = "1 file is" if len(gone) == 1 else f"{len(gone):,} files are"
-        say(f"{files} gone since the folder was indexed, and left out: {gone[0]}", quiet)
+        left = collection.subsets.place(folder, chosen, link, line.update)
+    count = len(chosen.images) - len(left)
+    say(f"{plural(count, 'image is', 'images are')} in {folder}", quiet)
+    for path, reason in left[:_SHOWN]:
+        say(f"left out: {visible(path)}: {reason}", quiet)
+    if len(left) > _SHOWN:
+        say(f"left out: {len(left) - _SHOWN:,} more", quiet)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,9 @@ from indexer.store.labels import NONE_OF_THESE, PREDICTED, Label, Labels
 from indexer.store.tags import Tags
 from massl.core.errors import MasslError
 from massl.core.files.csv_tables import csv_text, is_formula
+
+_LONGEST_NAME = 255  # bytes that file systems take
+_LONGEST_ENDING = 16  # characters
 
 
 @dataclass(frozen=True)
@@ -120,24 +124,37 @@ def _imagefolder(labelled: Sequence[LabelRow], folder: str) -> str:
 
 
 def imagefolder_targets(images: Sequence[tuple[str, str]]) -> list[str]:
-    """Where each image, a path and a label, goes in torchvision's layout: `label/name`, no two in one place.
-
-    Without a label, which is then empty, it is the name alone.
-    """
-    folders = _folders(sorted({label for _, label in images if label}))
+    """Where each image, a path and a label, goes in torchvision's layout: `label/name`, no two in one place."""
+    folders = _folders(sorted({label for _, label in images}))
     taken: set[str] = set()
-    targets = []
-    for path, label in images:
-        stem, dot, ending = path.rpartition("/")[2].rpartition(".")
-        stem, ending = (stem, dot + ending) if stem else (ending, "")
-        folder = f"{folders[label]}/" if label else ""
-        target, turn = f"{folder}{stem}{ending}", 1
-        while target.casefold() in taken:  # two folders may have files of one name
-            turn += 1
-            target = f"{folder}{stem}-{turn}{ending}"
-        taken.add(target.casefold())
-        targets.append(target)
-    return targets
+    return [_free_place(folders[label], path.rpartition("/")[2], taken) for path, label in images]
+
+
+def same_targets(paths: Sequence[str]) -> list[str]:
+    """Where each image goes in a folder that has the same folders, also where a disk takes `A` and `a` for one."""
+    taken: set[str] = set()
+    return [_free_place(path.rpartition("/")[0], path.rpartition("/")[2], taken) for path in paths]
+
+
+def _free_place(folder: str, name: str, taken: set[str]) -> str:
+    """A place for a file that no other has; `taken` learns of it."""
+    stem, dot, ending = name.rpartition(".")
+    # What follows a dot is an ending if something is before it, and it isn't most of a long name.
+    stem, ending = (stem, dot + ending) if stem and len(ending) < _LONGEST_ENDING else (name, "")
+    folder += "/" if folder else ""
+    target, turn = f"{folder}{_fitted(stem, ending)}", 1
+    while target.casefold() in taken:  # two folders may have files of one name
+        turn += 1
+        target = f"{folder}{_fitted(stem, f'-{turn}{ending}')}"
+    taken.add(target.casefold())
+    return target
+
+
+def _fitted(stem: str, ending: str) -> str:
+    """A name that file systems take: a stem that is too long loses its last characters."""
+    while len(os.fsencode(stem + ending)) > _LONGEST_NAME:
+        stem = stem[:-1]
+    return stem + ending
 
 
 def _coco(labelled: Sequence[LabelRow], folder: str) -> str:
@@ -221,10 +238,10 @@ def _folders(names: Sequence[str]) -> dict[str, str]:
     for label in names:
         plain = re.sub(r'[\\/:*?"<>|]', "_", label).strip(" .") or "_"
         plain = f"_{plain}" if is_formula(plain) else plain
-        name, turn = plain, 1
+        name, turn = _fitted(plain, ""), 1
         while name.casefold() in taken:
             turn += 1
-            name = f"{plain}-{turn}"
+            name = _fitted(plain, f"-{turn}")
         taken.add(name.casefold())
         found[label] = name
     return found

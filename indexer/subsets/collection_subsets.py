@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.label_formats.exporting import imagefolder_targets
+from indexer.label_formats.exporting import imagefolder_targets, same_targets
 from indexer.search.near_copies import copies_from, near_pairs
 from indexer.search.query import Query
 from indexer.search.searcher import Searcher
@@ -216,11 +216,13 @@ class CollectionSubsets:
         chosen: Subset | Split,
         link: bool,
         report: Callable[[int, int], None] = lambda done, total: None,
-    ) -> list[str]:
+    ) -> list[tuple[str, str]]:
         """Makes a folder of links to a subset's or a split's images, or of copies of them.
 
+        A subset's images lie in the same folders there as in the collection, a split's in one a part and class.
+
         Returns:
-            Paths of files that are gone, and left out.
+            Paths of files that can't be read, and are left out, each with the reason.
 
         Raises:
             MasslError: see `indexer.subsets.placing.place`.
@@ -229,7 +231,7 @@ class CollectionSubsets:
             files = [(item.path, item.target) for item in chosen.images]
         else:
             paths = [item.path for item in chosen.images]
-            files = list(zip(paths, imagefolder_targets([(path, "") for path in paths]), strict=True))
+            files = list(zip(paths, same_targets(paths), strict=True))
         return placing.place(self._root, folder, files, link, report)
 
     def _candidates(

@@ -9,12 +9,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from indexer.store.paths import below
-from massl.core.disk_errors import cannot_write
+from massl.core.disk_errors import cannot_write, reason, reason_of
 from massl.core.errors import MasslError
 from massl.core.files.atomic_writing import temporary
 from massl.core.files.scan import CATALOG
+from massl.core.printable import visible
+from massl.core.regular_files import open_regular
 
 _ANOTHER = "name another folder"
+_GONE = "it is gone since the folder was indexed"
 
 
 def check_target(root: Path, folder: Path) -> None:
@@ -23,7 +26,13 @@ def check_target(root: Path, folder: Path) -> None:
     Raises:
         MasslError: it is there and not empty, is a file, lies in no folder, among the images or in an index.
     """
-    if folder.is_dir() and any(folder.iterdir()):
+    if os.path.ismount(folder.resolve()):
+        raise MasslError(f"{folder} is the top of a disk, which can't be made anew; name a folder in it")
+    try:
+        filled = folder.is_dir() and any(folder.iterdir())
+    except OSError as error:
+        raise MasslError(f"{folder} can't be read ({reason(error)}); {_ANOTHER}") from None
+    if filled:
         raise MasslError(f"{folder} is not empty; {_ANOTHER}, or empty it first")
     if os.path.lexists(folder) and not folder.is_dir():
         raise MasslError(f"{folder} is no folder; {_ANOTHER}")
@@ -44,37 +53,40 @@ def place(
     files: Sequence[tuple[str, str]],
     link: bool,
     report: Callable[[int, int], None] = lambda done, total: None,
-) -> list[str]:
+) -> list[tuple[str, str]]:
     """Makes a folder of images; what fails leaves nothing behind.
 
     Args:
         root: of the collection.
         folder: see `check_target`.
-        files: path of each image, relative to the root, and its place in the folder.
+        files: path of each image, relative to the root, and its place in the folder, of names that a disk takes.
         link: links in place of copies. A copy keeps the file's time.
         report: told how many are placed, of how many.
 
     Returns:
-        Paths of those that are not there any more, and are left out.
+        Paths of those that are not there any more or can't be read, and are left out, each with the reason.
 
     Raises:
-        MasslError: something can't be read or written.
+        MasslError: something can't be written, or nothing could be read.
     """
     check_target(root, folder)
-    gone: list[str] = []
+    folder = folder.resolve()  # where a link to an empty folder is named, it leads to the new one
+    left: list[tuple[str, str]] = []
     try:
-        with temporary(folder.resolve().parent) as made:
+        with temporary(folder.parent) as made:
             made.mkdir()
             try:
                 for done, (path, target) in enumerate(files, 1):
                     source = Path(os.path.abspath(below(root, path)))
-                    if not source.is_file():
-                        gone.append(path)
+                    if why := _unreadable(source, link):
+                        left.append((path, why))
                         continue
                     there = made / target
                     there.parent.mkdir(parents=True, exist_ok=True)
                     _place(source, there, link)
                     report(done, len(files))
+                if len(left) == len(files) and left:
+                    raise MasslError(f"no image could be taken; the first is {visible(left[0][0])}: {left[0][1]}")
                 with contextlib.suppress(FileNotFoundError):
                     folder.rmdir()  # it is empty
                 made.rename(folder)
@@ -83,7 +95,19 @@ def place(
     except OSError as error:
         instead = "use --copy-to, or name another folder" if link else _ANOTHER
         raise cannot_write(folder, error, instead) from None
-    return gone
+    return left
+
+
+def _unreadable(source: Path, link: bool) -> str:
+    """Why a file can't be taken; empty where it can. A link may lead to a file that only somebody else may read."""
+    try:
+        if not link:
+            open_regular(source).close()
+        elif not source.is_file():
+            return _GONE
+    except OSError as error:
+        return reason_of(error, _GONE)
+    return ""
 
 
 def _place(source: Path, there: Path, link: bool) -> None:

@@ -21,7 +21,7 @@ def test_a_subset_is_listed_written_and_placed(massl, indexed: Path, tmp_path: P
     assert [row["images"] for row in found["curve"]] == [1, 2, 5, 6]
     paths = [row["path"] for row in found["results"]]
     assert [row["path"] for row in csv.DictReader(table.open(newline=""))] == paths
-    assert {path.name for path in folder.iterdir()} == {Path(path).name for path in paths}
+    assert sorted(str(path.relative_to(folder)) for path in folder.rglob("*.jpg")) == sorted(paths)
     plain = massl("select", indexed, "-n", 6, "--paths")
     assert plain.output.splitlines() == paths
     assert "6 of 24 images" in plain.error

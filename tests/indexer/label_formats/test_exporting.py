@@ -9,12 +9,12 @@ import shutil
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from indexer import Collection, Encoder
-from indexer.label_formats.exporting import FORMATS, LabelRow, write
+from indexer.label_formats.exporting import FORMATS, LabelRow, imagefolder_targets, same_targets, write
 from massl.core.errors import MasslError
 
 
@@ -139,3 +139,24 @@ def test_nothing_labelled_is_an_empty_file(collection: Collection, kind: str, en
     assert "jpg" not in text
     if kind in ("coco", "label-studio"):
         json.loads(text)
+
+
+NAMES = st.text(st.sampled_from("aA.é漢-"), min_size=1, max_size=130).filter(lambda name: name not in (".", ".."))
+
+
+@given(st.lists(st.tuples(st.sampled_from(["a/", "A/", "b/c/", ""]), NAMES, NAMES), max_size=12, unique=True))
+@example([("a/", "x" * 251 + ".jpg", "l"), ("b/c/", "x" * 251 + ".jpg", "l")])
+@example([("", "1.jpg", "漢" * 100), ("", "2.jpg", "漢" * 99 + "字")])
+@settings(deadline=None)
+def test_every_image_has_a_place_of_its_own_that_file_systems_take(images: list[tuple[str, str, str]]) -> None:
+    images = [(folder, name, label) for folder, name, label in images if len(name.encode()) <= 255]
+    paths = [folder + name for folder, name, _ in images]
+    of_labels = imagefolder_targets([(path, label) for path, (_, _, label) in zip(paths, images, strict=True)])
+    for targets in (of_labels, same_targets(paths)):
+        assert len({target.casefold() for target in targets}) == len(paths)
+        assert all(part and len(part.encode()) <= 255 for target in targets for part in target.split("/"))
+    folders = {label: target.split("/")[0] for (_, _, label), target in zip(images, of_labels, strict=True)}
+    assert len({folder.casefold() for folder in folders.values()}) == len(folders)
+    kept = same_targets(paths)
+    assert [target.rpartition("/")[0] for target in kept] == [path.rpartition("/")[0] for path in paths]
+    assert len({path.casefold() for path in paths}) < len(paths) or kept == paths

@@ -82,19 +82,28 @@ def test_where_some_are_labelled_a_split_takes_those_alone(collection: Collectio
 @pytest.mark.parametrize("link", [True, False])
 def test_a_folder_of_links_or_copies_is_made(collection: Collection, tmp_path: Path, link: bool) -> None:
     subset = collection.subsets.choose(5)
-    gone = collection.root / subset.images[0].path
-    gone.unlink()
+    gone, other, *rest = [item.path for item in subset.images]
+    (collection.root / gone).unlink()
+    (collection.root / other).unlink()
+    (collection.root / other).symlink_to(Path(other).name)
     folder = tmp_path / "taken"
-    assert collection.subsets.place(folder, subset, link) == [subset.images[0].path]
-    placed = sorted(folder.iterdir())
-    assert len(placed) == 4
+    left = dict(collection.subsets.place(folder, subset, link))
+    assert "gone" in left.pop(gone)
+    assert left.keys() == {other}
+    placed = sorted(path for path in folder.rglob("*") if not path.is_dir())
+    assert [str(path.relative_to(folder)) for path in placed] == sorted(rest)  # in the folders that they came from
     assert all(path.is_symlink() == link for path in placed)
     assert {path.read_bytes() for path in placed} == {
-        (collection.root / item.path).read_bytes() for item in subset.images[1:]
+        (collection.root / item.path).read_bytes() for item in subset.images[2:]
     }
     split = collection.subsets.split(subset, {"a": 0.5, "b": 0.5})
     collection.subsets.place(tmp_path / "parts", split, link)
-    assert len(list((tmp_path / "parts").glob("[ab]/*/*.jpg"))) == 4
+    assert len(list((tmp_path / "parts").glob("[ab]/*/*.jpg"))) == 3
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "empty")
+    collection.subsets.place(tmp_path / "link", subset, link)
+    assert len(list((tmp_path / "empty").rglob("*.jpg"))) == 3
+    assert (tmp_path / "link").is_symlink()
     with pytest.raises(MasslError, match="is not empty"):
         collection.subsets.place(folder, subset, link)
 
@@ -117,6 +126,7 @@ def test_what_can_not_be_placed_leaves_nothing_behind(
         (tmp_path / "no" / "where", "there is no folder"),
         (collection.root, "not empty"),
         (collection.root / subset.images[0].path, "is no folder"),
+        (Path("/"), "is the top of a disk"),
     ):
         with pytest.raises(MasslError, match=said):
             collection.subsets.place(target, subset, link=True)
