@@ -166,7 +166,9 @@ _DONE = {
 
 
 def _files(count: int) -> str:
-    return f"{count:,} file" + "s" * (count != 1)
+    from app.formatting import plural
+
+    return plural(count, "file", "files")
 
 
 def _act(
@@ -268,11 +270,14 @@ def _decide(collection: Collection, paths: Sequence[str], keep: bool, as_json: b
 
 def describe(found: Duplicates) -> dict[str, Any]:
     """The JSON of what was found."""
+    from indexer.duplicates.plan import action
+
     return {
         "groups": [
             [
                 {
                     "path": item.path,
+                    "action": action(item),
                     "kind": item.kind,
                     "score": round(item.score, 4),
                     "false_matches": _rounded(item.false_matches),
@@ -296,21 +301,27 @@ def describe(found: Duplicates) -> dict[str, Any]:
 
 
 def _show(found: Duplicates, quiet: bool) -> None:
-    from app.formatting import size
+    from app.formatting import plural, size
     from cli.terminal import print_line, say
+    from indexer.duplicates.plan import action
     from massl.core.printable import visible
 
     for number, group in enumerate(found.groups, 1):
         for item in group:
             score = f"{item.score:.3f}" if item.kind == "near" else ""
             side = f"{item.width} x {item.height}"
-            print_line(f"{number:>4}  {item.kind:<5}  {score:<5}  {side:>13}  {item.bytes:>12,}  {visible(item.path)}")
+            kind = "" if item.kind == "keep" else item.kind
+            facts = f"{kind:<5}  {score:<5}  {side:>13}  {item.bytes:>12,}"
+            print_line(f"{number:>4}  {action(item):<6}  {facts}  {visible(item.path)}")
     if not found.groups:
         say(f"no duplicates among {found.images:,} images", quiet)
         return
+    to_look = sum(action(item) == "look" for group in found.groups for item in group)
     say(
-        f"{len(found.groups):,} groups with {found.removable:,} duplicates ({size(found.removable_bytes)}) "
-        f"among {found.images:,} images" + (f"; {found.kept_both:,} pairs are kept both" if found.kept_both else ""),
+        f"{plural(len(found.groups), 'group', 'groups')} with {plural(found.removable, 'duplicate', 'duplicates')} "
+        f"({size(found.removable_bytes)}) among {plural(found.images, 'image', 'images')}"
+        + (f"; {to_look:,} to look at first" if to_look else "")
+        + (f"; {plural(found.kept_both, 'pair is', 'pairs are')} kept both" if found.kept_both else ""),
         quiet,
     )
 

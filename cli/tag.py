@@ -294,6 +294,7 @@ def export(
 
 
 def _write_sidecars(collection: Any, as_json: bool, quiet: bool) -> None:
+    from app.formatting import plural
     from cli.terminal import print_json, say
     from massl.core.errors import MasslError
 
@@ -304,11 +305,13 @@ def _write_sidecars(collection: Any, as_json: bool, quiet: bool) -> None:
         print_json(values | {"unchanged": done.unchanged, "left": left})
     else:
         gone = f", {len(done.removed):,} removed that held nothing else" if done.removed else ""
-        say(f"{len(done.written):,} sidecars written{gone}, {done.unchanged:,} had all tags", quiet)
+        written = plural(len(done.written), "sidecar", "sidecars")
+        say(f"{written} written{gone}, {done.unchanged:,} had all tags", quiet)
         _tell_left(done.left, quiet)
     if done.left:
         path, reason = done.left[0]
-        raise MasslError(f"{len(done.left):,} pictures got no tags in a sidecar, the first {path}: {reason}")
+        pictures = plural(len(done.left), "picture", "pictures")
+        raise MasslError(f"{pictures} got no tags in a sidecar, the first {path}: {reason}")
 
 
 def _pairs(collection: Any, tags: str, paths: list[str]) -> list[tuple[int, str]]:

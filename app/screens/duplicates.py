@@ -31,6 +31,8 @@ STEPS = {
     "neighbours": "Comparing each picture with those most like it",
     "unrelated pairs": "Looking at how alike unrelated pictures are",
     "pairs": "Looking at the most promising pairs",
+    "hashes": "Comparing perceptual hashes",
+    "pairs by hash": "Looking at pairs with similar hashes",
 }
 KINDS = {"exact": "the same content", "near": "near copies"}
 FILTERS = {"open": "To decide", "decided": "Decided", "kept": "Kept all"}

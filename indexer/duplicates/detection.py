@@ -179,9 +179,9 @@ def find(
         chance = _chance(looks, unrelated(*joined), report)
         telling = threshold or max(LOWEST, float(chance[-1]) if len(chance) >= ENOUGH else UNKNOWN)
         by_pixels = hash_candidates(*PictureFacts(catalog).hashes(ids), len(ids), report)
-        seen = _look(looks, [pair for pair in proposed if pair not in apart], telling, report)
+        seen = _look(looks, [pair for pair in proposed if pair not in apart], telling, "pairs", report)
         new = [pair for pair in by_pixels if pair not in apart and pair not in seen]
-        seen |= _agreeing(_look(looks, new, max(telling, BY_HASH), report))
+        seen |= _agreeing(_look(looks, new, max(telling, BY_HASH), "pairs by hash", report))
         compared = len(seen)
         if threshold is None:
             threshold = _threshold(np.array(list(seen.values())), chance)
@@ -218,7 +218,7 @@ def find(
 
 
 def _look(
-    looks: Looks, candidates: list[tuple[int, int]], lowest: float, report: Callable[[str, int, int], None]
+    looks: Looks, candidates: list[tuple[int, int]], lowest: float, step: str, report: Callable[[str, int, int], None]
 ) -> dict[tuple[int, int], float]:
     """The agreement of candidates, until hardly any is a duplicate any more."""
     seen: dict[tuple[int, int], float] = {}
@@ -228,10 +228,11 @@ def _look(
             seen[pair] = agreement
             hits.append(agreement >= lowest)
             if len(hits) % 50 == 0:
-                report("pairs", len(hits), len(candidates))
+                report(step, len(hits), len(candidates))
             if len(hits) >= FEWEST_LOOKS and sum(hits[-IDLE:]) < YIELD * IDLE:
                 break
-    report("pairs", len(hits), len(hits))
+    if candidates:
+        report(step, len(candidates), len(candidates))  # what was left needs no look
     return seen
 
 

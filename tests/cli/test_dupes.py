@@ -45,6 +45,7 @@ def test_duplicates_are_listed_planned_and_left_alone(massl, indexed: tuple[Path
     plan = tmp_path / "plan.csv"
     found = massl("dupes", photos, "--plan", plan, "--json").json
     (group,) = found["groups"]
+    assert [item["action"] for item in group] == ["keep", "remove", "remove"]
     assert found["schema"] == 1
     assert (found["images"], found["duplicates"]) == (20, 2)
     assert {(item["kind"], item["path"]) for item in group[1:]} == {("near", smaller), ("exact", original)} or {
@@ -62,7 +63,8 @@ def test_duplicates_are_listed_planned_and_left_alone(massl, indexed: tuple[Path
     assert "\x1b" not in shown.output
     assert "evil\\n\\x1b[31mname.jpg" in shown.output
     assert len(shown.output.splitlines()) == 2
-    assert "1 groups with 1 duplicates" in shown.error
+    assert "1 group with 1 duplicate (" in shown.error
+    assert [line.split()[1] for line in shown.output.splitlines()] == ["keep", "remove"]
     assert contents(photos) == before
 
 

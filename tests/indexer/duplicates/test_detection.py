@@ -50,9 +50,15 @@ def known(copied: Path, encoder: Encoder, tmp_path_factory: pytest.TempPathFacto
 
 
 @pytest.fixture(scope="module")
-def found(known: Collection) -> Duplicates:
+def told() -> list[tuple[str, int, int]]:
+    """What was told of the progress while `found` was made."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def found(known: Collection, told: list[tuple[str, int, int]]) -> Duplicates:
     """What is found in it."""
-    return known.duplicates.find()
+    return known.duplicates.find(report=lambda *each: told.append(each))
 
 
 def in_groups(found: Duplicates) -> list[list[tuple[str, str, float]]]:
@@ -71,6 +77,18 @@ def test_copies_are_grouped_with_their_pictures_and_with_nothing_else(found: Dup
     assert right == sum(len(group) > 1 for group in near)
     assert right >= 12  # of 14
     assert found.images == 56
+
+
+def test_the_whole_of_a_step_stays_the_same_and_is_reached(
+    known: Collection, found: Duplicates, told: list[tuple[str, int, int]]
+) -> None:
+    for step in {step for step, _, _ in told}:
+        done = [each for name, each, _ in told if name == step]
+        (total,) = {total for name, _, total in told if name == step}
+        assert total > 0
+        assert done == sorted(done)
+        assert done[-1] == total or step == "unrelated pairs"
+    assert {"neighbours", "pairs"} <= {step for step, _, _ in told}
 
 
 def test_exact_copies_are_found_by_content_alone(known: Collection, copied: Path) -> None:
