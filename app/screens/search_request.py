@@ -90,7 +90,9 @@ def question(
     days: dict[str, Any] = {"taken_since": since, "taken_until": until, "or_modified": True}
     how = _text(payload.get("tagging") or "all", "tagging")
     if how not in TAGGING:
-        raise MasslError(f"There is no choice {how[:20]!r} of tags (tagging= in the address); there are: {', '.join(TAGGING)}")
+        raise MasslError(
+            f"There is no choice {how[:20]!r} of tags (tagging= in the address); there are: {', '.join(TAGGING)}"
+        )
     which: dict[str, Any] = {TAGGING[how]: tags}
     wanted = Filter(labels, folders, **days, **which, quality=bounds_of(hints))
     proposed = payload.get("proposed") is True and len(wanted.tags) == 1 and not examples
