@@ -14,7 +14,6 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -37,6 +36,9 @@ SHOWN_AS = ("range", "channels", "plane", "limits")  # of files of more than 8 b
 _GROUPS = 8  # row groups whose vectors are kept in memory
 
 
+NOT_DEEP: Mapping[str, float | None] = {}  # no proxy, which can't be sent to another process
+
+
 class TableRow(NamedTuple):
     """One image file; `vector` is float16, packed, and `hash` None where the file could not even be read."""
 
@@ -46,7 +48,7 @@ class TableRow(NamedTuple):
     height: int
     vector: bytes | None
     reason: str | None
-    clipped: Mapping[str, float | None] = MappingProxyType({})
+    clipped: Mapping[str, float | None] = NOT_DEEP
 
 
 def check_installed() -> None:
@@ -230,7 +232,7 @@ class EmbeddingTables:
 
     def clipped(self, digest: bytes | None) -> Mapping[str, float | None]:
         """See `massl.core.images.rendering.Scaling`; empty for what isn't deep."""
-        return self._clipped.get(digest or b"", MappingProxyType({}))
+        return self._clipped.get(digest or b"", NOT_DEEP)
 
     def has(self, digest: bytes) -> bool:
         """Whether there is an embedding of this content that can be used."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import shutil
 import tarfile
 from pathlib import Path
@@ -263,6 +264,18 @@ def test_parts_have_the_range_of_the_whole_and_a_second_run_that_of_the_first(
     assert again.shown_as.limits["uint16"] == work.shown_as.limits["uint16"]
     with pytest.raises(MasslError, match="already exists, with another range, other channels or another plane"):
         embed_source(BlockWork.shown(source, changed(plane="max")), tiny_encoder, tmp_path / "out.parquet", quiet)
+
+
+def test_work_and_rows_of_deep_files_go_to_other_processes_and_back(frames: Path, tiny_encoder: Encoder) -> None:
+    """As the workers of a cluster get and send them."""
+    here = BlockWork.shown(find_source(frames)[0], AS_AN_INDEX)
+    there = pickle.loads(pickle.dumps(here))
+    numbers = range(len(here.source))
+    rows = pickle.loads(pickle.dumps(there.rows(numbers, tiny_encoder, lambda seen: None)))
+    assert here.ranges.limits == {}
+    here.ranges.adopt(there.ranges.limits)
+    assert rows == here.rows(numbers, tiny_encoder, lambda seen: None)
+    assert here.ranges.limits.keys() == {"uint16", "float32"}
 
 
 @pytest.mark.parametrize(
