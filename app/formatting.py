@@ -90,12 +90,27 @@ def moment(when: datetime | str | None) -> str:
     return f"{when:%Y-%m-%d %H:%M}" if when else "not known"
 
 
-def brought(known: Metadata | None) -> list[tuple[str, str]]:
-    """What a picture brings with it, by name; without what it doesn't, but for the day it was taken."""
+def picked(channels: Sequence[str], plane: str) -> str:
+    """What is read of stacks, in words; empty where that is their first page."""
+    if not channels and not plane:
+        return ""
+    planes = {"": "the first plane", "max": "the maximum of all planes", "middle": "the plane in the middle"}
+    which = f"channels {', '.join(channels)}" if channels else "the first channel"
+    return f"{which}, {planes.get(plane) or f'plane {plane}'}"
+
+
+def brought(known: Metadata | None, read: str = "") -> list[tuple[str, str]]:
+    """What a picture brings with it, by name; without what it doesn't, but for the day it was taken.
+
+    Args:
+        known: what it is; None where nobody looked yet.
+        read: what is read of stacks, see `picked`.
+    """
     if known is None:
         return [("Taken", "not read yet")]
     stars = "rejected" if known.rating == -1 else f"{known.rating} of 5"
-    planes = f"{known.planes:,} in this file; the first one is shown and compared"
+    shown = f"shown and compared: {readable(read)}" if read else "the first one is shown and compared"
+    planes = f"{known.planes:,} in this file; {shown}"
     told = [
         ("Taken", known.when() or "not known"),
         ("Camera", known.camera),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from app.formatting import brought, deep_range, moment, other_sizes, size
+from app.formatting import brought, deep_range, moment, other_sizes, picked, size
 from cli.options import IndexDir, Json, Quiet, Verbose, or_builtin
 from massl.core.printable import visible
 
@@ -172,11 +172,8 @@ def _of_range(told: dict[str, Any]) -> list[tuple[str, str]]:
 
     lines = deep_range(told["of"], {kind: KindRange(**known) for kind, known in told["kinds"].items()})
     found = [("" if row else "range", line) for row, line in enumerate(lines)]
-    if told["channels"] or told["plane"]:
-        channels = f"channels {', '.join(told['channels'])}" if told["channels"] else "the first channel"
-        planes = {"": "the first plane", "max": "the maximum of all planes", "middle": "the plane in the middle"}
-        plane = planes.get(told["plane"]) or f"plane {told['plane']}"
-        found.append(("stacks", f"{channels}, {plane}"))
+    if read := picked(told["channels"], told["plane"]):
+        found.append(("stacks", read))
     return found
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from app.formatting import brought, moment, plural, readable, sentence, size
+from app.formatting import brought, moment, picked, plural, readable, sentence, size
 from app.screens.classification_advice import percent
 from app.screens.listings import LIKELY
 from app.screens.tiles import tile
@@ -25,13 +25,14 @@ _TROUBLE = {
 
 def details(collection: Collection, facts: Facts) -> dict[str, Any]:
     """Its name, file and label, what is wrong with the file, and the labelled pictures that are most like it."""
+    meta = collection.meta
     return {
         "image": facts.image,
         "name": readable(facts.path),
         "path": readable(str((collection.root / facts.path).absolute())),
         "src": f"preview/{facts.image}",
         "ratio": round(facts.width / facts.height, 4),
-        "facts": _facts(facts),
+        "facts": _facts(facts, picked(meta.channels, meta.plane)),
         "trouble": _TROUBLE[collection.images.file_state(facts.image)],
         "label": facts.label,
         "tags": list(collection.tags.of([facts.image]).get(facts.image, ())),
@@ -80,11 +81,11 @@ def where_unusual(collection: Collection, image: int) -> dict[str, Any]:
     }
 
 
-def _facts(facts: Facts) -> list[Sequence[str]]:
+def _facts(facts: Facts, read: str) -> list[Sequence[str]]:
     return [
         ("Picture", f"{facts.width:,} by {facts.height:,} pixels"),
         ("File", size(facts.size)),
         ("Modified", moment(facts.changed)),
-        *brought(facts.metadata),
+        *brought(facts.metadata, read),
         ("Label", f"{facts.label} (by {facts.author})" if facts.label is not None else "none yet"),
     ]

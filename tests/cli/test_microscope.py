@@ -12,6 +12,9 @@ import pytest
 import tifffile
 from pydicom.data import get_testdata_file
 
+from app.screens.picture_details import details
+from indexer import Collection, Encoder
+from massl.core.images.rendering import RenderingChoice
 from tests.indexer.tiny import write_encoder
 from tests.massl.core.images.tiff_files import GREY, tiff
 
@@ -59,6 +62,21 @@ def test_other_channels_need_a_rebuild_which_reads_skipped_files_again(massl, st
     assert massl("index", stacks, "--plane", "middle", "--json").json["unchanged"] == 4
     assert massl("index", stacks, "--plane", "", "--channels", "", "--rebuild", "--json").json["indexed"] == 4
     assert massl("info", stacks, "--json").json["range"]["channels"] == []
+
+
+def test_the_details_say_what_of_a_stack_is_shown(stacks: Path, tmp_path: Path) -> None:
+    """They said that the first page is, whatever was chosen."""
+    encoder = Encoder.load(write_encoder(tmp_path / "tiny.onnx"), threads=1)
+    told = []
+    for shown in (RenderingChoice(), RenderingChoice(None, ("GFP",), "max")):
+        collection = Collection.create(stacks, encoder, rebuild=True, shown=shown)
+        collection.update()
+        told.append(dict(details(collection, collection.images.facts(1))["facts"])["Pictures"])
+        collection.close()
+    assert told == [
+        "8 in this file; the first one is shown and compared",
+        "8 in this file; shown and compared: channels GFP, the maximum of all planes",
+    ]
 
 
 @pytest.mark.parametrize(
