@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib.util
 import io
-import math
 import re
 import warnings
 from collections.abc import Callable
@@ -18,7 +17,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from massl.core.images import bit_depth
+from massl.core.images import bit_depth, planes
+from massl.core.images.dicom_elements import PictureElements, picture_elements
+from massl.core.images.dicom_elements import Unreadable as Unreadable
 from massl.core.images.rendering import Limits, Scaling, kind_of
 from massl.core.images.stacks import plane_numbers
 
@@ -28,15 +29,11 @@ _READ = {
     "1.2.840.10008.1.2.2": "big-endian",
     "1.2.840.10008.1.2.5": "run-length encoded",
 }
-_DEFLATED = b"1.2.840.10008.1.2.1.99"
 _GREYS = ("MONOCHROME1", "MONOCHROME2")
 _COLOURS = ("RGB", "YBR_FULL")
 _MOST_OF_A_RUN = 64  # bytes that one encoded byte can become
+_WIDEST = 2.0**64  # of a window; 32 bits in 256 shades, and as much again for the slope
 _A_PIXEL = 48  # bytes of a channel, at most: as stored, as numbers of 64 bits, their copies, and as 8 bits
-
-
-class Unreadable(Exception):
-    """A DICOM file that makes no picture here. The message says why, and is a reason to skip it."""
 
 
 def can_read() -> bool:
@@ -68,27 +65,18 @@ def read(data: bytes, scaling: Scaling, admit: Callable[[int, int, int, int], No
     """
     if not can_read():
         raise Unreadable("DICOM: to read these, pip install 'massl[sci]'")
-    # Deflated files unpack to any size, before anything of them can be looked at.
-    meta = data[: _end_of_meta(data)]
-    if _DEFLATED in meta:
-        raise Unreadable("DICOM that is deflated as a whole, which is not supported")
     import pydicom
 
+    elements = picture_elements(data)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of values that aren't as the standard has them
-        dataset = pydicom.dcmread(io.BytesIO(data))
-        return _picture(dataset, scaling, admit)
+        return _picture(pydicom.dcmread(io.BytesIO(elements.small)), elements, scaling, admit)
 
 
-def _end_of_meta(data: bytes) -> int | None:
-    """Where the part that names the encoding ends; None if the file doesn't say."""
-    if data[132:140] != b"\x02\0\0\0UL\x04\0":
-        return None
-    return 144 + int.from_bytes(data[140:144], "little")
-
-
-def _picture(dataset: Any, scaling: Scaling, admit: Callable[[int, int, int, int], None]) -> Image.Image:
-    if "PixelData" not in dataset or "Rows" not in dataset or "Columns" not in dataset:
+def _picture(
+    dataset: Any, elements: PictureElements, scaling: Scaling, admit: Callable[[int, int, int, int], None]
+) -> Image.Image:
+    if elements.pixels is None or "Rows" not in dataset or "Columns" not in dataset:
         what = dataset.get("SOPClassUID")
         raise Unreadable(f"DICOM without pixels ({what.name if what else 'of a kind that it does not say'})")
     syntax = dataset.file_meta.get("TransferSyntaxUID")
@@ -101,22 +89,48 @@ def _picture(dataset: Any, scaling: Scaling, admit: Callable[[int, int, int, int
     if bits not in (8, 16, 32):
         raise Unreadable(f"DICOM of {bits} bits, which is not supported")
     rows = plane_numbers(int(dataset.get("NumberOfFrames") or 1), scaling.rendering.plane)
+    if len(rows) > planes.MOST:
+        raise Unreadable(f"DICOM of more than {planes.MOST:,} frames, which are too many for the greatest of all")
     pixels = int(dataset.Rows) * int(dataset.Columns)
-    unpacked = len(dataset.PixelData) * (_MOST_OF_A_RUN if _READ[syntax] == "run-length encoded" else 1)
+    unpacked = len(elements.pixels) * (_MOST_OF_A_RUN if _READ[syntax] == "run-length encoded" else 1)
     admit(int(dataset.Columns), int(dataset.Rows), len(rows), _A_PIXEL * samples * pixels + unpacked)
-    from pydicom.pixels import apply_modality_lut, pixel_array
+    from pydicom import DataElement
+    from pydicom.pixels import iter_pixels
 
-    values = reduce(np.fmax, (pixel_array(dataset, index=row) for row in rows))
+    dataset["PixelData"] = DataElement(
+        "PixelData", elements.kind, bytes(elements.pixels), is_undefined_length=elements.in_fragments
+    )
+    # Not frame by frame, for each of which pydicom goes through the fragments of all.
+    every = scaling.rendering.plane == "max"
+    values = reduce(np.fmax, iter_pixels(dataset, indices=None if every else rows))
     if samples == 3:
         kind = kind_of("u", bits, 3)
         limits = scaling.limits(values, f"DICOM {kind}") if bits > 8 else (0.0, 255.0)
         return Image.fromarray(bit_depth.to_8_bits(values, limits))
     padding = dataset.get("PixelPaddingValue")
-    measured = np.asarray(apply_modality_lut(values, dataset), np.float64)
+    measured = _rescaled(values, dataset)
     if isinstance(padding, int):
         measured[values == padding] = np.nan
     shown = _in_window(measured, dataset, scaling)
     return Image.fromarray(255 - shown if colours == "MONOCHROME1" else shown)
+
+
+def _rescaled(values: np.ndarray, dataset: Any) -> np.ndarray:
+    """The numbers as they were measured, float64 of the same shape.
+
+    Raises:
+        Unreadable: nothing is left of them, as of a damaged slope.
+    """
+    from pydicom.pixels import apply_modality_lut
+
+    with np.errstate(all="ignore"):
+        measured = np.asarray(apply_modality_lut(values, dataset), np.float64)
+    low, high = (float(each) for each in bit_depth.extremes(measured))
+    if not np.isfinite(measured).any():
+        raise Unreadable("DICOM of which no number is finite once it is rescaled; its rescale slope is damaged")
+    if low == high and values.min() < values.max():
+        raise Unreadable("DICOM of which all numbers are one once they are rescaled; its rescale slope is damaged")
+    return measured
 
 
 def _in_window(values: np.ndarray, dataset: Any, scaling: Scaling) -> np.ndarray:
@@ -145,8 +159,8 @@ def _window(dataset: Any) -> Limits | None:
         except (TypeError, ValueError, IndexError):
             return None
     centre, width = told
-    if not (math.isfinite(centre) and math.isfinite(width)) or width <= 0:
-        return None
     if dataset.get("VOILUTFunction", "LINEAR") == "LINEAR":
         centre, width = centre - 0.5, width - 1
-    return (centre - width / 2, centre + width / 2) if width > 0 else None
+    low, high = centre - width / 2, centre + width / 2
+    # Also none where floats leave nothing between its ends, or all that a device can measure is one shade of it.
+    return (low, high) if low < high and high - low < _WIDEST else None

@@ -96,6 +96,29 @@ def test_without_a_window_the_collection_s_range_of_the_modality_counts() -> Non
         assert np.array_equal(shown(data, limits={"DICOM CT": (100, 900)})[..., 0], scaled(FRAMES[0], 100, 900))
 
 
+@pytest.mark.parametrize(
+    ("slope", "intercept", "why"),
+    [
+        ("nan", "0", "no number is finite once it is rescaled"),
+        ("1e308", "1e308", "no number is finite once it is rescaled"),
+        ("0", "5", "all numbers are one once they are rescaled"),
+        ("1", "1e300", "all numbers are one once they are rescaled"),
+    ],
+)
+def test_a_damaged_slope_is_a_reason_and_no_black_picture(slope: str, intercept: str, why: str) -> None:
+    with pytest.raises(ImageError, match=why):
+        shown(file(FRAMES[0], RescaleSlope=slope, RescaleIntercept=intercept))
+
+
+@pytest.mark.parametrize("curve", ["LINEAR", "LINEAR_EXACT", "SIGMOID"])
+@pytest.mark.parametrize(
+    ("centre", "width"), [("500", "1e308"), ("500", "1e30"), ("500", "1e-300"), ("1e300", "400"), ("nan", "5")]
+)
+def test_a_window_in_which_nothing_can_be_seen_counts_as_none(centre: str, width: str, curve: str) -> None:
+    data = file(FRAMES[0], WindowCenter=centre, WindowWidth=width, VOILUTFunction=curve)
+    assert np.array_equal(shown(data, limits={"DICOM CT": (100, 900)})[..., 0], scaled(FRAMES[0], 100, 900))
+
+
 def test_padding_is_black_and_takes_no_part_in_the_range() -> None:
     values = FRAMES[0].copy()
     values[0] = 65000
