@@ -285,9 +285,9 @@ class _Reading:
             self._check(self.width, self.height)
             self._check(*layout.piece, "it is stored in pieces; one of ")
             self._check_all(pages)
-            self.take(layout.memory + kept * self.width * self.height)
+            self.take(layout.memory + kept)
 
-        picture = stacks.read(data, self._scaling, admit, self._scaling.rendering)
+        picture = stacks.read(data, self._scaling, self.take, admit, self._scaling.rendering)
         if picture is None:
             return None
         return Decoded(to_srgb(picture, None, shortest), self.width, self.height, self._scaling.clipped)

@@ -9,21 +9,26 @@ from __future__ import annotations
 import importlib.util
 import io
 import logging
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any
-from xml.etree import ElementTree
 
 import numpy as np
 from PIL import Image
 
-from massl.core.images import bit_depth, planes, tiff
+from massl.core.images import bit_depth, ome, planes, tiff, tiff_pages
 from massl.core.images.rendering import Rendering, Scaling, kind_of
 
 MOST_PIXELS = 16  # times the most that a picture may have: what is read of a stack for one picture
 _MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _WHAT = {"Z": "planes", "T": "points in time", "I": "pages", "Q": "pages"}
+_MOST_UNLIKE = 500  # pages that tifffile sorts by what they are, comparing each with all others
+_MOST_SHAPED = 200  # series that it looks for smaller versions in, likewise
+# Programs whose metadata isn't read, as nothing bounds what tifffile makes of it; what else such a file says counts.
+_LEFT_OUT = ("mmstack", "ndtiff", "ndpi", "scanimage", "stk")
+_SLIDES = ("svs", "scn", "qpi", "bif", "avs", "eer", "philips")
 _TYPES = {1: "u", 2: "i", 3: "f"}  # of numbers, as `Layout.number` has them
 
 
@@ -61,6 +66,7 @@ def is_asked_for(data: bytes, rendering: Rendering) -> bool:
 def read(
     data: bytes,
     scaling: Scaling,
+    take: Callable[[int], object],
     admit: Callable[[tiff.Layout, int, int], None],
     what: Rendering,
 ) -> Image.Image | None:
@@ -69,7 +75,8 @@ def read(
     Args:
         data: the file's content.
         scaling: how its numbers become 8 bits; each channel has its own range.
-        admit: given how a page is stored, the number of pages to be read, and the bytes that are kept of each pixel
+        take: given the bytes that finding the pages takes, before any are; raises to refuse.
+        admit: given how a page is stored, the number of pages to be read, and the bytes that are kept
             meanwhile, before any is; raises to refuse.
         what: its `channels` and `plane`.
 
@@ -81,26 +88,33 @@ def read(
         tiff.Unsupported: its pages can't be read.
         OSError, zlib.error: truncated, damaged.
     """
-    stack = _find(data)
+    stack = _find(data, take)
     if stack is None:
         return None
     chosen = _channels(stack, what.channels)
     rows = plane_numbers(len(stack.pages), what.plane)
-    layouts = [[_layout(data, int(stack.pages[row, 0 if stack.on_page else at])) for at in chosen] for row in rows]
-    first = layouts[0][0]
-    for layout in (layout for row in layouts for layout in row):
-        if (layout.width, layout.height, layout.bits, layout.samples) != (
-            first.width, first.height, first.bits, first.samples,
+    first = _layout(data, int(stack.pages[rows[0], 0 if stack.on_page else chosen[0]]))
+    whole = first.height * -(-first.width * first.samples * first.bits // 8)
+    kept = (2 * first.kind.itemsize + 4) * max(3, len(chosen)) * first.width * first.height
+    admit(first, len(rows) * len(chosen), kept + 3 * whole)
+
+    def page(row: int, at: int) -> np.ndarray:
+        layout = _layout(data, int(stack.pages[row, 0 if stack.on_page else at]))
+        if (layout.width, layout.height, layout.bits, layout.samples, layout.number) != (
+            first.width, first.height, first.bits, first.samples, first.number,
         ):  # fmt: skip
             raise NotInStack(
                 f"a stack whose pages differ: {first.width} x {first.height} pixels of {first.bits} bits, and "
                 f"{layout.width} x {layout.height} of {layout.bits}"
             )
-    admit(first, len(rows) * len(chosen), (2 * first.kind.itemsize + 4) * max(3, len(chosen)))
+        if layout.piece_bytes > max(first.piece_bytes, whole):
+            raise NotInStack("a stack whose pages differ: one is stored in pieces larger than it")
+        return tiff.numbers(data, layout)
+
     shown = []
     for place, at in enumerate(chosen):
         columns = slice(0, 3) if stack.colours else at if stack.on_page else 0
-        values = reduce(np.fmax, (tiff.numbers(data, row[place])[..., columns] for row in layouts))
+        values = reduce(np.fmax, (page(row, at)[..., columns] for row in rows))
         kind = kind_of(_TYPES[first.number], first.bits, 3 if stack.colours else 1)
         if what.channels:
             kind += f" {what.channels[place]}"
@@ -117,31 +131,72 @@ def read(
     return Image.fromarray(np.stack(shown, axis=-1))
 
 
-def _find(data: bytes) -> _Stack | None:
+def _find(data: bytes, take: Callable[[int], object]) -> _Stack | None:
     """What tifffile says of a file; None where it has one page of one channel or of colours."""
+    several = planes.of_tiff(data)
     if not can_read():
-        several = planes.of_tiff(data)
         if several > 1:
             raise NotInStack(f"a stack of {several:,} pages: to read its channels and planes, pip install 'massl[sci]'")
         return None
-    import tifffile
-
+    weight = tiff_pages.weigh(data)
+    if weight.metamorph:
+        most = max(weight.metamorph, several)
+        if most > 1:
+            raise NotInStack(f"a MetaMorph stack of {most:,} pages, which is not supported; save it as OME-TIFF")
+        return None
+    take(weight.memory)
     # It says on standard error what it doesn't like; what matters of it becomes a reason.
     logging.getLogger("tifffile").setLevel(logging.CRITICAL)
-    if planes.of_tiff(data) >= planes.MOST:
-        raise NotInStack(f"a stack of more than {planes.MOST:,} pages")
-    # Not the files that the metadata names beside it: they may be anybody's.
-    with tifffile.TiffFile(io.BytesIO(data), _multifile=False) as file:
-        series = [each for each in file.series if each.ndim >= 2]
+    with _opened(data, weight) as file:
+        names: tuple[str, ...] = ()
+        if file.is_ome and (told := file.ome_metadata):
+            take(ome.memory(told))
+            names = ome.checked(told, weight.pages, max(1, int(file.pages.first.samplesperpixel)), weight.smallest)
+        # Not the smaller versions that lie beside, as in an LSM.
+        series = [each for each in file.series if each.ndim >= 2 and not each.keyframe.is_reduced]
         if not series:
             return None
         if len(series) > 1:
-            sizes = ", ".join(sorted({f"{each.shape[-2]} x {each.shape[-1]}" for each in series}))
+            sizes = ", ".join(sorted({f"{each.shape[-2]} x {each.shape[-1]}" for each in series})[:10])
             raise NotInStack(f"a file of {len(series)} pictures that are no stack ({sizes}); save each as a file")
-        return _described(series[0], file.ome_metadata if file.is_ome else None)
+        found = _described(series[0], names)
+    if found is not None and found.pages.size < several:
+        raise NotInStack(
+            f"a stack of {several:,} pages whose metadata tells of {found.pages.size:,}; save it as OME-TIFF"
+        )
+    return found
 
 
-def _described(series: Any, ome: str | None) -> _Stack | None:
+def _opened(data: bytes, weight: tiff_pages.Weight) -> Any:
+    """The file as tifffile sees it, of which nothing is asked that could take more than in proportion to its size."""
+    import tifffile
+
+    class BoundedFile(tifffile.TiffFile):  # type: ignore[misc]
+        def _series_generic(self) -> Any:
+            if weight.pages > _MOST_UNLIKE:
+                raise NotInStack(f"a stack of {weight.pages:,} pages that are not alike; save it as OME-TIFF")
+            return super()._series_generic()
+
+    # Not the files that the metadata names beside it: they may be anybody's.
+    left_out: Any = {f"is_{kind}": False for kind in _LEFT_OUT}
+    file: Any = BoundedFile(io.BytesIO(data), _multifile=False, **left_out)
+    first = file.pages.first
+    if first.is_scanimage:
+        file.is_scanimage = True  # not before: it would guess where the pages are
+    if any(getattr(file, f"is_{kind}") for kind in _SLIDES):
+        raise NotInStack("a whole slide, which is not read; export the part that you want as OME-TIFF")
+    if file.is_shaped and weight.described > _MOST_SHAPED:
+        raise NotInStack(f"a file of {weight.described:,} pictures that are no stack; save each as a file")
+    if file.is_lsm:
+        # What it needs of the record alone, as the lists that the record leads to may have any length.
+        tag = first.tags[34412]
+        record = np.dtype(tifffile.TIFF.CZ_LSMINFO).newbyteorder("<")
+        fields = np.frombuffer(data, record, 1, tag.valueoffset)[0]
+        tag.value = {name: fields[name].tolist() for name in record.names or ()}
+    return file
+
+
+def _described(series: Any, told: Sequence[str]) -> _Stack | None:
     axes, shape = series.axes, series.shape
     before = axes.index("Y")
     # Channels of a page lie before its rows, if each is stored by itself, or behind its columns.
@@ -157,7 +212,7 @@ def _described(series: Any, ome: str | None) -> _Stack | None:
         sizes = ", ".join(f"{size} {_WHAT.get(axis, f'of axis {axis}')}" for axis, size in outer if axis in several)
         raise NotInStack(f"a stack of {sizes}: only one of these can be looked through; save it in parts")
     pages = [None if page is None else page.offset for page in series.pages]
-    count = int(np.prod([size for _, size in outer], dtype=np.int64))
+    count = math.prod(size for _, size in outer)
     if len(pages) != count or None in pages:
         raise NotInStack(f"a stack of {count:,} pages of which {sum(page is not None for page in pages):,} are there")
     grid = np.array(pages, np.int64).reshape([size for _, size in outer] or [1])
@@ -169,19 +224,9 @@ def _described(series: Any, ome: str | None) -> _Stack | None:
     on_page = samples > 1 and not colours
     if several and several[0] in "IQ" and place is None:
         channels = 0  # the file doesn't say whether they are channels or planes
-    return _Stack(grid, _names(ome, samples if on_page else channels), on_page, colours)
-
-
-def _names(ome: str | None, channels: int) -> tuple[str, ...]:
-    names = [""] * channels
-    if ome and "<!DOCTYPE" not in ome:  # which could define entities without end
-        try:
-            told = [each for each in ElementTree.fromstring(ome).iter() if each.tag.rpartition("}")[2] == "Channel"]
-        except ElementTree.ParseError:
-            told = []
-        for at, each in enumerate(told[:channels]):
-            names[at] = each.get("Name") or ""
-    return tuple(names)
+    channels = samples if on_page else channels
+    names = tuple(told[at] if at < len(told) else "" for at in range(channels))
+    return _Stack(grid, names, on_page, colours)
 
 
 def _channels(stack: _Stack, wanted: Sequence[str]) -> list[int]:

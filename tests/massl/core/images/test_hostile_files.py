@@ -159,3 +159,134 @@ def test_more_frames_than_are_looked_through_are_refused() -> None:
     data = dicom(frames=planes.MOST + 1)
     with pytest.raises(ImageError, match="DICOM of more than 100,000 frames"):
         decode(data, rendering=Rendering(plane="max"))
+
+
+# TIFF -----------------------------------------------------------------------------------------------------------------
+
+Entry = tuple[int, int, int, int]  # tag, type, count, value
+SHORT, LONG = 3, 4
+
+
+def tiff(pages: list[list[Entry]], body: bytes = b"") -> bytes:
+    """A TIFF whose pages' entries name what they like of the `body`, which begins at byte 8."""
+    data = b"II*\0" + struct.pack("<L", 8 + len(body)) + body
+    for number, entries in enumerate(pages):
+        after = len(data) + 2 + 12 * len(entries) + 4
+        data += struct.pack("<H", len(entries)) + b"".join(struct.pack("<HHLL", *each) for each in sorted(entries))
+        data += struct.pack("<L", after if number < len(pages) - 1 else 0)
+    return data
+
+
+def page(*more: Entry, width: int = 4, height: int = 4, offset: int = 8) -> list[Entry]:
+    """A page of 16 bits in one strip, unless `more` says otherwise."""
+    told = {256: width, 257: height, 258: 16, 259: 1, 262: 1, 273: offset, 277: 1, 278: height, 279: 2 * width * height}
+    entries = {tag: (tag, LONG, 1, value) for tag, value in told.items()} | {entry[0]: entry for entry in more}
+    return list(entries.values())
+
+
+PIXELS = struct.pack("<16H", *range(16))
+HALVES = [page(), page()]
+
+
+def described(text: str, count: int = 1, *more: Entry) -> bytes:
+    """Pages of 4 x 4 pixels with a text about them."""
+    body = PIXELS + text.encode() + bytes(1)
+    return tiff([page((270, 2, len(text) + 1, 40), *more), *[page()] * (count - 1)], body)
+
+
+def ome_xml(
+    inside: str = '<TiffData IFD="0" PlaneCount="2"/>', behind: str = "", before: str = "", **sizes: object
+) -> str:
+    told = {
+        "DimensionOrder": "XYZCT",
+        "SizeX": 4,
+        "SizeY": 4,
+        "SizeZ": 2,
+        "SizeC": 1,
+        "SizeT": 1,
+        "Type": "uint16",
+    } | sizes
+    pixels = " ".join(f'{name}="{value}"' for name, value in told.items())
+    return f'{before}<OME xmlns="x"><Image ID="I"><Pixels {pixels}>{inside}</Pixels></Image>{behind}</OME>'
+
+
+def modulo(**told: object) -> str:
+    said = " ".join(f'{name}="{value}"' for name, value in told.items())
+    note = f'<XMLAnnotation ID="A" Namespace="modulo"><Value><Modulo><ModuloAlongZ Type="lifetime" {said}/></Modulo>'
+    return f"<StructuredAnnotations>{note}</Value></XMLAnnotation></StructuredAnnotations>"
+
+
+LAUGHS = "<!DOCTYPE OME [" + "".join(
+    f'<!ENTITY e{at + 1} "{f"&e{at};" * 10 if at else "ha" * 40}">' for at in range(8)
+) + "]>"  # fmt: skip
+
+SMALL_VERSIONS = 2_000
+PICTURES = f"<OME>{ome_xml()[13:-6] * 1_000}</OME>"
+SHAPED = b'{"shape": [4, 4]   }'
+
+CLAIMS = {
+    "planes": (described(ome_xml(SizeZ=40_000_000)), "a stack of 40,000,000 pages of which 1 are there"),
+    "channels": (described(ome_xml(SizeC=40_000_000), 2), "a stack of 80,000,000 pages of which 2 are there"),
+    "pixels": (described(ome_xml(SizeX=20_000, SizeY=20_000), 2), "damaged: OME-XML of pictures of 20,000 x 20,000"),
+    "named": (
+        described(ome_xml('<TiffData IFD="0" PlaneCount="40000000"/>'), 2),
+        "damaged: OME-XML that names 40,000,000 of 2 pages",
+    ),
+    "named often": (described(ome_xml("<TiffData/>" * 20_000), 400), "damaged: OME-XML that names 8,000,000 of 400"),
+    "an axis in steps": (
+        described(ome_xml(behind=modulo(Start=0, End=6e7, Step=1)), 2),
+        "damaged: OME-XML that names 60,000,000 of 2 pages",
+    ),
+    "entities": (described(ome_xml(before=LAUGHS, inside="&e7;"), 2), "OME-XML with a document type"),
+    "pictures with smaller versions": (
+        tiff(
+            [
+                page((270, 2, len(PICTURES) + 1, 10_000), (330, LONG, SMALL_VERSIONS, 1_000)),
+                *[page()] * (SMALL_VERSIONS // 2),
+            ],
+            (PIXELS.ljust(992, b"\0") + struct.pack("<L", 500_000) * SMALL_VERSIONS).ljust(9_992, b"\0")
+            + PICTURES.encode().ljust(500_000, b"\0"),
+        ),
+        "a file of 1,000 pictures that are no stack (4 x 4)",
+    ),
+    "strips of all pages": (
+        tiff(
+            [page((273, LONG, 50_000, 40), (279, LONG, 50_000, 40), (278, LONG, 1, 1), width=1, height=50_000)] * 200,
+            PIXELS + struct.pack("<L", 8) * 50_000,
+        ),
+        "damaged: the pages of a TIFF claim more than the file holds",
+    ),
+    "channels of all pages": (
+        tiff([page((258, SHORT, 50_000, 40), (277, SHORT, 1, 50_000))] * 200, PIXELS * 4_000),
+        "damaged: the pages of a TIFF claim more than the file holds",
+    ),
+    "profiles of all pages": (
+        tiff([page((34675, 7, 4_000_000, 40))] * 500, bytes(4_000_040)),
+        "damaged: the pages of a TIFF claim more than the file holds",
+    ),
+    "smaller versions": (
+        tiff([page((330, LONG, 40_000, 40))] * 20, PIXELS + struct.pack("<L", 160_040) * 40_000),
+        "damaged: the pages of a TIFF claim more than the file holds",
+    ),
+    "a circle": (tiff([page()] * 300)[:-4] + struct.pack("<L", 8), "damaged: the pages of a TIFF lead back to one"),
+    "pages that are not alike": (
+        tiff([page(width=1 + at) for at in range(3_000)], PIXELS),
+        "a stack of 3,000 pages that are not alike",
+    ),
+    "series": (
+        tiff([page((270, 2, 20, 40), (254, LONG, 1, 1), width=at % 7 + 1) for at in range(3_000)], PIXELS + SHAPED),
+        "a file of 3,000 pictures that are no stack",
+    ),
+    "planes of MetaMorph": (
+        tiff([page((33629, 5, 1 << 30, 40), (33628, LONG, 1 << 30, 40))], PIXELS * 10),
+        "a MetaMorph stack of 1,073,741,824 pages",
+    ),
+}
+
+
+@linux
+def test_a_tiff_takes_no_more_than_its_pages_hold(tmp_path: Path) -> None:
+    found = read_apart(tmp_path, tiff(HALVES, PIXELS), [data for data, _ in CLAIMS.values()])
+    for (name, (data, reason)), (taken, became) in zip(CLAIMS.items(), found, strict=True):
+        assert became.startswith(reason), name
+        assert taken < 4 * len(data) + (24 << 20), f"{name}: {taken:,} bytes of a file of {len(data):,}"

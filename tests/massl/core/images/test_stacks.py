@@ -128,6 +128,43 @@ def test_pages_of_different_sizes_are_no_stack() -> None:
             shown(buffer.getvalue(), plane="max")
 
 
+@pytest.mark.parametrize("told", ["images=2\nslices=2\nhyperstack=true", "images=4\nchannels=4"])
+def test_planes_of_which_the_metadata_does_not_tell_are_not_left_out_in_silence(told: str) -> None:
+    data = written(stack(6), None, description=f"ImageJ=1.54f\n{told}\n")
+    with pytest.raises(ImageError, match=r"a stack of 6 pages whose metadata tells of [24]; save it as OME-TIFF"):
+        shown(data, plane="max")
+
+
+def lsm(values: np.ndarray, channel_colours: bytes = b"") -> bytes:
+    """A stack of Zeiss's older microscopes: a thumbnail behind each plane, and a record that says what there is."""
+    record = np.zeros(1, np.dtype(tifffile.TIFF.CZ_LSMINFO).newbyteorder("<"))
+    record["MagicNumber"], record["StructureSize"] = 67127628, record.nbytes
+    for axis, size in zip("ZYX", values.shape, strict=True):
+        record[f"Dimension{axis}"] = size
+    record["DimensionChannels"] = record["DimensionTime"] = 1
+    with io.BytesIO() as buffer:
+        with tifffile.TiffWriter(buffer) as file:
+            for number, plane in enumerate(values):
+                told = [(34412, 1, record.nbytes, record.tobytes(), True)] if number == 0 else []
+                file.write(plane, photometric="minisblack", metadata=None, extratags=told)
+                file.write(plane[:8, :8], photometric="minisblack", metadata=None, subfiletype=1)
+        before = record.tobytes()
+        record["OffsetChannelColors"] = len(buffer.getvalue())
+        return buffer.getvalue().replace(before, record.tobytes()) + channel_colours
+
+
+def test_a_stack_of_an_lsm_file_is_read_without_the_lists_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = stack(3)
+    # Names of no length: tifffile copies what is left of the list for each.
+    data = lsm(values, np.array([24 + 4_000, 0, 0, 24, 24, 0], "<u4").tobytes() + bytes(4_000))
+    read: list[Any] = []
+    monkeypatch.setattr(tifffile.tifffile, "read_lsm_channelcolors", lambda file: read.append(file) or {})
+    assert np.array_equal(shown(data, plane="max")[..., 0], scaled(values.max(0)))
+    assert not read
+    assert tifffile.TiffFile(io.BytesIO(data)).lsm_metadata["ChannelColors"] == {}
+    assert read  # where it is asked for
+
+
 def test_a_stack_is_refused_before_its_size_is_allocated() -> None:
     data = written(stack(40), "ZYX")
     with pytest.raises(TooLarge, match="24 x 16 is"):
