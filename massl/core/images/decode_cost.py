@@ -13,6 +13,8 @@ from typing import NamedTuple
 
 from PIL import Image, PngImagePlugin
 
+MOST_EXIF = 16 << 20  # bytes of a JPEG's, in 256 parts
+
 # Pillow's modes in which a large picture is averaged down before anything else is done with it.
 REDUCED = ("L", "RGB", "RGBA", "CMYK", "LAB", "YCbCr")
 
@@ -49,7 +51,11 @@ _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12
 
 
 def opening(data: bytes) -> int:
-    """Bytes that it takes to open a file of this content: to read everything but the pixels."""
+    """Bytes that it takes to open a file of this content: to read everything but the pixels.
+
+    Raises:
+        ValueError: of a JPEG with more EXIF than a camera writes. Pillow joins the parts, and copies all for each.
+    """
     if data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
         needed = _of_directories(data)
     elif data[:8] == b"\x89PNG\r\n\x1a\n":
@@ -58,6 +64,8 @@ def opening(data: bytes) -> int:
         segments = list(_jpeg_segments(data))
         profiles_and_others = sum(len(segment.content) for segment in segments)
         exif = b"".join(s.content[6:] for s in segments if s.marker == 0xE1 and s.content[:6] == b"Exif\0\0")
+        if len(exif) > MOST_EXIF:
+            raise ValueError(f"a JPEG with {len(exif) >> 20} MiB of EXIF")
         pictures = b"".join(s.content[4:] for s in segments if s.marker == 0xE2 and s.content[:4] == b"MPF\0")
         needed = 3 * profiles_and_others + of_exif(exif) + of_exif(pictures)
     elif data[4:8] == b"ftyp" or data[:4] == b"RIFF":

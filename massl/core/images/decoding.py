@@ -185,9 +185,12 @@ def depends_on(rendering: Rendering, data: bytes) -> bool:
         return True
     if data[:8] == b"\x89PNG\r\n\x1a\n":
         return data[24:25] == b"\x10"
+    if data[:2] not in (b"II", b"MM"):
+        return False
     try:
-        stored = tiff.layout(data)
-    except tiff.Unsupported:
+        with BUDGET.take(decode_cost.opening(data)):
+            stored = tiff.layout(data)
+    except (tiff.Unsupported, MemoryError):
         return False
     return stored is not None and stored.bits > 8
 

@@ -19,6 +19,7 @@ from PIL import ExifTags, Image, ImageFile, IptcImagePlugin
 from massl.core.images import decode_cost, dicom, planes, raw, xmp
 from massl.core.images.decoding import ImageError, opened, read_bytes
 from massl.core.images.xmp import LONGEST, MOST_KEYWORDS, Xmp, XmpError, clean
+from massl.core.memory_budget import BUDGET
 
 METADATA_READER = 1  # counts up whenever more is read than before, so that collections look again
 
@@ -132,12 +133,12 @@ def _look_into(data: bytes, found: _Found) -> None:
     if start[:3] == b"\xff\xd8\xff":
         if decode_cost.jpeg_says_something(data):  # most of those on web pages don't, and opening them takes a while
             _look_into_picture(data, found)
-    elif start in _RAW_TIFFS:
-        _look_into_tiff(_RAW_TIFFS[start] + data[4:], found)
-    elif start in _TIFFS:
-        if not raw.is_raw(data):
-            found.planes = planes.of_tiff(data)
-        _look_into_tiff(data, found)
+    elif start in _RAW_TIFFS or start in _TIFFS:
+        as_tiff = _RAW_TIFFS[start] + data[4:] if start in _RAW_TIFFS else data
+        with BUDGET.take(decode_cost.opening(as_tiff)):
+            if start in _TIFFS and not raw.is_raw(data):
+                found.planes = planes.of_tiff(data)
+            _look_into_tiff(as_tiff, found)
     elif data.startswith(b"FUJIFILMCCD-RAW"):
         at, length = (int.from_bytes(data[place : place + 4], "big") for place in (84, 88))
         _look_into_picture(data[at : at + length], found)  # the preview, a JPEG with the camera's EXIF

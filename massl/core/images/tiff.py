@@ -38,6 +38,7 @@ _ASSOCIATED, _UNASSOCIATED, _COREL = 1, 2, 999  # what an extra channel that is 
 _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 _BLOCK = 1 << 20  # numbers that are unpacked or scaled at a time
 _LEAST_PIECE = 64  # pixels
+_MOST_OF_A_PIECE = 1_024  # bytes of a compressed piece, beside twice those of its pixels
 
 
 class Unsupported(Exception):
@@ -427,7 +428,9 @@ def _pieces(data: bytes, stored: Layout) -> Iterator[tuple[int, int, int, np.nda
             if stored.compression == _NONE:  # some writers leave the counts at nought
                 count = rows * -(-width * channels * stored.bits // 8)
             else:
-                count = stored.counts[plane * across * down + at]
+                # No more than pixels can take, as all pieces may name the same bytes, and as many as there are.
+                most = _MOST_OF_A_PIECE + 2 * rows * -(-width * channels * stored.bits // 8)
+                count = min(stored.counts[plane * across * down + at], most)
             piece = data[offset : offset + count]
             if len(piece) < count:
                 raise OSError("truncated")

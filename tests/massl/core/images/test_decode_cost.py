@@ -13,10 +13,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, TiffImagePlugin
 
-from massl.core.images import decode_cost, decoding
+from massl.core.images import decode_cost, decoding, metadata
+from massl.core.images import tiff as tiff_reading
 from massl.core.images.decoding import ImageError, TooLarge, decode, open_image, within_memory
+from massl.core.images.rendering import Rendering
 from massl.core.memory_budget import ALWAYS, MemoryBudget
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="measured as Linux tells it")
@@ -228,6 +230,48 @@ def test_exif_in_every_container_is_counted() -> None:
     ):
         assert decode_cost.opening(container) > 8 << 30
     assert decode_cost.opening(tiff(number(34665, 26), body=EXIF[8:])) > decode_cost.opening(tiff(number(34665, 0)))
+
+
+def test_what_a_file_says_of_itself_is_read_within_the_budget_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[object] = []
+    real = TiffImagePlugin.ImageFileDirectory_v2.load
+    monkeypatch.setattr(
+        TiffImagePlugin.ImageFileDirectory_v2, "load", lambda self, file: loaded.append(file) or real(self, file)
+    )
+    for module in (decoding, metadata):
+        monkeypatch.setattr(module, "BUDGET", MemoryBudget(lambda: ALWAYS))
+    assert metadata.read(EXIF) == metadata.Metadata()
+    assert not decoding.depends_on(Rendering(), EXIF)
+    assert not loaded
+    assert metadata.read(named_often(1, 100)) == metadata.Metadata()
+    assert loaded
+
+
+def test_a_jpeg_of_which_nearly_all_is_exif_is_refused() -> None:
+    assert decode(jpeg_with_exif(bytes(1 << 20))).width == 16
+    with pytest.raises(ImageError, match="damaged: a JPEG with 16 MiB of EXIF"):
+        decode(jpeg_with_exif(bytes(decode_cost.MOST_EXIF + 1)))
+    assert metadata.read(jpeg_with_exif(bytes(decode_cost.MOST_EXIF + 1))) == metadata.Metadata()
+
+
+def test_strips_that_all_name_the_same_bytes_are_read_as_far_as_their_pixels_go(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    strips, size = 500, 200_000
+    one = zlib.compress(bytes(2))
+    at = 8 + 2 + 12 * 9 + 4
+    arrays = struct.pack("<L", at + 8 * strips) * strips + struct.pack("<L", size) * strips
+    entries = [number(256, 1), number(257, strips), number(258, 16), number(259, 8), number(262, 1), number(277, 1)]
+    entries += [number(278, 1), (273, 4, strips, at), (279, 4, strips, at + 4 * strips)]
+    data = tiff(*entries, body=arrays + one + bytes(size))
+    given: list[int] = []
+    real = tiff_reading._decompressed
+    monkeypatch.setattr(
+        tiff_reading, "_decompressed", lambda piece, *rest: given.append(len(piece)) or real(piece, *rest)
+    )
+    assert decode(data).height == strips
+    assert len(given) == strips
+    assert sum(given) < 10 * len(data)
 
 
 def test_a_directory_that_leads_back_to_itself_ends() -> None:
