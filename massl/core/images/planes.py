@@ -25,11 +25,13 @@ def of_tiff(data: bytes) -> int:
     pointer, head, entry = ("Q", "Q", 20) if big else ("L", "H", 12)
     (at,) = struct.unpack_from(order + pointer, data, 8 if big else 4)
     seen: set[int] = set()
-    found = 0
-    while at and at not in seen and len(seen) < MOST:
+    found = spent = 0
+    # Pages don't lie within each other: those of an honest file take no more than it has.
+    while at and at not in seen and len(seen) < MOST and spent <= len(data):
         seen.add(at)
         try:
             (count,) = struct.unpack_from(order + head, data, at)
+            spent += count * entry
             start = at + struct.calcsize(order + head)
             found += not _is_aside(data, order, start, min(count, 1_000), entry)
             (at,) = struct.unpack_from(order + pointer, data, start + count * entry)

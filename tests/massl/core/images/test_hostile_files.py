@@ -290,3 +290,14 @@ def test_a_tiff_takes_no_more_than_its_pages_hold(tmp_path: Path) -> None:
     for (name, (data, reason)), (taken, became) in zip(CLAIMS.items(), found, strict=True):
         assert became.startswith(reason), name
         assert taken < 4 * len(data) + (24 << 20), f"{name}: {taken:,} bytes of a file of {len(data):,}"
+
+
+def test_pages_that_lie_within_each_other_are_not_all_looked_at() -> None:
+    # A page begins every 12 bytes and has 2,000 entries; where the next one begins stands behind them.
+    count = 2_000
+    group = struct.pack("<HH", count, 0).ljust(12, b"\0")
+    behind = b"".join(struct.pack("<xxL", 8 + 12 * (at + 1)).ljust(12, b"\0") for at in range(count))
+    data = b"II*\0" + struct.pack("<L", 8) + group * count + behind
+    assert planes.of_tiff(data) < 5
+    with pytest.raises(ImageError, match="damaged: the pages of a TIFF claim more than the file holds"):
+        decode(data, rendering=Rendering(plane="max"))
