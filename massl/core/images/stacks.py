@@ -152,6 +152,8 @@ def _find(data: bytes, take: Callable[[int], object]) -> _Stack | None:
         if file.is_ome and (told := file.ome_metadata):
             take(ome.memory(told))
             names = ome.checked(told, weight.pages, max(1, int(file.pages.first.samplesperpixel)), weight.smallest)
+        elif file.is_imagej and (most := _told_by_imagej(file)) > several * int(file.pages.first.samplesperpixel):
+            raise NotInStack(f"a stack of {most:,} pages of which {several:,} are there")
         # Not the smaller versions that lie beside, as in an LSM.
         series = [each for each in file.series if each.ndim >= 2 and not each.keyframe.is_reduced]
         if not series:
@@ -165,6 +167,13 @@ def _find(data: bytes, take: Callable[[int], object]) -> _Stack | None:
             f"a stack of {several:,} pages whose metadata tells of {found.pages.size:,}; save it as OME-TIFF"
         )
     return found
+
+
+def _told_by_imagej(file: Any) -> int:
+    """The pages that ImageJ's metadata claims."""
+    told = file.imagej_metadata or {}
+    sizes = (told.get(name, 1) for name in ("frames", "slices", "channels"))
+    return math.prod(size for size in sizes if isinstance(size, int))
 
 
 def _opened(data: bytes, weight: tiff_pages.Weight) -> Any:

@@ -135,6 +135,13 @@ def test_planes_of_which_the_metadata_does_not_tell_are_not_left_out_in_silence(
         shown(data, plane="max")
 
 
+@pytest.mark.parametrize("claimed", [2, 2_000_000_000])
+def test_planes_that_imagej_tells_of_and_that_are_not_there_are_a_reason(claimed: int) -> None:
+    data = written(stack(1), None, description=f"ImageJ=1.54f\nimages={claimed}\nslices={claimed}\n")
+    with pytest.raises(ImageError, match=rf"a stack of {claimed:,} pages of which 1 are there"):
+        shown(data, plane="max")
+
+
 def lsm(values: np.ndarray, channel_colours: bytes = b"") -> bytes:
     """A stack of Zeiss's older microscopes: a thumbnail behind each plane, and a record that says what there is."""
     record = np.zeros(1, np.dtype(tifffile.TIFF.CZ_LSMINFO).newbyteorder("<"))
