@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import base64
-import io
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from PIL import Image
 
-from massl.core.disk_errors import cannot_write
-from massl.core.files.atomic_writing import write
-from massl.core.images.decoding import ImageError, open_image, within_memory
+from massl.core.images.decoding import open_image
 from massl.core.similarities import nearest
 from massl.evaluation.accuracy import confusion
 from massl.evaluation.figure_table import Figure, best, rows
+from massl.evaluation.report_page import SIDE, ReportPicture, shown, write_page
 from massl.evaluation.results import EvaluationResult
 
-SIDE = 96  # pixels of a picture
 QUERIES = 12  # right ones shown, and wrong ones
 NEIGHBOURS = 6
 LOOKED_AT = 2_000  # queries among which those shown are chosen
@@ -37,38 +30,17 @@ def write_report(path: Path, task: str, results: Sequence[EvaluationResult], tol
         MasslError: it can't be written.
     """
     columns, lines = rows(task, results, told)
-    page = Environment(
-        loader=PackageLoader("massl.evaluation", "."),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=StrictUndefined,
-    ).get_template("report.html.jinja")
-    text = page.render(
+    write_page(
+        path,
+        "massl.evaluation",
+        "report.html.jinja",
         task=task,
         columns=columns,
         lines=lines,
         best=best,
-        number="{:,}".format,
         queries=QUERIES,
         parts=[(result, _confusions(result), _neighbours(result), _edited(result)) for result in results],
     )
-    try:
-        # Names of files may hold bytes that are no text.
-        write(path, text.encode("utf-8", "backslashreplace"))
-    except OSError as error:
-        raise cannot_write(path, error, "name another file") from None
-
-
-@dataclass(frozen=True)
-class _Picture:
-    """A picture, `path` when pointed at, with a line below; `kind` says how it is framed."""
-
-    kind: str
-    path: str
-    caption: str
-    jpeg: str = ""  # in base64
-    reason: str = ""  # why it can't be shown
 
 
 def _confusions(result: EvaluationResult) -> dict[str, Any] | None:
@@ -107,7 +79,7 @@ def _neighbours(result: EvaluationResult) -> dict[str, Any] | None:
     near = np.stack([row[row != query][:NEIGHBOURS] for query, row in zip(queries, near, strict=True)])
     right = found.labels[near[:, 0]] == found.labels[queries]
 
-    def sheets(which: np.ndarray) -> list[list[_Picture]]:
+    def sheets(which: np.ndarray) -> list[list[ReportPicture]]:
         chosen = np.sort(draw.permutation(np.flatnonzero(which))[:QUERIES])
         return [
             [_picture(result, queries[row]), *(_picture(result, other, queries[row]) for other in near[row])]
@@ -124,26 +96,26 @@ def _edited(result: EvaluationResult) -> dict[str, Any] | None:
         return None
     draw = np.random.default_rng(0)
 
-    def sheets(is_found: bool) -> list[list[_Picture]]:
+    def sheets(is_found: bool) -> list[list[ReportPicture]]:
         which = [each for each in result.sought if each.is_found == is_found]
         sheets = []
         for place in np.sort(draw.permutation(len(which))[:QUERIES]):
             each = which[place]
             original = partial(open_image, root / each.original, SIDE)
             sheet = [
-                _shown("query", each.edited, each.original, each.edit),
-                _shown("same", original, each.original, f"✓ {each.score:.3f}"),
+                shown("query", each.edited, each.original, each.edit),
+                shown("same", original, each.original, f"✓ {each.score:.3f}"),
             ]
             if not is_found:
                 taken = partial(open_image, root / each.found, SIDE)
-                sheet.append(_shown("other", taken, each.found, f"✗ {each.best:.3f}"))
+                sheet.append(shown("other", taken, each.found, f"✗ {each.best:.3f}"))
             sheets.append(sheet)
         return sheets
 
     return {"missed": sheets(False), "found": sheets(True)}
 
 
-def _picture(result: EvaluationResult, row: Any, query: Any = None) -> _Picture:
+def _picture(result: EvaluationResult, row: Any, query: Any = None) -> ReportPicture:
     """A picture with its class; beside a query, with a frame and a sign for whether it is of the query's class."""
     found = result.embedded
     assert found
@@ -151,18 +123,6 @@ def _picture(result: EvaluationResult, row: Any, query: Any = None) -> _Picture:
     path, name = found.paths[row], found.classes[found.labels[row]]
     opened = partial(open_image, result.root / path, SIDE)
     if query is None:
-        return _shown("query", opened, path, name)
+        return shown("query", opened, path, name)
     same = found.labels[row] == found.labels[query]
-    return _shown("same", opened, path, f"✓ {name}") if same else _shown("other", opened, path, f"✗ {name}")
-
-
-def _shown(kind: str, opened: Callable[[], Image.Image], path: str, caption: str) -> _Picture:
-    try:
-        with within_memory():
-            picture = opened()
-            picture.thumbnail((SIDE, SIDE))
-        file = io.BytesIO()
-        picture.save(file, "JPEG", quality=80)
-        return _Picture(kind, path, caption, jpeg=base64.b64encode(file.getvalue()).decode())
-    except ImageError as error:
-        return _Picture(kind, path, caption, reason=str(error))
+    return shown("same", opened, path, f"✓ {name}") if same else shown("other", opened, path, f"✗ {name}")
