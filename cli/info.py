@@ -23,6 +23,14 @@ def command(
         Path, typer.Argument(metavar="THING", help="An encoder, `builtin`, an indexed folder, a picture, or a run.")
     ],
     index_dir: IndexDir = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            "--report",
+            metavar="FILE",
+            help="Of a run: also write an HTML page with figures by step, and nearest neighbours before and now.",
+        ),
+    ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -30,11 +38,13 @@ def command(
     """Say what an encoder, a collection, a picture or a run is.
 
     Examples: massl info builtin · massl info encoder.onnx · massl info ./photos · massl info photo.jpg · massl info
-    runs/photos
+    runs/photos --report report.html
     """
     from cli.terminal import print_json, print_line
     from indexer.store.damage import CatalogDamaged
 
+    if report:
+        _write_report(thing, report, quiet)
     try:
         described = _describe(thing, index_dir)
     except CatalogDamaged as error:
@@ -48,6 +58,20 @@ def command(
     width = max(len(name) for name, _ in told) + 2
     for name, value in told:
         print_line(visible(f"{name:{width}}{value}".rstrip()))
+
+
+def _write_report(run: Path, report: Path, quiet: bool) -> None:
+    from cli.terminal import say
+    from massl.core.errors import MasslError
+    from massl.core.files.atomic_writing import check_output
+    from massl.core.files.run_folder import is_run
+    from massl.training.run_report import write_run_report
+
+    if not is_run(run):
+        raise MasslError(f"--report is of a run, and {run} is none; give the folder that massl train wrote")
+    check_output(report)
+    write_run_report(report, run)
+    say(f"report: {report}", quiet)
 
 
 def _tell_readable(error: CatalogDamaged, as_json: bool) -> None:

@@ -134,6 +134,14 @@ def command(
     plan_only: Annotated[
         bool, typer.Option("--plan", help="Print every setting and the run's expected cost, then exit.")
     ] = False,
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            "--report",
+            metavar="FILE",
+            help="Also write an HTML page at the end: figures by step, and nearest neighbours before and after.",
+        ),
+    ] = None,
     tracker: Annotated[str, typer.Option("--track", help="Also log to wandb or mlflow, besides TensorBoard.")] = "",
     range_: ShownRange = None,
     channels: ShownChannels = None,
@@ -156,6 +164,7 @@ def command(
     from massl.core.errors import MasslError
     from massl.core.files.run_folder import describe_run
 
+    _check_report(report)
     choice = chosen(range_, channels, plane)
     _let_threads_sleep()
     try:
@@ -204,9 +213,10 @@ def command(
         return
     say("Writing the encoder, and comparing it with the network", quiet)
     encoder = _export(run, name)
+    _write_report(run, report)
     if as_json:
         print_json({"run": str(run.folder), "encoder": str(encoder), **summary, "left_out": dict(source.left_out)})
-    for line in _outcome(run, summary, images, labels, profile, encoder):
+    for line in _outcome(run, summary, images, labels, profile, encoder, report):
         say(line, quiet)
 
 
@@ -335,8 +345,9 @@ def _train(
             def report(progress: TrainingProgress) -> None:
                 nonlocal embeds
                 now = progress.metrics
-                if now.keys() == {"knn_start"}:
-                    say(f"  before training: k-NN accuracy {now['knn_start']:.1%}", quiet)
+                if now and "step" not in now:
+                    if "knn_start" in now:
+                        say(f"  before training: k-NN accuracy {now['knn_start']:.1%}", quiet)
                     return
                 if not now:
                     line.update(progress.step, progress.steps)
@@ -346,6 +357,8 @@ def _train(
                     line.begin("Training", "steps")
                 if "knn_top1" in now:
                     say(f"  step {progress.step:,}: {_accuracy(now)}", quiet)
+                elif "agreement" in now:
+                    say(f"  step {progress.step:,}: {_agreement(now)}", quiet)
                 for warning in progress.warnings:
                     say(f"  warning: {warning}", quiet)
                 line.update(progress.step, progress.steps, _figures(now, run.settings.adapter))
@@ -380,7 +393,16 @@ def _accuracy(now: Mapping[str, float]) -> str:
     """The accuracy on labels, beside that before training where it is known."""
     before = f" (before training {now['knn_start']:.1%})" if now.get("knn_start") is not None else ""
     student = f", of the student {now['knn_student']:.1%}" if "knn_student" in now else ""
-    return f"k-NN accuracy {now['knn_top1']:.1%}{before}{student}, {now['rankme']:.0f} effective dimensions"
+    rank = f" (before training {now['rankme_start']:.0f})" if now.get("rankme_start") is not None else ""
+    return f"k-NN accuracy {now['knn_top1']:.1%}{before}{student}, {now['rankme']:.0f} effective dimensions{rank}"
+
+
+def _agreement(now: Mapping[str, float]) -> str:
+    """The measure of an adapter without labels, beside that before training."""
+    return (
+        f"different views of an image share {now['agreement']:.0%} of their nearest other images "
+        f"(before training {now['agreement_start']:.0%})"
+    )
 
 
 def _export(run: PlannedRun, name: str | None) -> Path:
@@ -394,11 +416,33 @@ def _export(run: PlannedRun, name: str | None) -> Path:
         raise Interrupted(f"interrupted; the checkpoint is kept. To export its encoder, run: {again}") from None
 
 
+def _check_report(report: Path | None) -> None:
+    from massl.core.files.atomic_writing import check_output
+
+    if report:
+        check_output(report)
+
+
+def _write_report(run: PlannedRun, report: Path | None) -> None:
+    if report:
+        from massl.training.run_report import write_run_report
+
+        write_run_report(report, run.folder, run.source)
+
+
 def _outcome(
-    run: PlannedRun, summary: Mapping[str, Any], images: Path, labels: Path | None, profile: int, encoder: Path
+    run: PlannedRun,
+    summary: Mapping[str, Any],
+    images: Path,
+    labels: Path | None,
+    profile: int,
+    encoder: Path,
+    report: Path | None,
 ) -> Iterator[str]:
     """What a person reads at the end, line by line."""
     yield f"Trained in {summary['seconds']:.0f} s: {encoder}"
+    if report:
+        yield f"  report: {report}"
     if summary["trace"]:
         yield f"  trace of {profile} steps, for https://ui.perfetto.dev: {summary['trace']}"
     for item in summary["skipped"][:5]:

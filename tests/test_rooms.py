@@ -22,6 +22,7 @@ FORBIDDEN = {
     "massl.core.images.decoding": ("indexer", "app", "cli", "torch", "timm"),
     "massl.core.files.scan": ("indexer", "app", "cli", "torch", "timm", "numpy", "PIL"),
     "massl.training.loop": ("indexer", "app", "cli"),
+    "massl.training.run_report": ("indexer", "app", "cli", "torch", "timm"),
     "massl.encoder.export": ("indexer", "app", "cli"),
     "massl.evaluation.evaluate": ("indexer", "app", "cli", "torch", "timm"),
     "indexer": ("torch", "timm", "gradio", "openvino", "app", "cli"),

@@ -33,8 +33,9 @@ from massl.training.cpu_convolution import compute_in_parts
 from massl.training.devices import check_compiler, choose_device, choose_kernels
 from massl.training.distributed import World
 from massl.training.grids import ROWS, views_grid
-from massl.training.learner import ACTIVATIONS, Learner, StepResult
+from massl.training.learner import Learner, StepResult
 from massl.training.loading import LoadingFailed, batches, make_loader, plan_loading
+from massl.training.measuring import Measuring, starts_of
 from massl.training.metering import Meter, Trace
 from massl.training.monitor import Monitor
 from massl.training.out_of_memory import held_by, is_out_of_memory, remedy
@@ -55,8 +56,8 @@ class TrainingProgress:
     """The progress of a run, to be shown.
 
     `metrics` is the line just written to `metrics.jsonl`; it is empty while views are embedded, when `step` counts
-    views, and holds `knn_start` alone once the encoder was measured that the run begins with. `warnings` say what goes
-    wrong and what to try.
+    views, and holds the figures of the start alone (`knn_start` and others, no `step`) once these are measured.
+    `warnings` say what goes wrong and what to try.
     """
 
     step: int
@@ -170,7 +171,7 @@ def train(
     adaptation = Adaptation(state, probe) if settings.adapter else None
     teaching = begin_teaching(state, teacher)
     run = _Run(state, probe, world, resume, damaged, report, stop, adaptation, teaching)
-    run.prepare(None if judged_anew else (earlier.get("last") or {}).get("knn_start"))
+    run.prepare(starts_of(earlier.get("last") or {}, judged_anew))
     if state.done >= settings.steps:  # it had ended: nothing is left to learn, and it is reported as it was
         run.metrics = {name: value for name, value in (earlier["last"] or {}).items() if value is not None}
     trace = Trace(out, world.device, state.start, settings.steps, profile if world.rank == 0 else 0)
@@ -185,7 +186,7 @@ def train(
         "metrics": finite_or_none(run.metrics),
         "best": state.best,
         "trace": trace.path and str(trace.path),
-        **(adaptation.end() if adaptation else {}),
+        **run.measuring.end(),
         **(teaching.end() if teaching else {}),
     }
 
@@ -226,15 +227,15 @@ class _Run:
         self.monitor = Monitor(state.settings)
         self.utilisation = Utilisation(state.settings, world.device, world.size)
         self.metrics: dict[str, Any] = {}
-        self.knn_start: float | None = None  # before the first step, where there are labels
+        self.measuring = Measuring(state, probe, world.device, resumed, adaptation)
         self.skipped: dict[str, str] = {}
         self.again = f"massl train {shlex.quote(state.source.where)} --resume {state.out}"
         state.begin_to_count()
 
-    def prepare(self, knn_start: float | None) -> None:
+    def prepare(self, started: dict[str, float]) -> None:
         """Embeds what a frozen network has to say before the first step, where there is one; measures the start.
 
-        Raises as `train`. `knn_start` is of the start, where the run measured it before.
+        Raises as `train`. `started` are the figures of the start, where the run measured it before.
         """
 
         def told(done: int, whole: int) -> None:
@@ -248,14 +249,10 @@ class _Run:
             self.skipped |= self.teaching.prepare(told, self.stop)
             if not self.teaching.embeddings.complete:
                 raise Interrupted(f"stopped while the teacher's images were embedded; go on with: {self.again}")
-        if self.leads and len(self.probe.labels):
-            self.knn_start = knn_start
-            if self.adaptation:
-                self.knn_start = self.adaptation.measure(0.0)["knn_top1"]
-            elif not self.state.done:
-                self.knn_start = self._measure_networks()["knn_top1"]
-            if self.knn_start is not None:
-                self.report(TrainingProgress(self.state.done, self.settings.steps, {"knn_start": self.knn_start}))
+        if self.leads:
+            self.measuring.start(started)
+            if self.measuring.started:
+                self.report(TrainingProgress(self.state.done, self.settings.steps, self.measuring.started))
 
     def learn(self, trace: Trace, tracker: str) -> None:
         """All steps that are left. Raises what `train` says."""
@@ -382,7 +379,7 @@ class _Run:
             "memory_age": filled / 2 / s.batch,  # steps since a row was written, on average
             **speed,
             **({} if used is None else {"utilisation": used}),
-            **({} if self.knn_start is None else {"knn_start": self.knn_start}),
+            **self.measuring.started,
             "skipped_files": len(self.skipped),
             "seconds": state.seconds,
         }
@@ -394,22 +391,9 @@ class _Run:
 
     def _measure(self, log: RunLog) -> bool:
         """Adds to the metrics what the encoder is worth; whether it was never worth more."""
-        done = self.state.done
-        measure = self.adaptation.measure if self.adaptation else self._measure_networks
-        self.metrics |= measure(
-            linear=done == self.settings.steps, show=lambda picture: log.show("neighbours", picture, done)
-        )
+        self.metrics |= self.measuring.now(log)
         # Of an adapter the end is weighed against the start, not one step against another.
         return not self.adaptation and self.state.improves(self.metrics)
-
-    def _measure_networks(self, linear: bool = False, show: Callable[[Tensor], None] | None = None) -> dict[str, float]:
-        """As `Probe.measure`, of teacher and student."""
-        student, teacher = self.learner.student, self.learner.teacher
-        precision = ACTIVATIONS[self.settings.precision]
-        with held_by(self.device, "the images that are measured", "give a smaller --set export_size"):
-            return self.probe.measure(
-                teacher.backbone, self.device, precision, teacher.positions, student.backbone, linear=linear, show=show
-            )
 
     def _tell(self) -> None:
         self.warnings += self.monitor.look(self.metrics)

@@ -25,7 +25,6 @@ from massl.evaluation.linear import logistic_probe
 from massl.evaluation.retrieval import retrieval
 from massl.method.augment import normalise
 from massl.method.network import AS_DINO, Adapter, Network, PositionResizing, embed
-from massl.training.grids import neighbours_grid
 
 IMAGES = 512  # unlabelled images that rank and spread are measured on
 LABELLED = 2000  # labelled images at most, half of which are looked up among the other half
@@ -40,7 +39,8 @@ class Probe:
 
     `bank` and `asked` index the labelled ones: neighbours of the second are looked for among the first. `dim` is the
     number of components by which the run's encoder will embed, see `massl.encoder.inference.whitened_stages`, or 0;
-    `before` is what it will be whitened for beside its own images, see `massl.encoder.whitening.fit_whitening`.
+    `before` is what it will be whitened for beside its own images, see `massl.encoder.whitening.fit_whitening`. `drawn`
+    are the numbers in the source of the images that follow the labelled ones.
     """
 
     pixels: Tensor
@@ -49,6 +49,7 @@ class Probe:
     asked: np.ndarray
     dim: int = 0
     before: Moments | None = None
+    drawn: tuple[int, ...] = ()
 
     @classmethod
     def prepare(
@@ -83,12 +84,14 @@ class Probe:
         halves = _halves(np.array(labels, np.int64))
         if labelled and len(np.unique(np.array(labels)[halves[1]] if labels else [])) < 2:
             raise _too_few(labelled)
+        drawn: list[int] = []
         for index in random.Random(0).sample(range(len(source)), len(source)):
-            if len(pixels) - len(labels) == IMAGES:
+            if len(drawn) == IMAGES:
                 break
             if (picture := _decode(source, index, size)) is not None:
                 pixels.append(picture)
-        return cls(torch.stack(pixels), np.array(labels, np.int64), *halves, dim, before)
+                drawn.append(index)
+        return cls(torch.stack(pixels), np.array(labels, np.int64), *halves, dim, before, tuple(drawn))
 
     def measure(
         self,
@@ -103,8 +106,8 @@ class Probe:
         """`rankme` and `spread` of the unlabelled images, and `knn_top1` of the labelled ones.
 
         Rank and spread are of the last layer; spread is the mean cosine distance of two images, 0 when all are alike.
-        `knn_top1` is of what the run would export. Where that is whitened stages, they are whitened on all the images
-        measured, by as many of the components as these allow, and `knn_last` is of the last layer.
+        `knn_top1` and `show` are of what the run would export. Where that is whitened stages, they are whitened on all
+        the images measured, by as many of the components as these allow, and `knn_last` is of the last layer.
 
         Args:
             backbone: normalised `[N, 3, S, S]` to `[N, D]`; left in the mode in which it was.
@@ -113,20 +116,22 @@ class Probe:
             positions: how its position embeddings are resized for pictures of this size.
             student: another backbone like it, of which `knn_student` is, by its last layer.
             linear: whether `linear_top1` is wanted, too: of a linear probe on what the run would export.
-            show: is given a picture of some images and their nearest neighbours, by the last layer.
+            show: is given the embeddings of all images, unit rows.
         """
         count = len(self.labels)
-        z, stages = self._embed(backbone, device, precision, positions, len(self.pixels), bool(self.dim and count))
+        whole = bool(self.dim and (count or show))
+        z, stages = self._embed(backbone, device, precision, positions, len(self.pixels), whole)
+        exported = z
+        if stages is not None:
+            dim = self.dim if self.before else max(1, min(self.dim, len(stages) // 3))
+            whitening = whitening_of(stages, dim, before=self.before)
+            exported = nn.functional.normalize((stages - whitening.centre) @ whitening.matrix, dim=1)
         if show:
-            show(neighbours_grid(self.pixels, z))
+            show(exported)
         measured = self.label_free(z)
         if not count:
             return measured
-        exported = z
         if stages is not None:
-            dim = self.dim if self.before else min(self.dim, len(stages) // 3)
-            whitening = whitening_of(stages, dim, before=self.before)
-            exported = nn.functional.normalize((stages - whitening.centre) @ whitening.matrix, dim=1)
             measured["knn_last"] = self._knn(z)
         measured["knn_top1"] = self._knn(exported)
         if student is not None:
@@ -142,7 +147,7 @@ class Probe:
         with torch.no_grad():
             z = adapter(frozen)
         if show:
-            show(neighbours_grid(self.pixels, z))
+            show(z)
         measured = self.label_free(z)
         if len(self.labels):
             measured |= {"knn_top1": self._knn(z), "map": self._map(z)}

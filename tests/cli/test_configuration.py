@@ -68,9 +68,10 @@ REFUSED = {
     "train": {
         "out": "'x'", "resume": "'x'", "labels": "'x'", "backbone": "'hf-hub:a/b'", "init": "'x'", "devices": "2",
         "track": "'wandb'", "name": "'x'", "set": "['backbone=hf-hub:a/b']", "compile": "true", "quiet": "true",
-        "device": "'cpu'", "plan": "true", "profile": "2", "config": "'x.toml'", "teacher": "'x'",
+        "device": "'cpu'", "plan": "true", "profile": "2", "config": "'x.toml'", "teacher": "'x'", "report": "'x'",
         "range": "'file'", "channels": "'1'", "plane": "'max'",
     },
+    "info": {"report": "'x'"},
     "export": {"out": "'x'", "whiten": "'x'", "calibrate": "'x'", "evaluation": "'x'"},
     "eval": {"encoder": "'x'", "report": "'x'", "train": "'x'", "test": "'x'", "ground-truth": "'x.pkl'"},
     "index": {

@@ -275,8 +275,12 @@ def test_what_can_not_be_adapted_is_refused_in_a_line(
 
 def test_the_command_adapts_the_built_in_encoder(forks: Forks, photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    done = forks.run(["train", photos, "--out", out, "--set", "steps=4", "--labels", photos, "--json"])
+    page = tmp_path / "report.html"
+    words = ["train", photos, "--out", out, "--set", "steps=4", "--labels", photos, "--report", page, "--json"]
+    done = forks.run(words)
     assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["why"].split(":")[0] in page.read_text()
+    assert "<h3>Agreement of views on what is near</h3>" in page.read_text()
     assert json.loads(done.stdout)["kept"]["measure"] == "labels"
     assert "mean of k-NN and retrieval on your labels" in done.stderr.decode()
     told = weights.read(str(out / "encoder.onnx"))
