@@ -5,9 +5,9 @@
 
 SET is a folder with one subfolder a class, of which halves are made as by `adapting.py`. The first half is learnt from
 without its labels, all figures are of the second: k-NN with the first half as the bank, 5-shot accuracy and mean
-average precision. The network is the preset `cpu`'s. Each is judged as `massl train` exports it, by all its stages,
-whitened, and by its last layer alone, which depends more on what was learnt. The processor seconds of a way with a
-teacher hold those in which the teacher embeds. `untrained` is the network with random weights.
+average precision. The network is the preset `cpu`'s. Each is judged by all its stages, whitened, by its last layer
+alone, and by its projection. The processor seconds of a way with a teacher hold those in which the teacher embeds.
+`untrained` is the network with random weights.
 A line of JSON a way, set and seed, and a table at the end.
 """
 
@@ -29,7 +29,7 @@ from torch import Tensor
 from indexer import Encoder
 from indexer.encoder.encoder_file import builtin_encoder
 from massl.data.sources import Source, find_source
-from massl.encoder.export import export, export_run
+from massl.encoder.export import export
 from massl.method.loss import Loss, massl_loss
 from massl.planning import plan
 from massl.training import learner
@@ -41,6 +41,7 @@ WAYS: Mapping[str, dict[str, Any]] = {
     "untrained": {"steps": 1, "set": {"learning_rate": "1e-9"}},
     "no teacher": {},
     "teacher": {"teacher": True},
+    "teacher, crops": {"teacher": True, "set": {"teacher_crops": "true"}},
     "teacher, 8 blocks": {"teacher": True, "blocks": 8},
     "teacher, 1 block": {"teacher": True, "blocks": 1},
     "cosine regression": {"teacher": True, "loss": "cosine"},
@@ -86,8 +87,10 @@ def trained(source: Source, teacher: Path, way: Mapping[str, Any], seed: int, se
         before = ticks[0] - began if taught else 0.0  # nearly all of it the teacher's
         steps = max(1, round((seconds - before) / each))
     run(out / "run", steps)
-    export_run(out / "run", "taught", source)
-    export(str(sorted((out / "run" / "checkpoints").glob("step-*.pt"))[-1]), out / "last.onnx")
+    export(str(out / "run"), out / "stages.onnx", projection=False, trained_on=source)
+    newest = str(sorted((out / "run" / "checkpoints").glob("step-*.pt"))[-1])
+    export(newest, out / "last.onnx", projection=False)
+    export(newest, out / "projection.onnx", projection=True)
     return steps
 
 
@@ -115,9 +118,9 @@ def main() -> None:
                     listed.write_text("".join(f"{root.resolve() / path}\n" for path in first), encoding="utf-8")
                     source, _ = find_source(listed)
                     steps = trained(source, given.teacher, WAYS[name], seed, given.seconds, Path(folder))
-                    for file, how in (("run/encoder.onnx", ""), ("last.onnx", ", last layer")):
-                        figures = judge(Encoder.load(Path(folder) / file), root, first, second)
-                        _tell(given.out, root, seed, len(first), name + how, steps, figures)
+                    for file in ("stages", "last", "projection"):
+                        figures = judge(Encoder.load(Path(folder) / f"{file}.onnx"), root, first, second)
+                        _tell(given.out, root, seed, len(first), f"{name}, {file}", steps, figures)
 
 
 def _tell(out: Path, root: Path, seed: int, images: int, way: str, steps: int, figures: dict[str, float]) -> None:

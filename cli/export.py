@@ -60,6 +60,15 @@ def command(
         typer.Option("--stages", help="Embed with all stages of a convolutional network, as runs do by default."),
         Harmless(),
     ] = False,
+    projection: Annotated[
+        bool | None,
+        typer.Option(
+            "--projection/--no-projection",
+            help="Embed by the projection head of a run, too, or not. Default: with it if the run had a --teacher.",
+            show_default=False,
+        ),
+        Harmless(),
+    ] = None,
     whiten: Annotated[
         Path | None, typer.Option("--whiten", metavar="IMAGES", help="Whiten the embeddings by these images.")
     ] = None,
@@ -132,6 +141,7 @@ def command(
             strength=strength,
             own=own,
             evaluation=_figures(evaluation),
+            projection=projection,
             tell=lambda step: say(f"{step} …", quiet),
         )
     if as_json:

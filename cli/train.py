@@ -455,7 +455,8 @@ def _outcome(
         where = labels if labels and str(labels) != "none" else "the labelled images"
         yield f"  k-NN accuracy on {where}: {last['knn_top1']:.1%}{linear}"
         if not run.settings.adapter and best["step"] < run.settings.steps and best["value"] > last["knn_top1"] + 0.01:
-            as_here = f" --stages --whiten {images}" if "knn_last" in last else ""
+            by_stages = "knn_last" in last and not run.settings.export_projection
+            as_here = f" --stages --whiten {images}" if by_stages else ""
             yield (
                 f"  it was better at step {best['step']:,} ({best['value']:.1%}); to use that one: "
                 f"massl export {run.folder / 'checkpoints' / 'best.pt'}{as_here} --out {encoder}"

@@ -84,21 +84,25 @@ def _settled_by_the_weights(case: _Case, chosen: _Chosen) -> Iterator[ResolvedSe
 
 
 def _of_the_teacher(case: _Case, chosen: _Chosen) -> Iterator[ResolvedSetting]:
-    """What a network needs that learns from a frozen teacher, which saw each image whole and once."""
+    """What a network needs that learns from a frozen teacher."""
     if (asked := case.given.get("teacher_dim")) and asked != case.teacher_dim:
         raise MasslError(f"teacher_dim ({asked}) comes from the teacher; give --teacher, and leave teacher_dim out")
     if not case.teacher_dim:
         return
     yield ResolvedSetting("teacher_dim", case.teacher_dim, "of --teacher")
-    taught = {
+    taught: dict[str, tuple[object, str]] = {
         "local_views": (0, "the teacher saw whole images, and small parts of them show something else"),
         "global_scale": ((0.4, 1.0), "as above"),
+        "export_projection": (True, "the projection is what was matched to the teacher"),
         "projection_norm": (False, "a frozen teacher can't collapse"),
         "drop_path": (0.0, "the teacher's answers are the same at each step"),
         "teacher_temperature": (0.05, "fixed: the teacher is as good at the first step as at the last"),
         "teacher_temperature_start": (0.05, "as above"),
         "momentum": (0.0, "the average teaches nothing: it follows the network, and at the end holds its last steps"),
     }
+    if case.given.get("teacher_crops"):
+        taught["local_views"] = (0, "networks with batch normalisation can't learn from them here")
+        del taught["global_scale"]  # the teacher sees what the student sees
     for name, (value, why) in taught.items():
         if name not in case.given:
             yield ResolvedSetting(name, value, why)

@@ -34,6 +34,8 @@ class Settings:
     projection_norm: bool = False  # batch normalisation of what the head puts out: against collapse
     adapter: bool = False  # the backbone stays as it began, and a linear layer on its embeddings learns
     teacher_dim: int = 0  # numbers in an embedding of --teacher; 0: the student's average teaches
+    teacher_crops: bool = False  # --teacher sees the student's global views at each step, not whole images once
+    export_projection: bool = False  # the encoder embeds by the projection head too, not by the backbone alone
     # Views
     image_size: int = 224  # side of a global view, pixels
     local_size: int = 96  # side of a local view, pixels
@@ -116,6 +118,10 @@ class Settings:
             low, high = getattr(self, name)
             if not 0 < low <= high <= 1:
                 raise MasslError(f"{name} must be two shares of the area, 0 < low <= high <= 1, not {low}, {high}")
+        if self.teacher_crops and not self.teacher_dim:
+            raise MasslError("teacher_crops needs a --teacher that sees them; give it, or leave teacher_crops out")
+        if self.adapter and self.export_projection:
+            raise MasslError("an adapter has no projection to export; leave export_projection or --preset adapt out")
         if self.block > self.memory:
             raise MasslError(f"block ({self.block}) must not be larger than memory ({self.memory})")
         check_device_name(self.device)

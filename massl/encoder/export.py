@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import dataclasses
 import io
 import json
 import logging
@@ -105,6 +106,7 @@ def export(
     own: float = OWN,
     trained_on: Images | None = None,
     evaluation: Mapping[str, object] | None = None,
+    projection: bool | None = None,
     tell: Callable[[str], None] = lambda step: None,
 ) -> dict[str, Any]:
     """Writes an encoder and holds it to torch before it takes its place.
@@ -132,25 +134,29 @@ def export(
         own: the share of `whiten` in the whitening of all stages of a run that began with an encoder.
         trained_on: the images of a run, where they are open already; found again if left out.
         evaluation: figures with the names of their data sets, kept in the metadata.
+        projection: whether to embed by the projection head, too; as the run or the encoder file does if left out.
         tell: called with what it is about to do where that takes time.
 
     Returns:
         What was written: name, bytes, dim, image size, and the largest difference from torch.
 
     Raises:
-        MasslError: the source can't be read, or the encoder file that a run adapts; a `strength` of no whitening; the
-            file can't be written; or the export doesn't agree with torch.
+        MasslError: the source can't be read, or the encoder file that a run adapts; a `strength` of no whitening; no
+            `projection` that is known; the file can't be written; or the export doesn't agree with torch.
     """
+    if stages and projection:
+        raise MasslError("an encoder embeds by its stages or by its projection; leave --stages or --projection out")
     options = (precision, image_sizes, resize, stages, whiten, calibrate, dim, strength, evaluation)
-    if not any(options) and (start := adapted.find_start(Path(source))):
+    if not any(options) and projection is None and (start := adapted.find_start(Path(source))):
         return _export_adapted(Path(source), start, out, name)
-    found = weights.read(source, image_sizes[0] if image_sizes else None, backbone)
+    found = _projected(weights.read(source, image_sizes[0] if image_sizes else None, backbone), source, projection)
     sizes = _sizes(found, image_sizes)
     resize = resize or found.resize or found.image_size
     if stages and not has_stages(found.backbone):
         raise MasslError(f"{found.architecture} has no four stages to embed by; leave --stages out")
     precision = precision or str(found.facts.get("precision", "fp32"))
-    if (trained_on is not None or is_run(Path(source))) and has_stages(found.backbone) and not stages:
+    of_a_run = trained_on is not None or is_run(Path(source))
+    if of_a_run and has_stages(found.backbone) and not stages and not found.projected:
         whiten = whiten or _images_of(Path(source), found, trained_on)
         stages = whiten is not None
     stages = stages or found.stages
@@ -177,7 +183,7 @@ def export(
         "crop": "center",
         "interpolation": "bicubic",
         "parameters": sum(parameter.numel() for parameter in found.backbone.parameters()),
-        "pooling": weights.ALL_STAGES if stages else "last",
+        "pooling": weights.ALL_STAGES if stages else weights.PROJECTED if found.projected else "last",
         "whitening": strength,
         "creator": f"massl {massl.__version__}",
         **_named(found.facts, name or out.stem),
@@ -217,6 +223,15 @@ def _export_adapted(run: Path, start: Path, out: Path, name: str | None) -> dict
         "precision": facts["precision"],
         "difference": difference,
     }
+
+
+def _projected(found: weights.PretrainedBackbone, source: str, projection: bool | None) -> weights.PretrainedBackbone:
+    """The same, to embed by its projection head or not."""
+    if projection is None or projection == found.projected:
+        return found
+    if projection and found.head is None:
+        raise MasslError(f"{source} has no projection head that is known to embed by; leave --projection out")
+    return dataclasses.replace(found, projected=projection)
 
 
 def _found_whitening(
@@ -378,7 +393,7 @@ def _to_onnx(deployed: Deployed, size: int) -> tuple[onnx.ModelProto, dict[str, 
         grid = deployed.grid_of(patch * deployed.backbone.patch_embed.grid_size[0])
         resize_positions_by(model, "positions", grid.detach().numpy(), patch, deployed.positions)
     shared = name_weights(model, deployed.state_dict())
-    return model, shared if any_size else {}
+    return model, {name: same for name, same in shared.items() if any_size or name.startswith("head.")}
 
 
 def _check_embeds(deployed: Deployed, source: str | Path, size: int) -> None:

@@ -29,7 +29,8 @@ class Deployed(nn.Module):
     Args:
         source: the backbone and what it expects.
         stages: embed by all four stages of a convolutional network instead of by the last alone, see `all_stages`: the
-            earlier ones know of colour and texture.
+            earlier ones know of colour and texture. Else by the last layer, and by the head of `source` where
+            that is projected.
         whitening: applied to embedding and patch tokens.
     """
 
@@ -47,6 +48,7 @@ class Deployed(nn.Module):
         self.positions = source.positions
         self.stages = stages
         self.whitens = whitening is not None
+        self.head = source.head if source.projected and not stages else None
         first = torch.zeros(0)
         if takes_any_size(self.backbone):
             # Of tokens that are no patch: class token and registers. Where they have none, they get an empty one.
@@ -66,12 +68,14 @@ class Deployed(nn.Module):
         """
         images = ((pixels.float() - self.mean) / self.std).permute(0, 3, 1, 2)
         if not self.stages:
-            embedding, patches = (functional.normalize(features, dim=-1) for features in self._last(images, positions))
+            last = self._last(images, positions)
+            told = last if self.head is None else map(self.head, last)
+            embedding, patches = (functional.normalize(features, dim=-1) for features in told)
             return self._whitened(embedding), self._whitened(patches)
         features, parts = all_stages(self.backbone, images)
         # A place has no deviation or layout of its own: it is taken to be what it is on average, and so says nothing.
-        told = parts.shape[-1]
-        usual = self.centre[told:] if self.whitens else torch.zeros_like(features[0, told:])
+        said = parts.shape[-1]
+        usual = self.centre[said:] if self.whitens else torch.zeros_like(features[0, said:])
         patches = torch.cat([parts, usual.expand(*parts.shape[:3], -1)], -1)
         return self._whitened(features), self._whitened(patches)
 

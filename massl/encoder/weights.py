@@ -33,13 +33,23 @@ from massl.encoder.state_dicts import (
 )
 from massl.encoder.weight_files import WeightsFile, read_weights
 from massl.encoder.whitening import Moments, Whitening, moments_of
-from massl.method.network import AS_DINO, AS_TIMM, PositionResizing, build_backbone, resize_positions
+from massl.method.network import (
+    AS_DINO,
+    AS_TIMM,
+    PositionResizing,
+    ProjectionHead,
+    build_backbone,
+    folded_head,
+    resize_positions,
+)
 from massl.planning import Begins
 from massl.settings import PATCHED, Settings
 
 ALL_STAGES = (
     "all stages: means, deviations, layouts"  # how an encoder's metadata calls `massl.encoder.inference.all_stages`
 )
+
+PROJECTED = "last, projected"  # the same of a network with its projection head
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +69,8 @@ class PretrainedBackbone:
     strength: float = 0.0  # of that whitening, also where the file is an earlier version's and can't be read so
     positions: PositionResizing = AS_DINO  # how its position embeddings are resized
     image_sizes: tuple[int, ...] = ()  # of an encoder file: all sides of pictures that it takes, in pixels
+    head: nn.Sequential | None = None  # its projection head, where it is known; see `massl.method.network.folded_head`
+    projected: bool = False  # whether it embeds by that head
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +90,7 @@ class Initial:
     origin: Mapping[str, str] = dataclasses.field(default_factory=dict)  # `source` and `licence`, where they are known
     precision: str = "fp32"  # in which an encoder file stores them
     image_sizes: tuple[int, ...] = ()  # of an encoder file: all sides of pictures that it takes, in pixels
-    whitened: bool = False  # of an encoder file: a linear map follows its backbone
+    whitened: bool = False  # of an encoder file: a linear map or a head follows its backbone
     file: Path | None = None  # the encoder file
 
     @property
@@ -233,8 +245,36 @@ def _ours(file: WeightsFile, image_size: int | None) -> PretrainedBackbone:
         facts["training_method"] = f"MaSSL, an adapter of a frozen backbone, {state.get('share', 1.0):.0%} of it"
     return PretrainedBackbone(
         network, _described(found), size, facts, moments=found.moments, whitening=adapted, positions=found.positions,
-        image_sizes=() if image_size else sizes,
+        image_sizes=() if image_size else sizes, head=_head_of(file, found),
+        projected=Settings(**state["settings"]).export_projection,
     )  # fmt: skip
+
+
+def _head_of(file: WeightsFile, found: Initial) -> nn.Sequential | None:
+    """The head of a checkpoint of ours; an adapter has none."""
+    s, state = Settings(**file.state["settings"]), found.head or {}
+    if s.adapter:
+        return None
+    try:
+        *_, last = (tensor for tensor in state.values() if tensor.ndim == 2)
+        width = state["mlp.0.weight"].shape[1]
+        head = ProjectionHead(width, s.head_width, len(last), s.head_norm, s.projection_norm)
+        head.load_state_dict(state)
+    except (KeyError, ValueError, RuntimeError) as error:
+        raise MasslError(f"{file.path} doesn't hold its head: {' '.join(str(error).split())[:160]}") from None
+    return folded_head(head).requires_grad_(False)
+
+
+def _head_in_onnx(path: Path, tensors: Mapping[str, Tensor]) -> nn.Sequential:
+    """The head that an encoder file embeds by."""
+    state = _below(tensors, "head.")
+    try:
+        hidden, width = state["0.weight"].shape
+        head = folded_head(ProjectionHead(width, hidden, len(state["4.weight"])))
+        head.load_state_dict(state)
+    except (KeyError, ValueError, RuntimeError) as error:
+        raise _not_ours(path, error) from None
+    return head.requires_grad_(False)
 
 
 def _adapted(teacher: Mapping[str, Tensor], share: float) -> Whitening | None:
@@ -294,7 +334,7 @@ def _source_from_onnx(path: Path, image_size: int | None) -> PretrainedBackbone:
     resize = round(int(told.get("massl.resize", size)) * size / found.export_size)
     pooling = told.get("massl.pooling", "last")
     whitening = None
-    if pooling in ("last", ALL_STAGES) and {"centre", "matrix"} <= tensors.keys():
+    if pooling in ("last", PROJECTED, ALL_STAGES) and {"centre", "matrix"} <= tensors.keys():
         try:
             packed = base64.b64decode(told.get("massl.mean_embedding", ""))
             mean_embedding = torch.from_numpy(np.frombuffer(packed, "<f2").astype(np.float32)) if packed else None
@@ -308,11 +348,13 @@ def _source_from_onnx(path: Path, image_size: int | None) -> PretrainedBackbone:
         facts,
         resize=resize,
         moments=found.moments,
-        stages=pooling != "last",
+        stages=pooling not in ("last", PROJECTED),
         whitening=whitening,
         strength=float(told.get("massl.whitening", 0)),
         positions=found.positions,
         image_sizes=() if image_size else tuple(map(int, told.get("massl.image_sizes", str(size)).split(","))),
+        head=_head_in_onnx(path, tensors) if pooling == PROJECTED else None,
+        projected=pooling == PROJECTED,
     )
 
 
@@ -407,7 +449,7 @@ def _initial_from_onnx(path: Path, told: Mapping[str, str], tensors: Mapping[str
     return Initial(
         backbone_state, None, architecture, side, trained_at, size, mean_pooled, folded, moments, positions, origin,
         told.get("massl.precision", "fp32"), tuple(map(int, told.get("massl.image_sizes", str(size)).split(","))),
-        {"centre", "matrix"} <= tensors.keys(), path,
+        {"centre", "matrix"} <= tensors.keys() or told.get("massl.pooling") == PROJECTED, path,
     )  # fmt: skip
 
 

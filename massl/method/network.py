@@ -15,6 +15,7 @@ from timm.optim import param_groups_layer_decay
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional
+from torch.nn.utils.fusion import fuse_linear_bn_weights
 
 from massl.core.errors import MasslError
 from massl.settings import PATCHED, Settings
@@ -70,6 +71,28 @@ class ProjectionHead(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         with _in_float32(features):
             return functional.normalize(self.mlp(features.float()), dim=-1, eps=1e-6)
+
+
+def folded_head(head: ProjectionHead) -> nn.Sequential:
+    """A copy on the CPU that projects as the head does where it is used: `[B, d]` to `[B, out]`, not of unit length.
+
+    Three linear layers with GELU between; what batch normalisations counted is folded into them.
+    """
+    layers: list[nn.Module] = []
+    for layer in copy.deepcopy(head.mlp).cpu():
+        if isinstance(layer, nn.BatchNorm1d):
+            linear = layers[-1]
+            assert isinstance(linear, nn.Linear)
+            assert layer.running_mean is not None
+            assert layer.running_var is not None
+            nothing = torch.zeros_like(layer.running_mean)
+            scale, shift = (nothing + 1, nothing) if layer.weight is None else (layer.weight, layer.bias)
+            linear.weight, linear.bias = fuse_linear_bn_weights(
+                linear.weight, linear.bias, layer.running_mean, layer.running_var, layer.eps, scale, shift
+            )
+        else:
+            layers.append(layer)
+    return nn.Sequential(*layers)
 
 
 class Adapter(nn.Module):

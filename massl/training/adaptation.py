@@ -82,8 +82,8 @@ def origin_of(initial: Initial, settings: Settings) -> dict[str, str]:
         return dict(initial.origin)
     if initial.whitened:
         raise MasslError(
-            "the encoder to begin with is adapted or whitened already; begin with the one that it was made from, or "
-            "give --preset cpu or gpu"
+            "the encoder to begin with is adapted, whitened or projected already; begin with the one that it was made "
+            "from, or give --preset cpu or gpu"
         )
     if initial.patch_size is None:
         raise MasslError(f"{initial.architecture} is no vision transformer, which adapting takes; give --preset cpu")

@@ -134,7 +134,8 @@ class Learner:
             step: its number; the step's random draws (permutation, drop-path) come from it and the seed alone, so
                 that a run which goes on here needs no state of any generator.
             permutation: int64 `[K]` of the memory's rows; drawn, the same on all ranks, if left out.
-            embeddings: float `[B, d]`, the frozen teacher's of the same images, where there is one.
+            embeddings: a frozen teacher's, where there is one: float `[1, B, d]` of the images, or `[2, B, d]` of
+                the global views.
         """
         statistics = _Statistics(self.student, self.teacher)
         try:
@@ -199,7 +200,7 @@ class Learner:
         self.optimiser.zero_grad(set_to_none=True)
         losses, entropies, projections = [], [], []
         # Of two groups of views or of one, and of a teacher's embeddings as one more.
-        shares = list(_split(views if embeddings is None else [*views, embeddings[None]], s.accumulate))
+        shares = list(_split(views if embeddings is None else [*views, embeddings], s.accumulate))
         for number, share in enumerate(shares):
             last = number + 1 == len(shares)
             with (

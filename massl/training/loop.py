@@ -155,8 +155,7 @@ def train(
     if state.done > settings.steps:
         raise MasslError(f"the run has done {state.done:,} steps; give at least as many, or leave them out")
     check_readable(source)
-    exported = whitened_stages(learner.teacher.backbone, len(source), state.moments)
-    probe = Probe.prepare(source, settings.encoder_size, labelled, exported, state.moments)
+    probe = Probe.prepare(source, settings.encoder_size, labelled, _exported_stages(state), state.moments)
     if initial and initial.folded:
         _spread_normalisations(learner, probe.pixels[-EXAMPLES:].to(world.device), settings.image_size)
     if world.rank == 0 and not resume:
@@ -321,7 +320,7 @@ class _Run:
         loading = plan_loading(s, world.size, world.size_here)
         loader = make_loader(Views(source, s), keys, loading, world.size_here, pinned=self.device.type == "cuda")
         arriving = batches(loader, s.batch_timeout, self.stop)
-        return self.teaching.embeddings.of(arriving, keys) if self.teaching else arriving
+        return self.teaching.batches(arriving, keys) if self.teaching else arriving
 
     def _next(self, arriving: Iterator[Batch], meter: Meter) -> Batch | None:
         """The next batch, or None after the last one, or when told to stop during a wait."""
@@ -335,7 +334,9 @@ class _Run:
     def _step(self, batch: Batch, rates: Rates) -> StepResult:
         try:
             views = [batch.large.to(self.device)] if self.adaptation else on_device(batch, self.device, self.settings)
-            taught = None if batch.embeddings is None else batch.embeddings.to(self.device)
+            taught = None if batch.embeddings is None else batch.embeddings.to(self.device)[None]
+            if self.teaching and taught is None:
+                taught = self.teaching.embed(views[0])
             return self.learner.step(views, rates, self.state.done, embeddings=taught)
         except Exception as error:
             full = is_out_of_memory(error)
@@ -408,6 +409,13 @@ class _Run:
         return Interrupted(
             f"stopped at step {self.state.done}; go on with: {self.again}; or export it as it is: massl export {out}"
         )
+
+
+def _exported_stages(state: RunState) -> int:
+    """As of `whitened_stages`; 0 also where the encoder embeds by its head."""
+    if state.settings.export_projection:
+        return 0
+    return whitened_stages(state.learner.teacher.backbone, len(state.source), state.moments)
 
 
 def _spread_normalisations(learner: Learner, pixels: Tensor, size: int) -> None:

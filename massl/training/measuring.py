@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from massl.method.network import ProjectionHead, folded_head
 from massl.training.adaptation import Adaptation
 from massl.training.grids import neighbours_grid
 from massl.training.learner import ACTIVATIONS
@@ -83,12 +84,15 @@ class Measuring:
 
     def _measure_networks(self, linear: bool, show: Callable[[Tensor], None]) -> dict[str, float]:
         """As `Probe.measure`, of teacher and student."""
-        learner = self.state.learner
+        learner, head = self.state.learner, None
+        if self.state.settings.export_projection:
+            assert isinstance(learner.teacher.head, ProjectionHead)
+            head = folded_head(learner.teacher.head)
         precision = ACTIVATIONS[self.state.settings.precision]
         with held_by(self.device, "the images that are measured", "give a smaller --set export_size"):
             return self.probe.measure(
                 learner.teacher.backbone, self.device, precision, learner.teacher.positions,
-                learner.student.backbone, linear=linear, show=show,
+                learner.student.backbone, linear=linear, show=show, head=head,
             )  # fmt: skip
 
     def _note(self, when: str, z: Tensor, step: int, figures: Mapping[str, float], why: str = "") -> None:

@@ -102,12 +102,14 @@ class Probe:
         student: nn.Module | None = None,
         linear: bool = False,
         show: Callable[[Tensor], None] | None = None,
+        head: nn.Module | None = None,
     ) -> dict[str, float]:
         """`rankme` and `spread` of the unlabelled images, and `knn_top1` of the labelled ones.
 
         Rank and spread are of the last layer; spread is the mean cosine distance of two images, 0 when all are alike.
         `knn_top1` and `show` are of what the run would export. Where that is whitened stages, they are whitened on all
-        the images measured, by as many of the components as these allow, and `knn_last` is of the last layer.
+        the images measured, by as many of the components as these allow. Where it is not the last layer, `knn_last` is
+        of that.
 
         Args:
             backbone: normalised `[N, 3, S, S]` to `[N, D]`; left in the mode in which it was.
@@ -117,11 +119,15 @@ class Probe:
             student: another backbone like it, of which `knn_student` is, by its last layer.
             linear: whether `linear_top1` is wanted, too: of a linear probe on what the run would export.
             show: is given the embeddings of all images, unit rows.
+            head: on the CPU, by which the run would export, too: `[N, D]` of any length to `[N, out]`.
         """
         count = len(self.labels)
         whole = bool(self.dim and (count or show))
-        z, stages = self._embed(backbone, device, precision, positions, len(self.pixels), whole)
-        exported = z
+        features, stages = self._embed(backbone, device, precision, positions, len(self.pixels), whole)
+        z = exported = nn.functional.normalize(features, dim=1)
+        if head is not None:
+            with torch.no_grad():
+                exported = nn.functional.normalize(head(features), dim=1)
         if stages is not None:
             dim = self.dim if self.before else max(1, min(self.dim, len(stages) // 3))
             whitening = whitening_of(stages, dim, before=self.before)
@@ -131,11 +137,12 @@ class Probe:
         measured = self.label_free(z)
         if not count:
             return measured
-        if stages is not None:
+        if exported is not z:
             measured["knn_last"] = self._knn(z)
         measured["knn_top1"] = self._knn(exported)
         if student is not None:
-            measured["knn_student"] = self._knn(self._embed(student, device, precision, positions, count)[0])
+            features, _ = self._embed(student, device, precision, positions, count)
+            measured["knn_student"] = self._knn(nn.functional.normalize(features, dim=1))
         if linear:
             measured["linear_top1"] = self.linear(exported)
         return measured
@@ -157,7 +164,8 @@ class Probe:
 
     def embed(self, network: Network, device: torch.device, precision: torch.dtype) -> Tensor:
         """What a network's backbone makes of all images: unit rows, float32 `[N, d]`."""
-        return self._embed(network.backbone, device, precision, network.positions, len(self.pixels))[0]
+        features, _ = self._embed(network.backbone, device, precision, network.positions, len(self.pixels))
+        return nn.functional.normalize(features, dim=1)
 
     def label_free(self, z: Tensor) -> dict[str, float]:
         """`rankme` and `spread` of the unlabelled images' unit rows, of those `[N, d]` of all."""
@@ -179,7 +187,7 @@ class Probe:
         count: int,
         whole: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
-        """The last layer's embeddings of the first `count` images, unit rows; with `whole` also those of all stages."""
+        """The last layer's output for the first images, `[count, d]`; with `whole` all stages' unit rows, too."""
         training = backbone.training
         backbone.eval()
         rows, stages = [], []
@@ -190,8 +198,7 @@ class Probe:
                 if whole:
                     stages.append(all_stages(backbone, images)[0].cpu())
         backbone.train(training)
-        z = nn.functional.normalize(torch.cat(rows), dim=1)
-        return z, nn.functional.normalize(torch.cat(stages), dim=1) if stages else None
+        return torch.cat(rows), nn.functional.normalize(torch.cat(stages), dim=1) if stages else None
 
     def _map(self, z: Tensor) -> float:
         """Mean average precision of the labelled images, each looking for the others of its class."""

@@ -9,13 +9,16 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from massl.core.errors import MasslError
 from massl.core.files.run_folder import is_run
 from massl.encoder import weights
 from massl.encoder.inference import Deployed
+from massl.method.augment import pixels_of
 from massl.method.views import Batch, WholePictures
 from massl.training.kept_rows import KeptRows
+from massl.training.learner import ACTIVATIONS
 from massl.training.loading import Keys, batches, make_loader, plan_loading
 from massl.training.run_state import RunState
 
@@ -161,7 +164,7 @@ def begin_teaching(state: RunState, teacher: Teacher | None) -> Teaching | None:
 
 
 class Teaching:
-    """A run's frozen teacher, and what it says of each image.
+    """A run's frozen teacher, and what it says of each image, or with the setting `teacher_crops` of each view.
 
     Args:
         state: of the run.
@@ -185,6 +188,25 @@ class Teaching:
         if self.embeddings.complete and not self.state.done:
             learner.begin_with(self.embeddings.all())
         return skipped
+
+    def batches(
+        self, arriving: Generator[Batch, None, None], keys: Iterable[list[tuple[int, int]]]
+    ) -> Generator[Batch, None, None]:
+        """As of `TeacherEmbeddings.of`; where the teacher sees views, batches as they come."""
+        return arriving if self.state.settings.teacher_crops else self.embeddings.of(arriving, keys)
+
+    @torch.no_grad()
+    def embed(self, views: Tensor) -> Tensor:
+        """What the teacher says of global views, normalised float `[2, B, 3, G, G]`: float32 `[2, B, d]`.
+
+        They are brought to the size that it takes, and computed on their own device in the run's precision.
+        """
+        network, size = self.teacher.deployed.to(views.device), self.teacher.found.image_size
+        pixels = interpolate(pixels_of(views.flatten(0, 1)), size, mode="bicubic", antialias=True).clamp(0, 255)
+        precision = ACTIVATIONS[self.state.settings.precision]
+        with torch.autocast(views.device.type, precision, enabled=precision != torch.float32):
+            found = torch.cat([network(part.permute(0, 2, 3, 1))[0].float() for part in pixels.split(2 * BATCH)])
+        return found.unflatten(0, views.shape[:2])
 
     def end(self) -> dict[str, str]:
         """Removes the embeddings; for a run's summary."""

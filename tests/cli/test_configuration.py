@@ -24,7 +24,7 @@ from tests.forked import Forks
 # a folder that came from somebody who means ill.
 HARMLESS = {
     "train": {"preset", "epochs", "settings", "precision", "accumulate", "checkpoint_activations", "workers", "seed"},
-    "export": {"precision", "image_sizes", "stages", "strength", "own"},
+    "export": {"precision", "image_sizes", "stages", "projection", "strength", "own"},
     "eval": {
         "k",
         "temperature",

@@ -86,7 +86,7 @@ def test_the_encoder_is_the_start_with_a_share_of_what_was_learnt(start: Path, p
         again = weights.read(str(path))  # what was written is read
         assert (again.whitening is not None) == (tried > 0)
         assert again.facts["name"] == "mine"
-    with pytest.raises(MasslError, match="adapted or whitened already"):
+    with pytest.raises(MasslError, match="adapted, whitened or projected already"):
         train(find_source(photos)[0], tmp_path / "more", adapting(path, 24), initial=read_initial(str(path)))
 
 

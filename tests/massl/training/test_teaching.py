@@ -2,32 +2,41 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import math
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 from torch.nn.functional import normalize
 
+from indexer import Encoder
 from massl.core.errors import MasslError
+from massl.core.files.run_folder import describe_run
+from massl.core.images.decoding import decode
 from massl.data.sampling import sampled
 from massl.data.sources import find_source
 from massl.encoder import checkpoint, weights
-from massl.encoder.export import export, export_run
+from massl.encoder.export import export
+from massl.encoder.inference import Deployed
 from massl.method.augment import normalise
 from massl.method.loss import plain_loss
 from massl.method.schedules import Rates
 from massl.planning import plan
 from massl.settings import Settings, read_settings
 from massl.training import teaching
+from massl.training.adaptation import origin_of
 from massl.training.distributed import World
 from massl.training.learner import Learner
 from massl.training.loop import Interrupted, train
 from massl.training.run_state import RunState
-from massl.training.teaching import FILE, Teacher, TeacherEmbeddings
+from massl.training.teaching import FILE, Teacher, TeacherEmbeddings, Teaching
 from tests.forked import Forks
 from tests.massl.conftest import SMALL
 
@@ -36,9 +45,9 @@ RATES = Rates(1e-3, 0.04, 0.9, 0.05)
 
 @pytest.fixture(scope="module")
 def encoder(run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The teacher: an encoder file of 64 numbers at 32 pixels."""
+    """The teacher: an encoder file of 64 numbers at 32 pixels, the middle of pictures of 40."""
     path = tmp_path_factory.mktemp("teacher") / "teacher.onnx"
-    export(str(run), path, name="teacher")
+    export(str(run), path, name="teacher", resize=40)
     return path
 
 
@@ -74,7 +83,7 @@ def test_the_loss_is_the_papers_with_the_teachers_embeddings_in_place_of_project
     with torch.no_grad():
         z = learner.target(embeddings)
         found = plain_loss(learner.student(views), torch.stack([z, z]), before, permutation, 8, 0.1, 0.05)
-    step = learner.step([views], RATES, 0, permutation, embeddings)
+    step = learner.step([views], RATES, 0, permutation, embeddings[None])
     torch.testing.assert_close(step.loss, found)
     torch.testing.assert_close(learner.memory.rows[:4], z)  # after the step, where the oldest were
     assert torch.equal(learner.target.components, leading)  # the teacher stays as it is
@@ -84,12 +93,12 @@ def test_what_is_exported_normalises_as_the_student_does_and_a_bad_step_changes_
     learner = Learner(taught(24, 64, backbone="resnet10t", image_size="32"), World(torch.device("cpu")))
     learner.begin_with(normalize(torch.randn(40, 64), dim=1))
     views, embeddings = torch.randn(2, 4, 3, 32, 32), normalize(torch.randn(4, 64), dim=1)
-    learner.step([views], RATES, 0, embeddings=embeddings)
+    learner.step([views], RATES, 0, embeddings=embeddings[None])
     own, average = (dict(network.named_buffers())["backbone.bn1.running_mean"]
                     for network in (learner.student, learner.teacher))  # fmt: skip
     torch.testing.assert_close(average, 0.1 * own)  # they began at zero
     before = {name: buffer.clone() for name, buffer in learner.teacher.named_buffers()}
-    learner.step([views.fill_(torch.nan)], RATES, 1, embeddings=embeddings)
+    learner.step([views.fill_(torch.nan)], RATES, 1, embeddings=embeddings[None])
     assert all(torch.equal(buffer, before[name]) for name, buffer in learner.teacher.named_buffers())
 
 
@@ -104,9 +113,9 @@ def test_a_taught_network_ends_nearer_to_its_teacher_on_other_pictures(
 ) -> None:
     for place, half in (("learnt", 0), ("others", 1)):
         (tmp_path / place).mkdir()
-        for picture in sorted(pictures.glob("*/*.jpg"))[half:200:2]:
+        for picture in sorted(pictures.glob("*/*.jpg"))[half:120:2]:
             shutil.copy(picture, tmp_path / place / f"{picture.parent.name}-{picture.name}")
-    small = {"backbone": "resnet10t", "image_size": "32", "batch": "16", "steps": "40", "probe_every": "100"}
+    small = {"backbone": "resnet10t", "image_size": "32", "batch": "16", "steps": "30", "probe_every": "100"}
     teach(encoder, tmp_path / "learnt", tmp_path / "run", {**small, "head_norm": "true"})
     source, _ = find_source(tmp_path / "others")
     teacher = Teacher(str(encoder), str(encoder))
@@ -121,19 +130,6 @@ def test_a_taught_network_ends_nearer_to_its_teacher_on_other_pictures(
     with torch.no_grad():
         wanted = learner.target(torch.cat([teacher.deployed(part)[0] for part in whole.split(50)]))
     assert likeness(ended, wanted) > likeness(began, wanted) + 0.15
-
-
-def test_a_network_learns_at_another_size_and_is_exported(encoder: Path, photos: Path, tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    summary = teach(encoder, photos, out, labelled=photos)
-    assert summary["teacher"] == str(encoder)
-    assert not (out / FILE).exists()
-    assert "knn_top1" in summary["metrics"]
-    longer = teach(encoder, photos, out, {"steps": "7"}, resume=True)  # its rows are made again
-    assert longer["steps"] == 7
-    told = weights.read(str(export_run(out, "mine", find_source(photos)[0])))
-    assert told.image_size == 48
-    assert str(encoder) in (out / "config.toml").read_text()
 
 
 def test_it_goes_on_to_the_same_numbers_wherever_it_was_stopped(
@@ -204,8 +200,9 @@ def test_each_image_gets_the_embedding_of_what_is_shown_for_it(encoder: Path, ph
         (["--teacher", "builtin", "--preset", "adapt"], "leave --init and --preset adapt out"),
         (["--teacher", "builtin", "--set", "local_views=2"], "leave local_views out"),
         (["--set", "teacher_dim=384", "--init", "none"], "give --teacher"),
-        (["--teacher", "builtin", "--out", "cut.onnx"], "is a file; choose another --out"),
-        (["--teacher", "builtin", "--labels", "empty"], "no image"),
+        (["--set", "teacher_crops=true", "--init", "none"], "teacher_crops needs a --teacher"),
+        (["--teacher", "whole.onnx", "--out", "cut.onnx"], "is a file; choose another --out"),
+        (["--teacher", "whole.onnx", "--labels", "empty"], "no image"),
     ],
     ids=lambda given: " ".join(given)[:40] if isinstance(given, list) else "",
 )
@@ -215,6 +212,7 @@ def test_what_can_not_teach_is_refused_in_a_line(
     import onnx
 
     (tmp_path / "cut.onnx").write_bytes(encoder.read_bytes()[:5000])
+    shutil.copy(encoder, tmp_path / "whole.onnx")
     model = onnx.load(encoder)
     del model.metadata_props[:]
     onnx.save(model, tmp_path / "foreign.onnx")
@@ -229,28 +227,122 @@ def test_what_can_not_teach_is_refused_in_a_line(
     assert not (tmp_path / "run").exists()
 
 
-def test_the_command_teaches_a_network_and_names_the_teacher(forks: Forks, photos: Path, tmp_path: Path) -> None:
+def test_the_command_teaches_a_network_at_another_size_and_names_the_teacher(
+    encoder: Path, massl_train: Callable[..., str], photos: Path, tmp_path: Path
+) -> None:
+    out, page = tmp_path / "run", tmp_path / "report.html"
+    small = {"backbone": "vit_shallow_patch16", "image_size": "48", "head_width": "32", "workers": "0", "batch": "8"}
+    words = [word for name, value in {**small, "steps": "4"}.items() for word in ("--set", f"{name}={value}")]
+    begun = [photos, "--out", out, "--teacher", encoder, *words]
+    told = json.loads(massl_train(*begun, "--plan", "--json"))
+    assert told["teacher"] == {"name": str(encoder), "bytes": 2 * 64 * told["images"]}
+    assert told["settings"]["export_projection"]["value"] is True
+    ended = json.loads(massl_train(*begun, "--labels", photos, "--report", page, "--json"))
+    assert ended["teacher"] == str(encoder)
+    assert {"knn_top1", "knn_last", "knn_start"} <= ended["metrics"].keys()
+    assert not (out / FILE).exists()
+    assert describe_run(out)["teacher"] == str(encoder)
+    assert f"taught by {encoder}" in page.read_text()
+    found = weights.read(str(out / "encoder.onnx"))
+    assert (found.image_size, found.projected) == (48, True)
+
+    settings = dataclasses.replace(read_settings(out / "config.toml"), steps=5)
+    source, _ = find_source(photos)
+    longer = train(source, out, settings, resume=True, teacher=Teacher(str(encoder), str(encoder)))
+    assert longer["steps"] == 5  # its rows are made again
+
+
+@pytest.mark.parametrize("network", ["vit_shallow_patch16", "test_resnet"])
+def test_the_exported_encoder_embeds_by_the_projection_and_is_read_again(
+    encoder: Path, photos: Path, tmp_path: Path, network: str
+) -> None:
     out = tmp_path / "run"
-    small = [
-        "--backbone",
-        "test_vit",
-        "--set",
-        "steps=2",
-        "--set",
-        "image_size=32",
-        "--set",
-        "head_width=64",
-        "--workers",
-        "0",
-    ]
-    begun = ["train", photos, "--out", out, "--teacher", "builtin", *small]
-    planned = forks.run([*begun, "--plan", "--json"])
-    assert planned.returncode == 0, planned.stderr
-    told = json.loads(planned.stdout)
-    assert told["teacher"] == {"name": "builtin", "bytes": 2 * 384 * told["images"]}
-    done = forks.run([*begun, "--json"])
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["teacher"] == "builtin"
-    assert "builtin" in next(
-        line for line in forks.run(["info", out]).stdout.decode().splitlines() if line.startswith("teacher")
-    )
+    small = {"backbone": network, "image_size": "32", "steps": "2", "head_norm": "true"}
+    teach(encoder, photos, out, small)
+    state = checkpoint.latest_sound(out / "checkpoints")[0]
+    learner = Learner(read_settings(out / "config.toml"), World(torch.device("cpu")))
+    learner.load_state_dict(state)
+    pixels = torch.randint(0, 256, (3, 32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        wanted = learner.teacher.eval()(normalise(pixels.permute(0, 3, 1, 2).float())[None])[0].numpy()
+    told = export(str(out), tmp_path / "projected.onnx")
+    assert told["dim"] == wanted.shape[1] == 64
+    session = onnxruntime.InferenceSession(tmp_path / "projected.onnx", providers=["CPUExecutionProvider"])
+    found = session.run(["embedding", "patches"], {"pixels": pixels.numpy()})
+    np.testing.assert_allclose(found[0], wanted, atol=1e-5)
+    assert found[1].shape[-1] == 64
+    again = weights.read(str(tmp_path / "projected.onnx"))
+    with torch.no_grad():
+        np.testing.assert_allclose(Deployed(again).eval()(pixels)[0].numpy(), wanted, atol=1e-5)
+    initial = weights.read_initial(str(tmp_path / "projected.onnx"))
+    assert initial.whitened  # so it can't be adapted
+    if network == "test_resnet":
+        with pytest.raises(MasslError, match="leave --stages or --projection out"):
+            export(str(tmp_path / "projected.onnx"), tmp_path / "none.onnx", stages=True, projection=True)
+        return
+    with pytest.raises(MasslError, match="adapted, whitened or projected already"):
+        origin_of(initial, plan("adapt", 24, begins=initial.begins)[0])
+    with pytest.raises(MasslError, match="no projection head that is known"):
+        export(str(encoder), tmp_path / "none.onnx", projection=True)
+    plain = export(str(tmp_path / "projected.onnx"), tmp_path / "plain.onnx", projection=False)
+    assert plain["dim"] == again.backbone.num_features
+    assert not weights.read(str(tmp_path / "plain.onnx")).projected
+
+
+def test_a_teacher_may_see_the_crops_that_the_network_sees(encoder: Path, photos: Path, tmp_path: Path) -> None:
+    source, _ = find_source(photos)
+    teacher = Teacher(str(encoder), str(encoder))
+    settings = taught(len(source), teacher.dim, teacher_crops="true", image_size="32", steps="2")
+    state = RunState(tmp_path, settings, source, Learner(settings, World(torch.device("cpu"))))
+    pixels = torch.randint(0, 256, (2, 3, 3, 32, 32), dtype=torch.uint8)
+    found = Teaching(state, teacher).embed(normalise(pixels.float()))
+    for view in range(2):  # at the teacher's own size they are shown as they are
+        wanted = teacher.deployed(pixels[view].permute(0, 2, 3, 1))[0]
+        torch.testing.assert_close(found[view], wanted, atol=1e-4, rtol=0)
+    seen: list[torch.Tensor] = []
+    step = Learner.step
+
+    def noting(learner: Learner, *given: Any, embeddings: torch.Tensor, **more: Any) -> Any:
+        seen.append(embeddings)
+        return step(learner, *given, embeddings=embeddings, **more)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Learner, "step", noting)
+        train(source, tmp_path / "run", settings, teacher=teacher)
+    assert [each.shape for each in seen] == [(2, 4, 64)] * 2
+    assert (seen[0][0] - seen[0][1]).abs().max() > 1e-3  # of two views
+    assert all(math.isfinite(loss) for loss in losses(tmp_path / "run"))
+
+
+def test_the_teacher_is_shown_what_its_own_rules_say(encoder: Path, photos: Path, tmp_path: Path) -> None:
+    source, _ = find_source(photos)
+    teacher = Teacher(str(encoder), str(encoder))
+    settings = taught(len(source), teacher.dim)
+    state = RunState(tmp_path, settings, source, Learner(settings, World(torch.device("cpu"))))
+    embeddings = TeacherEmbeddings(state)
+    embeddings.compute(teacher, torch.device("cpu"), lambda done, whole: None, lambda: False)
+    theirs = Encoder.load(encoder)  # as a collection embeds
+    wanted = theirs.embed([theirs.prepare(decode(source.read(index)).picture) for index in range(4)])
+    cosines = (embeddings.all()[:4].numpy() * np.asarray(wanted, np.float32)).sum(1)
+    assert cosines.min() > 0.999
+
+
+def test_images_of_which_the_teacher_says_the_same_teach_without_harm() -> None:
+    learner = Learner(taught(24, 64), World(torch.device("cpu")))
+    alike = normalize(torch.ones(40, 64), dim=1)
+    learner.begin_with(alike)
+    result = learner.step([torch.randn(2, 4, 3, 48, 48)], RATES, 0, embeddings=alike[None, :4])
+    assert bool(result.finite)
+
+
+def test_ten_images_are_enough_to_begin(encoder: Path, photos: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "ten"
+    folder.mkdir()
+    for picture in sorted(photos.glob("*/*.jpg"))[:10]:
+        shutil.copy(picture, folder / f"{picture.parent.name}-{picture.name}")
+    summary = teach(encoder, folder, tmp_path / "run", {"steps": "2", "image_size": "32"})
+    assert (summary["steps"], summary["images"]) == (2, 10)
+    for picture in folder.iterdir():
+        picture.write_bytes(b"gone")
+    with pytest.raises(MasslError, match=r"no image of .* can be read"):
+        teach(encoder, folder, tmp_path / "none", {"steps": "2", "image_size": "32"})
