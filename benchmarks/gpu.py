@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The first fifteen minutes of MaSSL on a GPU: fourteen checks, what must be right before what should be fast.
+"""The first fifteen minutes of MaSSL on a GPU: sixteen checks, what must be right before what should be fast.
 
     benchmarks/gpu.py all [--device cuda] [--data FOLDER] [--budget SECONDS] [--out RESULTS.jsonl]
     benchmarks/gpu.py loss
@@ -33,6 +33,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 import gpu_correctness  # noqa: E402 - what it imports is found by the line before
+import gpu_frozen  # noqa: E402
 import gpu_speed  # noqa: E402
 from gpu_cases import Bench, Outcome, Skipped  # noqa: E402
 
@@ -56,6 +57,8 @@ CHECKS = {
     "syncs": Check(gpu_correctness.syncs, 60),
     "memory": Check(gpu_correctness.memory, 60),
     "group": Check(gpu_correctness.group_of_one, 60),
+    "adapting": Check(gpu_frozen.adapting, 90),
+    "teaching": Check(gpu_frozen.teaching, 90),
     "command": Check(gpu_correctness.command, 150),
     "rate": Check(gpu_speed.rate, 240),
     "kernels": Check(gpu_speed.kernels, 60),

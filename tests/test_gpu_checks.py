@@ -19,7 +19,7 @@ SCRIPT = """
 import sys, time, torch
 from pathlib import Path
 sys.path.insert(0, "benchmarks")
-import gpu, gpu_gather, gpu_correctness as checks
+import gpu, gpu_frozen, gpu_gather, gpu_correctness as checks
 from massl.training import learner
 
 FOLDER = sys.argv[1]
@@ -71,6 +71,9 @@ learner.update_teacher = update
 load = learner.Learner.load_state_dict
 learner.Learner.load_state_dict = lambda self, state: load(self, {**state, "student": state["teacher"]})
 run("memory")
+embed = gpu_frozen.Teaching.embed
+gpu_frozen.Teaching.embed = lambda self, views: embed(self, views) * float("nan")
+run("teaching")
 def breaks(bench):
     bench.tell({"measured": 1})
     raise OSError("no such thing")
@@ -97,19 +100,19 @@ def test_every_check_passes_on_a_cpu(ran: tuple[list[str], Path]) -> None:
     *lines, end = ran[0][0].splitlines()
     rows = [json.loads(line) for line in lines[1::2]]
     assert [row["check"] for row in rows] == [
-        "environment", "loss", "augmentation", "steps", "not-finite", "syncs", "memory", "group", "command", "rate",
-        "kernels", "loader", "loss-cost", "indexing",
+        "environment", "loss", "augmentation", "steps", "not-finite", "syncs", "memory", "group", "adapting",
+        "teaching", "command", "rate", "kernels", "loader", "loss-cost", "indexing",
     ]  # fmt: skip
-    assert [row["state"] for row in rows] == ["PASS"] * 14
+    assert [row["state"] for row in rows] == ["PASS"] * 16
     assert lines[::2] == [f"PASS {row['check']}: {row['said']}" for row in rows]
-    assert len((ran[1] / "results.jsonl").read_text().splitlines()) == 14
+    assert len((ran[1] / "results.jsonl").read_text().splitlines()) == 16
     assert end == "exit False"
 
 
 def test_a_check_that_should_fail_fails_and_says_why(ran: tuple[list[str], Path]) -> None:
     found = {line.split("|")[1]: line.split("|") for line in ran[0][3].splitlines()}
     assert {state for state, _, _ in found.values()} == {"FAIL"}
-    assert len(found) == 8
+    assert len(found) == 9
     assert found["not-finite"][2][0] in "123456789"
     assert "student" in found["memory"][2]
     assert found["breaks"][2] == "OSError: no such thing"
@@ -119,7 +122,7 @@ def test_a_check_that_should_fail_fails_and_says_why(ran: tuple[list[str], Path]
 
 def test_a_budget_that_is_spent_leaves_the_rest_out(ran: tuple[list[str], Path]) -> None:
     assert ran[0][1].count("SKIP loss: no time was left") == 1
-    assert ran[0][1].count("no time was left") == 2 * 14
+    assert ran[0][1].count("no time was left") == 2 * 16
 
 
 def test_what_is_gathered_are_pictures(ran: tuple[list[str], Path]) -> None:
