@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -161,12 +161,12 @@ def command(
     """
     from cli.judging_labels import choose_labels
     from cli.terminal import print_json, say
+    from cli.training_lines import outcome
     from massl.core.errors import MasslError
     from massl.core.files.run_folder import describe_run
 
-    _check_report(report)
     choice = chosen(range_, channels, plane)
-    _let_threads_sleep()
+    _prepare(report)
     try:
         from cli.planned_run import PlannedRun
         from massl.training import distributed
@@ -206,18 +206,24 @@ def command(
         run.print_plan(as_json)
         return
     quiet = quiet or run.world.rank > 0
-    if not quiet:
-        _announce(run, verbose, skipped, judging)
+    _announce(run, verbose, skipped, judging, quiet)
     summary = _train(run, judges, tracker, profile, quiet)
     if run.world.rank > 0:
         return
-    say("Writing the encoder, and comparing it with the network", quiet)
-    encoder = _export(run, name)
+    encoder = _export(run, name, quiet)
     _write_report(run, report)
     if as_json:
         print_json({"run": str(run.folder), "encoder": str(encoder), **summary, "left_out": dict(source.left_out)})
-    for line in _outcome(run, summary, images, labels, profile, encoder, report):
+    for line in outcome(run, summary, images, labels, profile, encoder, report):
         say(line, quiet)
+
+
+def _prepare(report: Path | None) -> None:
+    from massl.core.files.atomic_writing import check_output
+
+    if report:
+        check_output(report)
+    _let_threads_sleep()
 
 
 def _let_threads_sleep() -> None:
@@ -302,10 +308,12 @@ def _teacher(named: str) -> Teacher:
     )
 
 
-def _announce(run: PlannedRun, verbose: bool, skipped: Sequence[Skipped], judging: str) -> None:
+def _announce(run: PlannedRun, verbose: bool, skipped: Sequence[Skipped], judging: str, quiet: bool) -> None:
     from cli.terminal import say
     from massl.core.files.scan import left_out_line
 
+    if quiet:
+        return
     if not run.resumed:
         run.show_table(whole=verbose)
         say("  -v or --plan prints all settings", quiet=verbose)
@@ -328,6 +336,7 @@ def _train(
 ) -> dict[str, Any]:
     """Trains with its progress shown; a signal asks for a checkpoint and an end."""
     from cli.terminal import ProgressLine, say
+    from cli.training_lines import accuracy, agreement, step_figures
     from massl.training.loop import TrainingProgress, train
 
     interrupted: list[int] = []
@@ -356,12 +365,12 @@ def _train(
                     embeds = False
                     line.begin("Training", "steps")
                 if "knn_top1" in now:
-                    say(f"  step {progress.step:,}: {_accuracy(now)}", quiet)
+                    say(f"  step {progress.step:,}: {accuracy(now)}", quiet)
                 elif "agreement" in now:
-                    say(f"  step {progress.step:,}: {_agreement(now)}", quiet)
+                    say(f"  step {progress.step:,}: {agreement(now)}", quiet)
                 for warning in progress.warnings:
                     say(f"  warning: {warning}", quiet)
-                line.update(progress.step, progress.steps, _figures(now, run.settings.adapter))
+                line.update(progress.step, progress.steps, step_figures(now, run.settings.adapter))
 
             return train(
                 run.source, run.folder, run.settings, resume=run.resumed, labelled=judges, tracker=tracker,
@@ -374,41 +383,12 @@ def _train(
         run.world.leave()
 
 
-def _figures(now: Mapping[str, float], adapts: bool) -> str:
-    """How a step went and how fast; an adapter's steps take embeddings that are there, so images have no rate."""
-    from cli.planned_run import size
-
-    told = [f"loss {now['loss']:.3f}", f"{now['rank']:.0f} effective dimensions"]
-    if not adapts:
-        told.append(f"{now['images_per_second']:.0f} images/s")
-    waiting = "" if adapts else f", {now['data_wait_share']:.0%} of it waiting for images"
-    told.append(f"{1000 * now['step_seconds']:,.0f} ms a step{waiting}")
-    told.append(f"peak memory {size(now['peak_bytes'])}")
-    if "utilisation" in now:
-        told.append(f"{now['utilisation']:.0%} of the device's arithmetic used")
-    return ", ".join(told)
-
-
-def _accuracy(now: Mapping[str, float]) -> str:
-    """The accuracy on labels, beside that before training where it is known."""
-    before = f" (before training {now['knn_start']:.1%})" if now.get("knn_start") is not None else ""
-    student = f", of the student {now['knn_student']:.1%}" if "knn_student" in now else ""
-    rank = f" (before training {now['rankme_start']:.0f})" if now.get("rankme_start") is not None else ""
-    return f"k-NN accuracy {now['knn_top1']:.1%}{before}{student}, {now['rankme']:.0f} effective dimensions{rank}"
-
-
-def _agreement(now: Mapping[str, float]) -> str:
-    """The measure of an adapter without labels, beside that before training."""
-    return (
-        f"different views of an image share {now['agreement']:.0%} of their nearest other images "
-        f"(before training {now['agreement_start']:.0%})"
-    )
-
-
-def _export(run: PlannedRun, name: str | None) -> Path:
+def _export(run: PlannedRun, name: str | None, quiet: bool) -> Path:
+    from cli.terminal import say
     from massl.encoder.export import export_run
     from massl.training.loop import Interrupted
 
+    say("Writing the encoder, and comparing it with the network", quiet)
     try:
         return export_run(run.folder, name or run.folder.name, run.source)
     except KeyboardInterrupt:
@@ -416,52 +396,11 @@ def _export(run: PlannedRun, name: str | None) -> Path:
         raise Interrupted(f"interrupted; the checkpoint is kept. To export its encoder, run: {again}") from None
 
 
-def _check_report(report: Path | None) -> None:
-    from massl.core.files.atomic_writing import check_output
-
-    if report:
-        check_output(report)
-
-
 def _write_report(run: PlannedRun, report: Path | None) -> None:
     if report:
         from massl.training.run_report import write_run_report
 
         write_run_report(report, run.folder, run.source)
-
-
-def _outcome(
-    run: PlannedRun,
-    summary: Mapping[str, Any],
-    images: Path,
-    labels: Path | None,
-    profile: int,
-    encoder: Path,
-    report: Path | None,
-) -> Iterator[str]:
-    """What a person reads at the end, line by line."""
-    yield f"Trained in {summary['seconds']:.0f} s: {encoder}"
-    if report:
-        yield f"  report: {report}"
-    if summary["trace"]:
-        yield f"  trace of {profile} steps, for https://ui.perfetto.dev: {summary['trace']}"
-    for item in summary["skipped"][:5]:
-        yield f"  skipped {item['path']!r}: {item['reason']}"
-    if "why" in summary:
-        yield f"  massl {summary['why']}"
-    best, last = summary["best"], summary["metrics"]
-    if best.get("metric") == "knn_top1" and "knn_top1" in last:
-        linear = f", linear probe {last['linear_top1']:.1%}" if "linear_top1" in last else ""
-        where = labels if labels and str(labels) != "none" else "the labelled images"
-        yield f"  k-NN accuracy on {where}: {last['knn_top1']:.1%}{linear}"
-        if not run.settings.adapter and best["step"] < run.settings.steps and best["value"] > last["knn_top1"] + 0.01:
-            by_stages = "knn_last" in last and not run.settings.export_projection
-            as_here = f" --stages --whiten {images}" if by_stages else ""
-            yield (
-                f"  it was better at step {best['step']:,} ({best['value']:.1%}); to use that one: "
-                f"massl export {run.folder / 'checkpoints' / 'best.pt'}{as_here} --out {encoder}"
-            )
-    yield f"Use it: massl index {images if images.is_dir() else 'IMAGES'} --encoder {encoder} --rebuild"
 
 
 def _on_signal(seen: list[int], number: int) -> None:

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from massl.core.errors import MasslError
 from massl.core.files.onnx_digest import is_whole
 from massl.encoder import onnx_graph
+from massl.encoder.heads import head_of_checkpoint, head_of_file
 from massl.encoder.state_dicts import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -33,15 +34,7 @@ from massl.encoder.state_dicts import (
 )
 from massl.encoder.weight_files import WeightsFile, read_weights
 from massl.encoder.whitening import Moments, Whitening, moments_of
-from massl.method.network import (
-    AS_DINO,
-    AS_TIMM,
-    PositionResizing,
-    ProjectionHead,
-    build_backbone,
-    folded_head,
-    resize_positions,
-)
+from massl.method.network import AS_DINO, AS_TIMM, PositionResizing, build_backbone, resize_positions
 from massl.planning import Begins
 from massl.settings import PATCHED, Settings
 
@@ -252,29 +245,19 @@ def _ours(file: WeightsFile, image_size: int | None) -> PretrainedBackbone:
 
 def _head_of(file: WeightsFile, found: Initial) -> nn.Sequential | None:
     """The head of a checkpoint of ours; an adapter has none."""
-    s, state = Settings(**file.state["settings"]), found.head or {}
-    if s.adapter:
-        return None
+    s = Settings(**file.state["settings"])
     try:
-        *_, last = (tensor for tensor in state.values() if tensor.ndim == 2)
-        width = state["mlp.0.weight"].shape[1]
-        head = ProjectionHead(width, s.head_width, len(last), s.head_norm, s.projection_norm)
-        head.load_state_dict(state)
-    except (KeyError, ValueError, RuntimeError) as error:
-        raise MasslError(f"{file.path} doesn't hold its head: {' '.join(str(error).split())[:160]}") from None
-    return folded_head(head).requires_grad_(False)
+        return None if s.adapter else head_of_checkpoint(found.head or {}, s)
+    except ValueError as error:
+        raise MasslError(f"{file.path} doesn't hold its head: {error}") from None
 
 
 def _head_in_onnx(path: Path, tensors: Mapping[str, Tensor]) -> nn.Sequential:
     """The head that an encoder file embeds by."""
-    state = _below(tensors, "head.")
     try:
-        hidden, width = state["0.weight"].shape
-        head = folded_head(ProjectionHead(width, hidden, len(state["4.weight"])))
-        head.load_state_dict(state)
-    except (KeyError, ValueError, RuntimeError) as error:
+        return head_of_file(_below(tensors, "head."))
+    except ValueError as error:
         raise _not_ours(path, error) from None
-    return head.requires_grad_(False)
 
 
 def _adapted(teacher: Mapping[str, Tensor], share: float) -> Whitening | None:

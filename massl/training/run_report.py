@@ -14,9 +14,9 @@ import numpy as np
 from PIL import Image
 
 from massl.core.errors import MasslError
-from massl.core.files.run_folder import describe_run
-from massl.core.images.decoding import ImageError, decode
-from massl.data.sources import Source, find_source
+from massl.core.files.run_folder import describe_run, run_shown_as
+from massl.core.images.decoding import ImageError
+from massl.data.sources import Source, decoded, find_source
 from massl.evaluation.report_page import SIDE, ReportPicture, shown, write_page
 from massl.training.neighbour_record import BEFORE, NOW, STARTS, read_record
 
@@ -91,6 +91,7 @@ def write_run_report(path: Path, run: Path, source: Source | None = None) -> Non
     if source is None:
         try:
             source = find_source(Path(str(about.get("root", ""))))[0]
+            source.shown_as = run_shown_as(run)
         except MasslError as error:
             lost = str(error)
     before, now = (_of_time(told, when) for when in (BEFORE, NOW))
@@ -214,4 +215,4 @@ def _sheets(before: Mapping[str, Any], now: Mapping[str, Any], source: Source) -
 def _open(source: Source, index: int | None) -> Image.Image:
     if index is None:
         raise ImageError("no longer there")
-    return decode(source.read(index), SIDE).picture
+    return decoded(source, index, SIDE)
