@@ -72,7 +72,16 @@ def command(
         typer.Option(
             "--like",
             metavar="IMAGE",
-            help="Choose among the images most similar to this one (ten times -n). May be repeated.",
+            help="Choose among the images alike to this one (ten times -n at most). May be repeated.",
+            show_default=False,
+        ),
+    ] = None,
+    unlike: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--unlike",
+            metavar="IMAGE",
+            help="Leave out the images alike to this one. May be repeated.",
             show_default=False,
         ),
     ] = None,
@@ -131,13 +140,15 @@ def command(
         collection.subsets.check_target(folder)
     wanted = Filter(tuple(label or ()), tuple(folder_of(text, images) for text in under or ()))
     with ProgressLine("choosing", "images", quiet) as line:
-        if shares and n is None and not like:
+        if shares and n is None and not (like or unlike):
             subset = collection.subsets.everything(wanted)
         else:
             examples = [_example(path, images) for path in like or ()]
+            others = [_example(path, images) for path in unlike or ()]
             subset = collection.subsets.choose(
-                n or DEFAULT, by.value, wanted=wanted, like=examples, over=over.value, curve=curve, report=line.update
-            )
+                n or DEFAULT, by.value, wanted=wanted, like=examples, unlike=others, over=over.value, curve=curve,
+                report=line.update,
+            )  # fmt: skip
         divided = collection.subsets.split(subset, shares, seed) if shares else None
     if as_json:
         print_json(_describe(subset, divided))

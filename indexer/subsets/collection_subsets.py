@@ -127,6 +127,7 @@ class CollectionSubsets:
         wanted: Filter = EVERYTHING,
         images: Sequence[int] | None = None,
         like: Sequence[Query] = (),
+        unlike: Sequence[Query] = (),
         over: str = "labels",
         curve: bool = False,
         report: Callable[[int, int], None] = lambda done, total: None,
@@ -140,6 +141,7 @@ class CollectionSubsets:
             images: only these ids.
             like: only among those that a search by these examples would call alike or better; at least `count` of the
                 most similar, and `LIKE` times as many at most.
+            unlike: none that a search by one of these examples would call alike or better.
             over: what `balanced` is balanced over: `labels`, or the `folders` that images lie in.
             curve: also measure what the subset covers.
             report: told how many are chosen, of how many.
@@ -147,7 +149,7 @@ class CollectionSubsets:
         Raises:
             MasslError: nothing to choose from, or nothing to balance over.
         """
-        ids, vectors = self._vectors(self._candidates(count, wanted, images, like))
+        ids, vectors = self._vectors(self._far_from(unlike, self._candidates(count, wanted, images, like)))
         if not len(ids):
             raise MasslError("there is nothing to choose from: the index holds no such image")
         least = copies_from(self._searcher.calibration(), len(self._everything()))
@@ -245,6 +247,14 @@ class CollectionSubsets:
             alike = int(np.sum(ranking.scores >= bounds["alike"])) if bounds else len(ranking.scores)
             return np.sort(ranking.images[: max(count, alike)])
         return self._passing(wanted) if wanted else None
+
+    def _far_from(self, examples: Sequence[Query], candidates: NDArray[np.int64] | None) -> NDArray[np.int64] | None:
+        for example in examples:
+            ranking = self._searcher.rank([example], max(1, len(self._everything())), exact=True)
+            if bounds := ranking.calibration.bounds(ranking.among):
+                near = ranking.images[ranking.scores >= bounds["alike"]]
+                candidates = np.setdiff1d(self._everything() if candidates is None else candidates, near)
+        return candidates
 
     def _passing(self, wanted: Filter) -> NDArray[np.int64]:
         passing = among(self._catalog, wanted)

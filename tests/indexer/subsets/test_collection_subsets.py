@@ -30,12 +30,17 @@ def test_a_diverse_subset_shows_every_kind_and_says_what_it_covers(shared: Colle
 def test_filters_and_examples_narrow_the_choice(shared: Collection) -> None:
     fruit = shared.subsets.choose(3, wanted=Filter(folders=("fruit",)))
     assert {item.path.split("/")[0] for item in fruit.images} == {"fruit"}
-    example = Query.of_file(sorted((shared.root / "space").glob("*.jpg"))[0])
+    example_path = sorted((shared.root / "space").glob("*.jpg"))[0]
+    example = Query.of_file(example_path)
     near = shared.subsets.choose(1, "typical", like=[example])
     assert 1 <= near.among <= 10
     many = shared.subsets.choose(4, like=[example])
     assert 4 <= many.among < 24  # of all the images, those that are alike
     assert {item.path.split("/")[0] for item in many.images} == {"space"}
+    far = shared.subsets.choose(24, unlike=[example])
+    assert far.among < 24
+    assert example_path.relative_to(shared.root).as_posix() not in {item.path for item in far.images}
+    assert not {item.image for item in far.images} & {item.image for item in near.images}
     with pytest.raises(MasslError, match="no image lies below"):
         shared.subsets.choose(3, wanted=Filter(folders=("nowhere",)))
 
