@@ -137,7 +137,9 @@ def _in_trash(path: Path, content: str) -> Path | None:
     for above in filter(os.path.ismount, real.parents):
         tops += [(above / f".Trash-{os.getuid()}", above), (above / ".Trash" / str(os.getuid()), above)]
     for trash, above in tops:
-        if above != Path("/") and any(part.is_symlink() for part in (trash.parent, trash, trash / "files")):
+        if above != Path("/") and any(
+            part.is_symlink() for part in (trash.parent, trash, trash / "files", trash / "info")
+        ):
             continue  # a folder from somebody else may bring a trash that leads elsewhere
         for info in (trash / "info").glob("*.trashinfo"):
             told = configparser.ConfigParser(interpolation=None)
