@@ -115,7 +115,7 @@ def test_a_taught_network_ends_nearer_to_its_teacher_on_other_pictures(
         (tmp_path / place).mkdir()
         for picture in sorted(pictures.glob("*/*.jpg"))[half:120:2]:
             shutil.copy(picture, tmp_path / place / f"{picture.parent.name}-{picture.name}")
-    small = {"backbone": "resnet10t", "image_size": "32", "batch": "16", "steps": "30", "probe_every": "100"}
+    small = {"backbone": "resnet10t", "image_size": "32", "batch": "16", "steps": "20", "probe_every": "100"}
     teach(encoder, tmp_path / "learnt", tmp_path / "run", {**small, "head_norm": "true"})
     source, _ = find_source(tmp_path / "others")
     teacher = Teacher(str(encoder), str(encoder))
@@ -245,6 +245,13 @@ def test_the_command_teaches_a_network_at_another_size_and_names_the_teacher(
     assert f"taught by {encoder}" in page.read_text()
     found = weights.read(str(out / "encoder.onnx"))
     assert (found.image_size, found.projected) == (48, True)
+    assert embeds_by_the_projection(out, out / "encoder.onnx", 48)
+    initial = weights.read_initial(str(out / "encoder.onnx"))
+    with pytest.raises(MasslError, match="adapted, whitened or projected already"):
+        origin_of(initial, plan("adapt", 24, begins=initial.begins)[0])
+    plain = export(str(out / "encoder.onnx"), tmp_path / "plain.onnx", projection=False)
+    assert plain["dim"] == found.backbone.num_features
+    assert not weights.read(str(tmp_path / "plain.onnx")).projected
 
     settings = dataclasses.replace(read_settings(out / "config.toml"), steps=5)
     source, _ = find_source(photos)
@@ -252,41 +259,31 @@ def test_the_command_teaches_a_network_at_another_size_and_names_the_teacher(
     assert longer["steps"] == 5  # its rows are made again
 
 
-@pytest.mark.parametrize("network", ["vit_shallow_patch16", "test_resnet"])
-def test_the_exported_encoder_embeds_by_the_projection_and_is_read_again(
-    encoder: Path, photos: Path, tmp_path: Path, network: str
-) -> None:
-    out = tmp_path / "run"
-    small = {"backbone": network, "image_size": "32", "steps": "2", "head_norm": "true"}
-    teach(encoder, photos, out, small)
-    state = checkpoint.latest_sound(out / "checkpoints")[0]
-    learner = Learner(read_settings(out / "config.toml"), World(torch.device("cpu")))
-    learner.load_state_dict(state)
-    pixels = torch.randint(0, 256, (3, 32, 32, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+def embeds_by_the_projection(run: Path, encoder: Path, size: int) -> bool:
+    """Whether an encoder file of a run, and what is read of it again, project as the run's average does."""
+    learner = Learner(read_settings(run / "config.toml"), World(torch.device("cpu")))
+    learner.load_state_dict(checkpoint.latest_sound(run / "checkpoints")[0])
+    draws = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (3, size, size, 3), dtype=torch.uint8, generator=draws)
+    session = onnxruntime.InferenceSession(encoder, providers=["CPUExecutionProvider"])
+    embedding, patches = session.run(["embedding", "patches"], {"pixels": pixels.numpy()})
     with torch.no_grad():
         wanted = learner.teacher.eval()(normalise(pixels.permute(0, 3, 1, 2).float())[None])[0].numpy()
-    told = export(str(out), tmp_path / "projected.onnx")
-    assert told["dim"] == wanted.shape[1] == 64
-    session = onnxruntime.InferenceSession(tmp_path / "projected.onnx", providers=["CPUExecutionProvider"])
-    found = session.run(["embedding", "patches"], {"pixels": pixels.numpy()})
-    np.testing.assert_allclose(found[0], wanted, atol=1e-5)
-    assert found[1].shape[-1] == 64
-    again = weights.read(str(tmp_path / "projected.onnx"))
-    with torch.no_grad():
-        np.testing.assert_allclose(Deployed(again).eval()(pixels)[0].numpy(), wanted, atol=1e-5)
-    initial = weights.read_initial(str(tmp_path / "projected.onnx"))
-    assert initial.whitened  # so it can't be adapted
-    if network == "test_resnet":
-        with pytest.raises(MasslError, match="leave --stages or --projection out"):
-            export(str(tmp_path / "projected.onnx"), tmp_path / "none.onnx", stages=True, projection=True)
-        return
-    with pytest.raises(MasslError, match="adapted, whitened or projected already"):
-        origin_of(initial, plan("adapt", 24, begins=initial.begins)[0])
+        again = Deployed(weights.read(str(encoder))).eval()(pixels)[0].numpy()
+    assert embedding.shape[1] == patches.shape[-1] == 64
+    return np.allclose(embedding, wanted, atol=1e-5) and np.allclose(again, wanted, atol=1e-5)
+
+
+def test_a_convolutional_network_is_exported_with_its_projection(encoder: Path, photos: Path, tmp_path: Path) -> None:
+    out, path = tmp_path / "run", tmp_path / "projected.onnx"
+    small = {"backbone": "test_resnet", "image_size": "32", "steps": "2", "head_norm": "true"}
+    teach(encoder, photos, out, small)
+    export(str(out), path)
+    assert embeds_by_the_projection(out, path, 32)
+    with pytest.raises(MasslError, match="leave --stages or --projection out"):
+        export(str(path), tmp_path / "none.onnx", stages=True, projection=True)
     with pytest.raises(MasslError, match="no projection head that is known"):
         export(str(encoder), tmp_path / "none.onnx", projection=True)
-    plain = export(str(tmp_path / "projected.onnx"), tmp_path / "plain.onnx", projection=False)
-    assert plain["dim"] == again.backbone.num_features
-    assert not weights.read(str(tmp_path / "plain.onnx")).projected
 
 
 def test_a_teacher_may_see_the_crops_that_the_network_sees(encoder: Path, photos: Path, tmp_path: Path) -> None:
