@@ -34,7 +34,7 @@ from massl.core.errors import MasslError
 from massl.core.files.atomic_writing import remove_older, whole
 
 KEPT = 0.9  # share of the images that must have a point already for the others to be put among them; else all is redone
-_FORMAT = "1"
+_FORMAT = "2"  # those of the first showed all of some few pictures as one point
 
 
 @dataclass(frozen=True, eq=False)

@@ -166,8 +166,10 @@ def _t_sne(vectors: NDArray[np.float32], start: NDArray[np.float64], going: Goin
         knn_index=PrecomputedNeighbors(neighbours, distances), perplexity=perplexity, n_jobs=_threads()
     )
     method = "bh" if count <= TREE else "fft"
+    # Of few images each is drawn to most others, and more attraction would draw all of them into one point.
+    exaggerated = min(EXAGGERATION, count / perplexity)
     points = TSNEEmbedding(start, affinities, negative_gradient_method=method, n_jobs=_threads(), random_state=0)
-    for first, last, exaggeration, momentum in ((0, EARLY, EXAGGERATION, 0.5), (EARLY, EARLY + LATE, None, 0.8)):
+    for first, last, exaggeration, momentum in ((0, EARLY, exaggerated, 0.5), (EARLY, EARLY + LATE, None, 0.8)):
         for iteration in range(first, last, _STEP):
             going("arranging", _so_far("arranging", iteration / (EARLY + LATE)))
             points.optimize(

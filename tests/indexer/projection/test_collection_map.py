@@ -75,6 +75,17 @@ def test_every_image_has_a_point_however_few_or_alike(count: int, seed: int, ali
         assert (np.abs(points) <= 1).all()
 
 
+@pytest.mark.parametrize("count", [12, 13, 20, 25, 30, 54])
+def test_few_images_do_not_fall_into_one_point(count: int) -> None:
+    """With as much early attraction as for many, they did: each is drawn to most of the others."""
+    for seed in range(3):
+        vectors = np.random.default_rng(seed).standard_normal((count, 32)) + 2
+        _, points, _ = layout.by_neighbours(Array(vectors / np.linalg.norm(vectors, axis=1, keepdims=True)))
+        apart = np.linalg.norm(points[:, None] - points[None], axis=2) + 9 * np.eye(count)
+        assert points.std(0).min() > 0.1
+        assert np.median(apart.min(1)) > 0.02
+
+
 def catalog_of(folder: Path, vectors: np.ndarray) -> Catalog:
     """A catalog of so many images."""
     about = {"dim": str(DIM), "generation": "0", "encoder_sha256": "a" * 64}
