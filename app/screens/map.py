@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from app.formatting import no_pictures, readable, sentence
+from app.formatting import no_pictures, plural, readable, sentence
 from app.progress import duration
 from app.screens.find import FindScreen
 from app.screens.job_status import asked
 from app.screens.label_actions import LabelActions
+from app.screens.listings import MOST_SUBSET, WAYS, subset
 from app.screens.screen import Action, Screen
 from app.screens.tiles import tile
 from app.session import Payload, Session, images, number
@@ -23,6 +24,7 @@ from indexer import Collection
 from indexer.anomalies.collection_anomalies import bands
 from indexer.projection.categories import NONE, OTHERS, Kinds
 from indexer.projection.collection_map import Making, Map
+from indexer.store.filters import EVERYTHING
 from indexer.store.revision import Revision
 from massl.core.errors import MasslError
 
@@ -40,6 +42,7 @@ class MapView:
 
     by: str = ""  # empty: by label where there are any, else by folder
     go: str = ""  # the title of the tab to go to next
+    chosen: tuple[int, ...] = ()  # the subset that is to be selected next
 
 
 class MapScreen(Screen):
@@ -56,7 +59,7 @@ class MapScreen(Screen):
 
     @property
     def actions(self) -> Mapping[str, Action]:
-        return {"by": self._by, "search": self._search, **self._labelling.actions}
+        return {"by": self._by, "search": self._search, "subset": self._subset, **self._labelling.actions}
 
     @property
     def functions(self) -> Sequence[Callable[[Any], dict[str, Any]]]:
@@ -75,10 +78,12 @@ class MapScreen(Screen):
             "coloured": self._coloured(by, now),
             "most": SHOWN,
             "go": looking.go,
+            "subset": {"most": MOST_SUBSET, "ways": list(WAYS)},
+            "chosen": list(looking.chosen),
             "sections": [],
             "empty": "" if total else no_pictures(self.collection),
         }
-        looking.go = ""
+        looking.go, looking.chosen = "", ()
         if by == "match":
             drawn["match"] = self._match(session)
         return drawn
@@ -169,6 +174,13 @@ class MapScreen(Screen):
         session.of(MapView).go = FindScreen.title
         few = "" if used == len(chosen) else f" with the {used} most typical of them"
         return f"Searched{few}"
+
+    def _subset(self, session: Session, payload: Payload) -> str:
+        """Chooses a subset of the selected pictures, which are selected then."""
+        count, by = number(payload.get("n")), str(payload.get("by"))
+        found = subset(self.collection, count, by, EVERYTHING, (), images(payload))
+        session.of(MapView).chosen = tuple(row.image for row in found.rows)
+        return f"Selected {plural(len(found.rows), 'picture', 'pictures')}: {found.note}"
 
     # Drawing --------------------------------------------------------------------------------------------------------
 

@@ -25,6 +25,8 @@ import { Viewer } from "./viewer.js";
  *   coloured: string,
  *   most: number,
  *   go: string,
+ *   subset: { most: number, ways: string[] },
+ *   chosen: number[],
  *   empty: string,
  *   match?: Match,
  * }} Answer
@@ -204,6 +206,10 @@ class MapScreen extends Screen {
       return;
     }
     tools.draw(value);
+    if (value.chosen.length) {
+      this.choose(value.chosen, {}); // the subset that was asked for
+      value.chosen = [];
+    }
     picked.known.clear(); // labels may be others now
     this.selection.changed();
     this.plane.size();

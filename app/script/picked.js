@@ -1,6 +1,7 @@
 // The selected pictures of the map, in a strip below it; and what is known of single pictures.
 
 import { button, make } from "./elements.js";
+import { SubsetMenu } from "./subset-menu.js";
 
 /** @typedef {import("./tiles.js").Tile} Tile */
 
@@ -18,6 +19,7 @@ export class Picked {
     this.selection = selection;
     this.bar = bar;
     this.list = make("div", { class: "picked" });
+    this.taking = new SubsetMenu(selection, (n, by, images) => screen.act({ do: "subset", n, by, images }));
     /** @type {Map<number, Tile>} by id */
     this.known = new Map();
     selection.follow(() => this.draw());
@@ -65,6 +67,7 @@ export class Picked {
           class: "main",
         }),
         button("Clear", () => selection.clear()),
+        size > 2 && screen.answered ? this.taking.draw(screen.value.subset) : null,
       ),
       make(
         "ul",

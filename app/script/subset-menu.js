@@ -60,6 +60,7 @@ export class SubsetMenu {
 
   say() {
     const { size } = this.selection;
+    if (size > 1 && Number(this.number.value) >= size) this.number.value = String(Math.ceil(size / 2));
     this.said.textContent = size
       ? `Of the ${size.toLocaleString("en")} selected, without near copies`
       : "Of the pictures listed here, without near copies";

@@ -248,6 +248,18 @@ def test_back_leads_from_a_search_to_the_map_that_it_began_on(page: Any, unlabel
     assert "most typical" not in page.locator("#massl-find .ask").inner_text()
 
 
+def test_a_subset_of_the_selection_is_selected_on_the_map(page: Any, unlabelled: Collection) -> None:
+    page.get_by_role("button", name="Select all in view").click()
+    page.locator("#massl-map").get_by_text("Take a subset…").click()
+    number = page.locator("#massl-map").get_by_label("Number of pictures in the subset")
+    assert number.input_value() == str(math.ceil(len(unlabelled) / 2))
+    number.fill("5")
+    page.get_by_role("button", name="Select them").click()
+    page.wait_for_function("() => document.querySelector('#massl-map .picked h2').innerText === '5 pictures selected'")
+    chosen = unlabelled.subsets.choose(5, images=[image for image, _ in unlabelled.images.ready()])
+    assert _selected(page) == {item.image for item in chosen.images}
+
+
 def test_it_can_be_moved_zoomed_and_selected_from_by_keys_and_buttons(page: Any, unlabelled: Collection) -> None:
     canvas = page.locator("canvas.plane")
     canvas.focus()
