@@ -155,7 +155,7 @@ export class LabelBar {
   drawInput() {
     const input = make("input", {
       type: "text",
-      placeholder: "Name of a class, or tags",
+      placeholder: "Class or tags",
       "aria-label": "Name of a class for the selected pictures, or tags with commas between",
       autocomplete: "off",
       spellcheck: "false",
