@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -49,6 +50,7 @@ def command(
     described = of_classification(collection, result, sure)
     if as_json:
         print_json(described)
+        _warn(result, described, quiet)
         return
     for row in described["predictions"]:
         print_line(f"{visible(row['label'] or '')}\t{row['probability']:.3f}\t{visible(row['path'])}")
@@ -57,14 +59,7 @@ def command(
     if described["unsure"]:
         say(f"{described['unsure']} below --sure, without a class", quiet)
     _tell_of_classes(result, sure, verbose, quiet)
-    if described["unfamiliar"]:
-        say(
-            f"{described['unfamiliar']} of {len(result.images)} images are unlike all labelled ones; the estimate does "
-            "not cover them, and --sure gives them no class; --json says which",
-            quiet,
-        )
-    if result.needs == SAMPLE:
-        say(f"{result.unnamed[0]:.0%} or more of the unlabelled images seem to be of kinds without a label", quiet)
+    _warn(result, described, quiet)
     if result.estimated_accuracy is None or result.interval is None:
         say(f"no estimate of the accuracy: {described['needs']}", quiet)
         if result.needs == SAMPLE:
@@ -87,6 +82,21 @@ def command(
     say(
         f"classifier: {result.method}, chosen at {result.compared[0].accuracy:.0%} of held-out labels ({others})", quiet
     )
+
+
+def _warn(result: Classification, described: Mapping[str, Any], quiet: bool) -> None:
+    """What predictions are not to be believed, whoever reads them."""
+    from cli.terminal import say
+    from indexer.fewshot.classification import SAMPLE
+
+    if described["unfamiliar"]:
+        say(
+            f"{described['unfamiliar']} of {len(result.images)} images are unlike all labelled ones; the estimate does "
+            "not cover them, and --sure gives them no class; --json says which",
+            quiet,
+        )
+    if result.needs == SAMPLE:
+        say(f"{result.unnamed[0]:.0%} or more of the unlabelled images seem to be of kinds without a label", quiet)
 
 
 def _tell_of_classes(result: Classification, sure: float, verbose: bool, quiet: bool) -> None:

@@ -306,7 +306,8 @@ def _write_sidecars(collection: Any, as_json: bool, quiet: bool) -> None:
     else:
         gone = f", {len(done.removed):,} removed that held nothing else" if done.removed else ""
         written = plural(len(done.written), "sidecar", "sidecars")
-        say(f"{written} written{gone}, {done.unchanged:,} had all tags", quiet)
+        had = f", {done.unchanged:,} had all tags" if done.unchanged else ""
+        say(f"{written} written{gone}{had}", quiet)
         _tell_left(done.left, quiet)
     if done.left:
         path, reason = done.left[0]

@@ -115,7 +115,9 @@ def test_the_whole_path_through_json(massl, photos: Path) -> None:
     exported = massl("label", "export", photos).output.splitlines()
     assert exported[0] == "path,label,author,at"
     assert len(exported) == 7
-    classified = massl("classify", photos, "--json").json
+    ran = massl("classify", photos, "--json")
+    classified = ran.json
+    assert f"{classified['unfamiliar']} of 24 images are unlike all labelled ones" in ran.error  # beside the data, too
     assert set(classified) == {
         "schema", "labels", "estimated_accuracy", "interval", "expected_accuracy", "expected_interval", "expected_of",
         "needs", "unnamed", "classes", "method", "methods", "sure", "unsure", "unfamiliar", "predictions",
