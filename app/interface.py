@@ -17,6 +17,7 @@ DOCUMENT, PAGE = "/openapi.json", "/api"
 _TEXT: dict[str, Any] = {"type": "string"}
 _NUMBER: dict[str, Any] = {"type": "number"}
 _WHOLE: dict[str, Any] = {"type": "integer"}
+_TRUTH: dict[str, Any] = {"type": "boolean"}
 
 
 def _or_none(kind: Mapping[str, Any], told: str = "") -> dict[str, Any]:
@@ -54,7 +55,7 @@ _SCHEMAS: dict[str, Any] = {
             schema=_WHOLE,
             labels=_said({"type": "object"}, "how many images carry each label"),
             estimated_accuracy=_or_none(_NUMBER),
-            predictions=_list(_object(path=_TEXT, label=_or_none(_TEXT), probability=_NUMBER)),
+            predictions=_list(_object(path=_TEXT, label=_or_none(_TEXT), probability=_NUMBER, unfamiliar=_TRUTH)),
         ),
         "additionalProperties": True,
     },

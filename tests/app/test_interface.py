@@ -81,7 +81,10 @@ PLAIN: dict[str, Any] = {"trust_env": False, "timeout": 60}
 def _told(schema: dict[str, Any], schemas: dict[str, Any], value: Any) -> None:
     """What an answer holds is what the document says, name by name."""
     schema = schemas[schema["$ref"].rpartition("/")[2]] if "$ref" in schema else schema
-    kinds = {"string": str, "integer": int, "number": (int, float), "object": dict, "array": list, "null": type(None)}
+    kinds = {
+        "string": str, "integer": int, "number": (int, float), "boolean": bool, "object": dict, "array": list,
+        "null": type(None),
+    }  # fmt: skip
     named = [schema["type"]] if isinstance(schema["type"], str) else schema["type"]
     assert any(isinstance(value, kinds[kind]) for kind in named), (schema, value)
     if "properties" in schema and not schema.get("additionalProperties"):

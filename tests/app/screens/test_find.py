@@ -656,7 +656,7 @@ def test_on_a_phone_the_filters_are_a_sheet_below_the_pictures(visit: Visit, sit
         # A link with filters, or a reload, begins with the pictures.
         tab.reload()
         answered(tab, "Search")
-        assert opener.inner_text() == "Filters (1)"
+        opener.and_(tab.get_by_text("Filters (1)", exact=True)).wait_for()
         assert not panel.is_visible()
         opener.tap()
         panel.get_by_role("button", name="Clear").tap()

@@ -161,7 +161,7 @@ def test_a_step_with_a_frozen_teacher_stays_on_the_device(
             parameter.grad = torch.zeros_like(parameter)
 
     monkeypatch.setattr(torch.Tensor, "backward", backward)
-    views, embeddings = torch.zeros(2, 4, 3, 32, 32, device=CUDA), torch.zeros(4, 384, device=CUDA)
+    views, embeddings = torch.zeros(2, 4, 3, 32, 32, device=CUDA), torch.zeros(1, 4, 384, device=CUDA)
     step = learner.step([views], RATES, 0, torch.arange(values.memory, device=CUDA), embeddings)
     assert on_gpu(step.loss, step.finite, step.gradient_norm, step.teacher, learner.memory.rows)
     assert on_gpu(*learner.target.buffers(), *learner.teacher.buffers())
