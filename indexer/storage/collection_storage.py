@@ -6,7 +6,7 @@ import contextlib
 import os
 import secrets
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -92,14 +92,8 @@ class Storage:
             return storage
         check_holds_images(root, include)
         encoder = encoder or Encoder.load()
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with filelock.FileLock(folder / "lock", timeout=0):
-                return cls._make(root, folder, encoder, shown, tiling)
-        except filelock.Timeout:
-            raise CollectionBusy(f"{root} is being indexed by another process; try again in a moment") from None
-        except OSError as error:
-            raise cannot_write(folder, error) from None
+        with _locked(root, folder):
+            return cls._make(root, folder, encoder, shown, tiling)
 
     @classmethod
     def choose_encoder(
@@ -147,34 +141,29 @@ class Storage:
     @classmethod
     def _repair(cls, root: Path, folder: Path, encoder: Encoder | None, error: CatalogDamaged) -> None:
         """Puts a sound catalog in a damaged one's place; see `indexer.recovery.repair.repair`."""
-        try:
-            with filelock.FileLock(folder / "lock", timeout=0):
-                with contextlib.suppress(CatalogDamaged):
-                    Catalog.open(folder / CATALOG).close()
-                    Catalog(folder / CATALOG).examine(whole=True)
-                    Catalog(folder / CATALOG).meta()
-                    return  # another process has been at it meanwhile
-                try:
-                    meta = Meta(salvage.read(folder / CATALOG).meta)
-                    sha256 = meta.encoder_sha256 if Meta.encoder_sha256 in meta else None
-                    known = encoder or encoder_copies.find(folder, sha256) or Encoder.load()
-                    same = sha256 in (None, known.sha256)
-                    if same and _size(meta, known) in known.image_sizes:
-                        known = _at(known, _size(meta, known))
-                except MasslError:
-                    raise error from None
-                # Where the size can't be read, embeddings may be of any that the file lists.
-                told = meta.image_size is not None or len(known.image_sizes) == 1
-                comparable = same and told and known.image_size == _size(meta, known)
-                # Tiles are made with the embedding of their image, and aren't salvaged.
-                comparable = comparable and not meta.tiles
-                repair.repair(folder / CATALOG, _facts(root, known), comparable)
-                if not encoder_copies.path_of(folder, known.sha256).exists():
-                    encoder_copies.keep(known, folder)
-        except filelock.Timeout:
-            raise CollectionBusy(f"{root} is being indexed by another process; try again in a moment") from None
-        except OSError as trouble:
-            raise cannot_write(folder, trouble) from None
+        with _locked(root, folder):
+            with contextlib.suppress(CatalogDamaged):
+                Catalog.open(folder / CATALOG).close()
+                Catalog(folder / CATALOG).examine(whole=True)
+                Catalog(folder / CATALOG).meta()
+                return  # another process has been at it meanwhile
+            try:
+                meta = Meta(salvage.read(folder / CATALOG).meta)
+                sha256 = meta.encoder_sha256 if Meta.encoder_sha256 in meta else None
+                known = encoder or encoder_copies.find(folder, sha256) or Encoder.load()
+                same = sha256 in (None, known.sha256)
+                if same and _size(meta, known) in known.image_sizes:
+                    known = _at(known, _size(meta, known))
+            except MasslError:
+                raise error from None
+            # Where the size can't be read, embeddings may be of any that the file lists.
+            told = meta.image_size is not None or len(known.image_sizes) == 1
+            comparable = same and told and known.image_size == _size(meta, known)
+            # Tiles are made with the embedding of their image, and aren't salvaged.
+            comparable = comparable and not meta.tiles
+            repair.repair(folder / CATALOG, _facts(root, known), comparable)
+            if not encoder_copies.path_of(folder, known.sha256).exists():
+                encoder_copies.keep(known, folder)
 
     @classmethod
     def _make(
@@ -281,6 +270,24 @@ class Storage:
             image_writes.forget_embeddings(self.catalog, [*_encoder_facts(encoder), *origin, *facts, *cut], looks_new)
             self._encoder = encoder
             encoder_copies.remove_others(copy)
+
+
+@contextlib.contextmanager
+def _locked(root: Path, folder: Path) -> Iterator[None]:
+    """Keeps other processes from making or repairing a catalog meanwhile; makes the folder if it isn't there.
+
+    Raises:
+        CollectionBusy: another process is at it.
+        MasslError: nothing can be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(folder / "lock", timeout=0):
+            yield
+    except filelock.Timeout:
+        raise CollectionBusy(f"{root} is being indexed by another process; try again in a moment") from None
+    except OSError as error:
+        raise cannot_write(folder, error) from None
 
 
 def _folder(root: Path, index_dir: Path | str | None) -> Path:
