@@ -33,6 +33,7 @@ from indexer.encoder.contract import (
     shorter_side,
     size_to_use,
 )
+from indexer.encoder.embedding_graph import embedding_alone
 from indexer.encoder.encoder_file import AGAIN, EncoderDamaged, builtin_encoder, check_whole, reads_other_files
 from indexer.encoder.openvino_runtime import OpenVino
 from indexer.encoder.runtimes import Runtime, RuntimeChoice, Wanted
@@ -243,12 +244,23 @@ class Encoder:
             return self
         try:
             data = self._data()
-            if available_memory() < 3 * len(data):  # for the weights once more, and room for what is computed
+            if available_memory() < 5 * len(data):  # for the weights as they are read, and once more as they are used
                 return self
-            session = session_of(self.path, data, 1, self.image_size)
+            single = self._for_embeddings(data)
+            single = single or replace(self, session=session_of(self.path, data, 1, self.image_size))
         except MasslError:  # there is too little memory for another, or the file has changed since it was loaded
             return self
-        return replace(self, faster=SmallBatches(replace(self, session=session).embed, threads))
+        return replace(self, faster=SmallBatches(single.embed, threads))
+
+    def _for_embeddings(self, data: bytes) -> Encoder | None:
+        """The same encoder on one thread without what only patches need; None where its embeddings aren't the same."""
+        try:
+            encoder = replace(self, session=session_of(self.path, embedding_alone(data), 1, self.image_size))
+            pixels = self._blotches()
+            same = all(np.array_equal(encoder.embed(some), self.embed(some)) for some in (pixels, pixels[:1]))
+        except Exception:  # ONNX Runtime's have no common class; a graph that it can't run is left as it was
+            return None
+        return encoder if same else None
 
     def _choice(self, data: bytes, wanted: Wanted) -> RuntimeChoice:
         if self.device != "cpu":
@@ -280,7 +292,7 @@ class Encoder:
         # and OpenVINO makes them anew before it can be asked how large they are.
         if free < psutil.Process().memory_info().rss:
             raise MemoryError
-        made = OpenVino(data, self.image_size, choice.precision, self.threads, free * 3 // 4)
+        made = OpenVino(embedding_alone(data), self.image_size, choice.precision, self.threads, free * 3 // 4)
         pixels = self._blotches()
         cosines = (made.embed(pixels) * self.embed(pixels)).sum(1)
         if not cosines.min() >= ALIKE:  # also where it is not a number
