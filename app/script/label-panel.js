@@ -1,5 +1,5 @@
-// The panel of the screen "Label": how right the proposals are, in one large number, what to do next, and a bar for each
-// class. What explains the number is folded away.
+// The bar of the screen "Label": how right the proposals are, in one large number, and what to do next. A bar for each
+// class and what explains the number unfold below it.
 
 import { button, make } from "./elements.js";
 import { keep, recall } from "./remembered.js";
@@ -8,7 +8,7 @@ import { keep, recall } from "./remembered.js";
 
 export class LabelPanel {
   /**
-   * @param {import("./screen.js").Screen<Answer>} screen
+   * @param {import("./screen.js").Screen<Answer> & { drawHead: () => void }} screen
    * @param {import("./keys.js").KeySheet} keys
    */
   constructor(screen, keys) {
@@ -35,11 +35,11 @@ export class LabelPanel {
         "div",
         { class: "buttons" },
         this.drawNext(),
+        value.summary.length ? this.drawUnfold() : null,
         value.exports.length ? this.drawExports() : null,
         this.keys.node,
       ),
-      value.shares.length ? this.drawShares() : null,
-      value.summary.length ? this.drawWhy() : null,
+      value.summary.length && this.explained ? this.drawExplained() : null,
     );
   }
 
@@ -132,19 +132,32 @@ export class LabelPanel {
     return make("ul", { class: "shares", "aria-label": "Labelled and proposed pictures of each class" }, bars, rest);
   }
 
-  drawWhy() {
-    const { summary, methods } = this.value;
-    const why = make(
-      "details",
-      { class: "explained", open: this.explained },
-      make("summary", { class: "note" }, summary[summary.length - 1]),
-      [...summary.slice(0, -1), methods].filter(Boolean).map((line) => make("p", { class: "note" }, line)),
-    );
-    why.addEventListener("toggle", () => {
-      this.explained = why.open;
-      keep("explained", why.open ? "yes" : "no");
+  /** The button that unfolds the classes, which warns of those that are proposed too often. */
+  drawUnfold() {
+    const many = this.value.shares.filter((each) => each.too_many).length;
+    const warning = many === 1 ? "A class is proposed too often" : `${many} classes are proposed too often`;
+    const unfold = () => {
+      this.explained = !this.explained;
+      keep("explained", this.explained ? "yes" : "no");
+      this.screen.drawHead();
+      const drawn = this.screen.board.querySelector(".unfold");
+      if (drawn instanceof HTMLElement) drawn.focus({ preventScroll: true });
+    };
+    return button([many ? "⚠ " : "", "Classes"], unfold, {
+      class: "plain unfold",
+      "aria-expanded": String(this.explained),
+      title: many ? warning : "Labelled and proposed pictures of each class, and how the accuracy was measured",
     });
-    return why;
+  }
+
+  drawExplained() {
+    const { shares, summary, methods } = this.value;
+    return make(
+      "div",
+      { class: "explained" },
+      shares.length ? this.drawShares() : null,
+      [...summary, methods].filter(Boolean).map((line) => make("p", { class: "note" }, line)),
+    );
   }
 
   /**

@@ -224,7 +224,7 @@ class LabelScreen extends Screen {
         this.act({ do: "sure", sure: Number(slider.value) });
       },
     });
-    const text = "Minimum probability";
+    const text = "Min. probability";
     return make("label", { class: "doubt" }, make("span", {}, text), slider, said);
   }
 

@@ -596,6 +596,11 @@ def test_the_accuracy_is_one_large_number_with_a_bar_for_each_class(
         board = tab.locator("#massl-label")
         board.get_by_text("accuracy not known yet").wait_for()
         assert board.locator(".large").inner_text() == "?"
+        tab.wait_for_selector("#massl-label .tile .picture")
+        # The pictures begin as near to the top as those of the screen Search do, give or take the line of views.
+        assert board.locator(".tile .picture").first.bounding_box()["y"] < 200
+        assert not board.locator(".explained").is_visible()
+        board.get_by_role("button", name="Classes").click()
         assert board.locator(".shares .name").all_inner_texts() == ["flag", "fruit", "space"]
         assert all(re.fullmatch(r"\d+ proposed", text) for text in board.locator(".shares .expect").all_inner_texts())
         board.locator(".estimate").get_by_role("button", name="unlike all labelled").click()
@@ -624,10 +629,9 @@ def test_the_accuracy_is_one_large_number_with_a_bar_for_each_class(
             "() => { const names = [...document.querySelectorAll('#massl-label .tile .name')].map(n => n.innerText);"
             " return names.length > 0 && names.every(name => name === 'flag'); }"
         )
-        measured = board.locator(".explained p").first
-        assert not measured.is_visible()
-        board.locator(".explained summary").click()
-        assert measured.inner_text().startswith("Measured on")
+        assert board.locator(".explained p").first.inner_text().startswith("Measured on")
+        board.get_by_role("button", name="Classes").click()
+        assert not board.locator(".explained").is_visible()
 
 
 def test_a_person_names_groups_accepts_rejects_and_takes_the_labels_away(
@@ -654,6 +658,7 @@ def test_a_person_names_groups_accepts_rejects_and_takes_the_labels_away(
         page.wait_for_function(f"() => document.querySelectorAll('{classes}').length === {named}")
     assert board.locator(".class .name").all_inner_texts()[0] == "<b>bold</b>"
     assert set(collection.labels.counts()) == {"<b>bold</b>", "two"}
+    board.get_by_role("button", name="Classes").click()
     _until(page, "labelled by hand")
 
     # A name that is none, or too long, is said to be so, and what was typed stays.
