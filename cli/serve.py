@@ -51,7 +51,7 @@ Mcp = Annotated[
         "--mcp", help="Let programs that speak MCP search and classify, at the page's address followed by mcp."
     ),
 ]
-McpWrite = Annotated[bool, typer.Option("--mcp-write", help="As --mcp, and let them label.")]
+McpWrite = Annotated[bool, typer.Option("--mcp-write", help="As --mcp, and let them label and tag.")]
 
 
 def command(

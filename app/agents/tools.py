@@ -28,6 +28,7 @@ _MOST = 200  # pictures that one answer names
 _MOST_THUMBNAILS = 24
 _MOST_LABELLED = 1_000
 _MOST_EXAMPLES = 16
+_MOST_TAGS = 20  # in one call
 _BYTES = 12 << 20  # of a picture that comes in a call
 _MOST_FOLDERS = 100
 
@@ -38,7 +39,7 @@ class AgentTools:
     Args:
         collection: what is asked.
         uploads: the folder that uploads arrive in.
-        write: whether agents may label.
+        write: whether agents may label and tag.
     """
 
     def __init__(self, collection: Collection, uploads: Path, write: bool) -> None:
@@ -49,9 +50,11 @@ class AgentTools:
     @property
     def functions(self) -> Sequence[Callable[..., dict[str, Any]]]:
         """The tools; each is called as its function."""
-        return [self.search, self.similar, self.classify, self.select, self.info, self.label]
+        return [self.search, self.similar, self.classify, self.select, self.info, self.label, self.tag]
 
-    def search(self, picture: str, k: int = 12, label: str = "", folder: str = "", thumbnails: int = 12) -> dict:
+    def search(
+        self, picture: str, k: int = 12, label: str = "", folder: str = "", tag: str = "", thumbnails: int = 12
+    ) -> dict:
         """Finds the pictures of the collection that are most similar to a picture, best first.
 
         Args:
@@ -59,9 +62,10 @@ class AgentTools:
             k: how many results, at most 200.
             label: only pictures with this label; empty for all.
             folder: only pictures below this folder of the collection; empty for all.
+            tag: only pictures with this tag; empty for all.
             thumbnails: how many of the first results come with a thumbnail, at most 24.
         """  # noqa: E501, Gradio reads one line a parameter
-        return self._found([self._query(picture)], k, label, folder, thumbnails)
+        return self._found([self._query(picture)], k, label, folder, tag, thumbnails)
 
     def similar(
         self,
@@ -81,7 +85,7 @@ class AgentTools:
         wanted, unwanted = _paths(paths, _MOST_EXAMPLES), _paths(unlike, _MOST_EXAMPLES, fewest=0)
         examples = [Query(image=self._image(path)) for path in wanted]
         examples += [Query(image=self._image(path), weight=-1.0) for path in unwanted]
-        return self._found(examples, k, "", "", thumbnails)
+        return self._found(examples, k, "", "", "", thumbnails)
 
     def classify(self, k: int = 50, label: str = "", min_probability: float = 0.0) -> dict:
         """Predicts a class for every picture without a label from the labels so far, and estimates the accuracy.
@@ -121,7 +125,7 @@ class AgentTools:
         return {"schema": 1, "results": _readable(rows), "among": chosen.among, PICTURES: pictures}
 
     def info(self) -> dict:
-        """Says what the collection holds: how many pictures, folders, labels, days, quality hints, and its encoder."""
+        """Says what the collection holds: how many pictures, folders, labels, tags, days, quality hints, and which encoder."""  # noqa: E501, as above
         told = of_collection(self._collection)
         outline = self._collection.images.outline()
         folders = sorted(outline.folders.items(), key=lambda item: -item[1])[:_MOST_FOLDERS]
@@ -132,6 +136,7 @@ class AgentTools:
             **{key: told[key] for key in kept},
             "skipped": len(told["skipped"]),
             "labels": self._collection.labels.counts(),
+            "tags": self._collection.tags.counts(),
             "folders": {readable(path): count for path, count in folders},
             "more_folders": max(0, len(outline.folders) - _MOST_FOLDERS),
             "first_day": str(outline.first or ""),
@@ -146,8 +151,7 @@ class AgentTools:
             paths: paths in the collection, as other tools return them, at most 1000.
             label: a class of your own words, or "none of these" for pictures of no class.
         """
-        if not self._write:
-            raise MasslError("labelling is off here: whoever runs massl serve can allow it with --mcp-write")
+        self._check_may_write()
         images = {self._image(path): path for path in _paths(paths, _MOST_LABELLED)}
         before = self._collection.labels.of(list(images))
         if label.strip():
@@ -161,9 +165,36 @@ class AgentTools:
         none = counts.pop(NONE_OF_THESE, 0)
         return {"schema": 1, "labelled": _readable(rows), "labels": counts, "none_of_these": none}
 
-    def _found(self, examples: list[Query], k: int, label: str, folder: str, thumbnails: int) -> dict[str, Any]:
+    def tag(self, paths: list[str], add: list[str] = [], remove: list[str] = []) -> dict:  # noqa: B006, as above
+        """Gives pictures tags beside those that they have, and takes tags off them.
+
+        Args:
+            paths: paths in the collection, as other tools return them, at most 1000.
+            add: tags to give, of up to 100 characters each, without commas.
+            remove: tags to take off.
+        """
+        self._check_may_write()
+        images = {self._image(path): path for path in _paths(paths, _MOST_LABELLED)}
+        added, removed = ([(image, each) for image in images for each in _tags(tags)] for tags in (add, remove))
+        tags = self._collection.tags
+        new = tags.give(added, AUTHOR)
+        gone = tags.remove(removed)
+        now = tags.of(list(images))
+        rows = [{"path": path, "tags": list(now.get(image, ()))} for image, path in images.items()]
+        return {
+            "schema": 1, "added": len(new), "removed": len(gone), "tagged": _readable(rows), "tags": tags.counts()
+        }  # fmt: skip
+
+    def _check_may_write(self) -> None:
+        if not self._write:
+            raise MasslError("labelling is off here: whoever runs massl serve can allow it with --mcp-write")
+
+    def _found(
+        self, examples: list[Query], k: int, label: str, folder: str, tag: str, thumbnails: int
+    ) -> dict[str, Any]:
         started = time.perf_counter()
-        found = self._collection.search(examples, _number(k, _MOST), label=_given(label), under=_given(folder))
+        wanted = {"label": _given(label), "under": _given(folder), "tags": _given(tag)}
+        found = self._collection.search(examples, _number(k, _MOST), **wanted)
         described = of_search(found, started)
         described["results"] = _readable(described["results"])
         pictures = self._pictures([(result.image, result.path) for result in found], thumbnails)
@@ -209,7 +240,7 @@ def _readable(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _given(text: object) -> tuple[str, ...]:
     if not isinstance(text, str) or "\0" in text:
-        raise MasslError("label and folder are texts; leave them empty for all pictures")
+        raise MasslError("label, folder and tag are texts; leave them empty for all pictures")
     return (text,) if text else ()
 
 
@@ -219,6 +250,12 @@ def _paths(paths: object, most: int, fewest: int = 1) -> list[str]:
     if not fewest <= len(paths) <= most:
         raise MasslError(f"give {fewest} to {most:,} paths, not {len(paths):,}")
     return list(dict.fromkeys(paths))
+
+
+def _tags(tags: object) -> list[str]:
+    if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags) or len(tags) > _MOST_TAGS:
+        raise MasslError(f"add and remove must be lists of tags, of at most {_MOST_TAGS}")
+    return tags
 
 
 def _number(value: object, most: int, fewest: int = 1) -> int:

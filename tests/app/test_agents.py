@@ -25,7 +25,7 @@ LOGIN = ("ada", "secret")
 PLAIN = {"trust_env": False, "timeout": 60}
 HELLO = {"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {}}
 ACCEPTS = {"Accept": "application/json, text/event-stream"}
-TOOLS = {"search", "similar", "classify", "select", "info", "label"}
+TOOLS = {"search", "similar", "classify", "select", "info", "label", "tag"}
 
 
 @pytest.fixture(scope="module")
@@ -123,6 +123,17 @@ def test_an_agent_asks_for_similar_ones_classes_a_subset_and_what_there_is(
     assert [row["before"] for row in back["labelled"]] == ["flag"] * 3
     assert unlabelled.labels.counts() == {"other": 3}
 
+    tagged = _told(_call(labelling, "tag", {"paths": flags, "add": ["cloth", "red"], "remove": ["gone"]}))
+    assert (tagged["added"], tagged["removed"], tagged["tags"]) == (6, 0, {"cloth": 3, "red": 3})
+    assert {item.author for item in unlabelled.tags.every()} == {"agent"}
+    _told(_call(labelling, "tag", {"paths": flags[:1], "remove": ["red"]}))
+    assert _told(_call(labelling, "info", {}))["tags"] == {"cloth": 3, "red": 2}
+    found = _told(_call(labelling, "search", {"picture": flags[0], "tag": "red", "thumbnails": 0}))
+    assert {row["path"] for row in found["results"]} == set(flags[1:])
+    answer = _call(labelling, "tag", {"paths": flags, "add": ["a,b"]})
+    assert answer.isError
+    assert "commas separate tags" in answer.content[0].text
+
 
 def test_an_agent_that_may_only_look_is_told_which_option_lets_it_label(looking: str, unlabelled: Collection) -> None:
     unlabelled.labels.add("kept", [unlabelled.images.id_of("flag/brazil.jpg")], "me")
@@ -131,6 +142,10 @@ def test_an_agent_that_may_only_look_is_told_which_option_lets_it_label(looking:
         assert answer.isError
         (line,) = answer.content[0].text.splitlines()
         assert "Labelling is off here: whoever runs massl serve can allow it with --mcp-write" in line
+    answer = _call(looking, "tag", {"paths": ["flag/brazil.jpg"], "add": ["red"]}, _header())
+    assert answer.isError
+    assert "--mcp-write" in answer.content[0].text
+    assert not unlabelled.tags.every()
     assert _told(_call(looking, "info", {}, _header()))["can_label"] is False
     assert unlabelled.labels.counts() == {"kept": 1}
     unlabelled.labels.remove([unlabelled.images.id_of("flag/brazil.jpg")])
