@@ -142,7 +142,7 @@ def list_labels(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """List the labels given so far.
+    """List the labels given so far, a line each: label, path and author.
 
     Examples: massl label list ./photos
     """
@@ -153,7 +153,7 @@ def list_labels(
         print_json({"labels": [vars(item) for item in labels]})
     else:
         for item in labels:
-            print_line(f"{visible(item.label)}\t{visible(item.path)}")
+            print_line(f"{visible(item.label)}\t{visible(item.path)}\t{visible(item.author)}")
     if damaged:
         raise damaged
 

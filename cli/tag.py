@@ -117,7 +117,7 @@ def list_tags(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """List the tags given so far, a line for each tag of each image.
+    """List the tags given so far, a line for each tag of each image: tag, path and author.
 
     Examples: massl tag list ./photos
     """
@@ -129,7 +129,7 @@ def list_tags(
         print_json({"tags": [vars(item) for item in found]})
         return
     for item in found:
-        print_line(f"{visible(item.tag)}\t{visible(item.path)}")
+        print_line(f"{visible(item.tag)}\t{visible(item.path)}\t{visible(item.author)}")
 
 
 @app.command()

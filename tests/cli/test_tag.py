@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from cli.label import current_user
 from indexer.store.tags import MAX_TAGS
 from massl.core.images import xmp
 from massl.core.images.xmp_writing import with_keywords
@@ -32,7 +33,7 @@ def test_tags_are_given_listed_searched_by_and_taken_off(massl, photos: Path) ->
     assert massl("tag", "add", photos, "sweet, red", one, two, "--json").json == {"schema": 1, "tagged": 4}
     assert massl("tag", "add", photos, "cafe\u0301", one).code == 0  # in the composed form it is one character less
     assert listed(massl, photos) == [(one, "café"), (one, "red"), (one, "sweet"), (two, "red"), (two, "sweet")]
-    assert f"red\t{one}\n" in massl("tag", "list", photos).output
+    assert f"red\t{one}\t{current_user()}\n" in massl("tag", "list", photos).output
 
     def found(*options: str) -> set[str]:
         return {item["path"] for item in massl("search", photos, photos / three, "--json", *options).json["results"]}
