@@ -218,8 +218,8 @@ class PlannedRun:
             )
         often = f"{settings.checkpoint_every:,} steps" if settings.checkpoint_every else f"{EVERY / 60:.0f} minutes"
         rows = {
-            "steps": f"{settings.steps:,} of {settings.batch:,} images",
-            "images": f"{cost.images_seen:,} seen, each about {cost.images_seen / len(self.source):,.0f} times",
+            "steps": f"{settings.steps:,}, each on a batch of {settings.batch:,} images; each image is seen about "
+            f"{cost.images_seen / len(self.source):,.0f} times",
             "parameters": f"{cost.parameters / 1e6:,.1f} million, the head included",
             "device": memory,
             "checkpoint": f"{size(cost.checkpoint)}, one every {often}, the last "
