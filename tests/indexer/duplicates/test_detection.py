@@ -371,7 +371,7 @@ def test_the_plan_asks_to_look_at_near_duplicates_that_agree_less() -> None:
     def file(image: int, kind: str, score: float) -> Duplicate:
         return Duplicate(image, f"{image}.jpg", kind, score, None, 10 - image, 4, 4, image)
 
-    group = (file(1, "keep", 1.0), file(2, "exact", 1.0), file(3, "near", 0.97), file(4, "near", 0.8))
+    group = (file(1, "keep", 1.0), file(2, "exact", 1.0), file(3, "near", 0.97), file(4, "near", 0.91))
     rows = list(csv.DictReader(io.StringIO(plan(Duplicates((group,), 4, 3, 0.75, 0, 0)))))
     assert [row["reason"] for row in rows] == ["oldest", "same content", "near copy", "near copy, please look"]
     assert [row["action"] for row in rows] == ["keep", "remove", "remove", "look"]
