@@ -399,6 +399,20 @@ def test_a_person_decides_about_duplicates(tab: Any, undecided: Collection, tmp_
     tab.set_viewport_size({"width": 390, "height": 844})
     assert tab.evaluate("() => document.documentElement.scrollWidth") == 390
 
+    # What comes in meanwhile is told, and what was found stays until somebody searches again.
+    assert board.locator(".behind").count() == 0
+    new = undecided.root / "another.jpg"
+    shutil.copy(undecided.root / path, new)
+    undecided.update()
+    try:
+        tab.evaluate("document.dispatchEvent(new Event('massl-indexed'))")
+        board.get_by_text("The index has changed since the groups were found.").wait_for()
+        assert board.locator(".file.suggested").count() == 1
+        assert board.get_by_role("button", name="Search again").is_visible()
+    finally:
+        new.unlink()
+        undecided.update()
+
 
 def test_without_duplicates_there_is_no_plan_to_take_away(visit: Visit, pictures: Path, tmp_path: Path) -> None:
     (tmp_path / "few").mkdir()
