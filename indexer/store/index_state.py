@@ -93,6 +93,7 @@ def take(
     made_with: str,
     more: Iterable[Written] = (),
     log: ChangeLog = IMAGES,
+    again: Iterable[int] = (),
 ) -> None:
     """Names an index that was built or brought up to date, and forgets the changes that it has.
 
@@ -104,6 +105,7 @@ def take(
         made_with: what `Meta.embedded_by` was when its vectors were read.
         more: facts to write with it.
         log: of what it is.
+        again: ids that changed and that it lacks all the same: they stay noted as changed.
 
     Raises:
         Overtaken: it is outdated already; nothing was written.
@@ -124,3 +126,4 @@ def take(
         )
         connection.execute("DELETE FROM meta WHERE key IN ('vectors_file', 'vectors_sha256')")  # of before, see `read`
         connection.execute(f"DELETE FROM {log.table} WHERE number <= ?", [last])
+        connection.executemany(f"INSERT INTO {log.table} ({log.column}) VALUES (?)", ((one,) for one in again))

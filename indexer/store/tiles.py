@@ -13,7 +13,7 @@ from indexer.store.catalog import READY, Catalog, in_parts, parts
 from indexer.store.meta import Meta
 from indexer.store.tile_tables import COLUMNS
 from indexer.store.tiling import Box, Tiling
-from indexer.store.vectors import BLOCK, VectorBlocks, unpacked
+from indexer.store.vectors import BLOCK, VectorBlocks, sampled, unpacked
 
 _VERIFIED = f"{', '.join(f'tiles.{column} AS {column}' for column in COLUMNS.split(', '))}, checksum"
 _SEARCHABLE = f"tiles JOIN images ON images.id = tiles.image WHERE {READY}"
@@ -60,10 +60,7 @@ class TileVectors(VectorBlocks):
     def sample(self, count: int) -> tuple[NDArray[np.int64], NDArray[np.float16]]:
         """See `VectorSource.sample`."""
         rows = self._catalog.read(f"SELECT tiles.id FROM {_SEARCHABLE}")
-        ids = np.fromiter((identity for (identity,) in rows), np.int64)
-        if len(ids) > count:
-            ids = np.random.default_rng(0).choice(ids, count, replace=False)
-        return self.of(np.sort(ids))
+        return self.of(sampled(np.fromiter((identity for (identity,) in rows), np.int64), count))
 
     def of(self, ids: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float16]]:
         """See `VectorSource.of`."""

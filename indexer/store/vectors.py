@@ -79,10 +79,7 @@ class CatalogVectors(VectorBlocks):
     def sample(self, count: int) -> tuple[NDArray[np.int64], NDArray[np.float16]]:
         """See `VectorSource.sample`."""
         rows = self._catalog.read("SELECT id FROM images WHERE state = 'ready'")
-        ids = np.fromiter((identity for (identity,) in rows), np.int64)
-        if len(ids) > count:
-            ids = np.random.default_rng(0).choice(ids, count, replace=False)
-        return self.of(np.sort(ids))
+        return self.of(sampled(np.fromiter((identity for (identity,) in rows), np.int64), count))
 
     def of(self, ids: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float16]]:
         """See `VectorSource.of`."""
@@ -112,6 +109,45 @@ class CatalogVectors(VectorBlocks):
         if len(ids) and not 0 <= ids.min() <= ids.max() <= _LAST:
             raise self._catalog.damaged("an image's number is out of all range")
         return ids, unpacked(self._catalog, [row[2] for row in self._catalog.sound(rows)], self.dim)
+
+
+class SomeVectors(VectorBlocks):
+    """Some of the vectors of a source, as if there were no others. A `VectorSource`.
+
+    Args:
+        source: of which they are.
+        ids: rising; those that the source doesn't have are left out.
+
+    Attributes:
+        ids: int64 `[N]`, rising, of those that there are.
+    """
+
+    def __init__(self, source: VectorSource, ids: NDArray[np.int64]) -> None:
+        self._source = source
+        self.dim = source.dim
+        self.ids: NDArray[np.int64] = np.concatenate(
+            [np.empty(0, np.int64), *(some for some, _ in self.blocks_of(ids))]
+        )
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def blocks(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float16]]]:
+        """See `VectorSource.blocks`."""
+        return self.blocks_of(self.ids)
+
+    def sample(self, count: int) -> tuple[NDArray[np.int64], NDArray[np.float16]]:
+        """See `VectorSource.sample`."""
+        return self.of(sampled(self.ids, count))
+
+    def of(self, ids: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float16]]:
+        """See `VectorSource.of`."""
+        return self._source.of(ids)
+
+
+def sampled(ids: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """At most `count` ids, rising, drawn at random but the same each time."""
+    return np.sort(ids if len(ids) <= count else np.random.default_rng(0).choice(ids, count, replace=False))
 
 
 def unpacked(catalog: Catalog, embeddings: Sequence[bytes], dim: int) -> NDArray[np.float16]:

@@ -22,10 +22,12 @@ class Ladder:
     Attributes:
         steps: number and kind, rising; the first from 0 and exact.
         floor: the recall at ten below which the step before is taken instead.
+        large: the number of vectors from which what changed gets an index of its own, as building takes long.
     """
 
     steps: tuple[tuple[int, IndexKind], ...]
     floor: float = 0.99
+    large: int = 1_000_000
 
     def check(self) -> None:
         """See `Engine.check`: files can be written wherever there is a catalog."""

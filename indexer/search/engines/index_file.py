@@ -3,6 +3,9 @@
 The file is a cache: written to a temporary name, flushed, renamed; its SHA-256 stands in the catalog and is checked
 before an engine reads a byte, as FAISS loads most damaged files without a word. Its name is its content's: it is never
 changed, so a process that has it mapped continues to read what it opened.
+
+A large index takes long to build. So what came since, or is another now, gets a second file, built anew whenever much
+has come, until it holds a tenth as much as the first: only then is all built anew.
 """
 
 from __future__ import annotations
@@ -17,16 +20,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
+from indexer.search.engines.amended_index import AmendedIndex, ExtendedIndex
 from indexer.search.engines.interface import IndexKind, Measured, Preparing, VectorIndex
 from indexer.store import index_state
 from indexer.store.catalog import Catalog
-from indexer.store.filters import Filter
-from indexer.store.filters import among as passing_ids
 from indexer.store.index_state import IndexState, Overtaken
 from indexer.store.tiles import TileVectors
-from indexer.store.vectors import CatalogVectors, VectorSource, unit
+from indexer.store.vectors import CatalogVectors, SomeVectors, VectorSource
 from massl.core.errors import MasslError
 from massl.core.files.atomic_writing import put, remove_older, temporary
 
@@ -57,75 +58,34 @@ _NAME = re.compile(r"(vectors|tiles)-[0-9a-f]{16}\.faiss")
 _TRIES = 3  # another process may put a newer file in a file's place while we are about to open it
 
 
+SHARE = 10  # a second file holds at most so small a part of what the first holds
+
+
 @dataclass(frozen=True, eq=False)
 class _Opened:
-    """An index in memory or mapped; `kept` is where, empty if it could not be written."""
+    """An index in memory or mapped.
+
+    Attributes:
+        kept: where it is, as `IndexState.kept`; empty if it could not be written.
+        since: the last change that it has.
+        noted: how many ids it lacks that are noted as changed all the same, as nothing is there any more.
+    """
 
     index: VectorIndex
     measured: Measured
     exact: bool
     kept: str
     since: int
+    noted: int = 0
 
 
-class AmendedIndex:
-    """An index, and the vectors that were added, changed or removed since it was built. A `CurrentIndex`.
+@dataclass(frozen=True)
+class _KeptFile:
+    """One that the catalog names; its name and SHA-256, and how its index answers."""
 
-    Attributes:
-        exact: whether it finds the nearest without fail.
-        measured: how the index answers that it amends.
-    """
-
-    def __init__(self, catalog: Catalog, base: _Opened, changed: NDArray[np.int64], subject: Subject = IMAGES) -> None:
-        """`changed`: rising ids of the images that did, or tiles; their vectors are read from the catalog."""
-        ids, packed = subject.vectors(catalog).of(changed)
-        self._catalog = catalog
-        self.exact = base.exact
-        self.measured = base.measured
-        self._base = base.index
-        self._outdated = changed[base.index.holds(changed)]
-        self._ids = ids
-        self._vectors = unit(packed)
-
-    def __len__(self) -> int:
-        return len(self._base) - len(self._outdated) + len(self._ids)
-
-    def holds(self, ids: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """See `VectorIndex.holds`."""
-        return (self._base.holds(ids) & ~np.isin(ids, self._outdated)) | np.isin(ids, self._ids)
-
-    def search(
-        self, queries: NDArray[np.float32], k: int, among: NDArray[np.int64] | Filter | None = None
-    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """See `CurrentIndex.search`."""
-        if isinstance(among, Filter):
-            among = passing_ids(self._catalog, among)
-        scores, ids = self._current(queries, k, among)
-        if len(self._ids):
-            passing = slice(None) if among is None else np.isin(self._ids, among)
-            fresh = queries @ self._vectors[passing].T
-            scores = np.concatenate([scores, fresh], 1)
-            ids = np.concatenate([ids, np.broadcast_to(self._ids[passing], fresh.shape)], 1)
-        best = np.argsort(-scores, 1, kind="stable")[:, : max(0, k)]
-        return np.take_along_axis(scores, best, 1), np.take_along_axis(ids, best, 1)
-
-    def _current(
-        self, queries: NDArray[np.float32], k: int, among: NDArray[np.int64] | None
-    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """What the index finds, less what is outdated."""
-        if among is not None:
-            if len(self._outdated):
-                among = np.setdiff1d(among, self._outdated, assume_unique=True)
-            return self._base.search(queries, k, among)
-        more = min(len(self._outdated), 16)
-        while True:
-            scores, ids = self._base.search(queries, k + more)
-            outdated = np.isin(ids, self._outdated)
-            if more >= len(self._outdated) or (outdated.sum(1) <= more).all():
-                break
-            more = min(len(self._outdated), 8 * more)  # a whole folder changed, say, just where the query looks
-        scores[outdated], ids[outdated] = -np.inf, -1
-        return scores, ids
+    name: str
+    sha256: str
+    measured: str
 
 
 class IndexFile:
@@ -138,13 +98,17 @@ class IndexFile:
         self._ladder = ladder
         self._lock = threading.Lock()
         self._opened: _Opened | None = None
+        self._mapped: tuple[_KeptFile, IndexKind, VectorIndex] | None = (
+            None  # the first file: a second one comes and goes
+        )
+        self._unwritten = 0  # changes for which no second file could be written, and that are searched beside
         self._current: tuple[_Opened, int, AmendedIndex] | None = None
 
     def get(self, preparing: Preparing, tidy: bool = False) -> AmendedIndex:
         """The index as the catalog is now: from memory, else from its file, else built.
 
         It is built anew when its file is missing or damaged, and when a fiftieth of the images changed; until then what
-        changed is searched beside it.
+        changed is searched beside it. Of a large one only what changed is built, up to a tenth of it.
 
         Args:
             preparing: told how far building is.
@@ -156,24 +120,31 @@ class IndexFile:
                 opened = self._open(state)
                 if opened is not None or self._state().kept == state.kept:
                     break
-            if opened is None or len(state.changed) > (_bearable(len(opened.index)) if not tidy else _tidy(opened)):
+            if opened is None:
                 opened, state = self._build(preparing)
+            elif len(state.changed) - opened.noted > max(
+                self._unwritten, _bearable(len(opened.index)) if not tidy else _tidy(opened)
+            ):
+                opened, state = self._extend(opened, state, preparing) or self._build(preparing)
             self._opened = opened
             if self._current is None or self._current[:2] != (opened, state.last):
-                changed = np.array(state.changed, np.int64)
-                self._current = opened, state.last, AmendedIndex(self._catalog, opened, changed, self._subject)
+                vectors, changed = self._subject.vectors(self._catalog), np.array(state.changed, np.int64)
+                amended = AmendedIndex(self._catalog, opened.index, opened.exact, opened.measured, vectors, changed)
+                self._current = opened, state.last, amended
             return self._current[2]
 
     def is_current(self) -> bool:
         """See `OpenedEngine.is_current`."""
         state = self._state()
-        file, _ = _file_of(state.kept)
-        return bool(file) and not state.changed and (self._folder / file).exists()
+        files, noted = _files_of(state)
+        return (
+            bool(files) and len(state.changed) <= noted and all((self._folder / file.name).exists() for file in files)
+        )
 
     def measured(self) -> Measured | None:
         """See `OpenedEngine.measured`."""
         state = self._state()
-        return Measured.from_json(state.measured) if _file_of(state.kept)[0] else None
+        return Measured.from_json(state.measured) if _files_of(state)[0] else None
 
     def how(self) -> str:
         """See `OpenedEngine.how`."""
@@ -194,20 +165,67 @@ class IndexFile:
             return self._opened
         if self._opened and not self._opened.kept and self._opened.since == state.since:
             return self._opened  # it could not be written
-        file, sha256 = _file_of(state.kept)
-        if not file or not state.measured:
+        files, noted = _files_of(state)
+        read = [self._read(file) for file in files]
+        if not files or not all(read):
             return None
-        measured = Measured.from_json(state.measured)
+        self._mapped = files[0], *read[0]
+        kinds, indexes = zip(*filter(None, read), strict=True)
+        index = indexes[0] if len(files) == 1 else ExtendedIndex(*indexes)
+        exact = all(kind.exact for kind in kinds)
+        return _Opened(index, Measured.from_json(state.measured), exact, state.kept, state.since, noted)
+
+    def _read(self, file: _KeptFile) -> tuple[IndexKind, VectorIndex] | None:
+        """The index in a file, if it is there and whole."""
+        if self._mapped and self._mapped[0] == file:
+            return self._mapped[1:]
+        measured = Measured.from_json(file.measured)
         kind = self._ladder.kind(measured.engine)
-        path = self._folder / file
-        if kind is None or _digest(path) != sha256:
+        path = self._folder / file.name
+        if kind is None or _digest(path) != file.sha256:
             return None
         try:
             index = kind.read(path)
         except OSError:
             return None
         index.effort = measured.effort
-        return _Opened(index, measured, kind.exact, state.kept, state.since)
+        return kind, index
+
+    def _extend(self, opened: _Opened, state: IndexState, preparing: Preparing) -> tuple[_Opened, IndexState] | None:
+        """Builds a second index, of what changed since a large one was built; None where all is to be built anew."""
+        files, _ = _files_of(state)
+        large, before = opened.index, np.empty(0, np.int64)
+        if isinstance(large, ExtendedIndex):
+            large, before = large.large, large.later.ids
+        if not opened.kept or len(large) < self._ladder.large:
+            return None
+        made_with = self._catalog.meta().embedded_by
+        changed = np.union1d(before, np.array(state.changed, np.int64))
+        vectors = SomeVectors(self._subject.vectors(self._catalog), changed)
+        gone = np.setdiff1d(changed, vectors.ids, assume_unique=True)
+        gone = gone[large.holds(gone)]
+        if len(vectors) > len(large) // SHARE or len(gone) > len(large) // SHARE**2:
+            return None
+        kind, index, measured = self._ladder.build(vectors, preparing)
+        name = ""
+        try:
+            name, digest = _write(kind, index, self._folder, self._subject.name)
+            later = {"file": name, "sha256": digest, "measured": measured.to_json(), "noted": len(gone)}
+            # Not as the only file is named: to an earlier massl, which would miss the second, there is none.
+            kept = json.dumps({"large": {"file": files[0].name, "sha256": files[0].sha256}, "later": later})
+            index_state.take(
+                self._catalog, kept, state.measured, state.last, made_with, log=self._subject.log, again=gone.tolist()
+            )
+            remove_older(self._folder / name, f"{self._subject.name}-*.faiss", (files[0].name,))
+            self._unwritten = 0
+        except Overtaken:
+            (self._folder / name).unlink(missing_ok=True)
+        except (MasslError, OSError):  # a full disk, say: what changed is searched beside, until it is twice as much
+            self._unwritten = 2 * len(state.changed)
+            return opened, state
+        state = self._state()
+        again = self._open(state)
+        return (again, state) if again is not None else None
 
     def _build(self, preparing: Preparing) -> tuple[_Opened, IndexState]:
         state = self._state()  # before the vectors are read: what changes meanwhile is amended
@@ -222,9 +240,10 @@ class IndexFile:
             remove_older(self._folder / name, f"{self._subject.name}-*.faiss")
             index = kind.read(self._folder / name)  # mapped: its memory is given back, and shared by processes
             index.effort = measured.effort
+            self._mapped = _KeptFile(name, digest, measured.to_json()), kind, index
         except Overtaken:  # what that one has of the changes since is noted nowhere any more
             state = self._state()
-            if _file_of(state.kept)[0] != name:
+            if name not in [file.name for file in _files_of(state)[0]]:
                 (self._folder / name).unlink(missing_ok=True)
             opened = self._open(state)
             return (opened, state) if opened is not None else self._build(preparing)
@@ -243,17 +262,22 @@ def _tidy(opened: _Opened) -> int:
     return 0 if len(opened.index) <= SMALL else _bearable(len(opened.index))
 
 
-def _file_of(kept: str) -> tuple[str, str]:
-    """Name and SHA-256 of the file that `IndexState.kept` tells of; empty where it tells of none.
+def _files_of(state: IndexState) -> tuple[list[_KeptFile], int]:
+    """The files that `IndexState.kept` tells of, the large one first, and `_Opened.noted`; none where it tells of none.
 
     The catalog may be anybody's: only such a name as we give leads to a file.
     """
     try:
-        told = json.loads(kept)
-        file, sha256 = str(told["file"]), str(told["sha256"])
-    except (ValueError, TypeError, KeyError, RecursionError):
-        return "", ""
-    return (file, sha256) if _NAME.fullmatch(file) else ("", "")
+        told = json.loads(state.kept)
+        large, later = told.get("large", told), told.get("later")
+        files, noted = [_KeptFile(str(large["file"]), str(large["sha256"]), state.measured)], 0
+        if later is not None:
+            files.append(_KeptFile(str(later["file"]), str(later["sha256"]), str(later["measured"])))
+            noted = int(later["noted"])
+        usable = all(_NAME.fullmatch(file.name) and Measured.from_json(file.measured) for file in files)
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
+        return [], 0
+    return (files, noted) if usable else ([], 0)
 
 
 def _write(kind: IndexKind, index: VectorIndex, folder: Path, subject: str) -> tuple[str, str]:

@@ -57,7 +57,7 @@ class Measured:
         return cls(**json.loads(text))
 
 
-class VectorIndex(Protocol):
+class TunableIndex(Protocol):
     """Vectors that can be searched. Safe to be searched by several threads at once.
 
     Attributes:
@@ -67,10 +67,6 @@ class VectorIndex(Protocol):
     effort: int
 
     def __len__(self) -> int: ...
-
-    def holds(self, ids: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Which of these ids are stored, bool `[len(ids)]`."""
-        ...
 
     def search(
         self, queries: NDArray[np.float32], k: int, among: NDArray[np.int64] | None = None
@@ -86,6 +82,19 @@ class VectorIndex(Protocol):
             Inner products, float32 `[Q, k']`, and ids, int64 `[Q, k']`. Where an index that approximates found fewer
             for one query than for another, the rest is -inf and -1.
         """
+        ...
+
+
+class VectorIndex(TunableIndex, Protocol):
+    """An index of vectors that are stored under ids."""
+
+    @property
+    def ids(self) -> NDArray[np.int64]:
+        """Of what is stored: int64 `[N]`, rising."""
+        ...
+
+    def holds(self, ids: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which of these ids are stored, bool `[len(ids)]`."""
         ...
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.search.engines.interface import Preparing, VectorIndex
+from indexer.search.engines.interface import Preparing, TunableIndex
 from indexer.store.vectors import VectorSource, unit
 
 AT = 10  # recall is measured at so many results
@@ -37,7 +37,7 @@ class Truth:
         truth._kth = best[:, -1]
         return truth
 
-    def tune(self, index: VectorIndex, efforts: tuple[int, ...], floor: float) -> float:
+    def tune(self, index: TunableIndex, efforts: tuple[int, ...], floor: float) -> float:
         """Sets the least effort that reaches the floor, and returns the recall then; the greatest if none does."""
         recall = 0.0
         for effort in efforts:
@@ -50,7 +50,7 @@ class Truth:
                 break
         return recall
 
-    def _recall(self, index: VectorIndex, rows: NDArray[np.int64]) -> float:
+    def _recall(self, index: TunableIndex, rows: NDArray[np.int64]) -> float:
         _, found = index.search(self._vectors[rows], AT + MARGIN + 1)
         hits = 0
         for row, ids in zip(rows, found, strict=True):

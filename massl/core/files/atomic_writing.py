@@ -9,7 +9,7 @@ import secrets
 import stat
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -118,13 +118,13 @@ def put(written: Path, path: Path, flush: bool = True) -> None:
     written.replace(path)
 
 
-def remove_older(path: Path, pattern: str) -> None:
-    """Removes the files beside `path` of that pattern, but for itself.
+def remove_older(path: Path, pattern: str, also: Collection[str] = ()) -> None:
+    """Removes the files beside `path` of that pattern, but for itself and those of the names `also`.
 
     One that can't be removed stays until the next time: Windows keeps those that somebody reads.
     """
     for old in path.parent.glob(pattern):
-        if old != path:
+        if old != path and old.name not in also:
             with contextlib.suppress(OSError):
                 old.unlink()
 

@@ -14,6 +14,7 @@ import faiss
 import numpy as np
 import pytest
 
+from indexer.search.engines import index_file
 from indexer.search.engines.engine_selection import Ladder
 from indexer.search.engines.faiss_engine import Exact
 from indexer.search.engines.index_file import IndexFile
@@ -38,7 +39,16 @@ def test_an_index_of_before_there_were_other_engines_is_still_used(tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    "kept", ['{"file": "../a", "sha256": ""}', "[", '{"file": "vectors-0a.faiss"}', "3", "[" * 9999]
+    "kept",
+    [
+        '{"file": "../a", "sha256": ""}',
+        "[",
+        '{"file": "vectors-0a.faiss"}',
+        "3",
+        "[" * 9999,
+        '{"large": 3}',
+        '{"large": {"file": "vectors-0123456789abcdef.faiss", "sha256": ""}, "later": {"file": "../../a.faiss"}}',
+    ],
 )
 def test_a_catalog_that_names_another_file_leads_to_none(tmp_path: Path, kept: str) -> None:
     catalog = catalog_of(tmp_path, 30)
@@ -69,6 +79,90 @@ def test_changes_are_searched_without_building_anew(tmp_path: Path, count: int) 
     assert list(tmp_path.glob("vectors-*.faiss")) != [file]
     check(catalog, index)
     assert list(catalog.read("SELECT count(*) FROM changes")) == [(0,)]
+
+
+LARGE = Ladder(SMALL_STEPS.steps, large=4_000)
+
+
+def test_what_changes_of_a_large_index_gets_a_second_file_until_that_is_a_tenth(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(index_file, "_bearable", lambda count: 100)
+    catalog = catalog_of(tmp_path, 5_000)
+    index = IndexFile(catalog, tmp_path, LARGE)
+    check(catalog, index)
+    (first,) = tmp_path.glob("vectors-*.faiss")
+    built: list[int] = []
+    added = 5_000
+    for more in (150, 60, 150):  # the second time it is searched beside
+        add(catalog, range(added, added + more))
+        added += more
+        with catalog.writing() as connection:  # of both files some are gone, another, and back again
+            for least in (more // 10, 5_000):
+                connection.execute("UPDATE images SET state = 'gone' WHERE id BETWEEN ? + 1 AND ? + 12", [least] * 2)
+                connection.execute("UPDATE images SET state = 'ready' WHERE id = ? + 9", [least])
+                connection.execute(
+                    "UPDATE images SET embedding = ? WHERE id BETWEEN ? + 20 AND ? + 25",
+                    [VECTORS[-1 - more].tobytes(), least, least],
+                )
+        before = set(tmp_path.glob("vectors-*.faiss"))
+        check(catalog, index)
+        check(catalog, IndexFile(catalog, tmp_path, LARGE))  # another process
+        assert first in tmp_path.glob("vectors-*.faiss")
+        built.append(len(set(tmp_path.glob("vectors-*.faiss")) - before))
+        assert len(list(tmp_path.glob("vectors-*.faiss"))) == 2
+        index.get(quiet, tidy=True)
+    assert built == [1, 0, 1]
+    assert index.is_current()
+    assert IndexFile(catalog, tmp_path, LARGE).is_current()
+    add(catalog, range(added, added + 300))  # now it is more than a tenth
+    check(catalog, index)
+    assert first not in tmp_path.glob("vectors-*.faiss")
+    assert len(list(tmp_path.glob("vectors-*.faiss"))) == 1
+    assert list(catalog.read("SELECT count(*) FROM changes")) == [(0,)]
+
+
+@pytest.mark.parametrize("which", ["first", "second"])
+def test_a_damaged_file_of_two_has_all_built_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, which: str) -> None:
+    monkeypatch.setattr(index_file, "_bearable", lambda count: 100)
+    catalog = catalog_of(tmp_path, 4_000)
+    index = IndexFile(catalog, tmp_path, LARGE)
+    index.get(quiet)
+    (first,) = tmp_path.glob("vectors-*.faiss")
+    add(catalog, range(4_000, 4_200))
+    index.get(quiet)
+    (second,) = set(tmp_path.glob("vectors-*.faiss")) - {first}
+    damaged = first if which == "first" else second
+    data = bytearray(damaged.read_bytes())
+    data[len(data) // 2] ^= 1
+    damaged.write_bytes(data)
+    check(catalog, IndexFile(catalog, tmp_path, LARGE))
+    (only,) = tmp_path.glob("vectors-*.faiss")
+    assert only not in (first, second)
+
+
+def test_what_can_not_be_written_of_a_second_file_is_searched_beside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(index_file, "_bearable", lambda count: 100)
+    catalog = catalog_of(tmp_path, 4_000)
+    index = IndexFile(catalog, tmp_path, LARGE)
+    index.get(quiet)
+    files = list(tmp_path.glob("vectors-*.faiss"))
+
+    def full(self: Exact, index: VectorIndex, path: Path) -> None:
+        path.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Exact, "write", full)
+    add(catalog, range(4_000, 4_200))
+    check(catalog, index)
+    built: list[str] = []
+    add(catalog, range(4_200, 4_210))
+    index.get(lambda step, done, total: built.append(step))
+    assert not built  # not tried again for every picture
+    assert list(tmp_path.glob("vectors-*.faiss")) == files
+    check(catalog, index)
 
 
 def test_an_index_that_another_process_overtook_is_given_up_for_the_newer(tmp_path: Path) -> None:
