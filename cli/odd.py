@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli.configuration import Harmless
+from cli.filter_options import Under
 from cli.options import (
     ImagesArgument,
     IndexDir,
@@ -19,7 +20,6 @@ from cli.options import (
     NulPaths,
     OnlyPaths,
     Quiet,
-    Under,
     Verbose,
     folder_of,
     open_embedded,

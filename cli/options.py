@@ -22,14 +22,6 @@ IndexDir = Annotated[
     Path | None,
     typer.Option("--index-dir", envvar="MASSL_INDEX_DIR", help="The folder of the index. Default: IMAGES/.massl."),
 ]
-Under = Annotated[
-    list[str] | None,
-    typer.Option("--under", metavar="FOLDER", help="Only below this folder, or one of several.", show_default=False),
-]
-OnlyLabels = Annotated[
-    list[str] | None,
-    typer.Option("--label", help="Only images with this label, or one of several.", show_default=False),
-]
 OnlyPaths = Annotated[bool, typer.Option("--paths", help="Print only paths, one per line.")]
 NulPaths = Annotated[bool, typer.Option("-0", help="Print only paths, each followed by NUL, for xargs -0.")]
 

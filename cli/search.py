@@ -8,30 +8,42 @@ import time
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 import typer.core
 
 from cli.configuration import Harmless
+from cli.filter_options import (
+    AnyTag,
+    Camera,
+    Named,
+    OnlyLabels,
+    Orientation,
+    Quality,
+    Rating,
+    Since,
+    TakenSince,
+    TakenUntil,
+    Under,
+    Until,
+    WithoutTag,
+    WithTag,
+    compare_if_needed,
+    filters_of,
+)
 from cli.options import (
     ImagesArgument,
     IndexDir,
     Json,
     NulPaths,
-    OnlyLabels,
     OnlyPaths,
     Quiet,
-    Under,
     Verbose,
-    folder_of,
     on_command_line,
     open_embedded,
 )
 from massl.core.printable import visible
-
-if TYPE_CHECKING:
-    from datetime import date
 
 _RESULTS = 20  # of a search
 _MINUS = "\x00minus:"  # no file name holds a NUL
@@ -98,43 +110,18 @@ def command(
     ] = None,
     label: OnlyLabels = None,
     under: Under = None,
-    since: Annotated[
-        str | None,
-        typer.Option("--since", metavar="DAY", help="Only files modified on this day, YYYY-MM-DD, or later."),
-    ] = None,
-    until: Annotated[
-        str | None,
-        typer.Option("--until", metavar="DAY", help="Only files modified on this day, YYYY-MM-DD, or earlier."),
-    ] = None,
-    taken_since: Annotated[
-        str | None,
-        typer.Option("--taken-since", metavar="DAY", help="Only pictures taken on this day, YYYY-MM-DD, or later."),
-    ] = None,
-    taken_until: Annotated[
-        str | None,
-        typer.Option("--taken-until", metavar="DAY", help="Only pictures taken on this day, YYYY-MM-DD, or earlier."),
-    ] = None,
-    quality: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--quality",
-            metavar="HINT",
-            help="Only pictures that are blurred, dark, overexposed, low-contrast, one-colour, tiny or elongated.",
-        ),
-        Harmless(),
-    ] = None,
-    tag: Annotated[
-        list[str] | None,
-        typer.Option("--tag", help="Only images with this tag. Several: with all of them.", show_default=False),
-    ] = None,
-    any_tag: Annotated[
-        list[str] | None,
-        typer.Option("--any-tag", metavar="TAG", help="Only images with one of these tags.", show_default=False),
-    ] = None,
-    without_tag: Annotated[
-        list[str] | None,
-        typer.Option("--without-tag", metavar="TAG", help="Only images with none of these tags.", show_default=False),
-    ] = None,
+    named: Named = None,
+    since: Since = None,
+    until: Until = None,
+    taken_since: TakenSince = None,
+    taken_until: TakenUntil = None,
+    camera: Camera = None,
+    rating: Rating = None,
+    orientation: Orientation = None,
+    quality: Quality = None,
+    tag: WithTag = None,
+    any_tag: AnyTag = None,
+    without_tag: WithoutTag = None,
     sort: Annotated[
         Sort,
         typer.Option(
@@ -173,19 +160,11 @@ def command(
     from massl.core.errors import MasslError
 
     box = _crop(crop) if crop else None
-    first, last, taken_first, taken_last = _day(since), _day(until), _day(taken_since), _day(taken_until)
-    filters: dict[str, Any] = {
-        "label": label, "under": under, "since": first, "until": last, "quality": quality,
-        "tags": tag, "any_tags": any_tag, "without_tags": without_tag,
-    }  # fmt: skip
-    filters = {name: value for name, value in filters.items() if value}
-    if taken_first or taken_last:
-        filters["taken"] = taken_first, taken_last
+    filters = filters_of(context, images)
     if not queries:
         _check_listing(context, bool(filters))
     collection = open_embedded(images, index_dir, quiet) if queries else Collection.open(images, index_dir)
-    if under:
-        filters["under"] = [folder_of(text, images) for text in under]
+    compare_if_needed(collection, filters, quiet)
     if not queries:
         order = "folder" if sort == Sort.SIMILARITY else sort.value
         end = ("\0" if nul else "\n") if paths or nul else None
@@ -210,11 +189,11 @@ def command(
     if not results:
         raise MasslError("nothing to search: no image passes the filters" if filters else "the index is empty")
     for result in results:
-        named = f"  [{visible(result.label)}]" if result.label else ""
+        labelled = f"  [{visible(result.label)}]" if result.label else ""
         day = f"{days_of.get(result.image, ''):<10}  " if days_of is not None else ""
         place = at(result.box)
         print_line(
-            f"{result.rank:>3}  {result.score:z6.3f}  {result.match:<5}  {day}{visible(result.path)}{named}{place}"
+            f"{result.rank:>3}  {result.score:z6.3f}  {result.match:<5}  {day}{visible(result.path)}{labelled}{place}"
         )
     say(f"{len(results)} of {len(collection):,} images in {described['milliseconds']:.0f} ms", quiet)
 
@@ -273,16 +252,6 @@ def _standard_input(weight: float, crop: tuple[int, int, int, int] | None) -> An
             else "standard input is empty: pipe an image into it"
         )
     return Query(data, None, weight, crop, "standard input")
-
-
-def _day(text: str | None) -> date | None:
-    from indexer.store.filters import day
-    from massl.core.errors import MasslError
-
-    try:
-        return day(text) if text else None
-    except MasslError as error:
-        raise typer.BadParameter(str(error)) from None
 
 
 def _crop(text: str) -> tuple[int, int, int, int]:

@@ -11,17 +11,32 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli.configuration import Harmless
+from cli.filter_options import (
+    AnyTag,
+    Camera,
+    Named,
+    OnlyLabels,
+    Orientation,
+    Quality,
+    Rating,
+    Since,
+    TakenSince,
+    TakenUntil,
+    Under,
+    Until,
+    WithoutTag,
+    WithTag,
+    compare_if_needed,
+    filters_of,
+)
 from cli.options import (
     ImagesArgument,
     IndexDir,
     Json,
     NulPaths,
-    OnlyLabels,
     OnlyPaths,
     Quiet,
-    Under,
     Verbose,
-    folder_of,
     open_embedded,
 )
 
@@ -49,6 +64,7 @@ class Over(StrEnum):
 
 
 def command(
+    context: typer.Context,
     images: ImagesArgument,
     n: Annotated[
         int | None,
@@ -87,6 +103,18 @@ def command(
     ] = None,
     label: OnlyLabels = None,
     under: Under = None,
+    named: Named = None,
+    since: Since = None,
+    until: Until = None,
+    taken_since: TakenSince = None,
+    taken_until: TakenUntil = None,
+    camera: Camera = None,
+    rating: Rating = None,
+    orientation: Orientation = None,
+    quality: Quality = None,
+    tag: WithTag = None,
+    any_tag: AnyTag = None,
+    without_tag: WithoutTag = None,
     curve: Annotated[
         bool,
         typer.Option("--curve", help="Also print how much of the collection the first 1, 2, 5, … images cover."),
@@ -121,7 +149,6 @@ def command(
     massl select ./photos --split train=0.8,val=0.1,test=0.1 --link-to ./dataset
     """
     from cli.terminal import ProgressLine, print_json, say
-    from indexer.store.filters import Filter
     from indexer.subsets.splits import parse_shares
     from massl.core.errors import MasslError
     from massl.core.files.atomic_writing import check_output
@@ -132,13 +159,15 @@ def command(
         shares = parse_shares(split) if split is not None else None
     except MasslError as error:
         raise typer.BadParameter(str(error)) from None
+    filters = filters_of(context, images)
     if csv:
         check_output(csv)
     collection = open_embedded(images, index_dir, quiet)
     folder = link_to or copy_to
     if folder:
         collection.subsets.check_target(folder)
-    wanted = Filter(tuple(label or ()), tuple(folder_of(text, images) for text in under or ()))
+    compare_if_needed(collection, filters, quiet)
+    wanted = collection.images.filter(**filters)
     with ProgressLine("choosing", "images", quiet) as line:
         if shares and n is None and not (like or unlike):
             subset = collection.subsets.everything(wanted)

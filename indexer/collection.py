@@ -74,7 +74,6 @@ class Collection:
         self.catalog = storage.catalog
         self.storage = storage
         self._runtime = runtime
-        self.images = FolderImages(storage)
         self.labels = Labels(storage.catalog)
         self.rejections = Rejections(storage.catalog)
         self.confirmations = Confirmations(storage.catalog)
@@ -83,14 +82,15 @@ class Collection:
         self.decisions = Decisions(storage.catalog)
         self.journal = LabelJournal(storage.catalog)
         self.searcher = Searcher(storage.root, storage.folder, storage.catalog, engines, lambda: storage.encoder)
+        self.anomalies = CollectionAnomalies(storage, self.searcher)
+        self.images = FolderImages(storage, self.anomalies.scores)
         self.fewshot = CollectionFewshot(storage.catalog)
         self.exports = CollectionExports(storage.root, storage.catalog, self.fewshot.predictions)
         self.tag_proposals = CollectionTagProposals(storage.catalog, self.fewshot)
         self.duplicates = CollectionDuplicates(storage.root, storage.catalog, self.searcher.index)
-        self.anomalies = CollectionAnomalies(storage, self.searcher)
         self.subsets = CollectionSubsets(storage.root, storage.catalog, self.searcher)
         self.map = CollectionMap(storage.catalog, storage.folder)
-        self.health = CollectionHealth(storage)
+        self.health = CollectionHealth(storage, self.anomalies.scores)
         self.encoders = OtherEncoders(storage)
         self.updating = False
 
@@ -247,6 +247,10 @@ class Collection:
         tags: Sequence[str] = (),
         any_tags: Sequence[str] = (),
         without_tags: Sequence[str] = (),
+        camera: str | Sequence[str] = (),
+        rating: int | None = None,
+        orientation: str = "",
+        named: Sequence[str] = (),
         exact: bool = False,
     ) -> list[Result]:
         """The `k` images most like the queries taken together, best first.
@@ -266,6 +270,10 @@ class Collection:
             tags: only images that carry all of these tags.
             any_tags: only images that carry one of these tags.
             without_tags: only images that carry none of these tags.
+            camera: only images by this camera, or one of these: its name, or a part of it.
+            rating: only images with so many stars or more, 1 to 5.
+            orientation: only images of one of `indexer.store.filters.ORIENTATIONS`.
+            named: only images whose path has each of these words, in capitals or not.
             exact: compare with every image, whatever it takes; else the collection's engine may miss a few.
 
         Raises:
@@ -274,5 +282,6 @@ class Collection:
         wanted = self.images.filter(
             label=label, under=under, since=since, until=until, taken=taken,
             quality=quality, tags=tags, any_tags=any_tags, without_tags=without_tags,
+            camera=camera, rating=rating, orientation=orientation, named=named,
         )  # fmt: skip
         return self.searcher.describe(self.searcher.rank(queries, max(1, k), wanted, exact=exact))

@@ -160,7 +160,7 @@ def of_collection(collection: Collection) -> dict[str, Any]:
         else None,
         "quality": {
             name: {"images": count, "bound": bound}
-            for name, (count, bound) in quality.counts(collection.catalog).items()
+            for name, (count, bound) in collection.images.quality_counts(collection.anomalies.quickly_told()).items()
         },
         "skipped": [{"path": item.path, "reason": item.reason} for item in collection.images.skipped()],
     }

@@ -13,7 +13,20 @@ import numpy as np
 from app.formatting import no_pictures, plural, readable, sentence
 from app.screens.job_status import asked as job_asked
 from app.screens.label_actions import LabelActions
-from app.screens.listings import MOST_SUBSET, TITLES, WAYS, Listing, proposed, sorted_by, subset, time_line, unusual
+from app.screens.listings import (
+    MOST_SUBSET,
+    TITLES,
+    WAYS,
+    Comparing,
+    Listing,
+    not_compared,
+    proposed,
+    sorted_by,
+    subset,
+    time_line,
+    unusual,
+    with_unusual,
+)
 from app.screens.match_texts import BANDS, chance, heat_words, levels, match_tile
 from app.screens.picture_details import details, proposed_tags, where_unusual
 from app.screens.screen import Action, Aside, Screen
@@ -24,6 +37,8 @@ from app.uploads import Remembered, take
 from indexer import Collection, Query
 from indexer.search.query import Ranking
 from indexer.store import quality
+from indexer.store.filters import ORIENTATIONS
+from indexer.store.quality import QualityBound
 from indexer.store.revision import Revision
 from massl.core.errors import MasslError
 
@@ -32,6 +47,8 @@ PATIENCE = 1.0  # seconds that an order waits for pictures to be compared; then 
 MOST_UPLOADS = 24  # pictures of one's own that a session remembers
 _MOST_FOLDERS = 600  # to choose from
 _MOST_TAGS = 600
+_MOST_CAMERAS = 200
+_NONE_UNUSUAL = "No picture that passes the other filters is unusual. Remove one."
 
 
 @dataclass
@@ -132,13 +149,17 @@ class FindScreen(Screen):
                 "folders": list(wanted.folders),
                 "quality": [bound.name for bound in wanted.quality],
                 **tagging(wanted),
+                "cameras": list(wanted.cameras),
+                "rating": wanted.rating or 0,
+                "orientation": wanted.orientation,
+                "named": " ".join(wanted.named),
                 "since": str(wanted.taken_since or ""),
                 "until": str(wanted.taken_until or ""),
             },
             "listing": {"sort": finding.question.sort, "proposed": finding.question.proposed},
             "orders": [{"key": "", "name": "Most similar first" if asked else "By path", "group": ""}]
             + [
-                {"key": key, "name": name, "group": "Quality" if key in quality.HINTS else ""}
+                {"key": key, "name": name, "group": "Quality" if key in quality.NAMES else ""}
                 for key, name in TITLES.items()
             ],
             "months": self._months(session),
@@ -179,7 +200,7 @@ class FindScreen(Screen):
 
     def _ask(self, session: Session, payload: Payload) -> None:
         finding = session.of(Finding)
-        asked = question(payload, self.collection.images.of_content, self.collection.images.quality_bounds)
+        asked = question(payload, self.collection.images.of_content, self._hints)
         if any(example.upload and example.upload not in finding.uploads for example in asked.examples):
             raise MasslError("An uploaded picture is kept only while the page is open; choose it again")
         self._put(session, asked)
@@ -233,9 +254,30 @@ class FindScreen(Screen):
         finding.shown, finding.ends, finding.note = PAGE, {}, ""
         finding.serial += 1
 
+    def _hints(self, names: Sequence[str]) -> tuple[QualityBound, ...]:
+        """The bounds of hints; `_rank` finds that of the one for which all pictures must be compared."""
+        measured = self.collection.images.quality_bounds([name for name in names if name != quality.UNUSUAL])
+        return (*measured, quality.NOT_COMPARED) if quality.UNUSUAL in names else measured
+
+    def _compared(self) -> Comparing:
+        return job_asked(self._comparing, self.collection.revision().embedded, PATIENCE)
+
     def _rank(self, session: Session) -> None:
         finding = session.of(Finding)
-        listed, asked = self.revision(session).listed, finding.question
+        listed = self.revision(session).listed
+        if any(bound.name == quality.UNUSUAL for bound in finding.question.wanted.quality):
+            comparing = self._compared()
+            wanted = with_unusual(finding.question.wanted, comparing)
+            if wanted is None:
+                finding.ranking, finding.listing = None, not_compared("Unusual pictures", comparing)
+                finding.listed, finding.ends = listed, {}
+                return
+            finding.question = replace(finding.question, wanted=wanted)
+            if not self.collection.images.count(wanted):
+                finding.ranking, finding.listing = None, Listing("Unusual pictures", "", (), empty=_NONE_UNUSUAL)
+                finding.listed, finding.ends = listed, {}
+                return
+        asked = finding.question
         if asked.examples:
             queries = self._queries(finding)
             finding.ranking = self.collection.searcher.rank(queries, MOST, asked.wanted)
@@ -252,8 +294,7 @@ class FindScreen(Screen):
 
     def _sorted(self, asked: Question, ranking: Ranking | None) -> Listing:
         if asked.sort == "unusual":
-            comparing = job_asked(self._comparing, self.collection.revision().embedded, PATIENCE)
-            return unusual(self.collection, asked.wanted, ranking, comparing)
+            return unusual(self.collection, asked.wanted, ranking, self._compared())
         return sorted_by(asked.sort, self.collection, asked.wanted, ranking)
 
     def _all_answered(self, finding: Finding) -> bool:
@@ -324,10 +365,14 @@ class FindScreen(Screen):
         while len(folders) > _MOST_FOLDERS:
             depth = max(path.count("/") for path in folders) if not depth else depth - 1
             folders = {path: images for path, images in outline.folders.items() if path.count("/") < depth}
+        cameras = sorted(sorted(outline.cameras.items(), key=lambda item: -item[1])[:_MOST_CAMERAS])
         return {
             "folders": [{"path": path, "name": readable(path), "count": images} for path, images in folders.items()],
-            "quality": list(quality.HINTS),
+            "quality": list(quality.NAMES),
             "tags": [{"name": tag, "count": images} for tag, images in self._tags()],
+            "cameras": [{"name": camera, "count": images} for camera, images in cameras],
+            "stars": outline.stars,
+            "orientations": list(ORIENTATIONS),
             "first": str(outline.first or ""),
             "last": str(outline.last or ""),
         }

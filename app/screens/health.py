@@ -34,6 +34,7 @@ STEPS = {
     "catalog": "Verifying the catalog's checksums",
     "drift": "Comparing the pictures",
     "folder": "Scanning the folder",
+    "comparing": "Looking for unusual pictures",
     "disk": "Measuring disk use",
     "trained": "Finding encoders that you trained",
 }

@@ -20,6 +20,7 @@ from indexer.jobs.background import JobStatus
 from indexer.search.query import Ranking
 from indexer.store.filters import Filter
 from indexer.store.ordering import TIMES, Placed
+from indexer.store.quality import UNUSUAL, Scores, unusual_bound
 from massl.core.errors import MasslError
 
 LIKELY = 0.5  # the least probability of a proposed tag
@@ -119,11 +120,32 @@ def sorted_by(order: str, collection: Collection, wanted: Filter, ranking: Ranki
     return Listing(title, note, tuple(rows))
 
 
+Comparing = JobStatus[tuple[NDArray[np.int64], NDArray[np.float32]]]
+"""All pictures being compared: rising ids of all, and how unusual each is."""
+
+
+def not_compared(title: str, comparing: Comparing) -> Listing:
+    """What is shown as long as pictures are still compared, or where that failed."""
+    failed = comparing.state == "failed"
+    empty = sentence(readable(comparing.reason)) if failed else "All pictures are being compared for this."
+    return Listing(title, "", (), empty=empty, pending=not failed)
+
+
+def with_unusual(wanted: Filter, comparing: Comparing) -> Filter | None:
+    """The filter with the pictures that are unusual now, if it asks for such; None as long as that isn't known."""
+    if all(bound.name != UNUSUAL for bound in wanted.quality):
+        return wanted
+    if comparing.result is None:
+        return None
+    found = unusual_bound(Scores(*comparing.result))
+    return replace(wanted, quality=tuple(found if bound.name == UNUSUAL else bound for bound in wanted.quality))
+
+
 def unusual(
     collection: Collection,
     wanted: Filter,
     ranking: Ranking | None,
-    comparing: JobStatus[tuple[NDArray[np.int64], NDArray[np.float32]]],
+    comparing: Comparing,
 ) -> Listing:
     """The least usual first, of all pictures that pass, or of the `BEST` that fit a search.
 
@@ -135,9 +157,7 @@ def unusual(
     """
     title = TITLES["unusual"]
     if comparing.result is None:
-        failed = comparing.state == "failed"
-        empty = sentence(readable(comparing.reason)) if failed else "All pictures are being compared for this order."
-        return Listing(title, "", (), empty=empty, pending=not failed)
+        return not_compared(title, comparing)
     ids, scores = comparing.result
     order = np.argsort(-scores, kind="stable")
     if ranking is not None:

@@ -8,14 +8,15 @@ from typing import Any
 
 from app.screens.listings import TITLES, Listing
 from app.session import Payload, number
-from indexer.store.filters import EVERYTHING, Filter, day
+from indexer.store.filters import EVERYTHING, ORIENTATIONS, Filter, day
 from indexer.store.quality import QualityBound
 from massl.core.errors import MasslError
 
 MOST_EXAMPLES = 16
 # Which of some tags a picture must have, as the browser says it and as the filter does.
 TAGGING = {"all": "tags", "any": "any_tags", "none": "without_tags"}
-_TEXTS = {"labels": "label", "folders": "folder", "tags": "tag", "quality": "quality hint"}  # what each text names
+# What each text of a list names.
+_TEXTS = {"labels": "label", "folders": "folder", "tags": "tag", "quality": "quality hint", "cameras": "camera"}
 
 _FAR = 1e9  # sides of a picture; what is no number is not less, and a larger whole number may be no float
 
@@ -61,7 +62,8 @@ def question(
 
     Args:
         payload: `examples`, each with `image`, `content` or `upload`, and `weight`, `part`; `labels`, `tags`,
-            `tagging`, `folders`, `quality`, `since`, `until`, `sort`, `proposed`.
+            `tagging`, `folders`, `quality`, `cameras`, `rating`, `orientation`, `named`, `since`, `until`, `sort`,
+            `proposed`.
         image_of: the id of an image by the first digits of its content's hash.
         bounds_of: the bounds of quality hints in the collection.
 
@@ -84,7 +86,7 @@ def question(
         else:
             examples.append(Example(number(item.get("image")), None, weight, part))
     since, until = (day(_text(payload[key], "date")) if payload.get(key) else None for key in ("since", "until"))
-    labels, folders, tags, hints = (
+    labels, folders, tags, hints, cameras = (
         tuple(_text(item, name) for item in _list(payload.get(key))) for key, name in _TEXTS.items()
     )
     days: dict[str, Any] = {"taken_since": since, "taken_until": until, "or_modified": True}
@@ -94,12 +96,27 @@ def question(
             f"There is no choice {how[:20]!r} of tags (tagging= in the address); there are: {', '.join(TAGGING)}"
         )
     which: dict[str, Any] = {TAGGING[how]: tags}
-    wanted = Filter(labels, folders, **days, **which, quality=bounds_of(hints))
+    orientation = _text(payload.get("orientation") or "", "orientation")
+    if orientation and orientation not in ORIENTATIONS:
+        raise MasslError(
+            f"There is no orientation {orientation[:20]!r} (in the address); there are: {', '.join(ORIENTATIONS)}"
+        )
+    of_picture: dict[str, Any] = {"cameras": cameras, "rating": _stars(payload), "orientation": orientation}
+    named = tuple(dict.fromkeys(_text(payload.get("named") or "", "path").split()))
+    wanted = Filter(labels, folders, **days, **which, **of_picture, named=named, quality=bounds_of(hints))
     proposed = payload.get("proposed") is True and len(wanted.tags) == 1 and not examples
     sort = _text(payload.get("sort") or "", "order")
     if sort and sort not in TITLES:
         raise MasslError(f"There is no order {sort[:20]!r} (sort= in the address); there are: {', '.join(TITLES)}")
     return Question(tuple(examples), wanted, sort, proposed)
+
+
+def _stars(payload: Payload) -> int | None:
+    """The least stars; None for pictures with any, and without."""
+    given = payload.get("rating") or 0
+    if given not in range(6):
+        raise MasslError("A rating is 1 to 5 stars (rating= in the address); choose one of these")
+    return int(given) or None
 
 
 def tagging(wanted: Filter) -> dict[str, Any]:

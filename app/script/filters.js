@@ -1,4 +1,4 @@
-// The filters of a search: labels, tags, folders and days, in a panel that folds away: at the side, or on a phone a sheet at
+// The filters of a search: labels, tags, folders, days and what pictures bring with them, in a panel that folds away: at the side, or on a phone a sheet at
 // the lower end of the window.
 
 import { button, drawLong, make, sync } from "./elements.js";
@@ -8,7 +8,7 @@ import { keep, recall } from "./remembered.js";
 
 /** @typedef {{ value: string, text: string }} Entry one that can be chosen, and what it is called */
 
-/** @typedef {"labels" | "folders" | "tags" | "quality hints"} Key what the filters are called that are chosen from a list */
+/** @typedef {"labels" | "folders" | "tags" | "quality hints" | "cameras"} Key what the filters are called that are chosen from a list */
 
 /**
  * What there is to choose from.
@@ -17,6 +17,9 @@ import { keep, recall } from "./remembered.js";
  * @property {{ path: string, name: string, count: number }[]} folders
  * @property {string[]} quality hints of which one must be about a picture
  * @property {{ name: string, count: number }[]} tags
+ * @property {{ name: string, count: number }[]} cameras
+ * @property {number} stars the most that a picture has
+ * @property {string[]} orientations
  * @property {string} first the day of the oldest picture
  * @property {string} last
  */
@@ -40,6 +43,24 @@ export class FilterPanel {
       make("option", { value: "none" }, "with none of these"),
     );
     this.tagging.addEventListener("change", () => ask({ tagging: this.tagging.value }));
+    this.cameras = new Chooser("cameras", (wanted) => ask({ cameras: wanted }), false);
+    this.rating = make("select", { "aria-label": "At least so many stars" });
+    this.rating.addEventListener("change", () => ask({ rating: Number(this.rating.value) }));
+    this.orientation = make("select", { "aria-label": "Orientation of the pictures" });
+    this.orientation.addEventListener("change", () => ask({ orientation: this.orientation.value }));
+    this.named = make("input", {
+      type: "search",
+      placeholder: "Words in the path",
+      "aria-label": "Words that the path of a picture has, such as a place",
+    });
+    this.named.addEventListener("change", () => ask({ named: this.named.value.trim() }));
+    this.moreSaid = make("span", {}, "More filters");
+    this.more = make(
+      "details",
+      { class: "choice" },
+      make("summary", {}, this.moreSaid),
+      make("div", { class: "panel more" }, this.named, this.cameras.node, this.rating, this.orientation),
+    );
     this.since = this.day("From", "since");
     this.until = this.day("Until", "until");
     this.days = make(
@@ -51,6 +72,7 @@ export class FilterPanel {
     this.node = make("aside", { class: "filters", "aria-label": "Filters", id: "massl-filters" });
     this.sheet = false; // whether the sheet is in sight; never before somebody asks, as it lies over the pictures
     this.count = 0;
+    this.counted = 0; // of these, those below "More filters"
     this.elsewhere = 0; // of these filters, those that are seen without the panel
     this.phone = matchMedia(PHONE);
     this.phone.addEventListener("change", () => this.fold());
@@ -153,14 +175,44 @@ export class FilterPanel {
       if (document.activeElement !== input) input.value = day;
       input.parentElement?.classList.toggle("set", Boolean(day));
     }
+    this.drawOfPicture(filters, choices, settled);
     const lists = [
       folders.length ? this.folders.node : null,
       labels.length ? this.labels.node : null,
       tags.length ? this.tags.node : null,
       this.quality.node,
     ];
-    sync(this.node, [this.head, ...lists.filter((node) => node !== null), this.days]);
+    sync(this.node, [this.head, ...lists.filter((node) => node !== null), this.days, this.more]);
   }
+
+  /**
+   * What pictures bring with them: words in the path, cameras, stars, and how they lie.
+   *
+   * @param {Filters} filters
+   * @param {Choices} choices
+   * @param {boolean} settled
+   */
+  drawOfPicture(filters, choices, settled) {
+    const cameras = choices.cameras.map(({ name, count }) => ({ value: name, text: `${name} (${count})` }));
+    this.cameras.update(filters.cameras, cameras, settled);
+    if (document.activeElement !== this.named) this.named.value = filters.named;
+    this.named.classList.toggle("set", Boolean(filters.named));
+    const most = Math.max(choices.stars, filters.rating);
+    const stars = Array.from({ length: most }, (_, place) => {
+      const least = place + 1;
+      return { value: String(least), text: `${"★".repeat(least)}${least < 5 ? " or more" : ""}` };
+    });
+    choose(this.rating, [{ value: "0", text: "Any rating" }, ...stars], String(filters.rating), "0");
+    const lying = choices.orientations.map((name) => ({ value: name, text: name }));
+    choose(this.orientation, [{ value: "", text: "Any orientation" }, ...lying], filters.orientation, "");
+    this.cameras.node.hidden = !cameras.length && !filters.cameras.length;
+    this.rating.hidden = !most;
+    const { named, cameras: by, rating, orientation } = filters;
+    const count = by.length + [named, rating, orientation].filter(Boolean).length;
+    this.moreSaid.textContent = count ? `More filters (${count})` : "More filters";
+    this.more.classList.toggle("set", count > 0);
+    if (count && !this.counted) this.more.open = true; // a filter that is not seen would be puzzling
+    this.counted = count;  }
 
   /**
    * @param {string} name
@@ -184,13 +236,40 @@ export class FilterPanel {
  *
  * @param {Filters} filters
  */
-function countOf({ labels, folders, tags, quality, since, until }) {
-  const lists = labels.length + folders.length + tags.length + quality.length;
-  return lists + Number(Boolean(since)) + Number(Boolean(until));
+function countOf({ labels, folders, tags, quality, cameras, ...others }) {
+  const lists = labels.length + folders.length + tags.length + quality.length + cameras.length;
+  const { since, until, rating, orientation, named } = others;
+  return lists + [since, until, rating, orientation, named].filter(Boolean).length;
+}
+
+/**
+ * Fills a list of which one is chosen.
+ *
+ * @param {HTMLSelectElement} select
+ * @param {Entry[]} entries
+ * @param {string} value the one that is
+ * @param {string} any the one that filters nothing
+ */
+function choose(select, entries, value, any) {
+  select.replaceChildren(...entries.map((entry) => make("option", { value: entry.value }, entry.text)));
+  select.value = value;
+  select.classList.toggle("set", value !== any);
 }
 
 /** No filter. @type {Filters} */
-const NONE = { labels: [], folders: [], tags: [], tagging: "all", quality: [], since: "", until: "" };
+const NONE = {
+  labels: [],
+  folders: [],
+  tags: [],
+  tagging: "all",
+  quality: [],
+  cameras: [],
+  rating: 0,
+  orientation: "",
+  named: "",
+  since: "",
+  until: "",
+};
 
 // Several of some: a list of boxes to tick. It stays while all else is drawn anew, and so do its place and the focus.
 class Chooser {

@@ -22,6 +22,10 @@
  * @property {string[]} tags
  * @property {string} tagging
  * @property {string[]} quality
+ * @property {string[]} cameras of which one took them
+ * @property {number} rating the least stars, 1 to 5; 0 for any
+ * @property {string} orientation
+ * @property {string} named words that the path has, all of them
  * @property {string} since
  * @property {string} until
  */
@@ -46,6 +50,10 @@ const OWN = [
   "tagging",
   "under",
   "quality",
+  "camera",
+  "rating",
+  "orientation",
+  "named",
   "since",
   "until",
   "sort",
@@ -88,6 +96,10 @@ export function written(asked) {
   if (asked.tags.length && asked.tagging !== "all") query.append("tagging", asked.tagging);
   for (const folder of asked.folders) query.append("under", folder);
   for (const hint of asked.quality) query.append("quality", hint);
+  for (const camera of asked.cameras) query.append("camera", camera);
+  if (asked.rating) query.append("rating", String(asked.rating));
+  if (asked.orientation) query.append("orientation", asked.orientation);
+  if (asked.named) query.append("named", asked.named);
   if (asked.since) query.append("since", asked.since);
   if (asked.until) query.append("until", asked.until);
   if (asked.sort) query.append("sort", asked.sort);
@@ -118,6 +130,10 @@ export function read() {
     quality: query.getAll("quality"),
     tags: query.getAll("tag"),
     tagging: query.get("tagging") || "all",
+    cameras: query.getAll("camera"),
+    rating: Number(query.get("rating") || 0),
+    orientation: query.get("orientation") || "",
+    named: query.get("named") || "",
     since: query.get("since") || "",
     until: query.get("until") || "",
     sort: query.get("sort") || "",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +12,8 @@ from PIL import Image
 
 from indexer.anomalies import map_drawing
 from indexer.anomalies.conformal import needed, p_values
-from indexer.anomalies.neighbour_distance import GOOD_NEIGHBOUR, NEIGHBOUR, distances
+from indexer.anomalies.kept_scores import KeptScores
+from indexer.anomalies.neighbour_distance import GOOD_NEIGHBOUR, NEIGHBOUR, ExactIndex, distances
 from indexer.anomalies.patch_memory import worst_patches
 from indexer.anomalies.unusual_parts import UnusualParts, unusual_parts
 from indexer.anomalies.worst_tiles import worst_tiles
@@ -25,6 +26,7 @@ from indexer.store import revision, tiles
 from indexer.store.filters import EVERYTHING, Filter, among
 from indexer.store.images import Images
 from indexer.store.paths import below
+from indexer.store.quality import Scores
 from indexer.store.tiles import TilePlaces, TileVectors
 from indexer.store.tiling import Box
 from indexer.store.vectors import CatalogVectors, VectorSource
@@ -34,6 +36,7 @@ from massl.core.images.decoding import within_memory
 _MANY_COPIES = 0.1  # the share of different images up to which copies are what is usual
 _ITSELF = 0.99999  # the cosine of a picture with itself, or with the very same one, but for rounding
 FEWEST = 3  # images, under which none is unusual
+SAMPLE = 10_000  # images that each is compared with at most, where all are
 
 
 def _silent(done: int, total: int) -> None: ...
@@ -96,7 +99,7 @@ class CollectionAnomalies:
         self._catalog = storage.catalog
         self._searcher = searcher
         self._comparing = threading.Lock()  # two screens that want the scores at once wait for one comparison
-        self._kept: tuple[object, NDArray[np.int64], NDArray[np.float32], dict[int, Box]] | None = None
+        self._kept: KeptScores | None = None
 
     def find(
         self,
@@ -142,23 +145,48 @@ class CollectionAnomalies:
         return self._unlike_good(ids, vectors, good_rows, looked_at, least, count, false_alarms, report, patches)
 
     def by_image(self, report: Callable[[int, int], None] = _silent) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Rising ids and scores of all images; kept until one changes."""
+        """Rising ids and scores of all images; kept until one changes, also in a file.
+
+        Of more than `SAMPLE` images without tiles, each is compared with so many drawn at random, so that the time
+        grows with the number of images and not with its square. Then an image is unusual if there are fewer than about
+        `NEIGHBOUR` like it among these.
+        """
         with self._comparing:
-            now, kept = revision.read(self._catalog).embedded, self._kept
-            if kept is None or kept[0] != now:
-                ids, vectors = self._vectors()
-                scores, boxes = np.zeros(len(ids), np.float32), dict[int, Box]()
-                if len(ids) >= FEWEST:
-                    least = copies_from(self._searcher.calibration(), len(ids))
-                    _, scores, boxes = self._among_themselves(ids, vectors, np.arange(len(ids)), least, report)
-                kept = now, ids, scores, boxes
-                self._kept = kept
-            return kept[1], kept[2]
+            now = revision.read(self._catalog).embedded
+            if self._kept is None or self._kept.of != now:
+                found = KeptScores.read(self._catalog, now)
+                if found is None:
+                    found = self._compare_all(now, report)
+                    found.write(self._catalog)
+                self._kept = found
+            return self._kept.ids, self._kept.scores
+
+    def scores(self, report: Callable[[int, int], None] = _silent) -> Scores:
+        """As `by_image`, as the quality hint takes them."""
+        return Scores(*self.by_image(report))
+
+    def quickly_told(self) -> bool:
+        """Whether `by_image` takes a second or two at most: of few images, or where nothing has changed since."""
+        now = revision.read(self._catalog).embedded
+        if (self._kept is not None and self._kept.of == now) or KeptScores.is_current(self._catalog, now):
+            return True
+        return Images(self._catalog).count() <= SAMPLE and not self._searcher.tiles.in_use()
+
+    def _compare_all(self, now: Hashable, report: Callable[[int, int], None]) -> KeptScores:
+        ids, vectors = self._vectors()
+        scores, boxes = np.zeros(len(ids), np.float32), dict[int, Box]()
+        if len(ids) >= FEWEST:
+            least = copies_from(self._searcher.calibration(), len(ids))
+            if len(ids) > SAMPLE and not self._searcher.tiles.in_use():
+                scores = _with_sample(ids, vectors, least, report)
+            else:
+                _, scores, boxes = self._among_themselves(ids, vectors, np.arange(len(ids)), least, report)
+        return KeptScores(now, ids, scores, boxes)
 
     def worst_tile(self, image: int) -> Box | None:
         """The most unusual tile of an image, as `by_image` found it last; None where it has none, or nobody asked."""
         kept = self._kept
-        return None if kept is None else kept[3].get(image)
+        return None if kept is None else kept.boxes.get(image)
 
     def parts_of(self, image: int, box: Box | None = None, good: str | None = None) -> UnusualParts:
         """Where an image, or a tile of it, is unusual; see `indexer.anomalies.unusual_parts`."""
@@ -352,6 +380,16 @@ def _different(
     """
     kept = rows[one_of_each(index, ids[rows], vectors[rows], least)]
     return (kept, least) if len(kept) > _MANY_COPIES * len(rows) else (rows, _ITSELF)
+
+
+def _with_sample(
+    ids: NDArray[np.int64], vectors: NDArray[np.float16], least: float, report: Callable[[int, int], None]
+) -> NDArray[np.float32]:
+    """As `distances` of all images, to `SAMPLE` of them, the same each time, of which near copies count once."""
+    drawn = np.sort(np.random.default_rng(0).choice(len(ids), SAMPLE, replace=False))
+    reference, least = _different(ExactIndex(ids[drawn], vectors[drawn]), ids, vectors, drawn, least)
+    index = ExactIndex(ids[reference], vectors[reference])
+    return distances(index, ids, vectors, reference, np.arange(len(ids)), least, report)
 
 
 def _halves(good: NDArray[np.int64], fewest: int, rate: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -16,11 +16,38 @@ from numpy.typing import NDArray
 from indexer.search.engines.interface import CurrentIndex
 from indexer.search.near_copies import neighbours
 from indexer.store.vectors import unit
+from massl.core.similarities import nearest
 
 NEIGHBOUR = 10  # k among all images; on the sets in docs/measurements/anomalies.md 5 to 20 do about as well
 GOOD_NEIGHBOUR = 3  # k among good images: there defects have no company, but a label may be wrong
 _MARGIN = 10  # neighbours asked for beyond those, as near copies of the image itself don't count
 _BLOCK = 1_024
+
+
+class ExactIndex:
+    """Some vectors, all of which are compared with each query. A `CurrentIndex`.
+
+    Args:
+        ids: rising, int64 `[N]`.
+        vectors: `[N, D]`, of unit length but for rounding; a few thousand, as they are held in single precision.
+    """
+
+    exact = True
+
+    def __init__(self, ids: NDArray[np.int64], vectors: NDArray[np.float16]) -> None:
+        self._ids = ids
+        self._vectors = unit(vectors)
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def search(
+        self, queries: NDArray[np.float32], k: int, among: object = None
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """See `indexer.search.engines.interface.CurrentIndex.search`; `among` is rising ids, or None."""
+        rows = np.arange(len(self)) if among is None else np.flatnonzero(np.isin(self._ids, np.asarray(among)))
+        found, near = nearest(queries, self._vectors if among is None else self._vectors[rows], k)
+        return near, self._ids[rows[found]]
 
 
 def distances(

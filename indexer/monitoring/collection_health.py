@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from indexer.encoder.encoder_file import BUILTIN
@@ -16,14 +17,21 @@ from indexer.storage.collection_storage import Storage
 from indexer.store import file_contents, quality, revision
 from indexer.store.images import Images
 from indexer.store.meta import Meta
+from indexer.store.quality import Scores
 from massl.core.errors import MasslError
 
 
 class CollectionHealth:
-    """The health of a collection. Safe to share by threads."""
+    """The health of a collection. Safe to share by threads.
 
-    def __init__(self, storage: Storage) -> None:
+    Args:
+        storage: where it lies.
+        unusual: says how unusual each image is; told how many are compared, of how many.
+    """
+
+    def __init__(self, storage: Storage, unusual: Callable[[Callable[[int, int], None]], Scores]) -> None:
         self._storage = storage
+        self._unusual = unusual
 
     def check(
         self,
@@ -57,7 +65,9 @@ class CollectionHealth:
         others = OtherEncoders(storage).trained(here) if here else ()
         on_these = any(other.on_these for other in others)
         advice = health.advise(storage.root, storage.folder, found, since, waiting, count, builtin, on_these)
-        hints = {name: number for name, (number, _) in quality.counts(catalog).items()}
+        report("comparing", 0, 0)
+        compared = partial(self._unusual, partial(report, "comparing"))
+        hints = {name: number for name, (number, _) in quality.counts(catalog, compared).items()}
         return Health(found, training, storage.image_size, sizes, since, self.disk_use(), advice, others, hints)
 
     def tell_of_square(self) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
 import os
 import sys
 import threading
@@ -16,7 +15,7 @@ import time
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,14 +23,13 @@ from numpy.typing import NDArray
 from indexer.jobs.background import BackgroundJob, JobReport
 from indexer.projection import categories, layout
 from indexer.projection.categories import Kinds
-from indexer.store import revision
+from indexer.store import array_file, revision
 from indexer.store.catalog import Catalog
 from indexer.store.images import Images
 from indexer.store.meta import Meta
 from indexer.store.revision import Revision
 from indexer.store.vectors import CatalogVectors, unit
 from massl.core.errors import MasslError
-from massl.core.files.atomic_writing import remove_older, whole
 
 KEPT = 0.9  # share of the images that must have a point already for the others to be put among them; else all is redone
 _FORMAT = "2"  # those of the first showed all of some few pictures as one point
@@ -218,39 +216,31 @@ class CollectionMap:
     # In a file ----------------------------------------------------------------------------------------------------
 
     def _write(self, made: _Made) -> None:
-        buffer = io.BytesIO()
-        np.savez(buffer, ids=made.content.ids, hashes=made.content.hashes, points=made.points)
-        data = buffer.getvalue()
-        digest = hashlib.sha256(data).hexdigest()
-        path = self._folder / f"map-{digest[:16]}.npz"
-        try:
-            with whole(path) as written:
-                written.write_bytes(data)
-            self._catalog.set_meta(
+        content = made.content
+        arrays: dict[str, NDArray[Any]] = {"ids": content.ids, "hashes": content.hashes, "points": made.points}
+        array_file.keep(
+            self._folder,
+            "map",
+            arrays,
+            lambda name, digest: self._catalog.set_meta(
                 Meta.map_format.to(_FORMAT),
-                Meta.map_file.to(path.name),
+                Meta.map_file.to(name),
                 Meta.map_sha256.to(digest),
-                Meta.map_encoder.to(made.content.encoder),
+                Meta.map_encoder.to(content.encoder),
                 Meta.map_laid_out.to(made.laid_out),
-            )
-        except (OSError, MasslError):  # a read-only or full disk costs the cache, not the map
-            return
-        remove_older(path, "map-*.npz")
+            ),
+        )
 
     def _read(self) -> _Made | None:
         """The map that the catalog names, if it is there and whole."""
         meta = self._catalog.meta()
         if meta.map_format != _FORMAT:
             return None
-        try:
-            data = (self._folder / meta.map_file).read_bytes()
-        except OSError:
+        stored: dict[str, Any] | None = array_file.read(self._folder, meta.map_file, meta.map_sha256)
+        if stored is None:
             return None
-        if hashlib.sha256(data).hexdigest() != meta.map_sha256:
-            return None
-        with np.load(io.BytesIO(data), allow_pickle=False) as stored:
-            content = _Content(stored["ids"], stored["hashes"], meta.map_encoder)
-            return _Made(content, stored["points"], meta.map_laid_out)
+        content = _Content(stored["ids"], stored["hashes"], meta.map_encoder)
+        return _Made(content, stored["points"], meta.map_laid_out)
 
 
 def _version(ids: NDArray[np.int64], points: NDArray[np.float32]) -> str:

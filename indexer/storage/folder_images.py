@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from datetime import date
 from typing import Literal
 
@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 
 from indexer.storage.collection_storage import Storage
 from indexer.storage.index_command import index_command
-from indexer.store import revision
-from indexer.store.filters import Filter, Outline, among, days, folders, several
+from indexer.store import cameras, filters, quality, revision
+from indexer.store.filters import Filter, Outline, among, several
 from indexer.store.image_facts import is_unchanged
 from indexer.store.images import Images
 from indexer.store.ordering import months
 from indexer.store.paths import below
 from indexer.store.picture_facts import PictureFacts
-from indexer.store.quality import QualityBound, bounds
+from indexer.store.quality import QualityBound, Scores
 from indexer.store.revision import Revision
 from indexer.store.tags import normalised
 from indexer.store.thumbnails import SIDE, Thumbnails
@@ -27,10 +27,16 @@ from massl.core.errors import MasslError
 
 
 class FolderImages(Images):
-    """The catalog's images, with their files. Safe to share by threads."""
+    """The catalog's images, with their files. Safe to share by threads.
 
-    def __init__(self, storage: Storage) -> None:
+    Args:
+        storage: where they lie.
+        unusual: says how unusual each of them is, for the hint of that name; may have to compare them all.
+    """
+
+    def __init__(self, storage: Storage, unusual: Callable[[], Scores]) -> None:
         super().__init__(storage.catalog)
+        self._unusual = unusual
         self._root = storage.root
         self._folder = storage.folder
         self.thumbnails = Thumbnails(storage.folder)
@@ -51,16 +57,22 @@ class FolderImages(Images):
         tags: Sequence[str] = (),
         any_tags: Sequence[str] = (),
         without_tags: Sequence[str] = (),
+        camera: str | Sequence[str] = (),
+        rating: int | None = None,
+        orientation: str = "",
+        named: Sequence[str] = (),
     ) -> Filter:
         """What images must be, of what a person asks for; see `indexer.collection.Collection.search`.
 
         Raises:
-            MasslError: there is no such quality hint.
+            MasslError: there is no such quality hint, or no such camera.
         """
+        meant = [name for text in several(camera) for name in cameras.meant(self._catalog, text)]
         all_of, any_of, none_of = (tuple(map(normalised, each)) for each in (tags, any_tags, without_tags))
         return Filter(
             several(label), several(under), since, until, False, *taken,
             quality=self.quality_bounds(quality), tags=all_of, any_tags=any_of, without_tags=none_of,
+            cameras=tuple(dict.fromkeys(meant)), rating=rating, orientation=orientation, named=tuple(named),
         )  # fmt: skip
 
     def months(self, wanted: Filter) -> dict[str, int]:
@@ -69,7 +81,15 @@ class FolderImages(Images):
 
     def quality_bounds(self, names: Sequence[str]) -> tuple[QualityBound, ...]:
         """The bounds of these hints in the collection; see `indexer.store.quality.bounds`."""
-        return bounds(self._catalog, names)
+        return quality.bounds(self._catalog, names, self._unusual)
+
+    def quality_counts(self, unusual: bool) -> dict[str, tuple[int, float]]:
+        """How many images each hint is about; see `indexer.store.quality.counts`.
+
+        Args:
+            unusual: whether also the one that all images may have to be compared for.
+        """
+        return quality.counts(self._catalog, self._unusual if unusual else None)
 
     def that_pass(self, wanted: Filter) -> NDArray[np.int64] | None:
         """Rising ids of the images that pass a filter; see `indexer.store.filters.among`."""
@@ -124,14 +144,15 @@ class FolderImages(Images):
         return self.thumbnails.get(below(self._root, path), digest.hex(), meta.max_pixels, side, meta.rendering)
 
     def outline(self, now: Revision | None = None) -> Outline:
-        """The folders and days that can be filtered by; kept until images come, go, change or move.
+        """What can be filtered by: folders, days, cameras and stars; kept until the folder is looked through again.
 
         Args:
             now: the collection's revision, if that was asked for just before.
         """
-        listed = (now or revision.read(self._catalog)).listed
+        current = now or revision.read(self._catalog)
+        listed = current.listed, current.checked  # files beside pictures may have changed alone
         outline = self._outline
         if outline is None or outline[0] != listed:
-            outline = listed, Outline(folders(self._catalog), *days(self._catalog))
+            outline = listed, filters.outline(self._catalog)
             self._outline = outline
         return outline[1]

@@ -13,6 +13,7 @@ from indexer.store import checksums, fact_tables, migrations, schema, tile_table
 from indexer.store.damage import CatalogDamaged
 from indexer.store.decision_tables import TAGS_VIEWS, VIEWS
 from indexer.store.migrations import VERSION
+from indexer.store.paths import folded
 from massl.core.errors import MasslError
 
 UNCHANGING = "immutable=1"  # how SQLite opens a file that nobody writes
@@ -65,6 +66,7 @@ def connect(path: Path, opening: str, check_same_thread: bool = True) -> sqlite3
         _distrust(connection)
         _check_schema(path, connection)
         checksums.register(connection)
+        connection.create_function("folded", 1, folded, deterministic=True)
         if not opening:
             connection.execute("PRAGMA journal_mode = WAL")
         else:

@@ -1,10 +1,13 @@
-"""Which images a search is confined to, by label, tag, folder and date; and these in order, where none is searched."""
+"""Which images a search is confined to, by what people said of them, where they lie and what they bring with them.
+
+And these in order, where none is searched.
+"""
 
 from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
@@ -12,8 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from indexer.store import cameras
 from indexer.store.catalog import READY, Catalog, to_bytes
-from indexer.store.paths import from_bytes
+from indexer.store.paths import folded, from_bytes
 from indexer.store.quality import QualityBound
 from indexer.store.tags import MAX_TAG, Tags
 from massl.core.errors import MasslError
@@ -21,6 +25,14 @@ from massl.core.errors import MasslError
 UNKNOWN = -1  # of a file's time of modification, in the catalog
 _NANOSECONDS = 10**9
 _NAMED = 30  # tags that a message lists
+_METADATA = "JOIN file_metadata ON file_metadata.image = images.id"
+# How a picture lies, as it is looked at, as SQL.
+ORIENTATIONS: Mapping[str, str] = {
+    "landscape": "width > height",
+    "portrait": "width < height",
+    "square": "width = height",
+}
+_CALLED = {"landscape": "wider than high", "portrait": "higher than wide", "square": "as wide as high"}
 _YEARS = (1678, 2261)  # what nanoseconds since 1970 reach in 64 bits, in whole years
 
 
@@ -41,6 +53,10 @@ class Filter:
         tags: it carries all of these.
         any_tags: it carries one of these.
         without_tags: it carries none of these.
+        cameras: one of these took it; see `indexer.store.cameras`.
+        rating: it has so many stars or more, 1 to 5.
+        orientation: one of `ORIENTATIONS`, as it is looked at; empty: any.
+        named: its path, relative to the root, contains each of these, in capitals or not.
     """
 
     labels: tuple[str, ...] = ()
@@ -55,10 +71,13 @@ class Filter:
     tags: tuple[str, ...] = ()
     any_tags: tuple[str, ...] = ()
     without_tags: tuple[str, ...] = ()
+    cameras: tuple[str, ...] = ()
+    rating: int | None = None
+    orientation: str = ""
+    named: tuple[str, ...] = ()
 
     def __bool__(self) -> bool:
-        of_file = self.folders or self.since or self.until
-        return bool(self.labels or of_file or self.labelled or self._of_taking or self.quality or self._of_tags)
+        return bool(self.folders or self.since or self.until or not self.of_files_alone)
 
     @property
     def _of_taking(self) -> bool:
@@ -69,9 +88,14 @@ class Filter:
         return bool(self.tags or self.any_tags or self.without_tags)
 
     @property
+    def _of_picture(self) -> bool:
+        return bool(self.cameras or self.rating is not None or self.orientation)
+
+    @property
     def of_files_alone(self) -> bool:
         """Whether `paths` and `times` say all of it."""
-        return not (self.labels or self.labelled or self._of_taking or self.quality or self._of_tags)
+        of_people = self.labels or self.labelled or self._of_tags
+        return not (of_people or self._of_taking or self.quality or self._of_picture or self.named)
 
     def check(self, catalog: Catalog) -> None:
         """Raises a `MasslError` unless some image carries each label, lies in each folder, and has such a date."""
@@ -83,6 +107,7 @@ class Filter:
                 known = ", ".join(map(repr, _labels(catalog))) or "none"
                 raise MasslError(f"no image has the label {label!r}; the labels are: {known}")
         self._check_tags(catalog)
+        self._check_picture(catalog)
         for folder in self.folders:
             if _prefix(folder) and not exists(catalog, Filter(folders=(folder,))):
                 raise MasslError(
@@ -114,6 +139,24 @@ class Filter:
             asked += [f"one of {', '.join(map(repr, self.any_tags))}"] if self.any_tags else []
             asked += [f"no {tag!r}" for tag in self.without_tags]
             raise MasslError(f"no image has {' and '.join(asked)}; leave one of these filters out")
+
+    def _check_picture(self, catalog: Catalog) -> None:
+        for camera in self.cameras:
+            if not exists(catalog, Filter(cameras=(camera,))):
+                raise cameras.unknown(camera, cameras.counts(catalog))
+        if self.rating is not None and not exists(catalog, Filter(rating=self.rating)):
+            ((most,),) = catalog.read(f"SELECT max(rating) FROM images {_METADATA} WHERE {READY}")
+            there = "no picture has a rating" if most is None or most < 1 else f"the best rated one has {most}"
+            raise MasslError(f"no picture has {self.rating} stars or more; {there}")
+        if self.orientation:
+            if self.orientation not in ORIENTATIONS:
+                known = ", ".join(ORIENTATIONS)
+                raise MasslError(f"there is no orientation {self.orientation[:20]!r}; there are: {known}")
+            if not exists(catalog, Filter(orientation=self.orientation)):
+                raise MasslError(f"no picture is {_CALLED[self.orientation]}; leave that filter out")
+        if self.named and not exists(catalog, Filter(named=self.named)):
+            words = " and ".join(repr(word[:40]) for word in self.named)
+            raise MasslError(f"no image has {words} in its path, relative to the folder that was indexed")
 
     def where(self) -> tuple[str, list[Any]]:
         """The condition on `images` as SQL, and its values."""
@@ -148,6 +191,18 @@ class Filter:
             hints = [bound.where() for bound in self.quality]
             terms.append("(" + " OR ".join(term for term, _ in hints) + ")")
             values += [value for _, of_hint in hints for value in of_hint]
+        if self.cameras:
+            marks = ", ".join("?" * len(self.cameras))
+            terms.append(f"images.id IN (SELECT image FROM file_metadata WHERE {cameras.CAMERA} IN ({marks}))")
+            values += self.cameras
+        if self.rating is not None:
+            terms.append("images.id IN (SELECT image FROM file_metadata WHERE rating >= ?)")
+            values.append(self.rating)
+        if self.orientation:
+            terms.append(ORIENTATIONS.get(self.orientation, "FALSE"))
+        for word in self.named:
+            terms.append("instr(folded(path), ?)")
+            values.append(folded(word))
         return " AND ".join(terms), values
 
     def _taken(self) -> tuple[str, list[Any]]:
@@ -239,11 +294,26 @@ def folders(catalog: Catalog) -> dict[str, int]:
 
 @dataclass(frozen=True)
 class Outline:
-    """What a collection can be filtered by: `folders` as by `folders`, the days `first` and `last` as by `days`."""
+    """What a collection can be filtered by.
+
+    Attributes:
+        folders: as by `folders`.
+        first, last: as by `days`.
+        cameras: as by `cameras.counts`.
+        stars: the most that an image has, 0 where none has any.
+    """
 
     folders: dict[str, int]
     first: date | None
     last: date | None
+    cameras: dict[str, int]
+    stars: int
+
+
+def outline(catalog: Catalog) -> Outline:
+    """What a collection can be filtered by."""
+    ((most,),) = catalog.read(f"SELECT max(rating) FROM images {_METADATA} WHERE {READY}")
+    return Outline(folders(catalog), *days(catalog), cameras.counts(catalog), max(0, most or 0))
 
 
 def dates(catalog: Catalog) -> tuple[date | None, date | None]:

@@ -224,6 +224,9 @@ class Meta:
     map_sha256 = Fact[str](str)
     map_encoder = Fact[str](str)
     map_laid_out = Fact[int](int, what="number")
+    unusual_file = Fact[str](str, "", pattern=r"(unusual-[0-9a-f]{16}\.npz)?")
+    unusual_sha256 = Fact[str](str, "")
+    unusual_of = Fact[str](str, "")  # the revision that the scores in it are of
 
     @property
     def embedded_by(self) -> str:
@@ -252,7 +255,7 @@ class Meta:
 FACTS: dict[str, Fact[Any]] = {name: fact for name, fact in vars(Meta).items() if isinstance(fact, Fact)}
 
 # What a repaired catalog doesn't take from the damaged one: caches that hold numbers of changes, what is set anew.
-_NOT_SALVAGED = ("vectors_", "map_", "verified", "format", "restore")
+_NOT_SALVAGED = ("vectors_", "map_", "unusual_", "verified", "format", "restore")
 _OF_ENCODER = ("encoder_", "dim", "image_size")
 
 

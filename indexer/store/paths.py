@@ -8,6 +8,7 @@ them: they are the folder's own, and not the catalog's.
 from __future__ import annotations
 
 import os
+import unicodedata
 from pathlib import Path
 
 from massl.core.errors import MasslError
@@ -66,6 +67,12 @@ def can_name_a_file(path: str) -> bool:
         return b"\0" not in os.fsencode(path)
     except UnicodeEncodeError:
         return False
+
+
+def folded(path: object) -> str:
+    """A path that a catalog stores, or a part of one as text, as it is compared where capitals don't matter."""
+    text = os.fsdecode(path) if isinstance(path, bytes) else str(path)
+    return unicodedata.normalize("NFKC", text).casefold().encode("utf-8", "replace").decode()
 
 
 def _refused(shown: str) -> MasslError:

@@ -7,10 +7,12 @@ pictures at night not all are dark, and of sharp ones the softest are not blurre
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from indexer.store.catalog import READY, Catalog
 from indexer.store.meta import Meta
@@ -58,30 +60,80 @@ HINTS: Mapping[str, Hint] = {
     "elongated": Hint(f"1.0 * {_LONGER} / {_SHORTER}", False, (2, 4), "longer side by the shorter"),
 }
 
+UNUSUAL = "unusual"
+"""The hint that goes by no measure of pixels, but by the distance to all others."""
+
+_FAR = Hint("", False, (0.02, 1.0), "distance to the tenth nearest other")
+
+NAMES = (*HINTS, UNUSUAL)
+"""All hints."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """How unusual images are: rising ids, int64 `[N]`, and scores, float32 `[N]`."""
+
+    ids: NDArray[np.int64]
+    scores: NDArray[np.float32]
+
 
 @dataclass(frozen=True)
 class QualityBound:
-    """A hint's name, and its bound in a collection."""
+    """A hint's name, and its bound in a collection.
+
+    Attributes:
+        name: one of `NAMES`.
+        bound: from which on it is about an image.
+        images: the ids of those that `UNUSUAL` is about, as a JSON list; empty for other hints.
+    """
 
     name: str
     bound: float
+    images: str = ""
 
-    def where(self) -> tuple[str, list[float]]:
+    def where(self) -> tuple[str, list[float | str]]:
         """The condition on `images` as SQL, and its values."""
+        if self.name == UNUSUAL:
+            return "images.id IN (SELECT value FROM json_each(?))", [self.images]
         hint = HINTS[self.name]
         side = "<" if hint.below else ">"
         inner = f"SELECT image FROM pixel_measures JOIN images ON images.id = image WHERE {hint.value} {side} ?"
         return f"images.id IN ({inner})", [self.bound]
 
 
-def bounds(catalog: Catalog, names: Sequence[str] = tuple(HINTS)) -> tuple[QualityBound, ...]:
+NOT_COMPARED = QualityBound(UNUSUAL, 0.0, "[]")
+"""Stands for the bound of `UNUSUAL` as long as images are not compared: no image passes."""
+
+
+def bounds(
+    catalog: Catalog, names: Sequence[str] = tuple(HINTS), unusual: Callable[[], Scores] | None = None
+) -> tuple[QualityBound, ...]:
     """The bounds of hints in a collection.
+
+    Args:
+        catalog: of the collection.
+        names: of the hints.
+        unusual: says how unusual each image is, for `UNUSUAL`.
 
     Raises:
         MasslError: there is no such hint.
     """
-    if unknown := [name for name in names if name not in HINTS]:
-        raise MasslError(f"there is no hint {unknown[0]!r}; there are: {', '.join(HINTS)}")
+    if unknown := [name for name in names if name not in NAMES]:
+        raise MasslError(f"there is no hint {unknown[0]!r}; there are: {', '.join(NAMES)}")
+    measured = [name for name in names if name in HINTS]
+    found = dict(zip(measured, _measured_bounds(catalog, measured), strict=True))
+    if UNUSUAL in names and unusual is not None:
+        found[UNUSUAL] = unusual_bound(unusual())
+    return tuple(found[name] for name in dict.fromkeys(names))
+
+
+def unusual_bound(known: Scores) -> QualityBound:
+    """The bound of `UNUSUAL`, and the images beyond it."""
+    bound = _bound(_FAR, known.scores)
+    return QualityBound(UNUSUAL, bound, json.dumps(known.ids[known.scores > bound].tolist()))
+
+
+def _measured_bounds(catalog: Catalog, names: Sequence[str]) -> tuple[QualityBound, ...]:
     if not names:
         return ()
     values = ", ".join(HINTS[name].value for name in names)
@@ -94,7 +146,7 @@ def bounds(catalog: Catalog, names: Sequence[str] = tuple(HINTS)) -> tuple[Quali
     return tuple(QualityBound(name, _bound(HINTS[name], table[:, place])) for place, name in enumerate(names))
 
 
-def _bound(hint: Hint, values: np.ndarray) -> float:
+def _bound(hint: Hint, values: NDArray[np.floating]) -> float:
     low, high = hint.limits
     if not len(values):
         return low if hint.below else high
@@ -103,10 +155,15 @@ def _bound(hint: Hint, values: np.ndarray) -> float:
     return float(np.clip(middle - spread if hint.below else middle + spread, low, high))
 
 
-def counts(catalog: Catalog) -> dict[str, tuple[int, float]]:
-    """How many images each hint is about, and its bound; without those that are about none."""
+def counts(catalog: Catalog, unusual: Callable[[], Scores] | None = None) -> dict[str, tuple[int, float]]:
+    """How many images each hint is about, and its bound; without those that are about none.
+
+    Args:
+        catalog: of the collection.
+        unusual: says how unusual each image is; else nothing is told of that.
+    """
     found = {}
-    for bound in bounds(catalog):
+    for bound in bounds(catalog, NAMES if unusual else tuple(HINTS), unusual):
         where, values = bound.where()
         ((count,),) = catalog.read(f"SELECT count(*) FROM images WHERE {READY} AND {where}", values)
         if count:

@@ -43,7 +43,7 @@ HARMLESS = {
     "search": {"k", "exact", "quality", "sort"},
     "dupes": {"exact_only", "threshold"},
     "odd": {"k", "false_alarms", "patches"},
-    "select": {"n", "by", "over", "curve", "seed"},
+    "select": {"n", "by", "over", "curve", "seed", "quality"},
     "classify": {"sure"},
     "label export": {"sure"},
     "label sample": {"count"},

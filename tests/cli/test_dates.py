@@ -61,6 +61,23 @@ def test_search_is_confined_to_days_and_sorted_by_them(massl: Any, photos: Path)
     assert massl("search", photos, photos / "none.jpg", "--taken-since", "May").code == 2
 
 
+def test_search_and_select_are_confined_to_what_pictures_bring(massl: Any, photos: Path) -> None:
+    massl("tag", "add", photos, "beach", photos / "old.jpg", photos / "none.jpg")
+    for given, expected in (
+        (("--rating", "4"), ["old.jpg"]),
+        (("--camera", "r5", "--without-tag", "beach"), ["new.jpg"]),
+        (("--orientation", "landscape", "--named", "NONE"), ["none.jpg"]),
+        (("--taken-since", "2002-01-01"), ["new.jpg"]),
+    ):
+        for command in ("search", "select"):
+            ran = massl(command, photos, "--paths", *given)
+            assert (ran.code, ran.output.splitlines()) == (0, expected), (command, given, ran.error)
+    assert "the best rated one has 4" in failed(massl("select", photos, "--rating", "5"))
+    assert "no picture is unusual" in failed(massl("search", photos, "--quality", "unusual", "-q"))
+    for wrong in (("--rating", "9"), ("--orientation", "round"), ("--since", "May")):
+        assert massl("select", photos, *wrong).code == 2
+
+
 def test_info_of_a_picture_says_what_it_brings_with_it(massl: Any, photos: Path) -> None:
     told = massl("info", photos / "old.jpg").output
     assert "taken     2001-02-03 04:05:06" in told

@@ -771,6 +771,63 @@ def test_pictures_are_filtered_by_quality_hints(unlabelled: Collection, tmp_path
     assert find.do(session, {"do": "ask"})["filters"]["quality"] == []
 
 
+def test_pictures_are_filtered_by_what_their_files_say(unlabelled: Collection, tmp_path: Path) -> None:
+    find, session = FindScreen(unlabelled, tmp_path), Session()
+
+    def ask(**wanted: object) -> dict[str, Any]:
+        return find.do(session, {"do": "ask", **wanted})
+
+    drawn = ask(named="FLAG jpg", orientation="landscape")
+    paths = {tile["path"] for tile in drawn["sections"][0]["tiles"]}
+    assert paths
+    assert all(path.startswith("flag/") for path in paths)
+    assert (drawn["filters"]["named"], drawn["filters"]["orientation"]) == ("FLAG jpg", "landscape")
+    for wanted, said in (
+        ({"orientation": "round"}, "there are: landscape, portrait, square"),
+        ({"rating": 9}, "A rating is 1 to 5 stars"),
+        ({"rating": "x"}, "A rating is 1 to 5 stars"),
+        ({"rating": 3}, "no picture has a rating"),
+        ({"cameras": ["Zorki"]}, "no picture says which camera took it"),
+        ({"named": "atlantis"}, "'atlantis' in its path"),
+        ({"named": 7}, "something unexpected"),
+    ):
+        assert said in ask(**wanted)["message"]["text"], wanted
+
+
+def test_unusual_pictures_are_those_that_are_so_now(
+    unlabelled: Collection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find, session = FindScreen(unlabelled, tmp_path), Session()
+    monkeypatch.setattr("app.screens.find.PATIENCE", 0.0)
+    ids, scores = unlabelled.anomalies.by_image()
+    monkeypatch.setattr(quality, "_FAR", replace(quality._FAR, limits=(0, float(np.sort(scores)[-3]))))
+    drawn = find.do(session, {"do": "ask", "quality": ["unusual"]})
+    while drawn["waiting"]:
+        assert drawn["empty"] == "All pictures are being compared for this."
+        drawn = find.do(session, {"do": "look"})
+    bound = unlabelled.images.quality_bounds(["unusual"])[0].bound
+    assert {tile["id"] for tile in drawn["sections"][0]["tiles"]} == set(ids[scores > bound].tolist()) != set()
+    monkeypatch.setattr(quality, "_FAR", replace(quality._FAR, limits=(2, 2)))
+    drawn = find.do(session, {"do": "ask", "quality": ["unusual"], "folders": ["flag"]})
+    while drawn["waiting"]:
+        drawn = find.do(session, {"do": "look"})
+    assert drawn["empty"] == "No picture that passes the other filters is unusual. Remove one."
+
+
+def test_words_of_the_path_are_typed_in_the_filters_and_stand_in_the_address(tab: Any, visit: Visit) -> None:
+    narrowed(tab, "quality hints")
+    tab.get_by_text("More filters", exact=True).click()
+    assert not tab.get_by_label("At least so many stars").is_visible()  # no picture has any
+    words = tab.get_by_label("Words that the path of a picture has, such as a place")
+    words.fill("flag brazil")
+    words.press("Enter")
+    _until(tab, "document.querySelectorAll('#massl-find .tile').length === 1")
+    _until(tab, "location.search.includes('named=flag+brazil')")
+    with visit(tab.url) as other:
+        _until(other, "document.querySelectorAll('#massl-find .tile').length === 1")
+        assert other.get_by_text("More filters (1)").is_visible()
+
+
 def test_a_quality_hint_is_chosen_in_the_filters_and_stands_in_the_address(
     tab: Any, visit: Visit, unlabelled: Collection
 ) -> None:
@@ -1147,7 +1204,7 @@ def test_the_order_by_unusualness_waits_for_the_comparison_and_keeps_filters(
     monkeypatch.setattr("app.screens.find.PATIENCE", 0.0)
     drawn = find.do(session, {"do": "ask", "sort": "unusual", "folders": ["flag"]})
     while drawn["waiting"]:
-        assert drawn["empty"] == "All pictures are being compared for this order."
+        assert drawn["empty"] == "All pictures are being compared for this."
         drawn = find.do(session, {"do": "look"})
     tiles = drawn["sections"][0]["tiles"]
     ids, scores = unlabelled.anomalies.by_image()

@@ -17,7 +17,6 @@ from app.screens.health import HealthScreen
 from app.server import serve
 from app.session import Session
 from indexer import Collection
-from indexer.store import quality
 from indexer.store.labels import NONE_OF_THESE
 from tests.app.conftest import Visit, show
 from tests.indexer.tiny import write_encoder, write_sizes_encoder
@@ -89,7 +88,7 @@ def test_none_of_these_is_no_class_and_what_is_not_known_has_no_card(grown: Coll
 
 
 def test_quality_hints_are_counted_and_lead_to_their_pictures(visit: Visit, site: str, collection: Collection) -> None:
-    counts = {name: count for name, (count, _) in quality.counts(collection.catalog).items()}
+    counts = {name: count for name, (count, _) in collection.images.quality_counts(True).items()}
     drawn = settled(HealthScreen(collection, Path()), Session())
     (card,) = (card for card in drawn["cards"] if card["title"] == "Quality hints")
     assert {fact["href"]: int(fact["value"].split()[0]) for fact in card["facts"]} == {

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from indexer import Collection, Encoder
+from indexer.anomalies import collection_anomalies
 from indexer.anomalies.collection_anomalies import bands
+from indexer.anomalies.neighbour_distance import ExactIndex, distances
 from indexer.store.filters import Filter
 from massl.core.errors import MasslError
 from tests.indexer.vectors import clustered
@@ -71,6 +74,63 @@ def test_scores_are_kept_until_an_image_changes(collection: Collection) -> None:
     assert len(more) == len(ids) + 1
     # A copy makes nothing less unusual.
     assert np.allclose(again[np.isin(more, ids)], scores, atol=1e-5)
+
+
+def test_scores_outlive_the_process_and_a_damaged_file_is_made_anew(collection: Collection) -> None:
+    ids, scores = collection.anomalies.by_image()
+    (file,) = collection.folder.glob("unusual-*.npz")
+    for damaged in (False, True):
+        if damaged:
+            file.write_bytes(file.read_bytes()[:-9] + b"nine bytes")
+        opened = Collection.open(collection.root)
+        compared = Mock()
+        again, same = opened.anomalies.by_image(compared)
+        assert compared.called == damaged
+        assert again.tolist() == ids.tolist()
+        assert same.tolist() == scores.tolist()
+    assert len(list(collection.folder.glob("unusual-*.npz"))) == 1
+
+
+def test_of_many_images_each_is_compared_with_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(collection_anomalies, "SAMPLE", 400)
+    vectors = clustered(2_000, 16, 0)
+    vectors[:, 12:] = 0  # a corner where the others are not
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    vectors[7::400] = np.eye(16, dtype=np.float32)[12:].repeat(2, 0)[:5]
+    ids = np.arange(len(vectors)) * 3
+    packed = vectors.astype(np.float16)
+    scores = collection_anomalies._with_sample(ids, packed, 0.9999, lambda done, total: None)
+    exact = distances(ExactIndex(ids, packed), ids, packed, np.arange(len(ids)), np.arange(len(ids)), 0.9999)
+    assert set(np.argsort(-scores)[:5].tolist()) == {7, 407, 807, 1_207, 1_607}
+    assert np.corrcoef(scores, exact)[0, 1] > 0.5
+    assert len(scores) == len(ids)
+
+
+def test_the_hint_of_the_unusual_follows_what_comes_and_goes(tiny_encoder: Encoder, tmp_path: Path) -> None:
+    def picture(seed: int) -> Image.Image:
+        return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (8, 8, 3), dtype=np.uint8))
+
+    def unusual() -> set[str]:
+        wanted = opened.images.filter(quality=["unusual"])
+        return {path for _, path, _ in opened.images.browse(wanted)}
+
+    scene = np.asarray(picture(0), np.int16)
+    for number in range(30):
+        noise = np.random.default_rng(number).integers(-40, 41, scene.shape)
+        Image.fromarray((scene + noise).clip(0, 255).astype(np.uint8)).save(tmp_path / f"{number:02}.png")
+    opened = Collection.create(tmp_path, tiny_encoder)
+    opened.update()
+    with pytest.raises(MasslError, match="no picture is unusual, nor nearly so"):
+        unusual()
+    for number in (77, 78):
+        picture(number).save(tmp_path / f"odd-{number}.png")
+    opened.update()
+    assert unusual() >= {"odd-77.png", "odd-78.png"}
+    assert opened.images.quality_counts(True)["unusual"][0] == len(unusual())
+    (tmp_path / "odd-77.png").unlink()
+    opened.update()
+    assert "odd-78.png" in unusual()
+    assert "odd-77.png" not in unusual()
 
 
 def test_too_few_images_tell_nothing(collection: Collection) -> None:

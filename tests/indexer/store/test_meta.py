@@ -41,7 +41,7 @@ VALUES = {
     "channels": ("DAPI", "2"),
     "plane": "12",
     "vectors_change": 9, "vectors_tiles_change": 9, "tiles_told": True, "tiles": Tiling(512, 64),
-    "readers_max_pixels": 5,
+    "readers_max_pixels": 5, "unusual_file": "unusual-0123456789abcdef.npz",
 }  # fmt: skip
 
 
@@ -71,6 +71,7 @@ def test_a_missing_fact_is_what_it_was_before_there_was_one(catalog: Catalog) ->
         ("encoder_sha256", "../" + "a" * 61),
         ("engine", "../engine"),
         ("map_file", "/map-0a.npz"),
+        ("unusual_file", "../unusual-0123456789abcdef.npz"),
         ("generation", "-1"),
         ("image_size", "many"),
         ("display_range", "all"),
