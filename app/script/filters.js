@@ -212,7 +212,8 @@ export class FilterPanel {
     this.moreSaid.textContent = count ? `More filters (${count})` : "More filters";
     this.more.classList.toggle("set", count > 0);
     if (count && !this.counted) this.more.open = true; // a filter that is not seen would be puzzling
-    this.counted = count;  }
+    this.counted = count;
+  }
 
   /**
    * @param {string} name
