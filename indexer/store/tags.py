@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 import unicodedata
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -80,8 +81,9 @@ class Tags:
         with self._catalog.writing() as connection:
             taken: list[tuple[int, str, str]] = []
             for image, tag in unwanted:
-                query = "DELETE FROM tags WHERE image = ? AND tag = ? RETURNING image, tag, author"
-                taken += connection.execute(query, (image, normalised(tag))).fetchall()
+                # Also as it stands: earlier versions kept several spaces in a row.
+                query = "DELETE FROM tags WHERE image = ? AND tag IN (?, ?) RETURNING image, tag, author"
+                taken += connection.execute(query, (image, normalised(tag), tag)).fetchall()
         return taken
 
     def every(self) -> list[Tag]:
@@ -178,7 +180,7 @@ class RejectedTags:
 
 
 def checked(tag: str) -> str:
-    """A tag as the catalog keeps it: without spaces around it, in Unicode's composed form.
+    """A tag as the catalog keeps it: without spaces around it or several in a row, in Unicode's composed form.
 
     Raises:
         MasslError: empty, of more than 100 characters, with control characters, or with a comma, which separates tags.
@@ -192,8 +194,8 @@ def checked(tag: str) -> str:
 
 
 def normalised(tag: str) -> str:
-    """A tag as it is compared, whether it is one or not."""
-    return unicodedata.normalize("NFC", tag.strip())
+    """A tag as it is compared, whether it is one or not: several spaces are one."""
+    return unicodedata.normalize("NFC", re.sub(" +", " ", tag.strip()))
 
 
 def split(text: str) -> list[str]:

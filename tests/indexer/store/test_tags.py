@@ -30,9 +30,12 @@ def test_what_is_split_is_tags_that_split_into_themselves(parts: list[str]) -> N
         assert any(not part.strip().isprintable() for part in parts)
         return
     assert split(",".join(found)) == found
-    assert {unicodedata.normalize("NFC", part.strip()) for text in parts for part in text.split(",")} - {""} == set(
-        found
-    )
+    single = [" ".join(filter(None, part.strip().split(" "))) for text in parts for part in text.split(",")]
+    assert {unicodedata.normalize("NFC", part) for part in single} - {""} == set(found)
+
+
+def test_spaces_in_a_row_are_one() -> None:
+    assert split("New   York,New York") == ["New York"]
 
 
 def test_a_tag_outlasts_a_move_a_loss_and_a_kill_before_the_journal(tmp_path: Path, tiny_encoder: Encoder) -> None:
