@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from indexer.store import checksums, damage, decision_tables
+from indexer.store import checksums, damage, decision_tables, sidecar_keywords
 from indexer.store.catalog import Catalog
 from indexer.store.connecting import connect
 from indexer.store.decision_tables import TABLES
@@ -39,6 +39,8 @@ class Salvaged:
         images: rows of `indexer.store.checksums.IMAGE` and the embedding, None where that changed.
         labels: rows of these.
         decisions: rows of each of `indexer.store.decision_tables.TABLES`, tags among them.
+        sidecars: image, and the keywords in its sidecar that are massl's own. Where one can't be read, they count as
+            somebody else's.
         lost_images, lost_labels, lost_decisions: rows that were read and had changed, or belong to an image that had.
     """
 
@@ -46,6 +48,7 @@ class Salvaged:
     images: list[tuple[Any, ...]] = field(default_factory=list)
     labels: list[tuple[Any, ...]] = field(default_factory=list)
     decisions: dict[str, list[tuple[Any, ...]]] = field(default_factory=lambda: {name: [] for name in TABLES})
+    sidecars: list[tuple[int, str]] = field(default_factory=list)
     lost_images: int = 0
     lost_labels: int = 0
     lost_decisions: int = 0
@@ -124,6 +127,9 @@ def put_in_place(path: Path, found: Salvaged, facts: Mapping[str, str]) -> None:
                 decision_tables.insert(
                     connection, name, [row for row in rows if decision_tables.images(name, row) <= there]
                 )
+            for image, words in found.sidecars:
+                if image in there:
+                    sidecar_keywords.put(connection, image, words)
             while checksums.unsealed(connection):
                 checksums.seal(connection)
             checksums.seal(connection)
@@ -144,7 +150,7 @@ def _read(connection: sqlite3.Connection) -> Salvaged:
     found = Salvaged()
     given = {
         table: {name for _, name, *_ in _all(connection, f"PRAGMA table_info({table})")}
-        for table in ("meta", "images", "labels", "decisions", *TABLES)
+        for table in ("meta", "images", "labels", "decisions", "sidecar_keywords", *TABLES)
     }
 
     def columns(table: str, *names: str) -> str:
@@ -170,6 +176,10 @@ def _read(connection: sqlite3.Connection) -> Salvaged:
             found.labels.append(tuple(row))
         else:
             found.lost_labels += 1
+    wanted = columns("sidecar_keywords", "image", "keywords", "checksum")
+    for image, words, checksum in _all(connection, f"SELECT {wanted} FROM sidecar_keywords"):
+        if checksums.is_sound((image, words, checksum)) and image in there and sidecar_keywords.is_keywords(words):
+            found.sidecars.append((image, words))
     for name, decision in _decisions(connection, columns, found):
         if _is_decision(name, decision) and decision_tables.images(name, decision) <= there:
             found.decisions[name].append(decision)

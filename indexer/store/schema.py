@@ -12,6 +12,7 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 
 from indexer.store.decision_tables import TABLES
+from indexer.store.fact_tables import SIDECAR_COLUMNS
 
 # The first format's, from which migrations lead to all later ones. History: it never changes again.
 FIRST = """
@@ -160,4 +161,4 @@ for _statement in statements(FIRST):
     if _words[1] == "TABLE":
         _FIRST_COLUMNS[_words[2]] = frozenset(_parts(_words[4 : _closing(_words)]))
 
-_SALVAGED = {*_FIRST_COLUMNS, *TABLES}
+_SALVAGED = {*_FIRST_COLUMNS, *TABLES, *SIDECAR_COLUMNS}

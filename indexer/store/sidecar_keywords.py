@@ -1,11 +1,12 @@
 """Which keywords massl itself wrote into the file beside a picture: these alone may it take out again.
 
-What isn't known here was written by somebody else, and stays. A repair of a damaged catalog doesn't keep it.
+What isn't known here was written by somebody else, and stays.
 """
 
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Iterable, Mapping
 
 from indexer.store import checksums
@@ -30,11 +31,24 @@ class SidecarKeywords:
         """Remembers what is in the sidecars of images in place of what was, in one transaction."""
         with self._catalog.writing() as connection:
             for image, words in written.items():
-                if not (own := sorted(words)):
+                if own := sorted(words):
+                    put(connection, image, json.dumps(own, ensure_ascii=False))
+                else:
                     connection.execute("DELETE FROM sidecar_keywords WHERE image = ?", [image])
-                    continue
-                values = (image, json.dumps(own, ensure_ascii=False))
-                connection.execute(
-                    f"INSERT OR REPLACE INTO sidecar_keywords ({_WRITTEN}, checksum) VALUES (?, ?, ?)",
-                    (*values, checksums.checksum(*values)),
-                )
+
+
+def put(connection: sqlite3.Connection, image: int, keywords: str) -> None:
+    """Writes the keywords of an image, a JSON list, within a transaction."""
+    connection.execute(
+        f"INSERT OR REPLACE INTO sidecar_keywords ({_WRITTEN}, checksum) VALUES (?, ?, ?)",
+        (image, keywords, checksums.checksum(image, keywords)),
+    )
+
+
+def is_keywords(text: object) -> bool:
+    """Whether a text of a catalog is what `put` takes."""
+    try:
+        words = json.loads(text) if isinstance(text, str) else None
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(words, list) and all(isinstance(word, str) for word in words)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 from indexer import Collection, Encoder
@@ -29,6 +31,24 @@ def test_no_sidecar_is_written_behind_a_link_out_of_the_folder(tmp_path: Path, t
     assert "behind a link" in reason
     assert [path.name for path in outside.iterdir()] == ["1.bmp"]
     assert sorted(report.written) == ["3.bmp.xmp", "own/2.bmp.xmp"]
+
+
+def test_a_repaired_catalog_still_knows_which_words_are_its_own(tmp_path: Path, tiny_encoder: Encoder) -> None:
+    (tmp_path / "1.bmp").write_bytes(picture(1))
+    made = Collection.create(tmp_path, tiny_encoder)
+    made.update()
+    made.tags.add("sea", [1], "me")
+    assert made.exports.write_sidecars().written == ["1.bmp.xmp"]
+    list(made.catalog.read("PRAGMA wal_checkpoint(TRUNCATE)"))
+    made.catalog.close()
+    with closing(sqlite3.connect(made.folder / "catalog.sqlite", isolation_level=None)) as connection:
+        connection.execute("UPDATE file_metadata SET taken = '2024-05-02'")
+    repaired = Collection.create(tmp_path, tiny_encoder)
+    assert list(made.folder.glob("catalog-damaged-*"))
+    repaired.update()
+    repaired.tags.remove([(1, "sea")])
+    assert repaired.exports.write_sidecars().removed == ["1.bmp.xmp"]
+    assert not (tmp_path / "1.bmp.xmp").exists()
 
 
 def test_a_picture_with_too_many_words_is_left_out_alone() -> None:
