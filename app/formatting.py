@@ -94,7 +94,12 @@ def picked(channels: Sequence[str], plane: str) -> str:
     """What is read of stacks, in words; empty where that is their first page."""
     if not channels and not plane:
         return ""
-    planes = {"": "the first plane", "max": "the maximum of all planes", "middle": "the plane in the middle"}
+    planes = {
+        "": "the first plane",
+        "max": "the maximum of all planes",
+        "middle": "the plane in the middle",
+        "each": "each plane by itself",
+    }
     which = f"channels {', '.join(channels)}" if channels else "the first channel"
     return f"{which}, {planes.get(plane) or f'plane {plane}'}"
 
@@ -110,13 +115,13 @@ def brought(known: Metadata | None, read: str = "") -> list[tuple[str, str]]:
         return [("Taken", "not read yet")]
     stars = "rejected" if known.rating == -1 else f"{known.rating} of 5"
     shown = f"shown and compared: {readable(read)}" if read else "the first one is shown and compared"
-    planes = f"{known.planes:,} in this file; {shown}"
+    planes = f"{known.planes:,} in this file; {shown}" if known.planes else f"a plane of a stack; {shown}"
     told = [
         ("Taken", known.when() or "not known"),
         ("Camera", known.camera),
         ("Rating", "" if known.rating is None else stars),
         ("Keywords", ", ".join(known.keywords)),
-        ("Pictures", planes if known.planes > 1 else ""),
+        ("Pictures", planes if known.planes != 1 else ""),
         ("Sidecar", f"not read: {known.trouble}" if known.trouble else ""),
     ]
     return [(name, text) for name, text in told if text]

@@ -35,7 +35,8 @@ ShownPlane = Annotated[
     typer.Option(
         "--plane",
         metavar="PLANE",
-        help="Plane of stacks to read: max, middle, or a number from 1. Default: as the index, else the first.",
+        help="Plane of stacks to read: max, middle, a number from 1, or each (a picture of its own). Default: as the "
+        "index, else the first.",
         show_default=False,
     ),
 ]

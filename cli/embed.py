@@ -85,10 +85,10 @@ def command(
     check_output(out)
     started = time.monotonic()
     remote = is_address(images) or lists_addresses(Path(images))
-    source, passed_over = find_objects(images) if remote else find_source(_for_workers(Path(images), engine))
+    shown = shown_as(None if remote else Path(images), choice)
+    source, passed_over = find_objects(images) if remote else find_source(_for_workers(Path(images), engine), shown)
     own = Encoder.load(encoder, image_size=image_size)
     max_pixels = MAX_PIXELS if max_megapixels is None else round(max_megapixels * 1e6)
-    shown = shown_as(None if remote else Path(images), choice)
     work = BlockWork.shown(source, shown, max_pixels, READERS if remote else None)
     ray = RayEngine(own, runtime.value, workers) if engine is EmbedEngine.ray else None
     with ProgressLine("Embedding", "images", quiet) as line:

@@ -102,8 +102,9 @@ Plane = Annotated[
     typer.Option(
         "--plane",
         metavar="PLANE",
-        help="Plane of stacks to read: max (the brightest value of all planes), middle, or a number from 1. Default: "
-        "the first. Remembered; a change needs --rebuild. Needs massl[sci].",
+        help="Plane of stacks to read: max (the brightest value of all planes), middle, a number from 1, or each: a "
+        "picture of its own, as stack.tif#12. Default: the first. Remembered; a change needs --rebuild. Needs "
+        "massl[sci].",
         show_default=False,
     ),
 ]

@@ -218,6 +218,11 @@ def _of_pictures(told: dict[str, Any]) -> list[tuple[str, str]]:
         picked = told["range"]["channels"] or told["range"]["plane"]
         read = "what was chosen is read" if picked else "the first is read"
         lines.append(("planes", f"files with several pictures, of which {read}: {files}{more}"))
+    if planes := told["planes_of_stacks"]["planes"]:
+        stacks = told["planes_of_stacks"]["stacks"]
+        lines.append(
+            ("planes", f"{planes:,} planes of {stacks:,} stack{'s' * (stacks != 1)} are pictures of their own")
+        )
     if hints := told["quality"]:
         lines.append(("quality", ", ".join(f"{each['images']:,} {name}" for name, each in hints.items())))
     return lines

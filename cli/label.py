@@ -433,8 +433,9 @@ def image_in_table(collection: Collection, path: str) -> int:
 def find_image(collection: Collection, path: str) -> int:
     """The image that a path means: from here if it lies in the collection's folder, else relative to that folder."""
     from massl.core.errors import MasslError
+    from massl.core.images.plane_files import file_of
 
-    here, there = os.path.lexists(path), os.path.lexists(os.path.join(collection.root, path))
+    here, there = (os.path.lexists(file_of(place)) for place in (Path(path), collection.root / path))
     inside = below(collection.root, path) if here or not there else path
     given, path = path, inside or path
     if os.path.isdir(os.path.join(collection.root, path)):

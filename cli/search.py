@@ -222,6 +222,7 @@ def _check_listing(context: typer.Context, filtered: bool) -> None:
 
 def _query(text: str, root: Path, crop: tuple[int, int, int, int] | None) -> Any:
     from indexer import Query
+    from massl.core.images.plane_files import is_there
 
     weight = -1.0 if text.startswith(_MINUS) else 1.0
     name = text.removeprefix(_MINUS)
@@ -232,7 +233,7 @@ def _query(text: str, root: Path, crop: tuple[int, int, int, int] | None) -> Any
     elif name.startswith("-") and not Path(name).exists():
         weight, name = -1.0, name[1:]
     path = Path(name)
-    if not path.exists() and (root / name).exists():
+    if not is_there(path) and is_there(root / name):
         path = root / name  # results are printed relative to the root: let them be used as queries as they stand
     return Query.of_file(path, weight, crop)
 

@@ -200,9 +200,10 @@ def command(
 
 def _example(path: Path, root: Path) -> Any:
     from indexer import Query
+    from massl.core.images.plane_files import is_there
 
     # Results are printed relative to the root: they may be used as examples as they stand.
-    return Query.of_file(root / path if not path.exists() and (root / path).exists() else path)
+    return Query.of_file(root / path if not is_there(path) and is_there(root / path) else path)
 
 
 def _describe(subset: Subset, divided: Split | None) -> dict[str, Any]:

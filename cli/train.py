@@ -19,6 +19,7 @@ from cli.options import Json, Quiet, Verbose, on_command_line, or_builtin
 if TYPE_CHECKING:
     from cli.planned_run import PlannedRun
     from massl.core.files.scan import Skipped
+    from massl.core.images.rendering_facts import ShownAs
     from massl.encoder.weights import Initial
     from massl.evaluation.datasets import LabelledFiles
     from massl.training.teaching import Teacher
@@ -176,7 +177,7 @@ def command(
         raise typer.Exit(distributed.launch(sys.argv[1:], devices))
 
     from massl.data.sources import check_same, find_source
-    from massl.settings import read_overrides, read_settings
+    from massl.settings import read_overrides
 
     flags = {"backbone": backbone, "precision": precision, "accumulate": accumulate}
     flags |= {"device": device, "workers": workers, "seed": seed}
@@ -184,12 +185,12 @@ def command(
     overrides = read_overrides(config) if config and not resume else {}
     overrides |= dict(_pair(text) for text in settings or ())
     overrides |= {key: str(value) for key, value in flags.items() if value is not None}
-    source, skipped = find_source(images)
+    shown = _of_run(resume) if resume else shown_as(images, choice)
+    source, skipped = find_source(images, shown)
     judges, judging = choose_labels(images, labels, resume)  # before anything is shown
     to_start = devices if plan_only else None
     if resume:
         _check_changes(context, flags, settings or ())
-        read_settings(resume / "config.toml")  # which says it where there is no run
         if started_on := describe_run(resume).get("images"):
             check_same(source, started_on, None)
         changed = _changed(context, flags, settings or (), epochs, resume, len(source))
@@ -199,9 +200,7 @@ def command(
         preset, init = _begins(preset, init, overrides, bool(teacher))
         initial = _weights(init, overrides) if init else None
         learns_from = _teacher(teacher) if teacher else None
-        run = PlannedRun.new(
-            images, out, source, preset, overrides, epochs, initial, learns_from, to_start, shown_as(images, choice)
-        )
+        run = PlannedRun.new(images, out, source, preset, overrides, epochs, initial, learns_from, to_start, shown)
     if plan_only:
         run.print_plan(as_json)
         return
@@ -270,6 +269,15 @@ def _changed(
     if on_command_line(context, "epochs") and epochs:
         changed["steps"] = epochs * (images // read_settings(run / "config.toml").batch)
     return changed | {name: flags[name] for name in CHANGEABLE if on_command_line(context, name)}
+
+
+def _of_run(run: Path) -> ShownAs:
+    """How a run shows its images."""
+    from massl.core.files.run_folder import run_shown_as
+    from massl.settings import read_settings
+
+    read_settings(run / "config.toml")  # which says it where there is no run
+    return run_shown_as(run)
 
 
 def _begins(

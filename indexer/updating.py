@@ -53,7 +53,8 @@ def update(
     remove_forgotten(storage.folder)
     catalog.seal()
     kept_folders = _remember(catalog, settings, labels)
-    known, meta = file_contents.read(storage.folder), catalog.meta()
+    meta = catalog.meta()
+    known = file_contents.read(storage.folder, meta.rendering)
     result = indexing.update(
         storage.root, catalog, lambda count: storage.encoder.for_many(count, runtime), report,
         meta.exclude, meta.max_pixels, meta.include or (), known, embeddings,

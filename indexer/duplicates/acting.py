@@ -22,6 +22,7 @@ from massl.core.errors import MasslError
 from massl.core.files.atomic_writing import temporary
 from massl.core.files.csv_tables import read_csv
 from massl.core.files.scan import INDEX
+from massl.core.images import plane_files
 
 _COLUMNS = ("group", "path", "action", "kind", "decided", "sha256")
 _PIECE = 1 << 20  # bytes that are read at once
@@ -202,6 +203,8 @@ def act(
 def _check(root: Path, item: PlannedFile, by: str) -> os.stat_result:
     """The state of a file that may be removed now; raises `NotDone` for one that may not."""
     path, keep = inside(root, item.path), inside(root, item.keep)
+    if plane_files.split(path) or plane_files.split(keep):
+        raise NotDone("is a plane of a stack, or a copy of one; only whole files are changed")
     if not os.path.lexists(path):
         raise NotDone("has gone already")
     state = os.lstat(path)

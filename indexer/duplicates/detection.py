@@ -13,7 +13,6 @@ Nothing here writes to, moves or deletes an image.
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -37,6 +36,7 @@ from indexer.store.images import Images, StoredFile
 from indexer.store.paths import below, from_bytes
 from indexer.store.picture_facts import PictureFacts
 from indexer.store.vectors import CatalogVectors
+from massl.core.images import plane_files
 
 IDLE = 100  # looks in a row, of which fewer than `YIELD` were duplicates, end the looking
 YIELD = 0.02
@@ -344,19 +344,21 @@ def _drop_stale(root: Path, copies: dict[Place, list[_File]], of: Iterable[Place
         for file in copies[place]:
             with contextlib.suppress(OSError):
                 path = below(root, from_bytes(file.path))
-                state = path.stat()
+                stack, plane = plane_files.split(path) or (path, 0)
+                state = stack.stat()
                 if is_unchanged(state, file.size, file.mtime_ns):
-                    there.append((replace(file, link=path.is_symlink()), state))
+                    identity = (state.st_dev, state.st_ino, plane)
+                    there.append((replace(file, link=stack.is_symlink()), identity))
         stale += len(copies[place]) - len(there)
         copies[place] = _apart(there)
     return stale
 
 
-def _apart(files: list[tuple[_File, os.stat_result]]) -> list[_File]:
+def _apart(files: list[tuple[_File, tuple[int, int, int]]]) -> list[_File]:
     """Files that are not one by two names, as by a link: removing one of those would free nothing, or lose both."""
-    found: dict[tuple[int, int], _File] = {}
-    for file, state in sorted(files, key=lambda pair: pair[0].worth):
-        found.setdefault((state.st_dev, state.st_ino), file)
+    found: dict[tuple[int, int, int], _File] = {}
+    for file, identity in sorted(files, key=lambda pair: pair[0].worth):
+        found.setdefault(identity, file)
     return list(found.values())
 
 

@@ -19,7 +19,7 @@ from indexer.store.tags import Tags, normalised
 from massl.core.disk_errors import reason
 from massl.core.files.atomic_writing import put, temporary
 from massl.core.files.sidecars import beside, place_for
-from massl.core.images import xmp
+from massl.core.images import plane_files, xmp
 from massl.core.images.formats import RAW_SUFFIXES
 from massl.core.images.xmp import XmpError
 from massl.core.images.xmp_writing import with_keywords, without_keywords
@@ -135,6 +135,8 @@ def _planned(root: Path, picture: _TaggedPicture, names_of: dict[Path, list[str]
     file = below(root, picture.path)
     if leads_out(root, picture.path):
         raise XmpError("the picture lies outside of the folder, behind a link; nothing is written there")
+    if plane_files.split(file):
+        raise XmpError("it is a plane of a stack, and a sidecar would speak of all its planes")
     if file.parent not in names_of:
         names_of[file.parent] = sorted(os.listdir(file.parent))
     if file.name not in names_of[file.parent]:

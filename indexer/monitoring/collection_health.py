@@ -55,7 +55,7 @@ class CollectionHealth:
         found = self.drift()
         training, sizes = self.encoder_file()
         meta = catalog.meta()
-        contents = file_contents.read(storage.folder)
+        contents = file_contents.read(storage.folder, meta.rendering)
         since = health.behind(storage.root, catalog, meta.exclude, meta.include or (), contents, report)
         report("disk", 0, 0)
         images = Images(catalog)

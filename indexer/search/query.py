@@ -22,6 +22,7 @@ from indexer.store.picture_facts import PictureFacts
 from indexer.store.tiling import Box
 from indexer.store.vectors import several, stored, unit
 from massl.core.errors import MasslError
+from massl.core.images import plane_files
 from massl.core.images.decoding import MAX_PIXELS, Decoded, ImageError, decode, read_bytes, within_memory
 from massl.core.images.rendering import EACH_FILE, Rendering
 
@@ -49,7 +50,7 @@ class Query:
         try:
             return cls(read_bytes(Path(path)), None, weight, crop, str(path))
         except ImageError as error:
-            reason = error if os.path.lexists(path) else "there is no such file"
+            reason = error if os.path.lexists(plane_files.file_of(Path(path))) else "there is no such file"
             raise MasslError(f"{path} can't be used as a query: {reason}") from None
 
     @contextmanager

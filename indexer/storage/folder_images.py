@@ -24,6 +24,7 @@ from indexer.store.revision import Revision
 from indexer.store.tags import normalised
 from indexer.store.thumbnails import SIDE, Thumbnails
 from massl.core.errors import MasslError
+from massl.core.images import plane_files
 
 
 class FolderImages(Images):
@@ -107,7 +108,7 @@ class FolderImages(Images):
         """
         row = self.at_path(path)
         if row is None or row[1] == "gone":
-            if not os.path.lexists(self._root / path):
+            if not os.path.lexists(plane_files.file_of(self._root / path)):
                 raise MasslError(f"{self._root / path}: there is no such image; paths are relative to {self._root}")
             command = index_command(self._root, self._folder)
             raise MasslError(f"{path} is not in the index of {self._root}; run: {command}")
@@ -123,7 +124,7 @@ class FolderImages(Images):
         """
         (path,) = self.paths_of([image])
         try:
-            found = below(self._root, path).stat()
+            found = plane_files.file_of(below(self._root, path)).stat()
         except OSError:
             return "gone"
         known = self.file_facts([image])[image]

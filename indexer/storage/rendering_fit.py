@@ -13,9 +13,9 @@ from indexer.store.images import Images
 from indexer.store.meta import Meta, Written
 from indexer.store.paths import below
 from massl.core.errors import MasslError
-from massl.core.images import stacks
+from massl.core.images import plane_files, stacks
 from massl.core.images.decoding import ImageError, decode_scaled, read_bytes
-from massl.core.images.rendering import BY_COLLECTION, Rendering, RenderingChoice, Sampling
+from massl.core.images.rendering import BY_COLLECTION, EACH, Rendering, RenderingChoice, Sampling
 from massl.core.printable import visible
 
 STACKS = (".tif", ".tiff")
@@ -90,7 +90,10 @@ def check_readable(catalog: Catalog, root: Path, shown: RenderingChoice) -> None
     reasons = []
     for path in (path for _, path in Images(catalog).ready() if path.lower().endswith(STACKS)):
         try:
-            data = read_bytes(below(root, path))
+            file = below(root, path)
+            if plane == EACH and (plane_files.count(file, channels) or 0) > 1:
+                return
+            data = read_bytes(file)
             if not stacks.is_asked_for(data, rendering):
                 continue
             decode_scaled(data, Sampling(1, rendering), 1, meta.max_pixels)

@@ -20,7 +20,7 @@ CREATE TABLE file_metadata (
     orientation INTEGER NOT NULL,       -- EXIF's, 1 to 8
     rating INTEGER,                     -- -1 to 5; NULL: none
     keywords TEXT NOT NULL,             -- a JSON list
-    planes INTEGER NOT NULL,            -- pictures in the file
+    planes INTEGER NOT NULL,            -- pictures in the file; 0 of a plane of a stack
     checksum INTEGER NOT NULL
 );
 CREATE INDEX metadata_by_taken ON file_metadata (taken);

@@ -1,6 +1,6 @@
-"""What the last run found in files whose names don't say what they are, so that the next one doesn't open them again.
+"""What the last run found in files: of what kind those are whose names don't say it, and how many planes stacks have.
 
-A cache: without it, or with a damaged one, those files are opened once more.
+A cache, so that the next run doesn't open them again. Without it, or with a damaged one, it does.
 """
 
 from __future__ import annotations
@@ -13,17 +13,20 @@ from pathlib import Path
 
 from massl.core.files.atomic_writing import write
 from massl.core.files.scan import Contents
+from massl.core.images import plane_files
 from massl.core.images.formats import RULES
+from massl.core.images.rendering import Rendering
 
 NAME = "contents.json"
 _DIGEST = 8  # bytes
 
 
-def read(folder: Path) -> Contents:
+def read(folder: Path, rendering: Rendering) -> Contents:
     """What is known; nothing where the file is missing, damaged or by other rules.
 
     Args:
         folder: the collection's own.
+        rendering: how its stacks are shown: each plane may be a file of its own.
     """
     known: dict[bytes, str] = {}
     try:
@@ -33,7 +36,7 @@ def read(folder: Path) -> Contents:
             known |= dict.fromkeys((digests[at : at + _DIGEST] for at in range(0, len(digests), _DIGEST)), str(kind))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         pass
-    return Contents(known)
+    return Contents(known, plane_files.counter(rendering.plane, rendering.channels))
 
 
 def keep(folder: Path, contents: Contents) -> None:

@@ -194,7 +194,7 @@ class Meta:
     )
     kind_ranges = Fact[dict[str, KindRange]](kind_ranges.read, {}, write=kind_ranges.written, what="table of ranges")
     channels = Fact[tuple[str, ...]](name_list, (), write=json.dumps, what="list of names")  # of stacks
-    plane = Fact[str](str, "", pattern="|max|middle|[1-9][0-9]{0,5}")
+    plane = Fact[str](str, "", pattern="|max|middle|each|[1-9][0-9]{0,5}")
     left_out = Fact[dict[str, int]](_counts, {}, write=json.dumps, what="table of counts")
     readers = Fact[str](str, "")  # what read the images, with versions
     readers_max_pixels = Fact[int](int, 0, pattern=_COUNT)

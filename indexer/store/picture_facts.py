@@ -157,6 +157,15 @@ class PictureFacts:
         )
         return dict(rows)
 
+    def planes(self) -> tuple[int, int]:
+        """How many images are planes of stacks, and of how many stacks."""
+        stack = "rtrim(CAST(path AS TEXT), '0123456789')"
+        ((planes, stacks),) = self._catalog.read(
+            f"SELECT count(*), count(DISTINCT {stack}) FROM file_metadata JOIN images ON images.id = image "
+            f"WHERE planes = 0 AND {READY}"
+        )
+        return planes, stacks
+
 
 class MetadataRow(NamedTuple):
     """What is to be written of an image; `sidecar` is the state of the file beside it, or nothing."""

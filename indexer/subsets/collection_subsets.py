@@ -199,7 +199,10 @@ class CollectionSubsets:
         for part in shares:
             own = [item for item in items if parts[item.image] == part]
             places = imagefolder_targets([(item.path, classes[item.image]) for item in own])
-            targets |= {item.image: f"{part}/{place}" for item, place in zip(own, places, strict=True)}
+            targets |= {
+                item.image: placing.target_of(self._root, item.path, f"{part}/{place}")
+                for item, place in zip(own, places, strict=True)
+            }
         return Split(
             tuple(SplitImage(item.path, classes[item.image], parts[item.image], targets[item.image]) for item in items),
             len(subset.images) - len(items),
@@ -233,7 +236,10 @@ class CollectionSubsets:
             files = [(item.path, item.target) for item in chosen.images]
         else:
             paths = [item.path for item in chosen.images]
-            files = list(zip(paths, same_targets(paths), strict=True))
+            files = [
+                (path, placing.target_of(self._root, path, target))
+                for path, target in zip(paths, same_targets(paths), strict=True)
+            ]
         return placing.place(self._root, folder, files, link, report)
 
     def _candidates(

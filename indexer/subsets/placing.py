@@ -13,6 +13,8 @@ from massl.core.disk_errors import cannot_write, reason, reason_of
 from massl.core.errors import MasslError
 from massl.core.files.atomic_writing import temporary
 from massl.core.files.scan import CATALOG
+from massl.core.images import plane_files
+from massl.core.images.decoding import ImageError, read_bytes, within_memory
 from massl.core.printable import visible
 from massl.core.regular_files import open_regular
 
@@ -60,7 +62,8 @@ def place(
         root: of the collection.
         folder: see `check_target`.
         files: path of each image, relative to the root, and its place in the folder, of names that a disk takes.
-        link: links in place of copies. A copy keeps the file's time.
+        link: links in place of copies. A copy keeps the file's time. A plane of a stack becomes a TIFF; there is no
+            link to one.
         report: told how many are placed, of how many.
 
     Returns:
@@ -78,12 +81,19 @@ def place(
             try:
                 for done, (path, target) in enumerate(files, 1):
                     source = Path(os.path.abspath(below(root, path)))
-                    if why := _unreadable(source, link):
+                    there = made / target
+                    if plane_files.split(source):
+                        why = (
+                            "a plane of a stack can't be linked to; use --copy-to"
+                            if link
+                            else _write_plane(source, there)
+                        )
+                    elif not (why := _unreadable(source, link)):
+                        there.parent.mkdir(parents=True, exist_ok=True)
+                        _place(source, there, link)
+                    if why:
                         left.append((path, why))
                         continue
-                    there = made / target
-                    there.parent.mkdir(parents=True, exist_ok=True)
-                    _place(source, there, link)
                     report(done, len(files))
                 if len(left) == len(files) and left:
                     raise MasslError(f"no image could be taken; the first is {visible(left[0][0])}: {left[0][1]}")
@@ -107,6 +117,23 @@ def _unreadable(source: Path, link: bool) -> str:
             return _GONE
     except OSError as error:
         return reason_of(error, _GONE)
+    return ""
+
+
+def target_of(root: Path, path: str, target: str) -> str:
+    """The place of an image in the folder: that of a plane, which becomes a file, ends as a TIFF's does."""
+    return f"{target}.tif" if plane_files.split(below(root, path)) else target
+
+
+def _write_plane(plane: Path, there: Path) -> str:
+    """Writes a plane of a stack as a file of its own; returns why it can't be read, empty where it can."""
+    try:
+        with within_memory():
+            data = read_bytes(plane)
+            there.parent.mkdir(parents=True, exist_ok=True)
+            there.write_bytes(data)
+    except ImageError as error:
+        return str(error)
     return ""
 
 

@@ -18,6 +18,7 @@ from massl.core.errors import MasslError
 from massl.core.files.csv_tables import read_paths
 from massl.core.files.path_notation import as_on_disk
 from massl.core.files.scan import Skipped, check_folder, look_through
+from massl.core.images import plane_files
 from massl.core.images.decoding import (
     ImageError,
     decode,
@@ -25,6 +26,7 @@ from massl.core.images.decoding import (
     read_bytes,
     within_memory,
 )
+from massl.core.images.formats import PlaneCounter
 from massl.core.images.rendering_facts import BY_EACH_FILE, ShownAs
 from massl.data.shards import COMPRESSED, LocalFiles, Shards, digest_of, expand, is_pattern, open_shards
 
@@ -95,20 +97,27 @@ class Files:
         return read_bytes(self.root / self.paths[index])
 
 
-def find_source(path: Path) -> tuple[Source, list[Skipped]]:
-    """The images that a path stands for, and what had to be passed over.
+def find_source(path: Path, shown: ShownAs = BY_EACH_FILE) -> tuple[Source, list[Skipped]]:
+    """The images that a path stands for, shown so, and what had to be passed over.
 
     A folder is walked as by the indexer; one that holds no images but .tar files is a folder of shards. A list has one
     path a line, or a CSV's column `path` or else its first, relative to the list's own folder; a line that begins with
-    # is a comment, a file listed again counts once.
+    # is a comment, a file listed again counts once. If `shown` says so, each plane of a stack in a folder is an image
+    of its own; see `massl.core.images.plane_files`. A list names planes itself, as `stack.tif#12`.
 
     Raises:
         MasslError: there is nothing of the kind, or no image in it.
     """
+    source, skipped = _open(path, plane_files.counter(shown.plane, shown.channels))
+    source.shown_as = shown
+    return source, skipped
+
+
+def _open(path: Path, planes: PlaneCounter | None) -> tuple[Source, list[Skipped]]:
     if os.path.isdir(path):
         check_folder(path)
         try:
-            found = look_through(path)
+            found = look_through(path, planes)
         except MasslError:
             if not (shards := _tars_below(path)):
                 raise
@@ -270,7 +279,7 @@ def _read_list(path: Path) -> str:
 
 def _unusable(path: str) -> str | None:
     try:
-        if stat.S_ISREG(os.stat(path).st_mode):
+        if stat.S_ISREG(os.stat(plane_files.file_of(Path(path))).st_mode):
             return None
     except FileNotFoundError:
         return "there is no such file"

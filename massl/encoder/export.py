@@ -78,9 +78,7 @@ def _images_of(run: Path, source: weights.PretrainedBackbone, trained_on: Images
     if not whitened_stages(source.backbone, about["images"], source.moments):
         return None
     try:
-        found, _ = find_source(Path(about["root"]))
-        found.shown_as = run_shown_as(run)
-        return found
+        return find_source(Path(about["root"]), run_shown_as(run))[0]
     except MasslError as error:
         raise MasslError(
             f"{run} embeds as the images that it learnt from let it, and those can't be had ({error}); give them, or "
@@ -314,9 +312,7 @@ def _images_to_calibrate(source: str, otherwise: Path | None) -> Images:
     """
     if is_run(Path(source)):
         with contextlib.suppress(MasslError):
-            found, _ = find_source(Path(describe_run(Path(source))["root"]))
-            found.shown_as = run_shown_as(Path(source))
-            return found
+            return find_source(Path(describe_run(Path(source))["root"]), run_shown_as(Path(source)))[0]
     if otherwise is None:
         raise MasslError("int8 needs images to calibrate on; give some with --calibrate IMAGES")
     return find_source(otherwise)[0]

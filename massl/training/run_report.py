@@ -90,8 +90,7 @@ def write_run_report(path: Path, run: Path, source: Source | None = None) -> Non
     told, lost = read_record(run), ""
     if source is None:
         try:
-            source = find_source(Path(str(about.get("root", ""))))[0]
-            source.shown_as = run_shown_as(run)
+            source = find_source(Path(str(about.get("root", ""))), run_shown_as(run))[0]
         except MasslError as error:
             lost = str(error)
     before, now = (_of_time(told, when) for when in (BEFORE, NOW))

@@ -19,7 +19,18 @@ from pathlib import Path
 from massl.core.disk_errors import reason_of
 from massl.core.errors import MasslError
 from massl.core.files.sidecars import Sidecar, beside
-from massl.core.images.formats import EXPORTABLE, HEAD, OTHER, PICTURE, UNOPENED, kind_of, kind_of_name, needs_a_look
+from massl.core.images.formats import (
+    EXPORTABLE,
+    HEAD,
+    OTHER,
+    PICTURE,
+    UNOPENED,
+    PlaneCounter,
+    kind_of,
+    kind_of_name,
+    may_hold_several,
+    needs_a_look,
+)
 
 # What says that a folder is an index's own (`--index-dir` may put one among the images), and what of it isn't images.
 CATALOG = "catalog.sqlite"
@@ -37,6 +48,8 @@ _SYSTEM_FOLDERS = {
 }
 _SYSTEM_BEGINNINGS = {".trash-": ".Trash-*", ".spotlight-": ".Spotlight-*"}
 _HIDDEN_FOLDER, _HIDDEN_PICTURE, _APPLE_DOUBLE = "hidden folder", "hidden picture", "AppleDouble file"
+_PLANE_TAKEN = "plane that is called like a file beside it"
+_PLANES = " planes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +86,15 @@ class Contents:
     """What those files hold whose names don't say it. A file that is as it was is not opened again.
 
     `now` maps a digest of each file's path, size and times to its kind: what to give as `known` next time.
+
+    Args:
+        known: `now` of the last time.
+        planes: counts the planes of stacks, each of which is then a file of its own; none are if left out.
     """
 
-    def __init__(self, known: Mapping[bytes, str] | None = None) -> None:
+    def __init__(self, known: Mapping[bytes, str] | None = None, planes: PlaneCounter | None = None) -> None:
         self._known = known or {}
+        self._planes = planes
         self.now: dict[bytes, str] = {}
 
     @property
@@ -86,8 +104,7 @@ class Contents:
 
     def kind(self, root: Path, path: str, info: os.stat_result) -> str:
         """What the file `path` below `root` is, in the terms of `massl.core.images.formats`."""
-        state = b"\0%d %d %d" % (info.st_size, info.st_mtime_ns, info.st_ctime_ns)
-        key = hashlib.blake2b(os.fsencode(path) + state, digest_size=8).digest()
+        key = _state_of(path, info.st_size, storable(info.st_mtime_ns), storable(info.st_ctime_ns))
         kind = self._known.get(key)
         if kind is None:
             kind = kind_of_file(root / path)
@@ -95,6 +112,23 @@ class Contents:
                 return kind
         self.now[key] = kind
         return kind
+
+    def planes(self, root: Path, file: ImageFile) -> int:
+        """How many planes an image file holds that are to be files of their own; 1 if it is to stay one."""
+        if self._planes is None or not may_hold_several(file.path):
+            return 1
+        key = _state_of(f"{file.path}\0{self._planes.rule}", file.size, file.mtime_ns, file.ctime_ns)
+        known = self._known.get(key, "").partition(_PLANES)[0]
+        count = int(known) if known.isdecimal() else self._planes.planes_of(root / file.path)
+        if count is not None:
+            self.now[key] = f"{count}{_PLANES}"
+        return count or 1
+
+
+def _state_of(path: str, *state: int) -> bytes:
+    """A digest of a file's path, size and times."""
+    told = b"\0%d %d %d" % state
+    return hashlib.blake2b(os.fsencode(path) + told, digest_size=8).digest()
 
 
 def kind_of_file(path: Path) -> str:
@@ -194,12 +228,28 @@ class _Walk:
             if self._excluded and self._excluded(relative):
                 continue
             try:
-                if item := self._entry(entry, relative, folders):
+                item = self._entry(entry, relative, folders)
+                if isinstance(item, ImageFile):
                     named = sidecars.get(entry.name)
-                    yield self._with_sidecar(item, folder, named) if named and isinstance(item, ImageFile) else item
+                    yield from self._in_planes(self._with_sidecar(item, folder, named) if named else item)
+                elif item:
+                    yield item
             except OSError as error:
                 yield Skipped(relative, reason_of(error, "vanished while reading"))
         self._pending.extend(reversed(folders))
+
+    def _in_planes(self, file: ImageFile) -> Iterator[ImageFile | LeftOut]:
+        """A file as it is, or each plane of it, of the file's size and times; see `massl.core.images.plane_files`."""
+        count = self._contents.planes(self._root, file)
+        if count == 1:
+            yield file
+            return
+        for number in range(1, count + 1):
+            plane = replace(file, path=f"{file.path}#{number}")
+            if os.path.lexists(os.path.join(self._root, plane.path)):
+                yield LeftOut(plane.path, _PLANE_TAKEN)
+            elif not (self._excluded and self._excluded(plane.path)):
+                yield plane
 
     def _with_sidecar(self, file: ImageFile, folder: str, name: str) -> ImageFile:
         """A file with the sidecar of this name, if that is a regular file."""
@@ -243,7 +293,7 @@ class _Walk:
         elif kind_of_name(relative) != OTHER and (info.st_dev, info.st_ino) not in self._seen_linked_files:
             self._seen_linked_files.add((info.st_dev, info.st_ino))
             if around not in self._seen_folders and (item := _judge(self._root, relative, info, self._contents)):
-                yield item
+                yield from self._in_planes(item) if isinstance(item, ImageFile) else (item,)
 
 
 def check_folder(root: Path) -> None:
@@ -269,14 +319,14 @@ class Found:
     left_out: Counter[str] = field(default_factory=Counter)
 
 
-def look_through(root: Path) -> Found:
-    """Walks a folder.
+def look_through(root: Path, planes: PlaneCounter | None = None) -> Found:
+    """Walks a folder; with `planes` each plane of a stack is a file of its own.
 
     Raises:
         MasslError: no folder, or no image file in it.
     """
     found = Found()
-    for item in walk(root):
+    for item in walk(root, contents=Contents(planes=planes)):
         if isinstance(item, ImageFile):
             found.images.append(item.path)
         elif isinstance(item, Skipped):
@@ -288,13 +338,13 @@ def look_through(root: Path) -> Found:
     return found
 
 
-def find_images(root: Path) -> tuple[list[str], list[Skipped]]:
-    """All image files below `root`, as paths relative to it, and what was passed over.
+def find_images(root: Path, planes: PlaneCounter | None = None) -> tuple[list[str], list[Skipped]]:
+    """All image files below `root`, as paths relative to it, and what was passed over; see `look_through`.
 
     Raises:
         MasslError: no folder, or no image file in it.
     """
-    found = look_through(root)
+    found = look_through(root, planes)
     return found.images, found.skipped
 
 
@@ -315,7 +365,7 @@ def left_out_line(left_out: Mapping[str, int]) -> str:
     Args:
         left_out: how many of each kind, as `LeftOut` names them.
     """
-    own = (_HIDDEN_FOLDER, _HIDDEN_PICTURE, _APPLE_DOUBLE, UNOPENED)
+    own = (_HIDDEN_FOLDER, _HIDDEN_PICTURE, _APPLE_DOUBLE, _PLANE_TAKEN, UNOPENED)
     unread, folders = [], []
     for kind, count in sorted(left_out.items()):
         if kind.startswith("folder "):
@@ -323,6 +373,8 @@ def left_out_line(left_out: Mapping[str, int]) -> str:
         elif kind not in own:
             unread.append(f"{count:,} {kind}")
     others = [f"{left_out[kind]:,} {kind}{'s' * (left_out[kind] != 1)}" for kind in own[:3] if left_out.get(kind)]
+    if taken := left_out.get(_PLANE_TAKEN):
+        others.append(f"{taken:,} plane{'s' * (taken != 1)} of stacks named like a file beside them")
     parts = []
     if unread:
         scientific = [kind for kind in EXPORTABLE if left_out.get(kind)]

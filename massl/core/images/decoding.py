@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import struct
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -20,7 +21,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from massl.core.disk_errors import reason_of
 from massl.core.errors import MasslError
-from massl.core.images import decode_cost, dicom, jpeg, raw, stacks, tiff
+from massl.core.images import decode_cost, dicom, jpeg, plane_files, raw, stacks, tiff
 from massl.core.images.rendering import EACH_FILE, Rendering, Scaling, Unmeasured
 from massl.core.images.srgb import load_8_bits, to_srgb
 from massl.core.memory_budget import BUDGET, Grant, available_memory
@@ -68,11 +69,13 @@ class TooLarge(ImageError):
 
 
 def read_bytes(path: Path) -> bytes:
-    """Reads a whole regular file; never waits on a FIFO or a device.
+    """Reads a whole regular file, or a plane of a stack (see `plane_files`); never waits on a FIFO or a device.
 
     Raises:
         ImageError: it is missing, unreadable, empty, no regular file, or larger than 1 GiB.
     """
+    if (plane := plane_files.split(path)) is not None:
+        return _read_plane(*plane)
     try:
         opened = open_regular(path)
     except IsADirectoryError:
@@ -89,6 +92,19 @@ def read_bytes(path: Path) -> bytes:
             raise _too_much_to_read(size) from None
         except OSError as error:
             raise ImageError(reason_of(error, "vanished while reading"), lasting=False) from None
+
+
+def _read_plane(stack: Path, number: int) -> bytes:
+    try:
+        return plane_files.read(stack, number, keep_memory)
+    except (tiff.Unsupported, stacks.NotInStack) as error:
+        raise ImageError(str(error)) from None
+    except OSError as error:
+        raise ImageError(reason_of(error, "vanished while reading"), lasting=False) from None
+    except MemoryError:
+        raise _too_much_to_read(stack.stat().st_size) from None
+    except (ValueError, KeyError, struct.error) as error:
+        raise ImageError(f"damaged: {error}") from None
 
 
 def check_size(size: int) -> None:

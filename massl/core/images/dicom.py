@@ -20,7 +20,7 @@ from PIL import Image
 from massl.core.images import bit_depth, planes
 from massl.core.images.dicom_elements import PictureElements, picture_elements
 from massl.core.images.dicom_elements import Unreadable as Unreadable
-from massl.core.images.rendering import Limits, Scaling, kind_of
+from massl.core.images.rendering import EACH, Limits, Scaling, kind_of
 from massl.core.images.stacks import plane_numbers
 
 _READ = {
@@ -88,7 +88,10 @@ def _picture(
         raise Unreadable(f"DICOM of {samples} channels of colour space {colours}, which is not supported")
     if bits not in (8, 16, 32):
         raise Unreadable(f"DICOM of {bits} bits, which is not supported")
-    rows = plane_numbers(int(dataset.get("NumberOfFrames") or 1), scaling.rendering.plane)
+    frames = int(dataset.get("NumberOfFrames") or 1)
+    if scaling.rendering.plane == EACH and frames > 1:
+        raise Unreadable(f"DICOM of {frames:,} frames, which --plane each doesn't take apart; choose max or a number")
+    rows = plane_numbers(frames, scaling.rendering.plane)
     if len(rows) > planes.MOST:
         raise Unreadable(f"DICOM of more than {planes.MOST:,} frames, which are too many for the greatest of all")
     pixels = int(dataset.Rows) * int(dataset.Columns)

@@ -5,6 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
 
 HEAD = 132  # bytes of a file that `kind_of_content` needs: DICOM's mark ends there
 PICTURE = "picture"  # of a format that is read
@@ -23,6 +26,8 @@ SUFFIXES = frozenset(
     | {".heic", ".heif", ".heics", ".heifs", ".hif", ".dcm", ".dicom"}
     | RAW_SUFFIXES
 )
+
+_STACKS = frozenset({".tif", ".tiff", ".btf", ".tf8", ".lsm"})
 
 _NOT_READ = {
     "JPEG XL": "jxl",
@@ -135,6 +140,15 @@ RULES = hashlib.sha256(
 _OPENS_AS_SVG = re.compile(rb"(?:\xef\xbb\xbf)?\s*<\?xml[^>]*>\s*(?:<!--.*?-->\s*)?(?:<!DOCTYPE svg|<svg)", re.DOTALL)
 
 
+class PlaneCounter(NamedTuple):
+    """`planes_of` tells how many planes a file holds, None where nobody can say; `rule` is another where it may tell
+    others.
+    """
+
+    planes_of: Callable[[Path], int | None]
+    rule: str = ""
+
+
 def kind_of_name(name: str) -> str | None:
     """What a file's name says of it: `PICTURE`, `OTHER`, or what to call one that isn't read; None: nothing."""
     if name.lower().endswith(".nii.gz"):
@@ -145,6 +159,12 @@ def kind_of_name(name: str) -> str | None:
 def needs_a_look(name: str) -> bool:
     """Whether only its content says what a file is: its name says nothing, or tells of a picture that isn't read."""
     return kind_of_name(name) not in (PICTURE, OTHER, _SLIDE)
+
+
+def may_hold_several(name: str) -> bool:
+    """Whether a picture may be a stack, by its name: that of a TIFF, or one that says nothing."""
+    suffix = os.path.splitext(name)[1].lower()
+    return suffix in _STACKS or suffix not in SUFFIXES
 
 
 def kind_of_content(head: bytes) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 
 from PIL import ExifTags, Image, ImageFile, IptcImagePlugin
 
-from massl.core.images import decode_cost, dicom, planes, raw, xmp
+from massl.core.images import decode_cost, dicom, plane_files, planes, raw, xmp
 from massl.core.images.decoding import ImageError, opened, read_bytes
 from massl.core.images.xmp import LONGEST, MOST_KEYWORDS, Xmp, XmpError, clean
 from massl.core.memory_budget import BUDGET
@@ -46,7 +46,8 @@ class Metadata:
         orientation: EXIF's, 1 to 8; 1 is upright.
         rating: stars, 0 to 5, or -1 for rejected; None where nobody gave any.
         keywords: at most `MOST_KEYWORDS`, without doubles.
-        planes: pictures in the file: pages, frames or planes. The first is the one that is looked at.
+        planes: pictures in the file: pages, frames or planes. The first is the one that is looked at. 0 if it is
+            itself a plane of a stack; see `massl.core.images.plane_files`.
         trouble: why the file beside the picture was not read; empty where it was, or there is none.
     """
 
@@ -137,7 +138,7 @@ def _look_into(data: bytes, found: _Found) -> None:
         as_tiff = _RAW_TIFFS[start] + data[4:] if start in _RAW_TIFFS else data
         with BUDGET.take(decode_cost.opening(as_tiff)):
             if start in _TIFFS and not raw.is_raw(data):
-                found.planes = planes.of_tiff(data)
+                found.planes = 0 if plane_files.is_plane(data) else planes.of_tiff(data)
             _look_into_tiff(as_tiff, found)
     elif data.startswith(b"FUJIFILMCCD-RAW"):
         at, length = (int.from_bytes(data[place : place + 4], "big") for place in (84, 88))

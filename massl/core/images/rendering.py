@@ -25,6 +25,7 @@ Limits = tuple[float, float]
 """The number that becomes 0, and the one that becomes 255."""
 
 BY_COLLECTION, BY_FILE = "collection", "file"
+EACH = "each"  # plane of a stack is a picture of its own; see `massl.core.images.plane_files`
 SHARES = (0.1, 99.9)  # percentiles that are black and white; what is beyond them is clipped
 FILES = 512  # that a range is measured on, at most
 _NUMBERS = 1 << 22  # numbers that it is measured on, of all files together
@@ -86,18 +87,16 @@ def check_channels(text: str) -> tuple[str, ...]:
 
 
 def check_plane(text: str) -> str:
-    """The plane of stacks that a person names: `max`, `middle` or a number from 1; an empty text stays one.
+    """The plane of stacks that a person names: `max`, `middle`, `each` or a number from 1; an empty text stays one.
 
     Raises:
         MasslError: it is none of these.
     """
     text = text.strip()
-    if text in ("", "max", "middle"):
+    if text in ("", "max", "middle", EACH):
         return text
-    if text == "each":
-        raise MasslError("massl can't index each plane of a stack as an entry of its own; give max, middle or a number")
     if not re.fullmatch("0*[1-9][0-9]{0,5}", text):
-        raise MasslError(f"{text!r} is no plane; give max, middle, or a number from 1")
+        raise MasslError(f"{text!r} is no plane; give max, middle, each, or a number from 1")
     return str(int(text))
 
 
@@ -154,7 +153,7 @@ class Rendering:
         fixed: those of every kind that `limits` doesn't name.
         measuring: a kind without limits is to be measured: `Unmeasured` is raised. Else each file has its own.
         channels: of stacks, up to three by name or number, which become red, green and blue; the first if empty.
-        plane: of stacks, `max`, `middle` or a number; the first if empty.
+        plane: of stacks, `max`, `middle`, `each` or a number; the first if empty.
     """
 
     limits: Mapping[str, Limits] = field(default_factory=dict)

@@ -19,10 +19,11 @@ import numpy as np
 from PIL import Image
 
 from massl.core.images import bit_depth, ome, planes, tiff, tiff_pages
-from massl.core.images.rendering import Rendering, Scaling, kind_of
+from massl.core.images.rendering import EACH, Rendering, Scaling, kind_of
 
 MOST_PIXELS = 16  # times the most that a picture may have: what is read of a stack for one picture
-_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+PLANE = "massl: a plane of a stack"  # what the tag for the program says in a file of one; see `plane_files`
 _WHAT = {"Z": "planes", "T": "points in time", "I": "pages", "Q": "pages"}
 _MOST_UNLIKE = 500  # pages that tifffile sorts by what they are, comparing each with all others
 _MOST_SHAPED = 200  # series that it looks for smaller versions in, likewise
@@ -37,7 +38,7 @@ class NotInStack(Exception):
 
 
 @dataclass(frozen=True)
-class _Stack:
+class Stack:
     """Where a file's pages are: directories `[planes, channels]`, or `[planes, 1]` where a page holds all channels.
 
     Attributes:
@@ -60,7 +61,7 @@ def can_read() -> bool:
 
 def is_asked_for(data: bytes, rendering: Rendering) -> bool:
     """Whether a file may be a stack, and somebody chose what to see of it."""
-    return rendering.picks and data.startswith(_MAGIC)
+    return rendering.picks and data.startswith(MAGIC)
 
 
 def read(
@@ -88,10 +89,10 @@ def read(
         tiff.Unsupported: its pages can't be read.
         OSError, zlib.error: truncated, damaged.
     """
-    stack = _find(data, take)
+    stack = find(data, take)
     if stack is None:
         return None
-    chosen = _channels(stack, what.channels)
+    chosen = places_of(stack, what.channels)
     rows = plane_numbers(len(stack.pages), what.plane)
     first = _layout(data, int(stack.pages[rows[0], 0 if stack.on_page else chosen[0]]))
     whole = first.height * -(-first.width * first.samples * first.bits // 8)
@@ -131,8 +132,17 @@ def read(
     return Image.fromarray(np.stack(shown, axis=-1))
 
 
-def _find(data: bytes, take: Callable[[int], object]) -> _Stack | None:
-    """What tifffile says of a file; None where it has one page of one channel or of colours."""
+def find(data: bytes, take: Callable[[int], object]) -> Stack | None:
+    """What tifffile says of a file; None where it has one page of one channel or of colours.
+
+    Args:
+        data: the file's content.
+        take: given the bytes that finding the pages takes, before any are; raises to refuse.
+
+    Raises:
+        NotInStack: it doesn't say what its pages are, or nobody can read it.
+        tiff.Unsupported: it claims more than it holds.
+    """
     several = planes.of_tiff(data)
     if not can_read():
         if several > 1:
@@ -161,7 +171,7 @@ def _find(data: bytes, take: Callable[[int], object]) -> _Stack | None:
         if len(series) > 1:
             sizes = ", ".join(sorted({f"{each.shape[-2]} x {each.shape[-1]}" for each in series})[:10])
             raise NotInStack(f"a file of {len(series)} pictures that are no stack ({sizes}); save each as a file")
-        found = _described(series[0], names)
+        found = _described(series[0], names, file.pages.first.software == PLANE)
     if found is not None and found.pages.size < several:
         raise NotInStack(
             f"a stack of {several:,} pages whose metadata tells of {found.pages.size:,}; save it as OME-TIFF"
@@ -205,7 +215,7 @@ def _opened(data: bytes, weight: tiff_pages.Weight) -> Any:
     return file
 
 
-def _described(series: Any, told: Sequence[str]) -> _Stack | None:
+def _described(series: Any, told: Sequence[str], of_stack: bool) -> Stack | None:
     axes, shape = series.axes, series.shape
     before = axes.index("Y")
     # Channels of a page lie before its rows, if each is stored by itself, or behind its columns.
@@ -213,7 +223,7 @@ def _described(series: Any, told: Sequence[str]) -> _Stack | None:
     samples = of_page.get("S", 1)
     colours = samples in (3, 4) and series.keyframe.photometric.value in (tiff.RGB, tiff.YCBCR)
     outer = [(axis, size) for axis, size in zip(axes[:before], shape[:before], strict=True) if axis != "S"]
-    if not outer and (samples == 1 or colours):
+    if not outer and (samples == 1 or colours) and not of_stack:
         return None
     several = [axis for axis, size in outer if size > 1 and axis != "C"]
     unknown = [axis for axis in several if axis not in _WHAT]
@@ -235,11 +245,15 @@ def _described(series: Any, told: Sequence[str]) -> _Stack | None:
         channels = 0  # the file doesn't say whether they are channels or planes
     channels = samples if on_page else channels
     names = tuple(told[at] if at < len(told) else "" for at in range(channels))
-    return _Stack(grid, names, on_page, colours)
+    return Stack(grid, names, on_page, colours)
 
 
-def _channels(stack: _Stack, wanted: Sequence[str]) -> list[int]:
-    """The places of the channels that are asked for: the first, if none is."""
+def places_of(stack: Stack, wanted: Sequence[str]) -> list[int]:
+    """The places of the channels that are asked for: the first, if none is.
+
+    Raises:
+        NotInStack: one of them isn't there, or the file doesn't say which there are.
+    """
     if not wanted:
         return [0]
     count = len(stack.names)
@@ -269,9 +283,11 @@ def plane_numbers(count: int, wanted: str) -> Sequence[int]:
     """
     if wanted == "max":
         return range(count)
+    if wanted == EACH and count > 1:
+        raise NotInStack(f"{count:,} planes in one file; name one of them, as FILE#1")
     if wanted == "middle":
         return [count // 2]
-    at = int(wanted or 1)
+    at = 1 if wanted == EACH else int(wanted or 1)
     if at > count:
         raise NotInStack(f"no plane {at}: it has {count}")
     return [at - 1]
