@@ -193,8 +193,9 @@ class AgentTools:
         self, examples: list[Query], k: int, label: str, folder: str, tag: str, thumbnails: int
     ) -> dict[str, Any]:
         started = time.perf_counter()
-        wanted = {"label": _given(label), "under": _given(folder), "tags": _given(tag)}
-        found = self._collection.search(examples, _number(k, _MOST), **wanted)
+        found = self._collection.search(
+            examples, _number(k, _MOST), label=_given(label), under=_given(folder), tags=_given(tag)
+        )
         described = of_search(found, started)
         described["results"] = _readable(described["results"])
         pictures = self._pictures([(result.image, result.path) for result in found], thumbnails)
