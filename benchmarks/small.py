@@ -34,7 +34,8 @@ from torch.nn import functional
 from indexer import Encoder
 from indexer.encoder.encoder_file import builtin_encoder
 from massl.core.files.scan import find_images
-from massl.core.images.decoding import fit, open_image
+from massl.core.images.decoding import open_image
+from massl.core.images.fitting import fit
 from massl.data.sources import Files
 from massl.encoder import checkpoint, weights
 from massl.encoder.inference import Deployed, whitened_stages

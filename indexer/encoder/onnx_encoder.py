@@ -40,7 +40,7 @@ from indexer.encoder.runtimes import Runtime, RuntimeChoice, Wanted
 from indexer.encoder.sessions import first_session, is_out_of_memory, session_of, too_large
 from indexer.encoder.small_batches import SmallBatches
 from massl.core.errors import MasslError
-from massl.core.images.decoding import fit
+from massl.core.images.fitting import fit
 from massl.core.machine import cores
 from massl.core.memory_budget import available_memory
 

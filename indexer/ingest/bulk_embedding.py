@@ -29,6 +29,7 @@ from massl.core.errors import MasslError
 from massl.core.files.atomic_writing import whole
 from massl.core.files.path_notation import as_text
 from massl.core.files.scan import ImageFile, Skipped
+from massl.core.images.content import Content
 from massl.core.images.decoding import MAX_PIXELS
 from massl.core.images.ranges import MeasuredRanges, Ranges, RangeSampler
 from massl.core.images.rendering_facts import ShownAs
@@ -108,7 +109,7 @@ class BlockWork:
         def read(file: ImageFile) -> bytes:
             return self.source.read(int(file.path))
 
-        def is_known(digest: bytes, data: bytes) -> bool:
+        def is_known(digest: bytes, data: Content) -> bool:
             return digest in known
 
         loaded = batches(

@@ -12,7 +12,8 @@ from indexer.store.catalog import Catalog
 from indexer.store.paths import below
 from indexer.store.picture_facts import MetadataRow, PictureFacts, Unread
 from massl.core.files.sidecars import Sidecar
-from massl.core.images.decoding import ImageError, decode, read_bytes, within_memory
+from massl.core.images.content import Content
+from massl.core.images.decoding import ImageError, decode, open_content, within_memory
 from massl.core.images.measures import MEASURED_AT, Measures, measure
 from massl.core.images.metadata import Metadata, read_beside
 from massl.core.lookahead import ahead
@@ -24,7 +25,7 @@ FactReport = Callable[[Literal["read", "measure"], int, int], None]
 """Is told the step, `read` or `measure`, and how many of how many images are done."""
 
 
-def metadata_of(root: Path, path: str, sidecar: Sidecar | None, data: bytes) -> Metadata:
+def metadata_of(root: Path, path: str, sidecar: Sidecar | None, data: Content) -> Metadata:
     """What a picture, and the file beside it, say.
 
     Args:
@@ -59,8 +60,8 @@ def read_missing(
     def told(item: Unread) -> MetadataRow | None:
         sidecar = files.get(item.path)
         try:
-            with within_memory():
-                said = metadata_of(root, item.path, sidecar, read_bytes(below(root, item.path)))
+            with within_memory(), open_content(below(root, item.path)) as data:
+                said = metadata_of(root, item.path, sidecar, data)
         except ImageError:
             return None
         return MetadataRow(item.image, said, sidecar.state if sidecar else "")
@@ -76,8 +77,7 @@ def read_missing(
 
     def measured(item: Unread) -> tuple[int, Measures] | None:
         try:
-            with within_memory():
-                data = read_bytes(below(root, item.path))
+            with within_memory(), open_content(below(root, item.path)) as data:
                 return item.image, measure(decode(data, MEASURED_AT, max_pixels, rendering).picture)
         except ImageError:
             return None

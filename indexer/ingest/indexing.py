@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -34,7 +33,16 @@ from indexer.store.tiles import EmbeddedTile
 from massl.core.files.scan import Contents, ImageFile, LeftOut, Skipped, walk
 from massl.core.files.sidecars import Sidecar
 from massl.core.images import dicom, raw, stacks
-from massl.core.images.decoding import MAX_PIXELS, READER, ImageError, TooLarge, decode, read_bytes, within_memory
+from massl.core.images.content import Content, sha256
+from massl.core.images.decoding import (
+    MAX_PIXELS,
+    READER,
+    ImageError,
+    TooLarge,
+    decode,
+    open_content,
+    within_memory,
+)
 from massl.core.images.measures import MEASURED_AT, Measures, measure
 from massl.core.images.metadata import Metadata
 from massl.core.images.ranges import Ranges
@@ -284,7 +292,7 @@ def _embed(
         if embeddings:
             ranges.keep(embeddings.fit(catalog.meta().shown_as))
 
-        def needs_no_pixels(digest: bytes, data: bytes) -> bool:
+        def needs_no_pixels(digest: bytes, data: Content) -> bool:
             known = embeddings and not tiling and embeddings.has(digest)
             return is_embedded(digest) or bool(
                 known and embeddings and (embeddings.shows_alike(digest) or not ranges.concern(data))
@@ -310,7 +318,7 @@ def batches(
     files: Sequence[ImageFile],
     encoder: Embeds,
     max_pixels: int = MAX_PIXELS,
-    is_embedded: Callable[[bytes, bytes], bool] = lambda digest, data: False,
+    is_embedded: Callable[[bytes, Content], bool] = lambda digest, data: False,
     read: Callable[[ImageFile], bytes] | None = None,
     with_facts: bool = False,
     readers: int | None = None,
@@ -335,7 +343,9 @@ def batches(
     size = max(BATCH, small_batches.BATCH * cores()) if encoder.device == "cpu" else GPU_BATCH
 
     def load(file: ImageFile) -> Loaded:
-        content = read or (lambda file: read_bytes(root / file.path))
+        def content(file: ImageFile) -> AbstractContextManager[Content]:
+            return nullcontext(read(file)) if read else open_content(root / file.path)
+
         while True:
             try:
                 beside = root if with_facts else None
@@ -350,8 +360,8 @@ def batches(
 
 def _hash(path: Path) -> bytes | None:
     try:
-        with within_memory():
-            return hashlib.sha256(read_bytes(path)).digest()
+        with within_memory(), open_content(path) as content:
+            return sha256(content)
     except ImageError:
         return None
 
@@ -360,8 +370,8 @@ def _load(
     file: ImageFile,
     encoder: Embeds,
     max_pixels: int,
-    is_embedded: Callable[[bytes, bytes], bool],
-    read: Callable[[ImageFile], bytes],
+    is_embedded: Callable[[bytes, Content], bool],
+    opened: Callable[[ImageFile], AbstractContextManager[Content]],
     beside: Path | None,
     ranges: Ranges,
     tiles: TileEmbedder | None,
@@ -373,9 +383,8 @@ def _load(
     """
     digest = None
     try:
-        with within_memory():
-            data = read(file)
-            digest = hashlib.sha256(data).digest()
+        with within_memory(), opened(file) as data:
+            digest = sha256(data)
             metadata = metadata_of(beside, file.path, file.sidecar, data) if beside else None
             if is_embedded(digest, data):
                 return Loaded(file, digest, metadata=metadata)

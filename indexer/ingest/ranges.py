@@ -11,7 +11,8 @@ from indexer.store.catalog import Catalog
 from indexer.store.kind_ranges import KindRange
 from indexer.store.meta import Meta, Written
 from massl.core.files.scan import ImageFile
-from massl.core.images.decoding import depends_on, read_bytes
+from massl.core.images.content import Content
+from massl.core.images.decoding import depends_on, open_content, read_bytes
 from massl.core.images.ranges import MeasuredRanges, RangeSampler
 from massl.core.images.rendering import Limits, Sampling
 
@@ -29,7 +30,13 @@ class CollectionRanges(MeasuredRanges):
     def __init__(self, root: Path, catalog: Catalog, files: Sequence[ImageFile], max_pixels: int) -> None:
         meta = catalog.meta()
         paths = [file.path for file in files]
-        sampler = RangeSampler(len(paths), paths.__getitem__, lambda at: read_bytes(root / paths[at]), max_pixels)
+        sampler = RangeSampler(
+            len(paths),
+            paths.__getitem__,
+            lambda at: read_bytes(root / paths[at]),
+            max_pixels,
+            opened=lambda at: open_content(root / paths[at]),
+        )
         # Their lock is held also while the catalog is written, so that no older state is written last.
         super().__init__(meta.shown_as.rendering(measuring=True), sampler)
         self._catalog = catalog
@@ -48,7 +55,7 @@ class CollectionRanges(MeasuredRanges):
                 }
                 self._catalog.set_meta(Meta.kind_ranges.to(self._known))
 
-    def concern(self, data: bytes) -> bool:
+    def concern(self, data: Content) -> bool:
         """Whether a file's pixels may depend on the ranges: an embedding from elsewhere is of another picture then."""
         return (self.rendering.measuring or bool(self.rendering.key)) and depends_on(self.rendering, data)
 

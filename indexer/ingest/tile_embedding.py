@@ -13,7 +13,10 @@ from indexer.encoder.onnx_encoder import Encoder
 from indexer.store.tiles import EmbeddedTile
 from indexer.store.tiling import Box, Tiling
 from massl.core.errors import MasslError
-from massl.core.images.decoding import MAX_PIXELS, ImageError, decode, fit
+from massl.core.images.content import Content
+from massl.core.images.cutting import cut
+from massl.core.images.decoding import MAX_PIXELS, ImageError
+from massl.core.images.fitting import fit
 from massl.core.images.rendering import EACH_FILE, Rendering
 
 _TOGETHER = 32  # tiles that are embedded at a time
@@ -29,7 +32,7 @@ class TileEmbedder:
 
     def of(
         self,
-        data: bytes,
+        data: Content,
         width: int,
         height: int,
         max_pixels: int = MAX_PIXELS,
@@ -67,11 +70,9 @@ class TileEmbedder:
             waiting.clear()
 
         side = self.encoder.image_size
-        picture = decode(data, None, max_pixels, rendering).picture
-        for box in boxes:
-            x, y, across, down = box
+        for box, part in cut(data, boxes, max_pixels, rendering):
             # The whole of a tile, also where the encoder is given only the middle of a picture.
-            pixels.append(np.asarray(fit(picture.crop((x, y, x + across, y + down)), side, side)))
+            pixels.append(np.asarray(fit(part, side, side)))
             waiting.append(box)
             if len(pixels) == _TOGETHER:
                 embed()

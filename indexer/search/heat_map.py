@@ -17,7 +17,8 @@ from indexer.search.query import Query, with_content
 from indexer.store.catalog import Catalog
 from indexer.store.vectors import stored
 from massl.core.errors import MasslError
-from massl.core.images.decoding import fitted_part, within_memory
+from massl.core.images.decoding import within_memory
+from massl.core.images.fitting import fitted_part
 
 NEAREST = 3  # tokens of an example that a part is compared with: on pictures of four, better than one or all
 KEPT = 32  # pictures whose tokens are remembered, in half precision

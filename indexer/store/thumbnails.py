@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import threading
 import zlib
@@ -12,7 +11,8 @@ from pathlib import Path
 from massl.core import disk_errors
 from massl.core.files.atomic_writing import whole
 from massl.core.files.scan import THUMBNAILS
-from massl.core.images.decoding import MAX_PIXELS, ImageError, decode, read_bytes, within_memory
+from massl.core.images.content import sha256
+from massl.core.images.decoding import MAX_PIXELS, ImageError, decode, open_content, within_memory
 from massl.core.images.rendering import EACH_FILE, Rendering
 
 SIDE = 256  # pixels of the longer side
@@ -99,9 +99,8 @@ class Thumbnails:
 
 def _make(original: Path, digest: str, max_pixels: int, side: int, rendering: Rendering) -> bytes | None:
     try:
-        with within_memory():
-            content = read_bytes(original)
-            if hashlib.sha256(content).hexdigest() != digest:
+        with within_memory(), open_content(original) as content:
+            if sha256(content).hex() != digest:
                 return None
             picture = decode(content, side, max_pixels, rendering).picture
             picture.thumbnail((side, side), reducing_gap=2.0)

@@ -13,7 +13,8 @@ from torch.utils.data import Dataset, Sampler
 from torchvision.transforms import InterpolationMode, v2
 
 from massl.core.errors import MasslError
-from massl.core.images.decoding import ImageError, fit, within_memory
+from massl.core.images.decoding import ImageError, within_memory
+from massl.core.images.fitting import fit
 from massl.data.sources import Source, decoded
 from massl.method.augment import augment, change, draw, normalise
 from massl.method.seeding import seed_of

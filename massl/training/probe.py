@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from massl.core.errors import MasslError
 from massl.core.files.scan import find_images
-from massl.core.images.decoding import ImageError, fit, within_memory
+from massl.core.images.decoding import ImageError, within_memory
+from massl.core.images.fitting import fit
 from massl.core.similarities import mean_cosine
 from massl.data.sources import Files, Source, decoded
 from massl.encoder.inference import all_stages

@@ -23,7 +23,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from massl.core.files.scan import find_images
-from massl.core.images.decoding import decode, fit
+from massl.core.images.decoding import decode
+from massl.core.images.fitting import fit
 from massl.encoder.weights import load_backbone
 from massl.method.augment import normalise
 from massl.method.network import build_backbone

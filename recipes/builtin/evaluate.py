@@ -23,7 +23,7 @@ from PIL import Image
 from indexer import Encoder
 from indexer.encoder.onnx_encoder import Embeds
 from indexer.ingest.embedding import embed_paths
-from massl.core.images.decoding import fit
+from massl.core.images.fitting import fit
 from massl.evaluation import knn_top1
 from massl.evaluation.datasets import LabelledFiles, embed, read_labelled
 from massl.evaluation.fewshot import few_shot

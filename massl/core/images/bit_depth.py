@@ -2,10 +2,52 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeAlias
+
 import numpy as np
+from numpy.typing import NDArray
 
 _DEPTHS = (8, 10, 12, 14, 16)  # of cameras, scanners and microscopes
 _BLOCK = 1 << 20  # numbers that are scaled at a time
+
+
+class RowNumbers:
+    """Numbers of a large picture, read some rows at a time, and anew each time that somebody goes through them.
+
+    Attributes:
+        shape: `(H, W, C)`.
+        dtype: their type.
+    """
+
+    def __init__(
+        self, shape: tuple[int, int, int], dtype: np.dtype[Any], read: Callable[[], Iterable[NDArray[Any]]]
+    ) -> None:
+        """`read` gives arrays `[h, W, C]`, from the top to the bottom."""
+        self.shape = shape
+        self.dtype = dtype
+        self._read = read
+
+    @property
+    def size(self) -> int:
+        """How many numbers there are."""
+        return self.shape[0] * self.shape[1] * self.shape[2]
+
+    def __iter__(self) -> Iterator[NDArray[Any]]:
+        return iter(self._read())
+
+
+Numbers: TypeAlias = NDArray[Any] | RowNumbers
+
+
+def channels(values: Numbers, part: slice) -> Numbers:
+    """Some of the channels, `[H, W, c]`."""
+    if isinstance(values, RowNumbers):
+        height, width, count = values.shape
+        shape = height, width, len(range(count)[part])
+        return RowNumbers(shape, values.dtype, lambda: (rows[..., part] for rows in values))
+    return values[..., part]
 
 
 def greatest_of_depth(value: int) -> int:
@@ -16,7 +58,7 @@ def greatest_of_depth(value: int) -> int:
     return next((2**bits - 1 for bits in _DEPTHS if value < 2**bits), 2 ** int(value).bit_length() - 1)
 
 
-def extremes(values: np.ndarray, no_data: float | None = None) -> tuple[float, float]:
+def extremes(values: Numbers, no_data: float | None = None) -> tuple[float, float]:
     """The least and the greatest finite number that isn't `no_data`; 0 and 0 where there is none."""
     low, high = np.inf, -np.inf
     for block in blocks(values):
@@ -29,7 +71,7 @@ def extremes(values: np.ndarray, no_data: float | None = None) -> tuple[float, f
     return (float(low), float(high)) if low <= high else (0.0, 0.0)
 
 
-def range_of(values: np.ndarray, no_data: float | None = None) -> tuple[float, float]:
+def range_of(values: Numbers, no_data: float | None = None) -> tuple[float, float]:
     """What becomes 0 and what becomes 255.
 
     Integers go from 0 to the greatest of the depth that they use. Floating point and negative numbers have no depth to
@@ -39,12 +81,13 @@ def range_of(values: np.ndarray, no_data: float | None = None) -> tuple[float, f
     return (low, high) if values.dtype.kind == "f" or low < 0 else (0.0, float(greatest_of_depth(int(high))))
 
 
-def alpha_range(alpha: np.ndarray, colours: float, bits: int) -> float:
+def alpha_range(alpha: Numbers, colours: float, bits: int) -> float:
     """The number at which `alpha` is opaque: that of the `colours`, unless alpha uses more of its `bits`."""
     if alpha.dtype.kind == "f":
         return 1.0
     top = 2**bits - 1
-    return colours if alpha.max(initial=0) <= colours <= top else float(top)
+    greatest = max((int(block.max(initial=0)) for block in blocks(alpha)), default=0)
+    return colours if greatest <= colours <= top else float(top)
 
 
 def to_8_bits(
@@ -78,11 +121,26 @@ def _scaled(values: np.ndarray, low: float, high: float) -> np.ndarray:
     return np.rint(np.clip(share, 0, 255, out=share), out=share).astype(np.uint8)
 
 
-def _rows(values: np.ndarray) -> int:
-    return max(1, _BLOCK // max(1, values[:1].size))
+def _rows(values: Numbers) -> int:
+    return max(1, _BLOCK // max(1, math.prod(values.shape[1:])))
 
 
-def blocks(values: np.ndarray) -> list[np.ndarray]:
+def blocks(values: Numbers) -> Iterator[NDArray[Any]]:
     """Some rows at a time, so that what is made of them stays small."""
+    for array in (values,) if isinstance(values, np.ndarray) else values:
+        step = _rows(array)
+        for top in range(0, len(array), step):
+            yield array[top : top + step]
+
+
+def middle(values: Numbers) -> NDArray[Any]:
+    """Some rows from the middle of `[H, W]` or `[H, W, C]`, the same whether all rows are there or not."""
     step = _rows(values)
-    return [values[top : top + step] for top in range(0, len(values), step)]
+    first = -(-values.shape[0] // step) // 2 * step
+    if isinstance(values, np.ndarray):
+        return values[first : first + step]
+    top, found = 0, []
+    for rows in values:
+        found.append(rows[max(0, first - top) : max(0, first + step - top)])
+        top += len(rows)
+    return np.concatenate(found)

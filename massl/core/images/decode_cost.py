@@ -13,6 +13,8 @@ from typing import NamedTuple
 
 from PIL import Image, PngImagePlugin
 
+from massl.core.images.content import Content, unpacked
+
 MOST_EXIF = 16 << 20  # bytes of a JPEG's, in 256 parts
 
 # Pillow's modes in which a large picture is averaged down before anything else is done with it.
@@ -50,7 +52,7 @@ _PICTURES, _YCBCR = (6, 7, 50001), 6  # compressed as JPEG or WebP; brightness a
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 
 
-def opening(data: bytes) -> int:
+def opening(data: Content) -> int:
     """Bytes that it takes to open a file of this content: to read everything but the pixels.
 
     Raises:
@@ -61,7 +63,7 @@ def opening(data: bytes) -> int:
     elif data[:8] == b"\x89PNG\r\n\x1a\n":
         needed = _of_png(data)
     elif data[:2] == b"\xff\xd8":
-        segments = list(_jpeg_segments(data))
+        segments = list(_jpeg_segments(data[:]))
         profiles_and_others = sum(len(segment.content) for segment in segments)
         exif = b"".join(s.content[6:] for s in segments if s.marker == 0xE1 and s.content[:6] == b"Exif\0\0")
         if len(exif) > MOST_EXIF:
@@ -71,13 +73,15 @@ def opening(data: bytes) -> int:
     elif data[4:8] == b"ftyp" or data[:4] == b"RIFF":
         # Libraries copy the file. Where its EXIF lies is for them to find out: any that there may be. Those for HEIF
         # and AVIF write it anew, without its orientation, and so make objects of all of it.
-        needed = 2 * len(data) + _AS_OBJECTS * max(map(of_exif, _embedded_exif(data)), default=0)
+        needed = 2 * len(data) + _AS_OBJECTS * max(map(of_exif, _embedded_exif(data[:])), default=0)
     else:
         needed = len(data)
     return _OVERHEAD + needed
 
 
-def decoding(image: Image.Image, data: bytes, width: int, height: int, shortest: int | None) -> int:
+def decoding(
+    image: Image.Image, data: Content, width: int, height: int, shortest: int | None, more: int | None = None
+) -> int:
     """Bytes that it takes to decode a file that is open and convert it to sRGB.
 
     Args:
@@ -86,10 +90,12 @@ def decoding(image: Image.Image, data: bytes, width: int, height: int, shortest:
         width: in pixels, of the file's picture.
         height: likewise.
         shortest: the shorter side, in pixels, that is needed of it.
+        more: bytes a pixel that are made of the decoded picture; those of converting it if left out.
     """
     stored = _STORED.get(image.mode, 4)
     see_through = image.mode in ("P", "PA", "LA", "La", "RGBA", "RGBa") or "transparency" in image.info
     converted = _CONVERTED_FROM_ALPHA if see_through else _CONVERTED.get(image.mode, 16)
+    converted = converted if more is None else more
     needed = _OVERHEAD + _ROW * image.height
     if shortest and min(image.size) >= 4 * shortest and (see_through or image.mode in REDUCED):
         converted = stored + 1
@@ -97,7 +103,7 @@ def decoding(image: Image.Image, data: bytes, width: int, height: int, shortest:
     beside, left = _BESIDE.get(image.format or "", (0, 0))
     needed += image.width * image.height * (stored + max(beside, left + converted))
     if image.format in ("JPEG", "MPO"):
-        needed += width * height * _coefficients(data)
+        needed += width * height * _coefficients(data[:])
     elif image.format == "TIFF":
         needed += _of_pieces(data)
     elif image.format == "PNG" and data[24:25] == b"\x10":
@@ -110,7 +116,7 @@ def developing(sensor: int) -> int:
     return _OVERHEAD + _DEVELOPED * sensor
 
 
-def largest_piece(data: bytes) -> tuple[int, int]:
+def largest_piece(data: Content) -> tuple[int, int]:
     """Width and height in pixels of what a TIFF is decoded by, a tile or a strip, padding included; else 0, 0."""
     tags = _first_tags(data)
     if not tags or tags.get(_COMPRESSION, 1) == 1:  # what isn't compressed is read row by row
@@ -134,7 +140,7 @@ def of_text(profile: str) -> bytes:
         return b""
 
 
-def _of_pieces(data: bytes) -> int:
+def _of_pieces(data: Content) -> int:
     width, height = largest_piece(data)
     tags = _first_tags(data)
     # The piece and its copy; of pictures in a picture also their planes and coefficients, and the pixels as RGBA.
@@ -151,21 +157,21 @@ class _Entry(NamedTuple):
     first: int  # its first number
 
 
-def _entries(data: bytes, at: int | None = None) -> Iterator[_Entry]:
+def _entries(data: Content, at: int | None = None) -> Iterator[_Entry]:
     """The entries of a directory of a TIFF; of the first, if `at`, in bytes, is left out. Ends where they do."""
     order = ">" if data[:2] == b"MM" else "<"
     big = data[2:4] in (b"+\0", b"\0+")
     if at is None:
         try:
-            (at,) = struct.unpack_from(order + ("Q" if big else "L"), data, 8 if big else 4)
+            (at,) = unpacked(order + ("Q" if big else "L"), data, 8 if big else 4)
         except struct.error:
             return
     head, entry, short = (order + "Q", order + "HHQ8s", 8) if big else (order + "H", order + "HHL4s", 4)
     try:
-        (count,) = struct.unpack_from(head, data, at)
+        (count,) = unpacked(head, data, at)
         start = at + struct.calcsize(head)
         for number in range(count):
-            tag, kind, values, field = struct.unpack_from(entry, data, start + number * struct.calcsize(entry))
+            tag, kind, values, field = unpacked(entry, data, start + number * struct.calcsize(entry))
             unit = _SIZES.get(kind, 0)
             where = struct.unpack(order + ("Q" if big else "L"), field)[0] if unit * values > short else None
             first = field if where is None else data[where : where + 8] if where < len(data) else b""
@@ -177,14 +183,14 @@ def _entries(data: bytes, at: int | None = None) -> Iterator[_Entry]:
         return
 
 
-def _first_tags(data: bytes) -> dict[int, int]:
+def _first_tags(data: Content) -> dict[int, int]:
     if data[:4] not in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
         return {}
     wanted = {_WIDTH, _LENGTH, _BITS, _COMPRESSION, _PHOTOMETRIC, _SAMPLES, _ROWS_PER_STRIP, _TILE_WIDTH, _TILE_LENGTH}
     return {entry.tag: entry.first for entry in _entries(data) if entry.tag in wanted}
 
 
-def _of_directories(data: bytes) -> int:
+def _of_directories(data: Content) -> int:
     """Bytes that the values of a TIFF's first directory and of those inside it take, each as often as it is named.
 
     Many entries may name the same bytes of the file, so that a small one takes much.
@@ -212,11 +218,11 @@ def _of_directories(data: bytes) -> int:
 # The others -----------------------------------------------------------------------------------------------------------
 
 
-def _of_png(data: bytes) -> int:
+def _of_png(data: Content) -> int:
     needed = text = 0
     at = 8
     while at + 8 <= len(data):
-        length, kind = struct.unpack_from(">L4s", data, at)
+        length, kind = unpacked(">L4s", data, at)
         content = min(length, len(data) - at - 8)
         if kind in (b"zTXt", b"iTXt", b"iCCP"):
             # Compressed a thousandfold at most, and then text of up to four bytes a character.

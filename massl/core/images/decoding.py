@@ -14,16 +14,17 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 import pi_heif
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from massl.core.disk_errors import reason_of
 from massl.core.errors import MasslError
-from massl.core.images import decode_cost, dicom, jpeg, plane_files, raw, stacks, tiff
+from massl.core.images import decode_cost, dicom, jpeg, plane_files, raw, row_reading, stacks, tiff
+from massl.core.images.content import Content, StoredContent, stream
 from massl.core.images.rendering import EACH_FILE, Rendering, Scaling, Unmeasured
-from massl.core.images.srgb import load_8_bits, to_srgb
+from massl.core.images.row_reading import RowPicture
+from massl.core.images.srgb import factor_of, load_8_bits, to_srgb
 from massl.core.memory_budget import BUDGET, Grant, available_memory
 from massl.core.regular_files import open_regular
 
@@ -36,6 +37,8 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF", "HEIF")
 MAX_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 89_478_485)
 MAX_BYTES = 1 << 30
 
+_LARGE = 16 << 20  # bytes of a file from which it is worth the while to read it in parts
+
 # Counts up whenever more files are read than before, so that collections look again at those that they skipped.
 READER = 3
 
@@ -44,7 +47,7 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 pi_heif.register_heif_opener()
 _MENDING = 12  # bytes a pixel that it takes to see whether a JPEG lacks only its end
-_BICUBIC = Image.Resampling.BICUBIC
+_PLAIN = ("L", "RGB", "LA", "RGBA", "CMYK")  # modes that are converted as they are
 _TURNS = dict(enumerate(
     (
         Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.ROTATE_180, Image.Transpose.FLIP_TOP_BOTTOM,
@@ -62,6 +65,10 @@ class ImageError(MasslError):
     def __init__(self, reason: str, lasting: bool = True) -> None:
         super().__init__(reason)
         self.lasting = lasting
+
+
+class Truncated(ImageError):
+    """A file that ends before its image does."""
 
 
 class TooLarge(ImageError):
@@ -105,6 +112,31 @@ def _read_plane(stack: Path, number: int) -> bytes:
         raise _too_much_to_read(stack.stat().st_size) from None
     except (ValueError, KeyError, struct.error) as error:
         raise ImageError(f"damaged: {error}") from None
+
+
+@contextmanager
+def open_content(path: Path) -> Iterator[Content]:
+    """A regular file's content: its bytes, or of a large picture that can be read a few rows at a time, the file.
+
+    Raises:
+        ImageError: as `read_bytes`; or the file was written to before the block ended.
+    """
+    with ExitStack() as opened:
+        try:
+            content = StoredContent(opened.enter_context(open_regular(path)))
+            check_size(len(content))
+            by_rows = len(content) >= _LARGE and row_reading.files_of(content) is not None
+        except OSError:
+            by_rows = False  # of which `read_bytes` says more
+        if not by_rows:
+            opened.close()
+            yield read_bytes(path)
+            return
+        try:
+            yield content
+        finally:
+            if not content.is_as_it_was():
+                raise ImageError("changed while reading", lasting=False) from None
 
 
 def check_size(size: int) -> None:
@@ -165,12 +197,15 @@ def within_memory() -> Iterator[None]:
 
 
 def decode(
-    data: bytes,
+    data: Content,
     shortest: int | None = None,
     max_pixels: int = MAX_PIXELS,
     rendering: Rendering = EACH_FILE,
 ) -> Decoded:
     """Decodes an image file's bytes to upright, opaque, 8-bit sRGB.
+
+    Large TIFFs and PNGs of which less is needed are averaged down a few rows at a time, where
+    `massl.core.images.row_reading` can.
 
     Turned by its EXIF orientation, converted from its colour profile, transparency laid on white, of animations and
     multi-page files the first frame. Greys and colours of more than 8 bits are scaled as `rendering` says; without
@@ -195,7 +230,7 @@ def decode(
     return decode_scaled(data, Scaling(rendering), shortest, max_pixels)
 
 
-def depends_on(rendering: Rendering, data: bytes) -> bool:
+def depends_on(rendering: Rendering, data: Content) -> bool:
     """Whether a file may look otherwise by `rendering` than by itself, by its header: it is deep, or a stack."""
     if stacks.is_asked_for(data, rendering) or dicom.is_dicom(data):
         return True
@@ -211,69 +246,107 @@ def depends_on(rendering: Rendering, data: bytes) -> bool:
     return stored is not None and stored.bits > 8
 
 
-def decode_scaled(data: bytes, scaling: Scaling, shortest: int | None = None, max_pixels: int = MAX_PIXELS) -> Decoded:
+def decode_scaled(
+    data: Content, scaling: Scaling, shortest: int | None = None, max_pixels: int = MAX_PIXELS
+) -> Decoded:
     """As `decode`, with what scales the numbers of this picture."""
-    if max_pixels > MAX_PIXELS and Image.MAX_IMAGE_PIXELS:
-        # Somebody asked for more than Pillow itself opens; what each caller allows is checked below all the same.
-        Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, max_pixels // 2 + 1)
-    reading = _Reading(max_pixels, scaling)
+    reading = Reading(max_pixels, scaling)
     try:
-        with reading.granted:
-            grant = reading.take(decode_cost.opening(data))
-            if raw.is_raw(data):
-                decoded = reading.photograph(data, shortest)
-            elif dicom.is_dicom(data):
-                decoded = reading.of_device(data, shortest)
-            elif (
-                stacks.is_asked_for(data, scaling.rendering)
-                and (picked := reading.of_stack(data, shortest)) is not None
-            ):
-                decoded = picked
-            elif stored := tiff.layout(data):
-                decoded = reading.stored(data, stored, shortest)
-            else:
-                decoded = reading.by_pillow(data, shortest)
+        with reading.of(data) as grant:
+            decoded = reading.decoded(data, shortest)
             grant.remains = 4 * decoded.picture.width * decoded.picture.height
             return decoded
-    except (ImageError, Unmeasured):
+    except Truncated:
+        if complete := mended(whole(data), reading.width * reading.height):
+            return decode_scaled(complete, scaling, shortest, max_pixels)
         raise
-    except (tiff.Unsupported, stacks.NotInStack, dicom.Unreadable) as error:
-        raise ImageError(str(error)) from None
-    except UnidentifiedImageError:
-        raise ImageError(jpeg.unsupported(data) or "not an image, or of a format that is not supported") from None
-    except Image.DecompressionBombError as error:  # Pillow's own limit, which comes first and says only how many
-        pixels = re.search(r"\d+", str(error))
-        count = megapixels(int(pixels[0])) if pixels else "too many"
-        raise TooLarge(f"too large: {count} megapixels, the limit is {megapixels(max_pixels)}") from None
-    except MemoryError:
-        raise _not_enough(reading.width, reading.height, reading.needed) from None
-    except Exception as error:  # on damaged data decoders raise nearly anything: OSError, SyntaxError, struct.error…
-        detail = " ".join(str(error).split())[:120]
-        # Libraries that got no memory say so, -9 being Pillow's number for it, or only that they could not go on.
-        if re.search(r"out of memory|allocat|error -9$", detail, re.IGNORECASE) or available_memory() < reading.needed:
-            raise _not_enough(reading.width, reading.height, reading.needed) from None
-        if "truncated" in detail:
-            if complete := _mended(data, reading.width * reading.height):
-                return decode_scaled(complete, scaling, shortest, max_pixels)
-            raise ImageError("truncated: the file ends before the image does") from None
-        raise ImageError(f"damaged: {detail or type(error).__name__}") from None
 
 
-class _Reading:
+class Reading:
     """One image on its way: its size in pixels, upright, and the bytes of memory that it needs, as far as known."""
 
     def __init__(self, max_pixels: int, scaling: Scaling) -> None:
+        if max_pixels > MAX_PIXELS and Image.MAX_IMAGE_PIXELS:
+            # Somebody asked for more than Pillow itself opens; what each caller allows is checked all the same.
+            Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, max_pixels // 2 + 1)
         self.width = self.height = self.needed = 0
-        self._scaling = scaling
-        self.granted = ExitStack()  # what was taken of the memory budget, and open files
+        self.scaling = scaling
+        self._granted = ExitStack()  # what was taken of the memory budget, and open files
         self._max_pixels = max_pixels
+
+    @contextmanager
+    def of(self, data: Content) -> Iterator[Grant]:
+        """A block that reads the image. Gives what opening it takes of the memory budget.
+
+        Raises:
+            ImageError: in place of all that goes wrong in the block.
+            Truncated: likewise, of a file that ends too early.
+            Unmeasured: as in the block.
+        """
+        try:
+            with self._granted:
+                yield self.take(decode_cost.opening(data))
+        except (ImageError, Unmeasured):
+            raise
+        except (tiff.Unsupported, stacks.NotInStack, dicom.Unreadable) as error:
+            raise ImageError(str(error)) from None
+        except UnidentifiedImageError:
+            why = jpeg.unsupported(whole(data)) or "not an image, or of a format that is not supported"
+            raise ImageError(why) from None
+        except Image.DecompressionBombError as error:  # Pillow's own limit, which comes first and says only how many
+            pixels = re.search(r"\d+", str(error))
+            count = megapixels(int(pixels[0])) if pixels else "too many"
+            raise TooLarge(f"too large: {count} megapixels, the limit is {megapixels(self._max_pixels)}") from None
+        except MemoryError:
+            raise self._not_enough() from None
+        except Exception as error:  # on damaged data decoders raise nearly anything: OSError, SyntaxError and others
+            detail = " ".join(str(error).split())[:120]
+            # Libraries that got no memory say so, -9 being Pillow's number for it, or only that they could not go on.
+            if re.search(r"out of memory|allocat|error -9$", detail, re.IGNORECASE) or available_memory() < self.needed:
+                raise self._not_enough() from None
+            if "truncated" in detail:
+                raise Truncated("truncated: the file ends before the image does") from None
+            raise ImageError(f"damaged: {detail or type(error).__name__}") from None
+
+    def decoded(self, data: Content, shortest: int | None) -> Decoded:
+        """See `decode`."""
+        if raw.is_raw(data):
+            return self._photograph(whole(data), shortest)
+        if dicom.is_dicom(data):
+            return self._of_device(whole(data), shortest)
+        if stacks.is_asked_for(data, self.scaling.rendering):
+            picked = self._of_stack(whole(data), shortest)
+            if picked is not None:
+                return picked
+        stored = tiff.layout(data)
+        if shortest and (large := self.by_rows(data, stored)):
+            factor = factor_of((large.width, large.height), shortest)
+            if factor > 1:
+                self.take(large.memory + 12 * (large.width // factor + 1) * (large.height // factor + 1))
+                return Decoded(large.reduced(factor), large.width, large.height, self.scaling.clipped)
+        data = whole(data)
+        return self._stored(data, stored, shortest) if stored else self._by_pillow(data, shortest)
+
+    def by_rows(self, data: Content, stored: tiff.Layout | None) -> RowPicture | None:
+        """A large picture that is read some rows at a time, if it can be; `stored` as `tiff.layout` has it."""
+        if row_reading.files_of(data) is None:
+            return None
+        header = None if stored else self._granted.enter_context(Image.open(stream(data), formats=FORMATS))
+        # That of a PNG would be loaded for it; `row_files` knows that it has none.
+        if header is not None and header.format != "PNG" and _orientation(header) != 1:
+            return None
+        found = row_reading.find(data, stored, header, self.scaling)
+        if found is not None:
+            self.width, self.height = found.width, found.height
+            self._check(found.width, found.height)
+        return found
 
     def take(self, needed: int) -> Grant:
         """Takes so many bytes of the memory budget until the end; may wait."""
         self.needed = needed
-        return self.granted.enter_context(BUDGET.take(needed))
+        return self._granted.enter_context(BUDGET.take(needed))
 
-    def photograph(self, data: bytes, shortest: int | None) -> Decoded:
+    def _photograph(self, data: bytes, shortest: int | None) -> Decoded:
         """What a camera's sensor saw."""
         if not raw.can_develop():
             raise ImageError("a RAW photograph: to read these, pip install 'massl[raw]'")
@@ -285,18 +358,21 @@ class _Reading:
 
         return Decoded(*raw.develop(data, shortest, admit))
 
-    def stored(self, data: bytes, layout: tiff.Layout, shortest: int | None) -> Decoded:
+    def _stored(self, data: bytes, layout: tiff.Layout, shortest: int | None) -> Decoded:
         """A TIFF that Pillow would read wrongly or not at all."""
+        picture, alpha = self._numbers(data, layout)
+        picture = to_srgb(picture, layout.profile, shortest, alpha)
+        return Decoded(_turned(picture, layout.orientation), self.width, self.height, self.scaling.clipped)
+
+    def _numbers(self, data: bytes, layout: tiff.Layout) -> tuple[Image.Image, Image.Image | None]:
         lies = layout.orientation > 4
         self.width, self.height = (layout.height, layout.width) if lies else (layout.width, layout.height)
         self._check(self.width, self.height)
         self._check(*layout.piece, "it is stored in pieces; one of ")
         self.take(layout.memory)
-        picture, alpha = tiff.read(data, layout, self._scaling)
-        picture = to_srgb(picture, layout.profile, shortest, alpha)
-        return Decoded(_turned(picture, layout.orientation), self.width, self.height, self._scaling.clipped)
+        return tiff.read(data, layout, self.scaling)
 
-    def of_stack(self, data: bytes, shortest: int | None) -> Decoded | None:
+    def _of_stack(self, data: bytes, shortest: int | None) -> Decoded | None:
         """The channels and the plane that were chosen; None for a file that is no stack."""
 
         def admit(layout: tiff.Layout, pages: int, kept: int) -> None:
@@ -306,12 +382,12 @@ class _Reading:
             self._check_all(pages)
             self.take(layout.memory + kept)
 
-        picture = stacks.read(data, self._scaling, self.take, admit, self._scaling.rendering)
+        picture = stacks.read(data, self.scaling, self.take, admit, self.scaling.rendering)
         if picture is None:
             return None
-        return Decoded(to_srgb(picture, None, shortest), self.width, self.height, self._scaling.clipped)
+        return Decoded(to_srgb(picture, None, shortest), self.width, self.height, self.scaling.clipped)
 
-    def of_device(self, data: bytes, shortest: int | None) -> Decoded:
+    def _of_device(self, data: bytes, shortest: int | None) -> Decoded:
         """DICOM."""
 
         def admit(across: int, down: int, frames: int, memory: int) -> None:
@@ -320,12 +396,18 @@ class _Reading:
             self._check_all(frames)
             self.take(memory)
 
-        picture = dicom.read(data, self._scaling, admit)
-        return Decoded(to_srgb(picture, None, shortest), self.width, self.height, self._scaling.clipped)
+        picture = dicom.read(data, self.scaling, admit)
+        return Decoded(to_srgb(picture, None, shortest), self.width, self.height, self.scaling.clipped)
 
-    def by_pillow(self, data: bytes, shortest: int | None) -> Decoded:
+    def _by_pillow(self, data: bytes, shortest: int | None) -> Decoded:
         """Any other image."""
-        image = self.granted.enter_context(Image.open(io.BytesIO(jpeg.without_padding(data)), formats=FORMATS))
+        picture, profile = self._loaded(data, shortest)
+        picture = to_srgb(picture, profile, shortest)
+        return Decoded(picture, self.width, self.height, self.scaling.clipped)
+
+    def _loaded(self, data: bytes, shortest: int | None, as_it_is: bool = False) -> tuple[Image.Image, bytes | None]:
+        """The upright picture of 8 bits a channel, and its profile; `as_it_is` if it isn't converted as a whole."""
+        image = self._granted.enter_context(Image.open(io.BytesIO(jpeg.without_padding(data)), formats=FORMATS))
         self.width, self.height = image.size
         self._check(self.width, self.height)
         if image.format == "TIFF":
@@ -333,12 +415,22 @@ class _Reading:
         if shortest:
             # The scale is the largest power of two at which both sides still reach what was asked for.
             image.draft("RGB", (shortest, shortest))
-        self.take(decode_cost.decoding(image, data, self.width, self.height, shortest))
-        picture = _upright(load_8_bits(image, data, self._scaling))
+        more = None
+        if as_it_is:
+            more = 4 * (_orientation(image) != 1) + 4 * (image.mode not in _PLAIN or "transparency" in image.info)
+        self.take(decode_cost.decoding(image, data, self.width, self.height, shortest, more))
+        picture = upright(load_8_bits(image, data, self.scaling))
         if (picture.width > picture.height) != (image.width > image.height):
             self.width, self.height = self.height, self.width
-        picture = to_srgb(picture, image.info.get("icc_profile"), shortest)
-        return Decoded(picture, self.width, self.height, self._scaling.clipped)
+        return picture, image.info.get("icc_profile")
+
+    def as_it_is(self, data: bytes, layout: tiff.Layout | None) -> tuple[Image.Image, Image.Image | None, bytes | None]:
+        """An upright picture of 8 bits a channel that is not sRGB yet, its alpha by itself, and its profile."""
+        if layout is None:
+            picture, profile = self._loaded(data, None, as_it_is=True)
+            return picture, None, profile
+        picture, alpha = self._numbers(data, layout)
+        return _turned(picture, layout.orientation), alpha and _turned(alpha, layout.orientation), layout.profile
 
     def _check_all(self, pages: int) -> None:
         most = stacks.MOST_PIXELS * self._max_pixels
@@ -352,6 +444,24 @@ class _Reading:
                 f"too large: {what}{across} x {down} is {megapixels(across * down)} megapixels, "
                 f"the limit is {megapixels(self._max_pixels)}"
             )
+
+    def _not_enough(self) -> ImageError:
+        what, does = "what it holds beside its pixels", "takes"
+        if self.width:
+            what, does = f"{self.width} x {self.height} pixels", "take"
+        return ImageError(f"not enough memory to decode it: {what} {does} about {_bytes(self.needed)}", lasting=False)
+
+
+def whole(data: Content) -> bytes:
+    """All bytes of a file, which count as memory in use where they weren't in memory before.
+
+    Raises:
+        ImageError: there is not so much.
+    """
+    if isinstance(data, bytes):
+        return data
+    keep_memory(len(data))
+    return data[:]
 
 
 def dimensions(data: bytes) -> tuple[int, int]:
@@ -376,35 +486,33 @@ def header(path: Path) -> Iterator[Image.Image]:
 
 
 @contextmanager
-def opened(data: bytes) -> Iterator[Image.Image]:
+def opened(data: Content) -> Iterator[Image.Image]:
     """As `header`, of a file's content."""
-    stream = io.BytesIO(jpeg.without_padding(data))
-    with BUDGET.take(decode_cost.opening(data)), Image.open(stream, formats=FORMATS) as image:
+    file = stream(jpeg.without_padding(data) if isinstance(data, bytes) else data)
+    with BUDGET.take(decode_cost.opening(data)), Image.open(file, formats=FORMATS) as image:
         yield image
-
-
-def _not_enough(width: int, height: int, needed: int) -> ImageError:
-    what, does = (f"{width} x {height} pixels", "take") if width else ("what it holds beside its pixels", "takes")
-    return ImageError(f"not enough memory to decode it: {what} {does} about {_bytes(needed)}", lasting=False)
 
 
 def _bytes(size: int) -> str:
     return f"{size / 2**30:.1f} GiB" if size >= 1 << 30 else f"{-(-size // 2**20)} MiB"
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def upright(image: Image.Image) -> Image.Image:
     """A decoded image, turned by its EXIF orientation."""
+    return _turned(image, _orientation(image))
+
+
+def _orientation(image: Image.Image) -> int:
     exif = image.info.get("exif")
     if exif is None and isinstance(text := image.info.get("Raw profile type exif"), str):  # ImageMagick's, in a PNG
         exif = decode_cost.of_text(text)
     try:
         with BUDGET.take(decode_cost.of_exif(exif or b"")):
-            orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+            return int(image.getexif().get(ExifTags.Base.Orientation, 1))
     except MemoryError:
         raise
     except Exception:  # damaged EXIF must not cost an image whose pixels are fine
-        orientation = 1
-    return _turned(image, orientation)
+        return 1
 
 
 def _turned(image: Image.Image, orientation: int) -> Image.Image:
@@ -412,7 +520,7 @@ def _turned(image: Image.Image, orientation: int) -> Image.Image:
     return image if turn is None else image.transpose(turn)
 
 
-def _mended(data: bytes, count: int) -> bytes | None:
+def mended(data: bytes, count: int) -> bytes | None:
     """A JPEG of `count` pixels that lacks only its end, with that added; None for what lacks more."""
     try:
         with BUDGET.take(_MENDING * count):
@@ -429,62 +537,3 @@ def open_image(
 ) -> Image.Image:
     """`decode` on a file's content."""
     return decode(read_bytes(path), shortest, max_pixels, rendering).picture
-
-
-def fit(picture: Image.Image, size: int, resize: int) -> Image.Image:
-    """Shorter side to `resize` pixels (bicubic), then the `size` x `size` centre: what an encoder is given.
-
-    Only what the centre is made of is looked at, so that a picture of any proportions costs no more than a square one.
-    """
-    whole, edges = _fitted(picture, size, resize)
-    if picture.size == whole:
-        return picture.crop((*edges, edges[0] + size, edges[1] + size))
-    across, down = (_centre(*of_side, size) for of_side in zip(picture.size, whole, edges, strict=True))
-    needed = (across.first, down.first, across.last, down.last)
-    factors = (across.factor, down.factor)
-    # The order of both passes shows in the last digits; Pillow's, for the whole of a very tall picture, is the other.
-    columns, rows = (-(-side // factor) for side, factor in zip(picture.size, factors, strict=True))
-    tall = rows > max(100 * columns, whole[1])
-    picture = picture.crop(needed) if factors == (1, 1) else picture.reduce(factors, needed)
-    if tall:
-        picture = picture.resize((picture.width, size), _BICUBIC, (0, down.start, picture.width, down.end))
-        return picture.resize((size, size), _BICUBIC, (across.start, 0, across.end, size))
-    return picture.resize((size, size), _BICUBIC, (across.start, down.start, across.end, down.end))
-
-
-class _Centre(NamedTuple):
-    """What a side's centre is made of.
-
-    `factor` is the whole number of pixels that are averaged first, as Pillow's `reducing_gap=2` has it; `first` and
-    `last` bound what is needed, at multiples of that; `start` and `end` bound the centre in what then is left.
-    """
-
-    factor: int
-    first: int
-    last: int
-    start: float
-    end: float
-
-
-def _centre(length: int, fitted: int, edge: int, size: int) -> _Centre:
-    """Of a side of `length` pixels, where the whole side would become `fitted`, and the centre begin at `edge`."""
-    scale = length / fitted
-    factor = int(scale / 2) or 1
-    start, end = edge * scale, min((edge + size) * scale, float(length))
-    reach = 2 * scale + 2 * factor  # bicubic: two pixels of the result, and some of rounding
-    first = max(0, int((start - reach) // factor) * factor)
-    last = min(length, -int(-(end + reach) // factor) * factor)
-    return _Centre(factor, first, last, (start - first) / factor, (end - first) / factor)
-
-
-def fitted_part(picture: Image.Image, size: int, resize: int) -> tuple[float, float, float, float]:
-    """What `fit` keeps of a picture: x, y, width and height as shares of its own width and height."""
-    (width, height), (left, top) = _fitted(picture, size, resize)
-    return left / width, top / height, size / width, size / height
-
-
-def _fitted(picture: Image.Image, size: int, resize: int) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Width and height before the centre is cut out, and the centre's left and upper edge."""
-    scale = resize / min(picture.size)
-    width, height = (max(size, round(side * scale)) for side in picture.size)
-    return (width, height), ((width - size) // 2, (height - size) // 2)

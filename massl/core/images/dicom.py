@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image
 
 from massl.core.images import bit_depth, planes
+from massl.core.images.content import Content
 from massl.core.images.dicom_elements import PictureElements, picture_elements
 from massl.core.images.dicom_elements import Unreadable as Unreadable
 from massl.core.images.rendering import EACH, Limits, Scaling, kind_of
@@ -41,7 +42,7 @@ def can_read() -> bool:
     return importlib.util.find_spec("pydicom") is not None
 
 
-def is_dicom(data: bytes) -> bool:
+def is_dicom(data: Content) -> bool:
     """Whether a file's content is DICOM's, whatever its name."""
     return data[128:132] == b"DICM"
 

@@ -17,6 +17,7 @@ from typing import Any
 from PIL import ExifTags, Image, ImageFile, IptcImagePlugin
 
 from massl.core.images import decode_cost, dicom, plane_files, planes, raw, xmp
+from massl.core.images.content import Content, stream
 from massl.core.images.decoding import ImageError, opened, read_bytes
 from massl.core.images.xmp import LONGEST, MOST_KEYWORDS, Xmp, XmpError, clean
 from massl.core.memory_budget import BUDGET
@@ -90,7 +91,7 @@ class _Found:
     planes: int = 1
 
 
-def read(data: bytes, sidecar: bytes | None = None, name: str = "") -> Metadata:
+def read(data: Content, sidecar: bytes | None = None, name: str = "") -> Metadata:
     """Reads what a picture brings with it. Nothing of its pixels is decoded.
 
     Args:
@@ -116,7 +117,7 @@ def read(data: bytes, sidecar: bytes | None = None, name: str = "") -> Metadata:
     return _joined(found, beside, own, trouble)
 
 
-def read_beside(data: bytes, sidecar: Path | None, name: str) -> Metadata:
+def read_beside(data: Content, sidecar: Path | None, name: str) -> Metadata:
     """As `read`, with the path of the file beside the picture; one that can't be read says nothing."""
     said = None
     if sidecar is not None:
@@ -129,10 +130,10 @@ def read_beside(data: bytes, sidecar: Path | None, name: str) -> Metadata:
     return read(data, said, name)
 
 
-def _look_into(data: bytes, found: _Found) -> None:
+def _look_into(data: Content, found: _Found) -> None:
     start = data[:4]
     if start[:3] == b"\xff\xd8\xff":
-        if decode_cost.jpeg_says_something(data):  # most of those on web pages don't, and opening them takes a while
+        if decode_cost.jpeg_says_something(data[:]):  # most of those on web pages don't, and opening them takes a while
             _look_into_picture(data, found)
     elif start in _RAW_TIFFS or start in _TIFFS:
         as_tiff = _RAW_TIFFS[start] + data[4:] if start in _RAW_TIFFS else data
@@ -144,12 +145,12 @@ def _look_into(data: bytes, found: _Found) -> None:
         at, length = (int.from_bytes(data[place : place + 4], "big") for place in (84, 88))
         _look_into_picture(data[at : at + length], found)  # the preview, a JPEG with the camera's EXIF
     elif data[4:12] == b"ftypcrx ":
-        _look_into_cr3(data, found)
+        _look_into_cr3(data[:], found)
     elif not raw.is_raw(data) and not dicom.is_dicom(data):
         _look_into_picture(data, found)
 
 
-def _look_into_picture(data: bytes, found: _Found) -> None:
+def _look_into_picture(data: Content, found: _Found) -> None:
     with opened(data) as image:
         found.planes = planes.of_picture(image)
         packet = image.info.get("xmp", b"")
@@ -160,9 +161,9 @@ def _look_into_picture(data: bytes, found: _Found) -> None:
             found.iptc = IptcImagePlugin.getiptcinfo(image) or {}
 
 
-def _look_into_tiff(data: bytes, found: _Found) -> None:
+def _look_into_tiff(data: Content, found: _Found) -> None:
     exif = Image.Exif()
-    exif.load(data)  # not by opening it: Pillow has no mode for many a TIFF
+    exif.load_from_fp(stream(data))  # not by opening it: Pillow has no mode for many a TIFF
     found.tags = _tags(exif)
     for tag in (_XMP_TAG, _IPTC_TAG):
         packet = exif.get(tag, b"")

@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from massl.core.images.content import Content
 from massl.core.images.decoding import MAX_PIXELS, ImageError, decode_scaled, depends_on, within_memory
 from massl.core.images.rendering import (
     EACH_FILE,
@@ -54,6 +55,7 @@ class RangeSampler:
         count: of the files.
         name: gives that of a file by its number.
         read: gives the content of a file by its number. Raises `ImageError` where there is none.
+        opened: likewise, for the time of a block; in place of `read`.
         max_pixels: larger images are not looked at.
         threads: that read and decode; one a core if left out.
     """
@@ -63,6 +65,7 @@ class RangeSampler:
     read: Callable[[int], bytes]
     max_pixels: int = MAX_PIXELS
     threads: int | None = None
+    opened: Callable[[int], AbstractContextManager[Content]] | None = None
 
     def of_kind(self, kind: str, rendering: Rendering) -> list[Sampling]:
         """Numbers of up to `FILES` files that have numbers of this kind, of the first `LOOKED_AT` files.
@@ -97,8 +100,7 @@ class RangeSampler:
         def sample(number: int) -> Sampling:
             sampling = Sampling(most, rendering)
             try:
-                with within_memory():
-                    data = self.read(number)
+                with within_memory(), self._open(number) as data:
                     if depends_on(rendering, data):
                         decode_scaled(data, sampling, _SMALL, self.max_pixels)
             except ImageError:
@@ -107,6 +109,9 @@ class RangeSampler:
 
         with closing(ahead(sample, numbers, _AHEAD, self.threads)) as samples:
             yield from samples
+
+    def _open(self, number: int) -> AbstractContextManager[Content]:
+        return self.opened(number) if self.opened else nullcontext(self.read(number))
 
     @cached_property
     def _order(self) -> list[int]:

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from PIL import Image, TiffImagePlugin
 
+from massl.core.images.content import Content, stream
+
 # Most cameras' RAW files are TIFFs; these are those that can be told by their first bytes.
 _MAGIC = (b"FUJIFILMCCD-RAW", b"IIU\0", b"IIRO", b"IIRS", b"MMOR", b"\0MRM", b"FOVb")
 
@@ -23,7 +25,7 @@ def can_develop() -> bool:
     return importlib.util.find_spec("rawpy") is not None
 
 
-def is_raw(data: bytes) -> bool:
+def is_raw(data: Content) -> bool:
     """Whether a file's content is a sensor's, whatever its name.
 
     By content, as a RAW file that is a TIFF too would otherwise open as the thumbnail in it.
@@ -36,7 +38,7 @@ def is_raw(data: bytes) -> bool:
         return True
     try:
         first = TiffImagePlugin.ImageFileDirectory_v2(data[:8])
-        file = io.BytesIO(data)
+        file = stream(data)
         file.seek(first.next)
         first.load(file)
         tags = {tag: first.get(tag) for tag in (_NEW_SUBFILE_TYPE, _COMPRESSION, _PHOTOMETRIC, _MAKE, _SUB_IFDS)}

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from massl.core.errors import MasslError
 from massl.core.images import bit_depth
+from massl.core.images.bit_depth import Numbers
 
 Limits = tuple[float, float]
 """The number that becomes 0, and the one that becomes 255."""
@@ -201,7 +202,7 @@ class Scaling:
         self.rendering = rendering
         self.clipped: dict[str, float | None] = {}
 
-    def limits(self, values: NDArray[Any], kind: str, no_data: float | None = None) -> Limits | None:
+    def limits(self, values: Numbers, kind: str, no_data: float | None = None) -> Limits | None:
         """What becomes 0 and what 255; None where this picture's own numbers are to say so.
 
         Raises:
@@ -223,6 +224,14 @@ class Scaling:
         return True
 
 
+class Uncounted(Scaling):
+    """Where nobody asks what was cut off, which takes a look at all numbers."""
+
+    def limits(self, values: Numbers, kind: str, no_data: float | None = None) -> Limits | None:
+        """See `Scaling.limits`."""
+        return self.rendering.of_kind(kind)
+
+
 class Sampling(Scaling):
     """Takes some of a picture's numbers.
 
@@ -237,11 +246,9 @@ class Sampling(Scaling):
         self.taken: dict[str, NDArray[np.float64]] = {}
         self.masks: set[str] = set()
 
-    def limits(self, values: NDArray[Any], kind: str, no_data: float | None = None) -> Limits | None:
+    def limits(self, values: Numbers, kind: str, no_data: float | None = None) -> Limits | None:
         """None, once numbers were taken."""
-        flat = values.reshape(-1)
-        if flat.size > self.most:
-            flat = flat[np.sort(np.random.default_rng(0).integers(0, flat.size, self.most))]
+        flat = _drawn(values, self.most)
         self.taken[kind] = _numbers(flat, no_data).astype(np.float64)
         if _is_mask(values):
             self.masks.add(kind)
@@ -267,12 +274,29 @@ def measured(samples: Iterable[NDArray[np.float64]]) -> Limits:
     return (low, high) if low < high else (float(pool.min()), float(pool.max()))
 
 
-def _is_mask(values: NDArray[Any]) -> bool:
+def _drawn(values: Numbers, most: int) -> NDArray[Any]:
+    """All numbers, or `most` of them, the same ones of every picture of a size."""
+    if isinstance(values, np.ndarray):
+        flat = values.reshape(-1)
+        return flat if flat.size <= most else flat[_places(flat.size, most)]
+    places = np.arange(values.size) if values.size <= most else _places(values.size, most)
+    found, start = [np.empty(0, values.dtype)], 0
+    for rows in values:
+        here = places[slice(*np.searchsorted(places, (start, start + rows.size)))]
+        found.append(rows.reshape(-1)[here - start])
+        start += rows.size
+    return np.concatenate(found)
+
+
+def _places(count: int, most: int) -> NDArray[np.int64]:
+    return np.sort(np.random.default_rng(0).integers(0, count, most))
+
+
+def _is_mask(values: Numbers) -> bool:
     """Whether nearly every number that isn't 0 is that of its left neighbour; a camera's have noise."""
     if values.dtype.kind not in "ui":
         return False
-    blocks = bit_depth.blocks(values)
-    block = blocks[len(blocks) // 2]
+    block = bit_depth.middle(values)
     block = block.reshape(block.shape[0], block.shape[1], -1)[..., 0]
     left, right = block[:, :-1], block[:, 1:]
     inside = right != 0
@@ -286,7 +310,7 @@ def _numbers(values: NDArray[Any], no_data: float | None) -> NDArray[Any]:
     return values[np.isfinite(values)] if values.dtype.kind == "f" else values
 
 
-def _share_beyond(values: NDArray[Any], limits: Limits, no_data: float | None) -> float:
+def _share_beyond(values: Numbers, limits: Limits, no_data: float | None) -> float:
     beyond = count = 0
     for block in bit_depth.blocks(values):
         numbers = _numbers(block.reshape(-1), no_data)

@@ -59,17 +59,36 @@ def to_srgb(
         shortest: the shorter side, in pixels, that the caller needs: a much larger picture is averaged down first.
         alpha: how opaque each pixel is, of mode `L`, where `image` has no channel for that.
     """
+    return finished(*averaged(image, alpha, factor_of(image.size, shortest)), profile)
+
+
+def factor_of(size: tuple[int, int], shortest: int | None) -> int:
+    """By how much a picture of a size is averaged down on each side, where `shortest` pixels are needed of it."""
+    return max(1, min(size) // (2 * shortest)) if shortest else 1
+
+
+def averaged(
+    image: Image.Image, alpha: Image.Image | None = None, factor: int = 1
+) -> tuple[Image.Image, Image.Image | None]:
+    """The first part of `to_srgb`: colours that profiles are for, with alpha where that fits, averaged down.
+
+    Of some rows it gives what it gives of all, if their number is a multiple of `factor` or they are the last.
+    """
     if alpha and image.mode in ("L", "RGB"):
         image = image.copy()
         image.putalpha(alpha)  # so that both are averaged together
         alpha = None
     mode = _plain(image)
     # Colour conversion of a large image costs more than decoding it.
-    factor = min(image.size) // (2 * shortest) if shortest else 1
     if factor > 1:
         image, alpha = _reduced(image, factor, mode), alpha and alpha.reduce(factor)
     elif mode != image.mode:
         image = image.convert(mode)
+    return image, alpha
+
+
+def finished(image: Image.Image, alpha: Image.Image | None, profile: bytes | None) -> Image.Image:
+    """The rest of `to_srgb`, of any part of what `averaged` gives."""
     if image.mode in ("LA", "RGBA"):
         image, alpha = image.convert(image.mode[:-1]), image.getchannel("A")
     image = _apply_profile(image, profile)

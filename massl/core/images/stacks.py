@@ -19,6 +19,7 @@ import numpy as np
 from PIL import Image
 
 from massl.core.images import bit_depth, ome, planes, tiff, tiff_pages
+from massl.core.images.content import Content
 from massl.core.images.rendering import EACH, Rendering, Scaling, kind_of
 
 MOST_PIXELS = 16  # times the most that a picture may have: what is read of a stack for one picture
@@ -59,7 +60,7 @@ def can_read() -> bool:
     return importlib.util.find_spec("tifffile") is not None
 
 
-def is_asked_for(data: bytes, rendering: Rendering) -> bool:
+def is_asked_for(data: Content, rendering: Rendering) -> bool:
     """Whether a file may be a stack, and somebody chose what to see of it."""
     return rendering.picks and data.startswith(MAGIC)
 

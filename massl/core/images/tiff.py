@@ -18,7 +18,9 @@ import numpy as np
 from PIL import Image, TiffImagePlugin
 
 from massl.core.images import bit_depth
-from massl.core.images.rendering import Scaling, kind_of
+from massl.core.images.bit_depth import Numbers
+from massl.core.images.content import Content, stream
+from massl.core.images.rendering import Limits, Scaling, kind_of
 
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, CMYK, YCBCR, LAB, ICC_LAB = 0, 1, 2, 3, 5, 6, 8, 9
 _COLOURS = {WHITE_IS_ZERO: 1, BLACK_IS_ZERO: 1, RGB: 3, PALETTE: 1, CMYK: 4, LAB: 3, ICC_LAB: 3}  # channels of each
@@ -115,7 +117,7 @@ class Layout:
         return self.width * self.height * pixel + 3 * self.piece_bytes + packed + 16 * _BLOCK
 
 
-def layout(data: bytes, page: int | None = None) -> Layout | None:
+def layout(data: Content, page: int | None = None) -> Layout | None:
     """How the first page of a TIFF is stored, or None if Pillow reads it, or nobody can.
 
     Args:
@@ -131,7 +133,7 @@ def layout(data: bytes, page: int | None = None) -> Layout | None:
     if data[:4] not in (b"II*\0", b"MM\0*", b"II+\0"):
         return None
     try:
-        file = io.BytesIO(data)
+        file = stream(data)
         tags = TiffImagePlugin.ImageFileDirectory_v2(file.read(16 if data[2:3] == b"+" else 8))
         file.seek(tags.next if page is None else page)
         tags.load(file)
@@ -142,7 +144,7 @@ def layout(data: bytes, page: int | None = None) -> Layout | None:
         return None
 
 
-def _layout(tags: TiffImagePlugin.ImageFileDirectory_v2, data: bytes, of_a_stack: bool) -> Layout | None:
+def _layout(tags: TiffImagePlugin.ImageFileDirectory_v2, data: Content, of_a_stack: bool) -> Layout | None:
     def number(tag: int, default: int) -> int:
         value = tags.get(tag, default)
         return int(value[0] if isinstance(value, tuple) else value)
@@ -314,21 +316,57 @@ def read(data: bytes, stored: Layout, scaling: Scaling) -> tuple[Image.Image, Im
         zlib.error: damaged.
     """
     values = numbers(data, stored)
-    colours, alpha = values[..., : len(stored.chosen)], None
+    return picture(values, stored, scale_of(values, stored, scaling))
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """What the 8 bits of a pixel depend on beside its own numbers.
+
+    Attributes:
+        limits: of colours: what becomes 0 and what 255; None where they have another meaning.
+        no_data: the number that becomes 0 all the same.
+        opaque: of alpha, likewise.
+        unused: whether alpha is nought everywhere, and so not meant.
+    """
+
+    limits: Limits | None
+    no_data: float | None
+    opaque: float = 0.0
+    unused: bool = False
+
+
+def scale_of(values: Numbers, stored: Layout, scaling: Scaling) -> Scale:
+    """How the numbers of the channels that are kept, `[H, W, C]`, become 8 bits; see `read`."""
+    colours = bit_depth.channels(values, slice(0, len(stored.chosen)))
+    # In one of several channels, or of 8 bits, the same number may be a colour.
+    no_data = stored.no_data if len(stored.chosen) == 1 and stored.bits > 8 else None
+    limits = None
+    if stored.photometric not in (LAB, ICC_LAB) and stored.palette is None:
+        limits = _limits(colours, stored, scaling, no_data)
+    if stored.alpha is None:
+        return Scale(limits, no_data)
+    opacity = bit_depth.channels(values, slice(-1, None))
+    opaque = bit_depth.alpha_range(opacity, bit_depth.range_of(colours, stored.no_data)[1], stored.bits)
+    unused = stored.presumed and not any(
+        bit_depth.to_8_bits(block, (0, opaque)).any() for block in bit_depth.blocks(opacity)
+    )
+    return Scale(limits, no_data, opaque, unused)
+
+
+def picture(values: np.ndarray, stored: Layout, scale: Scale) -> tuple[Image.Image, Image.Image | None]:
+    """Of some rows of numbers, `[h, W, C]`, what `read` gives of all."""
+    pixels, alpha = _scaled(values[..., : len(stored.chosen)], stored, scale), None
     if stored.alpha is not None:
-        pixels, opacity = _scaled(colours, stored, scaling), values[..., -1]
-        opaque = bit_depth.alpha_range(opacity, bit_depth.range_of(colours, stored.no_data)[1], stored.bits)
-        opacity = bit_depth.to_8_bits(opacity, (0, opaque))
-        if stored.presumed and not opacity.any():
+        opacity = bit_depth.to_8_bits(values[..., -1], (0, scale.opaque))
+        if scale.unused:
             opacity = np.full_like(opacity, 255)  # an unused fourth byte, not a picture that nobody can see
         if stored.premultiplied:
             pixels = _divided(pixels, opacity)
         alpha = Image.fromarray(opacity)
-    else:
-        pixels = _scaled(colours, stored, scaling)
     mode = {1: "L", 3: "RGB", 4: "CMYK"}[pixels.shape[-1]]
     mode = "LAB" if stored.photometric in (LAB, ICC_LAB) else mode
-    image = Image.frombytes(mode, (stored.width, stored.height), np.ascontiguousarray(pixels))
+    image = Image.frombytes(mode, (stored.width, len(values)), np.ascontiguousarray(pixels))
     return image, alpha
 
 
@@ -359,26 +397,28 @@ def _divided(pixels: np.ndarray, alpha: np.ndarray) -> np.ndarray:
     return result
 
 
-def _scaled(values: np.ndarray, stored: Layout, scaling: Scaling) -> np.ndarray:
+def _limits(colours: Numbers, stored: Layout, scaling: Scaling, no_data: float | None) -> Limits:
+    """What becomes 0 and what 255."""
+    limits: Limits | None = None
+    if stored.bits > 8 and stored.photometric != CMYK:
+        limits = scaling.limits(colours, kind_of(_FORMATS[stored.number], stored.bits, len(stored.chosen)), no_data)
+    if limits:
+        return limits  # as for all files of the folder
+    if stored.number == _INTEGER and (stored.photometric == CMYK or stored.bits not in (16, 32, 64)):
+        return 0, 2**stored.bits - 1
+    if stored.number == _FLOAT and stored.photometric in (RGB, CMYK):
+        low, high = bit_depth.extremes(colours, stored.no_data)
+        return (0, 1) if low >= 0 and high <= 1 else (low, high)
+    return bit_depth.range_of(colours, stored.no_data)
+
+
+def _scaled(values: np.ndarray, stored: Layout, scale: Scale) -> np.ndarray:
     """To uint8 of the same shape, or of three colours where there is a palette; a and b of `L*a*b*` with signs."""
     if stored.photometric in (LAB, ICC_LAB):
         return _lab(values, stored)
     if stored.palette is not None:
         return stored.palette[values[..., 0]]
-    # In one of several channels, or of 8 bits, the same number may be a colour.
-    no_data = stored.no_data if values.shape[-1] == 1 and stored.bits > 8 else None
-    limits: tuple[float, float] | None = None
-    if stored.bits > 8 and stored.photometric != CMYK:
-        limits = scaling.limits(values, kind_of(_FORMATS[stored.number], stored.bits, values.shape[-1]), no_data)
-    if limits:
-        pass  # as for all files of the folder
-    elif stored.number == _INTEGER and (stored.photometric == CMYK or stored.bits not in (16, 32, 64)):
-        limits = 0, 2**stored.bits - 1
-    elif stored.number == _FLOAT and stored.photometric in (RGB, CMYK):
-        low, high = bit_depth.extremes(values, stored.no_data)
-        limits = (0, 1) if low >= 0 and high <= 1 else (low, high)
-    limits = limits or bit_depth.range_of(values, stored.no_data)
-    pixels = bit_depth.to_8_bits(values, limits, no_data)
+    pixels = bit_depth.to_8_bits(values, scale.limits, scale.no_data)
     return 255 - pixels if stored.photometric == WHITE_IS_ZERO else pixels
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from indexer import Collection, Encoder, Query
 from massl.core.errors import MasslError
-from massl.core.images.decoding import fit, fitted_part
+from massl.core.images.fitting import fit, fitted_part
 
 SIDE = 120
 

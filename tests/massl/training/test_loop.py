@@ -25,7 +25,8 @@ from typer.testing import CliRunner
 
 from cli.commands import app
 from massl.core.errors import MasslError
-from massl.core.images.decoding import fit, open_image
+from massl.core.images.decoding import open_image
+from massl.core.images.fitting import fit
 from massl.data.sources import find_source
 from massl.encoder import checkpoint, weights
 from massl.encoder.export import export

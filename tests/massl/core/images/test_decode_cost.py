@@ -31,7 +31,8 @@ DECODE = """if True:
     from pathlib import Path
     from PIL import Image
     from massl.core.images import decode_cost
-    from massl.core.images.decoding import FORMATS, ImageError, decode, fit
+    from massl.core.images.decoding import FORMATS, ImageError, decode
+    from massl.core.images.fitting import fit
 
     def status(name):
         with open("/proc/self/status") as file:

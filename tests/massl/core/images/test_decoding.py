@@ -19,7 +19,8 @@ from PIL import Image, ImageCms
 from massl.core.errors import MasslError
 from massl.core.files.scan import ImageFile, Skipped, walk
 from massl.core.images import decoding, raw
-from massl.core.images.decoding import ImageError, TooLarge, decode, fit, megapixels, open_image, read_bytes
+from massl.core.images.decoding import ImageError, TooLarge, decode, megapixels, open_image, read_bytes
+from massl.core.images.fitting import fit
 
 
 def encode(image: Image.Image, kind: str, **options: object) -> bytes:
