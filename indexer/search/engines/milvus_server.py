@@ -34,6 +34,9 @@ _BYTES = 8 << 20  # of one message; servers take 64 MiB
 _STAMP = -1
 _PATH = 16_384  # characters: a path of 4,096 bytes, each as three
 _OUTER = {"M": 16, "efConstruction": 200}
+_FIELDS = {"id", "vector", "path", "mtime"}
+_DELETES = 1  # the level of a segment that holds nothing but what was deleted
+_COMPARED = 4_000  # images of a segment up to which a server compares each, as it has too few to make cells of
 
 
 class Away(MasslError):
@@ -73,6 +76,9 @@ class MilvusServer:
             client = self._connected()
             if not client.has_collection(name, timeout=_SEARCHING):
                 return None
+            told = client.describe_collection(name, timeout=_SEARCHING)
+            if not _FIELDS.issubset(field["name"] for field in told["fields"]):
+                return {"stamp": None}  # somebody's own, who took the name
             if not self.is_lite and not client.list_indexes(name, timeout=_SEARCHING):
                 return {}  # a kill came before `prepare`: a server loads nothing that it has not indexed
             client.load_collection(name, timeout=_WRITING)
@@ -136,12 +142,39 @@ class MilvusServer:
                 parameters.add_index("vector", index_type="HNSW", metric_type="IP", params=_OUTER)
             client.create_index(name, parameters, timeout=_INDEXING, sync=False)
             while True:
-                told = client.describe_index(name, "vector", timeout=_SEARCHING) or {}
+                told = self._index(name)
                 if not told.get("pending_index_rows") and told.get("state", "Finished") == "Finished":
                     break
                 preparing("indexing", int(told.get("indexed_rows") or 0), count)
                 time.sleep(0.5)
             client.load_collection(name, timeout=_INDEXING)
+
+    def wait_for_index(self, name: str, count: int, few: int, preparing: Preparing) -> None:
+        """Waits until a server searches by its index, all but a few images."""
+        while (without := self.without_index(name)) > few:
+            preparing("indexing", max(0, count - without), count)
+            time.sleep(0.5)
+
+    def without_index(self, name: str) -> int:
+        """How many images a server searches by cells that it made in haste, which miss more than the index does.
+
+        So it searches a segment (a part of a collection) that it wrote anew of others, or loaded after a restart, until
+        the index of that is built. Of what was just sent it compares each image, or enough.
+        """
+        if self.is_lite:
+            return 0
+        with self._asked():
+            if not self._index(name).get("pending_index_rows"):
+                return 0
+            loaded = self._connected().list_loaded_segments(name, timeout=_SEARCHING)
+        return sum(
+            segment.num_rows
+            for segment in loaded
+            if not segment.index_name
+            and str(segment.state) == "Sealed"
+            and segment.level != _DELETES
+            and segment.num_rows > _COMPARED
+        )
 
     def count(self, name: str) -> int:
         """How many images there are."""
@@ -192,6 +225,10 @@ class MilvusServer:
                 name, filter=condition, output_fields=fields, consistency_level="Strong", timeout=_SEARCHING
             )
         )
+
+    def _index(self, name: str) -> dict[str, Any]:
+        """What the server tells of the index of a collection."""
+        return dict(self._connected().describe_index(name, "vector", timeout=_SEARCHING) or {})
 
     def _connected(self) -> Any:
         if self._client is None:

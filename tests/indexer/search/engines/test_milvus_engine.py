@@ -12,6 +12,7 @@ import os
 import shutil
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -167,6 +168,29 @@ def test_what_the_server_lost_is_filled_again(
         assert server.count(name) >= 299
 
 
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_a_name_that_somebody_took_for_a_collection_of_another_form_is_left_to_them(
+    catalog: Catalog, server: MilvusServer, dynamic: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    from pymilvus import DataType
+
+    check(catalog, opened(catalog, server))
+    name, client = kept(catalog).collection, server._connected()
+    client.drop_collection(name)
+    schema = client.create_schema(enable_dynamic_field=dynamic)
+    schema.add_field("id", DataType.INT64, is_primary=True)
+    schema.add_field("vector", DataType.FLOAT_VECTOR, dim=8)
+    index = client.prepare_index_params()
+    index.add_index("vector", index_type="FLAT", metric_type="L2")
+    client.create_collection(name, schema=schema, index_params=index)
+    client.insert(name, [{"id": 1, "vector": [0.5] * 8}])
+    assert isinstance(check(catalog, opened(catalog, server)), MilvusIndex)
+    assert kept(catalog).collection != name
+    assert caplog.text.count("it stays as it is") == 1
+    assert client.query(name, filter="id >= 0", output_fields=["id"], consistency_level="Strong") == [{"id": 1}]
+    client.drop_collection(name)
+
+
 def test_two_copies_of_a_catalog_don_t_write_to_one_collection(
     catalog: Catalog, server: MilvusServer, tmp_path: Path
 ) -> None:
@@ -203,6 +227,7 @@ def test_filters_inside_the_engine_find_what_filters_by_ids_find(
     engine = opened(catalog, server)
     engine.get(quiet, tidy=True)
     monkeypatch.setattr(milvus_engine, "FEW", 0)
+    monkeypatch.setattr(milvus_engine, "COMPARED", 0)
     asked: list[str] = []
     search = MilvusServer.search
     monkeypatch.setattr(MilvusServer, "search", lambda self, *given: asked.append(given[3]) or search(self, *given))
@@ -367,6 +392,41 @@ def test_a_collection_changes_its_engine_there_and_back(
         assert other.searcher.how() == "every picture is compared"
     assert caplog.text == ""
     assert engine_choice.names() == ["faiss", "milvus"]
+
+
+def test_the_catalog_is_searched_while_the_server_has_no_index_of_what_it_was_sent(
+    catalog: Catalog, server: MilvusServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = opened(catalog, server)
+    assert isinstance(engine.get(quiet), MilvusIndex)
+    missing = 300
+    monkeypatch.setattr(MilvusServer, "without_index", lambda self, name: missing)
+
+    def restarted() -> OpenedMilvus:
+        return opened(catalog, server)
+
+    engine = restarted()
+    assert isinstance(check(catalog, engine), CatalogScan)
+    assert "still making its index" in engine.how()
+    monkeypatch.setattr(milvus_engine, "MOST", 200)  # too many to compare
+    assert isinstance(restarted().get(quiet), MilvusIndex)
+    monkeypatch.undo()
+    monkeypatch.setattr(MilvusServer, "without_index", lambda self, name: missing)
+    steps: list[int] = []
+
+    def built(step: str, done: int, total: int) -> None:
+        nonlocal missing
+        steps.append(done)
+        missing -= 150
+
+    assert isinstance(restarted().get(built, tidy=True), MilvusIndex)  # a command that has the time waits
+    assert steps == [0, 150]
+    assert isinstance(check(catalog, engine), MilvusIndex)
+    assert "still" not in engine.how()
+    missing = 300
+    assert isinstance(engine.get(quiet), MilvusIndex)  # not asked at each search
+    monkeypatch.setattr(milvus_engine.time, "monotonic", lambda now=time.monotonic: now() + 100)
+    assert isinstance(engine.get(quiet), CatalogScan)  # but a restart that nobody noticed is, a minute later
 
 
 def test_several_that_search_while_images_come_send_each_change_once(catalog: Catalog, server: MilvusServer) -> None:
