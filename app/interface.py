@@ -94,10 +94,15 @@ def _endpoint(name: str, summary: str, given: Mapping[str, Any], example: Any, s
     fetching = {
         "operationId": f"{name}_result",
         "summary": f"Fetches the result of {name}",
-        "description": f"Waits until it is there. The event complete has a list with one {schema} as its data. "
-        "The event error has an object, whose error says in a sentence what is wrong.",
+        "description": f"Waits until it is there, and gives it once. The event complete has a list with one {schema} "
+        "as its data. The event error has an object, whose error says in a sentence what is wrong. A heartbeat, every "
+        "15 seconds, has null.",
         "parameters": [{"name": "event_id", "in": "path", "required": True, "schema": _TEXT}],
-        "responses": _answers("events", _content("text/event-stream", _TEXT), {"401": _BUSY["401"]}),
+        "responses": _answers(
+            "events",
+            _content("text/event-stream", _TEXT, example=f"event: complete\ndata: [{schema}]\n\n"),
+            {"401": _BUSY["401"], "404": "there is no such event, or its result was fetched already"},
+        ),
     }
     path = f"/gradio_api/call/{name}"
     return {path: {"post": asking}, f"{path}/{{event_id}}": {"get": fetching}}
@@ -139,10 +144,10 @@ def document(name: str, login: bool) -> dict[str, Any]:
     image = _said(_object(path=_TEXT), "what an upload returned")
     search = {
         "type": "array",
-        "prefixItems": [image, _said(_WHOLE, "how many results")],
+        "prefixItems": [image, _said(_WHOLE | {"minimum": 1, "maximum": 1_000}, "how many results")],
         "minItems": 2,
         "maxItems": 2,
-        "description": "the picture, and the number of results, at most 1,000",
+        "description": "the picture, and the number of results, 1 to 1,000",
     }
     nothing = {"type": "array", "maxItems": 0, "description": "nothing"}
     paths: dict[str, Any] = {"/login": {"post": _LOGIN}} if login else {}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import math
 import time
 from collections.abc import Callable
 from importlib.resources import files
@@ -134,12 +133,11 @@ def _endpoints(collection: Collection, uploads: Path) -> None:
     def search(image: dict, k: int = 20) -> dict:
         """Finds the pictures most like an uploaded one."""
         try:
-            if not isinstance(k, (int, float)) or not math.isfinite(k):
-                raise MasslError("k must be a number of results, as in 20")
+            k = _count(k)
             path = image.get("path") if isinstance(image, dict) else None
             upload = take(path, uploads, collection.encoder.resize, rendering=collection.meta.rendering)
             started = time.perf_counter()
-            found = collection.search([upload.query], max(1, min(int(k), _MOST_RESULTS)))
+            found = collection.search([upload.query], k)
         except MasslError as error:
             raise gr.Error(str(error), print_exception=False) from None
         return _answer(of_search(found, started), "results")
@@ -154,6 +152,13 @@ def _endpoints(collection: Collection, uploads: Path) -> None:
 
     gr.api(search, api_name="search", concurrency_limit=2)
     gr.api(classify, api_name="classify", concurrency_limit=1)
+
+
+def _count(k: object) -> int:
+    """How many results a program asks for. What a number can't be is said, rather than changed to what it can be."""
+    if isinstance(k, bool) or not isinstance(k, (int, float)) or k not in range(1, _MOST_RESULTS + 1):
+        raise MasslError(f"k, the number of results, must be a whole number from 1 to {_MOST_RESULTS:,}, as 20")
+    return int(k)
 
 
 def _answer(described: dict[str, Any], rows: str) -> dict[str, Any]:

@@ -105,7 +105,9 @@ def take(
         raise MasslError("Nothing was uploaded; try again")
     file = Path(path).resolve()
     if not file.is_relative_to(folder.resolve()) or not file.is_file():
-        raise MasslError("The upload failed; try again")
+        raise MasslError(
+            "There is no such upload: it is deleted when it was searched with, or after five minutes; upload it again"
+        )
     try:
         return of_bytes(read_bytes(file), shortest, name, rendering)
     except ImageError as error:

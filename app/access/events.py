@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 _SESSION = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _CALL = "call/"
+_FETCHED = re.compile(r"/gradio_api/call/[^/]+/([^/]+)/?")
 
 
 def checked(route: str, body: bytes, blocks: Blocks) -> tuple[bytes, str | None]:
@@ -40,6 +41,16 @@ def checked(route: str, body: bytes, blocks: Blocks) -> tuple[bytes, str | None]
             given, blocks
         )
     return json.dumps(kept).encode(), kept.get("session_hash")
+
+
+def fetches_nothing(path: str, blocks: Blocks) -> bool:
+    """Whether a GET asks for the result of a call that nobody made, or that was fetched: Gradio would never answer."""
+    event = _FETCHED.fullmatch(path)
+    if not event:
+        return False
+    queue = blocks._queue
+    waiting = queue.pending_event_ids_session.values()
+    return event[1] not in queue.event_ids_to_events and not any(event[1] in events for events in waiting)
 
 
 def known(route: str) -> bool:

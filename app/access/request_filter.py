@@ -158,6 +158,8 @@ class Gate:
         elif wanted := _HEARTBEAT.fullmatch(path):
             with self._lifetime.open(wanted[1]):
                 await self._pass(scope, receive, answering)
+        elif events.fetches_nothing(path, scope["app"].get_blocks()):
+            await answering.refuse(404, "there is no such event, or its result was fetched already; ask again")
         else:
             await self._pass(scope, receive, answering)
 

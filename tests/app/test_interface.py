@@ -122,10 +122,35 @@ def test_the_interface_is_as_its_openapi_document_says(site: str, photos: Path, 
         event = asked(path, json={"data": data})["event_id"]
         stream = httpx.get(f"{site}{path[1:]}/{event}", **PLAIN).text
         assert "event: complete" in stream
-        (answer,) = json.loads(stream.partition("data: ")[2])
+        (answer,) = json.loads(stream.rpartition("data: ")[2])
         _told({"$ref": schema}, schemas, answer)
     # Gradio's own names addresses that nobody answers at.
     assert httpx.get(f"{site}gradio_api/openapi.json", **PLAIN).status_code == 403
+
+
+def test_what_a_program_asks_for_wrongly_is_said_and_never_waited_for(site: str, photos: Path) -> None:
+    calls = f"{site}gradio_api/call/search"
+
+    def upload() -> str:
+        files = {"files": (photos / "flag" / "brazil.jpg").read_bytes()}
+        (path,) = httpx.post(f"{site}gradio_api/upload", files=files, **PLAIN).json()
+        return str(path)
+
+    def answer(path: str, k: Any) -> tuple[str, str]:
+        event = httpx.post(calls, json={"data": [{"path": path}, k]}, **PLAIN).json()["event_id"]
+        return event, httpx.get(f"{calls}/{event}", **PLAIN).text
+
+    path = upload()
+    for wrong in (0, -3, 1_001, 2.5, True, "5", None):
+        assert "k, the number of results, must be a whole number from 1 to 1,000" in answer(path, wrong)[1], wrong
+    event, found = answer(path, 2)  # what was wrong before has not used up the picture
+    assert "event: complete" in found
+    assert "There is no such upload: it is deleted when it was searched with" in answer(path, 2)[1]
+    for gone in (event, "abc"):
+        again = httpx.get(f"{calls}/{gone}", **PLAIN)
+        assert (again.status_code, again.text) == (
+            404, "there is no such event, or its result was fetched already; ask again",
+        )  # fmt: skip
 
 
 def test_the_page_for_programs_shows_all_of_it_without_scripts(site: str, visit: Visit) -> None:
