@@ -21,6 +21,7 @@ from typing import BinaryIO
 from xml.sax.saxutils import quoteattr
 
 from massl.core.images import stacks, tiff
+from massl.core.images.content import Content
 from massl.core.images.formats import PlaneCounter
 from massl.core.images.rendering import EACH
 from massl.core.images.stacks import NotInStack, Stack
@@ -58,9 +59,9 @@ def file_of(path: Path) -> Path:
     return path if plane is None else plane[0]
 
 
-def is_plane(data: bytes) -> bool:
-    """Whether a content is that of a plane."""
-    return stacks.PLANE.encode() in data
+def is_plane(data: Content) -> bool:
+    """Whether a content is that of a plane, which is always in memory."""
+    return isinstance(data, bytes) and stacks.PLANE.encode() in data
 
 
 def is_there(path: Path) -> bool:
