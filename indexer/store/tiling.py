@@ -7,14 +7,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from massl.core.errors import MasslError
+from massl.core.images.row_reading import Box as Box
 
 LEAST = 32  # pixels of a tile's side: twice the patch of the encoders in use
 LARGEST = 16_384
 MOST = 100_000  # tiles of one picture
 _TEXT = re.compile(r"([0-9]{1,9})(?::([0-9]{1,9}))?")
-
-Box = tuple[int, int, int, int]
-"""x, y, width and height in pixels of the upright picture, as `massl search --crop` takes them."""
 
 
 @dataclass(frozen=True)

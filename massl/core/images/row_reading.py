@@ -21,7 +21,7 @@ from massl.core.images.row_files import PngRows, TiffRows
 from massl.core.images.srgb import averaged, finished, load_8_bits
 
 Box = tuple[int, int, int, int]
-"""x, y, width and height in pixels."""
+"""x, y, width and height in pixels of the upright picture, as `massl search --crop` takes them."""
 
 LARGE = 1 << 24  # pixels from which it is worth the while
 _A_PIXEL = 24  # bytes that a pixel takes at most while it is decoded and converted
