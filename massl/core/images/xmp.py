@@ -102,7 +102,10 @@ def read(data: bytes) -> Xmp:
 
 def clean(text: str) -> str:
     """A word or name of somebody else's, for a line of a terminal or a page: no control characters, not too long."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text[: 4 * LONGEST]).split())[:LONGEST]
+    text = text[: 4 * LONGEST]
+    if not text.isprintable():
+        text = "".join(c if c.isprintable() else " " for c in text)
+    return " ".join(text.split())[:LONGEST]
 
 
 def _refuse(*_: object) -> None:
