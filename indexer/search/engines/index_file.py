@@ -166,13 +166,12 @@ class IndexFile:
         if self._opened and not self._opened.kept and self._opened.since == state.since:
             return self._opened  # it could not be written
         files, noted = _files_of(state)
-        read = [self._read(file) for file in files]
-        if not files or not all(read):
+        read = [one for one in map(self._read, files) if one is not None]
+        if not files or len(read) < len(files):
             return None
         self._mapped = files[0], *read[0]
-        kinds, indexes = zip(*filter(None, read), strict=True)
-        index = indexes[0] if len(files) == 1 else ExtendedIndex(*indexes)
-        exact = all(kind.exact for kind in kinds)
+        index = read[0][1] if len(files) == 1 else ExtendedIndex(read[0][1], read[1][1])
+        exact = all(kind.exact for kind, _ in read)
         return _Opened(index, Measured.from_json(state.measured), exact, state.kept, state.since, noted)
 
     def _read(self, file: _KeptFile) -> tuple[IndexKind, VectorIndex] | None:
@@ -194,13 +193,13 @@ class IndexFile:
     def _extend(self, opened: _Opened, state: IndexState, preparing: Preparing) -> tuple[_Opened, IndexState] | None:
         """Builds a second index, of what changed since a large one was built; None where all is to be built anew."""
         files, _ = _files_of(state)
-        large, before = opened.index, np.empty(0, np.int64)
+        large, changed = opened.index, np.array(state.changed, np.int64)
         if isinstance(large, ExtendedIndex):
-            large, before = large.large, large.later.ids
+            changed = np.union1d(large.later.ids, changed)
+            large = large.large
         if not opened.kept or len(large) < self._ladder.large:
             return None
         made_with = self._catalog.meta().embedded_by
-        changed = np.union1d(before, np.array(state.changed, np.int64))
         vectors = SomeVectors(self._subject.vectors(self._catalog), changed)
         gone = np.setdiff1d(changed, vectors.ids, assume_unique=True)
         gone = gone[large.holds(gone)]
