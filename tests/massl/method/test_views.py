@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from massl.core.images import decoding
 from massl.core.memory_budget import ALWAYS, BUDGET, MemoryBudget
 from massl.data.sources import Source, doubts, find_source
-from massl.method.views import Views, collate, needed_side, on_device
+from massl.method.views import EndlessBatches, Views, collate, needed_side, on_device
 from massl.settings import Settings
 from massl.training.loading import begin_worker
 from tests.massl.conftest import small_settings
@@ -34,6 +34,16 @@ def test_views_depend_on_seed_epoch_and_image_alone(photos: Path) -> None:
     state = torch.get_rng_state()
     views[2, 5]
     assert torch.equal(torch.get_rng_state(), state)  # what training draws from is left alone
+
+
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_ranks_share_every_batch_without_overlap_from_any_step_on(ranks: int) -> None:
+    whole = list(EndlessBatches(50, 8, 3, 0, 20))
+    shares = zip(*(EndlessBatches(50, 8, 3, 4, 20, rank, ranks) for rank in range(ranks)), strict=True)
+    for batch, several in zip(whole[4:], shares, strict=True):
+        assert {len(share) for share in several} == {8 // ranks}
+        assert [key for share in several for key in share] == batch
+        assert len(set(batch)) == 8
 
 
 def test_the_crops_are_the_same_wherever_the_rest_is_done(photos: Path) -> None:
