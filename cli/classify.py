@@ -19,10 +19,10 @@ SHOWN = 10  # classes at most that are told of one by one
 
 def command(
     images: ImagesArgument,
-    sure: Annotated[
+    min_probability: Annotated[
         float,
         typer.Option(
-            "--sure",
+            "--min-probability",
             min=0.0,
             max=1.0,
             help="Minimum probability of a prediction. Less likely predictions, and images unlike all labelled ones, "
@@ -38,7 +38,8 @@ def command(
 ) -> None:
     """Classify every image from the labels given so far.
 
-    Examples: massl classify ./photos · massl classify ./photos --sure 0.9 · massl classify ./photos --json > all.json
+    Examples: massl classify ./photos · massl classify ./photos --min-probability 0.9 · massl classify ./photos
+    --json > all.json
     """
     from cli.terminal import print_json, print_line, say
     from indexer.fewshot.classification import SAMPLE
@@ -47,7 +48,7 @@ def command(
 
     collection = open_embedded(images, index_dir, quiet)
     result = collection.fewshot.classify()
-    described = of_classification(collection, result, sure)
+    described = of_classification(collection, result, min_probability)
     if as_json:
         print_json(described)
         _warn(result, described, quiet)
@@ -57,8 +58,8 @@ def command(
     counts = ", ".join(f"{label} {count}" for label, count in result.counts.items())
     say(f"from {sum(result.counts.values())} labels ({counts})", quiet)
     if described["unsure"]:
-        say(f"{described['unsure']} below --sure, without a class", quiet)
-    _tell_of_classes(result, sure, verbose, quiet)
+        say(f"{described['unsure']} below --min-probability, without a class", quiet)
+    _tell_of_classes(result, min_probability, verbose, quiet)
     _warn(result, described, quiet)
     if result.estimated_accuracy is None or result.interval is None:
         say(f"no estimate of the accuracy: {described['needs']}", quiet)
@@ -67,11 +68,12 @@ def command(
         return
     if not result.drawn:
         say("These figures hold only if every kind of image has a label:", quiet)
-    if expected := result.expected(sure):
+    if expected := result.expected(min_probability):
         low, high = expected.interval
+        least = f" of at least {min_probability:.0%}" if min_probability else ", for images like the labelled ones"
         say(
             f"expected accuracy: {expected.accuracy:.0%} (95% interval {low:.0%} to {high:.0%}) of {expected.images} "
-            f"predictions{f' of at least {sure:.0%}' if sure else ', for images like the labelled ones'}",
+            f"predictions{least}",
             quiet,
         )
     low, high = result.interval
@@ -92,19 +94,19 @@ def _warn(result: Classification, described: Mapping[str, Any], quiet: bool) -> 
     if described["unfamiliar"]:
         say(
             f"{described['unfamiliar']} of {len(result.images)} images are unlike all labelled ones; the estimate does "
-            "not cover them, and --sure gives them no class; --json says which",
+            "not cover them, and --min-probability gives them no class; --json says which",
             quiet,
         )
     if result.needs == SAMPLE:
         say(f"{result.unnamed[0]:.0%} or more of the unlabelled images seem to be of kinds without a label", quiet)
 
 
-def _tell_of_classes(result: Classification, sure: float, verbose: bool, quiet: bool) -> None:
+def _tell_of_classes(result: Classification, min_probability: float, verbose: bool, quiet: bool) -> None:
     """How many images are proposed as each class, of which how many should be right; of few classes, or with -v."""
     from cli.terminal import say
     from massl.core.printable import visible
 
-    classes = result.proposals(sure)
+    classes = result.proposals(min_probability)
     for item in classes:
         if item.too_many:
             say(

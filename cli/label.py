@@ -231,10 +231,10 @@ def export(
     predictions: Annotated[
         bool, typer.Option("--predictions", help="Add predicted classes for all images without a label.")
     ] = False,
-    sure: Annotated[
+    min_probability: Annotated[
         float,
         typer.Option(
-            "--sure",
+            "--min-probability",
             min=0.0,
             max=1.0,
             help="Minimum probability of --predictions. Less likely ones, and images unlike all labelled ones, are "
@@ -251,7 +251,7 @@ def export(
     """Export the labels: as CSV (path, label, author, at), or for another tool.
 
     Examples: massl label export ./photos > labels.csv · massl label export ./photos --format coco --out labels.json ·
-    massl label export ./photos --format csv --predictions --sure 0.9 > all.csv · massl label export ./photos
+    massl label export ./photos --format csv --predictions --min-probability 0.9 > all.csv · massl label export ./photos
     --format onnx --out classifier.onnx
     """
     from cli.terminal import print_json, say
@@ -268,9 +268,9 @@ def export(
             "--json prints the labels alone; leave it out, or name a file by --out "
             "(predictions as JSON: massl classify --json)"
         )
-    if kind == "onnx" and (predictions or sure):
+    if kind == "onnx" and (predictions or min_probability):
         raise typer.BadParameter(
-            "--predictions and --sure apply to tables; a classifier file outputs probabilities itself"
+            "--predictions and --min-probability apply to tables; a classifier file outputs probabilities itself"
         )
     if out:
         check_output(out)
@@ -294,7 +294,7 @@ def export(
             return
         say(f"{out}: {', '.join(fitted.classes)}, by {fitted.choice.candidate.method}", quiet)
         return
-    put_out(collection.exports.labels(kind, predictions, sure), kind, out, as_json, quiet)
+    put_out(collection.exports.labels(kind, predictions, min_probability), kind, out, as_json, quiet)
 
 
 @app.command()

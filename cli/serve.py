@@ -30,8 +30,8 @@ Auth = Annotated[
         "--auth",
         envvar="MASSL_AUTH",
         metavar="USER:PASSWORD",
-        help="Require this user name and password. Other users of this machine can see it here, but not in the "
-        "variable or in your own settings file.",
+        help="Require this user name and password. On the command line, other users of this machine can see the "
+        "password; in the variable or in your own settings file they can't.",
     ),
 ]
 RootPath = Annotated[

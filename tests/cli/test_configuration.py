@@ -44,8 +44,8 @@ HARMLESS = {
     "dupes": {"exact_only", "threshold"},
     "odd": {"k", "false_alarms", "patches"},
     "select": {"n", "by", "over", "curve", "seed", "quality"},
-    "classify": {"sure"},
-    "label export": {"sure"},
+    "classify": {"min_probability"},
+    "label export": {"min_probability"},
     "label sample": {"count"},
     "tag propose": {"least"},
 }

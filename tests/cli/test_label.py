@@ -98,7 +98,7 @@ def test_contradictory_labels_are_named_and_nothing_is_imported(massl, photos: P
 def test_classes_are_chosen_told_abstained_from_and_taken_away(massl, photos: Path, tmp_path: Path) -> None:
     for kind in ("flag", "fruit"):
         massl("label", "add", photos, kind, *(f"{kind}/{path.name}" for path in sorted(photos.glob(f"{kind}/*"))[:4]))
-    told = massl("classify", photos, "--json", "--sure", "0.8").json
+    told = massl("classify", photos, "--json", "--min-probability", "0.8").json
     assert (told["interval"], told["estimated_accuracy"]) == (None, None)  # there are two more kinds
     assert told["method"] == told["methods"][0]["method"]
     assert len(told["methods"]) == 3
