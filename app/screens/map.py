@@ -24,6 +24,7 @@ from indexer import Collection
 from indexer.anomalies.collection_anomalies import bands
 from indexer.projection.categories import NONE, OTHERS, Kinds
 from indexer.projection.collection_map import Making, Map
+from indexer.projection.point_clusters import hues
 from indexer.store.filters import EVERYTHING
 from indexer.store.revision import Revision
 from massl.core.errors import MasslError
@@ -31,7 +32,8 @@ from massl.core.errors import MasslError
 KINDS = 11  # that have a colour of their own
 MATCHES = 1_000  # of the best matches, that are coloured
 SHOWN = 48  # of the selected pictures, that are shown below the map
-BY = {"label": "Label", "folder": "Folder", "match": "Search similarity", "unusual": "Unusualness"}
+HUES = 12  # of the script, that tell groups apart
+BY = {"label": "Label", "folder": "Folder", "group": "Group", "match": "Search similarity", "unusual": "Unusualness"}
 UNUSUAL = {"the most unusual 1 %": 0.01, "the next 4 %": 0.04, "the next 15 %": 0.15}  # share of the pictures
 PATIENCE = 5.0  # seconds that the colours wait for pictures to be compared
 
@@ -40,7 +42,7 @@ PATIENCE = 5.0  # seconds that the colours wait for pictures to be compared
 class MapView:
     """The map's view of one session."""
 
-    by: str = ""  # empty: by label where there are any, else by folder
+    by: str = ""  # empty: by label where there are any, else by folder where there are several, else by group
     go: str = ""  # the title of the tab to go to next
     chosen: tuple[int, ...] = ()  # the subset that is to be selected next
 
@@ -68,7 +70,7 @@ class MapScreen(Screen):
     def draw(self, session: Session) -> dict[str, Any]:
         looking, now = session.of(MapView), self.revision(session)
         total = len(self.collection)
-        by = looking.by or ("label" if self.collection.labels.counts() else "folder")
+        by = looking.by or self._usual(total)
         drawn: dict[str, Any] = {
             **self._labelling.shown(session),
             **self._status(now),
@@ -90,6 +92,13 @@ class MapScreen(Screen):
 
     def reset(self, session: Session) -> None:
         session.of(MapView).by = ""
+
+    def _usual(self, total: int) -> str:
+        """What the colours are of where nobody chose: what tells pictures apart."""
+        if self.collection.labels.counts():
+            return "label"
+        several = any(count < total for count in self.collection.images.outline().folders.values())
+        return "folder" if several else "group"
 
     # What the script asks for --------------------------------------------------------------------------------------
 
@@ -124,6 +133,8 @@ class MapScreen(Screen):
         by = data.get("by") if isinstance(data, dict) else None
         if by == "unusual":
             return self._unusual(current)
+        if by == "group":
+            return self._groups(current)
         found: Kinds = self.collection.map.kinds(current.ids, "folder" if by == "folder" else "label", KINDS)
         legend = [
             {"name": readable(name) or "not in a folder", "count": count, "kind": kind}
@@ -135,6 +146,21 @@ class MapScreen(Screen):
         if without := int((found.of == NONE).sum()):
             legend.append({"name": "unlabelled", "count": without, "kind": NONE})
         return {"version": current.version, "of": _packed(found.of), "legend": legend}
+
+    def _groups(self, current: Map) -> dict[str, Any]:
+        """The colours by the map's own clusters, the largest first; those near each other have different hues."""
+        clusters = self.collection.map.clusters(current)
+        sizes = np.bincount(clusters[clusters >= 0])
+        legend = [{"name": f"Group {kind + 1}", "count": int(size), "kind": kind} for kind, size in enumerate(sizes)]
+        if between := int((clusters < 0).sum()):
+            legend.append({"name": "between groups", "count": between, "kind": NONE})
+        of = np.where(clusters < 0, NONE, clusters).astype(np.uint8)
+        return {
+            "version": current.version,
+            "of": _packed(of),
+            "legend": legend,
+            "hues": hues(current.points, clusters, HUES),
+        }
 
     def _unusual(self, current: Map) -> dict[str, Any]:
         """The colours by how unusual pictures are, which takes a while to find out in a large collection."""

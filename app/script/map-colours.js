@@ -48,6 +48,8 @@ export class MapColours {
     this.coloured = null;
     /** @type {Kind[]} */
     this.kinds = [];
+    /** @type {number[] | undefined} the hue of each kind, where it isn't its own place */
+    this.hues = undefined;
     this.of = new Uint8Array(0); // the kind of each point
     /** @type {Set<number>} kinds that are shown alone */
     this.only = new Set();
@@ -73,6 +75,7 @@ export class MapColours {
       if (!this.coloured?.startsWith(this.screen.value.by)) this.only.clear();
       this.of = bytes(answer.of);
       this.kinds = answer.legend;
+      this.hues = answer.hues;
       this.coloured = this.screen.value.coloured;
       this.draw();
     }
@@ -90,6 +93,7 @@ export class MapColours {
       });
     }
     this.coloured = "match";
+    this.hues = undefined;
     this.only.clear();
     this.draw();
   }
@@ -100,6 +104,7 @@ export class MapColours {
     const back = new Uint8Array(256);
     /** @type {string[]} */
     let palette = this.screen.value.by === "unusual" ? [...theme.unusual] : [...theme.hues];
+    if (this.hues) palette = this.hues.map((hue) => theme.hues[hue]);
     if (this.screen.value.by === "match") {
       palette = rampOf(theme.weakest, theme.best);
       back[NONE] = 1;

@@ -20,7 +20,7 @@ import { Viewer } from "./viewer.js";
  *   note: string,
  *   making: number | null,
  *   waiting: boolean,
- *   by: "label" | "folder" | "match" | "unusual",
+ *   by: "label" | "folder" | "group" | "match" | "unusual",
  *   ways: { key: string, name: string }[],
  *   coloured: string,
  *   most: number,

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from indexer.jobs.background import BackgroundJob, JobReport
 from indexer.projection import categories, layout
 from indexer.projection.categories import Kinds
+from indexer.projection.point_clusters import find_clusters
 from indexer.store import array_file, revision
 from indexer.store.catalog import Catalog
 from indexer.store.images import Images
@@ -111,6 +112,7 @@ class CollectionMap:
         self._made: _Made | None = None
         self._opened = False
         self._shown: tuple[Hashable, _Made | None, Map] | None = None
+        self._clusters: tuple[str, NDArray[np.int64]] = "", np.empty(0, np.int64)
         self._job = BackgroundJob(
             self._improve, lambda status: catalog.close(), "the map by similarity could not be computed", "map"
         )
@@ -141,6 +143,14 @@ class CollectionMap:
     def kinds(self, ids: NDArray[np.int64], by: Literal["label", "folder"], most: int) -> Kinds:
         """These images by label or folder, in at most about `most` kinds; see `indexer.projection.categories`."""
         return (categories.by_folder if by == "folder" else categories.by_label)(self._catalog, ids, most)
+
+    def clusters(self, of: Map) -> NDArray[np.int64]:
+        """Which cluster of a map each of its points is in; see `indexer.projection.point_clusters`."""
+        version, found = self._clusters
+        if version != of.version:
+            found = find_clusters(of.points)
+            self._clusters = of.version, found
+        return found
 
     def typical(self, images: Sequence[int], count: int) -> list[int]:
         """Of these images, the `count` that are most like all of them taken together.

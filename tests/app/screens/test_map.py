@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import itertools
 import math
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -174,6 +175,16 @@ def test_a_person_looks_around_draws_a_lasso_labels_and_searches(page: Any, unla
     assert page.locator("#massl-map .by select").input_value() == "folder"
     assert "not in a folder" in legend.inner_text()
     assert "flag" in legend.locator(".name").all_inner_texts()
+
+    # Its groups have hues that repeat, and each of them is in the legend.
+    page.locator("#massl-map .by select").select_option("group")
+    page.locator("#massl-map .legend").get_by_text(re.compile("^(Group 1|between groups)$")).first.wait_for()
+    clusters = unlabelled.map.clusters(shown)
+    counts = [int(text) for text in legend.locator(".count").all_inner_texts()]
+    assert sum(counts) == len(unlabelled)
+    assert len(counts) == len(set(clusters.tolist()))
+    page.locator("#massl-map .by select").select_option("folder")
+    page.get_by_text("not in a folder").wait_for()
 
     # A picture shows under the pointer.
     places = _places(page, unlabelled)
