@@ -79,3 +79,15 @@ def test_different_pictures_in_one_frame_are_no_copies(pictures: Path, share: fl
     for place, one in enumerate(framed):
         assert agreement(one, Sketch.of(one.fine)) > 0.95
         assert all(agreement(one, other) < 0.75 for other in framed[:place])
+
+
+@pytest.mark.parametrize("name", ["fruit/apple.jpg", "flag/brazil.jpg"])
+def test_a_copy_of_half_an_odd_size_is_not_called_cut(pictures: Path, tmp_path: Path, name: str) -> None:
+    whole = Image.open(pictures / name).convert("RGB").resize((227, 227))
+    files = [tmp_path / "whole.jpg", tmp_path / "half.jpg", tmp_path / "part.jpg"]
+    whole.save(files[0], quality=92)
+    whole.resize((113, 113)).save(files[1], quality=70)
+    whole.crop((30, 30, 200, 200)).save(files[2], quality=92)
+    looks = Looks(files, ["a" * 64, "b" * 64, "c" * 64], {})
+    assert looks.edit(0, 1) == ""
+    assert looks.edit(0, 2) == "cut"
