@@ -181,8 +181,10 @@ def command(
         divided = collection.subsets.split(subset, shares, seed) if shares else None
     if as_json:
         print_json(_describe(subset, divided))
-    else:
+    elif paths or nul or not (csv or folder):  # else the answer is there, and no list of thousands on the screen
         _show(subset, divided, paths or nul, "\0" if nul else "\n")
+    if not as_json:
+        _tell_curve(subset)
     if n and len(subset.images) < n:
         left = subset.among - len(subset.images)
         rest = f": the other {left:,} of {subset.among:,} are near copies of these" if left and not like else ""
@@ -194,6 +196,7 @@ def command(
         _tell_split(divided, list(shares), quiet)
     if csv:
         _write(csv, subset, divided)
+        say(f"the table is in {csv}", quiet)
     if folder:
         _place(collection, folder, divided or subset, link_to is not None, quiet)
 
@@ -244,7 +247,7 @@ def _counts(divided: Split) -> dict[str, int]:
 
 
 def _show(subset: Subset, divided: Split | None, plain: bool, end: str) -> None:
-    from cli.terminal import print_line, say
+    from cli.terminal import print_line
     from massl.core.printable import visible
 
     if plain:
@@ -258,6 +261,11 @@ def _show(subset: Subset, divided: Split | None, plain: bool, end: str) -> None:
         for chosen in subset.images:
             tag = f"  [{visible(chosen.label)}]" if chosen.label else ""
             print_line(f"{chosen.rank:>5}  {visible(chosen.path)}{tag}")
+
+
+def _tell_curve(subset: Subset) -> None:
+    from cli.terminal import say
+
     for covered in subset.curve:
         share = "" if covered.share is None else f"{100 * covered.share:.1f} % have one that is alike; "
         say(f"the first {covered.images:,}: {share}mean similarity to the nearest {covered.mean:z.3f}")

@@ -40,6 +40,15 @@ def test_all_images_are_split_into_an_image_folder(massl, indexed: Path, tmp_pat
     assert {(folder / row["target"]).resolve() for row in rows} == {(indexed / row["path"]).resolve() for row in rows}
 
 
+def test_what_goes_into_a_table_or_a_folder_is_not_listed_as_well(massl, indexed: Path, tmp_path: Path) -> None:
+    ran = massl("select", indexed, "-n", 2, "--curve", "--csv", tmp_path / "subset.csv", "--link-to", tmp_path / "new")
+    assert ran.output == ""
+    for said in ("2 of 24 images", "the table is in", "2 images are in", "mean similarity"):
+        assert said in ran.error
+    listed = massl("select", indexed, "-n", 2, "--csv", tmp_path / "subset.csv", "--paths", "-q")
+    assert (len(listed.output.splitlines()), listed.error) == (2, "")
+
+
 def test_wrong_use_says_what_to_do(massl, indexed: Path, tmp_path: Path) -> None:
     assert "no image has the label" in failed(massl("select", indexed, "--label", "x"))
     more = massl("select", indexed, "-n", 5_000, "--paths")
