@@ -18,11 +18,10 @@ from app.uploads import of_bytes, take
 from indexer import Collection, Query
 from indexer.json_results import of_classification, of_collection, of_search
 from indexer.store.filters import Filter
-from indexer.store.labels import NONE_OF_THESE
+from indexer.store.labels import AGENT, NONE_OF_THESE
 from indexer.store.paths import can_name_a_file
 from massl.core.errors import MasslError
 
-AUTHOR = "agent"
 PICTURES = "pictures"  # the key of an answer's thumbnails: path and WebP in base64 of each
 _MOST = 200  # pictures that one answer names
 _MOST_THUMBNAILS = 24
@@ -155,7 +154,7 @@ class AgentTools:
         images = {self._image(path): path for path in _paths(paths, _MOST_LABELLED)}
         before = self._collection.labels.of(list(images))
         if label.strip():
-            self._collection.labels.add(label, images, AUTHOR)
+            self._collection.labels.add(label, images, AGENT)
         else:
             self._collection.labels.remove(images)
         rows = [

@@ -18,6 +18,7 @@ MAX_LABEL = 100  # characters
 ACCEPTED = "page (accepted)"  # author of what was proposed and agreed to: who agrees has not chosen the image
 PREDICTED = "massl"  # of what is exported as a label and nobody gave
 DRAWN = "page (drawn)"  # author of labels of images that chance has chosen, a whole page of them
+AGENT = "agent"  # of what programs labelled, which nobody has looked at
 NONE_OF_THESE = "none of these"  # label of images that are of no class which somebody named: exports leave it out
 
 
@@ -49,14 +50,22 @@ class Labels:
     def give(self, wanted: Mapping[int, str], author: str | Mapping[int, str]) -> int:
         """Gives each image its label, as `add`, all of them or none; returns how many. `author` may be one an image.
 
+        An image of the random sample stays one when a person labels it again: chance has chosen it all the same.
+        Without the corrected ones the sample would look easier than the collection is.
+
         Raises:
             MasslError: as `add`.
         """
         for label in set(wanted.values()):
             check(label)
         authors = dict.fromkeys(wanted, author) if isinstance(author, str) else author
-        rows = [(image, label.strip(), authors[image], now()) for image, label in wanted.items()]
         with self._catalog.writing() as connection:
+            drawn = {image for (image,) in connection.execute("SELECT image FROM labels WHERE author = ?", (DRAWN,))}
+            drawn = {image for image in drawn & wanted.keys() if authors[image] != AGENT}
+            rows = [
+                (image, label.strip(), DRAWN if image in drawn else authors[image], now())
+                for image, label in wanted.items()
+            ]
             before = _noted_classes(connection.execute)
             try:
                 connection.executemany(

@@ -22,6 +22,7 @@ from indexer.fewshot.label_state import CollectionFewshot
 from indexer.ingest import indexing
 from indexer.search import query as queries
 from indexer.storage.collection_storage import Storage
+from indexer.store.labels import AGENT, DRAWN
 from indexer.store.sqlite_errors import explained
 from massl.core.errors import MasslError
 from tests.indexer.tiny import write_copy
@@ -508,6 +509,19 @@ def test_classes_keep_the_order_in_which_they_came(collection: Collection) -> No
     collection.labels.remove([2, 1, 4])
     collection.labels.add("cat", [1], "me")  # taken back
     assert Collection.open(collection.root).labels.classes() == ["cat", "aardvark", "zebra"]
+
+
+def test_a_corrected_label_stays_in_the_random_sample(collection: Collection) -> None:
+    first, second, third = 1, 2, 3
+    collection.labels.give({first: "a", second: "b"}, DRAWN)
+    collection.labels.give({first: "b", third: "a"}, "import")
+    assert collection.labels.by_author(DRAWN) == {first, second}
+    assert collection.labels.by_image() == {first: "b", second: "b", third: "a"}
+    collection.labels.add("a", [second], AGENT)  # that a program answered is not hidden
+    assert collection.labels.by_author(DRAWN) == {first}
+    collection.labels.remove([first])
+    collection.labels.add("a", [first], "import")
+    assert not collection.labels.by_author(DRAWN)
 
 
 def test_classes_from_before_their_order_was_kept_come_by_the_time_of_their_first_label(collection: Collection) -> None:
