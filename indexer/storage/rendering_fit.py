@@ -19,7 +19,7 @@ from massl.core.images.rendering import BY_COLLECTION, EACH, Rendering, Renderin
 from massl.core.printable import visible
 
 STACKS = (".tif", ".tiff")
-_LOOKED_AT = 8  # stacks, before it is said that none has what is asked for
+_LOOKED_AT = 16  # stacks, before it is said that none has what is asked for
 
 
 class RenderingMismatch(EncoderMismatch):
@@ -88,7 +88,9 @@ def check_readable(catalog: Catalog, root: Path, shown: RenderingChoice) -> None
     plane = meta.plane if shown.plane is None else shown.plane
     rendering = Rendering(channels=channels, plane=plane)
     reasons = []
-    for path in (path for _, path in Images(catalog).ready() if path.lower().endswith(STACKS)):
+    found = [path for _, path in Images(catalog).ready() if path.lower().endswith(STACKS)]
+    # From all over the collection, in its order: the first folder may hold stacks of another kind than the rest.
+    for path in (found[number] for number in _spread(len(found), _LOOKED_AT)):
         try:
             file = below(root, path)
             if plane == EACH and (plane_files.count(file, channels) or 0) > 1:
@@ -101,13 +103,17 @@ def check_readable(catalog: Catalog, root: Path, shown: RenderingChoice) -> None
             reasons.append(f"{visible(path)}: {error}")
         else:
             return
-        if len(reasons) == _LOOKED_AT:
-            break
     if reasons:
         raise MasslError(
             f"{root} stays as it is: none of the {len(reasons)} stacks that were looked at can be shown so, the first "
             f"{reasons[0]}"
         )
+
+
+def _spread(count: int, most: int) -> list[int]:
+    """At most so many positions of a list, evenly apart."""
+    chosen = min(count, most)
+    return [number * count // chosen for number in range(chosen)]
 
 
 def facts(shown: RenderingChoice, meta: Meta | None) -> list[Written]:

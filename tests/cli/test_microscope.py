@@ -174,3 +174,13 @@ def test_a_mistyped_channel_leaves_the_index_as_it_is(massl, stacks: Path, tmp_p
     assert "no channel 'Nix': it has" in ran.error
     again = massl("index", stacks, "--json").json
     assert (again["unchanged"], again["added"], again["changed"]) == (first["indexed"], 0, 0)
+
+
+def test_a_channel_is_looked_for_beyond_the_first_stacks_of_another_kind(tmp_path: Path) -> None:
+    (tmp_path / "stacks").mkdir()
+    for number in range(30):
+        write_stack(tmp_path / "stacks" / f"{number:02}.ome.tif", number, ("RFP",) if number < 20 else ("DAPI",))
+    encoder = Encoder.load(write_encoder(tmp_path / "tiny.onnx"))
+    assert Collection.create(tmp_path / "stacks", encoder).update().indexed == 30
+    again = Collection.create(tmp_path / "stacks", shown=RenderingChoice(channels=("DAPI",)), rebuild=True)
+    assert len(again.update().skipped) == 20
