@@ -97,7 +97,8 @@ def check_agents(mcp: bool, write: bool) -> Agents:
     if not (mcp or write):
         return Agents.none
     if find_spec("mcp") is None:
-        raise MasslError("--mcp needs a package that isn't installed; run: pip install 'massl[mcp]'")
+        flag = "--mcp-write" if write else "--mcp"
+        raise MasslError(f"{flag} needs a package that isn't installed; run: pip install 'massl[mcp]'")
     return Agents.write if write else Agents.read
 
 

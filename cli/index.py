@@ -93,7 +93,7 @@ Channels = Annotated[
         "--channels",
         metavar="NAMES",
         help="Channels of stacks to read, up to three, by name or number from 1 (DAPI,GFP): they become red, green "
-        "and blue. Default: the first. Remembered; a change needs --rebuild. Needs massl[sci].",
+        "and blue. Default: the first. Remembered; a change needs --rebuild. Needs the extra sci.",
         show_default=False,
     ),
 ]
@@ -104,7 +104,7 @@ Plane = Annotated[
         metavar="PLANE",
         help="Plane of stacks to read: max (the brightest value of all planes), middle, a number from 1, or each: a "
         "picture of its own, as stack.tif#12. Default: the first. Remembered; a change needs --rebuild. Needs "
-        "massl[sci].",
+        "the extra sci.",
         show_default=False,
     ),
 ]

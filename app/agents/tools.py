@@ -176,7 +176,7 @@ class AgentTools:
         images = {self._image(path): path for path in _paths(paths, _MOST_LABELLED)}
         added, removed = ([(image, each) for image in images for each in _tags(tags)] for tags in (add, remove))
         tags = self._collection.tags
-        new = tags.give(added, AUTHOR)
+        new = tags.give(added, AGENT)
         gone = tags.remove(removed)
         now = tags.of(list(images))
         rows = [{"path": path, "tags": list(now.get(image, ()))} for image, path in images.items()]

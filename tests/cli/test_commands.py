@@ -16,6 +16,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+import typer
 
 from indexer import Collection, Encoder
 from tests.cli.conftest import failed
@@ -210,6 +211,20 @@ def test_standard_output_is_for_data(massl, photos: Path) -> None:
     assert "24 images indexed (24 added)" in ran.error
     quiet = massl("index", photos, "-q")
     assert (quiet.output, quiet.error) == ("", "")
+
+
+def test_no_word_of_the_help_is_taken_for_markup() -> None:
+    from rich.text import Text
+
+    from cli.commands import app
+
+    pending, texts = [typer.main.get_command(app)], []
+    while pending:
+        command = pending.pop()
+        pending += getattr(command, "commands", {}).values()
+        texts += [command.help or "", *(getattr(option, "help", "") or "" for option in command.params)]
+    assert len(texts) > 100
+    assert [text for text in texts if Text.from_markup(text).plain != text] == []
 
 
 def test_help_shows_examples_first_for_every_command(massl) -> None:
