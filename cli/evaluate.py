@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.configuration import Harmless
+from cli.deep_images import ShownChannels, ShownPlane, ShownRange, chosen, shown_as
 from cli.options import Json, Quiet, RuntimeName, RuntimeOption, Verbose
 
 if TYPE_CHECKING:
@@ -112,6 +113,9 @@ def command(
         int, typer.Option("--min-images", min=1, help="Leave out classes with fewer images than this."), Harmless()
     ] = 1,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Random seed of splits, draws and edits."), Harmless()] = 0,
+    range_: ShownRange = None,
+    channels: ShownChannels = None,
+    plane: ShownPlane = None,
     runtime: RuntimeOption = RuntimeName.auto,
     as_json: Json = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the table as Markdown."), Harmless()] = False,
@@ -138,6 +142,7 @@ def command(
     from massl.evaluation.tasks import ProtocolOptions
 
     _check(task, data, train, test, ground_truth, as_json and markdown)
+    choice = chosen(range_, channels, plane)
     choices = ProtocolOptions(
         ks=tuple(k or (10, 20)),
         temperature=temperature,
@@ -158,10 +163,13 @@ def command(
     with load_encoders([str(path) for path in encoder or []], data or [], runtime.value) as encoders:
         results: list[EvaluationResult] = []
         if train and test:
-            files = read_halves(train, test).without_small(min_images)
-            results += [evaluate_files(task.value, files, tested, choices, progress) for tested in encoders]
+            shown = shown_as(train, choice)
+            files = read_halves(train, test, shown).without_small(min_images)
+            results += evaluate_files(task.value, files, encoders, choices, progress, shown)
         for path in data or []:
-            results += evaluate(task.value, path, encoders, choices, ground_truth, edited, min_images, progress)
+            results += evaluate(
+                task.value, path, encoders, choices, ground_truth, edited, min_images, progress, shown_as(path, choice)
+            )
 
     told = [figures(task.value, result.measured.metrics) for result in results]
     if as_json:

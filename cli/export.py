@@ -6,13 +6,18 @@ import importlib.resources
 import json
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cli.configuration import Harmless
+from cli.deep_images import ShownChannels, ShownPlane, ShownRange, chosen, shown_as
 from cli.options import Json, Quiet, Verbose, or_builtin
 from massl.core.encoder_contract import LARGEST_SIDE, MOST_SIZES
+
+if TYPE_CHECKING:
+    from massl.core.images.rendering import RenderingChoice
+    from massl.data.sources import Source
 
 SMALLEST = 16  # pixels
 
@@ -105,6 +110,9 @@ def command(
         Path | None,
         typer.Option("--evaluation", help="JSON file with figures by data set, stored in the encoder file."),
     ] = None,
+    range_: ShownRange = None,
+    channels: ShownChannels = None,
+    plane: ShownPlane = None,
     as_json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -120,10 +128,10 @@ def command(
 
     try:
         from massl.core.files.atomic_writing import check_output
-        from massl.data.sources import find_source
         from massl.encoder.export import export
     except ImportError as error:
         raise MasslError(f"exporting needs more packages ({error.name}); run: pip install 'massl[train]'") from None
+    choice = chosen(range_, channels, plane)
     if out.parent.is_dir():  # else it is made
         check_output(out)
     with importlib.resources.as_file(importlib.resources.files("cli") / "pictures") as pictures:
@@ -135,8 +143,8 @@ def command(
             backbone=backbone,
             name=name,
             stages=stages,
-            whiten=find_source(whiten)[0] if whiten else None,
-            calibrate=find_source(calibrate)[0] if calibrate else None,
+            whiten=_shown(whiten, choice) if whiten else None,
+            calibrate=_shown(calibrate, choice) if calibrate else None,
             default_images=pictures,
             strength=strength,
             own=own,
@@ -150,6 +158,16 @@ def command(
         f"{out}: {written['bytes'] / 1e6:.1f} MB, {written['dim']}-d, {', '.join(map(str, written['image_sizes']))} px",
         quiet,
     )
+
+
+def _shown(images: Path, choice: RenderingChoice) -> Source:
+    """Images to learn from, shown as is chosen, else as their index shows them."""
+    from massl.data.source_rendering import measured
+    from massl.data.sources import find_source
+
+    source, _ = find_source(images, shown_as(images, choice))
+    source.shown_as = measured(source, source.shown_as)
+    return source
 
 
 def _sizes(text: str) -> list[int]:

@@ -12,6 +12,7 @@ from PIL import Image
 
 from indexer.encoder.onnx_encoder import Encoder
 from massl.core.images.decoding import open_image, within_memory
+from massl.core.images.rendering import EACH_FILE, Rendering
 from massl.core.lookahead import ahead
 
 LEAST = 256  # pixels of the shorter side that an edit has to work on, where the file has them
@@ -24,6 +25,7 @@ def embed_edited(
     encoder: Encoder,
     edits: Sequence[Callable[[Image.Image, int], Image.Image]],
     report: Callable[[int, int], None],
+    rendering: Rendering = EACH_FILE,
 ) -> NDArray[np.float32]:
     """Embeds every image of `paths` under every one of `edits`: float32 `[len(paths), len(edits), D]`.
 
@@ -33,6 +35,7 @@ def embed_edited(
         encoder: what embeds them.
         edits: each takes a picture and the number of its image, and returns a picture.
         report: called with images done and images in all.
+        rendering: how deep files are shown.
 
     Raises:
         ImageError: a file can no longer be read.
@@ -41,7 +44,7 @@ def embed_edited(
     def prepare(item: tuple[int, str]) -> NDArray[np.uint8]:
         number, path = item
         with within_memory():
-            picture = open_to_edit(root / path, encoder.resize)
+            picture = open_to_edit(root / path, encoder.resize, rendering)
             return np.stack([encoder.prepare(edit(picture, number)) for edit in edits])
 
     vectors = np.empty((len(paths), len(edits), encoder.dim), np.float32)
@@ -52,10 +55,10 @@ def embed_edited(
     return vectors
 
 
-def open_to_edit(path: Path, shortest: int) -> Image.Image:
+def open_to_edit(path: Path, shortest: int, rendering: Rendering = EACH_FILE) -> Image.Image:
     """A picture as `embed_edited` edits it for an encoder that needs `shortest` pixels.
 
     Raises:
         ImageError: it can't be read.
     """
-    return open_image(path, max(LEAST, shortest))
+    return open_image(path, max(LEAST, shortest), rendering=rendering)

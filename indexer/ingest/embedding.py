@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,10 +24,18 @@ from massl.core.progress import CountReport
 
 @dataclass(frozen=True)
 class FileEmbedder:
-    """An encoder and the runtime that embeds many pictures: what `massl.evaluation.encoders.ImageEncoder` asks for."""
+    """An encoder and the runtime that embeds many pictures: what `massl.evaluation.encoders.ImageEncoder` asks for.
+
+    `rendering` says how deep files and stacks are shown.
+    """
 
     source: Encoder
     runtime: Wanted = "auto"
+    rendering: Rendering = EACH_FILE
+
+    def showing(self, rendering: Rendering) -> FileEmbedder:
+        """The same for pictures that are shown so."""
+        return replace(self, rendering=rendering)
 
     @property
     def sha256(self) -> str:
@@ -43,7 +51,8 @@ class FileEmbedder:
         self, root: Path, paths: Sequence[str], report: CountReport
     ) -> tuple[NDArray[np.float32], list[int], tuple[Skipped, ...]]:
         """See the function of this name."""
-        return embed_paths(root, paths, self.source.for_many(len(paths), self.runtime), report)
+        encoder = self.source.for_many(len(paths), self.runtime)
+        return embed_paths(root, paths, encoder, report, rendering=self.rendering)
 
     def embed_edited(
         self,
@@ -54,11 +63,11 @@ class FileEmbedder:
     ) -> NDArray[np.float32]:
         """Every image under every edit, float32 `[len(paths), len(edits), D]`: see `indexer.ingest.edited_copies`."""
         encoder = self.source.for_many(len(paths) * len(edits), self.runtime)
-        return embed_edited(root, paths, encoder, edits, report)
+        return embed_edited(root, paths, encoder, edits, report, self.rendering)
 
     def open_to_edit(self, path: Path) -> Image.Image:
         """A picture as `embed_edited` edits it; an `ImageError` where it can't be read."""
-        return open_to_edit(path, self.source.resize)
+        return open_to_edit(path, self.source.resize, self.rendering)
 
     def prepare(self, picture: Image.Image) -> NDArray[np.uint8]:
         """A picture's pixels as the encoder takes them, `[S, S, 3]`."""

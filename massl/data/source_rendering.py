@@ -2,22 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-from massl.core.images.ranges import MeasuredRanges, RangeSampler
+from massl.core.images.ranges import RangeSampler, settled
 from massl.core.images.rendering_facts import ShownAs
 from massl.data.sources import Source
 
 
 def measured(source: Source, shown: ShownAs) -> ShownAs:
-    """The same, with the limits of the numbers that are not known yet, where all files share a range.
-
-    They are measured on up to 2,048 of the files, as an index does. Numbers of a kind that none of these has are shown
-    by each file's own range.
-    """
-    rendering = shown.rendering(measuring=True)
-    if not rendering.measuring:
-        return shown
-    ranges = MeasuredRanges(rendering, RangeSampler(len(source), source.name, source.read))
-    ranges.measure_all()
-    return replace(shown, limits=ranges.limits)
+    """How its images are shown, with limits measured on them, as an index does; see `ranges.settled`."""
+    return settled(shown, RangeSampler(len(source), source.name, source.read))

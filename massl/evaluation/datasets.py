@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 from massl.core.errors import MasslError
 from massl.core.files.csv_tables import csv_columns, read_csv
 from massl.core.files.path_notation import as_on_disk
-from massl.core.files.scan import ImageFile, Skipped, check_folder, walk
+from massl.core.files.scan import Contents, ImageFile, Skipped, check_folder, walk
+from massl.core.images import plane_files
+from massl.core.images.rendering_facts import BY_EACH_FILE, ShownAs
 from massl.core.progress import CountReport
 from massl.core.regular_files import read_regular
 
@@ -153,12 +155,12 @@ class Pairs:
     same: NDArray[np.bool_]
 
 
-def read_labelled(data: Path) -> LabelledFiles:
+def read_labelled(data: Path, shown: ShownAs = BY_EACH_FILE) -> LabelledFiles:
     """Labelled images, as a folder or a CSV file lists them.
 
     A folder has a subfolder a class, at any depth below it; where its subfolders are `train` and `test` (or `val`), the
     classes lie in those. A CSV file has the columns path and label, and split (train, test or val) if it likes; its
-    paths are absolute or relative to where it lies.
+    paths are absolute or relative to where it lies. If `shown` says so, each plane of a stack in a folder is an image.
 
     Raises:
         MasslError: missing, unreadable, no labels, or fewer than two classes.
@@ -166,7 +168,7 @@ def read_labelled(data: Path) -> LabelledFiles:
     if data.suffix.lower() == ".csv":
         return _classes(_read_csv(data))
     check_folder(data)
-    found, skipped = _walk(data)
+    found, skipped = _walk(data, shown)
     classes, halved = classes_below(found)
     train = tuple(path.split("/", 1)[0].lower() in TRAIN for path in classes) if halved else None
     name, paths, labels = data.resolve().name, tuple(classes), tuple(classes.values())
@@ -189,13 +191,13 @@ def classes_below(paths: Iterable[str]) -> tuple[dict[str, str], bool]:
     return {path: path.split("/")[place] for path in inside if path.count("/") > place}, halved
 
 
-def read_halves(train: Path, test: Path) -> LabelledFiles:
+def read_halves(train: Path, test: Path, shown: ShownAs = BY_EACH_FILE) -> LabelledFiles:
     """Training and test images from two folders or two CSV files, each as in `read_labelled`.
 
     Raises:
         MasslError: as `read_labelled`.
     """
-    parts = read_labelled(train), read_labelled(test)
+    parts = read_labelled(train, shown), read_labelled(test, shown)
     name = f"{parts[0].name} and {parts[1].name}"
     paths = tuple(str((part.root / path).resolve()) for part in parts for path in part.paths)
     labels = tuple(label for part in parts for label in part.labels)
@@ -203,14 +205,14 @@ def read_halves(train: Path, test: Path) -> LabelledFiles:
     return LabelledFiles(name, Path("/"), paths, labels, split, (*parts[0].skipped, *parts[1].skipped))
 
 
-def read_images(data: Path) -> LabelledFiles:
-    """All images below a folder, whatever the labels: each gets the empty one.
+def read_images(data: Path, shown: ShownAs = BY_EACH_FILE) -> LabelledFiles:
+    """All images below a folder, whatever the labels: each gets the empty one. See `read_labelled` for `shown`.
 
     Raises:
         MasslError: no folder, or no image in it.
     """
     check_folder(data)
-    found, skipped = _walk(data)
+    found, skipped = _walk(data, shown)
     if not found:
         raise MasslError(f"{data} holds no image files")
     return LabelledFiles(data.resolve().name, data, tuple(found), ("",) * len(found), None, skipped)
@@ -297,10 +299,10 @@ def embed(files: LabelledFiles, embed_paths: EmbedPaths, report: CountReport) ->
     return _embedded(files, rows, found, [files.paths[row] for row in rows], (*files.skipped, *skipped))
 
 
-def _walk(root: Path) -> tuple[list[str], tuple[Skipped, ...]]:
+def _walk(root: Path, shown: ShownAs) -> tuple[list[str], tuple[Skipped, ...]]:
     files: list[str] = []
     skipped: list[Skipped] = []
-    for item in walk(root):
+    for item in walk(root, contents=Contents(planes=plane_files.counter(shown.plane, shown.channels))):
         if isinstance(item, Skipped):
             skipped.append(item)
         elif isinstance(item, ImageFile):

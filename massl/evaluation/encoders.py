@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,6 +15,7 @@ from PIL import Image
 from massl.core.errors import MasslError
 from massl.core.files.scan import Skipped
 from massl.core.images.decoding import ImageError, open_image, within_memory
+from massl.core.images.rendering import EACH_FILE, Rendering
 from massl.core.progress import CountReport
 from massl.evaluation.datasets import Embedded, LabelledFiles, Table, embed
 from massl.evaluation.revisited import GroundTruth
@@ -31,6 +32,10 @@ class ImageEncoder(Protocol):
     @property
     def dim(self) -> int:
         """D, the width of an embedding."""
+        ...
+
+    def showing(self, rendering: Rendering) -> ImageEncoder:
+        """The same for pictures whose deep numbers and stacks are shown so."""
         ...
 
     def embed_paths(
@@ -83,10 +88,16 @@ OpenProgress = Callable[[str, str], AbstractContextManager[Line]]
 
 @dataclass(frozen=True)
 class EncoderUnderTest:
-    """An encoder, or a table of embeddings, under the name that it is shown by."""
+    """An encoder, or a table of embeddings, under the name that it is shown by; and how it is shown deep files."""
 
     name: str
     source: ImageEncoder | Table
+    rendering: Rendering = EACH_FILE
+
+    def showing(self, rendering: Rendering) -> EncoderUnderTest:
+        """The same for pictures that are shown so."""
+        source = self.source if isinstance(self.source, Table) else self.source.showing(rendering)
+        return replace(self, source=source, rendering=rendering)
 
     @property
     def described(self) -> dict[str, Any]:
@@ -131,7 +142,7 @@ class EncoderUnderTest:
         for name, query in zip(truth.query_images, truth.queries, strict=True):
             try:
                 with within_memory():
-                    picture = open_image(where / f"{name}.jpg")
+                    picture = open_image(where / f"{name}.jpg", rendering=self.rendering)
                     pixels.append(encoder.prepare(picture.crop(_within(query.box, picture.size))))
             except ImageError as error:
                 raise MasslError(f"{where}: query {name!r}: {error}") from None

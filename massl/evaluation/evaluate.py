@@ -8,6 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from massl.core.errors import MasslError
+from massl.core.images.decoding import read_bytes
+from massl.core.images.ranges import RangeSampler, settled
+from massl.core.images.rendering import Rendering
+from massl.core.images.rendering_facts import BY_EACH_FILE, ShownAs
 from massl.core.similarities import nearest
 from massl.evaluation.copies import copy_detection, pairs
 from massl.evaluation.datasets import (
@@ -36,6 +40,7 @@ def evaluate(
     edited: int,
     min_images: int,
     progress: OpenProgress,
+    shown: ShownAs = BY_EACH_FILE,
 ) -> list[EvaluationResult]:
     """What every encoder makes of one set of images, or of one table of embeddings.
 
@@ -48,6 +53,7 @@ def evaluate(
         edited: of `copies`, how many images are edited.
         min_images: classes of fewer are left out.
         progress: begins a line of progress.
+        shown: how deep files and stacks are shown; ranges that it doesn't know are measured on the set.
 
     Raises:
         MasslError: the set can't be read, or is not what the task needs.
@@ -58,7 +64,7 @@ def evaluate(
         if path.suffix.lower() == ".npz":
             raise MasslError(f"{path}: `copies` needs pictures; give a folder of images, or a list of pairs")
         how = _pairs if is_pair_list(path) else _copies
-        return [how(path, tested, edited, choices.seed, progress) for tested in encoders]
+        return [how(path, tested, edited, choices.seed, progress, shown) for tested in encoders]
     if path.suffix.lower() == ".npz":
         table = read_table(path)
         found = table.labelled(min_images)
@@ -69,16 +75,32 @@ def evaluate(
         ]
     if is_pair_list(path):
         raise MasslError(f"{path} is a list of pairs, which `massl eval copies` measures; {task} needs labels")
-    files = read_labelled(path).without_small(min_images)
-    return [evaluate_files(task, files, tested, choices, progress) for tested in encoders]
+    files = read_labelled(path, shown).without_small(min_images)
+    return evaluate_files(task, files, encoders, choices, progress, shown)
 
 
 def evaluate_files(
-    task: str, files: LabelledFiles, tested: EncoderUnderTest, choices: ProtocolOptions, progress: OpenProgress
-) -> EvaluationResult:
-    """What one encoder makes of labelled images."""
-    found = tested.embed(files, progress)
-    return EvaluationResult(files.name, tested, _run(task, found, choices, tested.name, progress), found, files.root)
+    task: str,
+    files: LabelledFiles,
+    encoders: Sequence[EncoderUnderTest],
+    choices: ProtocolOptions,
+    progress: OpenProgress,
+    shown: ShownAs = BY_EACH_FILE,
+) -> list[EvaluationResult]:
+    """What every encoder makes of labelled images; see `evaluate`."""
+    rendering = _rendering(files.root, files.paths, shown)
+    results = []
+    for tested in (each.showing(rendering) for each in encoders):
+        found = tested.embed(files, progress)
+        measured = _run(task, found, choices, tested.name, progress)
+        results.append(EvaluationResult(files.name, tested, measured, found, files.root))
+    return results
+
+
+def _rendering(root: Path, paths: Sequence[str], shown: ShownAs) -> Rendering:
+    """With the ranges of these files, where they are to share one."""
+    sampler = RangeSampler(len(paths), paths.__getitem__, lambda at: read_bytes(root / paths[at]))
+    return settled(shown, sampler).rendering()
 
 
 def _run(task: str, found: Embedded, choices: ProtocolOptions, name: str, progress: OpenProgress) -> TaskResult:
@@ -87,9 +109,12 @@ def _run(task: str, found: Embedded, choices: ProtocolOptions, name: str, progre
         return measure(task, data, choices, line.update)
 
 
-def _copies(path: Path, tested: EncoderUnderTest, edited: int, seed: int, progress: OpenProgress) -> EvaluationResult:
+def _copies(
+    path: Path, tested: EncoderUnderTest, edited: int, seed: int, progress: OpenProgress, shown: ShownAs
+) -> EvaluationResult:
     """Edited copies of some of the images, looked for among all of them."""
-    files = read_labelled(path) if path.suffix.lower() == ".csv" else read_images(path)
+    files = read_labelled(path) if path.suffix.lower() == ".csv" else read_images(path, shown)
+    tested = tested.showing(_rendering(files.root, files.paths, shown))
     references, rows, skipped = tested.embed_paths(files.root, files.paths, progress)
     if len(rows) < 2:
         raise MasslError(f"{path} holds a single image; copies need other images to search among")
@@ -125,9 +150,12 @@ def _copies(path: Path, tested: EncoderUnderTest, edited: int, seed: int, progre
     )  # fmt: skip
 
 
-def _pairs(path: Path, tested: EncoderUnderTest, edited: int, seed: int, progress: OpenProgress) -> EvaluationResult:
+def _pairs(
+    path: Path, tested: EncoderUnderTest, edited: int, seed: int, progress: OpenProgress, shown: ShownAs
+) -> EvaluationResult:
     """Whether the images of a pair are the same, for a list of pairs."""
     listed = read_pairs(path)
+    tested = tested.showing(_rendering(listed.root, listed.paths, shown))
     vectors, rows, skipped = tested.embed_paths(listed.root, listed.paths, progress)
     if skipped:
         raise MasslError(f"{path} names {skipped[0].path!r}, which can't be used: {skipped[0].reason}")

@@ -101,13 +101,13 @@ def _edited(result: EvaluationResult) -> dict[str, Any] | None:
         sheets = []
         for place in np.sort(draw.permutation(len(which))[:QUERIES]):
             each = which[place]
-            original = partial(open_image, root / each.original, SIDE)
+            original = partial(open_image, root / each.original, SIDE, rendering=result.encoder.rendering)
             sheet = [
                 shown("query", each.edited, each.original, each.edit),
                 shown("same", original, each.original, f"✓ {each.score:.3f}"),
             ]
             if not is_found:
-                taken = partial(open_image, root / each.found, SIDE)
+                taken = partial(open_image, root / each.found, SIDE, rendering=result.encoder.rendering)
                 sheet.append(shown("other", taken, each.found, f"✗ {each.best:.3f}"))
             sheets.append(sheet)
         return sheets
@@ -121,7 +121,7 @@ def _picture(result: EvaluationResult, row: Any, query: Any = None) -> ReportPic
     assert found
     assert result.root is not None
     path, name = found.paths[row], found.classes[found.labels[row]]
-    opened = partial(open_image, result.root / path, SIDE)
+    opened = partial(open_image, result.root / path, SIDE, rendering=result.encoder.rendering)
     if query is None:
         return shown("query", opened, path, name)
     same = found.labels[row] == found.labels[query]

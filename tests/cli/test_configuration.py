@@ -72,8 +72,14 @@ REFUSED = {
         "range": "'file'", "channels": "'1'", "plane": "'max'",
     },
     "info": {"report": "'x'"},
-    "export": {"out": "'x'", "whiten": "'x'", "calibrate": "'x'", "evaluation": "'x'"},
-    "eval": {"encoder": "'x'", "report": "'x'", "train": "'x'", "test": "'x'", "ground-truth": "'x.pkl'"},
+    "export": {
+        "out": "'x'", "whiten": "'x'", "calibrate": "'x'", "evaluation": "'x'", "range": "'file'", "channels": "'1'",
+        "plane": "'max'",
+    },
+    "eval": {
+        "encoder": "'x'", "report": "'x'", "train": "'x'", "test": "'x'", "ground-truth": "'x.pkl'",
+        "range": "'file'", "channels": "'1'", "plane": "'max'",
+    },
     "index": {
         "encoder": "'x'", "index-dir": "'x'", "skipped": "'x'", "rebuild": "true", "max-megapixels": "9",
         "image-size": "224", "tiles": "'512'", "range": "'file'", "channels": "'1'", "plane": "'max'",

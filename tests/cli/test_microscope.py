@@ -13,8 +13,15 @@ import tifffile
 from pydicom.data import get_testdata_file
 
 from app.screens.picture_details import details
+from cli.terminal import ProgressLine
 from indexer import Collection, Encoder
+from indexer.ingest.embedding import FileEmbedder
+from indexer.store import vectors
 from massl.core.images.rendering import RenderingChoice
+from massl.core.images.rendering_facts import AS_AN_INDEX
+from massl.evaluation.encoders import EncoderUnderTest
+from massl.evaluation.evaluate import evaluate
+from massl.evaluation.tasks import ProtocolOptions
 from tests.indexer.tiny import write_encoder
 from tests.massl.core.images.tiff_files import GREY, tiff
 
@@ -184,3 +191,30 @@ def test_a_channel_is_looked_for_beyond_the_first_stacks_of_another_kind(tmp_pat
     assert Collection.create(tmp_path / "stacks", encoder).update().indexed == 30
     again = Collection.create(tmp_path / "stacks", shown=RenderingChoice(channels=("DAPI",)), rebuild=True)
     assert len(again.update().skipped) == 20
+
+
+@pytest.mark.parametrize(("plane", "images"), [("each", 24), ("max", 6)])
+def test_eval_sees_the_pictures_that_an_index_sees(stacks: Path, tmp_path: Path, plane: str, images: int) -> None:
+    """Each file was shown by its own range, and of stacks the first page."""
+    encoder = Encoder.load(write_encoder(tmp_path / "tiny.onnx"), threads=1)
+    for number in range(6):
+        (tmp_path / "labelled" / str(number % 2)).mkdir(parents=True, exist_ok=True)
+        write_stack(tmp_path / "labelled" / str(number % 2) / f"{number}.ome.tif", number)
+    choice = RenderingChoice(None, ("GFP",), plane)
+    collection = Collection.create(tmp_path / "labelled", encoder, shown=choice)
+    collection.update()
+    stored = {path: vectors.stored(collection.catalog, image) for image, path in collection.images.ready()}
+    collection.close()
+    tested = EncoderUnderTest("tiny", FileEmbedder(encoder))
+    options = (ProtocolOptions(ks=(1,)), None, 2, 1, lambda what, unit: ProgressLine(what, unit, True))
+    (result,) = evaluate("knn", tmp_path / "labelled", [tested], *options, AS_AN_INDEX.changed(choice))
+    assert result.embedded is not None
+    assert len(result.embedded.paths) == images == len(stored)
+    for path, vector in zip(result.embedded.paths, result.embedded.vectors, strict=True):
+        assert np.allclose(vector, stored[path], atol=1e-3)
+
+
+@pytest.mark.parametrize("task", [("eval", "knn"), ("export", "builtin", "--whiten")])
+def test_a_plane_that_nobody_has_is_refused_before_the_work(massl, stacks: Path, task: tuple[str, ...]) -> None:
+    ran = massl(*task, stacks, "--plane", "0")
+    assert (ran.code, "is no plane" in ran.error) == (2, True)

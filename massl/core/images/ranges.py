@@ -20,6 +20,7 @@ from massl.core.images.rendering import (
     measured,
     numbers_per_file,
 )
+from massl.core.images.rendering_facts import ShownAs
 from massl.core.lookahead import ahead
 
 LOOKED_AT = 4 * FILES  # files at most, to find `FILES` with numbers of one kind
@@ -122,6 +123,20 @@ class RangeSampler:
             if not name.lower().endswith(_NEVER_DEEP)
         ]
         return [number for _, number in sorted(digests)]
+
+
+def settled(shown: ShownAs, sampler: RangeSampler) -> ShownAs:
+    """The same, with the limits of the numbers that are not known yet, where all files share a range.
+
+    They are measured on up to 2,048 of the sampler's files. Numbers of a kind that none of these has are shown by each
+    file's own range.
+    """
+    rendering = shown.rendering(measuring=True)
+    if not rendering.measuring:
+        return shown
+    ranges = MeasuredRanges(rendering, sampler)
+    ranges.measure_all()
+    return replace(shown, limits=ranges.limits)
 
 
 class MeasuredRanges(Ranges):
