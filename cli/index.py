@@ -205,7 +205,7 @@ def command(
     if skipped:
         check_output(skipped)
     shown = chosen(range_, channels, plane)
-    tiling = _tiling(tiles, engine)
+    tiling = _tiling(tiles)
     address = _check_engine(context, engine, engine_uri)
     given = Collection.choose_encoder(images, encoder, image_size, index_dir)
     if given:
@@ -300,17 +300,14 @@ def _watch(
     return report
 
 
-def _tiling(text: str | None, engine: str | None) -> Tiling | None:
+def _tiling(text: str | None) -> Tiling | None:
     from indexer.store.tiling import Tiling
     from massl.core.errors import MasslError
 
     try:
-        tiling = None if text is None else Tiling.of(text)
+        return None if text is None else Tiling.of(text)
     except MasslError as error:
         raise typer.BadParameter(str(error), param_hint="--tiles") from None
-    if tiling and engine not in (None, FAISS):
-        raise typer.BadParameter("tiles are searched with FAISS alone; leave out --engine milvus, or --tiles")
-    return tiling
 
 
 def _check_engine(context: typer.Context, engine: str | None, uri: str | None) -> str:

@@ -48,7 +48,7 @@ class Searcher:
         self._encoder = encoder
         self._engine = engine.open(catalog, folder)
         self._heat = HeatMaps(catalog, root)
-        self.tiles = TileSearch(catalog, folder)
+        self.tiles = TileSearch(catalog, folder, engine)
 
     def rank(self, queries: Sequence[Query], k: int, wanted: Filter = EVERYTHING, *, exact: bool = False) -> Ranking:
         """As `Collection.search`, but ids and scores alone, to be described a page at a time."""
@@ -94,7 +94,7 @@ class Searcher:
         A picture that a tile won is judged by what best tiles score by chance, if that could be found out. Else each
         tile counts as an image: so many vectors were compared.
         """
-        best = self.tiles.best(target, more, among(self._catalog, wanted), exact)
+        best = self.tiles.best(target, more, wanted, exact)
         candidates = np.union1d(whole, best.images)
         scored = query.ranked(self._catalog, candidates[~np.isin(candidates, own)], target)
         images, scores, boxes = with_tiles(*scored, best)

@@ -8,13 +8,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.search.engines import engine_choice
-from indexer.search.engines.engine_selection import Ladder
-from indexer.search.engines.index_file import IndexFile
-from indexer.search.engines.interface import CurrentIndex, Preparing
+from indexer.search.engines.interface import CurrentIndex, Engine, Preparing
 from indexer.search.engines.recall import nearest
+from indexer.search.engines.subjects import TILES
 from indexer.store import tiles
 from indexer.store.catalog import Catalog
+from indexer.store.filters import EVERYTHING, Filter
 from indexer.store.tiles import TilePlaces, TileVectors
 from indexer.store.vectors import unit
 
@@ -30,12 +29,11 @@ class BestTiles(NamedTuple):
 
 
 class TileSearch:
-    """Searches the tiles of a collection, with FAISS whatever engine its images have. Safe to share by threads."""
+    """Searches the tiles of a collection, with the engine that its images have. Safe to share by threads."""
 
-    def __init__(self, catalog: Catalog, folder: Path) -> None:
+    def __init__(self, catalog: Catalog, folder: Path, engine: Engine) -> None:
         self._catalog = catalog
-        self._folder = folder
-        self._opened: IndexFile | None = None
+        self._engine = engine.open(catalog, folder, TILES)
 
     def in_use(self) -> bool:
         """Whether the collection has tiles."""
@@ -43,37 +41,39 @@ class TileSearch:
 
     def index(self, preparing: Preparing = lambda step, done, total: None, tidy: bool = False) -> CurrentIndex:
         """The tiles' vectors, ready to search, under the numbers of the tiles; see `OpenedEngine.get`."""
-        return self._file().get(preparing, tidy)
+        return self._engine.get(preparing, tidy)
 
     def tidy_up(self, preparing: Preparing) -> None:
         """Puts in order what an update of the collection left."""
-        if self.in_use() and not self._file().is_current():
+        if not self.in_use():
+            if self._catalog.meta().engine_kept_tiles:  # it had some
+                self._engine.forget()
+        elif not self._engine.is_current():
             self.index(preparing, tidy=True)
 
     def best(
-        self, target: NDArray[np.float32], count: int, among: NDArray[np.int64] | None = None, exact: bool = False
+        self, target: NDArray[np.float32], count: int, wanted: Filter = EVERYTHING, exact: bool = False
     ) -> BestTiles:
         """At least `count` images, where there are so many, by the cosine of their best tile with `target`.
 
         Args:
             target: float32 `[D]`, of unit length.
             count: how many.
-            among: rising ids of the images to be searched; all if left out.
+            wanted: what the images must be.
             exact: compare with every tile.
         """
         index = self.index()
-        passing = None if among is None else tiles.of_images(self._catalog, among.tolist())
-        total = len(index) if passing is None else len(passing)
-        wanted = min(total, _EACH * count)
+        total = tiles.count(self._catalog, wanted) if wanted else len(index)
+        asked = min(total, _EACH * count)
         while True:
-            ids = self._nearest(index, target, wanted, passing, exact)
+            ids = self._nearest(index, target, asked, wanted, exact)
             there = tiles.places(self._catalog, ids.tolist())
             rows = np.searchsorted(there.ids, ids)
             rows = rows[np.append(there.ids, -1)[rows] == ids]  # without those that went meanwhile
             owners, first = np.unique(there.images[rows], return_index=True)
-            if len(owners) >= count or wanted >= total:
+            if len(owners) >= count or asked >= total:
                 break
-            wanted = min(total, _EACH * wanted)
+            asked = min(total, _EACH * asked)
         return self._scored(there, rows[np.sort(first)], target)
 
     def _scored(self, there: TilePlaces, rows: NDArray[np.int64], target: NDArray[np.float32]) -> BestTiles:
@@ -90,7 +90,7 @@ class TileSearch:
         index: CurrentIndex,
         target: NDArray[np.float32],
         count: int,
-        passing: NDArray[np.int64] | None,
+        wanted: Filter,
         exact: bool,
     ) -> NDArray[np.int64]:
         """Numbers of tiles, the best first."""
@@ -98,18 +98,12 @@ class TileSearch:
             return np.empty(0, np.int64)
         if exact and not index.exact:
             vectors = TileVectors(self._catalog)
+            passing = tiles.among(self._catalog, wanted)
             blocks = vectors.blocks() if passing is None else vectors.blocks_of(passing)
             _, ids = nearest(blocks, target[None], count)
         else:
-            _, ids = index.search(target[None], count, passing)
+            _, ids = index.search(target[None], count, wanted or None)
         return ids[0][ids[0] >= 0]
-
-    def _file(self) -> IndexFile:
-        if self._opened is None:
-            ladder = engine_choice.named(engine_choice.DEFAULT)
-            assert isinstance(ladder, Ladder)
-            self._opened = ladder.open_tiles(self._catalog, self._folder)
-        return self._opened
 
 
 def with_tiles(

@@ -79,7 +79,6 @@ class Storage:
         folder = _folder(root, index_dir)
         if (folder / CATALOG).exists():
             storage = cls._open_sound(root, folder, index_dir, encoder)
-            tiling_fit.check_engine(storage.catalog, tiling)
             if rebuild:
                 rendering_fit.check_readable(storage.catalog, root, shown)
                 storage._take(encoder or storage.encoder, shown, tiling)

@@ -19,19 +19,6 @@ class TilesMismatch(MasslError):
     exit_code = 4
 
 
-def check_engine(catalog: Catalog, tiling: Tiling | None) -> None:
-    """Checks that what the collection is searched with can search tiles, if any are asked for.
-
-    Raises:
-        MasslError: it can't.
-    """
-    engine = catalog.meta().engine
-    if tiling and engine not in ("", "faiss"):
-        raise MasslError(
-            f"tiles are searched with FAISS, not with {engine}; leave out --tiles, or first index with --engine faiss"
-        )
-
-
 def take(
     catalog: Catalog,
     root: Path,

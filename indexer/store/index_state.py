@@ -39,19 +39,25 @@ class ChangeLog:
     Attributes:
         table: of the changes.
         column: of it, that holds the id of what changed.
-        kept, measured, change: facts of the collection, as the attributes of `IndexState` but for their `since`.
+        kept, own, measured, change: facts of the collection, as the attributes of `IndexState` but for their `since`.
     """
 
     table: str
     column: str
     kept: Fact[str]
+    own: Fact[str]
     measured: Fact[str]
     change: Fact[int]
 
 
-IMAGES = ChangeLog("changes", "image", Meta.vectors_kept, Meta.vectors_measured, Meta.vectors_change)
+IMAGES = ChangeLog("changes", "image", Meta.vectors_kept, Meta.engine_kept, Meta.vectors_measured, Meta.vectors_change)
 TILES = ChangeLog(
-    "tile_changes", "tile", Meta.vectors_tiles_kept, Meta.vectors_tiles_measured, Meta.vectors_tiles_change
+    "tile_changes",
+    "tile",
+    Meta.vectors_tiles_kept,
+    Meta.engine_kept_tiles,
+    Meta.vectors_tiles_measured,
+    Meta.vectors_tiles_change,
 )
 
 
@@ -69,13 +75,13 @@ def read(catalog: Catalog, since: int = 0, log: ChangeLog = IMAGES) -> IndexStat
     with catalog.snapshot():
         facts = catalog.meta()
         if not catalog.notes_changes():  # an older one that can't be written, and so doesn't change
-            return IndexState("", facts.engine_kept, "", 0, 0, ())
+            return IndexState("", log.own.of(facts.facts), "", 0, 0, ())
         since = max(since, log.change.of(facts.facts))
         rows = catalog.read(f"SELECT DISTINCT {log.column} FROM {log.table} WHERE number > ? ORDER BY 1", [since])
         changed = tuple(identity for (identity,) in rows)
         last = last_change(catalog, log)
     kept = log.kept.of(facts.facts) or (_before(facts.facts) if log is IMAGES else "")
-    return IndexState(kept, facts.engine_kept, log.measured.of(facts.facts), since, last, changed)
+    return IndexState(kept, log.own.of(facts.facts), log.measured.of(facts.facts), since, last, changed)
 
 
 def _before(facts: Mapping[str, str]) -> str:

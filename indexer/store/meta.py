@@ -206,6 +206,7 @@ class Meta:
     engine = Fact[str](str, "", pattern="[a-z]{0,20}")
     engine_address = Fact[str](str, "")
     engine_kept = Fact[str](str, "")
+    engine_kept_tiles = Fact[str](str, "")  # the same of the tiles
 
     # Caches. The texts are those that their owners write: `Calibration`, `Looks`, `Drift`, `Measured`.
     calibration = Fact[str | None](str, None)

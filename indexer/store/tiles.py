@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexer.store.catalog import READY, Catalog, in_parts, parts
+from indexer.store.filters import EVERYTHING, Filter
 from indexer.store.meta import Meta
 from indexer.store.tile_tables import COLUMNS
 from indexer.store.tiling import Box, Tiling
@@ -70,15 +71,61 @@ class TileVectors(VectorBlocks):
             rows += self._catalog.read(f"SELECT {_VERIFIED} FROM {_SEARCHABLE} AND tiles.id IN ({marks})")
         return self._unpack(sorted(rows))
 
+    def places(self, first: int, last: int) -> dict[int, tuple[bytes, int]]:
+        """See `VectorBlocks.places`."""
+        query = f"SELECT tiles.id, path, mtime_ns FROM {_SEARCHABLE} AND tiles.id BETWEEN ? AND ?"
+        return {tile: (path, mtime) for tile, path, mtime in self._catalog.read(query, [first, last])}
+
+    def all_places(self, size: int) -> Iterator[dict[int, tuple[bytes, int]]]:
+        """See `VectorBlocks.all_places`."""
+        last = -1
+        query = f"SELECT tiles.id, path, mtime_ns FROM {_SEARCHABLE} AND tiles.id > ? ORDER BY tiles.id LIMIT ?"
+        while rows := list(self._catalog.read(query, [last, size])):
+            yield {tile: (path, mtime) for tile, path, mtime in rows}
+            last = rows[-1][0]
+
     def _unpack(self, rows: list[tuple[Any, ...]]) -> tuple[NDArray[np.int64], NDArray[np.float16]]:
         ids = np.fromiter((row[0] for row in rows), np.int64, len(rows))
         return ids, unpacked(self._catalog, [row[6] for row in self._catalog.sound(rows)], self.dim)
 
 
-def count(catalog: Catalog) -> int:
-    """How many tiles the images have that can be searched."""
-    ((found,),) = catalog.read(f"SELECT count(*) FROM {_SEARCHABLE}")
+def count(catalog: Catalog, wanted: Filter = EVERYTHING) -> int:
+    """How many tiles the images have that can be searched and pass a filter."""
+    where, values = _of(wanted)
+    ((found,),) = catalog.read(f"SELECT count(*) FROM {_SEARCHABLE}{where}", values)
     return int(found)
+
+
+def among(catalog: Catalog, wanted: Filter) -> NDArray[np.int64] | None:
+    """Rising numbers of the tiles whose image passes; None where nothing is filtered by.
+
+    Raises:
+        MasslError: see `Filter.check`.
+    """
+    if not wanted:
+        return None
+    wanted.check(catalog)
+    where, values = _of(wanted)
+    rows = catalog.read(f"SELECT tiles.id FROM {_SEARCHABLE}{where} ORDER BY tiles.id", values)
+    return np.fromiter((tile for (tile,) in rows), np.int64)
+
+
+def passing(catalog: Catalog, wanted: Filter, ids: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Those of some tiles whose image passes, rising."""
+    where, values = _of(wanted)
+    marks = ", ".join(map(str, np.unique(ids).tolist()))
+    rows = catalog.read(
+        f"SELECT tiles.id FROM {_SEARCHABLE}{where} AND tiles.id IN ({marks}) ORDER BY tiles.id", values
+    )
+    return np.fromiter((tile for (tile,) in rows), np.int64)
+
+
+def _of(wanted: Filter) -> tuple[str, list[Any]]:
+    """A further condition on tiles, and its values."""
+    if not wanted:
+        return "", []
+    where, values = wanted.where()
+    return f" AND tiles.image IN (SELECT images.id FROM images WHERE {where})", list(values)
 
 
 def places(catalog: Catalog, ids: Sequence[int] | None = None) -> TilePlaces:

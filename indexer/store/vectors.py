@@ -39,7 +39,28 @@ class VectorSource(Protocol):
 
 
 class VectorBlocks(ABC):
-    """What sources of a catalog's vectors have in common."""
+    """A `VectorSource` of a catalog's vectors, each of which belongs to a file."""
+
+    dim: int
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def blocks(self, size: int = BLOCK) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float16]]]:
+        """See `VectorSource.blocks`."""
+
+    @abstractmethod
+    def sample(self, count: int) -> tuple[NDArray[np.int64], NDArray[np.float16]]:
+        """See `VectorSource.sample`."""
+
+    @abstractmethod
+    def places(self, first: int, last: int) -> dict[int, tuple[bytes, int]]:
+        """Path, as the catalog stores it, and time of the file, of the vectors from one number to another."""
+
+    @abstractmethod
+    def all_places(self, size: int) -> Iterator[dict[int, tuple[bytes, int]]]:
+        """As `places`, of all, so many at a time, in the order of their numbers."""
 
     @abstractmethod
     def of(self, ids: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float16]]:
@@ -90,14 +111,14 @@ class CatalogVectors(VectorBlocks):
         return self._unpack(sorted(rows))
 
     def places(self, first: int, last: int) -> dict[int, tuple[bytes, int]]:
-        """Path, as the catalog stores it, and time of the file, of the images that an index has from id to id."""
+        """See `VectorBlocks.places`."""
         rows = self._catalog.read(
             f"SELECT id, path, mtime_ns FROM images WHERE {_SEARCHABLE} AND id BETWEEN ? AND ?", [first, last]
         )
         return {image: (path, mtime) for image, path, mtime in rows}
 
     def all_places(self, size: int) -> Iterator[dict[int, tuple[bytes, int]]]:
-        """As `places`, of all images, so many at a time, in the order of ids."""
+        """See `VectorBlocks.all_places`."""
         last = -1
         query = f"SELECT id, path, mtime_ns FROM images WHERE {_SEARCHABLE} AND id > ? ORDER BY id LIMIT ?"
         while rows := list(self._catalog.read(query, [last, size])):
@@ -111,7 +132,7 @@ class CatalogVectors(VectorBlocks):
         return ids, unpacked(self._catalog, [row[2] for row in self._catalog.sound(rows)], self.dim)
 
 
-class SomeVectors(VectorBlocks):
+class SomeVectors:
     """Some of the vectors of a source, as if there were no others. A `VectorSource`.
 
     Args:
@@ -122,11 +143,11 @@ class SomeVectors(VectorBlocks):
         ids: int64 `[N]`, rising, of those that there are.
     """
 
-    def __init__(self, source: VectorSource, ids: NDArray[np.int64]) -> None:
+    def __init__(self, source: VectorBlocks, ids: NDArray[np.int64]) -> None:
         self._source = source
         self.dim = source.dim
         self.ids: NDArray[np.int64] = np.concatenate(
-            [np.empty(0, np.int64), *(some for some, _ in self.blocks_of(ids))]
+            [np.empty(0, np.int64), *(some for some, _ in source.blocks_of(ids))]
         )
 
     def __len__(self) -> int:
@@ -134,7 +155,7 @@ class SomeVectors(VectorBlocks):
 
     def blocks(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float16]]]:
         """See `VectorSource.blocks`."""
-        return self.blocks_of(self.ids)
+        return self._source.blocks_of(self.ids)
 
     def sample(self, count: int) -> tuple[NDArray[np.int64], NDArray[np.float16]]:
         """See `VectorSource.sample`."""

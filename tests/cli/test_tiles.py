@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shutil
 from collections.abc import Callable
@@ -9,8 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from indexer import Collection
-from indexer.store.meta import Meta
 from tests.cli.conftest import Ran, failed
 from tests.indexer.test_tiles import SPOT, holds, scan, spotted
 from tests.indexer.tiny import write_encoder
@@ -95,14 +94,14 @@ def test_a_size_that_is_none_is_a_line_and_nothing_is_embedded(massl: Massl, sca
     assert not (scans / ".massl").exists()
 
 
-def test_tiles_are_refused_beside_milvus_whichever_came_first(massl: Massl, scans: Path, cloth: Path) -> None:
-    index = ("index", cloth, "--encoder", scans.parent / "tiny.onnx")
-    beside = massl(*index, "--tiles", "64", "--engine", "milvus", "--engine-uri", "vectors.db")
-    assert (beside.code, beside.output) == (2, "")
-    assert "with FAISS alone" in " ".join(beside.error.replace("│", " ").split())
-    assert not (cloth / ".massl").exists()
-    assert massl(*index).code == 0
-    opened = Collection.open(cloth)
-    opened.catalog.set_meta(Meta.engine.to("milvus"))
-    opened.close()
-    assert "tiles are searched with FAISS, not with milvus" in failed(massl(*index, "--tiles", "64", "--rebuild"))
+@pytest.mark.skipif(importlib.util.find_spec("milvus_lite") is None, reason="needs pip install milvus-lite")
+def test_tiles_are_searched_by_milvus_as_by_faiss(massl: Massl, scans: Path, cloth: Path, tmp_path: Path) -> None:
+    index = ("index", cloth, "--encoder", scans.parent / "tiny.onnx", "--runtime", "onnxruntime")
+    spotted(6).crop((128, 192, 192, 256)).save(tmp_path / "spot.png")
+    query = ("search", cloth, tmp_path / "spot.png", "-k", COUNT, "--json")
+    assert massl(*index, "--tiles", "64:16").code == 0
+    wanted = massl(*query).json["results"]
+    assert massl(*index, "--engine", "milvus", "--engine-uri", tmp_path / "vectors.db").code == 0
+    found = massl(*query).json["results"]
+    assert [(row["path"], row.get("box")) for row in found] == [(row["path"], row.get("box")) for row in wanted]
+    assert (found[0]["path"], holds(tuple(found[0]["box"]))) == ("06.png", True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import signal
@@ -18,6 +19,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from indexer import Collection, Encoder, Query
+from indexer.search.engines.milvus_engine import Kept
+from indexer.search.engines.milvus_server import MilvusServer
 from indexer.search.query import Result
 from indexer.storage.tiling_fit import TilesMismatch
 from indexer.store import tiles
@@ -199,6 +202,39 @@ def same_as_new(tiled: Collection, query: Query, scans: Path, index: Path, encod
     fresh = Collection.create(scans, encoder, index, tiling=Tiling(64, 16))
     fresh.update()
     assert told(tiled.search([query], 30)) == told(fresh.search([query], 30))
+
+
+@pytest.mark.skipif(importlib.util.find_spec("milvus_lite") is None, reason="needs pip install milvus-lite")
+def test_milvus_finds_tiles_by_filters_follows_changes_and_forgets_them(
+    tiled: Collection, tmp_path: Path, tiny_encoder: Encoder
+) -> None:
+    query, scans, address = spot_query(tmp_path), tmp_path / "scans", str(tmp_path / "vectors.db")
+    few = [tiled.images.id_of(name) for name in ("03.png", "06.png")]
+    tiled.labels.add("few", few, "test")
+    wanted = [(item.path, item.box, round(item.score, 4)) for item in tiled.search([query], 15)]
+    odd = [(item.path, item.box) for item in tiled.anomalies.find().images]
+    tiled.searcher.use_engine("milvus", address)
+    assert [(item.path, item.box, round(item.score, 4)) for item in tiled.search([query], 15)] == wanted
+    assert [(item.path, item.box) for item in tiled.anomalies.find().images] == odd
+    assert {item.image for item in tiled.search([query], 20, label="few")} == set(few)
+    (scans / "sub").mkdir()
+    (scans / "06.png").rename(scans / "sub" / "moved.png")
+    shutil.copy(scans / "sub" / "moved.png", scans / "twin.png")
+    (scans / "00.png").unlink()
+    tiled.update()
+    assert [item.path for item in tiled.search([query], 20, under="sub")] == ["sub/moved.png"]
+    found = tiled.search([query], 3)
+    assert {found[0].path, found[1].path} == {"sub/moved.png", "twin.png"}
+    assert (holds(found[0].box), holds(found[1].box)) == (True, True)
+    same_as_new(tiled, query, scans, tmp_path / "new", tiny_encoder)
+    server = MilvusServer(address)
+    kept = Kept.of(tiled.catalog.meta().engine_kept_tiles)
+    assert server.count(kept.collection) == tiles.count(tiled.catalog)
+    tiled.close()
+    whole = Collection.create(scans, tiny_encoder, tiling=Tiling())
+    whole.update()
+    assert server.stamp(kept.collection) is None
+    assert whole.search([query], 1)[0].box is None
 
 
 def test_another_size_is_refused_and_rebuilt_and_none_goes_back(tiled: Collection, tiny_encoder: Encoder) -> None:

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from indexer.search.engines.engine_selection import Ladder
 from indexer.search.engines.faiss_engine import Cells, Exact, FastScan
 from indexer.search.engines.interface import Measured, Preparing, VectorIndex
+from indexer.search.engines.subjects import IMAGES, Subject
 from indexer.store import revision
 from indexer.store.catalog import Catalog
 from indexer.store.filters import Filter
-from indexer.store.filters import among as passing
-from indexer.store.vectors import CatalogVectors, VectorSource
+from indexer.store.vectors import VectorSource
 
 SMALL_STEPS = Ladder(((0, Exact()), (4_000, FastScan()), (6_000, Cells())))
 
@@ -108,9 +108,10 @@ class CurrentMatrix:
 
     exact = True
 
-    def __init__(self, catalog: Catalog) -> None:
+    def __init__(self, catalog: Catalog, subject: Subject = IMAGES) -> None:
         self._catalog = catalog
-        parts = list(CatalogVectors(catalog).blocks())
+        self._subject = subject
+        parts = list(subject.vectors(catalog).blocks())
         self._index = NumpyIndex(
             np.concatenate([np.empty(0, np.int64), *(ids for ids, _ in parts)]),
             np.concatenate([np.empty((0, catalog.meta().dim), np.float16), *(rows for _, rows in parts)]).astype("f"),
@@ -122,21 +123,22 @@ class CurrentMatrix:
     def search(
         self, queries: NDArray[np.float32], k: int, among: NDArray[np.int64] | Filter | None = None
     ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        ids = passing(self._catalog, among) if isinstance(among, Filter) else among
+        ids = self._subject.among(self._catalog, among) if isinstance(among, Filter) else among
         return self._index.search(queries, k, ids)
 
 
 class OpenedMatrix:
     """Reads all vectors again whenever one changed. An `OpenedEngine`."""
 
-    def __init__(self, catalog: Catalog) -> None:
+    def __init__(self, catalog: Catalog, subject: Subject = IMAGES) -> None:
         self._catalog = catalog
+        self._subject = subject
         self._current: tuple[object, CurrentMatrix] | None = None
 
     def get(self, preparing: Preparing, tidy: bool = False) -> CurrentMatrix:
         state = revision.read(self._catalog).embedded
         if self._current is None or self._current[0] != state:
-            self._current = state, CurrentMatrix(self._catalog)
+            self._current = state, CurrentMatrix(self._catalog, self._subject)
         return self._current[1]
 
     def is_current(self) -> bool:
@@ -156,5 +158,5 @@ class MatrixEngine:
 
     def check(self) -> None: ...
 
-    def open(self, catalog: Catalog, folder: Path) -> OpenedMatrix:
-        return OpenedMatrix(catalog)
+    def open(self, catalog: Catalog, folder: Path, subject: Subject = IMAGES) -> OpenedMatrix:
+        return OpenedMatrix(catalog, subject)

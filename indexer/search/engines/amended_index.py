@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexer.search.engines.interface import Measured, VectorIndex
+from indexer.search.engines.subjects import Subject
 from indexer.store.catalog import Catalog
 from indexer.store.filters import Filter
-from indexer.store.filters import among as passing_ids
-from indexer.store.vectors import VectorSource, unit
+from indexer.store.vectors import unit
 
 ScoredIds = tuple[NDArray[np.float32], NDArray[np.int64]]
 
@@ -48,12 +48,12 @@ class AmendedIndex:
     """An index, and the vectors that were added, changed or removed since it was built. A `CurrentIndex`.
 
     Args:
-        catalog: whose images they are.
+        catalog: whose vectors they are.
+        subject: what they are of.
+        changed: rising ids of what changed since.
         base: the index.
         exact: whether that finds the nearest without fail.
         measured: how it answers.
-        vectors: those of the catalog, as they are now.
-        changed: rising ids of what changed since.
 
     Attributes:
         exact: whether it finds the nearest without fail.
@@ -63,14 +63,15 @@ class AmendedIndex:
     def __init__(
         self,
         catalog: Catalog,
+        subject: Subject,
+        changed: NDArray[np.int64],
         base: VectorIndex,
         exact: bool,
         measured: Measured,
-        vectors: VectorSource,
-        changed: NDArray[np.int64],
     ) -> None:
-        ids, packed = vectors.of(changed)
+        ids, packed = subject.vectors(catalog).of(changed)
         self._catalog = catalog
+        self._subject = subject
         self.exact = exact
         self.measured = measured
         self._base = base
@@ -90,7 +91,7 @@ class AmendedIndex:
     ) -> ScoredIds:
         """See `CurrentIndex.search`."""
         if isinstance(among, Filter):
-            among = passing_ids(self._catalog, among)
+            among = self._subject.among(self._catalog, among)
         found = _without(self._base, self._outdated, queries, k, among)
         passing = slice(None) if among is None else np.isin(self._ids, among)
         scores = queries @ self._vectors[passing].T

@@ -14,6 +14,7 @@ from pathlib import Path
 from indexer.search.engines import trusted_addresses
 from indexer.search.engines.catalog_scan import NoEngine
 from indexer.search.engines.interface import CurrentIndex, Engine, Measured, OpenedEngine, Preparing
+from indexer.search.engines.subjects import IMAGES, TILES, Subject
 from indexer.store.catalog import Catalog
 from indexer.store.meta import Meta
 from massl.core.errors import MasslError
@@ -51,17 +52,15 @@ def use(catalog: Catalog, folder: Path, name: str, address: str = "") -> None:
     """
     meta = catalog.meta()
     wanted = named(name, address)
-    if name != DEFAULT and meta.tiles:
-        raise MasslError(
-            f"tiles are searched with FAISS, not with {name}; leave out --engine {name}, or first --tiles none"
-        )
     wanted.check()
     if address:
         trusted_addresses.trust(address)
     if (meta.engine or DEFAULT, meta.engine_address) == (name, address):
         return
-    ChosenEngine(catalog, folder).forget()
-    catalog.set_meta(Meta.engine.to(name), Meta.engine_address.to(address), Meta.engine_kept.to(""))
+    for subject in (IMAGES, TILES):
+        ChosenEngine(catalog, folder, subject).forget()
+    forgotten = [subject.log.own.to("") for subject in (IMAGES, TILES)]
+    catalog.set_meta(Meta.engine.to(name), Meta.engine_address.to(address), *forgotten)
 
 
 class Chosen:
@@ -70,17 +69,18 @@ class Chosen:
     def check(self) -> None:
         """See `Engine.check`."""
 
-    def open(self, catalog: Catalog, folder: Path) -> ChosenEngine:
+    def open(self, catalog: Catalog, folder: Path, subject: Subject = IMAGES) -> ChosenEngine:
         """See `Engine.open`."""
-        return ChosenEngine(catalog, folder)
+        return ChosenEngine(catalog, folder, subject)
 
 
 class ChosenEngine:
     """The engine that a catalog names, also when another process has it name another one. An `OpenedEngine`."""
 
-    def __init__(self, catalog: Catalog, folder: Path) -> None:
+    def __init__(self, catalog: Catalog, folder: Path, subject: Subject = IMAGES) -> None:
         self._catalog = catalog
         self._folder = folder
+        self._subject = subject
         self._lock = threading.Lock()
         self._opened: tuple[tuple[str, str], OpenedEngine] | None = None
 
@@ -101,10 +101,10 @@ class ChosenEngine:
                     f"choice: it is not asked; to allow it, run: massl index IMAGES --engine {visible(name[:20])} "
                     "--engine-uri, and that address"
                 )
-            return named(name, address).open(self._catalog, self._folder)
+            return named(name, address).open(self._catalog, self._folder, self._subject)
         except MasslError as error:
             _LOG.warning("%s", error)
-            return NoEngine(self._catalog, self._folder, str(error))
+            return NoEngine(self._catalog, self._folder, str(error), self._subject)
 
     def get(self, preparing: Preparing, tidy: bool = False) -> CurrentIndex:
         """See `OpenedEngine.get`."""

@@ -6,9 +6,10 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from indexer.search.engines.index_file import TILES, IndexFile
+from indexer.search.engines.index_file import IndexFile
 from indexer.search.engines.interface import IndexKind, Measured, Preparing, VectorIndex
 from indexer.search.engines.recall import Truth
+from indexer.search.engines.subjects import IMAGES, Subject
 from indexer.store.catalog import Catalog
 from indexer.store.vectors import VectorSource
 
@@ -32,13 +33,9 @@ class Ladder:
     def check(self) -> None:
         """See `Engine.check`: files can be written wherever there is a catalog."""
 
-    def open(self, catalog: Catalog, folder: Path) -> IndexFile:
+    def open(self, catalog: Catalog, folder: Path, subject: Subject = IMAGES) -> IndexFile:
         """See `Engine.open`."""
-        return IndexFile(catalog, folder, self)
-
-    def open_tiles(self, catalog: Catalog, folder: Path) -> IndexFile:
-        """As `open`, of the tiles of large pictures; ids are the tiles'."""
-        return IndexFile(catalog, folder, self, TILES)
+        return IndexFile(catalog, folder, self, subject)
 
     def build(self, source: VectorSource, preparing: Preparing) -> tuple[IndexKind, VectorIndex, Measured]:
         """Builds the fastest index that reaches the floor on these vectors."""

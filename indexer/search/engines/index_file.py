@@ -14,7 +14,6 @@ import hashlib
 import json
 import re
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,35 +22,17 @@ import numpy as np
 
 from indexer.search.engines.amended_index import AmendedIndex, ExtendedIndex
 from indexer.search.engines.interface import IndexKind, Measured, Preparing, VectorIndex
+from indexer.search.engines.subjects import IMAGES, Subject
 from indexer.store import index_state
 from indexer.store.catalog import Catalog
 from indexer.store.index_state import IndexState, Overtaken
-from indexer.store.tiles import TileVectors
-from indexer.store.vectors import CatalogVectors, SomeVectors, VectorSource
+from indexer.store.vectors import SomeVectors
 from massl.core.errors import MasslError
 from massl.core.files.atomic_writing import put, remove_older, temporary
 
 if TYPE_CHECKING:
     from indexer.search.engines.engine_selection import Ladder
 
-
-@dataclass(frozen=True)
-class Subject:
-    """What the vectors of an index are of.
-
-    Attributes:
-        name: begins the names of its files.
-        vectors: a catalog's, as they are now.
-        log: where the catalog notes which of them changed.
-    """
-
-    name: str
-    vectors: Callable[[Catalog], VectorSource]
-    log: index_state.ChangeLog
-
-
-IMAGES = Subject("vectors", CatalogVectors, index_state.IMAGES)
-TILES = Subject("tiles", TileVectors, index_state.TILES)
 
 SMALL = 20_000  # vectors that are indexed anew in less time than anyone notices
 _NAME = re.compile(r"(vectors|tiles)-[0-9a-f]{16}\.faiss")
@@ -128,8 +109,9 @@ class IndexFile:
                 opened, state = self._extend(opened, state, preparing) or self._build(preparing)
             self._opened = opened
             if self._current is None or self._current[:2] != (opened, state.last):
-                vectors, changed = self._subject.vectors(self._catalog), np.array(state.changed, np.int64)
-                amended = AmendedIndex(self._catalog, opened.index, opened.exact, opened.measured, vectors, changed)
+                changed = np.array(state.changed, np.int64)
+                about = self._catalog, self._subject, changed
+                amended = AmendedIndex(*about, opened.index, opened.exact, opened.measured)
                 self._current = opened, state.last, amended
             return self._current[2]
 

@@ -16,6 +16,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from indexer.search.engines.subjects import IMAGES, Subject
 from indexer.store.catalog import Catalog
 from indexer.store.filters import Filter
 from indexer.store.vectors import VectorSource
@@ -165,8 +166,11 @@ class Engine(Protocol):
         """
         ...
 
-    def open(self, catalog: Catalog, folder: Path) -> OpenedEngine:
-        """Begins to work for the collection of a catalog, whose own files lie in `folder`. Nothing is read yet."""
+    def open(self, catalog: Catalog, folder: Path, subject: Subject = IMAGES) -> OpenedEngine:
+        """Begins to work for the collection of a catalog, whose own files lie in `folder`. Nothing is read yet.
+
+        Those of different subjects, as a collection's images and its tiles, have nothing to do with each other.
+        """
         ...
 
 

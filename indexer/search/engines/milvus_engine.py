@@ -36,12 +36,13 @@ from indexer.search.engines.milvus_server import (
     quoted,
 )
 from indexer.search.engines.recall import Truth
+from indexer.search.engines.subjects import IMAGES, Subject
 from indexer.store import filters, index_state
 from indexer.store.catalog import Catalog
 from indexer.store.filters import Filter
 from indexer.store.index_state import IndexState, Overtaken
-from indexer.store.meta import Meta
-from indexer.store.vectors import CatalogVectors, unit
+from indexer.store.meta import Written
+from indexer.store.vectors import VectorBlocks, unit
 from massl.core.errors import MasslError
 
 NAME = "milvus"
@@ -85,9 +86,9 @@ class MilvusEngine:
         """See `Engine.check`."""
         MilvusServer(self.address).check()
 
-    def open(self, catalog: Catalog, folder: Path) -> OpenedMilvus:
+    def open(self, catalog: Catalog, folder: Path, subject: Subject = IMAGES) -> OpenedMilvus:
         """See `Engine.open`."""
-        return OpenedMilvus(catalog, folder, MilvusServer(self.address))
+        return OpenedMilvus(catalog, folder, MilvusServer(self.address), subject)
 
 
 @dataclass(frozen=True)
@@ -120,9 +121,9 @@ class Kept:
         fits = all(type(getattr(told, name)) is type(value) for name, value in asdict(cls()).items())
         return told if fits and _OURS.fullmatch(told.collection) else cls()
 
-    def fact(self) -> tuple[str, str]:
-        """To be written."""
-        return Meta.engine_kept.to(json.dumps(asdict(self)))
+    def text(self) -> str:
+        """The reverse of `of`."""
+        return json.dumps(asdict(self))
 
 
 class MilvusIndex:
@@ -133,6 +134,7 @@ class MilvusIndex:
     def __init__(self, opened: OpenedMilvus, catalog: Catalog, kept: Kept, effort: int, current_places: bool) -> None:
         self.effort = effort
         self._opened = opened
+        self._subject = opened.subject
         self._catalog = catalog
         self._kept = kept
         self._current_places = current_places
@@ -153,7 +155,7 @@ class MilvusIndex:
         # the nearest, however hard it looked.
         few = among is not None and count <= COMPARED and not self.exact
         if condition is None or few or k > MOST_RESULTS - 1:
-            return CatalogScan(self._catalog, "Milvus takes no such question").search(queries, k, among)
+            return CatalogScan(self._catalog, "Milvus takes no such question", self._subject).search(queries, k, among)
         # The graph is walked past what a filter keeps out: the fewer pass, the more must be looked at.
         sparse = 1.0 if among is None else 2 * len(self) / count
         effort = min(_MOST_EFFORT, round(self.effort * max(1.0, k / TUNED_FOR) * sparse))
@@ -165,7 +167,7 @@ class MilvusIndex:
         except Away as error:
             return self._opened.fall_back(error).search(queries, k, among)
         if isinstance(among, Filter):  # the catalog has the last word, should a path have changed this very moment
-            outside = ~np.isin(ids, filters.passing(self._catalog, among, ids))
+            outside = ~np.isin(ids, self._subject.passing(self._catalog, among, ids))
             scores[outside], ids[outside] = -np.inf, -1
         return scores, ids
 
@@ -174,12 +176,12 @@ class MilvusIndex:
         if among is None:
             return "", len(self)
         if isinstance(among, Filter):
-            count = filters.count(self._catalog, among)
+            count = self._subject.count(self._catalog, among)
             if count > FEW and self._current_places and among.of_files_alone:
                 return _expression(among), count
             if count > MOST_NAMED:
                 return None, count
-            among = filters.among(self._catalog, among)
+            among = self._subject.among(self._catalog, among)
             assert among is not None
         return (f"id in {among.tolist()}" if len(among) <= MOST_NAMED else None), len(among)
 
@@ -198,12 +200,16 @@ def _expression(wanted: Filter) -> str:
 
 
 class OpenedMilvus:
-    """The server at work for one catalog. An `OpenedEngine`, safe to share by threads."""
+    """The server at work for one catalog. An `OpenedEngine`, safe to share by threads.
 
-    def __init__(self, catalog: Catalog, folder: Path, server: MilvusServer) -> None:
+    Images and tiles are two collections in the server; a row of a tile has the path and time of its image.
+    """
+
+    def __init__(self, catalog: Catalog, folder: Path, server: MilvusServer, subject: Subject = IMAGES) -> None:
         self.server = server
+        self.subject = subject
         self._catalog = catalog
-        self._vectors = CatalogVectors(catalog)
+        self._vectors = subject.vectors(catalog)
         self._folder = folder
         self._lock = threading.Lock()
         self._seen: str | None = None  # the stamp that was found in the server
@@ -211,12 +217,13 @@ class OpenedMilvus:
         self._indexed = "", 0.0  # the stamp of what it searches by its index, and until when that is taken for granted
         self._away_until = 0.0
         self._away = ""
+        self._lock_name = "engine.lock" if subject is IMAGES else f"engine-{subject.name}.lock"
 
     def get(self, preparing: Preparing, tidy: bool = False) -> MilvusIndex | CatalogScan:
         """See `OpenedEngine.get`."""
         with self._lock:
             if time.monotonic() < self._away_until:
-                return CatalogScan(self._catalog, self._away)
+                return CatalogScan(self._catalog, self._away, self.subject)
             try:
                 return self._current(preparing, tidy)
             except Away as error:
@@ -228,7 +235,7 @@ class OpenedMilvus:
         if time.monotonic() >= self._away_until:
             _LOG.warning("%s; until it answers, every image in the catalog is compared", error)
         self._away_until, self._away = time.monotonic() + _PATIENCE, str(error)
-        return CatalogScan(self._catalog, str(error))
+        return CatalogScan(self._catalog, str(error), self.subject)
 
     def is_current(self) -> bool:
         """See `OpenedEngine.is_current`."""
@@ -247,16 +254,21 @@ class OpenedMilvus:
 
     def forget(self) -> None:
         """See `OpenedEngine.forget`; a server that is away keeps what it has, and it is said."""
-        kept = Kept.of(self._catalog.meta().engine_kept)
+        _, kept = self._state()
         try:
             if kept.collection and self._is_ours(kept, self.server.stamp(kept.collection)):
                 self.server.drop(kept.collection)
         except Away as error:
             _LOG.warning("%s; its collection %s, of no more use, stays there", error, kept.collection)
+        if kept.collection and self._catalog.can_be_written():
+            self._catalog.set_meta(self._fact(Kept()))
 
     def _state(self) -> tuple[IndexState, Kept]:
-        state = index_state.read(self._catalog)
+        state = index_state.read(self._catalog, log=self.subject.log)
         return state, Kept.of(state.own)
+
+    def _fact(self, kept: Kept) -> Written:
+        return self.subject.log.own.to(kept.text())
 
     def _places_seen(self) -> str:
         """Differs whenever an update of the collection has ended, or images moved."""
@@ -271,7 +283,7 @@ class OpenedMilvus:
         why = f"{self._folder} can't be written, and so not what is sent of it to {self.server}"
         try:
             if self._catalog.can_be_written():
-                with filelock.FileLock(self._folder / "engine.lock", timeout=_WAIT):
+                with filelock.FileLock(self._folder / self._lock_name, timeout=_WAIT):
                     return self._brought_up_to_date(preparing, tidy)
             if _is_filled(state, kept) and not state.changed and self._is_whole(kept):
                 self._seen = kept.stamp
@@ -282,7 +294,7 @@ class OpenedMilvus:
             why = "the collection has just been given another encoder"
         except OSError as error:
             why = f"{why}: {error.strerror}"
-        return CatalogScan(self._catalog, why)
+        return CatalogScan(self._catalog, why, self.subject)
 
     def _brought_up_to_date(self, preparing: Preparing, tidy: bool) -> MilvusIndex | CatalogScan:
         state, kept = self._state()
@@ -312,7 +324,7 @@ class OpenedMilvus:
                 self.server.wait_for_index(kept.collection, kept.images, int(few), preparing)
             elif kept.images <= MOST:
                 self._unindexed = f"{self.server} is still making its index"
-                return CatalogScan(self._catalog, self._unindexed)
+                return CatalogScan(self._catalog, self._unindexed, self.subject)
         self._indexed = kept.stamp, time.monotonic() + _LOOK
         return self._index(state, kept)
 
@@ -342,11 +354,11 @@ class OpenedMilvus:
     def _build(self, kept: Kept, preparing: Preparing) -> MilvusIndex | CatalogScan:
         """Fills a collection anew."""
         started = time.monotonic()
-        state, made_with = index_state.read(self._catalog), self._catalog.meta().embedded_by
-        self._vectors = source = CatalogVectors(self._catalog)
+        state, made_with = self._state()[0], self._catalog.meta().embedded_by
+        self._vectors = source = self.subject.vectors(self._catalog)
         name = self._free_name(kept)
         kept = Kept(name, "", secrets.token_hex(8), seen=self._places_seen())
-        self._catalog.set_meta(kept.fact())  # first, so that a kill leaves nothing behind that nobody knows
+        self._catalog.set_meta(self._fact(kept))  # first, so that a kill leaves nothing behind that nobody knows
         self.server.create(name, source.dim)
         count, places = 0, 0
         for ids, packed in source.blocks():
@@ -365,7 +377,7 @@ class OpenedMilvus:
         measured = Measured(NAME, index.effort, round(recall, 4), queries, count, seconds, {})
         kept = self._sealed(kept, measured.to_json(), state.last, made_with)
         self._seen = kept.stamp
-        return self._index(index_state.read(self._catalog), kept)
+        return self._index(self._state()[0], kept)
 
     def _free_name(self, kept: Kept) -> str:
         """A name that no collection has; ours of before is removed."""
@@ -388,12 +400,12 @@ class OpenedMilvus:
         """Writes the stamp that was announced, and then that it is written."""
         self.server.seal(kept.collection, self._vectors.dim, {"stamp": kept.next, "made_with": made_with})
         kept = replace(kept, stamp=kept.next, next="", written=time.time())
-        index_state.take(self._catalog, kept.stamp, measured, last, made_with, [kept.fact()])
+        index_state.take(self._catalog, kept.stamp, measured, last, made_with, [self._fact(kept)], self.subject.log)
         return kept
 
     def _announced(self, kept: Kept) -> Kept:
         kept = replace(kept, next=secrets.token_hex(8))
-        self._catalog.set_meta(kept.fact())
+        self._catalog.set_meta(self._fact(kept))
         return kept
 
     def _send(
@@ -411,7 +423,7 @@ class OpenedMilvus:
             preparing("adding", start + len(some), len(changed))
         kept = replace(kept, images=self.server.count(kept.collection), seen="")
         kept = self._sealed(kept, state.measured, state.last, made_with)
-        return index_state.read(self._catalog), kept
+        return self._state()[0], kept
 
     def _send_places(self, state: IndexState, kept: Kept, preparing: Preparing) -> tuple[IndexState, Kept]:
         """Sends the paths and times that are others, so that filters by folder and date go by them."""
@@ -427,7 +439,7 @@ class OpenedMilvus:
         if moved:
             state, kept = self._send(state, kept, np.array(sorted(moved), np.int64), preparing)
         kept = replace(kept, seen=seen, places=kept.places if unchanged else places)
-        self._catalog.set_meta(kept.fact())
+        self._catalog.set_meta(self._fact(kept))
         return state, kept
 
 
@@ -442,7 +454,7 @@ def _summed(total: int, places: dict[int, tuple[bytes, int]]) -> int:
     return total
 
 
-def _checksum(vectors: CatalogVectors) -> int:
+def _checksum(vectors: VectorBlocks) -> int:
     """Of the paths and times of all images that an index has."""
     total = 0
     for here in vectors.all_places(_PLACES):
