@@ -17,6 +17,8 @@ from indexer.store.catalog import Catalog
 from indexer.store.meta import Meta
 from indexer.store.tiling import Box
 
+_KINDS = {"ids": np.int64, "scores": np.float32, "boxes": np.int64}  # of numbers in each array of the file
+
 
 @dataclass(frozen=True, eq=False)
 class KeptScores:
@@ -47,10 +49,13 @@ class KeptScores:
             return None
         meta = catalog.meta()
         stored: dict[str, Any] | None = array_file.read(catalog.path.parent, meta.unusual_file, meta.unusual_sha256)
-        if stored is None:
+        if stored is None or stored.keys() != _KINDS.keys():
             return None
-        boxes = {image: tuple(box) for image, *box in stored["boxes"].tolist()}
-        return cls(now, stored["ids"], stored["scores"], boxes)
+        ids, scores, boxes = (stored[name] for name in _KINDS)
+        as_written = all(stored[name].dtype == kind for name, kind in _KINDS.items())
+        if not as_written or ids.ndim != 1 or ids.shape != scores.shape or boxes.shape[1:] != (5,):
+            return None
+        return cls(now, ids, scores, {image: tuple(box) for image, *box in boxes.tolist()})
 
     def write(self, catalog: Catalog) -> None:
         """Keeps them in place of those of before, if that can be written."""

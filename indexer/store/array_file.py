@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -40,12 +41,15 @@ def keep(
 
 
 def read(folder: Path, name: str, digest: str) -> dict[str, NDArray[np.generic]] | None:
-    """The arrays in a file, by name; None where it is gone, or is not as it was written."""
+    """The arrays in a file, by name; None where it is gone, is not as it was written, or holds no such arrays."""
     try:
         data = (folder / name).read_bytes()
     except OSError:
         return None
     if hashlib.sha256(data).hexdigest() != digest:
         return None
-    with np.load(io.BytesIO(data), allow_pickle=False) as stored:
-        return {key: stored[key] for key in stored.files}
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as stored:
+            return {key: stored[key] for key in stored.files}
+    except (ValueError, TypeError, AttributeError, EOFError, OSError, zipfile.BadZipFile):  # it came from somebody else
+        return None

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from pathlib import Path
+from typing import Any
 from unittest.mock import Mock
 
 import numpy as np
@@ -14,7 +16,9 @@ from indexer import Collection, Encoder
 from indexer.anomalies import collection_anomalies
 from indexer.anomalies.collection_anomalies import bands
 from indexer.anomalies.neighbour_distance import ExactIndex, distances
+from indexer.store import revision
 from indexer.store.filters import Filter
+from indexer.store.meta import Meta
 from massl.core.errors import MasslError
 from tests.indexer.vectors import clustered
 
@@ -89,6 +93,37 @@ def test_scores_outlive_the_process_and_a_damaged_file_is_made_anew(collection: 
         assert again.tolist() == ids.tolist()
         assert same.tolist() == scores.tolist()
     assert len(list(collection.folder.glob("unusual-*.npz"))) == 1
+
+
+@pytest.mark.parametrize(
+    "arrays",
+    [
+        None,
+        {"ids": np.arange(3), "scores": np.zeros(3, np.float32)},
+        {"ids": np.arange(3), "scores": np.zeros(2, np.float32), "boxes": np.zeros((0, 5), np.int64)},
+        {"ids": np.array(["a"]), "scores": np.zeros(1, np.float32), "boxes": np.zeros((0, 5), np.int64)},
+        {"ids": np.array([{}]), "scores": np.zeros(1, np.float32), "boxes": np.zeros((0, 5), np.int64)},
+    ],
+)
+def test_a_file_of_scores_by_somebody_else_is_not_believed(
+    tiny_encoder: Encoder, tmp_path: Path, arrays: dict[str, Any] | None
+) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "1.png")
+    made = Collection.create(tmp_path, tiny_encoder)
+    made.update()
+    file = made.folder / "unusual-0123456789abcdef.npz"
+    if arrays is None:
+        file.write_bytes(b"no arrays")
+    else:
+        np.savez(file, **arrays)
+    now = revision.read(made.catalog).embedded
+    made.catalog.set_meta(
+        Meta.unusual_file.to(file.name),
+        Meta.unusual_sha256.to(hashlib.sha256(file.read_bytes()).hexdigest()),
+        Meta.unusual_of.to(repr(now)),
+    )
+    ids, scores = made.anomalies.by_image()
+    assert (ids.tolist(), scores.tolist()) == ([1], [0.0])
 
 
 def test_of_many_images_each_is_compared_with_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:
