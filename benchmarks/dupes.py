@@ -5,8 +5,8 @@
         [--mobilenet WEIGHTS.pth]
 
 Takes a sample of some folders' images, as many of each, and of some of them one edited copy each, as many of every kind
-of edit; indexes all in a temporary folder; and prints, by kind of edit, how many copies are found. With --families,
-some images have so many edited copies each, and how many are found is printed by their number.
+of edit; indexes all in a temporary folder; and prints, by kind of edit and by how many copies an image has, how many
+copies are found and at which precision. With --families, some images have so many edited copies each.
 
 A pair counts as right if both come of one image, so that copies that the folder already holds count as wrong: they are
 many in most public sets. Where imagededup or ImageHash is installed its methods run on the same files. With --mobilenet
@@ -25,7 +25,7 @@ import tempfile
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -136,40 +136,63 @@ def make(sources: list[Path], folder: Path, images: int, copies: int, families: 
     return made
 
 
-def by_family(groups: Iterable[Sequence[str]], made: dict[str, str]) -> None:
-    """Prints how many copies are found beside the file of their image that is kept, by how many there are."""
-    sizes = Counter(number(name) for name in made)
-    found: Counter[int] = Counter()
-    for group in groups:
-        mine = sum(number(name) == number(group[0]) for name in group) - 1
-        found[sizes[number(group[0])]] += mine
-    there = Counter({size: size * count for size, count in Counter(sizes.values()).items()})
-    print(
-        "copies found, by how many an image has: " + ", ".join(f"{s}: {found[s]} of {there[s]}" for s in sorted(there))
-    )
-
-
 def number(name: str) -> str:
     return name[:6]
 
 
-def score(title: str, pairs: Iterable[tuple[str, str]], made: dict[str, str], seconds: float) -> dict[str, float]:
-    """Prints precision and recall of pairs of names, and returns recall by edit."""
+def families_found(right: Iterable[tuple[str, str]]) -> Counter[str]:
+    """Of each image how many copies are found: the files that right pairs join, of the largest such group, less one."""
+    joined: dict[str, set[str]] = {}
+    for one, other in right:
+        group = joined.get(one, {one}) | joined.get(other, {other})
+        joined |= dict.fromkeys(group, group)
+    found: Counter[str] = Counter()
+    for name, group in joined.items():
+        found[number(name)] = max(found[number(name)], len(group) - 1)
+    return found
+
+
+def score(title: str, pairs: Iterable[tuple[str, str]], made: dict[str, str], seconds: float) -> dict[str, str]:
+    """Prints precision and recall of pairs of names; returns both by edit, and by how many copies an image has.
+
+    The precision of an edit is that of the pairs with a copy of that edit, and of a size that of the pairs with a file
+    of an image that has so many copies.
+    """
     pairs = {(min(pair), max(pair)) for pair in pairs}
-    right = {one if one in made else other for one, other in pairs if number(one) == number(other)}
+    right = {pair for pair in pairs if number(pair[0]) == number(pair[1])}
+    found = {name for pair in right for name in pair if name in made}
     precision = len(right) / len(pairs) if pairs else 1.0
     print(
-        f"{title:<34} precision {precision:6.1%}  recall {len(right) / len(made):6.1%}  "
+        f"{title:<34} precision {precision:6.1%}  recall {len(found) / len(made):6.1%}  "
         f"pairs {len(pairs):>5}  {seconds:6.1f} s", flush=True,
     )  # fmt: skip
-    return {
-        kind: sum(made[name] == kind for name in right) / sum(value == kind for value in made.values())
-        for kind in EDITS
-        if kind in made.values()
-    }
+    sizes = Counter(number(name) for name in made)
+    grown = families_found(right)
+    said = {}
+    for kind in dict.fromkeys(made.values()):
+        there = [name for name in made if made[name] == kind]
+        said[kind] = _cell(len(found.intersection(there)), len(there), *_of(pairs, right, set(there)))
+    for size in sorted(set(sizes.values())):
+        images = {image for image, copies in sizes.items() if copies == size}
+        files = {name for pair in pairs for name in pair if number(name) in images}
+        said[f"{size} copies"] = _cell(
+            sum(grown[image] for image in images), size * len(images), *_of(pairs, right, files)
+        )
+    files = {name for pair in pairs for name in pair if number(name) not in sizes}
+    said["no copies"] = f"{sum(not files.isdisjoint(pair) for pair in pairs - right)} wrong pairs"
+    return said
 
 
-def ours(folder: Path, made: dict[str, str], encoder: Encoder) -> dict[str, dict[str, float]]:
+def _of(pairs: set[tuple[str, str]], right: set[tuple[str, str]], files: set[str]) -> tuple[int, int]:
+    """How many of the pairs with one of these files are right, and how many there are."""
+    return tuple(sum(not files.isdisjoint(pair) for pair in some) for some in (right, pairs))  # type: ignore[return-value]
+
+
+def _cell(found: int, there: int, right: int, pairs: int) -> str:
+    return f"{found / there:.0%} at {right / pairs:.0%}" if pairs else f"{found / there:.0%}"
+
+
+def ours(folder: Path, made: dict[str, str], encoder: Encoder) -> dict[str, dict[str, str]]:
     collection = Collection.create(folder, encoder)
     started = time.perf_counter()
     report = collection.update()
@@ -178,7 +201,6 @@ def ours(folder: Path, made: dict[str, str], encoder: Encoder) -> dict[str, dict
     found = collection.duplicates.find()
     pairs = [(group[0].path, item.path) for group in found.groups for item in group[1:]]
     title = f"massl dupes (agreement {found.threshold:.3f})"
-    by_family([[item.path for item in group] for group in found.groups], made)
     shown = [item for group in found.groups for item in group[1:]]
     print("actions: " + ", ".join(f"{a} {n}" for a, n in Counter(action(item) for item in shown).items()))
     wrong = [(group[0].path, item) for group in found.groups for item in group[1:]]
@@ -205,7 +227,7 @@ def ours(folder: Path, made: dict[str, str], encoder: Encoder) -> dict[str, dict
     return recalls
 
 
-def imagededup(folder: Path, made: dict[str, str], mobilenet: str | None) -> dict[str, dict[str, float]]:
+def imagededup(folder: Path, made: dict[str, str], mobilenet: str | None) -> dict[str, dict[str, str]]:
     try:
         from imagededup.methods import CNN, DHash, PHash
     except ImportError as error:
@@ -233,7 +255,7 @@ def imagededup(folder: Path, made: dict[str, str], mobilenet: str | None) -> dic
     return recalls
 
 
-def image_hash(folder: Path, made: dict[str, str]) -> dict[str, dict[str, float]]:
+def image_hash(folder: Path, made: dict[str, str]) -> dict[str, dict[str, str]]:
     """ImageHash's pHash of 64 and of 256 bits, each picture against each."""
     try:
         import imagehash as library
@@ -299,11 +321,11 @@ def main() -> None:
         recalls |= imagededup(folder, made, given.mobilenet)
         recalls |= image_hash(folder, made)
     print()
-    print("| edit | " + " | ".join(recalls) + " |")
+    print("Copies found, at which precision:")
+    print("| edit, or copies of an image | " + " | ".join(recalls) + " |")
     print("| --- |" + " --- |" * len(recalls))
-    for kind in EDITS:
-        if kind in made.values():
-            print(f"| {kind} | " + " | ".join(f"{by[kind]:.0%}" for by in recalls.values()) + " |")
+    for kind in next(iter(recalls.values())):
+        print(f"| {kind} | " + " | ".join(by[kind] for by in recalls.values()) + " |")
 
 
 if __name__ == "__main__":

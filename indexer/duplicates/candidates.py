@@ -15,6 +15,7 @@ from indexer.store.vectors import VectorSource, unit
 BLOCK = 1_024  # images whose neighbours are sought at once
 NEIGHBOURS = 8  # of each image, that are candidates
 FEWEST_LOOKS = 200  # pairs of which so many are looked at, if there are as many
+PROPOSED = 2  # pairs an image, at most: those within a family of many copies leave room for others
 NULL = 300  # pairs of unrelated images
 
 Pair = tuple[int, int]
@@ -31,7 +32,7 @@ def candidates(
     """Pairs of positions that may be duplicates, the most promising first.
 
     A self-join in blocks: beside the index it needs memory for one block and for the pairs that are kept, of which
-    there are at most as many as images.
+    there are at most `PROPOSED` an image.
 
     Args:
         index: searches the embeddings.
@@ -41,7 +42,7 @@ def candidates(
         report: is told how many images are done.
     """
     join = _Join(index, vectors, ids, whole)
-    most = max(FEWEST_LOOKS, len(ids))
+    most = max(FEWEST_LOOKS, PROPOSED * len(ids))
     kept = Ranked.none()
     for start in range(0, len(ids), BLOCK):
         ones = np.arange(start, min(start + BLOCK, len(ids)))
@@ -53,7 +54,7 @@ def candidates(
         known = near >= 0
         one = np.broadcast_to(ones[:, None], near.shape)[known]
         kept = kept.with_more(standing_out[:, :NEIGHBOURS][known], one, near[known])
-        if len(kept.values) > 4 * most:
+        if len(kept.values) > 3 * most:
             kept = kept.best(2 * most)
         report("neighbours", int(ones[-1]) + 1, len(ids))
     kept = kept.best(2 * most)

@@ -16,6 +16,7 @@ import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -44,6 +45,8 @@ LOWEST = 0.75  # agreement under which nothing is called a duplicate, however un
 ENOUGH = 20  # looks at unrelated neighbours, under which they tell nothing,
 UNKNOWN = 0.9  # and the agreement that is asked for then
 BY_HASH = 0.92  # agreement under which pictures that only their hashes propose are none: forms filled in differently
+JOINED = 0.92  # agreement of two pictures with a third one from which they need not be compared with each other
+AT_ONCE = 32  # pairs that are compared before it is seen which of the next ones are joined by then
 FALSE = 0.02  # of the near pairs, how many may be expected to be false
 
 Place = TypeVar("Place")
@@ -179,9 +182,11 @@ def find(
         chance = _chance(looks, unrelated(*joined), report)
         telling = threshold or max(LOWEST, float(chance[-1]) if len(chance) >= ENOUGH else UNKNOWN)
         by_pixels = hash_candidates(*PictureFacts(catalog).hashes(ids), len(ids), report)
-        seen = _look(looks, [pair for pair in proposed if pair not in apart], telling, "pairs", report)
+        joined_by: dict[int, set[int]] = {}
+        wanted = [pair for pair in proposed if pair not in apart]
+        seen = _look(looks, wanted, joined_by, telling, partial(report, "pairs"))
         new = [pair for pair in by_pixels if pair not in apart and pair not in seen]
-        seen |= _agreeing(_look(looks, new, max(telling, BY_HASH), "pairs by hash", report))
+        seen |= _agreeing(_look(looks, new, joined_by, max(telling, BY_HASH), partial(report, "pairs by hash")))
         compared = len(seen)
         if threshold is None:
             threshold = _threshold(np.array(list(seen.values())), chance)
@@ -218,21 +223,40 @@ def find(
 
 
 def _look(
-    looks: Looks, candidates: list[tuple[int, int]], lowest: float, step: str, report: Callable[[str, int, int], None]
+    looks: Looks,
+    candidates: list[tuple[int, int]],
+    joined_by: dict[int, set[int]],
+    lowest: float,
+    report: Callable[[int, int], None],
 ) -> dict[tuple[int, int], float]:
-    """The agreement of candidates, until hardly any is a duplicate any more."""
+    """The agreement of candidates, until hardly any is a duplicate any more.
+
+    Of many copies of one picture each two are a candidate. Those that agree well with one of the others are passed
+    over: the groups reach them by that one (see `_groups`), and the looks are left to other pictures.
+
+    Args:
+        looks: compares.
+        candidates: pairs of positions, the most promising first.
+        joined_by: of each position the others that agree well with it; added to.
+        lowest: the agreement from which a pair counts as duplicates.
+        report: is told how many candidates are done, of how many.
+    """
     seen: dict[tuple[int, int], float] = {}
     hits: list[bool] = []
-    with closing(looks.agreements(candidates)) as agreements:
-        for pair, agreement in zip(candidates, agreements, strict=False):
-            seen[pair] = agreement
-            hits.append(agreement >= lowest)
-            if len(hits) % 50 == 0:
-                report(step, len(hits), len(candidates))
-            if len(hits) >= FEWEST_LOOKS and sum(hits[-IDLE:]) < YIELD * IDLE:
-                break
-    if candidates:
-        report(step, len(candidates), len(candidates))  # what was left needs no look
+    for start in range(0, len(candidates), AT_ONCE):
+        some = candidates[start : start + AT_ONCE]
+        some = [(a, b) for a, b in some if joined_by.get(a, set()).isdisjoint(joined_by.get(b, set()))]
+        with closing(looks.agreements(some)) as agreements:
+            for pair, agreement in zip(some, agreements, strict=False):
+                seen[pair] = agreement
+                hits.append(agreement >= lowest)
+                if agreement >= max(lowest, JOINED):
+                    for one, other in (pair, pair[::-1]):
+                        joined_by.setdefault(one, set()).add(other)
+                if len(hits) >= FEWEST_LOOKS and sum(hits[-IDLE:]) < YIELD * IDLE:
+                    report(len(candidates), len(candidates))  # what was left needs no look
+                    return seen
+        report(min(start + AT_ONCE, len(candidates)), len(candidates))
     return seen
 
 
@@ -319,16 +343,22 @@ def _groups(
         exact = (file for file in copies[centre][1:] if not file.chosen and not decisions.both(keep.image, file.image))
         group += [(file, "exact", 1.0) for file in exact]
         near = linked.get(centre, {})
-        # Two steps away lies what was found beside a copy of the centre only: it must face the centre itself.
-        reachable = {place for step in near for place in (step, *linked[step])} & free
-        for place in sorted(reachable, key=lambda place: copies[place][0].worth):
-            if copies[place][0].chosen or decisions.apart(keep.hash, copies[place][0].hash):
-                continue
-            score = near[place] if place in near else looks.agreement(centre, place)
-            if score < threshold:
-                continue
+        alike: dict[int, float] = {}
+        met: set[int] = set()
+        # Steps away lies what was found beside a copy of the centre only: it must face the centre itself.
+        reached = {place for step in near for place in (step, *linked[step])}
+        while reached := reached & free - met:
+            met |= reached
+            facing = {
+                place: near[place] if place in near else looks.agreement(centre, place)
+                for place in reached
+                if not copies[place][0].chosen and not decisions.apart(keep.hash, copies[place][0].hash)
+            }
+            alike |= (agreeing := {place: score for place, score in facing.items() if score >= threshold})
+            reached = {further for place in agreeing for further in linked[place]}
+        for place in sorted(alike, key=lambda place: copies[place][0].worth):
             free.discard(place)
-            group += [(file, "near", score) for file in copies[place]]
+            group += [(file, "near", alike[place]) for file in copies[place]]
         if len(group) > 1:
             yield group
 

@@ -12,7 +12,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.duplicates.candidates import FEWEST_LOOKS, Pair
+from indexer.duplicates.candidates import FEWEST_LOOKS, PROPOSED, Pair
 from massl.core.images.measures import HASH_BYTES, orientations
 
 FARTHEST = 64  # of 255 bits, that differ at most: of unrelated photographs, about half of them do
@@ -32,7 +32,7 @@ def hash_candidates(
 ) -> list[Pair]:
     """Pairs of positions whose hashes are near each other in some orientation, the nearest first.
 
-    At most as many as images, or `FEWEST_LOOKS`. Beside the hashes this takes memory for one block of them, for the
+    At most `PROPOSED` an image, or `FEWEST_LOOKS`. Beside the hashes this takes memory for one block of them, for the
     pairs, and, above `EXACT`, for the cells: about 40 bytes a hash.
 
     Args:
@@ -46,7 +46,7 @@ def hash_candidates(
     index = _index(hashes)
     found: dict[Pair, int] = {}
     crowded: set[Pair] = set()
-    most = max(FEWEST_LOOKS, images)
+    most = max(FEWEST_LOOKS, PROPOSED * images)
     for start in range(0, len(hashes), BLOCK):
         block = hashes[start : start + BLOCK]
         distances, near = index.search(orientations(block).reshape(-1, HASH_BYTES), min(CROWD + 2, len(hashes)))
@@ -62,8 +62,8 @@ def hash_candidates(
                     crowded.add(pair)
                 elif distance < found.get(pair, FARTHEST + 1):
                     found[pair] = distance
-        if len(found) > 4 * most:
-            found = dict(_ranked(found)[: 2 * most])
+        if len(found) > 2 * most:
+            found = dict(_ranked(found)[:most])
         report("hashes", min(start + BLOCK, len(hashes)), len(hashes))
     return [pair for pair, _ in _ranked(found) if pair not in crowded][:most]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+import random
 import shutil
 import tracemalloc
 from pathlib import Path
@@ -152,7 +153,7 @@ def test_what_is_kept_in_mind_does_not_grow_with_the_square(monkeypatch: pytest.
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert len(pairs) == count
+    assert len(pairs) == candidates.PROPOSED * count
     assert len(far) == candidates.NULL
     assert peak < 15e6
 
@@ -204,6 +205,20 @@ def test_copies_of_copies_face_the_one_to_keep() -> None:
     assert [[(file.image, kind, score) for file, kind, score in group] for group in groups] == [
         [(0, "keep", 1.0), (1, "near", 0.9), (2, "near", 0.85)]
     ]
+
+
+def test_within_a_family_few_pairs_are_compared_and_all_of_it_is_found() -> None:
+    """Each two of 21 copies of a picture are a candidate; looks at all of them would be taken from other pictures."""
+    count = 21
+    files = [_File(i, b"%d" % i, bytes([i]) * 32, 1000 - i, 100, 100, 0) for i in range(count)]
+    names = [file.hash.hex() for file in files]
+    every = [(one, other) for one in range(count) for other in range(one + 1, count)]
+    looks = Looks([Path()] * count, names, {f"{names[one][:16]}-{names[other][:16]}": 0.95 for one, other in every})
+    random.Random(0).shuffle(every)
+    seen = detection._look(looks, every, {}, 0.8, lambda *step: None)
+    assert len(seen) < len(every) / 2
+    (group,) = detection._groups({i: [file] for i, file in enumerate(files)}, seen, Decided(), looks, 0.8)
+    assert {file.image for file, _, _ in group} == set(range(count))
 
 
 def test_nothing_to_find_in_one_picture(photos: Path, encoder: Encoder, tmp_path: Path) -> None:
