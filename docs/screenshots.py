@@ -25,7 +25,7 @@ PICTURES = Path(__file__).parents[1] / "cli" / "pictures"
 THEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 LABELLED = 5  # of each kind
 SIZE: ViewportSize = {"width": 1240, "height": 800}
-PATIENCE = 60_000  # milliseconds
+PATIENCE = 300_000  # milliseconds: a busy machine takes its time
 
 
 def settled(page: Page, screen: str) -> None:
