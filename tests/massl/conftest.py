@@ -16,6 +16,7 @@ from massl.planning import plan
 from massl.settings import Settings
 from massl.training.loop import train
 from tests.massl import shallow  # noqa: F401 - which timm knows then
+from tests.massl.exporting import keep_the_table_of_operators, reuse_graphs
 
 SMALL = {
     "projection_norm": "false", "colour_change": "1",
@@ -39,6 +40,15 @@ def full_disk(room: int = 100) -> Iterator[None]:
 def small_settings(images: int = 24, **overrides: str) -> Settings:
     """Settings of a run of seconds."""
     return plan("cpu", images, {"backbone": "vit_shallow_patch16", **SMALL, **overrides}, precision="fp32")[0]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_export_a_graph() -> Iterator[None]:
+    """Of transformers that differ in their weights alone, torch exports one."""
+    with pytest.MonkeyPatch.context() as patch:
+        keep_the_table_of_operators(patch.setattr)
+        reuse_graphs(patch.setattr)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -268,9 +268,9 @@ def test_one_part_of_several_says_so() -> None:
 
 
 def test_a_weights_file_becomes_an_encoder_that_tells_where_it_is_from(tmp_path: Path, pictures: Path) -> None:
-    wanted = network("test_vit", 160)
+    wanted = network("vit_shallow_patch16", 160)
     save_file(wanted.state_dict(), tmp_path / "w.safetensors", {"source": "a school", "licence": "MIT"})
-    export(str(tmp_path / "w.safetensors"), tmp_path / "e.onnx", backbone="test_vit")
+    export(str(tmp_path / "w.safetensors"), tmp_path / "e.onnx", backbone="vit_shallow_patch16")
     encoder = Encoder.load(tmp_path / "e.onnx")
     assert (encoder.image_size, encoder.resize) == (160, 183)
     pixels = real_pixels(encoder, pictures)
