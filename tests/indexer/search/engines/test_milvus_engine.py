@@ -284,7 +284,7 @@ def test_a_server_that_is_away_costs_speed_alone(
     assert "every image in the catalog is compared" in caplog.records[0].message
     assert "at present every picture is compared" in engine.how()
     monkeypatch.setattr("indexer.search.engines.catalog_scan.MOST", 100)
-    with pytest.raises(MasslError, match=r"can't be asked: .*; 300 images are too many to compare"):
+    with pytest.raises(MasslError, match=r"can't be asked: .*; 300 vectors are too many to compare"):
         engine.get(quiet).search(unit(VECTORS[:1]), 5)
 
 
