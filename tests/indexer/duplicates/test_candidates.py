@@ -42,11 +42,6 @@ def test_members_of_a_family_are_never_taken_for_unrelated_and_are_all_proposed(
         proposed = candidates(*joined, lambda *step: None)
         members = {place for pair in proposed if family[pair[0]] == family[pair[1]] for place in pair}
         assert len(members) >= 0.98 * np.isin(family, np.flatnonzero(np.bincount(family) > 1)).sum()
-    if 2 < size < 50:
-        proposed = candidates(*joined, lambda *step: None)
-        inside = [pair for pair in proposed if family[pair[0]] == family[pair[1]]]
-        # Families of many copies leave no family out, however many pairs each could make.
-        assert len({family[one] for one, _ in inside}) >= 0.98 * share * count // size
 
 
 @pytest.mark.parametrize("count", [2, 3, 5, 10, 64, 100, 1_000])
