@@ -31,7 +31,7 @@ from massl.data.sampling import sampled
 from massl.data.sources import Source as Images
 from massl.data.sources import find_source
 from massl.encoder import adapted, quantisation, weights
-from massl.encoder.inference import Deployed, components, has_stages, takes_any_size, whitened_stages
+from massl.encoder.inference import WHITENED, Deployed, components, has_stages, takes_any_size, whitened_stages
 from massl.encoder.onnx_graph import (
     name_weights,
     quantise,
@@ -167,6 +167,7 @@ def export(
     inputs = {}
     if precision == "int8" and not has_stages(found.backbone):
         inputs = _calibrated(deployed, calibrate or _images_to_calibrate(source, default_images), sizes, resize, tell)
+    tell("writing the network, and comparing it with torch")
     model, shared = _to_onnx(deployed, found.image_size)
     _store(model, precision, has_stages(found.backbone), inputs)
     difference = max(_compare(deployed, model, each, precision) for each in sizes)
@@ -254,8 +255,10 @@ def _fitted_whitening(
     """A whitening fitted to images, and its strength; as `export` says of its arguments."""
     plain = Deployed(found, stages).eval()
     before = found.moments if stages and own < 1 else None
-    tell(f"whitening on {min(len(images), SAMPLE):,} images")
     kept = dim or components(len(images), before)
+    fewer = f", to {kept:,} numbers each, a third as many; from {3 * WHITENED:,} images on to {WHITENED}"
+    few = not dim and before is None and kept < WHITENED
+    tell(f"whitening on {min(len(images), SAMPLE):,} images{fewer if few else ''}")
     strength = usual_strength(before, own) if strength is None else strength
     with torch.no_grad():
         whitening = fit_whitening(

@@ -264,7 +264,11 @@ def test_a_run_is_put_out_as_it_puts_itself_out(tmp_path: Path, pictures: Path, 
     own = Encoder.load(export_run(tmp_path / "run", "run", source))
     assert read == [checkpoint.latest(tmp_path / "run" / "checkpoints")]  # once
     stopped = Encoder.load(tmp_path / "stopped.onnx")
-    assert told == [f"whitening on {len(source)} images"]
+    kept = len(source) // 3
+    assert told == [
+        f"whitening on {len(source)} images, to {kept} numbers each, a third as many; from 1,152 images on to 384",
+        "writing the network, and comparing it with torch",
+    ]
     assert (stopped.dim, stopped.metadata["pooling"], stopped.whitening) == (own.dim, ALL_STAGES, 0.5)
     pixels = real_pixels(own, pictures)
     np.testing.assert_allclose(stopped.embed(pixels), own.embed(pixels), atol=1e-6)
