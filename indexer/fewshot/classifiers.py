@@ -91,7 +91,9 @@ class Candidate:
             means = np.stack([features[targets == target].mean(0, dtype=np.float64) for target in range(classes)])
             # Of the squared distance |x - m|², what depends on the class: -2 x·m + |m|².
             return Linear(_SHARPNESS * 2 * means.T, -_SHARPNESS * (means**2).sum(1))
-        return Neighbours(features, targets, classes, int(self.setting))
+        if self.method == NEIGHBOURS:
+            return Neighbours(features, targets, classes, int(self.setting))
+        raise AssertionError(f"no method is called {self.method}")
 
 
 def candidates(examples: int) -> tuple[Candidate, ...]:

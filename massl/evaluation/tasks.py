@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,7 +22,6 @@ from massl.evaluation.retrieval import retrieval
 from massl.evaluation.revisited import AT, GroundTruth, revisited
 from massl.evaluation.splits import stratified
 
-TASKS = ("knn", "linear", "fewshot", "low-shot", "retrieval", "clustering", "transfer")
 SHOTS = (1, 2, 5, 10, 20)
 
 
@@ -91,11 +90,7 @@ def measure(
             raise MasslError(f"class {data.classes[missing[0]]!r} has test images but no training image")
         if data.train.all():
             raise MasslError("there are training images but no test image")
-    protocols = {
-        "knn": _knn, "linear": _linear, "fewshot": _fewshot, "low-shot": _low_shot, "retrieval": _retrieval,
-        "clustering": _clustering, "transfer": _transfer,
-    }  # fmt: skip
-    return protocols[task](data, choices, report)
+    return _PROTOCOLS[task](data, choices, report)
 
 
 def _knn(data: Labelled, choices: ProtocolOptions, report: CountReport) -> TaskResult:
@@ -279,3 +274,10 @@ def _too_few(data: Labelled, rows: NDArray[np.bool_], needed: int, why: str) -> 
 
 def _nothing() -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     return np.empty(0, np.int64), np.empty(0, np.int64)
+
+
+_PROTOCOLS: dict[str, Callable[[Labelled, ProtocolOptions, CountReport], TaskResult]] = {
+    "knn": _knn, "linear": _linear, "fewshot": _fewshot, "low-shot": _low_shot, "retrieval": _retrieval,
+    "clustering": _clustering, "transfer": _transfer,
+}  # fmt: skip
+TASKS = tuple(_PROTOCOLS)

@@ -19,7 +19,8 @@ from torchvision.transforms.v2 import functional
 from massl.settings import Settings
 
 # A row of draws, by column.
-FLIP, ORDER, BRIGHTNESS, CONTRAST, SATURATION, HUE, GREY, BLUR, SOLARISE = range(9)
+COLUMNS = 9
+FLIP, ORDER, BRIGHTNESS, CONTRAST, SATURATION, HUE, GREY, BLUR, SOLARISE = range(COLUMNS)
 JITTER = (BRIGHTNESS, CONTRAST, SATURATION, HUE)
 ORDERS = tuple(itertools.permutations(JITTER))  # ORDER's value is an index of this
 
@@ -38,9 +39,9 @@ def draw(settings: Settings) -> Tensor:
     """Draws what happens to the views of one image, with torch's global generator.
 
     Returns:
-        float32 `[2 + N, 9]`, a row a view: the global ones, then the local ones. Flip, grey and solarise are 0 or 1;
-        brightness, contrast and saturation factors; hue a turn from -0.5 to 0.5; blur a sigma in pixels; order an index
-        of `ORDERS`. What does nothing is 1 for a factor and 0 for all else.
+        float32 `[2 + N, COLUMNS]`, a row a view: the global ones, then the local ones. Flip, grey and solarise are 0 or
+        1; brightness, contrast and saturation factors; hue a turn from -0.5 to 0.5; blur a sigma in pixels; order an
+        index of `ORDERS`. What does nothing is 1 for a factor and 0 for all else.
     """
     s = settings
     views = 2 + s.local_views
@@ -49,7 +50,7 @@ def draw(settings: Settings) -> Tensor:
     blur = torch.tensor([*BLUR_CHANCES[:2], *[BLUR_CHANCES[2]] * s.local_views])
     solarise = torch.zeros(views)
     solarise[1] = SOLARISE_CHANCE * s.colour_change
-    rows = torch.zeros(views, 9)
+    rows = torch.zeros(views, COLUMNS)
     rows[:, FLIP] = (chance[:, 0] < 0.5).float()
     rows[:, ORDER] = (chance[:, 1] * len(ORDERS)).floor()
     jitter = torch.tensor(JITTER_AMOUNTS) * s.colour_change * (2 * amount[:, :4] - 1)
@@ -84,7 +85,7 @@ def augment(views: Tensor, draws: Tensor) -> Tensor:
 
     Args:
         views: uint8 `[V, B, 3, S, S]`.
-        draws: float32 `[V, B, 9]` on the CPU, see `draw`.
+        draws: float32 `[V, B, COLUMNS]` on the CPU, see `draw`.
 
     Returns:
         float32 `[V, B, 3, S, S]`, as `normalise` gives them.

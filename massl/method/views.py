@@ -58,7 +58,7 @@ class Item(NamedTuple):
 
     large: Tensor
     small: Tensor
-    draws: Tensor  # float32 [2 + N, 9], see massl.method.augment.draw
+    draws: Tensor  # float32 [2 + N, COLUMNS], see massl.method.augment.draw
     skipped: list[tuple[str, str]]  # (name, reason)
 
 
@@ -67,7 +67,7 @@ class Batch(NamedTuple):
 
     large: Tensor
     small: Tensor
-    draws: Tensor  # float32 [2 + N, B, 9]
+    draws: Tensor  # float32 [2 + N, B, COLUMNS]
     skipped: list[tuple[str, str]]
     embeddings: Tensor | None = None  # float32 [B, d], a frozen teacher's, where there is one
 

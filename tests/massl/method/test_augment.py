@@ -19,6 +19,7 @@ from massl.method import augment as steps
 from massl.method.augment import (
     BLUR,
     BRIGHTNESS,
+    COLUMNS,
     CONTRAST,
     FLIP,
     GREY,
@@ -122,7 +123,7 @@ def test_batches_larger_than_a_part_come_out_the_same(crops: Tensor, monkeypatch
 
 
 def test_nothing_drawn_changes_nothing(crops: Tensor) -> None:
-    rows = torch.zeros(1, len(crops), 9)
+    rows = torch.zeros(1, len(crops), COLUMNS)
     rows[..., BRIGHTNESS:HUE] = 1
     torch.testing.assert_close(augment(crops[None], rows), normalise(crops[None]))
     assert change(to_pictures(crops)[0], rows[0, 0].tolist()) == to_pictures(crops)[0]
