@@ -195,6 +195,8 @@ def _act(
             outcome = collection.duplicates.undo(undo, folder)
         done = f"{_files(len(outcome.done))} given back"
         done += f"; {_files(len(outcome.in_place))} in place already" if outcome.in_place else ""
+        if not (outcome.done or outcome.left or outcome.in_place):
+            done += "; what this log says was undone before"
     else:
         assert apply is not None  # as `_way` made sure
         plan = read_plan(apply)

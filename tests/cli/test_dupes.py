@@ -171,6 +171,9 @@ def test_a_plan_is_done_and_undone(massl, indexed: tuple[Path, list[str]], tmp_p
     back = massl("dupes", photos, "--undo", log, "--by", f"move:{moved}")
     assert (back.code, contents(photos)) == (0, before)
     assert "1 file given back" in back.error
+    again = massl("dupes", photos, "--undo", log, "--by", f"move:{moved}")
+    assert (again.code, contents(photos)) == (0, before)
+    assert "0 files given back; what this log says was undone before" in again.error
     nothing = massl("dupes", photos, "--apply", plan, "--by", "hardlink")
     assert nothing.code == 0
     assert smaller not in nothing.output
