@@ -108,7 +108,11 @@ class FolderImages(Images):
         """
         row = self.at_path(path)
         if row is None or row[1] == "gone":
-            if not os.path.lexists(plane_files.file_of(self._root / path)):
+            if plane_files.split(self._root / path):
+                raise MasslError(
+                    f"the index of {self._root} holds no plane {path}: its stack has fewer, or is shown otherwise"
+                )
+            if not os.path.lexists(self._root / path):
                 raise MasslError(f"{self._root / path}: there is no such image; paths are relative to {self._root}")
             command = index_command(self._root, self._folder)
             raise MasslError(f"{path} is not in the index of {self._root}; run: {command}")

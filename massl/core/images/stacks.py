@@ -150,6 +150,8 @@ def find(data: bytes, take: Callable[[int], object]) -> Stack | None:
             raise NotInStack(f"a stack of {several:,} pages: to read its channels and planes, pip install 'massl[sci]'")
         return None
     weight = tiff_pages.weigh(data)
+    if not weight.pages:
+        return None  # whoever reads it as a picture will say why it is none
     if weight.metamorph:
         most = max(weight.metamorph, several)
         if most > 1:

@@ -86,3 +86,10 @@ def test_a_stack_is_looked_through_once(tmp_path: Path, monkeypatch: pytest.Monk
     assert [item.path for item in walk(tmp_path, contents=second)] == found
     assert not second.changed
     assert [item.path for item in walk(tmp_path, contents=Contents(first.now))] == ["frame.tif", "stack.tif"]
+
+
+def test_a_tiff_without_pages_is_no_image_whatever_is_asked_of_stacks() -> None:
+    """It was called `damaged: 0`."""
+    for plane in ("", "max", "each"):
+        with pytest.raises(ImageError, match="not an image"):
+            decode(b"II*\0" + bytes(100), rendering=Rendering(plane=plane))
