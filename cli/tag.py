@@ -234,16 +234,16 @@ def import_tags(
     left: list[tuple[str, str]] = []
     if file is not None:
         wanted = _of_table(collection, file)
-        count = len(collection.tags.give(wanted, wanted))
+        count, found = len(collection.tags.give(wanted, wanted)), True
     else:
         keywords = collection.images.keywords()
         brought, left = of_keywords(keywords, collection.tags.of(list(keywords)))
-        count = len(collection.tags.give(brought, "file"))
+        count, found = len(collection.tags.give(brought, "file")), bool(keywords)
     if as_json:
         print_json({"tagged": count, "left": [{"path": path, "reason": reason} for path, reason in left]})
         return
     told = "1 tag given" if count == 1 else f"{count:,} tags given"
-    if file is None and not wanted and not left:
+    if not found:
         told += ": no picture brings keywords"
     say(told, quiet)
     _tell_left(left, quiet)

@@ -133,6 +133,7 @@ def test_sidecars_are_written_merged_and_read_back_and_no_picture_changes(massl,
     assert listed(massl, photos) == []  # words of files become tags on demand alone
     assert massl("tag", "import", photos, "--from-files", "--json").json["tagged"] == 4
     assert listed(massl, photos)[0] == (one, "a < b & c")
+    assert "0 tags given" in massl("tag", "import", photos, "--from-files").error  # told in words
 
 
 def test_a_removed_tag_leaves_the_sidecar_and_words_of_others_stay(massl, photos: Path) -> None:
