@@ -17,6 +17,8 @@ from massl.core.printable import visible
 if TYPE_CHECKING:
     from indexer.store.damage import CatalogDamaged
 
+_LONGEST = 10**9  # seconds that are shown of a time, half a life: a file may say any number
+
 
 def command(
     thing: Annotated[
@@ -270,13 +272,7 @@ def _run(told: dict[str, Any]) -> list[tuple[str, str]]:
     if "teacher" in told:
         lines.append(("teacher", told["teacher"]))
     if last:
-        ended = last["step"] >= settings["steps"]
-        left = "" if ended else f", {_time(last['seconds_left'])} left at that pace"
-        lines += [
-            ("progress", f"step {last['step']:,} of {settings['steps']:,}, {last['epoch']:.1f} epochs"),
-            ("pace", f"{last['images_per_second']:.1f} images/s, {_time(last['seconds'])} so far{left}"),
-            ("loss", "not finite" if last["loss"] is None else f"{last['loss']:.3f}"),
-        ]
+        lines += _progress(last, settings)
     else:
         lines.append(("progress", "no step finished"))
     lines += [
@@ -287,8 +283,22 @@ def _run(told: dict[str, Any]) -> list[tuple[str, str]]:
     return lines + [("settings" if row == 0 else "", text) for row, text in enumerate(settled)]
 
 
+def _progress(last: dict[str, Any], settings: dict[str, Any]) -> list[tuple[str, str]]:
+    """What a run last logged, of which figures may be missing."""
+    steps = settings.get("steps", 0)
+    epochs = f", {last['epoch']:.1f} epochs" if last.get("epoch") is not None else ""
+    lines = [("progress", f"step {last['step']:,} of {steps:,}{epochs}")]
+    if None not in (last.get("images_per_second"), last.get("seconds")):
+        unknown = last["step"] >= steps or last.get("seconds_left") is None
+        left = "" if unknown else f", {_time(last['seconds_left'])} left at that pace"
+        lines.append(("pace", f"{last['images_per_second']:.1f} images/s, {_time(last['seconds'])} so far{left}"))
+    if "loss" in last:
+        lines.append(("loss", "not finite" if last["loss"] is None else f"{last['loss']:.3f}"))
+    return lines
+
+
 def _time(seconds: float) -> str:
-    return str(timedelta(seconds=round(seconds)))
+    return str(timedelta(seconds=max(0, min(round(seconds), _LONGEST))))
 
 
 def _describe(thing: Path, index_dir: Path | None) -> dict[str, Any]:

@@ -31,14 +31,21 @@ def open_regular(path: Path) -> BinaryIO:
     raise _irregular(path)
 
 
-def read_regular(path: Path) -> bytes:
+def read_regular(path: Path, most: int | None = None) -> bytes:
     """The bytes of a regular file, as many as it had when it was opened: something may still write to it.
 
+    Args:
+        path: of the file.
+        most: how many bytes it may have.
+
     Raises:
-        OSError: as `open_regular`.
+        OSError: as `open_regular`, or it has more than `most` bytes.
     """
     with open_regular(path) as file:
-        return file.read(os.fstat(file.fileno()).st_size)
+        size = os.fstat(file.fileno()).st_size
+        if most is not None and size > most:
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), str(path))
+        return file.read(size)
 
 
 def _irregular(path: Path) -> OSError:

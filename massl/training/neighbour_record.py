@@ -13,12 +13,14 @@ from numpy.typing import NDArray
 
 from massl.core.disk_errors import cannot_write
 from massl.core.files.atomic_writing import write
+from massl.core.regular_files import read_regular
 from massl.core.similarities import nearest
 from massl.data.sources import Source
 
 FILE = "neighbours.json"  # in the run's folder
 QUERIES = 10
 NEIGHBOURS = 6
+_MOST_BYTES = 4 << 20  # twice 70 of the longest names are less
 BEFORE, NOW = "before", "now"
 # Figures that stand beside what was measured before the first step, and how that is called.
 STARTS = {"knn_top1": "knn_start", "rankme": "rankme_start", "agreement": "agreement_start"}
@@ -82,7 +84,7 @@ class NeighbourRecord:
 def read_record(run: Path) -> dict[str, Any]:
     """What a run's `NeighbourRecord` noted; nothing where there is no such file, or it is damaged."""
     try:
-        told = json.loads((run / FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        told = json.loads(read_regular(run / FILE, _MOST_BYTES).decode())
+    except (OSError, ValueError, RecursionError):
         return {}
     return told if isinstance(told, dict) else {}

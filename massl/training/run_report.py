@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,11 +12,11 @@ import numpy as np
 from PIL import Image
 
 from massl.core.errors import MasslError
-from massl.core.files.run_folder import describe_run, run_shown_as
+from massl.core.files.run_folder import describe_run, read_metrics, run_shown_as
 from massl.core.images.decoding import ImageError
 from massl.data.sources import Source, decoded, find_source
 from massl.evaluation.report_page import SIDE, ReportPicture, shown, write_page
-from massl.training.neighbour_record import BEFORE, NOW, STARTS, read_record
+from massl.training.neighbour_record import BEFORE, NEIGHBOURS, NOW, QUERIES, STARTS, read_record
 
 WIDTH, HEIGHT = 640, 160  # of a chart, in its own units
 POINTS = 300  # of a line at most: of more, means of a few
@@ -86,7 +84,7 @@ def write_run_report(path: Path, run: Path, source: Source | None = None) -> Non
         MasslError: `run` is none, or the page can't be written.
     """
     about = describe_run(run)
-    rows = _metrics(run)
+    rows = read_metrics(run)
     told, lost = read_record(run), ""
     if source is None:
         try:
@@ -111,26 +109,20 @@ def write_run_report(path: Path, run: Path, source: Source | None = None) -> Non
     )
 
 
-def _metrics(run: Path) -> list[dict[str, Any]]:
-    """The lines of `metrics.jsonl` that are whole."""
-    rows = []
-    with contextlib.suppress(FileNotFoundError):
-        for line in (run / "metrics.jsonl").read_text(encoding="utf-8", errors="replace").splitlines():
-            with contextlib.suppress(ValueError):  # a line that is being written
-                row = json.loads(line)
-                if isinstance(row, dict) and isinstance(row.get("step"), int):
-                    rows.append(row)
-    return rows
-
-
 def _of_time(told: Mapping[str, Any], when: str) -> dict[str, Any]:
-    """What was noted before or now, checked; nothing where it was not, or the file holds something else."""
+    """What was noted before or now, checked; nothing where it was not, or the file holds something else.
+
+    No more than a run notes: each image is a picture on the page, and the file may be somebody else's.
+    """
     try:
         noted = told[when]
-        rows = [(str(asked), [(str(name), float(cosine)) for name, cosine in near]) for asked, near in noted["rows"]]
+        rows = [
+            (str(asked), [(str(name), float(cosine)) for name, cosine in near[:NEIGHBOURS]])
+            for asked, near in noted["rows"][:QUERIES]
+        ]
         figures = {str(name): float(value) for name, value in noted["figures"].items()}
         return {"step": int(noted["step"]), "figures": figures, "rows": rows, "why": str(noted["why"])}
-    except (KeyError, TypeError, ValueError, AttributeError):
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
         return {}
 
 

@@ -83,8 +83,20 @@ def test_a_run_that_lost_its_images_or_its_notes_has_a_page(run: Path, pictures:
     for said in ("{", "[]", '{"now": {"rows": [[1]]}}'):
         (other / FILE).write_text(said)
         assert "<h3>Loss</h3>" in page_of(other, tmp_path)
+    (other / FILE).write_text("[" * 100_000)
+    assert "<h3>Loss</h3>" in page_of(other, tmp_path)
     (other / "metrics.jsonl").write_text('{"step": 1, "loss": null}\n{"step')
     assert "Not two steps were measured" in page_of(other, tmp_path)
+
+
+def test_notes_of_another_program_make_the_page_no_larger(run: Path, tmp_path: Path) -> None:
+    other = tmp_path / "run"
+    shutil.copytree(run, other)
+    told = read_record(run)
+    rows = [[asked, near * 50] for asked, near in told["now"]["rows"]]
+    rows += [[f"none-{number}", rows[0][1]] for number in range(100)]
+    (other / FILE).write_text(json.dumps(told | {"now": told["now"] | {"rows": rows}}))
+    assert page_of(other, tmp_path).count("<figure class=") == QUERIES * (1 + 2 * NEIGHBOURS)
 
 
 def test_what_can_not_be_noted_is_one_line(run: Path, pictures: Path, tmp_path: Path) -> None:
