@@ -16,6 +16,9 @@ from PIL import Image, PngImagePlugin
 from massl.core.images.content import Content, unpacked
 
 MOST_EXIF = 16 << 20  # bytes of a JPEG's, in 256 parts
+# Bytes that tags take beyond four times the file: where the strips of the longest scans lie takes a third. Whatever the
+# machine has, as what is free of a large one is more than a picture may take of it.
+MOST_TAGS = 256 << 20
 
 # Pillow's modes in which a large picture is averaged down before anything else is done with it.
 REDUCED = ("L", "RGB", "RGBA", "CMYK", "LAB", "YCbCr")
@@ -56,7 +59,8 @@ def opening(data: Content) -> int:
     """Bytes that it takes to open a file of this content: to read everything but the pixels.
 
     Raises:
-        ValueError: of a JPEG with more EXIF than a camera writes. Pillow joins the parts, and copies all for each.
+        ValueError: of a JPEG with more EXIF than a camera writes, as Pillow joins the parts, and copies all for each;
+            of tags that take more than `MOST_TAGS`, as they name the same bytes again and again.
     """
     if data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
         needed = _of_directories(data)
@@ -73,7 +77,8 @@ def opening(data: Content) -> int:
     elif data[4:8] == b"ftyp" or data[:4] == b"RIFF":
         # Libraries copy the file. Where its EXIF lies is for them to find out: any that there may be. Those for HEIF
         # and AVIF write it anew, without its orientation, and so make objects of all of it.
-        needed = 2 * len(data) + _AS_OBJECTS * max(map(of_exif, _embedded_exif(data[:])), default=0)
+        objects = max(map(of_exif, _embedded_exif(data[:])), default=0)
+        needed = 2 * len(data) + _checked(_AS_OBJECTS * objects, data)
     else:
         needed = len(data)
     return _OVERHEAD + needed
@@ -128,7 +133,11 @@ def largest_piece(data: Content) -> tuple[int, int]:
 
 
 def of_exif(exif: bytes) -> int:
-    """Bytes that it takes to read EXIF."""
+    """Bytes that it takes to read EXIF.
+
+    Raises:
+        ValueError: it takes more than `MOST_TAGS`.
+    """
     return _of_directories(exif.removeprefix(b"Exif\0\0"))
 
 
@@ -194,6 +203,9 @@ def _of_directories(data: Content) -> int:
     """Bytes that the values of a TIFF's first directory and of those inside it take, each as often as it is named.
 
     Many entries may name the same bytes of the file, so that a small one takes much.
+
+    Raises:
+        ValueError: it takes more than `MOST_TAGS`.
     """
     needed = seen = 0
     pending: list[int | None] = [None]
@@ -211,7 +223,13 @@ def _of_directories(data: Content) -> int:
             if entry.tag in _INSIDE:
                 pending.append(entry.first)
             if seen > _MOST_ENTRIES:
-                return needed
+                return _checked(needed, data)
+    return _checked(needed, data)
+
+
+def _checked(needed: int, data: Content) -> int:
+    if needed > MOST_TAGS + 4 * len(data):
+        raise ValueError(f"its tags take {needed >> 20:,} MiB")
     return needed
 
 

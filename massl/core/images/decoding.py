@@ -241,7 +241,7 @@ def depends_on(rendering: Rendering, data: Content) -> bool:
     try:
         with BUDGET.take(decode_cost.opening(data)):
             stored = tiff.layout(data)
-    except (tiff.Unsupported, MemoryError):
+    except (tiff.Unsupported, ValueError, MemoryError):
         return False
     return stored is not None and stored.bits > 8
 

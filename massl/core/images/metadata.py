@@ -180,9 +180,11 @@ def _look_into_cr3(data: bytes, found: _Found) -> None:
         at = data.find(name, 0, 1 << 20)
         if at >= 4:
             size = int.from_bytes(data[at - 4 : at], "big")
+            tiff = data[at + 4 : at - 4 + size]
             part = Image.Exif()
-            part.load(data[at + 4 : at - 4 + size])
-            found.tags |= _tags(part)
+            with BUDGET.take(decode_cost.of_exif(tiff)):
+                part.load(tiff)
+                found.tags |= _tags(part)
 
 
 def _tags(exif: Image.Exif) -> dict[int, Any]:

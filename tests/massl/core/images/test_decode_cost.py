@@ -52,7 +52,7 @@ DECODE = """if True:
         except ImageError as error:
             became = str(error)
         taken = status("VmHWM") - before
-        told = decode_cost.opening(data)
+        told = decode_cost.opening(data) if became == "decoded" else 0
         if became == "decoded":
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:
                 size = image.size
@@ -204,9 +204,9 @@ EXIF = named_often(20_000, 400_000)  # 8 GB of values in 640 kB
         (tiled(40_000), "too large: it is stored in pieces; one of 40000 x 40000 is 1,600 megapixels"),
         (tiled(40_000, compression=5), "too large: it is stored in pieces"),
         (tiled(1 << 20), "too large: it is stored in pieces"),
-        (EXIF, "not enough memory to decode it: what it holds beside its pixels takes about"),
-        (jpeg_with_exif(EXIF), "not enough memory to decode it: what it holds beside its pixels takes about"),
-        (png((b"eXIf", EXIF)), "not enough memory to decode it: what it holds beside its pixels takes about"),
+        (EXIF, "damaged: its tags take 19,994 MiB"),
+        (jpeg_with_exif(EXIF), "damaged: its tags take 19,994 MiB"),
+        (png((b"eXIf", EXIF)), "damaged: its tags take 19,994 MiB"),
         (png(*[TEXT] * 300), "damaged: Too much memory used in text chunks"),
         (png((b"iCCP", b"x\0\0" + zlib.compress(bytes(300 << 20), 9))), "damaged: Decompressed data too large"),
     ],
@@ -220,17 +220,33 @@ def test_a_small_file_never_takes_much(tmp_path: Path, content: bytes, became: s
     assert taken < 400 << 20
 
 
+def in_every_container(exif: bytes) -> list[bytes]:
+    return [
+        exif,
+        jpeg_with_exif(exif),
+        png((b"eXIf", exif)),
+        b"\0\0\0\x20ftypavif" + bytes(100) + exif,
+        b"\0\0\0\x20ftypheic" + bytes(100) + exif,
+        b"RIFF" + bytes(100) + exif,
+    ]
+
+
 def test_exif_in_every_container_is_counted() -> None:
-    for container in (
-        EXIF,
-        jpeg_with_exif(EXIF),
-        png((b"eXIf", EXIF)),
-        b"\0\0\0\x20ftypavif" + bytes(100) + EXIF,
-        b"\0\0\0\x20ftypheic" + bytes(100) + EXIF,
-        b"RIFF" + bytes(100) + EXIF,
-    ):
-        assert decode_cost.opening(container) > 8 << 30
-    assert decode_cost.opening(tiff(number(34665, 26), body=EXIF[8:])) > decode_cost.opening(tiff(number(34665, 0)))
+    for container in in_every_container(named_often(50, 50_000)):
+        assert decode_cost.opening(container) > 5_000_000
+    assert decode_cost.opening(tiff(number(34665, 26), body=EXIF[8:90])) > decode_cost.opening(tiff(number(34665, 0)))
+
+
+def test_tags_that_take_more_than_any_picture_s_are_refused_whatever_is_free() -> None:
+    for container in in_every_container(EXIF):
+        with pytest.raises(ValueError, match="its tags take"):
+            decode_cost.opening(container)
+        assert metadata.read(container) == metadata.Metadata()
+        assert not decoding.depends_on(Rendering(), container)
+
+
+def raw_of_canon(exif: bytes) -> bytes:
+    return b"\0\0\0\x10ftypcrx \0\0\0\1" + struct.pack(">L", len(exif) + 8) + b"CMT1" + exif
 
 
 def test_what_a_file_says_of_itself_is_read_within_the_budget_too(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -241,11 +257,15 @@ def test_what_a_file_says_of_itself_is_read_within_the_budget_too(monkeypatch: p
     )
     for module in (decoding, metadata):
         monkeypatch.setattr(module, "BUDGET", MemoryBudget(lambda: ALWAYS))
-    assert metadata.read(EXIF) == metadata.Metadata()
-    assert not decoding.depends_on(Rendering(), EXIF)
-    assert not loaded
-    assert metadata.read(named_often(1, 100)) == metadata.Metadata()
-    assert loaded
+    much = named_often(1_000, 50_000)  # 100 MB: more than there is, and less than is refused in any case
+    for container in (much, raw_of_canon(much)):
+        assert metadata.read(container) == metadata.Metadata()
+        assert not decoding.depends_on(Rendering(), container)
+        assert not loaded
+    for container in (named_often(1, 100), raw_of_canon(named_often(1, 100))):
+        loaded.clear()
+        assert metadata.read(container) == metadata.Metadata()
+        assert loaded
 
 
 def test_a_jpeg_of_which_nearly_all_is_exif_is_refused() -> None:
