@@ -243,6 +243,8 @@ def _launch(
                 inbrowser=False,
                 prevent_thread_lock=True,
                 quiet=True,
+                # Gradio would ask its own address whether it answers, and end where a busy machine takes 3 s for that.
+                _frontend=False,
                 **page.look(),
             )
     except OSError:

@@ -75,6 +75,14 @@ def test_a_busy_port_is_named_with_the_flag_that_helps(collection: Collection) -
             pass
 
 
+def test_the_page_opens_where_the_machine_is_too_busy_to_answer_itself(
+    collection: Collection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gradio.networking.url_ok", lambda url: False)  # as after the 3 s that Gradio waits
+    with serve(collection, "127.0.0.1", 0, None) as address:
+        assert httpx.get(str(address), **BROWSER).status_code == 200
+
+
 def test_importing_the_room_is_light_and_never_loads_torch_or_the_commands() -> None:
     code = (
         "import sys, app, app.server; assert not {'gradio', 'torch', 'cli'} & set(sys.modules);"
