@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import typer.main
+from rich.text import Text
 
 from cli import configuration
 from cli.commands import app
@@ -57,6 +58,13 @@ def commands(group: Any, above: str = "") -> dict[str, Any]:
     for name, command in group.commands.items():
         found |= commands(command, f"{above}{name} ") if hasattr(command, "commands") else {above + name: command}
     return found
+
+
+def test_no_help_text_loses_a_word_that_looks_like_markup() -> None:
+    for name, command in commands(typer.main.get_command(app)).items():
+        for parameter in command.params:
+            told = getattr(parameter, "help", None) or ""
+            assert Text.from_markup(told).plain == told, (name, parameter.name)
 
 
 def test_an_option_is_not_trusted_to_a_folder_unless_it_is_marked() -> None:
