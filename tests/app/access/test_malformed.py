@@ -15,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from app.screens import SCREENS
 from app.server import serve
 from indexer import Collection
 from tests.app.test_server import BROWSER
@@ -57,6 +58,15 @@ FIELDS: dict[str, Any] = {
     "quality": st.lists(st.sampled_from(["dark", "tiny", "ugly"]) | ANYTHING, max_size=3) | ANYTHING,
     "since": st.sampled_from(["2020-01-01", "0001-01-01", "9999-12-31", "2020-13-40"]) | ANYTHING,
     "until": st.sampled_from(["2020-01-01", "0001-01-01", "9999-12-31"]) | ANYTHING,
+    "tags": st.lists(st.sampled_from(["red", "old"]) | ANYTHING, max_size=3)
+    | st.sampled_from(["red, old", ","])
+    | ANYTHING,
+    "tagging": st.sampled_from(["all", "any", "none"]) | ANYTHING,
+    "sort": st.sampled_from(["taken", "newest", "tag", "rating", "unusual", "blurred"]) | ANYTHING,
+    "proposed": st.booleans() | ANYTHING,
+    "n": st.integers(0, 60) | ANYTHING,
+    "only": st.sampled_from(["flag", ""]) | ANYTHING,
+    "all": st.booleans() | ANYTHING,
     "from": st.integers(0, 6_000) | ANYTHING,
     "serial": st.integers(0, 5) | ANYTHING,
     "seen": st.lists(st.tuples(st.integers(0, 60), st.text(max_size=3)).map(list) | ANYTHING, max_size=3) | ANYTHING,
@@ -155,36 +165,62 @@ def calm(failures: Failures, capfd: pytest.CaptureFixture[str]) -> None:
 
 
 # What each action looks at.
+LABELLING = {
+    "label": "images label",
+    "unlabel": "images",
+    "tag": "images tags",
+    "untag": "images tags",
+    "accept tag": "images tags",
+    "refuse tag": "images tags",
+    "undo": "",
+}
 ACTIONS = {
     "find": {
-        "ask": "examples labels folders since until",
+        "ask": "examples labels folders tags tagging quality since until sort proposed",
         "upload": "path name add weight",
         "similar": "image",
+        "subset": "images n by",
         "browse": "",
         "more": "from serial",
         "details": "image",
+        "proposed tags": "image",
         "why": "image",
-        "label": "images label",
-        "unlabel": "images",
-        "undo": "",
         "look": "",
+        **LABELLING,
     },
     "label": {
         "view": "view",
         "sure": "sure",
+        "only": "only",
         "more": "section",
         "next": "",
         "accept": "seen",
         "reject": "seen",
+        "kinds": "all",
         "keep": "images",
         "regroup": "",
         "export": "format",
-        "label": "images label",
-        "undo": "",
+        "details": "image",
+        "proposed tags": "image",
+        "why": "image",
+        **LABELLING,
     },
-    "map": {"by": "by", "search": "images", "label": "images label", "unlabel": "images"},
-    "duplicates": {"look": "", "choose": "image", "both": "image", "forget": "image", "filter": "filter", "csv": ""},
-    "health": {"start": "", "more": "", "csv": "", "compare": "place encoder", "stop": ""},
+    "map": {"by": "by", "search": "images", "subset": "images n by", **LABELLING},
+    "duplicates": {
+        "find": "",
+        "stop": "",
+        "look": "",
+        "choose": "image",
+        "exact": "",
+        "both": "image",
+        "apart": "image",
+        "forget": "image",
+        "undo": "",
+        "filter": "filter",
+        "more": "",
+        "csv": "",
+    },
+    "health": {"start": "", "again": "", "look": "", "more": "", "csv": "", "compare": "place encoder", "stop": ""},
 }
 
 
@@ -359,3 +395,13 @@ def test_an_element_that_the_page_does_not_have_is_told_so(
         answer = post(site, route, body)
         assert (answer.status_code, answer.text) == (422, "the page has no such element; reload it")
     calm(failures, capfd)
+
+
+def test_every_action_of_every_screen_is_tried(pictures: Path, tmp_path: Path) -> None:
+    shutil.copytree(pictures / "flag", tmp_path / "photos")
+    collection = Collection.create(tmp_path / "photos")
+    screens = [kind(collection, tmp_path) for kind in SCREENS]
+    there = {screen.key: {*screen.actions, *screen.asides} for screen in screens}
+    assert {screen: set(actions) - {"look"} for screen, actions in ACTIONS.items()} == {
+        screen: actions - {"look"} for screen, actions in there.items()
+    }
