@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from cli.label import current_user
 from tests.cli.conftest import failed
 from tests.indexer.tiny import picture, write_encoder
 
@@ -21,7 +22,9 @@ def test_labels_travel_by_csv(massl, photos: Path, tmp_path: Path) -> None:
     assert massl("label", "remove", photos, *names).code == 0
     assert massl("label", "list", photos).output == ""
     assert massl("label", "import", photos, tmp_path / "labels.csv").code == 0
-    assert massl("label", "list", photos).output.splitlines() == [f"sweet, red\t{name}" for name in names]
+    assert massl("label", "list", photos).output.splitlines() == [
+        f"sweet, red\t{name}\t{current_user()}" for name in names
+    ]
 
 
 @pytest.mark.usefixtures("indexed")
@@ -30,7 +33,7 @@ def test_labels_come_from_spreadsheets_and_in_utf8(massl, photos: Path, tmp_path
     table = tmp_path / "labels.csv"
     table.write_bytes(f"Path;Label\r\n{name};café\r\n".encode("utf-8-sig"))
     assert massl("label", "import", photos, table, "--json").json["labelled"] == 1
-    assert massl("label", "list", photos).output == f"café\t{name}\n"
+    assert massl("label", "list", photos).output == f"café\t{name}\t{current_user()}\n"
     table.write_bytes(f"Path;Label\r\n{name};café\r\n".encode("cp1252"))
     assert "line 2: the label is not written in UTF-8" in failed(massl("label", "import", photos, table))
 
@@ -50,7 +53,9 @@ def test_a_table_means_the_same_images_wherever_it_is_read(massl, photos: Path, 
     massl("index", photos, "-q")
     (tmp_path / "labels.csv").write_text(f"path,label\n1.jpg,beetle\n{photos / 'fruit' / '1.jpg'},pear\n")
     assert massl("label", "import", photos, tmp_path / "labels.csv", cwd=photos / "fruit").code == 0
-    assert massl("label", "list", photos).output == "beetle\t1.jpg\npear\tfruit/1.jpg\n"
+    assert massl("label", "list", photos).output == "".join(
+        f"{label}\t{name}\t{current_user()}\n" for label, name in (("beetle", "1.jpg"), ("pear", "fruit/1.jpg"))
+    )
 
 
 def test_images_in_a_linked_folder_are_named_by_their_place(massl, photos: Path, tmp_path: Path) -> None:
@@ -60,7 +65,7 @@ def test_images_in_a_linked_folder_are_named_by_their_place(massl, photos: Path,
     massl("index", photos, "-q")
     name = next(photos.glob("linked/*")).name
     assert massl("label", "add", photos, "pear", f"{photos.name}/linked/{name}", cwd=photos.parent).code == 0
-    assert massl("label", "list", photos).output == f"pear\tlinked/{name}\n"
+    assert massl("label", "list", photos).output == f"pear\tlinked/{name}\t{current_user()}\n"
     (photos / "inside").symlink_to(photos / "flag")
     (tmp_path / "shortcut").symlink_to(photos / "flag")
     flag = next(photos.glob("flag/*")).name

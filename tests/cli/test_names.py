@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from cli import terminal
+from cli.label import current_user
 from massl.core.printable import visible
 from tests.forked import Forks
 from tests.indexer.tiny import picture, write_encoder
@@ -72,6 +73,7 @@ def test_each_image_is_one_line_whatever_it_is_called(massl, folder: Path, tmp_p
     massl("label", "add", folder, "ant", *names[:2], "-q")
     massl("label", "add", folder, "cat", *names[2:4], "-q")
     listed = massl("label", "list", folder).output.splitlines()
+    assert {line.split("\t")[2] for line in listed} == {current_user()}
     assert [line.split("\t")[:2] for line in listed] == [
         [visible(label), visible(name)] for label, name in zip(["ant", "ant", "cat", "cat"], names[:4], strict=True)
     ]
