@@ -14,7 +14,7 @@ from cli.commands import app
 from cli.judging_labels import ENOUGH, choose_labels
 from indexer import Collection
 from massl.evaluation.datasets import LabelledFiles
-from tests.massl.conftest import SMALL_VIT
+from tests.massl.conftest import SMALL
 
 
 def label(root: Path, **classes: int) -> None:
@@ -32,7 +32,11 @@ def test_labels_of_the_collection_judge_and_a_line_says_so(
     photos = indexed
     label(photos, rare=3, two=10, one=11)
     monkeypatch.chdir(tmp_path)
-    flags = [f"--set={name}={value}" for name, value in SMALL_VIT.items() if name not in ("steps", "probe_every")]
+    flags = [
+        f"--set={name}={value}"
+        for name, value in {"backbone": "vit_shallow_patch16", **SMALL}.items()
+        if name not in ("steps", "probe_every")
+    ]
     words = ["train", str(photos), "--init", "none", *flags, "--set=steps=2", "--set=probe_every=1", "--epochs", "1"]
     ran = CliRunner().invoke(app, [*words, "--out", "run"], catch_exceptions=False)
     assert ran.exit_code == 0, ran.output
