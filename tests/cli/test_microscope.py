@@ -105,38 +105,57 @@ def test_channels_and_planes_that_nobody_has_are_refused(
     assert not (stacks / ".massl").exists()
 
 
-def test_the_how_to_runs_as_it_stands(massl, frames: Path, stacks: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def series(tmp_path: Path) -> Path:
+    """Stacks of two plates, as `stacks` has them."""
+    for number in range(3):
+        folder = tmp_path / "series" / f"plate{min(number, 1) + 1}"
+        folder.mkdir(parents=True, exist_ok=True)
+        write_stack(folder / f"{number}.ome.tif", number)
+    return tmp_path / "series"
+
+
+def test_the_how_to_runs_as_it_stands(massl, frames: Path, stacks: Path, series: Path, tmp_path: Path) -> None:
     (tmp_path / "scans").mkdir()
     shutil.copy(get_testdata_file("CT_small.dcm", download=False), tmp_path / "scans")
-    encoder = write_encoder(tmp_path / "tiny.onnx")
+    own = {"MASSL_ENCODER": str(write_encoder(tmp_path / "tiny.onnx"))}
     lines = [
         line for block in re.findall(r"```sh\n(.*?)```", HOW_TO.read_text(), re.DOTALL) for line in block.split("\n")
     ]
-    commands = [words for line in lines if (words := shlex.split(line, comments=True))]
-    assert len(commands) >= 5
-    ranges = []
+    commands = [words for line in lines if (words := shlex.split(re.sub(r"(^|\s)#.*", "", line)))]
+    assert len(commands) >= 20
+    ranges: list[tuple[str, dict]] = []
     for command in commands:
         if command[:2] == ["pip", "install"]:
             assert command[2] == ".[sci]"
             continue
         assert command[0] == "massl"
         if command[1] == "train":  # in tests/massl/training/test_deep_images.py, as it takes longer
+            if "--out" in command:
+                (tmp_path / "learnt").mkdir()
+                write_encoder(tmp_path / "learnt" / "encoder.onnx")
             continue
-        ran = massl(*command[1:], cwd=frames.parent, MASSL_ENCODER=str(encoder))
-        assert ran.code == 0, ran.error
-        if command[1] == "embed":
-            continue
-        ranges.append(massl("info", frames.parent / command[2], "--json").json["range"])
-    own = ["collection", "collection", "100:1500", "bits=12", "file"]
-    assert [told["of"] for told in ranges] == [*own, "collection", "collection", "collection", "file"]
-    assert ranges[7]["kinds"]["DICOM CT"]["files"] == 1
-    assert ranges[0]["kinds"]["uint16"]["measured_on"] == 8
-    assert ranges[2]["kinds"]["uint16"]["clipped"] > 0.05
-    assert (ranges[5]["channels"], ranges[5]["plane"]) == (["DAPI", "GFP"], "max")
-    assert {kind: known["measured_on"] for kind, known in ranges[5]["kinds"].items()} == {
-        "uint16 DAPI": 3,
-        "uint16 GFP": 3,
-    }
+        words, _, file = " ".join(command[1:]).partition(" > ")
+        ran = massl(*words.split(" "), cwd=tmp_path, **own)
+        assert ran.code == 0, (command, ran.error)
+        if file:
+            (tmp_path / file).write_text(ran.output)
+        if command[1] == "index":
+            index = words.split(" ")[words.split(" ").index("--index-dir") :] if "--index-dir" in words else []
+            told = massl("info", tmp_path / command[2], *index, "--json", cwd=tmp_path).json
+            ranges.append((command[2], told))
+    of_frames = [told["range"] for folder, told in ranges if folder == "./frames"]
+    assert [told["of"] for told in of_frames] == ["collection", "100:1500", "bits=12", "file", "file"]
+    assert of_frames[0]["kinds"]["uint16"]["measured_on"] == 8
+    assert of_frames[1]["kinds"]["uint16"]["clipped"] > 0.05
+    (of_stacks,) = [told["range"] for folder, told in ranges if folder == "./stacks"]
+    assert (of_stacks["channels"], of_stacks["plane"]) == (["DAPI", "GFP"], "max")
+    measured_on = {kind: known["measured_on"] for kind, known in of_stacks["kinds"].items()}
+    assert measured_on == {"uint16 DAPI": 3, "uint16 GFP": 3}
+    (of_scans,) = [told["range"] for folder, told in ranges if folder == "./scans"]
+    assert of_scans["kinds"]["DICOM CT"]["files"] == 1
+    of_series = [told["planes_of_stacks"] for folder, told in ranges if folder == "./series"]
+    assert of_series == [{"planes": 12, "stacks": 3}] * 3
     assert "stacks        channels DAPI, GFP, the maximum of all planes\n" in massl("info", tmp_path / "stacks").output
     assert "range         uint16: each file's own, of 8 files\n" in massl("info", frames).output
 
