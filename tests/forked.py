@@ -225,6 +225,7 @@ def _import(names: Iterable[str]) -> None:
 def _prepare_the_exporter() -> None:
     """Has torch import and build what it puts each network out by, which takes it seconds."""
     torch = importlib.import_module("torch")
+    importlib.import_module("tests.massl.exporting").keep_the_table_of_operators(setattr)
     importlib.import_module("tqdm").tqdm.monitor_interval = 0  # no thread, as a fork has none but its own
     shapes = ({0: torch.export.Dim("N", min=1)},)
     with contextlib.redirect_stdout(io.StringIO()):
