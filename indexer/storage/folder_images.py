@@ -108,12 +108,13 @@ class FolderImages(Images):
         """
         row = self.at_path(path)
         if row is None or row[1] == "gone":
-            if plane_files.split(self._root / path):
+            typed = self._root / path
+            if plane_files.split(typed):
                 raise MasslError(
                     f"the index of {self._root} holds no plane {path}: its stack has fewer, or is shown otherwise"
                 )
-            if not os.path.lexists(self._root / path):
-                raise MasslError(f"{self._root / path}: there is no such image; paths are relative to {self._root}")
+            if not os.path.lexists(typed):
+                raise MasslError(f"{typed}: there is no such image; paths are relative to {self._root}")
             command = index_command(self._root, self._folder)
             raise MasslError(f"{path} is not in the index of {self._root}; run: {command}")
         if row[1] == "skipped":

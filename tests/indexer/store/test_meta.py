@@ -75,7 +75,7 @@ def test_a_missing_fact_is_what_it_was_before_there_was_one(catalog: Catalog) ->
         ("generation", "-1"),
         ("image_size", "many"),
         ("display_range", "all"),
-        ("plane", "each"),
+        ("plane", "every"),
         ("tiles", "512; DROP TABLE tiles"),
     ],
 )

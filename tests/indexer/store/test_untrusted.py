@@ -383,7 +383,7 @@ def test_paths_of_the_catalog_are_read_and_joined_in_one_place() -> None:
             if isinstance(node, ast.Attribute) and node.attr == "fsdecode" and file.name not in {*compared, "paths.py"}:
                 found.append(f"{file.name}: {ast.unparse(node)}")
     # Of a path that somebody typed: whether there is such a file, and what its name is in the answer.
-    assert found == ["folder_images.py: self._root / path"] * 2
+    assert found == ["folder_images.py: self._root / path"]
 
 
 # Values ---------------------------------------------------------------------------------------------------------------
