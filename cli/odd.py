@@ -130,6 +130,7 @@ def _draw_maps(
     from cli.terminal import ProgressLine, say
     from massl.core.disk_errors import cannot_write
     from massl.core.errors import MasslError
+    from massl.core.files.atomic_writing import whole
 
     drawn = {}
     try:
@@ -145,7 +146,8 @@ def _draw_maps(
                 # Of the name no more than any file system takes: it may hold any bytes, and be as long as a path.
                 name = re.sub(r"[^A-Za-z0-9_-]+", "-", Path(item.path).stem).strip("-")[:60]
                 place = folder / f"{item.rank:04}-{name}.png".replace("-.", ".")
-                picture.save(place)
+                with whole(place) as written:
+                    picture.save(written, "PNG")
                 drawn[item.image] = place, parts
                 line.update(done, len(found.images))
     except OSError as error:
