@@ -185,12 +185,11 @@ def command(
     overrides = read_overrides(config) if config and not resume else {}
     overrides |= dict(_pair(text) for text in settings or ())
     overrides |= {key: str(value) for key, value in flags.items() if value is not None}
-    shown = _of_run(resume) if resume else shown_as(images, choice)
+    shown = _of_run(resume, context, flags, settings or ()) if resume else shown_as(images, choice)
     source, skipped = find_source(images, shown)
     judges, judging = choose_labels(images, labels, resume)  # before anything is shown
     to_start = devices if plan_only else None
     if resume:
-        _check_changes(context, flags, settings or ())
         if started_on := describe_run(resume).get("images"):
             check_same(source, started_on, None)
         changed = _changed(context, flags, settings or (), epochs, resume, len(source))
@@ -271,11 +270,17 @@ def _changed(
     return changed | {name: flags[name] for name in CHANGEABLE if on_command_line(context, name)}
 
 
-def _of_run(run: Path) -> ShownAs:
-    """How a run shows its images."""
+def _of_run(run: Path, context: typer.Context, flags: Mapping[str, object], pairs: Sequence[str]) -> ShownAs:
+    """How a run that is to go on shows its images.
+
+    Raises:
+        BadParameter: something is given that may not change.
+        MasslError: there is no such run.
+    """
     from massl.core.files.run_folder import run_shown_as
     from massl.settings import read_settings
 
+    _check_changes(context, flags, pairs)
     read_settings(run / "config.toml")  # which says it where there is no run
     return run_shown_as(run)
 

@@ -178,9 +178,9 @@ def test_what_is_exported_comes_back_as_whose_it_was(massl, indexed: Path, tmp_p
     again = massl("label", "list", indexed, "--json").json["labels"]
     assert [(item["path"], item["author"]) for item in again] == [(item["path"], item["author"]) for item in given]
 
-    table.write_text(f"path,label,author\n{kinds['flag'][0]},flag,Vincent van Gogh\n")  # of somebody else's making
+    table.write_text(f"path,label,author\n{kinds['space'][0]},space,Vincent van Gogh\n")  # of somebody else's making
     massl("label", "import", indexed, table)
-    assert massl("label", "list", indexed, "--json").json["labels"][0]["author"] == getpass.getuser()
+    assert massl("label", "list", indexed, "--json").json["labels"][2]["author"] == getpass.getuser()
 
 
 def test_a_folder_is_no_image_to_label(massl, indexed: Path) -> None:

@@ -130,7 +130,7 @@ def workplace(grown: Collection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     (folder / "config.toml").write_text(
         f"[run]\nimages = 80\nroot = {json.dumps(str(grown.root))}\nlabels = 'sorted'\n"
     )
-    (folder / "metrics.jsonl").write_text('{"epoch": 30.0, "seconds": 125.0, "knn_top1": 0.5}\n')
+    (folder / "metrics.jsonl").write_text('{"step": 300, "epoch": 30.0, "seconds": 125.0, "knn_top1": 0.5}\n')
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -316,7 +316,7 @@ def test_a_table_without_deep_files_serves_any_range(folder: Path, tiny_encoder:
     ("fact", "value"),
     [
         ("limits", '{"uint16": [9, 3]}'), ("limits", '{"uint16": [0, 1e999]}'), ("limits", '{"a\\u001b[2J": [0, 1]}'),
-        ("limits", "[" * 50_000), ("range", '"9:3"'), ("channels", "3"), ("plane", '"each"'),
+        ("limits", "[" * 50_000), ("range", '"9:3"'), ("channels", "3"), ("plane", '"every"'),
     ],
 )  # fmt: skip
 def test_a_table_that_tells_no_range_is_one_line(

@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,7 @@ from indexer.json_results import of_collection
 from indexer.monitoring.health import Behind
 from massl.core.files import scan
 from massl.core.images import decoding, raw
+from massl.core.images.content import Content
 from massl.core.images.decoding import ImageError
 from tests.indexer.tiny import picture, write_encoder
 from tests.massl.core.images.tiff_files import GREY, RGB, tiff
@@ -218,13 +219,13 @@ def test_a_file_that_can_not_be_read_for_a_while_keeps_its_label(
     write(folder / "copy.bmp", picture(1))
     collection = labelled(folder, tiny_encoder)
 
-    def refuse(path: Path) -> bytes:
+    def refuse(path: Path) -> AbstractContextManager[Content]:
         if path.name == "1.bmp":
             raise ImageError("permission denied", lasting=False)
-        return decoding.read_bytes(path)
+        return decoding.open_content(path)
 
     with monkeypatch.context() as patch:
-        patch.setattr("indexer.ingest.indexing.read_bytes", refuse)
+        patch.setattr("indexer.ingest.indexing.open_content", refuse)
         (folder / "1.bmp").touch()
         assert [item.path for item in collection.update().skipped] == ["1.bmp"]
         assert collection.health.check().behind == Behind(0, 0, 0)  # to index again would not help

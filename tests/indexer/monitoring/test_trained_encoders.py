@@ -46,7 +46,7 @@ def test_the_newest_runs_are_found_where_one_works_and_beside_the_images(coloure
     here = tmp_path / "here"
     run(here / "runs" / "oldest", coloured.root, 40)
     run(here / "runs" / "old", coloured.root, 30)
-    newest = run(here / "out", coloured.root, 10, last={"epoch": 2.0, "seconds": 90.0, "knn_top1": 0.75})
+    newest = run(here / "out", coloured.root, 10, last={"step": 30, "epoch": 2.0, "seconds": 90.0, "knn_top1": 0.75})
     run(tmp_path / "runs" / "beside", tmp_path / "elsewhere", 20)
     found = coloured.encoders.trained(here)
     assert [other.name for other in found] == ["out", "beside", "old"]
