@@ -93,3 +93,10 @@ def test_a_tiff_without_pages_is_no_image_whatever_is_asked_of_stacks() -> None:
     for plane in ("", "max", "each"):
         with pytest.raises(ImageError, match="not an image"):
             decode(b"II*\0" + bytes(100), rendering=Rendering(plane=plane))
+
+
+def test_memory_is_asked_for_before_a_plane_is_read(tmp_path: Path) -> None:
+    write(tmp_path / "stack.tif", **OPTIONS[0])
+    asked: list[int] = []
+    data = plane_files.read(tmp_path / "stack.tif", 2, asked.append)
+    assert sum(asked) >= 2 * VALUES[1].nbytes > len(data)  # what is read, and what is written of it
