@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import multiprocessing.connection
 import multiprocessing.queues
 import multiprocessing.util
 import os
@@ -184,7 +185,7 @@ def batches(loader: DataLoader[Any], patience: float, stop: Callable[[], bool]) 
     # A thread, as a wait for the rest of a batch whose sender was killed can't be ended.
     threading.Thread(target=_fetch, args=(iterator, ready, over), daemon=True).start()
     try:
-        while (batch := _next(ready, workers, patience, stop)) is not None:
+        while (batch := next_batch(ready, workers, patience, stop)) is not None:
             yield batch
     finally:
         over.set()
@@ -212,9 +213,16 @@ def _fetch(iterator: Any, ready: queue.Queue[Any], over: threading.Event) -> Non
         put(error)
 
 
-def _next(
+def next_batch(
     ready: queue.Queue[Any], workers: Sequence[BaseProcess], patience: float, stop: Callable[[], bool]
 ) -> Batch | None:
+    """The next batch, None once there is no more or `stop` says so.
+
+    Raises:
+        LoadingFailed: a worker ended or failed, or no batch came within `patience` seconds.
+        MasslError: what a worker said.
+        MemoryError: in a worker.
+    """
     began = time.monotonic()
     while True:
         try:
@@ -233,6 +241,10 @@ def _next(
             continue
         if not isinstance(item, BaseException):
             return item
+        if isinstance(item, OSError | EOFError):  # a worker's sockets may be closed before it counts as ended
+            multiprocessing.connection.wait([worker.sentinel for worker in workers], LOOK)
+            for worker in workers:
+                worker.join(LOOK / len(workers))
         ended = [worker.exitcode for worker in workers if worker.exitcode]
         if ended:
             raise LoadingFailed(_why(ended[0])) from None

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import multiprocessing
 import os
+import queue
 import shlex
 import signal
 import time
@@ -18,7 +20,7 @@ import pytest
 from massl.data.sources import find_source
 from massl.encoder import checkpoint
 from massl.planning import plan
-from massl.training.loading import AHEAD, HELD, SHARE, Loading, plan_loading
+from massl.training.loading import AHEAD, HELD, NO_ROOM, SHARE, Loading, LoadingFailed, next_batch, plan_loading
 from massl.training.loop import train
 from tests.forked import Forks
 from tests.massl.conftest import SMALL_VIT, small_settings
@@ -135,6 +137,22 @@ def test_a_worker_with_a_bus_error_ends_the_run_in_a_sentence(training: Begin, t
         assert "--shm-size" in running.last_line(1)
 
 
+@pytest.mark.parametrize("seen", [ConnectionResetError(104, "Connection reset by peer"), EOFError()])
+def test_a_worker_that_is_about_to_end_is_waited_for(seen: Exception) -> None:
+    """The connection to it breaks a moment before its exit code can be asked for."""
+
+    def end_soon() -> None:
+        time.sleep(0.2)
+        os._exit(NO_ROOM)
+
+    worker = multiprocessing.get_context("fork").Process(target=end_soon)
+    worker.start()
+    ready: queue.Queue[Any] = queue.Queue()
+    ready.put(seen)
+    with pytest.raises(LoadingFailed, match="--shm-size"):
+        next_batch(ready, [worker], 60, lambda: False)
+
+
 @pytest.mark.parametrize(("size", "said"), [("256k", "workers=0"), ("2m", "through pipes"), ("12m", "ahead")])
 def test_little_shared_memory_is_said_and_trained_with(
     size: str, said: str, photos: Path, tmp_path: Path, forks_in_namespace: Forks
@@ -164,7 +182,11 @@ def test_shared_memory_that_another_program_fills_ends_the_run_in_a_sentence(
 ) -> None:
     run = command(photos, tmp_path / "run", image_size="128", local_size="64", batch="8")
     learns = f"[ -s {shlex.quote(str(tmp_path / 'run' / 'metrics.jsonl'))} ]"
-    fill = f"(until {learns}; do sleep 0.1; done; cat /dev/zero > /dev/shm/full) 2> /dev/null"
+    # As long as the run lasts: what it frees by learning from a batch must not be left to the next one.
+    fill = (
+        f"until {learns}; do sleep 0.1; done; while kill -0 $PPID; do cat /dev/zero >> /dev/shm/full; sleep 0.05; done"
+    )
+    fill = f"({fill}) 2> /dev/null"
     done = forks_in_namespace.run(run, first=mounting("64m", f"{fill} &"))
     assert done.returncode == 1, done.stderr
     assert b"Traceback" not in done.stderr
