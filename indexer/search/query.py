@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ from indexer.store.images import Images
 from indexer.store.paths import below
 from indexer.store.picture_facts import PictureFacts
 from indexer.store.tiling import Box
-from indexer.store.vectors import several, stored, unit
+from indexer.store.vectors import of_contents, several, stored, unit, unpacked
 from massl.core.errors import MasslError
 from massl.core.images import plane_files
 from massl.core.images.decoding import MAX_PIXELS, Decoded, ImageError, decode, read_bytes, within_memory
@@ -180,12 +181,18 @@ def embed(
 ) -> NDArray[np.float32]:
     """The queries' weighted sum, float32 `[D]` of unit length. The encoder is asked for only if pixels are needed.
 
+    A file whose content the catalog holds is searched by what is stored of it: it may have been embedded by another
+    runtime, whose numbers differ a little, and a copy would then be more like the file than the file is like itself.
+
     Raises:
         MasslError: an image that the catalog doesn't hold, a file that is none, or a sum of nothing.
     """
     total = np.zeros(catalog.meta().dim, np.float32)
     for query in queries:
-        if query.data is not None or query.crop is not None:
+        known = _of_content(query, catalog)
+        if known is not None:
+            vector = known
+        elif query.data is not None or query.crop is not None:
             own = encoder()
             meta = catalog.meta()
             opened = with_content(query, catalog, root).picture(own.resize, meta.max_pixels, meta.rendering)
@@ -202,6 +209,15 @@ def embed(
     if length < 1e-6:
         raise MasslError("the wanted and the unwanted examples cancel each other out; change one of them")
     return total / length
+
+
+def _of_content(query: Query, catalog: Catalog) -> NDArray[np.float32] | None:
+    """The stored embedding of a query's whole content, float32 `[D]`; None where the catalog has none."""
+    if query.data is None or query.crop is not None:
+        return None
+    digest = hashlib.sha256(query.data).digest()
+    known = of_contents(catalog, [digest])
+    return unit(unpacked(catalog, [known[digest][0]], catalog.meta().dim))[0] if digest in known else None
 
 
 def ranked(

@@ -232,6 +232,20 @@ def test_a_picture_finds_itself_first(collection: Collection) -> None:
         assert first.match == "same"
 
 
+def test_a_file_of_the_collection_is_searched_by_what_is_stored(collection: Collection) -> None:
+    """It may have been embedded by another runtime; a copy was then found before the file itself."""
+
+    def embedded() -> Encoder:
+        raise AssertionError("the file was embedded again")
+
+    path = sorted(collection.root.glob("*/*.jpg"))[0]
+    image = collection.images.id_of(str(path.relative_to(collection.root)))
+    for example in (Query.of_file(path), Query(image=image)):
+        target = queries.embed([example], collection.catalog, collection.root, embedded)
+        ids, vectors = CollectionFewshot(collection.catalog).vectors()
+        assert ids[int(np.argmax(vectors @ target))] == image
+
+
 def test_scores_are_cosines_in_falling_order(collection: Collection) -> None:
     examples = [Query.of_file(sorted(collection.root.glob("*/*.jpg"))[0])]
     results = collection.search(examples, 24)
