@@ -15,6 +15,7 @@ from indexer.store.vectors import VectorSource, unit
 BLOCK = 1_024  # images whose neighbours are sought at once
 NEIGHBOURS = 8  # of each image, that are candidates
 FEWEST_LOOKS = 200  # pairs of which so many are looked at, if there are as many
+ALWAYS = 2  # of the nearest of each image, that are candidates however little they stand out
 PROPOSED = 2  # pairs an image, at most: those within a family of many copies leave room for others
 NULL = 300  # pairs of unrelated images
 
@@ -32,7 +33,8 @@ def candidates(
     """Pairs of positions that may be duplicates, the most promising first.
 
     A self-join in blocks: beside the index it needs memory for one block and for the pairs that are kept, of which
-    there are at most `PROPOSED` an image.
+    there are at most `PROPOSED` an image. Each image's nearest `ALWAYS` are among them: else the tightest families of
+    copies would take all the room, and leave looser ones without any pair.
 
     Args:
         index: searches the embeddings.
@@ -43,7 +45,7 @@ def candidates(
     """
     join = _Join(index, vectors, ids, whole)
     most = max(FEWEST_LOOKS, PROPOSED * len(ids))
-    kept = Ranked.none()
+    kept = first = Ranked.none()
     for start in range(0, len(ids), BLOCK):
         ones = np.arange(start, min(start + BLOCK, len(ids)))
         scores, others = join.neighbours(ones, FAR[1])
@@ -52,14 +54,20 @@ def candidates(
         standing_out = scores - CROWD * neighbourhood(scores)[:, None]
         near = others[:, :NEIGHBOURS]
         known = near >= 0
-        one = np.broadcast_to(ones[:, None], near.shape)[known]
-        kept = kept.with_more(standing_out[:, :NEIGHBOURS][known], one, near[known])
+        one = np.broadcast_to(ones[:, None], near.shape)
+        kept = kept.with_more(standing_out[:, :NEIGHBOURS][known], one[known], near[known])
+        nearest = known[:, :ALWAYS]
+        first = first.with_more(standing_out[:, :ALWAYS][nearest], one[:, :ALWAYS][nearest], near[:, :ALWAYS][nearest])
         if len(kept.values) > 3 * most:
             kept = kept.best(2 * most)
         report("neighbours", int(ones[-1]) + 1, len(ids))
-    kept = kept.best(2 * most)
     # A pair is found from both sides, mostly: its better side counts.
-    return list(dict.fromkeys(zip(kept.low.tolist(), kept.high.tolist(), strict=True)))[:most]
+    found = first.by_pair()
+    for pair, value in kept.best(2 * most).by_pair().items():
+        if len(found) >= most:
+            break
+        found[pair] = max(value, found.get(pair, value))
+    return sorted(found, key=lambda pair: (-found[pair], pair))
 
 
 def unrelated(index: CurrentIndex, vectors: VectorSource, ids: NDArray[np.int64], whole: bool) -> list[Pair]:
@@ -133,6 +141,14 @@ class Ranked:
             np.append(self.low, np.minimum(one, other)),
             np.append(self.high, np.maximum(one, other)),
         )
+
+    def by_pair(self) -> dict[Pair, float]:
+        """How far each pair stands out, the most first."""
+        found: dict[Pair, float] = {}
+        ranked = self.best(len(self.values))
+        for value, low, high in zip(ranked.values.tolist(), ranked.low.tolist(), ranked.high.tolist(), strict=True):
+            found.setdefault((low, high), value)
+        return found
 
     def best(self, wanted: int) -> Ranked:
         """Those that stand out most."""
