@@ -328,7 +328,7 @@ def _summary(found: Duplicates) -> list[str]:
         f"{groups} among {found.images:,} pictures",
         f"The plan has {removed}, and {len(looks):,} to look at.",
         *stale,
-        "Nothing is deleted here. Download the plan, then run this beside it:",
+        "Nothing is deleted here. Download the plan, then run this in the folder where it is:",
     ]
 
 
@@ -336,5 +336,5 @@ def _nothing(found: Duplicates, filter_: str) -> str:
     if filter_ == "open":
         return "Every group is decided." if found.groups or found.kept_both else "No two pictures here are copies."
     if filter_ == "decided":
-        return "Groups of which you chose the file to keep come here."
-    return "Groups that you keep whole come here, and are not proposed again."
+        return "Groups in which you chose the file to keep are listed here."
+    return "Groups that you keep whole are listed here, and are not proposed again."

@@ -118,11 +118,11 @@ class HealthScreen(Screen):
                 for name in self.collection.labels.classes()
                 if name in labels and name != NONE_OF_THESE
             ],
-            "cards": [
-                pictures(self.collection.images.left_out(), meta),
+            "cards": [  # in an order in which columns of a wide window are about as long as each other
                 *([quality(found.quality)] if found and found.quality else []),
                 encoder(meta, found),
                 search(self.collection, total),
+                pictures(self.collection.images.left_out(), meta),
             ],
             "drift": [*familiar(found.drift), *self._newest(found.drift)] if found else [],
             "advice": [

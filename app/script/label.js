@@ -314,7 +314,7 @@ class LabelScreen extends Screen {
       { class: "paging" },
       accept ? button(content, () => this.reply("accept"), { class: "main" }) : null,
       button("Skip this page", () => this.act({ do: "next" })),
-      make("span", { class: "note" }, `${left.toLocaleString()} unlabelled`),
+      make("span", { class: "note" }, `${left.toLocaleString("en")} unlabelled`),
     );
   }
 
@@ -355,7 +355,7 @@ function drawRunning({ step, done, total }) {
     "div",
     { class: "pending", role: "status" },
     make("progress", total ? { max: total, value: done } : {}),
-    make("span", {}, total ? `${step}: ${done.toLocaleString()} of ${total.toLocaleString()}` : `${step} …`),
+    make("span", {}, total ? `${step}: ${done.toLocaleString("en")} of ${total.toLocaleString("en")}` : `${step} …`),
   );
 }
 

@@ -59,7 +59,7 @@ export class LabelBar {
   tooLong(name) {
     const length = [...name].length;
     if (length <= MAX_LABEL) return false;
-    const said = length.toLocaleString();
+    const said = length.toLocaleString("en");
     this.screen.complain(`That name has ${said} characters; a class name can have ${MAX_LABEL}. Nothing was labelled.`);
     return true;
   }

@@ -20,6 +20,7 @@ from indexer import Collection
 HOSTILE = "<img src=x onerror=alert(1)>.jpg"
 FOLDER = "photos ${alert(2)} {{x}} <img src=x onerror=alert(3)>"
 PER_KIND = 9
+DAY = r"\d{4}-\d\d-\d\d( \d\d:\d\d)?"
 WAIT = 60_000  # milliseconds; a test that waits longer has failed
 DESKTOP: dict[str, Any] = {"viewport": {"width": 1280, "height": 900}, "accept_downloads": True}
 PHONE: dict[str, Any] = {"viewport": {"width": 390, "height": 844}, "color_scheme": "dark", "has_touch": True}
@@ -152,6 +153,28 @@ def answered(tab: Any, screen: str) -> None:
     """Waits until a screen has had its first answer and none is outstanding."""
     (key,) = (kind.key for kind in SCREENS if kind.title == screen)
     tab.wait_for_selector(f"#massl-{key} .massl-board:not([aria-busy]) > :is(.head, .content):not(:empty)")
+
+
+def lines(tab: Any, within: str, pattern: str) -> list[int]:
+    """In how many lines each text in an element stands that matches a pattern of JavaScript, of those that are seen."""
+    found: list[int] = tab.evaluate(
+        """([within, pattern]) => {
+            const found = [];
+            const texts = document.createTreeWalker(document.querySelector(within), NodeFilter.SHOW_TEXT);
+            for (let node = texts.nextNode(); node; node = texts.nextNode()) {
+                for (const match of node.data.matchAll(new RegExp(pattern, "g"))) {
+                    const range = document.createRange();
+                    range.setStart(node, match.index);
+                    range.setEnd(node, match.index + match[0].length);
+                    const tops = [...range.getClientRects()].map((box) => Math.round(box.top));
+                    if (tops.length) found.push(new Set(tops).size);
+                }
+            }
+            return found;
+        }""",
+        [within, pattern],
+    )
+    return found
 
 
 def _complaint(said: Any) -> bool:

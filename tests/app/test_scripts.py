@@ -92,6 +92,12 @@ def test_what_a_script_imports_is_there() -> None:
         assert {path.removeprefix("./") for path in paths} <= SOURCES.keys(), name
 
 
+def test_large_numbers_are_written_alike_in_every_browser() -> None:
+    """As the server writes them, `1,805`: not as the language of a browser has it, which may be `1.805`."""
+    for name, source in SOURCES.items():
+        assert set(re.findall(r"toLocaleString\(.*?\)", source)) <= {'toLocaleString("en")'}, name
+
+
 def test_the_server_knows_whatever_the_scripts_send(collection: Collection, tmp_path: Path) -> None:
     screens = [kind(collection, tmp_path) for kind in SCREENS]
     text = "\n".join(SOURCES.values())

@@ -24,7 +24,7 @@ from indexer.duplicates.collection_duplicates import CollectionDuplicates
 from indexer.duplicates.detection import Duplicates
 from indexer.duplicates.plan import action
 from indexer.jobs.background import BackgroundJob
-from tests.app.conftest import HOSTILE, Visit, show
+from tests.app.conftest import DAY, HOSTILE, Visit, lines, show
 from tests.forked import Forks
 from tests.indexer.copies import copy_of
 from tests.indexer.tiny import picture, write_encoder
@@ -352,6 +352,7 @@ def test_a_person_decides_about_duplicates(tab: Any, undecided: Collection, tmp_
     assert first["y"] == second["y"]
     assert 4 * first["width"] + 3 * 12 <= 1440 - 2 * 24  # four beside each other,
     assert first["y"] + 2 * first["height"] + 12 <= 900  # and two rows of them: eight groups
+    assert set(lines(tab, "#massl-duplicates", DAY)) == {1}  # no day is broken at one of its hyphens
     tab.set_viewport_size({"width": 1280, "height": 900})
 
     # A copy is looked at beside the file to keep.
@@ -398,6 +399,7 @@ def test_a_person_decides_about_duplicates(tab: Any, undecided: Collection, tmp_
     tab.wait_for_selector("#massl-duplicates .file.suggested")
     tab.set_viewport_size({"width": 390, "height": 844})
     assert tab.evaluate("() => document.documentElement.scrollWidth") == 390
+    assert set(lines(tab, "#massl-duplicates", DAY)) == {1}
 
     # What comes in meanwhile is told, and what was found stays until somebody searches again.
     assert board.locator(".behind").count() == 0

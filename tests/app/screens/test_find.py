@@ -17,16 +17,18 @@ import pytest
 from app.formatting import readable
 from app.screens.find import PAGE, FindScreen
 from app.screens.listings import time_line
-from app.screens.match_texts import among, chance, chance_short, match_tile
+from app.screens.match_texts import among, chance, chance_short, heat_words, levels, match_tile
 from app.server import serve
 from app.session import Session
 from indexer import LADDER, Collection, Encoder, Query, Result
+from indexer.search.calibration import Calibration
+from indexer.search.query import Ranking
 from indexer.search.searcher import Searcher
 from indexer.store import quality
 from indexer.store.filters import Filter
 from indexer.store.labels import ACCEPTED
 from indexer.store.ordering import ORDERS
-from tests.app.conftest import DESKTOP, PHONE, Visit, answered, narrowed
+from tests.app.conftest import DAY, DESKTOP, PHONE, Visit, answered, lines, narrowed
 from tests.indexer.tiny import picture, write_encoder
 
 OLD = 1_577_880_000  # noon of 2020-01-01, UTC
@@ -256,6 +258,7 @@ def test_details_say_where_what_and_why(tab: Any, unlabelled: Collection) -> Non
     assert "similarity 0." in said
     assert "Bright parts are most similar" in said
     assert set(dialog.locator(".neighbours .name").all_inner_texts()) == {"<b>banner</b>"}  # as text
+    assert set(lines(tab, "dialog.details", DAY)) == {1}  # no day is broken at one of its hyphens
     dialog.get_by_role("button", name="Copy path").click()
     _until(tab, "document.querySelector('dialog.details .path button').innerText === 'Copied'")
     assert tab.evaluate("() => navigator.clipboard.readText()") == str(unlabelled.root / path)
@@ -1183,6 +1186,16 @@ def test_a_picture_of_the_same_kind_is_not_called_as_good_as_nothing() -> None:
     assert not {"band", "bandName", "chance"} & set(match_tile(good))  # no tag that says nothing
     assert match_tile(replace(good, match="same", false_matches=0.001))["bandName"] == "Same"
     assert among(2.0, 10) == "about 2 of them by chance"
+
+
+def test_a_similarity_of_nothing_has_no_sign() -> None:
+    """As of pictures that have nothing in common with the example, whose cosine is a little below 0."""
+    scores = np.array([0.018, -0.001, -0.0049, -0.021], np.float32)
+    ranking = Ranking(np.arange(4), scores, Calibration(), None, 4)
+    results = [Result(rank, rank, "a.jpg", score, "weak", 9.0, None) for rank, score in enumerate(scores.tolist(), 1)]
+    assert [match_tile(result)["score"] for result in results] == ["0.02", "0.00", "0.00", "-0.02"]
+    assert [f"{level['score']:.2f}" for level in levels(ranking)] == ["-0.02", "-0.01", "0.00", "0.01"]
+    assert "-0.00" not in heat_words(scores[1:3].reshape(1, 2), (0.0, 0.0, 1.0, 1.0))
 
 
 def test_the_least_usual_pictures_come_first_and_show_where(tab: Any, unlabelled: Collection) -> None:

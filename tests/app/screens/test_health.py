@@ -18,7 +18,7 @@ from app.server import serve
 from app.session import Session
 from indexer import Collection
 from indexer.store.labels import NONE_OF_THESE
-from tests.app.conftest import Visit, show
+from tests.app.conftest import DAY, Visit, lines, show
 from tests.indexer.tiny import write_encoder, write_sizes_encoder
 
 MARKUP = "<img src=x onerror=alert(2)>"
@@ -259,8 +259,11 @@ def test_a_person_looks_after_the_collection(tab: Any, grown: Collection, tmp_pa
     new.unlink()
     board.get_by_role("button", name="Refresh").click()
     tab.wait_for_selector("#massl-health .advice", state="detached")
+    tab.set_viewport_size({"width": 1440, "height": 900})
+    assert len({card.bounding_box()["x"] for card in board.locator(".packed .card").all()}) == 3  # no column is empty
     tab.set_viewport_size({"width": 390, "height": 844})
     assert tab.evaluate("() => document.documentElement.scrollWidth") == 390
+    assert set(lines(tab, "#massl-health", DAY)) == {1}  # no day is broken at one of its hyphens
 
 
 def test_a_person_looks_at_a_new_encoder_before_switching(workplace: Path, tab: Any, grown: Collection) -> None:
