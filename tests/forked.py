@@ -2,7 +2,7 @@
 
 A new interpreter takes up to six seconds of a core to import what a command needs; a fork takes a fiftieth of one. A
 test that is about the start itself (what is imported, what an environment changes in a library as it is loaded) starts
-an interpreter. `tests/offline.py` runs every command in one too, so an import that is missing is found there.
+an interpreter. In `tests/offline.py` each command imports MaSSL's own modules anew, so a missing import is found there.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import IO, Any
 
 ROOT = Path(__file__).parent.parent
+OURS = ("massl", "indexer", "app", "cli")
 STREAMS = 3  # standard input, output, error; then the pipe on which it is told how a process fares
 # What a command imports, but for Gradio, which reads the environment as it is loaded.
 EVERY = (
@@ -82,19 +83,23 @@ class Forked:
 class Forks:
     """The process that waits, with all that is needed imported, and is forked for each command."""
 
-    def __init__(self, before: Sequence[str] = ()) -> None:
+    def __init__(
+        self, before: Sequence[str] = (), environment: Mapping[str, str] | None = None, anew: bool = False
+    ) -> None:
         """Starts it.
 
         Args:
             before: What stands before its command, as what makes a namespace.
+            environment: All of its variables, which libraries may read as they are loaded; the test's own if left out.
+            anew: Each fork imports MaSSL's own modules itself: only those of other packages are there.
         """
         self._before = before
-        self._environment = _early(os.environ)
+        self._environment = _early(os.environ if environment is None else environment)
         self._socket, there = socket.socketpair()
         with there:
             self._process = subprocess.Popen(
-                [*before, sys.executable, "-m", "tests.forked", str(there.fileno())],
-                cwd=ROOT, pass_fds=[there.fileno()], stdin=subprocess.DEVNULL,
+                [*before, sys.executable, "-m", "tests.forked", str(there.fileno()), *(["anew"] if anew else [])],
+                cwd=ROOT, env=environment, pass_fds=[there.fileno()], stdin=subprocess.DEVNULL,
             )  # fmt: skip
 
     def start(
@@ -254,7 +259,6 @@ def _become(asked: dict[str, Any], descriptors: list[int], added: dict[str, str]
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     if asked["first"]:
         subprocess.run(asked["first"], check=True)
-    sys.argv = ["massl", *asked["arguments"]]
 
 
 def _end_at_once() -> None:
@@ -275,6 +279,10 @@ if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the tests, and this with them
     with socket.socket(fileno=int(sys.argv[1])) as asking:
         arguments = wait_and_fork(asking)
+    if sys.argv[2:] == ["anew"]:
+        for name in [name for name in sys.modules if name.partition(".")[0] in OURS]:
+            del sys.modules[name]
+    sys.argv = ["massl", *arguments]
     try:
         importlib.import_module("cli").main(arguments)
     except SystemExit as end:

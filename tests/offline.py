@@ -21,11 +21,15 @@ import struct
 import subprocess
 import sys
 import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from app.screens import SCREENS
 from tests.app.conftest import DESKTOP, FLAGS, answered, show
+from tests.forked import Forks
 
 PICTURES = Path(__file__).parent.parent / "cli" / "pictures"
 KINDS = ("fruit", "flag", "space")
@@ -90,7 +94,11 @@ def _only_loopback(folder: Path) -> None:
 
 
 class Session:
-    """A person's, with a HOME that nothing was ever written to."""
+    """A person's, with a HOME that nothing was ever written to.
+
+    Some commands are interpreters of their own, one for each of the libraries that take seconds to import. The others
+    are forks of a process that has imported them, in this namespace and with this environment, too.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.home, self.temporary, self.here = (folder / name for name in ("home", "tmp", "here"))
@@ -103,6 +111,7 @@ class Session:
             "PYTHONDONTWRITEBYTECODE": "1",
         }  # fmt: skip
         self.failed: list[str] = []
+        self._forks = Forks(environment=self.environment, anew=True)
 
     def start(self, *arguments: object) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
@@ -111,12 +120,26 @@ class Session:
         )  # fmt: skip
 
     def end(self, process: subprocess.Popen[bytes], *arguments: object) -> None:
-        error = process.communicate(timeout=300)[1].decode("utf-8", "replace")
-        if process.returncode or "onnxruntime" in error:  # which complains where it can't note down a device id
-            self.failed.append(f"massl {' '.join(map(str, arguments))}: {process.returncode}, {error[-300:]}")
+        error = process.communicate(timeout=300)[1]
+        self._judge(process.returncode, error, *arguments)
+
+    def anew(self, *arguments: object) -> None:
+        """Runs a command in a new interpreter."""
+        self.end(self.start(*arguments), *arguments)
 
     def massl(self, *arguments: object) -> None:
-        self.end(self.start(*arguments), *arguments)
+        """Runs a command in a fork."""
+        done = self._forks.run(arguments, cwd=self.here, environment=self.environment)
+        self._judge(done.returncode, done.stderr, *arguments)
+
+    def close(self) -> None:
+        """Ends the process that is forked."""
+        self._forks.close()
+
+    def _judge(self, code: int, error: bytes, *arguments: object) -> None:
+        said = error.decode("utf-8", "replace")
+        if code or "onnxruntime" in said:  # which complains where it can't note down a device id
+            self.failed.append(f"massl {' '.join(map(str, arguments))}: {code}, {said[-300:]}")
 
     def written(self) -> list[str]:
         """What is in HOME, and what files are left in the temporary folder."""
@@ -124,16 +147,13 @@ class Session:
         return sorted(str(path) for path in left)
 
 
-def _all_commands(session: Session, photos: Path) -> None:
-    run, out = session.here / "run", session.here / "out.onnx"
-    small = [f"--set={pair}" for pair in ("steps=2", "log_every=1", "batch=4", "workers=1", "memory=64")]
-    smaller = [f"--set={pair}" for pair in ("backbone=test_vit", "image_size=32", "local_size=16", "head_width=32")]
+def _searching(session: Session, photos: Path) -> None:
     demo = session.start("demo", "--headless")
     first = sorted(photos.glob("*/*.jpg"))[0]
     session.massl("--help")
-    session.massl("index", photos)
+    session.anew("index", photos)
     if importlib.util.find_spec("openvino"):
-        session.massl("index", photos, "--index-dir", session.here / "by-openvino", "--runtime", "openvino")
+        session.anew("index", photos, "--index-dir", session.here / "by-openvino", "--runtime", "openvino")
     session.massl("search", photos, first)
     if importlib.util.find_spec("pyarrow"):
         session.massl("embed", photos, "--out", session.here / "out.parquet")
@@ -145,17 +165,29 @@ def _all_commands(session: Session, photos: Path) -> None:
         session.massl("label", "add", photos, kind, *(photos / kind).iterdir())
     session.massl("classify", photos)
     session.massl("label", "export", photos, "--format", "onnx", "--out", session.here / "classifier.onnx")
-    session.massl("eval", "knn", photos, "--encoder", "builtin")
     session.massl("info", photos)
     session.massl("doctor")
     session.end(demo, "demo", "--headless")
-    session.massl("train", photos, "--out", run, *small, *smaller)
+
+
+def _learning(session: Session, photos: Path) -> None:
+    run, out = session.here / "run", session.here / "out.onnx"
+    small = [f"--set={pair}" for pair in ("steps=2", "log_every=1", "batch=4", "workers=1", "memory=64")]
+    smaller = [f"--set={pair}" for pair in ("backbone=test_vit", "image_size=32", "local_size=16", "head_width=32")]
+    # The built-in network on few pixels.
+    few = [f"--set={pair}" for pair in ("image_size=28", "local_size=14", "export_size=28", "workers=0")]
+    session.massl("eval", "knn", photos, "--encoder", "builtin")
+    session.anew("train", photos, "--out", run, *small, *smaller)
     session.massl("train", photos, "--resume", run)
-    session.massl("train", photos, "--out", session.here / "again", "--init", "builtin", "--track", "mlflow", *small)
+    session.massl(
+        "train", photos, "--out", session.here / "again", "--init", "builtin", "--track", "mlflow", *small, *few
+    )
     session.massl("export", run, "--precision", "int8", "--out", out)
 
 
-def _all_screens(session: Session, photos: Path) -> None:
+@contextmanager
+def _all_screens(session: Session, photos: Path) -> Iterator[None]:
+    """Shows every screen of the page, and leaves it open in a browser meanwhile, for `PAGE` seconds at least."""
     from playwright.sync_api import sync_playwright
 
     names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -169,6 +201,7 @@ def _all_screens(session: Session, photos: Path) -> None:
             address = found[0].decode()
     if not address:
         session.failed.append(f"massl serve: {said.decode()}")
+        yield
         return
     quiet = [*FLAGS, "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]  # the browser's own questions
     with sync_playwright() as playwright:
@@ -178,7 +211,9 @@ def _all_screens(session: Session, photos: Path) -> None:
         answered(tab, "Search")
         for screen in SCREENS:
             show(tab, screen.title)
-        tab.wait_for_timeout(1000 * PAGE)
+        shown = time.monotonic()
+        yield
+        tab.wait_for_timeout(max(1, 1000 * (PAGE + shown - time.monotonic())))
         browser.close()
     process.send_signal(signal.SIGTERM)
     session.end(process, "serve")
@@ -195,8 +230,10 @@ def main(folder: Path) -> None:
         for picture in sorted((PICTURES / kind).glob("*.jpg"))[:PER_KIND]:
             shutil.copy(picture, photos / kind)
     session = Session(folder)
-    _all_commands(session, photos)
-    _all_screens(session, photos)
+    _searching(session, photos)
+    with _all_screens(session, photos):
+        _learning(session, photos)
+    session.close()
     written = session.written()
     print(json.dumps({**{name: sorted(getattr(watch, name)) for name in ("asked", "reached")},
                       "written": written, "failed": session.failed}))  # fmt: skip
