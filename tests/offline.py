@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from app.screens import SCREENS
-from tests.app.conftest import DESKTOP, FLAGS, answered, show
+from tests.app.conftest import BROWSERS, DESKTOP, FLAGS, answered, show
 from tests.forked import Forks
 
 PICTURES = Path(__file__).parent.parent / "cli" / "pictures"
@@ -190,8 +190,7 @@ def _all_screens(session: Session, photos: Path) -> Iterator[None]:
     """Shows every screen of the page, and leaves it open in a browser meanwhile, for `PAGE` seconds at least."""
     from playwright.sync_api import sync_playwright
 
-    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-    path = next(filter(None, map(shutil.which, names)), None)
+    path = next(filter(None, map(shutil.which, BROWSERS)), None)
     process = session.start("serve", photos, "--port", "0")
     assert process.stderr
     address, said = "", b""
