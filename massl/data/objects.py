@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import itertools
+import math
 import os
 import posixpath
 import re
@@ -22,7 +24,7 @@ from massl.core.images.decoding import ImageError, check_size, keep_memory
 from massl.core.images.formats import HEAD, OTHER, PICTURE
 from massl.core.images.rendering_facts import BY_EACH_FILE
 from massl.core.printable import visible
-from massl.data.shards import COMPRESSED, digest_of, expand, is_pattern, open_shards
+from massl.data.shards import digest_of, expand, is_pattern, is_shard, open_shards
 from massl.data.sources import LISTS, Source, list_entries
 
 READERS = 32  # objects that are read at a time: each takes long to begin
@@ -51,7 +53,7 @@ def find_objects(where: str) -> tuple[Source, list[Skipped]]:
 
     Below a prefix all images are found by their names, those without a telling one by their first bytes. A prefix that
     holds no images but .tar files is one of shards. A list has one object a line, by its address or relative to the
-    list's own place.
+    list's own place. One of nothing but .tar files is of shards.
 
     Raises:
         MasslError: the store can't be asked, there is nothing of the kind, or no image in it.
@@ -66,7 +68,7 @@ def find_objects(where: str) -> tuple[Source, list[Skipped]]:
     if info is not None and info["type"] == "file":
         if root.lower().endswith(LISTS):
             return _open_list(where, _fetched_list(where, store), store)
-        if root.lower().endswith((".tar", *COMPRESSED)):
+        if is_shard(root):
             return open_shards(where, ObjectFiles(store, [root]), [posixpath.basename(root)], [])
         raise MasslError(f"{where} is not a source of images; give {_KINDS}")
     return _open_prefix(where, store)
@@ -127,6 +129,16 @@ class Store:
             return None
         except Exception as error:
             self._unable(error)
+
+    def size_now(self, path: str) -> float:
+        """Bytes of an object, not as a listing had it; infinite where there is none.
+
+        Raises:
+            MasslError: the store can't be asked.
+        """
+        self._fs.invalidate_cache()
+        info = self.info(path)
+        return math.inf if info is None else int(info.get("size") or 0)
 
     def find(self, path: str) -> dict[str, int]:
         """All objects below a path, in a stable order, with their sizes in bytes.
@@ -245,7 +257,13 @@ class ObjectFiles:
 
     def read_at(self, shard: int, offset: int, size: int) -> bytes:
         """See `ShardFiles.read_at`."""
-        return self._store.read(self._paths[shard], offset, offset + size)
+        path = self._paths[shard]
+        try:
+            return self._store.read(path, offset, offset + size)
+        except ImageError:
+            if self._store.size_now(path) > offset:
+                raise
+            return b""  # a store refuses what begins after the end
 
 
 class Objects:
@@ -317,7 +335,7 @@ def _open_prefix(where: str, store: Store) -> tuple[Source, list[Skipped]]:
         return Objects(
             where, store, found, [names[path] for path in found], [sizes[path] for path in found], left_out
         ), []
-    if shards := [path for path, name in names.items() if name.lower().endswith((".tar", *COMPRESSED))]:
+    if shards := [path for path, name in names.items() if is_shard(name)]:
         return open_shards(where, ObjectFiles(store, shards), [names[path] for path in shards], [])
     told = left_out_line(Counter(kind for kind in kinds.values() if kind != OTHER))
     raise MasslError(f"{where}: no image among {len(names):,} objects{f'; {told}' if told else ''}")
@@ -337,20 +355,26 @@ def _kind(store: Store, named: tuple[str, str]) -> str:
 
 def _open_pattern(where: str, store: Store) -> tuple[Source, list[Skipped]]:
     named = expand(store.root, store.matching)
-    with ThreadPoolExecutor(READERS) as pool:
-        infos = list(pool.map(store.info, named))
-    present = [path for path, info in zip(named, infos, strict=True) if info is not None]
+    present, missing = _present(store, named)
     if not present:
         raise MasslError(f"{where}: no object matches this pattern; check the spelling, and put it in quotes")
-    root = posixpath.commonpath([posixpath.dirname(path) for path in present])
-    missing = [path for path, info in zip(named, infos, strict=True) if info is None]
-    skipped = [Skipped(posixpath.relpath(path, root or "."), "there is no such object") for path in missing]
-    names = [posixpath.relpath(path, root or ".") for path in present]
+    root = posixpath.commonpath([posixpath.dirname(path) for path in present]) or "."
+    skipped = [Skipped(posixpath.relpath(path, root), "there is no such object") for path in missing]
+    names = [posixpath.relpath(path, root) for path in present]
     return open_shards(where, ObjectFiles(store, present), names, skipped)
 
 
+def _present(store: Store, paths: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The objects that there are, and those that there aren't."""
+    with ThreadPoolExecutor(READERS) as pool:
+        there = [info is not None for info in pool.map(store.info, paths)]
+    return list(itertools.compress(paths, there)), [
+        path for path, is_there in zip(paths, there, strict=True) if not is_there
+    ]
+
+
 def _open_list(where: str, entries: Sequence[str], store: Store | None) -> tuple[Source, list[Skipped]]:
-    """Objects of one store. Whether they are there is found as they are read, which takes a question each."""
+    """Objects of one store. Whether images are there is found as they are read, which takes a question each."""
     paths: dict[str, str] = {}
     skipped = []
     base = posixpath.dirname(store.root) if store else ""
@@ -367,6 +391,14 @@ def _open_list(where: str, entries: Sequence[str], store: Store | None) -> tuple
             paths.setdefault(path, entry)
     if store is None or not paths:
         raise MasslError(f"{where} lists no object; write one address a line, as s3://bucket/photos/1.jpg")
+    if all(map(is_shard, paths)):
+        present, missing = _present(store, list(paths))
+        if not present:
+            raise MasslError(
+                f"{where}: there is not one of the {len(paths):,} shards that it lists; check the spelling"
+            )
+        skipped += [Skipped(paths[path], "there is no such object") for path in missing]
+        return open_shards(where, ObjectFiles(store, present), [paths[path] for path in present], skipped)
     return Objects(where, store, list(paths), list(paths.values())), skipped
 
 

@@ -179,6 +179,11 @@ def open_shards(
     return source, skipped
 
 
+def is_shard(name: str) -> bool:
+    """Whether a file is a shard by its name, one of a compressed kind among them."""
+    return name.lower().endswith((".tar", *COMPRESSED))
+
+
 def is_pattern(text: str) -> bool:
     """Whether a text names several shards."""
     return re.search(r"[{*?\[]", text) is not None

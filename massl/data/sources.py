@@ -28,7 +28,7 @@ from massl.core.images.decoding import (
 )
 from massl.core.images.formats import PlaneCounter
 from massl.core.images.rendering_facts import BY_EACH_FILE, ShownAs
-from massl.data.shards import COMPRESSED, LocalFiles, Shards, digest_of, expand, is_pattern, open_shards
+from massl.data.shards import LocalFiles, Shards, digest_of, expand, is_pattern, is_shard, open_shards
 
 LISTS = (".txt", ".lst", ".csv")
 KINDS = (
@@ -102,8 +102,9 @@ def find_source(path: Path, shown: ShownAs = BY_EACH_FILE) -> tuple[Source, list
 
     A folder is walked as by the indexer; one that holds no images but .tar files is a folder of shards. A list has one
     path a line, or a CSV's column `path` or else its first, relative to the list's own folder; a line that begins with
-    # is a comment, a file listed again counts once. If `shown` says so, each plane of a stack in a folder is an image
-    of its own; see `massl.core.images.plane_files`. A list names planes itself, as `stack.tif#12`.
+    # is a comment, a file listed again counts once. A list of nothing but .tar files is one of shards. If `shown` says
+    so, each plane of a stack in a folder is an image of its own; see `massl.core.images.plane_files`. A list names
+    planes itself, as `stack.tif#12`.
 
     Raises:
         MasslError: there is nothing of the kind, or no image in it.
@@ -127,7 +128,7 @@ def _open(path: Path, planes: PlaneCounter | None) -> tuple[Source, list[Skipped
         kind = path.suffix.lower()
         if kind in LISTS:
             return _open_list(path)
-        if kind == ".tar" or path.name.lower().endswith(COMPRESSED):
+        if is_shard(path.name):
             return _open_shards(path, path.parent, [path], [])
         raise MasslError(f"{path} is not a source of images; give {KINDS}")
     if is_pattern(str(path)):
@@ -224,7 +225,7 @@ def list_entries(path: Path) -> list[str]:
     return [entry for line in lines if (entry := line.strip()) and not entry.startswith("#")]
 
 
-def _open_list(path: Path) -> tuple[Files, list[Skipped]]:
+def _open_list(path: Path) -> tuple[Source, list[Skipped]]:
     root = path.parent
     paths, skipped, seen = [], [], set()
     for entry in list_entries(path):
@@ -248,6 +249,8 @@ def _open_list(path: Path) -> tuple[Files, list[Skipped]]:
             f"not one of the {len(skipped)} files that {path} lists can be used; the first is {first} "
             f"(paths are taken relative to {root.resolve()})"
         )
+    if all(map(is_shard, paths)):
+        return open_shards(str(path), LocalFiles([root / entry for entry in paths]), paths, skipped)
     return Files(path, root, paths), skipped
 
 
@@ -309,9 +312,5 @@ def _tars_below(root: Path) -> list[Path]:
     found = []
     for folder, folders, files in os.walk(root):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        found += [
-            Path(folder, name)
-            for name in sorted(files)
-            if name.lower().endswith((".tar", *COMPRESSED)) and not name.startswith(".")
-        ]
+        found += [Path(folder, name) for name in sorted(files) if is_shard(name) and not name.startswith(".")]
     return found

@@ -82,6 +82,37 @@ def test_a_hole_among_shards_and_a_damaged_one_are_told(object_server: ObjectSer
         find_objects(f"{AT}/shards/{{100..104}}.tar")
 
 
+def test_a_list_of_shards_holds_what_they_hold_and_a_hole_is_told(
+    object_server: ObjectServer, photos: Path, shards: Path, tmp_path: Path
+) -> None:
+    (shards / "list.txt").write_text("003.tar\n000.tar\n004.tar\n")
+    object_server.put(shards, "shards")
+    (tmp_path / "own.txt").write_text("".join(f"{AT}/shards/00{number}.tar\n" for number in (3, 0, 4)))
+    both = contents(find_source(shards / "{000,003}.tar")[0])
+    for where in (f"{AT}/shards/list.txt", str(tmp_path / "own.txt")):
+        source, skipped = find_objects(where)
+        assert [item.reason for item in skipped] == ["there is no such object"]
+        assert skipped[0].path.endswith("004.tar")
+        assert {name.removeprefix(f"{AT}/shards/"): data for name, data in contents(source).items()} == both
+    (tmp_path / "own.txt").write_text(f"{AT}/shards/004.tar\n{AT}/shards/005.tar\n")
+    with pytest.raises(MasslError, match="there is not one of the 2 shards that it lists"):
+        find_objects(str(tmp_path / "own.txt"))
+
+
+def test_a_shard_that_goes_or_is_replaced_costs_its_own_images_alone(object_server: ObjectServer, shards: Path) -> None:
+    object_server.put(shards, "shards")
+    source, _ = find_objects(f"{AT}/shards")
+    files, first = object_server.files, len(find_source(shards / "000.tar")[0])
+    files.pipe_file(f"{BUCKET}/shards/000.tar", (shards / "000.tar").read_bytes()[:2_000])
+    for index in (0, first - 1):  # one that is cut, and one that begins after the end
+        with pytest.raises(ImageError, match="its shard has become shorter since the run began"):
+            source.read(index)
+    files.rm_file(f"{BUCKET}/shards/000.tar")
+    with pytest.raises(ImageError, match="there is no such object"):
+        source.read(0)
+    assert len(source.read(first)) > 0
+
+
 @pytest.mark.parametrize("name", ["list.txt", "list.csv"])
 def test_a_list_names_objects_by_address_or_from_its_own_place(
     object_server: ObjectServer, photos: Path, tmp_path: Path, name: str

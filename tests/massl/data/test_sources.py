@@ -114,6 +114,18 @@ def test_a_missing_shard_of_a_pattern_is_counted(shards: Path) -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("absolute", [False, True])
+def test_a_list_of_shards_holds_what_they_hold_and_a_hole_is_told(shards: Path, absolute: bool) -> None:
+    listed = [f"images-00000{number}.tar" for number in (2, 3, 0)]
+    listed = [str(shards / name) for name in listed] if absolute else listed
+    (shards / "list.txt").write_text("\n".join(listed))
+    source, skipped = find_source(shards / "list.txt")
+    assert [(item.path, item.reason) for item in skipped] == [(listed[1], "there is no such file")]
+    parts = [find_source(shards / name)[0] for name in (listed[0], listed[2])]
+    assert contents(source) == [data for part in parts for data in contents(part)]
+    assert names(source)[0] == f"{listed[0]}/{names(parts[0])[0].partition('/')[2]}"
+
+
 @pytest.mark.parametrize("format", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
 def test_members_with_hard_names(tmp_path: Path, format: int) -> None:
     hard = ["plain.JPG", "./dot.jpg", "späte Äpfel.png", "deep/" * 15 + "a.jpg", "a b.jpeg"]
