@@ -37,7 +37,10 @@ _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12
 _SHORT, _LONG, _LONG_8 = 3, 4, 16
 _PLAIN = 1
 _IN_PIECES = (_PLAIN, 2, 3, 4, 5, 7, 8, 32773, 32946, 34925, 50000, 50001)  # each piece is compressed by itself
+_INTEGERS = (_SHORT, _LONG, _LONG_8)
 _MOST_ENTRIES = 4_096
+_MOST_OF_A_TAG = 1 << 20  # bytes of what says how pixels are meant, more than any palette has
+_MOST_PIECES = 1 << 22
 _MOST_BESIDE = 1 << 16  # bytes of a compressed piece, beside twice those of its pixels
 
 
@@ -74,10 +77,21 @@ class TiffRows:
         step = self.piece[1]
         return min(-(-self.height // step) * step, step * max(1, _BAND // (self.width * step)))
 
-    @property
+    @cached_property
     def band_bytes(self) -> int:
-        """Bytes of the pixels of a small file, as stored; and of the file itself where that is not compressed."""
-        return -(-self.width // self.piece[0]) * self.row_bytes * self.band * self.planes
+        """Bytes of a small file or of its pixels, unpacked, whichever are more."""
+        across, down = -(-self.width // self.piece[0]), -(-self.height // self.piece[1])
+        pixels = across * self.row_bytes * self.band * self.planes
+        if self._is_plain:
+            return pixels
+        # Many small pieces may all name the same bytes.
+        counts = np.minimum(self.counts[: self.planes * across * down], self._most(self.piece[1]))
+        rows = counts.reshape(self.planes, down, across).sum((0, 2))
+        return max(pixels, int(np.add.reduceat(rows, np.arange(0, down, self.band // self.piece[1])).max()))
+
+    def _most(self, rows: int) -> int:
+        """Bytes of a compressed piece of so many rows."""
+        return _MOST_BESIDE + 2 * self.row_bytes * rows
 
     def files(self) -> Iterator[bytes]:
         """The small files, from the top to the bottom.
@@ -99,8 +113,7 @@ class TiffRows:
             for at in range(start + first * across, start + end * across):
                 offset = int(self.offsets[at])
                 high = self.piece[1] if self.tiled else min(self.piece[1], self.height - (at - start) * self.piece[1])
-                unpacked = self.row_bytes * high
-                count = unpacked if self._is_plain else min(int(self.counts[at]), _MOST_BESIDE + 2 * unpacked)
+                count = self.row_bytes * high if self._is_plain else min(int(self.counts[at]), self._most(high))
                 piece = self.content[offset : offset + count] if offset else b""  # never written: all of it is nought
                 if offset and len(piece) < count:
                     raise OSError("truncated")
@@ -170,6 +183,7 @@ def _directory(
     if count > _MOST_ENTRIES:
         raise ValueError
     first = at + struct.calcsize(order + head)
+    # What is read of a file is bounded before it is: its tags are read before any memory was admitted for it.
     entries = content[first : first + count * entry]
     tags: dict[int, tuple[int, int, bytes]] = {}
     pieces: dict[int, NDArray[np.int64]] = {}
@@ -177,15 +191,23 @@ def _directory(
         tag, kind, values = struct.unpack_from(f"{order}HH{pointer}", entries, row * entry)
         if tag not in (*_OF_PIXELS, _LENGTH, _ROWS, _STRIPS, _STRIP_BYTES, _TILES, _TILE_BYTES):
             continue
+        of_pieces = tag in (_STRIPS, _STRIP_BYTES, _TILES, _TILE_BYTES)
         size = _SIZES.get(kind, 0) * values
+        if of_pieces and (kind not in _INTEGERS or values > _MOST_PIECES):
+            raise ValueError
+        if tag in tags or tag in pieces or (not of_pieces and size > _MOST_OF_A_TAG):
+            raise ValueError
         held = entries[row * entry + entry - inline : (row + 1) * entry]
         if size > inline:
             (where,) = struct.unpack(order + pointer, held)
             held = content[where : where + size]
         if len(held) < size or not size:
             raise ValueError
-        if tag in (_STRIPS, _STRIP_BYTES, _TILES, _TILE_BYTES):
-            pieces[tag] = np.frombuffer(held[:size], f"{order}u{_SIZES[kind]}").astype(np.int64)
+        if of_pieces:
+            numbers = np.frombuffer(held[:size], f"{order}u{_SIZES[kind]}")
+            pieces[tag] = np.minimum(numbers, len(content)).astype(
+                np.int64
+            )  # those of 64 bits may be larger than int64
         else:
             tags[tag] = (kind, values, held[:size])
     return tags, pieces
@@ -254,7 +276,7 @@ def _finer(
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # of each type of colour
 _OF_BYTES = {1: 0, 2: 4, 3: 2, 4: 6}  # the type of colour whose pixels have so many bytes, at 8 bits each
-_MOST_CHUNKS = 10_000_000
+_MOST_CHUNKS = 2_000_000  # of 512 bytes, in a file of 1 GiB
 _EXIF = b"Raw profile type exif"  # as ImageMagick writes it, in a text
 
 
@@ -348,21 +370,30 @@ def of_png(content: Content) -> PngRows | None:
     width, height, depth, colour, *_, interlaced = struct.unpack(">LLBBBBB", content[16:29].ljust(13, b"\xff"))
     if depth > 8 or colour not in _CHANNELS or interlaced or min(width, height) < 1:
         return None
-    kept, at, first = b"", 33, 0
+    kept: dict[bytes, bytes] = {}
+    at, first = 33, 0
     for _ in range(_MOST_CHUNKS):
         length, kind = struct.unpack(">L4s", content[at : at + 8].ljust(8, b"\0"))
-        if kind == b"IEND" or at >= len(content):
+        if kind == b"IEND" or not kind.isalpha():  # no more chunks
             break
         if kind in (b"acTL", b"eXIf") or content[at + 8 : at + 8 + len(_EXIF)] == _EXIF:
             return None  # whether it is turned can be said behind its pixels, too
         if kind == b"IDAT" and not first:
             first = at
         if kind in (b"PLTE", b"tRNS") and length <= 1024 and not first:
-            kept += content[at : at + 12 + length]
+            if kind in kept:
+                return None  # no honest file has two, and a bomb has millions
+            kept[kind] = content[at : at + 12 + length]
         at += 12 + length
+    else:
+        return None
     bits = depth * _CHANNELS[colour]
     row = -(-width * bits // 8)
-    return PngRows(content, width, height, content[24:29], kept, first, max(1, bits // 8), row) if first else None
+    return (
+        PngRows(content, width, height, content[24:29], b"".join(kept.values()), first, max(1, bits // 8), row)
+        if first
+        else None
+    )
 
 
 def _png(width: int, height: int, header: bytes, kept: bytes, lines: bytes) -> bytes:
