@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +16,7 @@ from indexer.store.catalog import Catalog
 from indexer.store.meta import Meta
 from indexer.store.tiling import Box
 
-_KINDS = {"ids": np.int64, "scores": np.float32, "boxes": np.int64}  # of numbers in each array of the file
+_KINDS = {"ids": (np.int64, ()), "scores": (np.float32, ()), "boxes": (np.int64, (5,))}
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,12 +47,11 @@ class KeptScores:
         if not cls.is_current(catalog, now):
             return None
         meta = catalog.meta()
-        stored: dict[str, Any] | None = array_file.read(catalog.path.parent, meta.unusual_file, meta.unusual_sha256)
-        if stored is None or stored.keys() != _KINDS.keys():
+        stored = array_file.read(catalog.path.parent, meta.unusual_file, meta.unusual_sha256, _KINDS)
+        if stored is None:
             return None
         ids, scores, boxes = (stored[name] for name in _KINDS)
-        as_written = all(stored[name].dtype == kind for name, kind in _KINDS.items())
-        if not as_written or ids.ndim != 1 or ids.shape != scores.shape or boxes.shape[1:] != (5,):
+        if len(ids) != len(scores):
             return None
         return cls(now, ids, scores, {image: tuple(box) for image, *box in boxes.tolist()})
 

@@ -33,6 +33,7 @@ from indexer.store.vectors import CatalogVectors, unit
 from massl.core.errors import MasslError
 
 KEPT = 0.9  # share of the images that must have a point already for the others to be put among them; else all is redone
+_ARRAYS = {"ids": (np.int64, ()), "hashes": (np.uint64, ()), "points": (np.float32, (2,))}  # of its file
 _FORMAT = "2"  # those of the first showed all of some few pictures as one point
 
 
@@ -246,8 +247,8 @@ class CollectionMap:
         meta = self._catalog.meta()
         if meta.map_format != _FORMAT:
             return None
-        stored: dict[str, Any] | None = array_file.read(self._folder, meta.map_file, meta.map_sha256)
-        if stored is None:
+        stored = array_file.read(self._folder, meta.map_file, meta.map_sha256, _ARRAYS)
+        if stored is None or not len(stored["ids"]) == len(stored["hashes"]) == len(stored["points"]):
             return None
         content = _Content(stored["ids"], stored["hashes"], meta.map_encoder)
         return _Made(content, stored["points"], meta.map_laid_out)

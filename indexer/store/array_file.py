@@ -7,12 +7,16 @@ import io
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from massl.core.errors import MasslError
 from massl.core.files.atomic_writing import remove_older, whole
+from massl.core.regular_files import read_regular
+
+_MOST = 1 << 30  # bytes: of tens of millions of images
 
 
 def keep(
@@ -40,16 +44,40 @@ def keep(
     remove_older(path, f"{kind}-*.npz")
 
 
-def read(folder: Path, name: str, digest: str) -> dict[str, NDArray[np.generic]] | None:
-    """The arrays in a file, by name; None where it is gone, is not as it was written, or holds no such arrays."""
+def read(
+    folder: Path, name: str, digest: str, kinds: Mapping[str, tuple[type[np.generic], tuple[int, ...]]]
+) -> dict[str, NDArray[Any]] | None:
+    """The arrays in a file, by name.
+
+    The file may be somebody else's, and the catalog that keeps its digest too. What is made of it takes no more than
+    its size.
+
+    Args:
+        folder: the collection's.
+        name: of the file.
+        digest: its SHA-256.
+        kinds: of each array that there must be, and no other: the type of its numbers, and the shape of a row. One is
+            called `ids`.
+
+    Returns:
+        None where it is gone, is not as it was written, or holds other arrays. `ids` are rising, other numbers finite.
+    """
     try:
-        data = (folder / name).read_bytes()
-    except OSError:
-        return None
-    if hashlib.sha256(data).hexdigest() != digest:
-        return None
-    try:
+        data = read_regular(folder / name, _MOST)
+        if hashlib.sha256(data).hexdigest() != digest:
+            return None
+        with zipfile.ZipFile(io.BytesIO(data)) as packed:
+            if any(member.compress_type != zipfile.ZIP_STORED for member in packed.infolist()):
+                return None
         with np.load(io.BytesIO(data), allow_pickle=False) as stored:
-            return {key: stored[key] for key in stored.files}
-    except (ValueError, TypeError, AttributeError, EOFError, OSError, zipfile.BadZipFile):  # it came from somebody else
+            if sorted(stored.files) != sorted(kinds):
+                return None
+            arrays: dict[str, NDArray[Any]] = {key: stored[key] for key in kinds}
+    except (ValueError, TypeError, AttributeError, EOFError, OSError, MemoryError, KeyError, zipfile.BadZipFile):
         return None
+    for key, (kind, row) in kinds.items():
+        array = arrays[key]
+        if array.dtype != kind or not array.ndim or array.shape[1:] != row or not np.isfinite(array).all():
+            return None
+    ids = arrays["ids"]
+    return arrays if (ids[1:] > ids[:-1]).all() else None

@@ -16,9 +16,11 @@ from massl.core.files.scan import Contents
 from massl.core.images import plane_files
 from massl.core.images.formats import RULES
 from massl.core.images.rendering import Rendering
+from massl.core.regular_files import read_regular
 
 NAME = "contents.json"
 _DIGEST = 8  # bytes
+_MOST = 256 << 20  # bytes of the file: of some twenty million files
 
 
 def read(folder: Path, rendering: Rendering) -> Contents:
@@ -30,7 +32,7 @@ def read(folder: Path, rendering: Rendering) -> Contents:
     """
     known: dict[bytes, str] = {}
     try:
-        noted = json.loads((folder / NAME).read_bytes())
+        noted = json.loads(read_regular(folder / NAME, _MOST))
         for kind, text in noted["kinds"].items() if noted["rules"] == RULES else ():
             digests = base64.b64decode(text, validate=True)
             known |= dict.fromkeys((digests[at : at + _DIGEST] for at in range(0, len(digests), _DIGEST)), str(kind))

@@ -14,10 +14,12 @@ from massl.core.files.scan import THUMBNAILS
 from massl.core.images.content import sha256
 from massl.core.images.decoding import MAX_PIXELS, ImageError, decode, open_content, within_memory
 from massl.core.images.rendering import EACH_FILE, Rendering
+from massl.core.regular_files import read_regular
 
 SIDE = 256  # pixels of the longer side
 LARGE = 1024  # of one that is looked at by itself
 IN_MEMORY = 48 << 20  # bytes of thumbnails that can't be written: a few thousand
+_MOST = 16 << 20  # bytes of a file, far more than one of them takes
 
 # Behind a WebP file's own end, where no reader of it looks: this, and the CRC-32 of all before it.
 _MARK = b"massl"
@@ -62,7 +64,7 @@ class Thumbnails:
         with self._lock:
             if (name, side) in self._kept:
                 self._kept.move_to_end((name, side))
-                return self._kept[digest, side]
+                return self._kept[name, side]
         made = _make(original, digest, max_pixels, side, rendering)
         if made is None:
             return None
@@ -117,7 +119,7 @@ def _make(original: Path, digest: str, max_pixels: int, side: int, rendering: Re
 def _read(path: Path) -> bytes | None:
     """A thumbnail from its file, without what stands behind it; None if there is none, or it is damaged."""
     try:
-        data = path.read_bytes()
+        data = read_regular(path, _MOST)
     except OSError:
         return None
     end = int.from_bytes(data[4:8], "little") + 8

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import re
@@ -21,6 +22,7 @@ from app.progress import ProgressStrip
 from app.server import serve
 from indexer import Collection, Encoder
 from indexer.store.thumbnails import Thumbnails
+from massl.core.images.rendering import Rendering
 from tests.app.test_server import BROWSER
 from tests.indexer.tiny import write_encoder
 
@@ -122,6 +124,30 @@ def test_those_in_memory_take_no_more_than_their_room(few: Collection) -> None:
         assert made
         assert kept._bytes == sum(map(len, kept._kept.values())) <= 40_000
     assert len(kept._kept) > 1
+
+
+def test_those_in_memory_are_found_again_whatever_the_range(few: Collection) -> None:
+    (few.folder / "thumbnails").write_bytes(b"in the way")
+    _, path = few.images.ready()[0]
+    shown = Rendering(fixed=(0.0, 255.0))
+    digest = hashlib.sha256((few.root / path).read_bytes()).hexdigest()
+    made = [few.images.thumbnails.get(few.root / path, digest, rendering=shown) for _ in range(2)]
+    assert made[0] is not None
+    assert made[1] is made[0]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes")
+def test_a_pipe_in_the_place_of_a_thumbnail_is_not_waited_for_nor_a_huge_file_read(few: Collection) -> None:
+    image, _ = few.images.ready()[0]
+    made = few.images.thumbnail(image)
+    (file,) = (few.folder / "thumbnails").rglob("*.webp")
+    with file.open("wb") as sparse:
+        sparse.truncate(1 << 40)
+    assert few.images.thumbnail(image) == made
+    assert file.stat().st_size < 1 << 20  # made anew
+    file.unlink()
+    os.mkfifo(file)
+    assert few.images.thumbnail(image) == made
 
 
 def test_a_damaged_thumbnail_is_made_anew(few: Collection) -> None:
