@@ -139,6 +139,7 @@ def no_pictures(collection: Collection) -> str:
         return "The first pictures are being indexed. They appear here in a few seconds."
     if skipped := collection.images.skipped():
         return (
-            f"None of {len(skipped):,} files could be read as a picture; massl info says why. Add others and restart."
+            f"None of {len(skipped):,} files could be read as a picture; massl info says why. "
+            "Add others: massl serve indexes them by itself."
         )
-    return "There are no pictures in this folder yet. Add some and restart massl serve."
+    return "There are no pictures in this folder yet. Add some: massl serve indexes them by itself."

@@ -68,7 +68,7 @@ def command(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Open the web page of a folder: search, label, classify. What isn't indexed yet is indexed meanwhile.
+    """Open the web page of a folder: search, label, classify. What isn't indexed yet, or comes later, is indexed.
 
     Examples: massl serve ./photos · massl serve ./photos --port 8000
     """
@@ -84,7 +84,7 @@ def command(
     end_cleanly()
     chosen = Collection.choose_encoder(images, encoder, None, index_dir)
     collection = Collection.create(images, chosen, index_dir, runtime=runtime.value)
-    updating = BackgroundUpdate(collection, _teller(quiet))
+    updating = BackgroundUpdate(collection, _teller(quiet), follow=True)
     say("The index is being updated; the page shows the progress.", quiet)
     open_page(collection, host, port, login, updating, path, agents)
 

@@ -1,13 +1,15 @@
-"""Bringing a collection up to date in a thread of its own, while it is searched and looked at."""
+"""Bringing a collection up to date in a thread of its own, and keeping it so, while it is searched and looked at."""
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from indexer.ingest.indexing import IndexProgress, IndexReport
+from indexer.ingest.watching import watch
 from indexer.jobs.background import BackgroundJob, JobReport, JobStatus
 from indexer.storage.collection_storage import CollectionBusy
 
@@ -71,11 +73,21 @@ class BackgroundUpdate:
     Args:
         collection: what is brought up to date.
         tell: called in the background thread with every `Update`.
+        follow: whether it goes on until it is stopped, and indexes what comes into the folder meanwhile. What it finds
+            unchanged it tells nobody.
     """
 
-    def __init__(self, collection: Collection, tell: Callable[[Update], None] = lambda update: None) -> None:
+    def __init__(
+        self,
+        collection: Collection,
+        tell: Callable[[Update], None] = lambda update: None,
+        follow: bool = False,
+    ) -> None:
         self._collection = collection
         self._tell = tell
+        self._follow = follow
+        self._following = False
+        self._ending = threading.Event()
         self._began = time.monotonic()
         self._state = Update()
         self._job = BackgroundJob(self._update, self._end, "the index could not be updated", "update")
@@ -90,6 +102,7 @@ class BackgroundUpdate:
 
     def stop(self) -> None:
         """Stops it after the batch in work, and waits for that."""
+        self._ending.set()
         self._job.stop()
         self._job.wait()
 
@@ -98,9 +111,26 @@ class BackgroundUpdate:
         return self._job.wait(seconds)
 
     def _update(self, report: JobReport) -> Update:
+        latest = self._once(report)
+        if not self._follow:
+            return latest
+        self._say(latest)
+        self._following = True
+        for _ in watch(self._collection.root, self._collection.folder, ending=self._ending):
+            report.check()
+            found = self._once(report)
+            if found.report and _is_news(found.report):
+                latest = found
+            if self._state is not latest:
+                self._say(latest)
+        report.check()
+        return latest
+
+    def _once(self, report: JobReport) -> Update:
         def at(stage: Stage, done: int, total: int) -> None:
             report(stage, done, total)
-            self._at(stage, done, total)
+            if not self._following or stage not in ("looking", "comparing"):
+                self._at(stage, done, total)
 
         def embedded(progress: IndexProgress) -> None:
             stages: dict[str, Stage] = {
@@ -120,7 +150,8 @@ class BackgroundUpdate:
                 found = self._collection.update(embedded, preparing)
                 return Update("done", report=found, listed=self._collection.revision().listed)
             except CollectionBusy as error:
-                self._say(Update("busy", message=str(error)))
+                if not self._following:
+                    self._say(Update("busy", message=str(error)))
                 report.pause(AGAIN)
 
     def _end(self, status: JobStatus[Update]) -> None:
@@ -140,3 +171,7 @@ class BackgroundUpdate:
     def _say(self, state: Update) -> None:
         self._state = state
         self._tell(state)
+
+
+def _is_news(report: IndexReport) -> bool:
+    return bool(report.added or report.changed or report.moved or report.removed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,19 +15,28 @@ from massl.core.images.formats import OTHER
 
 EVERY = 300.0  # seconds between full scans: linked folders and some network drives report no changes
 WITHOUT_NOTICE = 30.0  # the same where the system can't tell of any
+AT_MOST = 0.05  # of the time, that full scans of a large folder take
 _TICK = 1000  # milliseconds
 
 
-def watch(root: Path, index: Path, complain: Callable[[str], None] = lambda reason: None) -> Iterator[None]:
+def watch(
+    root: Path,
+    index: Path,
+    complain: Callable[[str], None] = lambda reason: None,
+    ending: threading.Event | None = None,
+) -> Iterator[None]:
     """Yields whenever something below `root` may have changed, and every five minutes in any case.
 
-    Ends by the caller's leaving, or with the KeyboardInterrupt of a Ctrl-C.
+    Where the caller needs long for one look, less often. Ends by the caller's leaving, once `ending` is set, or with
+    the KeyboardInterrupt of a Ctrl-C.
 
     Args:
         root: the folder.
         index: the index's own folder, in which changes don't count.
         complain: told why changes are only looked for every half minute, where that is so.
+        ending: noticed within a second.
     """
+    ending = ending or threading.Event()
     top, own = os.path.realpath(root), os.path.realpath(index)
 
     def matters(change: watchfiles.Change, path: str) -> bool:
@@ -45,12 +55,17 @@ def watch(root: Path, index: Path, complain: Callable[[str], None] = lambda reas
             rust_timeout=_TICK,
             yield_on_timeout=True,
             ignore_permission_denied=True,
+            stop_event=ending,
         ):
             if found or time.monotonic() - looked >= pause:
+                began = time.monotonic()
                 yield
-                looked, pause = time.monotonic(), EVERY
+                looked = time.monotonic()
+                pause = max(EVERY, (looked - began) / AT_MOST)
     except OSError as error:
         complain(f"the system can't watch {root} ({error}); checking every {WITHOUT_NOTICE:.0f} seconds")
-        while True:
-            time.sleep(WITHOUT_NOTICE)
+        pause = WITHOUT_NOTICE
+        while not ending.wait(pause):
+            began = time.monotonic()
             yield
+            pause = max(WITHOUT_NOTICE, (time.monotonic() - began) / AT_MOST)

@@ -122,6 +122,10 @@ def test_results_show_from_the_first_batch_and_an_interrupted_index_goes_on(
         tab.locator("#massl-find").get_by_text(re.compile(r"\b320 pictures")).first.wait_for()  # by itself
         strip.get_by_role("button", name="Close").click()
         assert strip.inner_text() == ""
+        # What comes later is indexed too, without a word to the page.
+        with Image.open(many / "000.jpg") as first:
+            first.rotate(90).save(many / "later.jpg")
+        strip.get_by_text(f"{IMAGES + 1} pictures (1 added)").wait_for()
     assert f"{IMAGES} images indexed ({IMAGES - kept} added, {kept} unchanged)" in again.said()
     assert again.end(signal.SIGTERM) == 0
     assert list(again.temporary.glob("massl-*")) == []

@@ -115,3 +115,29 @@ def test_a_folder_that_has_gone_is_a_sentence(folder: Path, tiny_encoder: Encode
     assert running.wait(30)
     assert running.state().stage == "failed"
     assert str(folder) in running.state().message
+
+
+def test_what_comes_into_the_folder_later_is_indexed_until_it_is_stopped(tmp_path: Path, tiny_encoder: Encoder) -> None:
+    (tmp_path / "photos").mkdir()
+    for number in range(3):
+        (tmp_path / "photos" / f"{number}.bmp").write_bytes(picture(number))
+    collection = Collection.create(tmp_path / "photos", tiny_encoder)
+    told: list[Update] = []
+    following = BackgroundUpdate(collection, told.append, follow=True)
+
+    def news() -> list[tuple[int, int]]:
+        done = [update.report for update in told if update.stage == "done" and update.report]
+        return list(dict.fromkeys((report.added, report.removed) for report in done))
+
+    following.start()
+    until(lambda: news() == [(3, 0)])
+    assert not following.wait(0)
+    (tmp_path / "photos" / "later.bmp").write_bytes(picture(9))
+    until(lambda: news() == [(3, 0), (1, 0)])
+    assert collection.search([Query(data=picture(9))], 1)[0].path == "later.bmp"
+    (tmp_path / "photos" / "0.bmp").unlink()
+    until(lambda: news() == [(3, 0), (1, 0), (0, 1)])
+    assert (len(collection), following.state().running) == (3, False)
+    following.stop()
+    assert following.wait(0)
+    assert following.state().stage == "stopped"
