@@ -130,7 +130,7 @@ def report(
             continue
         engine.write(index, root / "index.tmp")
         size = (root / "index.tmp").stat().st_size / count
-        index = engine.read(root / "index.tmp")
+        index = engine.read(root / "index.tmp", source.dim)
         index.effort = measured.effort
         found = [index.search(query[None], AT + MARGIN)[1][0] for query in queries]
         star = "*" if engine is chosen else " "

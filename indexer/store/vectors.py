@@ -127,7 +127,7 @@ class CatalogVectors(VectorBlocks):
 
     def _unpack(self, rows: list[tuple[Any, ...]]) -> tuple[NDArray[np.int64], NDArray[np.float16]]:
         ids = np.fromiter((row[0] for row in rows), np.int64, len(rows))
-        if len(ids) and not 0 <= ids.min() <= ids.max() <= _LAST:
+        if len(ids) and not 0 <= ids.min() <= ids.max() <= LAST_ID:
             raise self._catalog.damaged("an image's number is out of all range")
         return ids, unpacked(self._catalog, [row[2] for row in self._catalog.sound(rows)], self.dim)
 
@@ -185,7 +185,7 @@ def unpacked(catalog: Catalog, embeddings: Sequence[bytes], dim: int) -> NDArray
     return packed
 
 
-_LAST = (1 << 31) - 1  # the largest id: a filtered search keeps a table of all up to the last
+LAST_ID = (1 << 31) - 1  # the largest id: a filtered search keeps a table of all up to the last
 _VERIFIED = f"{EMBEDDING}, embedding_checksum"
 _SEARCHABLE = f"{READY} AND embedding IS NOT NULL"
 

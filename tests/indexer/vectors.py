@@ -98,7 +98,7 @@ class NumpyKind:
         with path.open("wb") as file:
             np.savez(file, ids=index.ids, vectors=index.vectors)
 
-    def read(self, path: Path) -> VectorIndex:
+    def read(self, path: Path, dim: int) -> VectorIndex:
         with np.load(path) as stored:
             return NumpyIndex(stored["ids"], stored["vectors"])
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from indexer.search.engines.engine_selection import Ladder
 from indexer.search.engines.interface import Preparing, VectorIndex
-from indexer.store.vectors import VectorSource
+from indexer.store.vectors import LAST_ID, VectorSource
 from massl.core.errors import MasslError
 from massl.core.machine import cores
 
@@ -137,9 +137,9 @@ class Exact:
         """See `IndexKind.write`."""
         _write(index, path)
 
-    def read(self, path: Path) -> VectorIndex:
+    def read(self, path: Path, dim: int) -> VectorIndex:
         """See `IndexKind.read`."""
-        return FaissIndex(_read(path))
+        return FaissIndex(_read(path, dim))
 
 
 class FastScan:
@@ -179,9 +179,9 @@ class FastScan:
         """See `IndexKind.write`."""
         _write(index, path)
 
-    def read(self, path: Path) -> VectorIndex:
+    def read(self, path: Path, dim: int) -> VectorIndex:
         """See `IndexKind.read`."""
-        return RefinedIndex(_read(path), self._many_cells)
+        return RefinedIndex(_read(path, _padded_dim(dim)), self._many_cells)
 
 
 class Cells(FastScan):
@@ -239,17 +239,33 @@ def _write(index: VectorIndex, path: Path) -> None:
         raise OSError(str(error)) from None
 
 
-def _read(path: Path) -> Any:
+def _read(path: Path, dim: int) -> Any:
+    """FAISS's map of ids around an index of so many numbers a vector, as `_filled` makes it.
+
+    Raises:
+        OSError: it can't be read, or is another.
+    """
     try:
-        if not _is_utf8(path):  # into memory, as FAISS can't map what Python has opened
-            with path.open("rb") as file:
-                return faiss.read_index(faiss.PyCallbackIOReader(file.read))
-        try:
-            return faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
-        except RuntimeError:  # until 1.14.2 FAISS can't map a file on macOS
-            return faiss.read_index(str(path))
+        stored = _loaded(path)
     except RuntimeError as error:
         raise OSError(str(error)) from None
+    if not isinstance(stored, faiss.IndexIDMap) or {stored.d, stored.index.d} != {dim}:
+        raise OSError("an index of another form")
+    ids = faiss.vector_to_array(stored.id_map)
+    rising = (ids[1:] > ids[:-1]).all() and (not len(ids) or 0 <= ids[0] <= ids[-1] <= LAST_ID)
+    if not rising or {stored.ntotal, stored.index.ntotal} != {len(ids)}:
+        raise OSError("an index of other numbers than its own")
+    return stored
+
+
+def _loaded(path: Path) -> Any:
+    if not _is_utf8(path):  # into memory, as FAISS can't map what Python has opened
+        with path.open("rb") as file:
+            return faiss.read_index(faiss.PyCallbackIOReader(file.read))
+    try:
+        return faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
+    except RuntimeError:  # until 1.14.2 FAISS can't map a file on macOS
+        return faiss.read_index(str(path))
 
 
 LADDER = Ladder(((0, Exact()), (100_000, FastScan()), (4_000_000, Cells())))

@@ -153,6 +153,8 @@ class IndexFile:
             return None
         self._mapped = files[0], *read[0]
         index = read[0][1] if len(files) == 1 else ExtendedIndex(read[0][1], read[1][1])
+        if not len(index) and len(self._subject.vectors(self._catalog)):
+            return None  # rather built anew than amended by all that there is
         exact = all(kind.exact for kind, _ in read)
         return _Opened(index, Measured.from_json(state.measured), exact, state.kept, state.since, noted)
 
@@ -166,7 +168,7 @@ class IndexFile:
         if kind is None or _digest(path) != file.sha256:
             return None
         try:
-            index = kind.read(path)
+            index = kind.read(path, self._subject.vectors(self._catalog).dim)
         except OSError:
             return None
         index.effort = measured.effort
@@ -211,7 +213,8 @@ class IndexFile:
     def _build(self, preparing: Preparing) -> tuple[_Opened, IndexState]:
         state = self._state()  # before the vectors are read: what changes meanwhile is amended
         made_with = self._catalog.meta().embedded_by
-        kind, index, measured = self._ladder.build(self._subject.vectors(self._catalog), preparing)
+        vectors = self._subject.vectors(self._catalog)
+        kind, index, measured = self._ladder.build(vectors, preparing)
         kept = ""
         try:
             name, digest = _write(kind, index, self._folder, self._subject.name)
@@ -219,7 +222,9 @@ class IndexFile:
             index_state.take(self._catalog, where, measured.to_json(), state.last, made_with, log=self._subject.log)
             kept = where
             remove_older(self._folder / name, f"{self._subject.name}-*.faiss")
-            index = kind.read(self._folder / name)  # mapped: its memory is given back, and shared by processes
+            index = kind.read(
+                self._folder / name, vectors.dim
+            )  # mapped: its memory is given back, and shared by processes
             index.effort = measured.effort
             self._mapped = _KeptFile(name, digest, measured.to_json()), kind, index
         except Overtaken:  # what that one has of the changes since is noted nowhere any more

@@ -201,10 +201,12 @@ class IndexKind(Protocol):
         """
         ...
 
-    def read(self, path: Path) -> VectorIndex:
-        """Opens what `write` wrote; whoever calls has made sure that it is, to the byte.
+    def read(self, path: Path, dim: int) -> VectorIndex:
+        """Opens what `write` wrote, of vectors of so many numbers.
+
+        Whoever calls has made sure that it is what the catalog names, to the byte; both may be somebody else's.
 
         Raises:
-            OSError: it can't be read.
+            OSError: it can't be read, or is no such index.
         """
         ...

@@ -93,13 +93,13 @@ def test_filters_cost_no_recall(engine: Engine, built, source: Array, strangers:
 def test_an_index_comes_back_from_its_file_as_it_was(engine: Engine, built, source: Array, tmp_path: Path) -> None:
     queries = unit(source.vectors[:30])
     engine.write(built[engine.name], tmp_path / "file")
-    again = engine.read(tmp_path / "file")
+    again = engine.read(tmp_path / "file", DIM)
     again.effort = built[engine.name].effort
     (tmp_path / "file").unlink()  # mapped: whoever has it open goes on reading it
     for one, other in zip(built[engine.name].search(queries, 10), again.search(queries, 10), strict=True):
         np.testing.assert_array_equal(one, other)
     with pytest.raises(OSError, match="file"):
-        engine.read(tmp_path / "file")
+        engine.read(tmp_path / "file", DIM)
 
 
 @pytest.mark.parametrize("dim", [1, 7, 100])

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import hashlib
 import json
 import os
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -23,7 +25,7 @@ from indexer.store.catalog import Catalog
 from indexer.store.meta import Meta
 from indexer.store.vectors import VectorSource, unit
 from tests.indexer.former import write_as_format
-from tests.indexer.search.engines.catalogs import VECTORS, add, catalog_of, check, quiet
+from tests.indexer.search.engines.catalogs import DIM, VECTORS, add, catalog_of, check, quiet
 from tests.indexer.vectors import SMALL_STEPS
 
 
@@ -57,6 +59,62 @@ def test_a_catalog_that_names_another_file_leads_to_none(tmp_path: Path, kept: s
     again = IndexFile(catalog, tmp_path, SMALL_STEPS)
     assert (again.is_current(), again.measured(), again.how()) == (False, None, "")
     check(catalog, again)
+
+
+def mapped(index: faiss.Index, ids: np.ndarray, dim: int = DIM) -> faiss.Index:
+    stored = faiss.IndexIDMap(index)
+    index.this.disown()
+    stored.own_fields = True
+    stored.add_with_ids(np.ascontiguousarray(np.resize(unit(VECTORS[: len(ids)]), (len(ids), dim))), ids)
+    return stored
+
+
+def numbers_of(dim: int = DIM) -> faiss.Index:
+    return faiss.IndexScalarQuantizer(dim, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
+
+
+IDS = np.arange(1, 31)
+
+
+def cut_short() -> faiss.Index:
+    stored = mapped(numbers_of(), IDS)
+    faiss.copy_array_to_vector(IDS[:10], stored.id_map)
+    return stored
+
+
+@pytest.mark.parametrize("second", [False, True], ids=["the only file", "the second file"])
+@pytest.mark.parametrize(
+    "make",
+    {
+        "fewer numbers": lambda: mapped(numbers_of(8), IDS, 8),
+        "more numbers": lambda: mapped(numbers_of(DIM + 4), IDS, DIM + 4),
+        "below nought": lambda: mapped(numbers_of(), -IDS),
+        "falling": lambda: mapped(numbers_of(), IDS[::-1].copy()),
+        "the same": lambda: mapped(numbers_of(), np.full_like(IDS, 3)),
+        "huge": lambda: mapped(numbers_of(), IDS + (1 << 40)),
+        "no ids": numbers_of,
+        "too few ids": cut_short,
+        "empty": lambda: mapped(numbers_of(), IDS[:0]),
+    }.items(),
+    ids=lambda case: case[0],
+)
+def test_an_index_of_another_form_is_built_anew_whatever_its_checksum(
+    tmp_path: Path, make: tuple[str, Callable[[], faiss.Index]], second: bool
+) -> None:
+    catalog = catalog_of(tmp_path, 30)
+    IndexFile(catalog, tmp_path, SMALL_STEPS).get(quiet)
+    kept = json.loads(catalog.meta().vectors_kept)
+    data = faiss.serialize_index(make[1]()).tobytes()
+    digest = hashlib.sha256(data).hexdigest()
+    other = {"file": f"vectors-{digest[:16]}.faiss", "sha256": digest}
+    (tmp_path / other["file"]).write_bytes(data)
+    later = {**other, "measured": catalog.meta().vectors_measured, "noted": 0}
+    catalog.set_meta(Meta.vectors_kept.to(json.dumps({"large": kept, "later": later} if second else other)))
+    again = IndexFile(catalog, tmp_path, SMALL_STEPS)
+    current = check(catalog, again)
+    for image in (1, 30):
+        scores, found = current.search(unit(VECTORS[image - 1 : image]), 3, np.array([image]))
+        assert found[np.isfinite(scores)].tolist() == [image]
 
 
 @pytest.mark.parametrize("count", [300, 6_500])
