@@ -211,8 +211,9 @@ def command(
     if given:
         _compare(images, index_dir, given, quiet)
     collection = Collection.create(
-        images, given, index_dir, rebuild, include=include or (), runtime=runtime.value, shown=shown, tiling=tiling
-    )
+        images, given, index_dir, rebuild, include=include or (), runtime=runtime.value, shown=shown, tiling=tiling,
+        exclude=exclude,
+    )  # fmt: skip
     if engine:
         collection.searcher.use_engine(engine, address)
     max_pixels = None if max_megapixels is None else round(max_megapixels * 1e6)

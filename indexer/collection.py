@@ -123,6 +123,7 @@ class Collection:
         runtime: Wanted = "auto",
         shown: RenderingChoice = AS_BEFORE,
         tiling: Tiling | None = None,
+        exclude: Sequence[str] | None = None,
     ) -> Collection:
         """Opens the collection of a folder, or makes an empty one for this encoder (the built-in one if left out).
 
@@ -138,6 +139,7 @@ class Collection:
             shown: how files of more than 8 bits are shown, where that is not to be as before.
             tiling: how large pictures are cut into tiles, each with a vector of its own; as the collection remembers
                 it if left out, and without tiles for one of size 0.
+            exclude: what is to be left out; see `update`, which remembers it.
 
         Raises:
             EncoderMismatch: there is a collection already, made with another encoder, at another size, or with its
@@ -145,7 +147,7 @@ class Collection:
             TilesMismatch: there is one already, with other tiles or none, and `rebuild` is not set.
             MasslError: no folder, or nothing can be written.
         """
-        return cls(Storage.create(root, encoder, index_dir, rebuild, include, shown, tiling), engines, runtime)
+        return cls(Storage.create(root, encoder, index_dir, rebuild, include, shown, tiling, exclude), engines, runtime)
 
     @staticmethod
     def choose_encoder(

@@ -72,6 +72,7 @@ class Storage:
         include: Sequence[str] = (),
         shown: RenderingChoice = AS_BEFORE,
         tiling: Tiling | None = None,
+        exclude: Sequence[str] | None = None,
     ) -> Storage:
         """See `Collection.create`."""
         root = Path(root)
@@ -80,7 +81,7 @@ class Storage:
         if (folder / CATALOG).exists():
             storage = cls._open_sound(root, folder, index_dir, encoder)
             if rebuild:
-                rendering_fit.check_readable(storage.catalog, root, shown)
+                rendering_fit.check_readable(storage.catalog, root, shown, exclude or ())
                 storage._take(encoder or storage.encoder, shown, tiling)
             else:
                 storage.check_fits(encoder)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from indexer.store.images import Images
 from indexer.store.meta import Meta, Written
 from indexer.store.paths import below
 from massl.core.errors import MasslError
+from massl.core.files.scan import excluding
 from massl.core.images import plane_files, stacks
 from massl.core.images.decoding import ImageError, decode_scaled, read_bytes
 from massl.core.images.rendering import BY_COLLECTION, EACH, Rendering, RenderingChoice, Sampling
@@ -70,13 +71,14 @@ def take(
         catalog.set_meta(*facts(shown, meta))
 
 
-def check_readable(catalog: Catalog, root: Path, shown: RenderingChoice) -> None:
+def check_readable(catalog: Catalog, root: Path, shown: RenderingChoice, exclude: Sequence[str] = ()) -> None:
     """Looks at some stacks of a collection before its embeddings are given up for others of these channels and planes.
 
     Args:
         catalog: the collection's.
         root: its folder of images.
         shown: what is asked for.
+        exclude: patterns of what is to be left out from now on, and isn't looked at.
 
     Raises:
         MasslError: none of them has what is asked for.
@@ -88,7 +90,8 @@ def check_readable(catalog: Catalog, root: Path, shown: RenderingChoice) -> None
     plane = meta.plane if shown.plane is None else shown.plane
     rendering = Rendering(channels=channels, plane=plane)
     reasons = []
-    found = [path for _, path in Images(catalog).ready() if path.lower().endswith(STACKS)]
+    left_out = excluding(exclude)
+    found = [path for _, path in Images(catalog).ready() if path.lower().endswith(STACKS) and not left_out(path)]
     # From all over the collection, in its order: the first folder may hold stacks of another kind than the rest.
     for path in (found[number] for number in _spread(len(found), _LOOKED_AT)):
         try:

@@ -17,6 +17,7 @@ from cli.terminal import ProgressLine
 from indexer import Collection, Encoder
 from indexer.ingest.embedding import FileEmbedder
 from indexer.store import vectors
+from massl.core.errors import MasslError
 from massl.core.images.rendering import RenderingChoice
 from massl.core.images.rendering_facts import AS_AN_INDEX
 from massl.evaluation.encoders import EncoderUnderTest
@@ -210,6 +211,22 @@ def test_a_channel_is_looked_for_beyond_the_first_stacks_of_another_kind(tmp_pat
     assert Collection.create(tmp_path / "stacks", encoder).update().indexed == 30
     again = Collection.create(tmp_path / "stacks", shown=RenderingChoice(channels=("DAPI",)), rebuild=True)
     assert len(again.update().skipped) == 20
+
+
+def test_stacks_that_are_left_out_from_now_on_are_not_looked_at(tmp_path: Path) -> None:
+    root = tmp_path / "stacks"
+    for folder, name in (("red", "RFP"), ("blue", "DAPI")):
+        (root / folder / "day").mkdir(parents=True)
+        write_stack(root / folder / "day" / "0.ome.tif", 0, (name,))
+    encoder = Encoder.load(write_encoder(tmp_path / "tiny.onnx"))
+    assert Collection.create(root, encoder).update().indexed == 2
+    blue = RenderingChoice(channels=("DAPI",))
+    with pytest.raises(MasslError, match=r"none of the 1 stacks.*red/day"):
+        Collection.create(root, shown=blue, rebuild=True, exclude=["blue"])
+    with pytest.raises(MasslError, match=r"none of the 1 stacks.*red/day"):
+        Collection.create(root, shown=blue, rebuild=True, exclude=["bl*/*"])
+    left = Collection.create(root, shown=blue, rebuild=True, exclude=["red"]).update(exclude=["red"])
+    assert (left.indexed, left.skipped) == (1, [])
 
 
 @pytest.mark.parametrize(("plane", "images"), [("each", 24), ("max", 6)])

@@ -412,6 +412,18 @@ def _matcher(patterns: Sequence[str]) -> Callable[[str], object] | None:
     return lambda path: names.match(path.rpartition("/")[2]) or paths.match(path)
 
 
+def excluding(patterns: Sequence[str]) -> Callable[[str], bool]:
+    """Whether a walk without these patterns passes over a path relative to its root, by its name or a folder's."""
+    excluded = _matcher(patterns)
+
+    def passes_over(path: str) -> bool:
+        names = path.split("/")
+        above = ("/".join(names[:depth]) for depth in range(1, len(names) + 1))
+        return excluded is not None and any(map(excluded, above))
+
+    return passes_over
+
+
 def _identity(folder: str) -> tuple[int, int]:
     """What a folder is, under whichever name."""
     info = os.stat(folder)
