@@ -169,6 +169,8 @@ def _known(path: Path) -> Stack | None:
             taken.enter_context(BUDGET.take(state.st_size))
             with open_regular(path) as file:
                 data = file.read(state.st_size)
+            if not data.startswith(stacks.MAGIC):
+                return None
             return stacks.find(data, lambda needed: taken.enter_context(BUDGET.take(needed)))
 
     return _STRUCTURES.get((str(path.absolute()), state.st_size, state.st_mtime_ns, state.st_ctime_ns), find)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
+from PIL import Image
 
 from massl.core.files.scan import Contents, ImageFile, walk
 from massl.core.images import plane_files
@@ -58,6 +59,15 @@ def test_a_file_of_one_plane_stays_one_and_is_not_read_to_count(tmp_path: Path) 
     assert plane_files.split(tmp_path / "two.tif#1") is None
     with pytest.raises(ImageError, match=r"no plane 1: one\.tif is no stack"):
         read_bytes(tmp_path / "one.tif#1")
+
+
+def test_a_number_behind_a_picture_of_another_kind_is_no_plane(tmp_path: Path) -> None:
+    Image.new("RGB", (9, 9)).save(tmp_path / "a.webp")
+    Image.new("RGB", (9, 9)).save(tmp_path / "b.png")
+    (tmp_path / "c.tif").write_bytes(b"MZ" + bytes(40))
+    for name in ("a.webp", "b.png", "c.tif"):
+        with pytest.raises(ImageError, match=f"no plane 1: {name} is no stack"):
+            read_bytes(tmp_path / f"{name}#1")
 
 
 def test_what_a_stack_claims_beyond_its_size_is_refused(tmp_path: Path) -> None:
