@@ -205,9 +205,8 @@ def _directory(
             raise ValueError
         if of_pieces:
             numbers = np.frombuffer(held[:size], f"{order}u{_SIZES[kind]}")
-            pieces[tag] = np.minimum(numbers, len(content)).astype(
-                np.int64
-            )  # those of 64 bits may be larger than int64
+            # Those of 64 bits may be larger than an int64.
+            pieces[tag] = np.minimum(numbers, len(content)).astype(np.int64)
         else:
             tags[tag] = (kind, values, held[:size])
     return tags, pieces
@@ -387,13 +386,11 @@ def of_png(content: Content) -> PngRows | None:
         at += 12 + length
     else:
         return None
+    if not first:
+        return None
     bits = depth * _CHANNELS[colour]
     row = -(-width * bits // 8)
-    return (
-        PngRows(content, width, height, content[24:29], b"".join(kept.values()), first, max(1, bits // 8), row)
-        if first
-        else None
-    )
+    return PngRows(content, width, height, content[24:29], b"".join(kept.values()), first, max(1, bits // 8), row)
 
 
 def _png(width: int, height: int, header: bytes, kept: bytes, lines: bytes) -> bytes:
