@@ -61,13 +61,11 @@ def candidates(
         if len(kept.values) > 3 * most:
             kept = kept.best(2 * most)
         report("neighbours", int(ones[-1]) + 1, len(ids))
-    # A pair is found from both sides, mostly: its better side counts.
-    found = first.by_pair()
-    for pair, value in kept.best(2 * most).by_pair().items():
-        if len(found) >= most:
-            break
-        found[pair] = max(value, found.get(pair, value))
-    return sorted(found, key=lambda pair: (-found[pair], pair))
+    every = first.joined(kept.best(2 * most)).distinct()
+    always = np.isin(every.keys(len(ids)), first.keys(len(ids)))
+    taken = every.where(always)
+    found = taken.joined(every.where(~always).best(max(0, most - len(taken.values)))).best(most)
+    return list(zip(found.low.tolist(), found.high.tolist(), strict=True))
 
 
 def unrelated(index: CurrentIndex, vectors: VectorSource, ids: NDArray[np.int64], whole: bool) -> list[Pair]:
@@ -142,13 +140,24 @@ class Ranked:
             np.append(self.high, np.maximum(one, other)),
         )
 
-    def by_pair(self) -> dict[Pair, float]:
-        """How far each pair stands out, the most first."""
-        found: dict[Pair, float] = {}
+    def joined(self, others: Ranked) -> Ranked:
+        """These and others."""
+        mine, further = (self.values, self.low, self.high), (others.values, others.low, others.high)
+        return Ranked(*(np.append(one, other) for one, other in zip(mine, further, strict=True)))
+
+    def keys(self, images: int) -> NDArray[np.int64]:
+        """A number for each pair of so many images, int64 `[P]`."""
+        return self.low * images + self.high
+
+    def where(self, wanted: NDArray[np.bool_]) -> Ranked:
+        """Those of them, bool `[P]`."""
+        return Ranked(self.values[wanted], self.low[wanted], self.high[wanted])
+
+    def distinct(self) -> Ranked:
+        """Each pair once. It is found from both sides, mostly: its better side counts."""
         ranked = self.best(len(self.values))
-        for value, low, high in zip(ranked.values.tolist(), ranked.low.tolist(), ranked.high.tolist(), strict=True):
-            found.setdefault((low, high), value)
-        return found
+        _, places = np.unique(np.stack([ranked.low, ranked.high]), axis=1, return_index=True)
+        return Ranked(ranked.values[places], ranked.low[places], ranked.high[places])
 
     def best(self, wanted: int) -> Ranked:
         """Those that stand out most."""
