@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from indexer.duplicates.borders import Version, bordered
 from indexer.duplicates.candidates import FEWEST_LOOKS, candidates, unrelated
 from indexer.duplicates.hash_candidates import hash_candidates
 from indexer.duplicates.origin import UNRANKED, Origins, Rank
@@ -127,12 +128,15 @@ class _File(StoredFile):
 
     @property
     def worth(self) -> tuple[object, ...]:
-        """What to keep first: the chosen, most pixels, what looks like the original, no link, the oldest, most bytes,
-        the shortest path.
+        """What to keep first: the chosen, what got no border, most pixels, what looks like the original, no link, the
+        oldest, most bytes, the shortest path.
         """
-        pixels = self.width * self.height
         last = (self.link, self.mtime_ns, -self.size, len(self.path), self.path)
-        return (not self.chosen, -pixels, self.rank, *last)
+        return (not self.chosen, self.rank.bordered, -self.pixels, self.rank, *last)
+
+    @property
+    def pixels(self) -> int:
+        return self.width * self.height
 
 
 def find(
@@ -195,10 +199,7 @@ def find(
     stale += _drop_stale(root, placed, {place for pair in pairs for place in pair})
     pairs = {pair: score for pair, score in pairs.items() if placed[pair[0]] and placed[pair[1]]}
     placed = {place: files for place, files in placed.items() if files}
-    origins = Origins(root)
-    for place in {place for pair in pairs for place in pair}:
-        placed[place] = [replace(file, rank=origins.rank(from_bytes(file.path))) for file in placed[place]]
-        placed[place].sort(key=lambda file: file.worth)
+    _rank(placed, _linked(pairs), looks, Origins(root), threshold or 1.0)
     groups = _groups(placed, pairs, decisions, looks, threshold or 1.0)
 
     def described(files: list[tuple[_File, str, float]]) -> tuple[Duplicate, ...]:
@@ -317,6 +318,28 @@ def _threshold(agreements: NDArray[np.float64], chance: NDArray[np.float64]) -> 
     return float(rising[passing[0]]) if len(passing) else IDENTICAL
 
 
+# Ranking --------------------------------------------------------------------------------------------------------------
+
+
+def _rank(
+    copies: dict[int, list[_File]],
+    linked: dict[int, dict[int, float]],
+    looks: Looks,
+    origins: Origins,
+    threshold: float,
+) -> None:
+    """Ranks the files of duplicates, and puts the one to keep of each content first."""
+    for place in linked:
+        copies[place] = [replace(file, rank=origins.rank(from_bytes(file.path))) for file in copies[place]]
+    versions = {place: Version(copies[place][0].pixels, copies[place][0].rank.undated) for place in linked}
+    with_border = bordered(versions, linked, looks, threshold)
+    for place in linked:
+        files = copies[place]
+        if place in with_border:
+            files[:] = [replace(file, rank=file.rank._replace(bordered=True)) for file in files]
+        files.sort(key=lambda file: file.worth)
+
+
 # Grouping -------------------------------------------------------------------------------------------------------------
 
 
@@ -328,10 +351,7 @@ def _groups(
     threshold: float,
 ) -> Iterator[list[tuple[_File, str, float]]]:
     """Groups around the one to keep: from the worthiest file down, each takes what duplicates it and is still free."""
-    linked: dict[int, dict[int, float]] = {}
-    for (one, other), score in pairs.items():
-        linked.setdefault(one, {})[other] = score
-        linked.setdefault(other, {})[one] = score
+    linked = _linked(pairs)
     free = set(copies)
     for centre in sorted(copies, key=lambda place: copies[place][0].worth):
         if centre not in free or (centre not in linked and len(copies[centre]) == 1):
@@ -361,6 +381,15 @@ def _groups(
             group += [(file, "near", alike[place]) for file in copies[place]]
         if len(group) > 1:
             yield group
+
+
+def _linked(pairs: dict[tuple[int, int], float]) -> dict[int, dict[int, float]]:
+    """Of each position what it duplicates, and how well they agree."""
+    linked: dict[int, dict[int, float]] = {}
+    for (one, other), score in pairs.items():
+        linked.setdefault(one, {})[other] = score
+        linked.setdefault(other, {})[one] = score
+    return linked
 
 
 def _drop_stale(root: Path, copies: dict[Place, list[_File]], of: Iterable[Place]) -> int:

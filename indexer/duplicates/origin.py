@@ -27,8 +27,9 @@ _FOR_THE_WEB = frozenset({"WEBP", "AVIF", "GIF"})
 
 
 class Rank(NamedTuple):
-    """How much a file looks like an edited one; what is lower is kept."""
+    """How much a file looks like an edited one; what is lower is kept. A border weighs more than pixels do."""
 
+    bordered: bool = False
     undated: bool = False
     changed_since: bool = False
     for_the_web: bool = False
@@ -39,6 +40,7 @@ class Rank(NamedTuple):
 UNRANKED = Rank()
 
 REASONS = {
+    "bordered": "without a border",
     "undated": "has the date taken",
     "changed_since": "unchanged since it was taken",
     "for_the_web": "format of the original",
@@ -87,6 +89,7 @@ class Origins:
             others = [self._header(other).device for other in self._near(file)]
             same = sum(device == header.device for device in others) / max(1, len(others)) if header.format else 0
             self._ranks[path] = Rank(
+                False,
                 not header.taken,
                 bool(header.taken and header.changed and header.changed != header.taken),
                 header.format in _FOR_THE_WEB,

@@ -68,7 +68,10 @@ def why(group: Sequence[Duplicate]) -> str:
     keep, *rest = group
     if keep.chosen:
         return "chosen"
-    ways: dict[str, Callable[[Duplicate], object]] = {"most pixels": lambda item: item.width * item.height}
+    ways: dict[str, Callable[[Duplicate], object]] = {
+        REASONS["bordered"]: lambda item: item.rank.bordered,
+        "most pixels": lambda item: item.width * item.height,
+    }
     ways |= {REASONS[part]: partial(lambda part, item: getattr(item.rank, part), part) for part in REASONS}
     ways |= {"oldest": lambda item: item.mtime_ns, "largest file": lambda item: item.bytes}
     for name, value in ways.items():

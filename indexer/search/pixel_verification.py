@@ -12,7 +12,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 from massl.core.images.decoding import MAX_PIXELS, ImageError, open_image, within_memory
+from massl.core.images.measures import within_borders
 from massl.core.images.rendering import EACH_FILE, Rendering
 from massl.core.lookahead import ahead
 
@@ -48,28 +49,45 @@ _TURNS = (
 
 @dataclass(frozen=True)
 class Sketch:
-    """A picture as far as the second look needs it: a grey of at most `FINE` pixels a side."""
+    """A picture as far as the second look needs it: a grey of at most `FINE` pixels a side.
+
+    Attributes:
+        fine, coarse: the grey, of at most `FINE` and `COARSE` pixels a side.
+        inside: of what lies within plain borders; None where there are none.
+        share: of the whole's area, that this takes.
+    """
 
     fine: Image.Image
     coarse: Image.Image
+    inside: Sketch | None = None
+    share: float = 1.0
 
     @classmethod
     def of(cls, picture: Image.Image) -> Sketch:
         """Of a picture of any size and mode."""
         grey = picture.convert("L")
-        return cls(_within(grey, FINE), _within(grey, COARSE))
+        box = within_borders(grey)
+        whole = cls(_within(grey, FINE), _within(grey, COARSE))
+        if box is None:
+            return whole
+        part = grey.crop(box)
+        share = part.width * part.height / (grey.width * grey.height)
+        return replace(whole, inside=cls(_within(part, FINE), _within(part, COARSE)), share=share)
 
 
 def agreement(one: Sketch, other: Sketch) -> float:
     """How well the detail of two pictures coincides where they overlap, from -1 to 1, whichever is given first.
 
-    Whole against whole, upright, turned by quarters and mirrored; and each as a part cut out of the other, upright, at
-    half its sides at least. Pictures without any detail (one colour) agree with nothing: 0.
+    Whole against whole, upright, turned by quarters and mirrored, also without the plain borders around them; and each
+    as a part cut out of the other, upright, at half its sides at least. Pictures without any detail (one colour) agree
+    with nothing: 0.
     """
     # Bringing one to the other's size is not the same as the reverse: a fixed order, whichever is given first.
     if (one.fine.size, one.fine.tobytes()) > (other.fine.size, other.fine.tobytes()):
         one, other = other, one
     whole = _as_wholes(one, other)
+    if whole < ENOUGH:
+        whole = max(whole, _within_their_borders(one, other))
     if whole >= ENOUGH:
         return min(1.0, whole)
     return min(1.0, max(whole, _as_part(one, other), _as_part(other, one)))
@@ -81,15 +99,20 @@ def edit_between(one: Image.Image, other: Image.Image) -> str:
     Which of the two was edited can't be told.
 
     Returns:
-        `mirrored`, `turned`, `cut` (one is a part of the other, or has a border), `grey`, `brighter or darker`, or
-        nothing where they differ by scale and compression at most.
+        `mirrored`, `turned`, `bordered` (one has a plain border that the other lacks), `cut` (one is a part of the
+        other), `grey`, `brighter or darker`, or nothing where they differ by scale and compression at most.
     """
     sketches = Sketch.of(one), Sketch.of(other)
     first, second = sorted(sketches, key=lambda sketch: (sketch.fine.size, sketch.fine.tobytes()))
     turns = {turn: _as_wholes(first, second, (turn,)) for turn in (None, *_TURNS)}
     turn = max(turns, key=lambda each: (round(turns[each], 2), each is None))
-    if turns[turn] < ENOUGH and max(_as_part(first, second), _as_part(second, first)) > turns[turn]:
-        return "cut"
+    if turns[turn] < ENOUGH:
+        inside = _within_their_borders(first, second)
+        part = max(_as_part(first, second), _as_part(second, first))
+        if inside > turns[turn] and inside >= part:
+            return "bordered"
+        if part > turns[turn]:
+            return "cut"
     if turn is not None:
         return "turned" if turn.name.startswith("ROTATE") else "mirrored"
     colours = sorted(_colour(picture) for picture in (one, other))
@@ -152,6 +175,22 @@ class Looks:
         except ImageError:
             return ""
 
+    def within_border(self, position: int) -> float | None:
+        """The share of an image's area that lies within its plain border; None where none is seen."""
+        sketch = self._sketch(position)
+        return sketch.share if sketch and sketch.inside else None
+
+    def without_border(self, one: int, other: int) -> float:
+        """How well the first image agrees with the second one once its own plain border is taken off.
+
+        0 where it has none, or agrees as well with it: then the other one has the same.
+        """
+        first, second = self._sketch(one), self._sketch(other)
+        if not first or not second or not first.inside:
+            return 0.0
+        inside = _as_wholes(first.inside, second)
+        return max(0.0, inside) if inside > _as_wholes(first, second) else 0.0
+
     def remember(self, key: str, find: Callable[[], float]) -> float:
         """What is known under a key, else what `find` finds."""
         if key not in self.known:
@@ -186,6 +225,12 @@ class Looks:
             if len(self._sketches) > KEPT:
                 self._sketches.popitem(last=False)
         return sketch
+
+
+def _within_their_borders(one: Sketch, other: Sketch) -> float:
+    """Agreement of two wholes of which one or both are without their plain borders; -1 where neither has one."""
+    inner = [(one.inside, other), (one, other.inside), (one.inside, other.inside)]
+    return max((_as_wholes(first, second) for first, second in inner if first and second), default=-1.0)
 
 
 def _as_wholes(one: Sketch, other: Sketch, turns: Sequence[Image.Transpose | None] = (None, *_TURNS)) -> float:

@@ -80,6 +80,15 @@ def measure(picture: Image.Image) -> Measures:
     )
 
 
+def within_borders(picture: Image.Image) -> tuple[int, int, int, int] | None:
+    """Left, top, right and bottom, in pixels, of what lies within plain borders; None where a picture has none.
+
+    A border is of one colour, at one side or more, as around a screenshot or a print; text may stand on it.
+    """
+    grey = picture.convert("L")
+    return _within_borders(np.asarray(grey)) if min(grey.size) > 1 else None
+
+
 def orientations(hashes: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """The hashes of pictures in all eight orientations, uint8 `[N, 32]` to `[8, N, 32]`, as they are first."""
     bits = np.unpackbits(hashes, axis=1).reshape(-1, _LOW, _LOW).astype(np.bool_)

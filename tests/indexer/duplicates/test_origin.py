@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from PIL import Image, ImageEnhance, ImageOps
+from PIL import Image, ImageDraw, ImageEnhance, ImageOps
 
 from indexer import Collection, Encoder
 from indexer.duplicates.detection import Duplicate
@@ -43,7 +43,7 @@ EDITS: dict[str, tuple[str, Callable[[Image.Image], Image.Image]]] = {
     "upside down": ("turned", lambda picture: picture.transpose(Image.Transpose.ROTATE_180)),
     "grey": ("grey", lambda picture: ImageOps.grayscale(picture).convert("RGB")),
     "cut": ("cut", lambda picture: ImageOps.crop(picture, min(picture.size) // 12)),
-    "with a border": ("cut", lambda picture: ImageOps.expand(picture, min(picture.size) // 12, "white")),
+    "with a border": ("bordered", lambda picture: ImageOps.expand(picture, min(picture.size) // 12, "white")),
     "smaller": ("", lambda picture: picture.resize((picture.width // 2, picture.height // 2))),
     "the same": ("", lambda picture: picture),
 }
@@ -132,6 +132,35 @@ def test_an_edited_copy_is_not_kept_for_its_bytes_and_asks_for_a_look(
     assert decided.pop(group[0].path) == ("keep", "yes")
     assert decided.pop("mirrored.jpg") == decided.pop("brighter.jpg") == ("look", "no")
     assert list(decided.values()) == [("remove", "yes")]
+
+
+def test_a_border_is_never_kept_for_its_pixels(
+    photograph: Image.Image, pictures: Path, encoder: Encoder, tmp_path: Path
+) -> None:
+    """Screenshots and prints have more pixels than the picture in them. One of a small version only is kept."""
+    root = tmp_path / "photos"
+    root.mkdir()
+    others = [Image.open(path).convert("RGB") for path in sorted(pictures.glob("painting/*.jpg"))[10:12]]
+    for name, picture in (("white", photograph), ("screenshot", others[0]), ("only", others[1])):
+        small = picture.resize((picture.width // 2, picture.height // 2))
+        saved(small if name == "only" else picture, root / f"{name}-without.jpg", 85)
+        edge = min(picture.size) // 16
+        framed = ImageOps.expand(picture, edge, "white" if name != "screenshot" else "#18181c")
+        if name == "screenshot":
+            ImageDraw.Draw(framed).text((3 * edge, edge // 4), "12:41   4G", fill="grey")
+        saved(framed, root / f"{name}-framed.jpg", 97)
+    saved(ImageOps.expand(others[0], 9, "black"), root / "dated.jpg", 90, TAKEN)
+    collection = Collection.create(root, encoder)
+    collection.update()
+    found = collection.duplicates.find(threshold=0.8)
+    kept = {group[0].path: why(group) for group in found.groups}
+    assert kept.pop("white-without.jpg") == "without a border"
+    assert kept.pop("only-framed.jpg") == "most pixels"
+    assert kept.pop("dated.jpg") in ("most pixels", "without a border")  # nothing dated is held for a copy
+    assert kept == {}
+    told = {item.path: (action(item), item.edit) for group in found.groups for item in group[1:]}
+    assert told["white-framed.jpg"] == told["only-without.jpg"] == ("look", "bordered")
+    assert len(told) == 4
 
 
 def test_bytes_decide_last() -> None:
