@@ -231,6 +231,7 @@ def command(
         say(advice)
     if not quiet:
         _tell_of_masks(collection, report)
+        _tell_of_planes(collection, report)
     if not quiet and (advice := collection.health.tell_of_square()):
         say(advice)
     if not quiet and (advice := collection.health.tell_of_tiles()):
@@ -266,6 +267,17 @@ def _tell_of_masks(collection: Collection, report: IndexReport) -> None:
     for kind, known in collection.meta.kind_ranges.items():
         if report.embedded and known.are_masks:
             say(f"{kind}: {MASKS}")
+
+
+def _tell_of_planes(collection: Collection, report: IndexReport) -> None:
+    """Says that of some files not all is seen, where files were embedded now and nobody chose what to see."""
+    from cli.terminal import say
+    from indexer.store.picture_facts import PictureFacts
+
+    several = sum(PictureFacts(collection.catalog).several_planes().values())
+    if several and report.embedded and not collection.meta.rendering.picks:
+        files = "1 file holds" if several == 1 else f"{several:,} files hold"
+        say(f"{files} several pictures, of which the first is read; for stacks, see --plane and --channels")
 
 
 def _watch(

@@ -103,7 +103,10 @@ def test_info_of_a_picture_says_what_is_wrong_with_its_sidecar_and_of_a_file_tha
 def test_info_of_a_collection_counts_planes_and_hints_and_says_what_is_not_seen(massl: Any, photos: Path) -> None:
     pages = [Image.fromarray(np.full((240, 900), 120 + number, np.uint8)) for number in range(5)]
     pages[0].save(photos / "pages.tif", save_all=True, append_images=pages[1:])
-    assert "lies outside of its middle square" not in massl("index", photos).error  # that was said the first time
+    indexed = massl("index", photos).error
+    assert "lies outside of its middle square" not in indexed  # that was said the first time
+    assert "1 file holds several pictures, of which the first is read" in indexed
+    assert "several pictures" not in massl("index", photos).error
     told = massl("info", photos).output
     assert "of which the first is read: 1 with 5" in told
     assert "1 one-colour" in told
