@@ -34,12 +34,14 @@ class Upload:
         preview: the small copy.
         large: a larger copy, as a file's content, to cut a part out of.
         size: its width and height in pixels.
+        reduced: how many pixels of the upload's side one of the larger copy stands for, 1 or more.
     """
 
     query: Query
     preview: str
     large: bytes
     size: tuple[int, int]
+    reduced: float = 1.0
 
     @property
     def bytes(self) -> int:
@@ -145,13 +147,16 @@ def _upload(data: bytes, shortest: int, rendering: Rendering) -> Upload:
     query = Query(_encoded(picture, "PNG", compress_level=1))
     del picture
     # Parts are cut out of more than the encoder needs of the whole.
-    large = decode(data, max(shortest, _LARGE), rendering=rendering).picture
+    decoded = decode(data, max(shortest, _LARGE), rendering=rendering)
+    large, width = decoded.picture, decoded.width
+    del decoded
     large.info.clear()
     large.thumbnail((2 * _LARGE, 2 * _LARGE), reducing_gap=2.0)
     small = large.copy()
     small.thumbnail((_PREVIEW, _PREVIEW))
     preview = base64.b64encode(_encoded(small, "WEBP", quality=75)).decode()
-    return Upload(query, "data:image/webp;base64," + preview, _encoded(large, "JPEG", quality=92), large.size)
+    content = _encoded(large, "JPEG", quality=92)
+    return Upload(query, "data:image/webp;base64," + preview, content, large.size, width / large.width)
 
 
 def _encoded(picture: Image.Image, format_: str, **options: int) -> bytes:

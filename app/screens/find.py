@@ -309,7 +309,8 @@ class FindScreen(Screen):
             name, upload = self._uploads.get(example.upload)
             if example.part is None:
                 return replace(upload.query, weight=example.weight, name=name)
-            return Query(upload.large, None, example.weight, pixels(example.part, *upload.size), name)
+            crop = pixels(example.part, *upload.size)
+            return Query(upload.large, None, example.weight, crop, name, upload.reduced)
         if example.part is None:
             return Query(image=example.image, weight=example.weight)
         facts = self.collection.images.facts(example.image or 0)

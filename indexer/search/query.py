@@ -18,21 +18,27 @@ from indexer.encoder.onnx_encoder import Encoder
 from indexer.search.calibration import Calibration
 from indexer.store.catalog import Catalog
 from indexer.store.images import Images
+from indexer.store.meta import Meta
 from indexer.store.paths import below
 from indexer.store.picture_facts import PictureFacts
-from indexer.store.tiling import Box
+from indexer.store.tiling import Box, Tiling
 from indexer.store.vectors import of_contents, several, stored, unit, unpacked
 from massl.core.errors import MasslError
 from massl.core.images import plane_files
-from massl.core.images.decoding import MAX_PIXELS, Decoded, ImageError, decode, read_bytes, within_memory
+from massl.core.images.cutting import BoxesOf, cut
+from massl.core.images.decoding import MAX_PIXELS, ImageError, decode, keep_memory, read_bytes, within_memory
+from massl.core.images.fitting import fit
 from massl.core.images.rendering import EACH_FILE, Rendering
+
+_MOST_TILES = 32  # of a large part, by which it is searched
 
 
 @dataclass(frozen=True)
 class Query:
     """One example to search by, wanted (weight 1) or unwanted (weight -1): a file's content or an image's id.
 
-    `crop` is x, y, width, height in pixels of the upright image: only this part of it is searched by.
+    `crop` is x, y, width, height in pixels of the upright image: only this part of it is searched by. Of a smaller copy
+    of a picture, `reduced` says how many pixels of the picture's side one of the copy stands for.
     """
 
     data: bytes | None = None
@@ -40,6 +46,7 @@ class Query:
     weight: float = 1.0
     crop: tuple[int, int, int, int] | None = None
     name: str = "the picture"
+    reduced: float = 1.0
 
     @classmethod
     def of_file(cls, path: Path | str, weight: float = 1.0, crop: tuple[int, int, int, int] | None = None) -> Query:
@@ -68,22 +75,43 @@ class Query:
         """
         try:
             with within_memory():
-                least = None if self.crop else shortest
-                yield self._cut(decode(self.data or b"", least, max(MAX_PIXELS, max_pixels), rendering))
+                if (crop := self.crop) is None:
+                    yield decode(self.data or b"", shortest, max(MAX_PIXELS, max_pixels), rendering).picture
+                else:
+                    ((_, part),) = self.parts(lambda width, height: [crop], max_pixels, rendering)
+                    keep_memory(4 * part.width * part.height)
+                    yield part
         except ImageError as error:
             raise MasslError(f"{self.name} can't be used as a query: {error}") from None
 
-    def _cut(self, decoded: Decoded) -> Image.Image:
-        picture = decoded.picture
-        if self.crop is None:
-            return picture
-        x, y, width, height = self.crop
-        if x < 0 or y < 0 or width < 1 or height < 1 or x + width > picture.width or y + height > picture.height:
+    def parts(
+        self, boxes: BoxesOf, max_pixels: int = MAX_PIXELS, rendering: Rendering = EACH_FILE
+    ) -> Iterator[tuple[Box, Image.Image]]:
+        """Parts of it, as `massl.core.images.cutting.cut` gives them: large pictures are read a few rows at a time.
+
+        Args:
+            boxes: says which, by the picture's width and height, once it is known that `crop` lies inside of it.
+            max_pixels: as for `picture`.
+            rendering: likewise.
+
+        Raises:
+            ImageError: it is no image, or the memory is too small.
+            MasslError: the crop lies outside of it.
+        """
+
+        def checked(width: int, height: int) -> Sequence[Box]:
+            if self.crop is not None:
+                self._check(self.crop, width, height)
+            return boxes(width, height)
+
+        return cut(self.data or b"", checked, max(MAX_PIXELS, max_pixels), rendering)
+
+    def _check(self, crop: Box, width: int, height: int) -> None:
+        x, y, across, down = crop
+        if x < 0 or y < 0 or across < 1 or down < 1 or x + across > width or y + down > height:
             raise MasslError(
-                f"the crop {x},{y},{width},{height} is not inside {self.name}, "
-                f"which is {picture.width} x {picture.height} pixels"
+                f"the crop {x},{y},{across},{down} is not inside {self.name}, which is {width} x {height} pixels"
             )
-        return picture.crop((x, y, x + width, y + height))
 
 
 @dataclass(frozen=True)
@@ -193,15 +221,7 @@ def embed(
         if known is not None:
             vector = known
         elif query.data is not None or query.crop is not None:
-            own = encoder()
-            meta = catalog.meta()
-            opened = with_content(query, catalog, root).picture(own.resize, meta.max_pixels, meta.rendering)
-            with within_memory(), opened as picture:
-                pixels = own.prepare(picture)
-            rows = own.embed(pixels[None])
-            if not are_unit(rows).all():
-                raise MasslError(f"the encoder {own.name} gives no embedding for that picture; search with another one")
-            vector = rows[0]
+            vector = _embedded(with_content(query, catalog, root), encoder(), catalog.meta())
         else:
             vector = stored(catalog, query.image)
         total += query.weight * vector
@@ -218,6 +238,43 @@ def _of_content(query: Query, catalog: Catalog) -> NDArray[np.float32] | None:
     digest = hashlib.sha256(query.data).digest()
     known = of_contents(catalog, [digest])
     return unit(unpacked(catalog, [known[digest][0]], catalog.meta().dim))[0] if digest in known else None
+
+
+def _embedded(query: Query, own: Encoder, meta: Meta) -> NDArray[np.float32]:
+    """The vector of a picture's pixels, float32 `[D]` of unit length; of a part as tiles are, if there are any."""
+    with within_memory():
+        if query.crop is not None and meta.tiles:
+            pixels = _as_tiles(query, query.crop, meta, own)
+        else:
+            with query.picture(own.resize, meta.max_pixels, meta.rendering) as picture:
+                pixels = own.prepare(picture)[None]
+    rows = own.embed(pixels)
+    if not are_unit(rows).all():
+        raise MasslError(f"the encoder {own.name} gives no embedding for that picture; search with another one")
+    total = rows.sum(0)
+    return rows[0] if len(rows) == 1 else total / max(1e-6, float(np.linalg.norm(total)))
+
+
+def _as_tiles(query: Query, crop: Box, meta: Meta, own: Encoder) -> NDArray[np.uint8]:
+    """A part of a picture as the tiles of the collection show it, at their scale, `[n, S, S, 3]`.
+
+    Of a part that is smaller than a tile, what a tile around it shows: alone, it would be shown far larger than any
+    tile shows such a thing. Of a larger one, the tiles that it can be cut into, or some of them, evenly spread.
+    """
+    tiling, side = Tiling(max(1, round(meta.tiles.size / query.reduced))), own.image_size
+
+    def boxes(width: int, height: int) -> list[Box]:
+        x, y, across, down = tiling.about(crop, width, height, side)
+        cut_into = tiling.boxes(across, down, side)
+        found = [(x + left, y + top, wide, high) for left, top, wide, high in cut_into]
+        return found[:: -(-len(found) // _MOST_TILES)]
+
+    try:
+        # The whole of a tile, as `indexer.ingest.tile_embedding` has it.
+        shown = [np.asarray(fit(part, side, side)) for _, part in query.parts(boxes, meta.max_pixels, meta.rendering)]
+    except ImageError as error:
+        raise MasslError(f"{query.name} can't be used as a query: {error}") from None
+    return np.stack(shown)
 
 
 def ranked(

@@ -67,7 +67,7 @@ class Tiling:
         """
         if max(width, height) <= self.size:
             return [(0, 0, width, height)]
-        side = min(self.size, max(min(width, height), min(least, self.size)))
+        side = self.side(width, height, least)
         step = max(1, side - self.overlap * side // self.size)
         across, down = min(side, width), min(side, height)
         if (-(-width // step)) * (-(-height // step)) > MOST:
@@ -75,6 +75,23 @@ class Tiling:
                 f"more than {MOST:,} tiles of {self} pixels; take larger ones: --tiles {4 * self.size} --rebuild"
             )
         return [(x, y, across, down) for y in _starts(height, down, step) for x in _starts(width, across, step)]
+
+    def side(self, width: int, height: int, least: int = LEAST) -> int:
+        """Of the tiles of a picture, in pixels; the arguments are as for `boxes`."""
+        return min(self.size, max(min(width, height), min(least, self.size)))
+
+    def about(self, part: Box, width: int, height: int, least: int = LEAST) -> Box:
+        """A part of a picture, grown to the size of its tiles on the sides that are shorter; else as for `boxes`."""
+        side = self.side(width, height, least)
+        x, across = _grown(part[0], part[2], min(side, width), width)
+        y, down = _grown(part[1], part[3], min(side, height), height)
+        return x, y, across, down
+
+
+def _grown(start: int, length: int, least: int, whole: int) -> tuple[int, int]:
+    """Where a part of a picture's side begins once it is at least so long, and how long it is."""
+    grown = max(length, least)
+    return min(max(0, start - (grown - length) // 2), whole - grown), grown
 
 
 def _starts(length: int, side: int, step: int) -> Iterator[int]:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from app.uploads import take
+from app.uploads import of_bytes, take
 from indexer import Encoder
 from massl.core.errors import MasslError
 from massl.core.images import decoding
@@ -39,3 +39,11 @@ def test_an_upload_that_the_memory_does_not_hold_is_a_sentence(tmp_path: Path, m
     ):
         take(str(tmp_path / "large.png"), tmp_path, 256)
     assert not (tmp_path / "large.png").exists()
+
+
+def test_of_a_large_upload_the_copy_that_parts_are_cut_from_says_by_how_much_it_is_smaller(tmp_path: Path) -> None:
+    for size, reduced in (((800, 600), 1), ((3_072, 1_600), 2)):
+        Image.new("L", size).save(tmp_path / "large.png", compress_level=1)
+        upload = of_bytes((tmp_path / "large.png").read_bytes(), 256, "It")
+        assert upload.reduced == pytest.approx(reduced)
+        assert upload.size[0] * upload.reduced == pytest.approx(size[0])

@@ -21,13 +21,15 @@ from PIL import Image
 from indexer import Collection, Encoder, Query
 from indexer.search.engines.milvus_engine import Kept
 from indexer.search.engines.milvus_server import MilvusServer
-from indexer.search.query import Result
+from indexer.search.query import Result, embed
 from indexer.storage.tiling_fit import TilesMismatch
 from indexer.store import tiles
 from indexer.store.meta import Meta
 from indexer.store.tiling import Tiling
 from massl.core.errors import MasslError
-from massl.core.images.decoding import decode
+from massl.core.images import row_files, row_reading
+from massl.core.images.decoding import Reading, decode
+from massl.core.images.fitting import fit
 from massl.core.images.rendering import Rendering, RenderingChoice
 from tests.massl.core.images.tiff_files import GREY, tiff
 
@@ -338,3 +340,57 @@ def test_one_rebuild_takes_another_range_and_tiles_and_both_hold_for_every_tile(
         x, y, width, height = box
         wanted = tiny_encoder.embed([tiny_encoder.prepare(picture.crop((x, y, x + width, y + height)))])[0]
         assert np.allclose(vector, wanted, atol=2e-3)
+
+
+@given(st.integers(32, 80), st.integers(1, 300), st.integers(1, 300), st.data())
+def test_a_tile_about_a_part_holds_it_and_lies_inside(size: int, width: int, height: int, data: st.DataObject) -> None:
+    x, y = data.draw(st.integers(0, width - 1)), data.draw(st.integers(0, height - 1))
+    part = x, y, data.draw(st.integers(1, width - x)), data.draw(st.integers(1, height - y))
+    left, top, across, down = Tiling(size).about(part, width, height, 8)
+    assert 0 <= left <= x
+    assert 0 <= top <= y
+    assert x + part[2] <= left + across <= width
+    assert y + part[3] <= top + down <= height
+    tiles_of_it = Tiling(size).boxes(width, height, 8)
+    if max(width, height) > size:
+        assert across == max(part[2], tiles_of_it[0][2])
+        assert down == max(part[3], tiles_of_it[0][3])
+
+
+def test_a_small_part_is_looked_for_as_tiles_show_it(tiled: Collection, tmp_path: Path) -> None:
+    spotted(6).save(tmp_path / "asked.png")
+    x, y = SPOT[0] + 5, SPOT[1] + 5
+    # Of twenty pixels from within the spot alone, nothing could be said: it is black.
+    found = tiled.search([Query.of_file(tmp_path / "asked.png", crop=(x, y, 20, 20))], 3)
+    assert (found[0].path, holds(found[0].box)) == ("06.png", True)
+
+
+def test_a_part_is_compared_with_tiles_at_their_scale(tiled: Collection) -> None:
+    side = tiled.encoder.image_size
+
+    def tile(x: int) -> np.ndarray:
+        part = scan(3).crop((x, 48, x + 64, 112))
+        return tiled.encoder.embed([np.asarray(fit(part, side, side))])[0]
+
+    for asked, vector in (
+        ((48, 48, 64, 64), tile(48)),  # a tile of the collection
+        ((70, 65, 20, 30), tile(48)),  # a smaller part: the tile about it
+        ((0, 48, 192, 64), tile(0) + tile(64) + tile(128)),  # a larger one: the tiles it is cut into
+    ):
+        query = Query(image=tiled.images.id_of("03.png"), crop=asked)
+        target = embed([query], tiled.catalog, tiled.root, lambda: tiled.encoder)
+        assert target == pytest.approx(vector / np.linalg.norm(vector), abs=1e-5), asked
+
+
+def test_a_part_of_a_large_scan_is_read_without_decoding_the_whole(
+    tiled: Collection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part = Query.of_file(tmp_path / "scans" / "06.png", crop=(*SPOT[:2], 20, 20))
+    before = [(result.path, result.score) for result in tiled.search([part], 14)]
+    monkeypatch.setattr(row_reading, "LARGE", 1)
+    monkeypatch.setattr(row_files, "_BAND", 11 * 192)
+    monkeypatch.setattr(Reading, "as_it_is", None)
+    monkeypatch.setattr(Reading, "decoded", None)
+    assert [(result.path, result.score) for result in tiled.search([part], 14)] == before
+    with pytest.raises(MasslError, match=r"crop 0,0,193,20 is not inside .*06.png, which is 192 x 320 pixels"):
+        tiled.search([Query.of_file(tmp_path / "scans" / "06.png", crop=(0, 0, 193, 20))], 14)

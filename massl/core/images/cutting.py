@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from PIL import Image
 
@@ -13,9 +13,12 @@ from massl.core.images.rendering import EACH_FILE, Rendering, Uncounted
 from massl.core.images.row_reading import Box
 from massl.core.images.srgb import averaged, finished
 
+BoxesOf = Callable[[int, int], Sequence[Box]]
+"""Which parts of a picture are wanted, by its width and height in pixels, upright."""
+
 
 def cut(
-    data: Content, boxes: Sequence[Box], max_pixels: int = MAX_PIXELS, rendering: Rendering = EACH_FILE
+    data: Content, boxes: Sequence[Box] | BoxesOf, max_pixels: int = MAX_PIXELS, rendering: Rendering = EACH_FILE
 ) -> Iterator[tuple[Box, Image.Image]]:
     """Parts of what `decode` gives of a file: each box with its pixels, in the order of their lower edges.
 
@@ -24,7 +27,8 @@ def cut(
 
     Args:
         data: the file's content.
-        boxes: x, y, width and height in pixels of the upright picture, inside of it.
+        boxes: x, y, width and height in pixels of the upright picture, inside of it; or what says them once the
+            picture's size is known, before anything is decoded where it is read by rows. What that raises is passed on.
         max_pixels: larger pictures are refused.
         rendering: how numbers of more than 8 bits are shown.
 
@@ -43,22 +47,26 @@ def cut(
         yield from cut(complete, boxes, max_pixels, rendering)  # a JPEG, of which nothing was cut yet
 
 
-def _parts(reading: Reading, data: Content, boxes: Sequence[Box]) -> Iterator[tuple[Box, Image.Image]]:
-    ordered = sorted(boxes, key=lambda box: box[1] + box[3])
+def _parts(reading: Reading, data: Content, boxes: Sequence[Box] | BoxesOf) -> Iterator[tuple[Box, Image.Image]]:
     if raw.is_raw(data) or dicom.is_dicom(data) or stacks.is_asked_for(data, reading.scaling.rendering):
         picture = reading.decoded(data, None).picture
-        yield from ((box, picture.crop(_edges(box))) for box in ordered)
+        yield from ((box, picture.crop(_edges(box))) for box in _ordered(boxes, *picture.size))
         return
     stored = tiff.layout(data)
     if large := reading.by_rows(data, stored):
-        reading.take(large.held_for(boxes))
-        yield from large.parts(boxes)
+        ordered = _ordered(boxes, large.width, large.height)
+        reading.take(large.held_for(ordered))
+        yield from large.parts(ordered)
         return
     image, alpha, profile = reading.as_it_is(whole(data), stored)
     image, alpha = averaged(image, alpha)
-    for box in ordered:
+    for box in _ordered(boxes, *image.size):
         part = _edges(box)
         yield box, finished(image.crop(part), alpha and alpha.crop(part), profile)
+
+
+def _ordered(boxes: Sequence[Box] | BoxesOf, width: int, height: int) -> Sequence[Box]:
+    return sorted(boxes(width, height) if callable(boxes) else boxes, key=lambda box: box[1] + box[3])
 
 
 def _edges(box: Box) -> tuple[int, int, int, int]:

@@ -279,14 +279,14 @@ class Reading:
         """A block that reads the image. Gives what opening it takes of the memory budget.
 
         Raises:
-            ImageError: in place of all that goes wrong in the block.
+            ImageError: in place of all that goes wrong in the block, but for another `MasslError`.
             Truncated: likewise, of a file that ends too early.
             Unmeasured: as in the block.
         """
         try:
             with self._granted:
                 yield self.take(decode_cost.opening(data))
-        except (ImageError, Unmeasured):
+        except (MasslError, Unmeasured):
             raise
         except (tiff.Unsupported, stacks.NotInStack, dicom.Unreadable) as error:
             raise ImageError(str(error)) from None
