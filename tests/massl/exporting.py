@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
 import importlib
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,13 +16,14 @@ import onnx
 from onnx import numpy_helper
 
 from massl.core.errors import MasslError
+from massl.core.files import atomic_writing
 from massl.encoder import export
 from massl.encoder.inference import Deployed, takes_any_size
 from massl.encoder.onnx_graph import GRID, TRANSPOSED
 
 Graph = tuple[onnx.ModelProto, dict[str, str]]
 to_onnx = export._to_onnx  # the product's
-_LARGEST = 8 << 20  # bytes of a graph that is kept
+_LARGEST = 32 << 20  # bytes of a graph that is kept
 
 
 def keep_the_table_of_operators(replace: Callable[[Any, str, Any], None]) -> None:
@@ -32,22 +36,31 @@ def keep_the_table_of_operators(replace: Callable[[Any, str, Any], None]) -> Non
         replace(registry, "from_torchlib", staticmethod(functools.cache(registry.from_torchlib)))
 
 
-def reuse_graphs(replace: Callable[[Any, str, Any], None]) -> None:
+def reuse_graphs(replace: Callable[[Any, str, Any], None], folder: Path) -> None:
     """Exports a network by the graph of an earlier one that differs in its weights alone.
 
-    They are put into that graph, which makes the same file to the byte: a test in `test_export` holds that. `export`
-    holds each file to torch in any case; here it does once more, and the exporter is asked where they differ.
-    Convolutional networks are exported each time, as batch normalisations are folded into their weights.
+    Graphs are kept in `folder`, for all processes that run tests beside each other. The weights are put into that
+    graph, which makes the same file to the byte: a test in `test_export` holds that. `export` holds each file to torch
+    in any case; here it does once more, and the exporter is asked where they differ. Of convolutional networks only
+    one with the same weights is used again, as batch normalisations are folded into them.
     """
-    exported, known = to_onnx, dict[Any, Graph]()
+    exported = to_onnx
 
     def reused(deployed: Deployed, size: int) -> Graph:
         key = (repr(deployed), size, deployed.stages, deployed.whitens, str(deployed.positions), _pattern(deployed))
-        if key in known and (graph := _with_weights(*known[key], deployed, size)):
+        digest = hashlib.sha256(repr(key).encode())
+        any_weights = folder / f"{digest.hexdigest()}.onnx"
+        for tensor in deployed.state_dict().values():
+            digest.update(tensor.numpy().tobytes())
+        these_weights = folder / f"{digest.hexdigest()}.onnx"
+        if any_weights.exists() and (graph := _with_weights(*_read(any_weights), deployed, size)):
             return graph
+        if these_weights.exists():
+            return _read(these_weights)
         model, shared = exported(deployed, size)
-        if model.ByteSize() < _LARGEST and all(_is_as_in(deployed, tensor) for tensor in model.graph.initializer):
-            known[key] = (_copy(model), shared)
+        if model.ByteSize() < _LARGEST:
+            as_they_are = all(_is_as_in(deployed, tensor) for tensor in model.graph.initializer)
+            _write(any_weights if as_they_are else these_weights, model, shared)
         return model, shared
 
     replace(export, "_to_onnx", reused)
@@ -64,7 +77,6 @@ def _pattern(deployed: Deployed) -> tuple[tuple[str, tuple[int, ...], int], ...]
 
 def _with_weights(model: onnx.ModelProto, shared: dict[str, str], deployed: Deployed, size: int) -> Graph | None:
     """The same graph with the weights of another network; None where it doesn't compute what that does."""
-    model = _copy(model)
     for tensor in model.graph.initializer:
         values = _values(deployed, tensor.name)
         if values is not None:
@@ -93,7 +105,11 @@ def _values(deployed: Deployed, name: str) -> np.ndarray | None:
     return tensor.numpy().T if name.endswith(TRANSPOSED) else tensor.numpy()
 
 
-def _copy(model: onnx.ModelProto) -> onnx.ModelProto:
-    made = onnx.ModelProto()
-    made.CopyFrom(model)
-    return made
+def _write(file: Path, model: onnx.ModelProto, shared: dict[str, str]) -> None:
+    with contextlib.suppress(OSError):  # as where a test lets no file grow
+        atomic_writing.write(file, json.dumps(shared).encode() + b"\n" + model.SerializeToString())
+
+
+def _read(file: Path) -> Graph:
+    shared, _, model = file.read_bytes().partition(b"\n")
+    return onnx.load_from_string(model), json.loads(shared)
