@@ -54,6 +54,17 @@ def test_a_fact_comes_back_as_it_was_written(catalog: Catalog, name: str) -> Non
     assert FACTS[name] not in catalog.meta()
 
 
+def test_a_fact_that_another_process_writes_is_read_and_looked_at_anew(catalog: Catalog) -> None:
+    catalog.set_meta(Meta.dim.to(384))
+    assert (catalog.meta().dim, catalog.meta().dim) == (384, 384)
+    force(catalog, "dim", "385")
+    assert catalog.meta().dim == 385
+    force(catalog, "dim", "0")
+    for _ in range(2):
+        with pytest.raises(CatalogDamaged, match="its dim can't be '0'"):
+            catalog.meta()
+
+
 def test_a_missing_fact_is_what_it_was_before_there_was_one(catalog: Catalog) -> None:
     meta = catalog.meta()
     assert (meta.image_size, meta.max_pixels, meta.exclude, meta.include) == (None, MAX_PIXELS, (), None)
