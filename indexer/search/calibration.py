@@ -288,18 +288,18 @@ def _copies_from(vectors: NDArray[np.float32], looks: Looks, encoder: Encoder) -
                 picture = looks.open(row, encoder.resize)
                 return encoder.prepare(_edited(picture, random.Random(looks.names[row])))
         except ImageError:
-            return None  # changed since it was embedded
+            return None  # changed since it was embedded, or memory is short
 
     keys = [name[:16] for name in looks.names[: min(COPIES, len(vectors))]]
     unseen = [row for row, key in enumerate(keys) if key not in looks.known]
     copies = dict(zip(unseen, ahead(copy_of, unseen), strict=True))
 
-    def score(row: int) -> float:
+    def score(row: int) -> float | None:
         pixels = copies[row]
-        return -1.0 if pixels is None else float(encoder.embed(pixels[None])[0] @ vectors[row])
+        return None if pixels is None else float(encoder.embed(pixels[None])[0] @ vectors[row])
 
     scores = [looks.remember(key, functools.partial(score, row)) for row, key in enumerate(keys)]
-    found = [value for value in scores if value > -1.0]
+    found = [value for value in scores if value is not None and value > -1.0]
     return round(float(np.quantile(found, 0.05)), 5) if len(found) >= FEWEST else None
 
 

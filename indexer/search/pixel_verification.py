@@ -157,9 +157,10 @@ class Looks:
         self._turn = threading.Lock()  # for whoever touches the sketches
 
     def agreement(self, one: int, other: int) -> float:
-        """Of two images by their positions; 0 where a file can't be read any more."""
+        """Of two images by their positions; 0 where a file can't be read."""
         key = "-".join(sorted((self.names[one][:16], self.names[other][:16])))
-        return self.remember(key, lambda: self._look(one, other))
+        found = self.remember(key, lambda: self._look(one, other))
+        return 0.0 if found is None else found
 
     def agreements(self, pairs: Sequence[tuple[int, int]]) -> Generator[float, None, None]:
         """As `agreement`, of one pair after the other: looked at in threads, a few pairs ahead."""
@@ -191,10 +192,16 @@ class Looks:
         inside = _as_wholes(first.inside, second)
         return max(0.0, inside) if inside > _as_wholes(first, second) else 0.0
 
-    def remember(self, key: str, find: Callable[[], float]) -> float:
-        """What is known under a key, else what `find` finds."""
+    def remember(self, key: str, find: Callable[[], float | None]) -> float | None:
+        """What is known under a key, else what `find` finds.
+
+        That it found nothing is not remembered: a file that can't be read may be readable the next time.
+        """
         if key not in self.known:
-            self.known[key] = round(find(), 4)
+            found = find()
+            if found is None:
+                return None
+            self.known[key] = round(found, 4)
         self.used[key] = self.known[key]
         return self.known[key]
 
@@ -206,9 +213,9 @@ class Looks:
         """
         return open_image(self.paths[position], shortest, self.max_pixels, self.rendering)
 
-    def _look(self, one: int, other: int) -> float:
+    def _look(self, one: int, other: int) -> float | None:
         first, second = self._sketch(one), self._sketch(other)
-        return agreement(first, second) if first and second else 0.0
+        return agreement(first, second) if first and second else None
 
     def _sketch(self, position: int) -> Sketch | None:
         with self._turn:
@@ -219,7 +226,7 @@ class Looks:
             with within_memory():
                 sketch = Sketch.of(self.open(position, FINE))
         except ImageError:
-            sketch = None  # changed since it was embedded
+            sketch = None  # changed since it was embedded, or memory is short
         with self._turn:
             self._sketches[position] = sketch
             if len(self._sketches) > KEPT:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -59,10 +60,13 @@ def test_pictures_without_detail_agree_with_nothing(size: tuple[int, int]) -> No
     assert agreement(blank, Sketch.of(PAINTINGS[0])) <= 0
 
 
-def test_a_file_that_has_gone_agrees_with_nothing(tmp_path: Path) -> None:
+def test_a_file_that_has_gone_agrees_with_nothing_until_it_is_back(tmp_path: Path) -> None:
     there = sorted((PICTURES / "fruit").glob("*.jpg"))[0]
-    looks = Looks([there, tmp_path / "gone.jpg"], ["a" * 64, "b" * 64], {})
-    assert looks.agreement(0, 1) == 0
+    files, names, known = [there, tmp_path / "gone.jpg"], ["a" * 64, "b" * 64], dict[str, float]()
+    assert Looks(files, names, known).agreement(0, 1) == 0
+    shutil.copy(there, files[1])
+    assert Looks(files, names, known).agreement(0, 1) > 0.99
+    assert len(known) == 1
 
 
 @pytest.mark.parametrize("share", [0.7, 0.8])
