@@ -367,6 +367,7 @@ class OpenedMilvus:
             count, places = count + len(ids), _summed(places, here)
             preparing("adding", count, len(source))
         self.server.prepare(name, count, preparing)
+        self.server.wait_for_index(name, count, int(_HASTY * count), preparing)
         kept = replace(kept, images=count, places=places, written=time.time())
         index = MilvusIndex(self, self._catalog, kept, 0, False)
         recall, queries = 1.0, 0

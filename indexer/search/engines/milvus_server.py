@@ -131,7 +131,10 @@ class MilvusServer:
             self._connected().upsert(name, [row], timeout=_WRITING)
 
     def prepare(self, name: str, count: int, preparing: Preparing) -> None:
-        """Has the server index what was written, waits for it, and loads it to be searched."""
+        """Has the server index what was written, waits for it, and loads it to be searched.
+
+        What it still merges then is searched by the indexes of the parts: a server merges for long, and indexes anew.
+        """
         with self._asked():
             client = self._connected()
             client.flush(name, timeout=_INDEXING)
@@ -143,9 +146,10 @@ class MilvusServer:
             client.create_index(name, parameters, timeout=_INDEXING, sync=False)
             while True:
                 told = self._index(name)
-                if not told.get("pending_index_rows") and told.get("state", "Finished") == "Finished":
+                indexed, pending = (int(told.get(f"{kind}_rows") or 0) for kind in ("indexed", "pending_index"))
+                if indexed >= count or (not pending and told.get("state", "Finished") == "Finished"):
                     break
-                preparing("indexing", int(told.get("indexed_rows") or 0), count)
+                preparing("indexing", indexed, count)
                 time.sleep(0.5)
             client.load_collection(name, timeout=_INDEXING)
 

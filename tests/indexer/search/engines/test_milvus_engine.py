@@ -429,6 +429,27 @@ def test_the_catalog_is_searched_while_the_server_has_no_index_of_what_it_was_se
     assert isinstance(engine.get(quiet), CatalogScan)  # but a restart that nobody noticed is, a minute later
 
 
+def test_a_collection_is_ready_while_the_server_still_merges_what_it_has_indexed(
+    catalog: Catalog, server: MilvusServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = iter([(100, 200), (300, 250)])  # of 300: indexed, and to be indexed anew as their parts were merged
+
+    def described(self: MilvusServer, name: str) -> dict[str, object]:
+        indexed, pending = next(told)
+        return {"indexed_rows": indexed, "pending_index_rows": pending, "state": "InProgress"}
+
+    steps: list[int] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(MilvusServer, "_index", described)
+        patch.setattr(MilvusServer, "wait_for_index", lambda self, name, count, few, preparing: steps.append(count))
+        patch.setattr(milvus_server.time, "sleep", lambda seconds: None)
+        index = opened(catalog, server).get(
+            lambda step, done, total: steps.append(done) if step == "indexing" else None
+        )
+    assert isinstance(index, MilvusIndex)
+    assert steps == [100, 300]  # it waited once, and then for what is searched
+
+
 def test_several_that_search_while_images_come_send_each_change_once(catalog: Catalog, server: MilvusServer) -> None:
     opened(catalog, server).get(quiet)
     name, found = kept(catalog).collection, []
