@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
+import os
 import shutil
 from datetime import datetime
 from pathlib import Path
@@ -29,7 +31,7 @@ def repair(path: Path, facts: dict[str, str], comparable: bool) -> Salvaged:
     """
     found = read(path)
     wal = path.with_name(f"{path.name}-wal")
-    kept = path.with_name(f"catalog-damaged-{datetime.now():%Y%m%d-%H%M%S}.sqlite")
+    kept = _free_name(path)
     shutil.copyfile(path, kept)
     if wal.exists():
         shutil.copyfile(wal, kept.with_name(f"{kept.name}-wal"))
@@ -38,6 +40,16 @@ def repair(path: Path, facts: dict[str, str], comparable: bool) -> Salvaged:
     put_in_place(path, found, after_repair(facts, found.meta))
     _LOG.warning("the catalog was damaged and is made anew: %s; the damaged file is kept as %s", in_words(found), kept)
     return found
+
+
+def _free_name(path: Path) -> Path:
+    """Where a damaged catalog is kept: by the time, which may have been before, as clocks are set back."""
+    time = f"catalog-damaged-{datetime.now():%Y%m%d-%H%M%S}"
+    place = path.with_name(f"{time}.sqlite")
+    numbers = itertools.count(2)
+    while os.path.lexists(place):
+        place = path.with_name(f"{time}-{next(numbers)}.sqlite")
+    return place
 
 
 def in_words(found: Salvaged) -> str:

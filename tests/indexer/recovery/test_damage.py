@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from datetime import datetime, tzinfo
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from hypothesis import strategies as st
 
 from indexer import Collection, Encoder, Query
 from indexer.json_results import of_collection
+from indexer.recovery import repair
 from indexer.store import journal
 from indexer.store.catalog import Catalog
 from indexer.store.damage import CatalogDamaged
@@ -167,6 +169,23 @@ def test_whatever_happened_to_the_file_the_labels_come_back(small: Collection, d
     assert said(repaired) == labelled
     assert decided(small.root) == decisions
     assert len(list(small.folder.glob("catalog-damaged-*.sqlite"))) == 1
+
+
+def test_a_damaged_catalog_takes_the_place_of_no_earlier_one_whatever_the_clock_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Stopped(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> Stopped:
+            return cls(1999, 6, 1, 10, 0, 0, tzinfo=tz)
+
+    monkeypatch.setattr(repair, "datetime", Stopped)
+    damaged = [b"not a database" * count for count in (500, 600, 700)]
+    for content in damaged:
+        (tmp_path / "catalog.sqlite").write_bytes(content)
+        repair.repair(tmp_path / "catalog.sqlite", {"dim": "2", "generation": "0"}, comparable=False)
+    kept = sorted(tmp_path.glob("catalog-damaged-*.sqlite"), key=lambda file: file.stat().st_size)
+    assert [file.read_bytes() for file in kept] == damaged
 
 
 def damage_a_label(file: Path) -> None:
