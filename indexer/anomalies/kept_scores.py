@@ -16,7 +16,7 @@ from indexer.store.catalog import Catalog
 from indexer.store.meta import Meta
 from indexer.store.tiling import Box
 
-_KINDS = {"ids": (np.int64, ()), "scores": (np.float32, ()), "boxes": (np.int64, (5,))}
+_KINDS: array_file.Kinds = {"ids": (np.int64, ()), "scores": (np.float32, ()), "boxes": (np.int64, (5,))}
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,6 +16,8 @@ from massl.core.errors import MasslError
 from massl.core.files.atomic_writing import remove_older, whole
 from massl.core.regular_files import read_regular
 
+Kinds = Mapping[str, tuple[type[np.generic], tuple[int, ...]]]  # see `read`
+
 _MOST = 1 << 30  # bytes: of tens of millions of images
 
 
@@ -44,9 +46,7 @@ def keep(
     remove_older(path, f"{kind}-*.npz")
 
 
-def read(
-    folder: Path, name: str, digest: str, kinds: Mapping[str, tuple[type[np.generic], tuple[int, ...]]]
-) -> dict[str, NDArray[Any]] | None:
+def read(folder: Path, name: str, digest: str, kinds: Kinds) -> dict[str, NDArray[Any]] | None:
     """The arrays in a file, by name.
 
     The file may be somebody else's, and the catalog that keeps its digest too. What is made of it takes no more than
