@@ -7,7 +7,7 @@ import io
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,8 @@ from massl.core.errors import MasslError
 from massl.core.files.atomic_writing import remove_older, whole
 from massl.core.regular_files import read_regular
 
-Kinds = Mapping[str, tuple[type[np.generic], tuple[int, ...]]]  # see `read`
+Kinds: TypeAlias = Mapping[str, tuple[type[np.generic], tuple[int, ...]]]
+"""Of arrays by name, the type of their numbers and the shape of a row."""
 
 _MOST = 1 << 30  # bytes: of tens of millions of images
 

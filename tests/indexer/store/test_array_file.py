@@ -14,7 +14,7 @@ import pytest
 
 from indexer.store import array_file
 
-KINDS = {"ids": (np.int64, ()), "points": (np.float32, (2,))}
+KINDS: array_file.Kinds = {"ids": (np.int64, ()), "points": (np.float32, (2,))}
 IDS, POINTS = np.arange(5), np.zeros((5, 2), np.float32)
 
 
