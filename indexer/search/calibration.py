@@ -198,7 +198,7 @@ def of_collection(root: Path, catalog: Catalog, encoder: Encoder) -> Calibration
     names = [digest.hex() for digest in hashes]
     meta = catalog.meta()
     files = [below(root, path) for path in paths]
-    looks = Looks(files, names, meta.calibration_looks, meta.max_pixels, meta.rendering)
+    looks = Looks(files, names, dict(meta.calibration_looks), meta.max_pixels, meta.rendering)
     fitted = fit(unit(packed), looks, encoder)
     catalog.set_meta(Meta.calibration_looks.to(looks.used))
     return fitted

@@ -15,6 +15,7 @@ from hypothesis import strategies as some
 from indexer import Collection, Encoder, Query
 from indexer.search.calibration import FEWEST, IDENTICAL, Calibration, Null
 from tests.indexer.copies import EDITS, copy_of
+from tests.indexer.tiny import write_encoder
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +80,15 @@ def test_the_same_whatever_the_order(known: Collection, encoder: Encoder, tmp_pa
     at_once = Collection.create(folder, encoder, tmp_path / "index")
     at_once.update()
     assert at_once.searcher.calibration() == collections[-1].searcher.calibration()
+
+
+def test_what_one_encoder_s_copies_score_is_not_taken_for_another_s(photos: Path, tmp_path: Path) -> None:
+    for number in (0, 1):
+        tiny = Encoder.load(write_encoder(tmp_path / f"{number}.onnx", seed=number))
+        collection = Collection.create(photos, tiny, tmp_path / f"index-{number}")
+        assert collection.catalog.meta().calibration_looks == {}
+        collection.update()
+        assert collection.catalog.meta().calibration_looks
 
 
 def test_more_images_ask_for_more() -> None:
