@@ -272,9 +272,8 @@ def _tell_of_masks(collection: Collection, report: IndexReport) -> None:
 def _tell_of_planes(collection: Collection, report: IndexReport) -> None:
     """Says that of some files not all is seen, where files were embedded now and nobody chose what to see."""
     from cli.terminal import say
-    from indexer.store.picture_facts import PictureFacts
 
-    several = sum(PictureFacts(collection.catalog).several_planes().values())
+    several = sum(collection.images.several_planes().values())
     if several and report.embedded and not collection.meta.rendering.picks:
         files = "1 file holds" if several == 1 else f"{several:,} files hold"
         say(f"{files} several pictures, of which the first is read; for stacks, see --plane and --channels")

@@ -154,7 +154,7 @@ def of_collection(collection: Collection) -> dict[str, Any]:
         },
         "max_megapixels": meta.max_pixels / 1e6,
         "unseen_share": round(quality.unseen(collection.catalog), 4),
-        "several_planes": {str(planes): count for planes, count in facts.several_planes().items()},
+        "several_planes": {str(planes): count for planes, count in collection.images.several_planes().items()},
         "planes_of_stacks": dict(zip(("planes", "stacks"), facts.planes(), strict=True)),
         "tiles": {"size": meta.tiles.size, "overlap": meta.tiles.overlap, "count": tiles.count(collection.catalog)}
         if meta.tiles

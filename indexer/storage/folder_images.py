@@ -100,6 +100,10 @@ class FolderImages(Images):
         """Path and keywords of the searchable images whose files bring some, by id."""
         return PictureFacts(self._catalog).keywords()
 
+    def several_planes(self) -> dict[int, int]:
+        """How many images have so many pictures in their file, of those with more than one."""
+        return PictureFacts(self._catalog).several_planes()
+
     def id_of(self, path: str) -> int:
         """The id of an image by its path relative to the root.
 
