@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import hashlib
 import io
 import secrets
 import threading
@@ -144,7 +145,7 @@ def _upload(data: bytes, shortest: int, rendering: Rendering) -> Upload:
     if (spare := (max(picture.size) - _LONGEST * min(picture.size)) // 2) > 0:
         left, top = (spare, 0) if picture.width > picture.height else (0, spare)
         picture = picture.crop((left, top, picture.width - left, picture.height - top))
-    query = Query(_encoded(picture, "PNG", compress_level=1))
+    query = Query(_encoded(picture, "PNG", compress_level=1), digest=hashlib.sha256(data).digest())
     del picture
     # Parts are cut out of more than the encoder needs of the whole.
     decoded = decode(data, max(shortest, _LARGE), rendering=rendering)

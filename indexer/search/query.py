@@ -38,7 +38,8 @@ class Query:
     """One example to search by, wanted (weight 1) or unwanted (weight -1): a file's content or an image's id.
 
     `crop` is x, y, width, height in pixels of the upright image: only this part of it is searched by. Of a smaller copy
-    of a picture, `reduced` says how many pixels of the picture's side one of the copy stands for.
+    of a picture, `reduced` says how many pixels of the picture's side one of the copy stands for, and `digest` is the
+    SHA-256 of the picture's own content.
     """
 
     data: bytes | None = None
@@ -47,6 +48,7 @@ class Query:
     crop: tuple[int, int, int, int] | None = None
     name: str = "the picture"
     reduced: float = 1.0
+    digest: bytes | None = None
 
     @classmethod
     def of_file(cls, path: Path | str, weight: float = 1.0, crop: tuple[int, int, int, int] | None = None) -> Query:
@@ -235,7 +237,7 @@ def _of_content(query: Query, catalog: Catalog) -> NDArray[np.float32] | None:
     """The stored embedding of a query's whole content, float32 `[D]`; None where the catalog has none."""
     if query.data is None or query.crop is not None:
         return None
-    digest = hashlib.sha256(query.data).digest()
+    digest = query.digest or hashlib.sha256(query.data).digest()
     known = of_contents(catalog, [digest])
     return unit(unpacked(catalog, [known[digest][0]], catalog.meta().dim))[0] if digest in known else None
 
