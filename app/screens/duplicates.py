@@ -328,7 +328,7 @@ def _summary(found: Duplicates) -> list[str]:
         f"{groups} among {found.images:,} pictures",
         f"The plan has {removed}, and {len(looks):,} to look at.",
         *stale,
-        "Nothing is deleted here. Download the plan, then run this in the folder where it is:",
+        "Nothing is deleted here. Download the plan, then run this in its folder:",
     ]
 
 
