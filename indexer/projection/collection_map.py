@@ -33,11 +33,7 @@ from indexer.store.vectors import CatalogVectors, unit
 from massl.core.errors import MasslError
 
 KEPT = 0.9  # share of the images that must have a point already for the others to be put among them; else all is redone
-_ARRAYS: array_file.Kinds = {
-    "ids": (np.int64, ()),
-    "hashes": (np.uint64, ()),
-    "points": (np.float32, (2,)),
-}  # of its file
+_ARRAYS: array_file.Kinds = {"ids": (np.int64, ()), "hashes": (np.uint64, ()), "points": (np.float32, (2,))}
 _FORMAT = "2"  # those of the first showed all of some few pictures as one point
 
 

@@ -222,9 +222,8 @@ class IndexFile:
             index_state.take(self._catalog, where, measured.to_json(), state.last, made_with, log=self._subject.log)
             kept = where
             remove_older(self._folder / name, f"{self._subject.name}-*.faiss")
-            index = kind.read(
-                self._folder / name, vectors.dim
-            )  # mapped: its memory is given back, and shared by processes
+            # Mapped: its memory is given back, and shared by processes.
+            index = kind.read(self._folder / name, vectors.dim)
             index.effort = measured.effort
             self._mapped = _KeptFile(name, digest, measured.to_json()), kind, index
         except Overtaken:  # what that one has of the changes since is noted nowhere any more
