@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from app.screens.find import Finding, FindScreen
+from app.screens.search_request import Example, Question
 from app.uploads import of_bytes, take
-from indexer import Encoder
+from indexer import Collection, Encoder
 from massl.core.errors import MasslError
 from massl.core.images import decoding
 from massl.core.memory_budget import ALWAYS, MemoryBudget
@@ -47,3 +49,13 @@ def test_of_a_large_upload_the_copy_that_parts_are_cut_from_says_by_how_much_it_
         upload = of_bytes((tmp_path / "large.png").read_bytes(), 256, "It")
         assert upload.reduced == pytest.approx(reduced)
         assert upload.size[0] * upload.reduced == pytest.approx(size[0])
+
+
+def test_a_part_of_an_upload_is_searched_by_at_the_scale_of_the_upload(unlabelled: Collection, tmp_path: Path) -> None:
+    Image.new("L", (3_072, 1_600)).save(tmp_path / "large.png", compress_level=1)
+    find = FindScreen(unlabelled, tmp_path)
+    token = find._uploads.put("It", of_bytes((tmp_path / "large.png").read_bytes(), 256, "It"))
+    part = Example(upload=token, part=(0.25, 0.5, 0.5, 0.25))
+    (query,) = find._queries(Finding(question=Question(examples=(part,))))
+    assert query.reduced == pytest.approx(2)
+    assert query.crop == (384, 400, 768, 200)

@@ -135,6 +135,8 @@ def test_what_comes_into_the_folder_later_is_indexed_until_it_is_stopped(tmp_pat
     (tmp_path / "photos" / "later.bmp").write_bytes(picture(9))
     until(lambda: news() == [(3, 0), (1, 0)])
     assert collection.search([Query(data=picture(9))], 1)[0].path == "later.bmp"
+    (tmp_path / "photos" / "1.bmp").touch()
+    time.sleep(2.5)  # for a look that finds nothing new, and tells nobody
     (tmp_path / "photos" / "0.bmp").unlink()
     until(lambda: news() == [(3, 0), (1, 0), (0, 1)])
     assert (len(collection), following.state().running) == (3, False)
