@@ -12,6 +12,7 @@ from indexer.ingest.indexing import IndexProgress, IndexReport
 from indexer.ingest.watching import watch
 from indexer.jobs.background import BackgroundJob, JobReport, JobStatus
 from indexer.storage.collection_storage import CollectionBusy
+from massl.core.errors import MasslError
 
 if TYPE_CHECKING:
     from indexer.collection import Collection
@@ -111,20 +112,27 @@ class BackgroundUpdate:
         return self._job.wait(seconds)
 
     def _update(self, report: JobReport) -> Update:
-        latest = self._once(report)
         if not self._follow:
-            return latest
+            return self._once(report)
+        latest = self._once_or_why_not(report)
         self._say(latest)
         self._following = True
         for _ in watch(self._collection.root, self._collection.folder, ending=self._ending):
             report.check()
-            found = self._once(report)
-            if found.report and _is_news(found.report):
+            found = self._once_or_why_not(report)
+            if found.message != latest.message or (found.report and _is_news(found.report)):
                 latest = found
             if self._state is not latest:
                 self._say(latest)
         report.check()
         return latest
+
+    def _once_or_why_not(self, report: JobReport) -> Update:
+        """As `_once`. What fails now may go well later: an empty folder is filled, a drive comes back."""
+        try:
+            return self._once(report)
+        except MasslError as error:
+            return Update("failed", message=str(error))
 
     def _once(self, report: JobReport) -> Update:
         def at(stage: Stage, done: int, total: int) -> None:

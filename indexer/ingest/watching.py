@@ -62,9 +62,9 @@ def watch(
                 yield
                 looked = time.monotonic()
                 pause = max(EVERY, (looked - began) / AT_MOST)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # the second of watchfiles, where a name is not UTF-8
         complain(f"the system can't watch {root} ({error}); checking every {WITHOUT_NOTICE:.0f} seconds")
-        pause = WITHOUT_NOTICE
+        pause = 0.0  # something has changed
         while not ending.wait(pause):
             began = time.monotonic()
             yield

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -12,7 +14,7 @@ import filelock
 import pytest
 
 from indexer import Collection, Encoder, Query
-from indexer.ingest import background_update
+from indexer.ingest import background_update, watching
 from indexer.ingest.background_update import BackgroundUpdate, Update
 from indexer.ingest.indexing import BATCH
 from tests.indexer.tiny import picture
@@ -143,3 +145,29 @@ def test_what_comes_into_the_folder_later_is_indexed_until_it_is_stopped(tmp_pat
     following.stop()
     assert following.wait(0)
     assert following.state().stage == "stopped"
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="its file systems have no such names")
+def test_a_name_that_is_not_utf_8_does_not_end_the_watch(
+    tmp_path: Path, tiny_encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Watchfiles gives up on one: the folder is then looked through again and again. Nor does a folder that is away."""
+    monkeypatch.setattr(watching, "WITHOUT_NOTICE", 0.5)
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "first.bmp").write_bytes(picture(0))
+    collection = Collection.create(tmp_path / "photos", tiny_encoder, tmp_path / "index")
+    following = BackgroundUpdate(collection, follow=True)
+    following.start()
+    until(lambda: following.state().stage == "done")
+    with open(os.fsencode(tmp_path / "photos") + b"/bad\xfe.bmp", "wb") as file:
+        file.write(picture(1))
+    until(lambda: len(collection) == 2)
+    (tmp_path / "photos").rename(tmp_path / "away")  # as a drive that is taken off
+    until(lambda: following.state().stage == "failed")
+    assert len(collection) == 2
+    (tmp_path / "away").rename(tmp_path / "photos")
+    until(lambda: following.state().stage == "done")
+    (tmp_path / "photos" / "later.bmp").write_bytes(picture(2))
+    until(lambda: len(collection) == 3)
+    assert not following.wait(0)
+    following.stop()
