@@ -53,6 +53,9 @@ FALSE = 0.02  # of the near pairs, how many may be expected to be false
 Place = TypeVar("Place")
 
 
+SEVERAL = "holds several pictures"
+
+
 @dataclass(frozen=True)
 class Duplicate:
     """A file of a group.
@@ -68,7 +71,8 @@ class Duplicate:
         chosen: someone decided to keep it.
         decided: someone decided about it: to keep it, or another one in its place.
         edit: what was done to make it of the one to keep, or the reverse, as `mirrored`; empty where nothing that is
-            more than scaling and compression is seen. See `indexer.search.pixel_verification.edit_between`.
+            more than scaling and compression is seen. See `indexer.search.pixel_verification.edit_between`. `SEVERAL`
+            of a file of which only the first picture was compared.
         rank: how much the file looks like an edited one.
         content: SHA-256 of the file, in hexadecimal.
     """
@@ -202,6 +206,11 @@ def find(
     _rank(placed, _linked(pairs), looks, Origins(root), threshold or 1.0)
     groups = _groups(placed, pairs, decisions, looks, threshold or 1.0)
 
+    several = PictureFacts(catalog).with_several_planes()
+
+    def edit(first: int, file: _File) -> str:
+        return SEVERAL if file.image in several else looks.edit(first, position[file.hash])
+
     def described(files: list[tuple[_File, str, float]]) -> tuple[Duplicate, ...]:
         first = position[files[0][0].hash]
         return tuple(
@@ -210,7 +219,7 @@ def find(
                 _expected(score, chance, max(1, compared)) if kind == "near" else 0.0,
                 file.size, file.width, file.height, file.mtime_ns, file.chosen,
                 decisions.over(files[0][0].image, files[0][0].hash, file.hash),
-                looks.edit(first, position[file.hash]) if kind == "near" else "", file.rank, file.hash.hex(),
+                edit(first, file) if kind == "near" else "", file.rank, file.hash.hex(),
             )
             for file, kind, score in files
         )  # fmt: skip

@@ -149,6 +149,10 @@ class PictureFacts:
             for image, measured in measures:
                 put_measures(connection, image, measured)
 
+    def with_several_planes(self) -> set[int]:
+        """Ids of the images with more than one picture in their file."""
+        return {image for (image,) in self._catalog.read("SELECT image FROM file_metadata WHERE planes > 1")}
+
     def several_planes(self) -> dict[int, int]:
         """How many images have so many pictures in their file, of those with more than one."""
         rows = self._catalog.read(

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from indexer import Collection, Encoder
 from indexer.duplicates import candidates, detection
@@ -115,6 +116,26 @@ def test_a_threshold_can_be_given(known: Collection, found: Duplicates) -> None:
     assert strict.threshold == 0.98
     assert all(item.score >= 0.98 for group in strict.groups for item in group)
     assert 1 < len(strict.groups) < len(found.groups)
+
+
+def test_a_file_of_several_pictures_is_never_removed_without_a_look(copied: Path, tmp_path: Path) -> None:
+    """Only its first picture is compared: the others may be nowhere else."""
+    one, other, third = (Image.open(path).convert("RGB") for path in sorted(copied.glob("*.jpg"))[:3])
+    (tmp_path / "photos").mkdir()
+    one.save(tmp_path / "photos" / "one.png")
+    for name, size in (("alone.tif", 0.75), ("pages.tif", 0.7)):
+        smaller = one.resize((round(size * one.width), round(size * one.height)))
+        more = [other, third] if name == "pages.tif" else []
+        smaller.save(tmp_path / "photos" / name, save_all=True, append_images=more)
+    made = Collection.create(tmp_path / "photos", index_dir=tmp_path / "index")
+    made.update()
+    made.decisions.choose(made.images.id_of("one.png"), [made.images.id_of("pages.tif")])
+    rows = {row["path"]: row for row in csv.DictReader(io.StringIO(plan(made.duplicates.find(threshold=0.9))))}
+    assert {path: row["action"] for path, row in rows.items()} == {
+        "one.png": "keep", "alone.tif": "remove", "pages.tif": "look",
+    }  # fmt: skip
+    assert rows["pages.tif"]["decided"] == "no"
+    assert "holds several pictures" in rows["pages.tif"]["reason"]
 
 
 def test_the_order_of_indexing_does_not_matter(
