@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Sized
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from indexer import Collection
@@ -102,6 +102,27 @@ def picked(channels: Sequence[str], plane: str) -> str:
     }
     which = f"channels {', '.join(channels)}" if channels else "the first channel"
     return f"{which}, {planes.get(plane) or f'plane {plane}'}"
+
+
+def unseen(share: float) -> str:
+    """Which share of a picture the encoder isn't given, in words; empty where it is little."""
+    from indexer.store.quality import UNSEEN
+
+    return f"{100 * share:.0f} % of a picture on average, outside of its middle square" if share >= UNSEEN else ""
+
+
+def of_several(counts: Mapping[Any, int], read: str = "") -> str:
+    """How many files hold several pictures, in words; empty where none does.
+
+    Args:
+        counts: of files, by how many pictures each holds.
+        read: what is read of stacks, see `picked`.
+    """
+    if not counts:
+        return ""
+    files = ", ".join(f"{count:,} with {planes}" for planes, count in list(counts.items())[:5])
+    more = f" and {len(counts) - 5} other numbers" if len(counts) > 5 else ""
+    return f"files with several pictures, of which {'what was chosen' if read else 'the first'} is read: {files}{more}"
 
 
 def brought(known: Metadata | None, read: str = "") -> list[tuple[str, str]]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from app.formatting import brought, deep_range, moment, other_sizes, picked, size
+from app.formatting import brought, deep_range, moment, of_several, other_sizes, picked, size, unseen
 from cli.options import IndexDir, Json, Quiet, Verbose, or_builtin
 from massl.core.printable import visible
 
@@ -205,21 +205,14 @@ def _of_range(told: dict[str, Any]) -> list[tuple[str, str]]:
 
 def _of_pictures(told: dict[str, Any]) -> list[tuple[str, str]]:
     """What of the pictures is not looked at, and how many may be of little use."""
-    from indexer.store.quality import UNSEEN
-
     lines = []
     if tiles := told["tiles"]:
         overlap = f", overlapping by {tiles['overlap']}" if tiles["overlap"] else ""
         lines.append(("tiles", f"{tiles['count']:,} of {tiles['size']} pixels{overlap}"))
-    if told["unseen_share"] >= UNSEEN:
-        share = f"{100 * told['unseen_share']:.0f} %"
-        lines.append(("not seen", f"{share} of a picture on average, outside of its middle square"))
-    if several := told["several_planes"]:
-        files = ", ".join(f"{count:,} with {planes}" for planes, count in list(several.items())[:5])
-        more = f" and {len(several) - 5} other numbers" if len(several) > 5 else ""
-        picked = told["range"]["channels"] or told["range"]["plane"]
-        read = "what was chosen is read" if picked else "the first is read"
-        lines.append(("planes", f"files with several pictures, of which {read}: {files}{more}"))
+    if line := unseen(told["unseen_share"]):
+        lines.append(("not seen", line))
+    if line := of_several(told["several_planes"], picked(told["range"]["channels"], told["range"]["plane"])):
+        lines.append(("planes", line))
     if planes := told["planes_of_stacks"]["planes"]:
         stacks = told["planes_of_stacks"]["stacks"]
         lines.append(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from indexer.fewshot.classification import EXAMPLES, SAMPLE, Classification
 from indexer.search.query import Result
-from indexer.store import quality, tiles
+from indexer.store import tiles
 from indexer.store.ordering import Placed
 from indexer.store.picture_facts import PictureFacts
 
@@ -153,7 +153,7 @@ def of_collection(collection: Collection) -> dict[str, Any]:
             "kinds": {kind: asdict(known) for kind, known in meta.kind_ranges.items()},
         },
         "max_megapixels": meta.max_pixels / 1e6,
-        "unseen_share": round(quality.unseen(collection.catalog), 4),
+        "unseen_share": round(collection.images.unseen_share(), 4),
         "several_planes": {str(planes): count for planes, count in collection.images.several_planes().items()},
         "planes_of_stacks": dict(zip(("planes", "stacks"), facts.planes(), strict=True)),
         "tiles": {"size": meta.tiles.size, "overlap": meta.tiles.overlap, "count": tiles.count(collection.catalog)}

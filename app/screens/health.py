@@ -122,7 +122,7 @@ class HealthScreen(Screen):
                 *([quality(found.quality)] if found and found.quality else []),
                 encoder(meta, found),
                 search(self.collection, total),
-                pictures(self.collection.images.left_out(), meta),
+                pictures(self.collection.images, meta),
             ],
             "drift": [*familiar(found.drift), *self._newest(found.drift)] if found else [],
             "advice": [

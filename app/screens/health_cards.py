@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from app.formatting import deep_range, moment, other_sizes, plural, readable, size
+from app.formatting import deep_range, moment, of_several, other_sizes, picked, plural, readable, size, unseen
 from indexer import Collection
 from indexer.monitoring.drift import Drift, Newest
 from indexer.monitoring.health import Health
 from indexer.search.calibration import IDENTICAL
+from indexer.storage.folder_images import FolderImages
 from indexer.store.labels import NONE_OF_THESE
 from indexer.store.meta import Meta
 from massl.core.files.scan import left_out_line
@@ -50,14 +51,19 @@ def numbers(total: int, skipped: int, labels: Mapping[str, int], found: Health |
     return drawn
 
 
-def pictures(left_out: dict[str, int], meta: Meta) -> dict[str, Any]:
+def pictures(images: FolderImages, meta: Meta) -> dict[str, Any]:
     """The collection."""
+    lines = [
+        ("Not seen", unseen(images.unseen_share())),
+        ("Planes", of_several(images.several_planes(), picked(meta.channels, meta.plane))),
+        ("Left out", left_out_line(images.left_out())),
+    ]
     facts = [
         *(
             fact("Range", line, "Black and white in pictures of more than 8 bits; what lies beyond is clipped")
             for line in deep_range(meta.display_range, meta.kind_ranges)
         ),
-        *([fact("Left out", line)] if (line := left_out_line(left_out)) else []),
+        *(fact(name, line) for name, line in lines if line),
         fact("Last updated", moment(meta.checked or meta.updated)),
     ]
     return {"title": "Collection", "facts": facts, "figures": []}

@@ -100,6 +100,10 @@ class FolderImages(Images):
         """Path and keywords of the searchable images whose files bring some, by id."""
         return PictureFacts(self._catalog).keywords()
 
+    def unseen_share(self) -> float:
+        """Which share of a picture the encoder isn't given, on average; see `indexer.store.quality.unseen`."""
+        return quality.unseen(self._catalog)
+
     def several_planes(self) -> dict[int, int]:
         """How many images have so many pictures in their file, of those with more than one."""
         return PictureFacts(self._catalog).several_planes()

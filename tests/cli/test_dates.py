@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from app.screens.health_cards import pictures
+from indexer import Collection
 from tests.cli.conftest import failed
 from tests.massl.core.images.test_metadata import packet, words
 
@@ -111,6 +113,10 @@ def test_info_of_a_collection_counts_planes_and_hints_and_says_what_is_not_seen(
     assert "of which the first is read: 1 with 5" in told
     assert "1 one-colour" in told
     assert "outside of its middle square" in told
+    collection = Collection.open(photos)
+    on_health = {each["name"]: each["value"] for each in pictures(collection.images, collection.meta)["facts"]}
+    assert on_health["Planes"].endswith("of which the first is read: 1 with 5")
+    assert "outside of its middle square" in on_health["Not seen"]
     found = massl("info", photos, "--json").json
     assert found["several_planes"] == {"5": 1}
     assert found["quality"]["one-colour"]["images"] == 1
