@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from indexer import Collection
 
 MAX_BODY = 2 << 20  # bytes of an event; a hundred thousand selected images fit
-MAX_CALL = 16 << 20  # bytes of an agent's request; a picture of 12 MB fits, in base64
+MAX_CALL = 4 << 20  # bytes of an agent's request, as the MCP library has it; a picture of 3 MB fits, in base64
 CALLS = 2  # of agents that are answered at the same time
 CALLS_WAITING = 16  # that may wait
 MAX_LOGIN = 16 << 10  # bytes of a name and a password

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
@@ -30,6 +31,8 @@ def add_endpoints(tools: AgentTools, said_of: Callable[[Exception], str]) -> Non
 
 def restrict(blocks: gr.Blocks) -> None:
     """Leaves the server of a launched page the tools alone, and the tools to it alone."""
+    # The library would write what a program sends as it is, with the terminal's escapes, and a traceback an error.
+    logging.getLogger("mcp").setLevel(logging.CRITICAL)
     server: Any = blocks.mcp_server_obj
     server.tool_to_endpoint = {
         endpoint.removeprefix("/" + _PREFIX): endpoint

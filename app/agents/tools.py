@@ -28,7 +28,7 @@ _MOST_THUMBNAILS = 24
 _MOST_LABELLED = 1_000
 _MOST_EXAMPLES = 16
 _MOST_TAGS = 20  # in one call
-_BYTES = 12 << 20  # of a picture that comes in a call
+_BYTES = 3_000_000  # of a picture that comes in a call: the MCP library takes 4 MiB, of base64 and all else
 _MOST_FOLDERS = 100
 
 
@@ -57,7 +57,7 @@ class AgentTools:
         """Finds the pictures of the collection that are most similar to a picture, best first.
 
         Args:
-            picture: what to search with: a picture's path in the collection, a data: URL or the base64 of an image file of at most 12 MB, or a path that POST /gradio_api/upload returned.
+            picture: what to search with: a picture's path in the collection, a data: URL or the base64 of an image file of at most 3 MB, or for larger ones a path that POST /gradio_api/upload returned.
             k: how many results, at most 200.
             label: only pictures with this label; empty for all.
             folder: only pictures below this folder of the collection; empty for all.
@@ -212,7 +212,7 @@ class AgentTools:
                 return take(picture, self._uploads, resize, "The upload", rendering).query
         content = picture.partition(",")[2] if picture.startswith("data:") else picture
         if len(content) > _BYTES * 4 // 3 + 4:
-            raise MasslError(f"the picture is larger than {_BYTES >> 20} MB; reduce it first")
+            raise MasslError(f"the picture is larger than {_BYTES // 1_000_000} MB; reduce or upload it first")
         try:
             data = base64.b64decode(content, validate=True)
         except (binascii.Error, ValueError):
@@ -259,7 +259,7 @@ def _tags(tags: object) -> list[str]:
 
 
 def _number(value: object, most: int, fewest: int = 1) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not -math.inf < value < math.inf:
         raise MasslError(f"the number of pictures must be from {fewest} to {most}")
     return max(fewest, min(int(value), most))
 

@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 from app.access.request_filter import MAX_CALL
+from app.agents.tools import AgentTools
 from app.server import Agents, check_agents, serve
 from indexer import Collection
 from massl.core.errors import MasslError
@@ -235,3 +236,29 @@ def test_half_a_character_is_answered_in_a_sentence(labelling: str, photos: Path
         told = json.loads(line.removeprefix("data: "))["result"]
         assert told["isError"]
         assert reason.lower() in told["content"][0]["text"].lower()
+
+
+def test_the_largest_picture_that_is_promised_can_be_sent(labelling: str) -> None:
+    buffer = io.BytesIO()
+    Image.effect_noise((1_500, 1_900), 80).save(buffer, "PNG", compress_level=0)
+    data = buffer.getvalue()
+    assert 2_800_000 < len(data) <= 3_000_000
+    content = base64.b64encode(data).decode()
+    assert not _call(labelling, "search", {"picture": content, "k": 1, "thumbnails": 0}).isError
+    answer = _call(labelling, "search", {"picture": content[:-4] + "A" * 200_000, "k": 1})
+    assert "larger than 3 MB" in answer.content[0].text
+
+
+def test_an_absurd_number_of_results_is_the_most_that_there_are(unlabelled: Collection, tmp_path: Path) -> None:
+    tools = AgentTools(unlabelled, tmp_path, False)
+    assert len(tools.search("flag/brazil.jpg", k=10**400, thumbnails=0)["results"]) == min(200, len(unlabelled) - 1)
+
+
+def test_what_a_program_sends_is_not_written_to_the_terminal(labelling: str, capfd: pytest.CaptureFixture[str]) -> None:
+    assert _call(labelling, "\x1b[31mnope", {}).isError
+    httpx.post(
+        f"{labelling}mcp", content="[" * 200_000, headers=ACCEPTS | {"Content-Type": "application/json"}, **PLAIN
+    )
+    said = "".join(capfd.readouterr())
+    assert "\x1b" not in said
+    assert "Traceback" not in said
