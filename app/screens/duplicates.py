@@ -99,7 +99,7 @@ class DuplicatesScreen(Screen):
             "exact": 0,
             "more": False,
             "plan": bool(found and found.groups),
-            "apply": readable(apply_command(self.collection.root, self.collection.folder, PLAN)),
+            "apply": readable(apply_command(self.collection.root.absolute(), self.collection.folder.absolute(), PLAN)),
             "undo": bool(deciding.steps),
         }
         if found is None:
@@ -328,7 +328,7 @@ def _summary(found: Duplicates) -> list[str]:
         f"{groups} among {found.images:,} pictures",
         f"The plan has {removed}, and {len(looks):,} to look at.",
         *stale,
-        "Nothing is deleted here. Download the plan, then run this in its folder:",
+        "Nothing is deleted here. Download the plan, then run this where the plan is:",
     ]
 
 
