@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
+import zlib
 from contextlib import closing
 from pathlib import Path
 
@@ -480,6 +481,30 @@ _DECISIONS = (
 )
 
 
+# Which columns each checksum is of, from the fourth format on. The tables that the fifth adds bring theirs along.
+_SEALED = {
+    "images": {
+        "row_checksum": "id, path, size, mtime_ns, ctime_ns, hash, width, height, state, reason",
+        "embedding_checksum": "id, hash, embedding",
+    },
+    "labels": {"checksum": "image, label, author, at"},
+    "decisions": {"checksum": "image, kind, about, at"},
+    "meta": {"checksum": "key, value"},
+}
+
+
+def _seal(connection: sqlite3.Connection) -> None:
+    """Fills in the checksums that the catalog's format has a column for, as that version did with each transaction."""
+    connection.create_function(
+        "checksum", -1, lambda *values: zlib.crc32(repr(values).encode("utf-8", "surrogatepass")), deterministic=True
+    )
+    for table, sums in _SEALED.items():
+        there = {row[1] for row in connection.execute(f"PRAGMA table_info({table})")}
+        for column, columns in sums.items():
+            if column in there:
+                connection.execute(f"UPDATE {table} SET {column} = checksum({columns})")
+
+
 def write_as_format(path: Path, version: int) -> None:
     """Writes a catalog that is there, and that nobody has open, anew as that format had it."""
     old = path.with_name("former.sqlite")
@@ -500,5 +525,6 @@ def write_as_format(path: Path, version: int) -> None:
         connection.executescript(
             re.sub(rf"CREATE TABLE ({'|'.join(_COPIED)}) .*?;\n", "", STATEMENTS[version], flags=re.DOTALL)
         )
+        _seal(connection)
         connection.execute(f"PRAGMA user_version = {version}")
     old.replace(path)
