@@ -11,10 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cli.evaluate import Task
+from massl.evaluation.tasks import TASKS
 from tests.cli.conftest import Ran, failed
 from tests.indexer.tiny import write_copy
 from tests.massl.evaluation.evaluation_data import CLASSES, embeddings
 
+ROOT = Path(__file__).parents[2]
 CONTRACT = {"schema", "task", "metrics", "images", "classes", "encoder"}
 
 
@@ -33,6 +36,13 @@ def eval_json(ran: Ran) -> dict:
     assert ran.json["schema"] == 1
     assert ran.json["encoder"].keys() == {"name", "sha256", "dim"}
     return ran.json
+
+
+def test_every_task_can_be_asked_for_and_is_described() -> None:
+    assert {task.value for task in Task} == {*TASKS, "copies"}
+    told = (ROOT / "docs" / "reference" / "evaluation.md").read_text("utf-8")
+    assert set(re.findall(r"^### `(.+)`$", told, re.MULTILINE)) == {*Task}
+    assert set(re.findall(r"^\| `(.+?)` \| `", told, re.MULTILINE)) == {*Task}
 
 
 def test_a_table_is_measured_to_the_contract(massl, table: Path) -> None:

@@ -363,6 +363,7 @@ def test_every_task_measures_and_names_its_protocol(task: str) -> None:
         json.dumps(found.metrics)
         shares = [value for value in found.metrics.values() if isinstance(value, float)]
         assert all(0 <= value <= 1 for value in shares)
+        assert figures(task, found.metrics)
 
 
 def test_transfer_has_all_the_shots_that_there_are() -> None:
