@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 import indexer
 from indexer import Collection, Encoder, Query
 from indexer.json_results import of_collection
+from indexer.label_formats.exporting import FORMATS
 from indexer.store import schema
 from indexer.store.catalog import Catalog
 from indexer.store.migrations import VERSION, schema_of
@@ -443,7 +444,7 @@ ASKED: dict[str, Callable[[Collection], object]] = {
     "classify": lambda it: it.fewshot.classify(),
     "duplicates": lambda it: it.duplicates.settled(it.duplicates.find(exact_only=True)),
     "kept": lambda it: it.duplicates.kept_together(),
-    "export": lambda it: [it.exports.labels(kind) for kind in ("csv", "coco", "imagefolder", "label-studio")],
+    "export": lambda it: [it.exports.labels(kind) for kind in FORMATS],
     "map": lambda it: it.map.get(False),
     "revision": lambda it: it.revision(),
     "update": lambda it: it.update(),

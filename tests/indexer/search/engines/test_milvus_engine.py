@@ -365,7 +365,7 @@ def test_an_engine_that_this_version_does_not_have_costs_speed_alone(
 ) -> None:
     collection.catalog.set_meta(Meta.engine.to("other"))
     assert len(Collection.open(collection.root).search([Query(image=1)], 5)) == 5
-    assert "there is no search engine 'other'; there are faiss, milvus" in caplog.text
+    assert f"there is no search engine 'other'; there are {', '.join(engine_choice.names())}" in caplog.text
 
 
 def test_a_collection_changes_its_engine_there_and_back(
@@ -391,7 +391,8 @@ def test_a_collection_changes_its_engine_there_and_back(
         assert [(result.path, round(result.score, 5)) for result in other.search(query)] == wanted
         assert other.searcher.how() == "every picture is compared"
     assert caplog.text == ""
-    assert engine_choice.names() == ["faiss", "milvus"]
+    assert engine_choice.names()[0] == "faiss"
+    assert "milvus" in engine_choice.names()
 
 
 def test_the_catalog_is_searched_while_the_server_has_no_index_of_what_it_was_sent(
