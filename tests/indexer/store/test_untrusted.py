@@ -23,8 +23,9 @@ import indexer
 from indexer import Collection, Encoder, Query
 from indexer.json_results import of_collection
 from indexer.label_formats.exporting import FORMATS
-from indexer.store import schema
+from indexer.store import checksums, schema
 from indexer.store.catalog import Catalog
+from indexer.store.decision_tables import TABLES
 from indexer.store.migrations import VERSION, schema_of
 from massl.core.errors import MasslError
 from tests.indexer.tiny import picture, write_encoder
@@ -404,16 +405,11 @@ VALUES = [
     np.full(8, np.nan, "<f2").tobytes(),
 ]
 COLUMNS = {
-    "images": ("id", "path", "size", "mtime_ns", "ctime_ns", "hash", "width", "height", "state", "reason", "embedding"),
-    "labels": ("image", "label", "author", "at"),
-    "kept_both": ("image", "other", "contents", "at"),
-    "kept_instead": ("image", "content", "at"),
-    "rejected_labels": ("image", "label", "at"),
-    "confirmed_labels": ("image", "label", "at"),
-    "tags": ("image", "tag", "author", "at"),
-    "rejected_tags": ("image", "tag", "at"),
-    "revisions": ("subject", "number"),
-    "changes": ("number", "image"),
+    "images": [*checksums.IMAGE.split(", "), "embedding"],
+    "labels": checksums.LABEL.split(", "),
+    **{name: table.columns.split(", ") for name, table in TABLES.items()},
+    "revisions": ["subject", "number"],
+    "changes": ["number", "image"],
 }
 FACTS = (
     "encoder_sha256",
