@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Sequence
 from typing import Any
@@ -51,9 +52,23 @@ _KINDS: dict[str, set[type]] = {
 
 
 def wrong(cursor: sqlite3.Cursor, rows: Sequence[tuple[Any, ...]]) -> str | None:
-    """The first column of these rows that holds a value of another kind; None if all are as they must be."""
+    """The first column of these rows that holds a value of another kind; None if all are as they must be.
+
+    Keywords must also be a list of words.
+    """
     for place, (name, *_) in enumerate(cursor.description or ()):
         kinds = _KINDS.get(name)
         if kinds and not {type(row[place]) for row in rows} <= kinds:
             return str(name)
+        if name == "keywords" and not all(are_words(row[place]) for row in rows):
+            return str(name)
     return None
+
+
+def are_words(text: object) -> bool:
+    """Whether a value is a JSON list of texts, all of which can be written as UTF-8."""
+    try:
+        words = json.loads(text) if isinstance(text, str) else None
+        return isinstance(words, list) and all(isinstance(word, str) and word.encode() is not None for word in words)
+    except (ValueError, RecursionError):
+        return False

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from indexer.store import checksums
+from indexer.store import checksums, column_kinds
 from indexer.store.decision_tables import TABLES
 from indexer.store.fact_tables import COLUMNS, SIDECAR_COLUMNS
 from massl.core.errors import MasslError
@@ -152,6 +152,9 @@ def examine(connection: sqlite3.Connection, whole: bool) -> Findings:
             found.embeddings += checksums.damaged(_bounded(connection, query))
             for name, columns in (COLUMNS | SIDECAR_COLUMNS).items():
                 found.facts += checksums.damaged(_bounded(connection, f"SELECT {columns}, checksum FROM {name}"))
+            for name in ("file_metadata", "sidecar_keywords"):  # of which somebody may have made a checksum, too
+                rows = _bounded(connection, f"SELECT image, keywords FROM {name}")
+                found.facts += [image for image, words in rows if not column_kinds.are_words(words)]
             found.tiles += checksums.damaged(_bounded(connection, f"SELECT {checksums.TILE}, checksum FROM tiles"))
     except (sqlite3.Error, OverflowError, UnicodeDecodeError) as error:
         if isinstance(error, sqlite3.Error) and not is_damage(error):

@@ -13,7 +13,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from indexer.store import checksums, damage, decision_tables, sidecar_keywords
+from indexer.store import checksums, column_kinds, damage, decision_tables, sidecar_keywords
 from indexer.store.catalog import Catalog
 from indexer.store.connecting import connect
 from indexer.store.decision_tables import TABLES
@@ -178,7 +178,7 @@ def _read(connection: sqlite3.Connection) -> Salvaged:
             found.lost_labels += 1
     wanted = columns("sidecar_keywords", "image", "keywords", "checksum")
     for image, words, checksum in _all(connection, f"SELECT {wanted} FROM sidecar_keywords"):
-        if checksums.is_sound((image, words, checksum)) and image in there and sidecar_keywords.is_keywords(words):
+        if checksums.is_sound((image, words, checksum)) and image in there and column_kinds.are_words(words):
             found.sidecars.append((image, words))
     for name, decision in _decisions(connection, columns, found):
         if _is_decision(name, decision) and decision_tables.images(name, decision) <= there:

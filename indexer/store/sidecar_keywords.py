@@ -43,12 +43,3 @@ def put(connection: sqlite3.Connection, image: int, keywords: str) -> None:
         f"INSERT OR REPLACE INTO sidecar_keywords ({_WRITTEN}, checksum) VALUES (?, ?, ?)",
         (image, keywords, checksums.checksum(image, keywords)),
     )
-
-
-def is_keywords(text: object) -> bool:
-    """Whether a text of a catalog is what `put` takes."""
-    try:
-        words = json.loads(text) if isinstance(text, str) else None
-    except (ValueError, RecursionError):
-        return False
-    return isinstance(words, list) and all(isinstance(word, str) for word in words)

@@ -23,10 +23,12 @@ import indexer
 from indexer import Collection, Encoder, Query
 from indexer.json_results import of_collection
 from indexer.label_formats.exporting import FORMATS
-from indexer.store import checksums, schema
+from indexer.store import checksums, fact_tables, schema
 from indexer.store.catalog import Catalog
+from indexer.store.damage import CatalogDamaged
 from indexer.store.decision_tables import TABLES
 from indexer.store.migrations import VERSION, schema_of
+from indexer.store.sidecar_keywords import SidecarKeywords
 from massl.core.errors import MasslError
 from tests.indexer.tiny import picture, write_encoder
 
@@ -477,3 +479,28 @@ def test_a_value_of_another_kind_is_a_sentence_and_no_crash(
             pass
         else:
             opened.catalog.close()
+
+
+@pytest.mark.parametrize("value", [7, "x", '{"a": "b"}', "[1]", '["\\ud800"]', "[" * 5_000])
+def test_keywords_that_are_no_list_of_words_are_a_sentence_and_read_anew(
+    made: Path, tiny_encoder: Encoder, value: object
+) -> None:
+    opened = Collection.open(made)
+    columns = fact_tables.COLUMNS | fact_tables.SIDECAR_COLUMNS
+    with closing(sqlite3.connect(made / ".massl" / "catalog.sqlite", isolation_level=None)) as connection:
+        checksums.register(connection)
+        connection.execute("INSERT INTO sidecar_keywords VALUES (1, '[]', 0)")
+        for table in ("file_metadata", "sidecar_keywords"):
+            connection.execute(f"UPDATE {table} SET keywords = ?", [value])
+            connection.execute(f"UPDATE {table} SET checksum = checksum({columns[table]})")
+    for ask in (lambda: opened.images.facts(1), opened.images.keywords, SidecarKeywords(opened.catalog).every):
+        with pytest.raises(CatalogDamaged, match="keywords is of another kind"):
+            ask()
+    opened.catalog.close()
+    with pytest.raises(CatalogDamaged, match="7 picture facts changed"):
+        Collection.open(made)
+    repaired = Collection.create(made, tiny_encoder)
+    repaired.update()
+    assert repaired.images.keywords() == {}
+    assert repaired.images.facts(1).metadata is not None
+    repaired.catalog.close()
