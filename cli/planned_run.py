@@ -27,7 +27,7 @@ from massl.presets import PRESETS
 from massl.settings import Settings, read_settings
 from massl.training.accumulation import check_parts, check_ranks, parts_note
 from massl.training.adaptation import origin_of
-from massl.training.cost import cost_of, free_space
+from massl.training.cost import cost_of, free_space, operations_of_an_image
 from massl.training.devices import can_compile, choose_device, unused_gpus
 from massl.training.distributed import World
 from massl.training.loading import plan_loading, usual_workers
@@ -191,9 +191,11 @@ class PlannedRun:
         notes = self.notes()
         check_ranks(settings, ranks)
         check_parts(settings, ranks, ranks > 1 and device.type == "cuda")
-        cost, free = cost_of(settings, ranks, device.type), free_space(self.folder)
+        weights = self.teacher.bytes if self.teacher else 0
+        cost, free = cost_of(settings, ranks, device.type, weights), free_space(self.folder)
         kept = 2 * settings.teacher_dim * len(self.source)  # bytes of the teacher's embeddings
         disk = cost.disk + kept
+        views = 2 * cost.images_seen if settings.teacher_crops else 0  # that the teacher embeds during the steps
         if disk > free:
             notes.append(f"{self.folder} needs {size(disk)}, and {size(free)} are free there")
         if as_json:
@@ -203,7 +205,7 @@ class PlannedRun:
                 for choice in self.table
             }
             about = {"images": len(self.source), "device": str(device), "devices": ranks, "preset": self.preset or None}
-            taught = {"teacher": {"name": self.teacher.named, "bytes": kept}} if self.teacher else {}
+            taught = {"teacher": {"name": self.teacher.named, "bytes": kept, "views": views}} if self.teacher else {}
             taken = asdict(replace(cost, disk=disk))
             about |= {**taught, "run": str(self.folder), "shown_as": self.source.shown_as.facts()}
             print_json({**about, "settings": table, "cost": taken, "notes": notes})
@@ -232,6 +234,8 @@ class PlannedRun:
                 f"{self.teacher.named} embeds each of {len(self.source):,} images once, before the first step; the "
                 f"embeddings take {size(kept)} until the run ends"
             )
+            if settings.teacher_crops:
+                rows["teacher"] += f". {self._work_of_the_teacher(views)}"
         if shown := self.shown_lines():
             rows["shown"] = "; ".join(shown)
         print_line("")
@@ -239,6 +243,14 @@ class PlannedRun:
             print_line(f"  {name:<12} {value}")
         for note in notes:
             print_line(f"  note: {note}")
+
+    def _work_of_the_teacher(self, views: int) -> str:
+        """What the teacher does during the steps, where it sees each view."""
+        assert self.teacher
+        said = f"It also embeds two views of each image at each step, {views:,} in all"
+        own = operations_of_an_image(self.settings, 0)
+        whole = operations_of_an_image(self.settings, self.teacher.operations)
+        return said if not own or not whole else f"{said}: {1 - own / whole:.0%} of a step's operations"
 
 
 def size(count: float) -> str:

@@ -48,13 +48,14 @@ class Cost:
         return None if self.image is None else self.fixed + self.image * self.part
 
 
-def cost_of(settings: Settings, ranks: int = 1, kind: str = "cpu") -> Cost:
+def cost_of(settings: Settings, ranks: int = 1, kind: str = "cpu", teacher_bytes: int = 0) -> Cost:
     """Counts what a run takes. Takes about a second.
 
     Args:
         settings: of the run; `batch` counts the images of all ranks.
         ranks: that learn together.
         kind: of the devices, as `cuda`.
+        teacher_bytes: of a frozen teacher's weights, which stay on each device where it works at each step.
 
     Raises:
         MasslError: the network can't be built.
@@ -69,7 +70,7 @@ def cost_of(settings: Settings, ranks: int = 1, kind: str = "cpu") -> Cost:
     return Cost(
         parameters,
         s.steps * s.batch,
-        weights + memory + 3 * parameters * FLOAT,
+        weights + memory + 3 * parameters * FLOAT + (teacher_bytes if s.teacher_crops else 0),
         bytes_of_an_image(s, kind),
         max(part_sizes(s.batch // ranks, s.accumulate)),
         checkpoint,
@@ -92,11 +93,15 @@ def bytes_of_an_image(settings: Settings, kind: str = "cpu") -> int | None:
     return (four - two) // 2
 
 
-def operations_of_an_image(settings: Settings) -> int | None:
+def operations_of_an_image(settings: Settings, teacher_operations: int = 0) -> int | None:
     """Floating-point operations that a step takes for each image; None where they can't be counted.
 
     Of matrix products, convolutions and attention, forward and backward, a multiplication and an addition being two.
     What `checkpoint_activations` computes again is not counted: a run is not the better for it.
+
+    Args:
+        settings: of the run.
+        teacher_operations: in which a frozen teacher embeds one picture, counted where it embeds each global view.
     """
     s = settings
     images = 2
@@ -113,7 +118,7 @@ def operations_of_an_image(settings: Settings) -> int | None:
         return None
     # Of the loss: two products of the queries with the memory.
     compared = 2 * 2 * (2 + s.local_views + 2) * s.memory * student.head.out
-    return counted.get_total_flops() // images + compared
+    return counted.get_total_flops() // images + compared + (2 * teacher_operations if s.teacher_crops else 0)
 
 
 def free_space(folder: Path) -> int:

@@ -224,7 +224,7 @@ class _Run:
         self.leads = world.rank == 0
         self.warnings, self.report, self.stop = warnings, report, stop
         self.monitor = Monitor(state.settings)
-        self.utilisation = Utilisation(state.settings, world.device, world.size)
+        self.utilisation = Utilisation(state.settings, world.device, world.size, teaching.teacher if teaching else None)
         self.metrics: dict[str, Any] = {}
         self.measuring = Measuring(state, probe, world.device, resumed, adaptation)
         self.skipped: dict[str, str] = {}

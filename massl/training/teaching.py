@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
+from torch.utils.flop_counter import FlopCounterMode
 
 from massl.core.errors import MasslError
 from massl.core.files.run_folder import is_run
@@ -52,6 +53,19 @@ class Teacher:
     def deployed(self) -> Deployed:
         """What computes its embeddings: of uint8 `[N, S, S, 3]`."""
         return Deployed(self.found, self.found.stages, self.found.whitening).eval()
+
+    @cached_property
+    def operations(self) -> int:
+        """Floating-point operations in which it embeds one picture, counted as by `operations_of_an_image`."""
+        size = self.found.image_size
+        with torch.no_grad(), FlopCounterMode(display=False) as counted:
+            self.deployed(torch.zeros((1, size, size, 3), dtype=torch.uint8, device=self.deployed.mean.device))
+        return counted.get_total_flops()
+
+    @cached_property
+    def bytes(self) -> int:
+        """Of its weights in memory."""
+        return sum(tensor.numel() * tensor.itemsize for tensor in self.deployed.state_dict().values())
 
     @cached_property
     def dim(self) -> int:

@@ -9,6 +9,7 @@ import torch
 from massl.settings import Settings
 from massl.training.cost import operations_of_an_image
 from massl.training.learner import ACTIVATIONS
+from massl.training.teaching import Teacher
 
 SETTLED = 30.0  # seconds of a run before it is measured: shorter ones are not worth the second that it takes
 
@@ -20,10 +21,11 @@ class Utilisation:
         settings: of the run.
         device: of this rank.
         ranks: that share a step's images.
+        teacher: what embeds each view at each step, where something does.
     """
 
-    def __init__(self, settings: Settings, device: torch.device, ranks: int) -> None:
-        self._settings, self._device, self._ranks = settings, device, ranks
+    def __init__(self, settings: Settings, device: torch.device, ranks: int, teacher: Teacher | None = None) -> None:
+        self._settings, self._device, self._ranks, self._teacher = settings, device, ranks, teacher
         self._most: float | None = None  # images a second if nothing but products took time; 0: unknown
 
     def share(self, images_per_second: float, seconds: float) -> float | None:
@@ -36,7 +38,8 @@ class Utilisation:
         if seconds < SETTLED:
             return None
         if self._most is None:
-            operations = operations_of_an_image(self._settings)
+            frozen = self._teacher.operations if self._teacher and self._settings.teacher_crops else 0
+            operations = operations_of_an_image(self._settings, frozen)
             rate = matrix_rate(self._device, ACTIVATIONS[self._settings.precision]) if operations else 0.0
             self._most = rate * self._ranks / operations if operations else 0.0
         return images_per_second / self._most if self._most else None

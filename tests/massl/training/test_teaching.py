@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -30,8 +31,9 @@ from massl.method.loss import plain_loss
 from massl.method.schedules import Rates
 from massl.planning import plan
 from massl.settings import Settings, read_settings
-from massl.training import teaching
+from massl.training import teaching, utilisation
 from massl.training.adaptation import origin_of
+from massl.training.cost import operations_of_an_image
 from massl.training.distributed import World
 from massl.training.learner import Learner
 from massl.training.loop import Interrupted, train
@@ -235,7 +237,7 @@ def test_the_command_teaches_a_network_at_another_size_and_names_the_teacher(
     words = [word for name, value in {**small, "steps": "4"}.items() for word in ("--set", f"{name}={value}")]
     begun = [photos, "--out", out, "--teacher", encoder, *words]
     told = json.loads(massl_train(*begun, "--plan", "--json"))
-    assert told["teacher"] == {"name": str(encoder), "bytes": 2 * 64 * told["images"]}
+    assert told["teacher"] == {"name": str(encoder), "bytes": 2 * 64 * told["images"], "views": 0}
     assert told["settings"]["export_projection"]["value"] is True
     ended = json.loads(massl_train(*begun, "--labels", photos, "--report", page, "--json"))
     assert ended["teacher"] == str(encoder)
@@ -309,6 +311,32 @@ def test_a_teacher_may_see_the_crops_that_the_network_sees(encoder: Path, photos
     assert [each.shape for each in seen] == [(2, 4, 64)] * 2
     assert (seen[0][0] - seen[0][1]).abs().max() > 1e-3  # of two views
     assert all(math.isfinite(loss) for loss in losses(tmp_path / "run"))
+
+
+def test_a_plan_counts_what_a_teacher_does_at_each_step(
+    encoder: Path, massl_train: Callable[..., str], photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = [photos, "--teacher", encoder, "--plan"]
+    for name, value in {"backbone": "vit_shallow_patch16", "image_size": "48", "steps": "4", "batch": "8"}.items():
+        words += ["--set", f"{name}={value}"]
+    crops = ["--set", "teacher_crops=true"]
+    once, always = (json.loads(massl_train(*words, *more, "--json")) for more in ([], crops))
+    assert (once["teacher"]["views"], always["teacher"]["views"]) == (0, 4 * 8 * 2)
+    teacher = Teacher(str(encoder), str(encoder))
+    weights_of_it = sum(4 * each.numel() for each in teacher.deployed.state_dict().values())
+    assert always["cost"]["fixed"] - once["cost"]["fixed"] == teacher.bytes == weights_of_it
+    assert "It also embeds" not in massl_train(*words)
+    settings = taught(24, 64, teacher_crops="true")
+    own, whole = operations_of_an_image(settings), operations_of_an_image(settings, teacher.operations)
+    assert whole == (own or 0) + 2 * teacher.operations
+    assert own
+    said = massl_train(*words, *crops)
+    assert re.search(
+        r"two views of each image at each step, 64 in all: \d+% of a step's operations", " ".join(said.split())
+    )
+    monkeypatch.setattr(utilisation, "matrix_rate", lambda device, kind: 1e9)
+    used = utilisation.Utilisation(settings, torch.device("cpu"), 1, teacher)
+    assert used.share(1e9 / whole, 31) == pytest.approx(1)
 
 
 def test_the_teacher_is_shown_what_its_own_rules_say(encoder: Path, photos: Path, tmp_path: Path) -> None:
