@@ -17,6 +17,7 @@ from PIL import Image
 from indexer import Query
 from indexer.store.paths import can_name_a_file
 from massl.core.errors import MasslError
+from massl.core.images.decode_cost import FROM_OTHERS
 from massl.core.images.decoding import ImageError, decode, read_bytes, within_memory
 from massl.core.images.rendering import EACH_FILE, Rendering
 
@@ -139,7 +140,7 @@ def _no_picture(name: str, error: ImageError) -> MasslError:
 
 
 def _upload(data: bytes, shortest: int, rendering: Rendering) -> Upload:
-    picture = decode(data, shortest, rendering=rendering).picture
+    picture = decode(data, shortest, rendering=rendering, allowed=FROM_OTHERS).picture
     # The session remembers the pixels that searching needs, not the file: 50 MB a person would add up.
     picture.info.clear()
     if (spare := (max(picture.size) - _LONGEST * min(picture.size)) // 2) > 0:
@@ -148,7 +149,7 @@ def _upload(data: bytes, shortest: int, rendering: Rendering) -> Upload:
     query = Query(_encoded(picture, "PNG", compress_level=1), digest=hashlib.sha256(data).digest())
     del picture
     # Parts are cut out of more than the encoder needs of the whole.
-    decoded = decode(data, max(shortest, _LARGE), rendering=rendering)
+    decoded = decode(data, max(shortest, _LARGE), rendering=rendering, allowed=FROM_OTHERS)
     large, width = decoded.picture, decoded.width
     del decoded
     large.info.clear()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -59,3 +61,25 @@ def test_a_part_of_an_upload_is_searched_by_at_the_scale_of_the_upload(unlabelle
     (query,) = find._queries(Finding(question=Question(examples=(part,))))
     assert query.reduced == pytest.approx(2)
     assert query.crop == (384, 400, 768, 200)
+
+
+def deep_png(width: int, height: int, interlaced: bool = False) -> bytes:
+    """A PNG with alpha and 16 bits a channel that claims a size, and ends before its pixels do."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">L", len(content)) + kind + content + struct.pack(">L", zlib.crc32(kind + content))
+
+    header = struct.pack(">LLBBBBB", width, height, 16, 6, 0, 0, interlaced)
+    pixels = zlib.compress(bytes(1 << 20), 9)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
+
+
+def test_an_upload_that_unpacks_to_more_than_a_search_may_take_is_refused_by_its_header() -> None:
+    for data, why in (
+        (deep_png(13_300, 13_300), "its pixels take about 1.3 GiB, the limit is 512 MiB"),
+        (deep_png(10_000, 8_000, interlaced=True), "decoding it takes about 2.2 GiB, the limit is 2.0 GiB"),
+    ):
+        with pytest.raises(MasslError, match=f"It can't be used as a picture: too large: {why}; make it smaller first"):
+            of_bytes(data, 256, "It")
+    with pytest.raises(MasslError, match="truncated"):  # as large as may be: it is looked into
+        of_bytes(deep_png(8_192, 8_192), 256, "It")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from PIL import Image, PngImagePlugin
@@ -19,6 +20,24 @@ MOST_EXIF = 16 << 20  # bytes of a JPEG's, in 256 parts
 # Bytes that tags take beyond four times the file: where the strips of the longest scans lie takes a third. Whatever the
 # machine has, as what is free of a large one is more than a picture may take of it.
 MOST_TAGS = 256 << 20
+
+
+@dataclass(frozen=True)
+class Allowance:
+    """What decoding one picture may take. A small file may unpack to a thousand times its size.
+
+    Attributes:
+        memory: bytes at a time.
+        unpacked: bytes of all pixels, as they are stored, of what is read a few rows at a time.
+    """
+
+    memory: int
+    unpacked: int
+
+
+# Of pictures that others send. So several of them are decoded side by side within one memory budget, and each takes
+# seconds of the processor: a photograph of 100 megapixels passes, a PNG of 16 bits up to 67.
+FROM_OTHERS = Allowance(memory=2 << 30, unpacked=512 << 20)
 
 # Pillow's modes in which a large picture is averaged down before anything else is done with it.
 REDUCED = ("L", "RGB", "RGBA", "CMYK", "LAB", "YCbCr")

@@ -22,6 +22,7 @@ from massl.core.disk_errors import reason_of
 from massl.core.errors import MasslError
 from massl.core.images import decode_cost, dicom, jpeg, plane_files, raw, row_reading, stacks, tiff
 from massl.core.images.content import Content, StoredContent, stream
+from massl.core.images.decode_cost import Allowance
 from massl.core.images.rendering import EACH_FILE, Rendering, Scaling, Unmeasured
 from massl.core.images.row_reading import RowPicture
 from massl.core.images.srgb import factor_of, load_8_bits, to_srgb
@@ -72,7 +73,7 @@ class Truncated(ImageError):
 
 
 class TooLarge(ImageError):
-    """More pixels than the caller allows."""
+    """More pixels than the caller allows, or more that decoding takes."""
 
 
 def read_bytes(path: Path) -> bytes:
@@ -201,6 +202,7 @@ def decode(
     shortest: int | None = None,
     max_pixels: int = MAX_PIXELS,
     rendering: Rendering = EACH_FILE,
+    allowed: Allowance | None = None,
 ) -> Decoded:
     """Decodes an image file's bytes to upright, opaque, 8-bit sRGB.
 
@@ -221,13 +223,14 @@ def decode(
             which is several times faster for JPEG; the result's shorter side is then at least `shortest`.
         max_pixels: larger images are refused.
         rendering: how numbers of more than 8 bits are shown.
+        allowed: what decoding may take; None for all that there is.
 
     Raises:
-        TooLarge: more than `max_pixels` pixels, also in one of the tiles that a TIFF is made of.
+        TooLarge: more than `max_pixels` pixels, also in one of the tiles that a TIFF is made of, or than is `allowed`.
         ImageError: no image, damaged, or more than the memory holds.
         Unmeasured: `rendering` has no range yet for such numbers, and is to have one.
     """
-    return decode_scaled(data, Scaling(rendering), shortest, max_pixels)
+    return decode_scaled(data, Scaling(rendering), shortest, max_pixels, allowed)
 
 
 def depends_on(rendering: Rendering, data: Content) -> bool:
@@ -247,10 +250,14 @@ def depends_on(rendering: Rendering, data: Content) -> bool:
 
 
 def decode_scaled(
-    data: Content, scaling: Scaling, shortest: int | None = None, max_pixels: int = MAX_PIXELS
+    data: Content,
+    scaling: Scaling,
+    shortest: int | None = None,
+    max_pixels: int = MAX_PIXELS,
+    allowed: Allowance | None = None,
 ) -> Decoded:
     """As `decode`, with what scales the numbers of this picture."""
-    reading = Reading(max_pixels, scaling)
+    reading = Reading(max_pixels, scaling, allowed)
     try:
         with reading.of(data) as grant:
             decoded = reading.decoded(data, shortest)
@@ -258,14 +265,14 @@ def decode_scaled(
             return decoded
     except Truncated:
         if complete := mended(whole(data), reading.width * reading.height):
-            return decode_scaled(complete, scaling, shortest, max_pixels)
+            return decode_scaled(complete, scaling, shortest, max_pixels, allowed)
         raise
 
 
 class Reading:
     """One image on its way: its size in pixels, upright, and the bytes of memory that it needs, as far as known."""
 
-    def __init__(self, max_pixels: int, scaling: Scaling) -> None:
+    def __init__(self, max_pixels: int, scaling: Scaling, allowed: Allowance | None = None) -> None:
         if max_pixels > MAX_PIXELS and Image.MAX_IMAGE_PIXELS:
             # Somebody asked for more than Pillow itself opens; what each caller allows is checked all the same.
             Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, max_pixels // 2 + 1)
@@ -273,6 +280,7 @@ class Reading:
         self.scaling = scaling
         self._granted = ExitStack()  # what was taken of the memory budget, and open files
         self._max_pixels = max_pixels
+        self._allowed = allowed
 
     @contextmanager
     def of(self, data: Content) -> Iterator[Grant]:
@@ -339,10 +347,18 @@ class Reading:
         if found is not None:
             self.width, self.height = found.width, found.height
             self._check(found.width, found.height)
+            if self._allowed and found.unpacked > self._allowed.unpacked:
+                raise _takes_too_much("its pixels take", found.unpacked, self._allowed.unpacked)
         return found
 
     def take(self, needed: int) -> Grant:
-        """Takes so many bytes of the memory budget until the end; may wait."""
+        """Takes so many bytes of the memory budget until the end; may wait.
+
+        Raises:
+            TooLarge: more than is allowed of this picture.
+        """
+        if self._allowed and needed > self._allowed.memory:
+            raise _takes_too_much("decoding it takes", needed, self._allowed.memory)
         self.needed = needed
         return self._granted.enter_context(BUDGET.take(needed))
 
@@ -450,6 +466,10 @@ class Reading:
         if self.width:
             what, does = f"{self.width} x {self.height} pixels", "take"
         return ImageError(f"not enough memory to decode it: {what} {does} about {_bytes(self.needed)}", lasting=False)
+
+
+def _takes_too_much(what: str, needed: int, most: int) -> TooLarge:
+    return TooLarge(f"too large: {what} about {_bytes(needed)}, the limit is {_bytes(most)}; make it smaller first")
 
 
 def whole(data: Content) -> bytes:

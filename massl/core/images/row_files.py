@@ -89,6 +89,11 @@ class TiffRows:
         rows = counts.reshape(self.planes, down, across).sum((0, 2))
         return max(pixels, int(np.add.reduceat(rows, np.arange(0, down, self.band // self.piece[1])).max()))
 
+    @property
+    def unpacked(self) -> int:
+        """Bytes of all pixels, as they are stored."""
+        return -(-self.width // self.piece[0]) * self.row_bytes * self.height * self.planes
+
     def _most(self, rows: int) -> int:
         """Bytes of a compressed piece of so many rows."""
         return _MOST_BESIDE + 2 * self.row_bytes * rows
@@ -275,13 +280,14 @@ def _finer(
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # of each type of colour
 _OF_BYTES = {1: 0, 2: 4, 3: 2, 4: 6}  # the type of colour whose pixels have so many bytes, at 8 bits each
+_DEEP = 16  # bits of a channel
 _MOST_CHUNKS = 2_000_000  # of 512 bytes, in a file of 1 GiB
 _EXIF = b"Raw profile type exif"  # as ImageMagick writes it, in a text
 
 
 @dataclass(frozen=True)
 class PngRows:
-    """A PNG of up to 8 bits a channel, whose rows follow one another.
+    """A PNG whose rows follow one another.
 
     Attributes:
         header: what its first chunk says behind width and height.
@@ -310,6 +316,21 @@ class PngRows:
         """Bytes of the pixels of a small file, as stored, and of what is held beside them while it is made."""
         return 6 * self.row_bytes * self.band
 
+    @property
+    def unpacked(self) -> int:
+        """Bytes of all pixels, as they are stored."""
+        return self.row_bytes * self.height
+
+    @property
+    def channels(self) -> int:
+        """Numbers of a pixel."""
+        return _CHANNELS[self.header[1]]
+
+    @property
+    def is_deep(self) -> bool:
+        """Whether a channel has 16 bits."""
+        return self.header[0] == _DEEP
+
     def files(self) -> Iterator[bytes]:
         """The small files, from the top to the bottom.
 
@@ -317,6 +338,23 @@ class PngRows:
             OSError: the file ends before its picture does.
             zlib.error: damaged.
         """
+        for plain in self._rows():
+            lines = np.zeros((len(plain), 1 + self.row_bytes), np.uint8)
+            lines[:, 1:] = plain
+            yield _png(self.width, len(plain), self.header, self.kept, lines.tobytes())
+
+    def numbers(self) -> Iterator[NDArray[np.uint16]]:
+        """The numbers of a deep picture, uint16 `[h, W, C]`, from the top to the bottom.
+
+        Raises:
+            OSError: the file ends before its picture does.
+            zlib.error: damaged.
+        """
+        for plain in self._rows():
+            yield plain.view(">u2").reshape(len(plain), self.width, self.channels).astype(np.uint16)
+
+    def _rows(self) -> Iterator[NDArray[np.uint8]]:
+        """The bytes of the rows of each small file as they were before they were filtered, uint8 `[h, row_bytes]`."""
         above = bytes(self.row_bytes)
         stream = self._decompressed()
         waiting = bytearray()
@@ -332,18 +370,22 @@ class PngRows:
             del waiting[:needed]
             plain = self._unfiltered(above, filtered, rows)
             above = plain[-1].tobytes()
-            lines = np.zeros((rows, 1 + self.row_bytes), np.uint8)
-            lines[:, 1:] = plain
-            yield _png(self.width, rows, self.header, self.kept, lines.tobytes())
+            yield plain
 
     def _unfiltered(self, above: bytes, filtered: bytes, rows: int) -> NDArray[np.uint8]:
-        """The bytes of some rows as they were before they were filtered, uint8 `[rows, row_bytes]`."""
-        header = bytes([8, _OF_BYTES[self.pixel], 0, 0, 0])
-        with Image.open(
-            io.BytesIO(_png(self.row_bytes // self.pixel, rows + 1, header, b"", b"\0" + above + filtered)),
-            formats=("PNG",),
-        ) as image:
-            return np.asarray(image).reshape(rows + 1, self.row_bytes)[1:]
+        if self.pixel <= 4:
+            return _unfiltered(b"\0" + above + filtered, rows + 1, self.pixel)[1:]
+        # Each byte of a pixel is filtered beside the same byte of its neighbours, so half of a pixel's bytes can be
+        # filtered back without the others. Pillow gives no more than 4 bytes of a pixel.
+        lines = np.frombuffer(b"\0" + above + filtered, np.uint8).reshape(rows + 1, 1 + self.row_bytes)
+        pixels = lines[:, 1:].reshape(rows + 1, self.width, 2, self.pixel // 2)
+        plain = np.empty((rows + 1, self.width, 2, self.pixel // 2), np.uint8)
+        for half in range(2):
+            part = np.empty((rows + 1, 1 + self.row_bytes // 2), np.uint8)
+            part[:, 0] = lines[:, 0]
+            part[:, 1:] = pixels[:, :, half].reshape(rows + 1, -1)
+            plain[:, :, half] = _unfiltered(part.tobytes(), rows + 1, self.pixel // 2).reshape(pixels[:, :, 0].shape)
+        return plain.reshape(rows + 1, self.row_bytes)[1:]
 
     def _decompressed(self) -> Iterator[bytes]:
         """The stream of pixels, some at a time."""
@@ -363,11 +405,11 @@ class PngRows:
 
 
 def of_png(content: Content) -> PngRows | None:
-    """A PNG; None where it has 16 bits a channel, is interlaced, moves or has EXIF: it isn't read by rows then."""
+    """A PNG; None where it is interlaced, moves or has EXIF: it isn't read by rows then."""
     if content[:8] != _SIGNATURE or content[12:16] != b"IHDR":
         return None
     width, height, depth, colour, *_, interlaced = struct.unpack(">LLBBBBB", content[16:29].ljust(13, b"\xff"))
-    if depth > 8 or colour not in _CHANNELS or interlaced or min(width, height) < 1:
+    if depth > _DEEP or colour not in _CHANNELS or interlaced or min(width, height) < 1:
         return None
     kept: dict[bytes, bytes] = {}
     at, first = 33, 0
@@ -391,6 +433,14 @@ def of_png(content: Content) -> PngRows | None:
     bits = depth * _CHANNELS[colour]
     row = -(-width * bits // 8)
     return PngRows(content, width, height, content[24:29], b"".join(kept.values()), first, max(1, bits // 8), row)
+
+
+def _unfiltered(lines: bytes, rows: int, pixel: int) -> NDArray[np.uint8]:
+    """The bytes of rows of pixels of up to 4 bytes before they were filtered, uint8 `[rows, row_bytes]`."""
+    row = len(lines) // rows - 1
+    data = _png(row // pixel, rows, bytes([8, _OF_BYTES[pixel], 0, 0, 0]), b"", lines)
+    with Image.open(io.BytesIO(data), formats=("PNG",)) as image:
+        return np.asarray(image).reshape(rows, row)
 
 
 def _png(width: int, height: int, header: bytes, kept: bytes, lines: bytes) -> bytes:

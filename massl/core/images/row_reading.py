@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from massl.core.images import bit_depth, row_files, tiff
+from massl.core.images import bit_depth, deep_png, row_files, tiff
 from massl.core.images.content import Content
 from massl.core.images.rendering import Scaling
 from massl.core.images.row_files import PngRows, TiffRows
@@ -25,6 +26,7 @@ Box = tuple[int, int, int, int]
 
 LARGE = 1 << 24  # pixels from which it is worth the while
 _A_PIXEL = 24  # bytes that a pixel takes at most while it is decoded and converted
+_A_NUMBER = 16  # bytes that a deep number takes beside itself while it is scaled
 _BESIDE = 16 << 20
 
 Band = tuple[Image.Image, Image.Image | None]
@@ -37,6 +39,7 @@ class RowPicture:
 
     Attributes:
         memory: bytes that reading takes at most, beside what is made of the rows.
+        unpacked: bytes of all its pixels as they are stored.
         profile: its colour profile.
         bands: reads it, from the top to the bottom, each time anew.
     """
@@ -44,6 +47,7 @@ class RowPicture:
     width: int
     height: int
     memory: int
+    unpacked: int
     profile: bytes | None
     bands: Callable[[], Iterator[Band]]
 
@@ -102,17 +106,19 @@ def find(
     if stored is not None:
         if stored.orientation != 1 or (stored.width, stored.height) != (files.width, files.height):
             return None
-        memory += pixels * len(stored.kept) * (2 * stored.kind.itemsize + 16)
-        return RowPicture(stored.width, stored.height, memory, stored.profile, _deep_bands(files, stored, scaling))
+        memory += pixels * len(stored.kept) * (2 * stored.kind.itemsize + _A_NUMBER)
+        return RowPicture(
+            stored.width, stored.height, memory, files.unpacked, stored.profile, _deep_bands(files, stored, scaling)
+        )
     if header is None or header.size != (files.width, files.height):
         return None
+    if isinstance(files, PngRows) and files.is_deep:
+        memory += pixels * files.channels * _A_NUMBER
+        bands = _deep_png_bands(files, header.info.get("transparency"), scaling)
+        return RowPicture(files.width, files.height, memory, files.unpacked, header.info.get("icc_profile"), bands)
 
-    def bands() -> Iterator[Band]:
-        for file in files.files():
-            with Image.open(io.BytesIO(file), formats=("TIFF", "PNG")) as image:
-                yield load_8_bits(image, file, scaling), None
-
-    return RowPicture(files.width, files.height, memory, header.info.get("icc_profile"), bands)
+    bands = _pillow_bands(files, scaling)
+    return RowPicture(files.width, files.height, memory, files.unpacked, header.info.get("icc_profile"), bands)
 
 
 def files_of(content: Content) -> TiffRows | PngRows | None:
@@ -121,6 +127,15 @@ def files_of(content: Content) -> TiffRows | PngRows | None:
     if files is None or files.width * files.height < LARGE or 2 * files.band > files.height:
         return None
     return files
+
+
+def _pillow_bands(files: TiffRows | PngRows, scaling: Scaling) -> Callable[[], Iterator[Band]]:
+    def bands() -> Iterator[Band]:
+        for file in files.files():
+            with Image.open(io.BytesIO(file), formats=("TIFF", "PNG")) as image:
+                yield load_8_bits(image, file, scaling), None
+
+    return bands
 
 
 def _deep_bands(files: TiffRows | PngRows, stored: tiff.Layout, scaling: Scaling) -> Callable[[], Iterator[Band]]:
@@ -139,6 +154,20 @@ def _deep_bands(files: TiffRows | PngRows, stored: tiff.Layout, scaling: Scaling
             scale.append(tiff.scale_of(values, stored, scaling))
         for layout, rows in numbers():
             yield tiff.picture(rows, layout, scale[0])
+
+    return bands
+
+
+def _deep_png_bands(files: PngRows, clear: deep_png.Clear, scaling: Scaling) -> Callable[[], Iterator[Band]]:
+    shape = files.height, files.width, files.channels
+    values = bit_depth.RowNumbers(shape, np.dtype(np.uint16), files.numbers)
+    scale: list[deep_png.Scale] = []
+
+    def bands() -> Iterator[Band]:
+        if not scale:
+            scale.append(deep_png.scale_of(values, clear, scaling))
+        for rows in files.numbers():
+            yield deep_png.picture(rows, clear, scale[0]), None
 
     return bands
 

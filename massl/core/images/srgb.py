@@ -8,7 +8,7 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image, ImageCms, ImageFile
 
-from massl.core.images import bit_depth
+from massl.core.images import bit_depth, deep_png
 from massl.core.images.rendering import Scaling, kind_of
 
 _SRGB = ImageCms.createProfile("sRGB")
@@ -21,8 +21,6 @@ _ALIKE = 2  # of 255: by how much a profile's colours may differ from sRGB's
 # How Pillow unpacks PNGs of 16 bits: to the high bytes alone. The second of each pair gets at the low bytes: as the low
 # ones of the other order, or as pixels of four bytes.
 _DEEP = {"RGB;16B": "RGB;16L", "RGBA;16B": "RGBA;16L", "LA;16B": "RGBA"}
-_GREY, _COLOUR = kind_of("u", 16, 1), kind_of("u", 16, 3)
-_SIXTEEN_BITS_IN_USE = 64  # of the high byte: what is as great needs more than 14 bits
 
 
 def load_8_bits(image: Image.Image, data: bytes, scaling: Scaling) -> Image.Image:
@@ -168,25 +166,16 @@ def _load_png(image: ImageFile.ImageFile, data: bytes, scaling: Scaling) -> Imag
         # Pillow scales the pixels to 8 bits, but not the grey that is transparent.
         image.info["transparency"] = clear * {"L;2": 85, "L;4": 17}[mode]
     if image.mode.startswith("I;16"):
-        values = np.asarray(image)
-        opacity = None if clear is None else np.where(values == clear, 0, 255).astype(np.uint8)
-        limits = scaling.limits(values, _GREY)
-        return _like(image, _joined(bit_depth.to_8_bits(values, limits), opacity))
-    if mode not in _DEEP:
+        values = np.asarray(image)[..., None]
+    elif mode not in _DEEP:
         return image
-    kind = _GREY if mode == "LA;16B" else _COLOUR
-    own = scaling.leaves_to_the_file(kind)
-    if own and clear is None and np.asarray(image)[..., :3].max() >= _SIXTEEN_BITS_IN_USE:
-        return image
-    values = _sixteen_bits(image, data, mode)
-    if mode == "RGB;16B":
-        opacity = None if clear is None else np.where((values == clear).all(axis=-1), 0, 255).astype(np.uint8)
-        return _like(image, _joined(bit_depth.to_8_bits(values, scaling.limits(values, kind)), opacity))
-    shades, opacity = values[..., :-1], values[..., -1]
-    top = bit_depth.range_of(shades)[1]
-    opacity = bit_depth.to_8_bits(opacity, (0, bit_depth.alpha_range(opacity, top, 16)))
-    limits = scaling.limits(shades, kind) or (0, top)
-    return _like(image, _joined(bit_depth.to_8_bits(shades, limits), opacity))
+    else:
+        shades = {"LA;16B": 1}.get(mode, 3)
+        own = scaling.leaves_to_the_file(deep_png.kind(shades))
+        if own and clear is None and np.asarray(image)[..., :shades].max() >= deep_png.SIXTEEN_BITS_IN_USE:
+            return image  # the high bytes, without unpacking the low ones, which takes a second decoding
+        values = _sixteen_bits(image, data, mode)
+    return _like(image, deep_png.picture(values, clear, deep_png.scale_of(values, clear, scaling)))
 
 
 def _sixteen_bits(high: Image.Image, data: bytes, mode: str) -> np.ndarray:
@@ -203,15 +192,6 @@ def _sixteen_bits(high: Image.Image, data: bytes, mode: str) -> np.ndarray:
     values <<= 8
     values |= low
     return values
-
-
-def _joined(colours: np.ndarray, alpha: np.ndarray | None) -> Image.Image:
-    if colours.ndim == 3 and colours.shape[-1] == 1:
-        colours = colours[..., 0]
-    image = Image.fromarray(np.ascontiguousarray(colours))
-    if alpha is not None:
-        image.putalpha(Image.fromarray(alpha))
-    return image
 
 
 def _like(original: Image.Image, image: Image.Image) -> Image.Image:

@@ -50,6 +50,31 @@ def saved(image: Image.Image, name: str, **options: object) -> bytes:
     return file.getvalue()
 
 
+def chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">L", len(content)) + kind + content + struct.pack(">L", zlib.crc32(kind + content))
+
+
+def deep_png(values: np.ndarray, clear: tuple[int, ...] = ()) -> bytes:
+    """Of 16 bits a channel, with rows filtered in each of the five ways in turn."""
+    height, width, channels = values.shape
+    pixel = 2 * channels
+    plain = np.zeros((height + 1, pixel * (width + 1)), int)
+    plain[1:, pixel:] = np.ascontiguousarray(values.astype(">u2")).view(np.uint8).reshape(height, -1)
+    here, left, above, corner = plain[1:, pixel:], plain[1:, :-pixel], plain[:-1, pixel:], plain[:-1, :-pixel]
+    guess = left + above - corner
+    far = [abs(guess - each) for each in (left, above, corner)]
+    paeth = np.where((far[0] <= far[1]) & (far[0] <= far[2]), left, np.where(far[1] <= far[2], above, corner))
+    ways = [0 * here, left, above, (left + above) // 2, paeth]
+    lines = b"".join(
+        bytes([row % 5]) + ((here[row] - ways[row % 5][row]) % 256).astype(np.uint8).tobytes() for row in range(height)
+    )
+    header = struct.pack(">LLBBBBB", width, height, 16, {1: 0, 2: 4, 3: 2, 4: 6}[channels], 0, 0, 0)
+    chunks = [(b"IHDR", header), *([(b"tRNS", struct.pack(f">{len(clear)}H", *clear))] if clear else [])]
+    packed = zlib.compress(lines)
+    chunks += [(b"IDAT", packed[:500]), (b"IDAT", packed[500:]), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*each) for each in chunks)
+
+
 def files() -> Iterator[tuple[str, bytes]]:
     """A file of each way that rows are stored."""
     colours, grey = numbers(3, "u1"), numbers(1, "u1")
@@ -94,6 +119,15 @@ def files() -> Iterator[tuple[str, bytes]]:
     yield "png clear grey", saved(picture.convert("L"), "PNG", transparency=90)
     yield "png clear palette", saved(picture.quantize(14), "PNG", transparency=bytes(range(0, 140, 10)))
     yield "png profile", saved(picture, "PNG", icc_profile=profile)
+    for channels in (1, 2, 3, 4):
+        values = numbers(channels, "u2")
+        yield f"png deep {channels}", deep_png(values)
+        yield f"png of 16 bits in use {channels}", deep_png(values * 50)
+        if channels in (1, 3):
+            yield f"png deep and clear {channels}", deep_png(values, tuple(map(int, values[70, 50])))
+    alone = numbers(4, "u2")
+    alone[..., 3] = 65_535 * (np.arange(HEIGHT) == 99)[:, None]
+    yield "png deep with alpha in one row", deep_png(alone)
 
 
 FILES = dict(files())
@@ -159,11 +193,10 @@ def test_no_more_than_some_rows_are_decoded_at_a_time(by_rows: None, monkeypatch
         tiff(numbers(1, "u1"), GREY, compression=LZW),  # one strip
         tiff(numbers(1, "u1"), GREY, rows=7, orientation=6),
         saved(Image.fromarray(numbers(3, "u1")), "PNG", exif=b"Exif\0\0" + tiff(numbers(1, "u1"), GREY, orientation=3)),
-        saved(Image.fromarray(numbers(1, "u2")[..., 0]), "PNG"),
         saved(Image.fromarray(numbers(3, "u1")), "JPEG", quality=95),
         saved(Image.fromarray(numbers(3, "u1")), "WEBP", lossless=True),
     ],
-    ids=["one strip", "turned", "turned PNG", "deep PNG", "JPEG", "WebP"],
+    ids=["one strip", "turned", "turned PNG", "JPEG", "WebP"],
 )
 def test_what_cant_be_read_by_rows_is_cut_from_the_whole(data: bytes, by_rows: None) -> None:
     wanted = decode(data, None).picture
@@ -180,7 +213,7 @@ def test_a_jpeg_without_its_end_is_cut_and_one_that_lacks_more_is_refused() -> N
         list(cut(data[: len(data) // 2], [(3, 5, 40, 40)]))
 
 
-@pytest.mark.parametrize("name", ["u1 1 rows", "u1 8 tiles", "u2 5 rows", "png RGB"])
+@pytest.mark.parametrize("name", ["u1 1 rows", "u1 8 tiles", "u2 5 rows", "png RGB", "png deep 4"])
 def test_damage_in_the_middle_is_one_reason_and_gives_no_last_part(name: str, by_rows: None) -> None:
     data = FILES[name]
     with pytest.raises(ImageError, match="truncated"):
@@ -233,6 +266,13 @@ def test_nothing_of_a_large_png_is_loaded_as_a_whole(by_rows: None, monkeypatch:
     loaded = []
     load = PngImageFile.load
     monkeypatch.setattr(PngImageFile, "load", lambda image: (loaded.append(image.height), load(image))[1])
-    decode(FILES["png RGB"], 20)
-    assert len(list(cut(FILES["png RGB"], BOXES))) == len(BOXES)
+    for name in ("png RGB", "png deep 3", "png deep 4"):
+        decode(FILES[name], 20)
+        assert len(list(cut(FILES[name], BOXES))) == len(BOXES)
     assert max(loaded) <= 12
+
+
+def test_a_dark_grey_with_alpha_is_shown_by_the_bits_that_it_uses() -> None:
+    values = np.full((8, 8, 2), 2_000, np.uint16)  # of 12 bits
+    values[..., 1] = 65_535
+    assert decode(deep_png(values)).picture.getpixel((0, 0)) == (125, 125, 125)
