@@ -20,7 +20,7 @@ Clear: TypeAlias = int | tuple[int, ...] | None
 
 
 @dataclass(frozen=True)
-class Scale:
+class PngScale:
     """How all numbers of a picture become 8 bits.
 
     Attributes:
@@ -37,7 +37,7 @@ def kind(channels: int) -> str:
     return kind_of("u", 16, 1 if channels <= 2 else 3)
 
 
-def scale_of(values: Numbers, clear: Clear, scaling: Scaling) -> Scale:
+def scale_of(values: Numbers, clear: Clear, scaling: Scaling) -> PngScale:
     """How the numbers of a picture, uint16 `[H, W, C]`, become 8 bits.
 
     Grey and colours as `scaling` says; where that has no limits, by the bits that they use. Alpha goes as far as they
@@ -56,14 +56,14 @@ def scale_of(values: Numbers, clear: Clear, scaling: Scaling) -> Scale:
     for block in bit_depth.blocks(values):
         greatest = np.maximum(greatest, block.max((0, 1)))
         if by_high_bytes and greatest[: count - alpha].max() >> 8 >= SIXTEEN_BITS_IN_USE:
-            return Scale(None)
+            return PngScale(None)
     brightest = int(greatest[: count - alpha].max())
     top = float(bit_depth.greatest_of_depth(brightest))
     opaque = bit_depth.alpha_range(greatest[-1:], top, 16) if alpha else top
-    return Scale(limits or (0.0, top), opaque)
+    return PngScale(limits or (0.0, top), opaque)
 
 
-def picture(values: NDArray[np.uint16], clear: Clear, scale: Scale) -> Image.Image:
+def picture(values: NDArray[np.uint16], clear: Clear, scale: PngScale) -> Image.Image:
     """Some rows of numbers, uint16 `[h, W, C]`, as L, LA, RGB or RGBA."""
     count = values.shape[-1]
     if scale.limits is None:

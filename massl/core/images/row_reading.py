@@ -161,7 +161,7 @@ def _deep_bands(files: TiffRows | PngRows, stored: tiff.Layout, scaling: Scaling
 def _deep_png_bands(files: PngRows, clear: deep_png.Clear, scaling: Scaling) -> Callable[[], Iterator[Band]]:
     shape = files.height, files.width, files.channels
     values = bit_depth.RowNumbers(shape, np.dtype(np.uint16), files.numbers)
-    scale: list[deep_png.Scale] = []
+    scale: list[deep_png.PngScale] = []
 
     def bands() -> Iterator[Band]:
         if not scale:
