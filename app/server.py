@@ -6,9 +6,7 @@ import contextlib
 import io
 import os
 import re
-import shutil
 import socket
-import tempfile
 import threading
 from collections.abc import AsyncIterator, Iterator
 from enum import StrEnum
@@ -18,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from app.access.origin import is_loopback
 from massl.core.errors import MasslError
+from massl.core.files.temporary_folders import TemporaryFolder
 
 if TYPE_CHECKING:
     from indexer import Collection
@@ -144,8 +143,9 @@ def serve(
         MasslError: the address can't be listened on, or the package for `agents` is missing.
     """
     port = free_port(host, port)
-    uploads = tempfile.mkdtemp(prefix="massl-")  # readable by its owner alone; Gradio's own would be shared
-    try:
+    with TemporaryFolder("uploads") as scratch:  # readable by its owner alone; Gradio's own would be shared
+        uploads = str(Path(scratch, "uploads"))
+        Path(uploads).mkdir()
         with _environment(host, uploads):
             # Only now: importing Gradio takes seconds, and it reads the environment as it loads.
             from app import page
@@ -189,8 +189,6 @@ def serve(
                     updating.stop()
                 collection.map.stop()
                 blocks.close(verbose=False)
-    finally:
-        shutil.rmtree(uploads, ignore_errors=True)
 
 
 def _launch(

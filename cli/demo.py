@@ -6,7 +6,6 @@ import contextlib
 import importlib.resources
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -97,10 +96,11 @@ def _pictures(folder: Path | None) -> Iterator[Path]:
     """A copy of the bundled pictures, in a temporary folder unless one is given."""
     from massl.core.disk_errors import remedy
     from massl.core.errors import MasslError
+    from massl.core.files.temporary_folders import TemporaryFolder
 
     with contextlib.ExitStack() as stack:
         if folder is None:
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="massl-demo-")), "pictures")
+            folder = Path(stack.enter_context(TemporaryFolder("demo")), "pictures")
         elif folder.is_dir() and any(folder.iterdir()):
             raise MasslError(f"{folder} is not empty; give --dir a new folder, or run: massl serve {folder}")
         new = not os.path.lexists(folder)

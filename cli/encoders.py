@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -13,6 +12,7 @@ from indexer.encoder.runtimes import Wanted
 from indexer.ingest.embedding import FileEmbedder
 from massl.core.errors import MasslError
 from massl.core.files.run_folder import is_run
+from massl.core.files.temporary_folders import TemporaryFolder
 from massl.evaluation.datasets import read_table
 from massl.evaluation.encoders import EncoderUnderTest
 
@@ -36,7 +36,7 @@ def load_encoders(
     if data and all(path.suffix.lower() == ".npz" for path in data):
         yield []
         return
-    with tempfile.TemporaryDirectory(prefix="massl-eval-") as scratch:
+    with TemporaryFolder("eval") as scratch:
         encoders = [
             _load(name, Path(scratch) / f"{place}.onnx", runtime) for place, name in enumerate(named or [BUILTIN])
         ]

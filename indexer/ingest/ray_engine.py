@@ -11,7 +11,6 @@ import logging
 import os
 import pickle
 import socket
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -23,6 +22,7 @@ from indexer.encoder.runtimes import Wanted
 from indexer.ingest.bulk_embedding import BlockWork
 from indexer.ingest.embedding_table import TableRow
 from massl.core.errors import MasslError
+from massl.core.files.temporary_folders import TemporaryFolder
 from massl.core.machine import cores
 from massl.core.printable import visible
 
@@ -94,7 +94,7 @@ class _Worker:
         import ray
 
         work, name, data, digest, image_size, wanted, images = pickle.loads(ray.get(kept[0]))
-        self._folder = tempfile.TemporaryDirectory(prefix="massl-")
+        self._folder = TemporaryFolder("worker")
         path = Path(self._folder.name, name)
         path.write_bytes(data)
         encoder = Encoder.load(path, threads=cpus, sha256=digest, image_size=image_size)

@@ -8,7 +8,6 @@ import math
 import os
 import posixpath
 import re
-import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +19,7 @@ from urllib.parse import urlsplit
 
 from massl.core.errors import MasslError
 from massl.core.files.scan import Skipped, kind_of_member, left_out_line
+from massl.core.files.temporary_folders import TemporaryFolder
 from massl.core.images.decoding import ImageError, check_size, keep_memory
 from massl.core.images.formats import HEAD, OTHER, PICTURE
 from massl.core.images.rendering_facts import BY_EACH_FILE
@@ -408,7 +408,7 @@ def _fetched_list(where: str, store: Store) -> list[str]:
     Raises:
         MasslError: it can't be read.
     """
-    with tempfile.TemporaryDirectory(prefix="massl-") as folder:
+    with TemporaryFolder("list") as folder:
         copy = Path(folder, f"list{posixpath.splitext(store.root)[1]}")
         try:
             copy.write_bytes(store.read(store.root))
