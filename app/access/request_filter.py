@@ -18,10 +18,11 @@ from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.access import events
+from app.access import events, mcp_request
 from app.access.agent_login import AgentLogin
 from app.access.login_attempts import LONGEST, Attempts, checker
 from app.access.origin import client_of, followed_link, foreign, readable
+from app.access.pace import in_time
 from app.access.retention import Lifetime
 from app.access.upload_folder import Inbox, Refused
 from indexer.store.thumbnails import LARGE, SIDE
@@ -42,7 +43,7 @@ THUMBNAIL_THREADS = 4
 FULL = 2560  # pixels of the longer side of a picture that fills a window
 
 _SIDES = {"thumbnail": SIDE, "preview": LARGE, "full": FULL}  # of the longer side, by what is asked for
-_PICTURE = re.compile(rf"/({'|'.join(_SIDES)})/(\d{{1,18}})")
+_PICTURE = re.compile(rf"/({'|'.join(_SIDES)})/([0-9]{{1,18}})")
 # Files made for one person to fetch, in the folder of uploads under a name that can't be guessed.
 _DOWNLOAD = re.compile(r"/download/([0-9a-f]{32})/(classifier\.onnx)")
 _HEARTBEAT = re.compile(r"/gradio_api/heartbeat/([A-Za-z0-9_-]{1,64})")
@@ -167,6 +168,7 @@ class Gate:
         """What changes something, or asks with more than an address."""
         path = scope["path"].rstrip("/")
         sender = client_of(scope["client"][0] if scope.get("client") else None)
+        receive = in_time(receive)
         try:
             if path == "/login":
                 await self._log_in(scope, await self._read(scope, receive, MAX_LOGIN), receive, sender, answering)
@@ -200,7 +202,9 @@ class Gate:
             if self._agent_login:
                 sender = client_of(scope["client"][0] if scope.get("client") else None)
                 await self._agent_login.check(headers.get("authorization"), sender)
+            receive = in_time(receive)
             body = await self._read(scope, receive, MAX_CALL)
+            mcp_request.check(body)
             if _has_link(body):
                 raise Refused(403, "links are not fetched; send the picture itself")
             if self._calls is None:  # belongs to the event loop, as the limiter of pictures
@@ -334,8 +338,12 @@ class _Answer:
 
     async def refuse(self, status: int, reason: str) -> None:
         """Sends a sentence."""
-        basic = {"WWW-Authenticate": 'Basic realm="MaSSL"'} if self._scope["path"].rstrip("/") == AGENTS else {}
-        await self.send(PlainTextResponse(reason, status, basic if status == 401 else None))
+        headers = {}
+        if status == 401 and self._scope["path"].rstrip("/") == AGENTS:
+            headers["WWW-Authenticate"] = 'Basic realm="MaSSL"'
+        if status == 408:  # the rest of the body may still come
+            headers["Connection"] = "close"
+        await self.send(PlainTextResponse(reason, status, headers))
 
 
 def _strict(cookie: bytes, tls: bool) -> bytes:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import wraps
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
 from app.agents.tools import PICTURES, AgentTools
 from massl.core.errors import MasslError
+from massl.core.printable import shortened
 
 _PREFIX = "agent_"  # of the tools' endpoints in Gradio
 
@@ -31,8 +33,12 @@ def add_endpoints(tools: AgentTools, said_of: Callable[[Exception], str]) -> Non
 
 def restrict(blocks: gr.Blocks) -> None:
     """Leaves the server of a launched page the tools alone, and the tools to it alone."""
-    # The library would write what a program sends as it is, with the terminal's escapes, and a traceback an error.
+    # The library would write what a program sends as it is, with the terminal's escapes, and a traceback an error: to
+    # its own logger, and elsewhere to the root's.
     logging.getLogger("mcp").setLevel(logging.CRITICAL)
+    logging.getLogger().addFilter(_is_not_of_the_library)
+    from mcp import types
+
     server: Any = blocks.mcp_server_obj
     server.tool_to_endpoint = {
         endpoint.removeprefix("/" + _PREFIX): endpoint
@@ -41,9 +47,28 @@ def restrict(blocks: gr.Blocks) -> None:
     }
     # Gradio's own would be one text for all, and pictures as files of its own.
     server.postprocess_output_data = _contents
+    handlers = server.mcp_server.request_handlers
+    handlers[types.CallToolRequest] = _in_few_words(handlers[types.CallToolRequest])
     for function in blocks.fns.values():
         if str(function.api_name).startswith(_PREFIX):
             function.api_visibility = "private"
+
+
+def _is_not_of_the_library(record: logging.LogRecord) -> bool:
+    return "mcp" not in Path(record.pathname).parts
+
+
+def _in_few_words(answer: Callable[[Any], Awaitable[Any]]) -> Callable[[Any], Awaitable[Any]]:
+    """The same answers; of an error no more than says what is wrong, as the library quotes all that was sent."""
+
+    async def short(request: Any) -> Any:
+        answered = await answer(request)
+        if answered.root.isError:
+            for content in answered.root.content:
+                content.text = shortened(content.text)
+        return answered
+
+    return short
 
 
 def _answering(tool: Callable[..., dict[str, Any]], said_of: Callable[[Exception], str]) -> Callable[..., Any]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 import time
 from collections.abc import Iterator
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,6 +17,8 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
+from app.access import request_filter
+from app.access.pace import SLOWEST, in_time
 from app.access.retention import IDLE, LOOKS, SESSIONS, UNFETCHED_OF_ONE, Lifetime
 from app.access.upload_folder import EXPIRES, MAX_FILE, MAX_FILES, MAX_WAITING, MOST_OF_ONE, Inbox, Refused
 from app.screens.find import Finding, FindScreen
@@ -149,6 +153,72 @@ def test_an_upload_that_is_cut_off_leaves_nothing_behind(site: str) -> None:
     assert _upload(site, "x.jpg", b"x")  # and takes no room from others
     for path in _left_over():
         path.unlink()
+
+
+def answered(connection: socket.socket) -> bytes:
+    answer = b""
+    with contextlib.suppress(ConnectionResetError):  # of one who goes on sending into a closed connection
+        while piece := connection.recv(4_096):
+            answer += piece
+    return answer
+
+
+@pytest.mark.parametrize("stall", ["quiet", "drip"])
+def test_a_sender_that_stalls_is_let_go_and_what_was_reserved_is_free_again(
+    collection: Collection, monkeypatch: pytest.MonkeyPatch, stall: str
+) -> None:
+    limits = {"quiet": 2.0, "grace": 60.0} if stall == "quiet" else {"quiet": 60.0, "grace": 2.0}
+    monkeypatch.setattr(request_filter, "in_time", partial(in_time, **limits))
+    with serve(collection, "127.0.0.1", 0, None) as address, contextlib.ExitStack() as stack:
+        url = urlsplit(str(address))
+        head = f"POST /gradio_api/upload HTTP/1.1\r\nHost: {url.netloc}\r\nContent-Type: {FORM}\r\n"
+        head += f"Content-Length: {MAX_FILE}\r\n\r\n"
+
+        def begun() -> socket.socket:
+            connection = socket.create_connection((str(url.hostname), url.port), timeout=30)
+            stack.enter_context(connection).sendall(head.encode() + FILE)
+            return connection
+
+        before = left_over()
+        slow = [begun() for _ in range(MOST_OF_ONE // MAX_FILE)]  # they reserve all that one sender may
+        for connection in slow:
+            connection.settimeout(0.3)
+            with pytest.raises(TimeoutError):
+                connection.recv(1)
+            connection.settimeout(30)
+        assert answered(begun()).startswith(b"HTTP/1.1 429")
+        with contextlib.suppress(OSError):
+            for _ in range(30 if stall == "drip" else 0):
+                time.sleep(0.1)
+                for connection in slow:
+                    connection.sendall(b"a")
+        for connection in slow:
+            answer = answered(connection)
+            assert answer.startswith(b"HTTP/1.1 408") or (stall == "drip" and not answer)
+        assert left_over() == before
+        upload = httpx.post(f"{address}gradio_api/upload", files={"files": ("x", b"small")}, **BROWSER)
+        assert upload.status_code == 200
+
+
+def test_a_slow_network_has_the_time_that_it_needs() -> None:
+    now = 0.0
+    pieces = [b"a" * (8 * SLOWEST)] * 20 + [b""]
+
+    async def receive() -> dict[str, Any]:
+        nonlocal now
+        now += 9.0 if pieces[0] else 1e6  # what follows the body, as that somebody has gone, may take any time
+        piece = pieces.pop(0)
+        return {"type": "http.request", "body": piece, "more_body": len(pieces) > 1}
+
+    async def read() -> int:
+        timely = in_time(receive, clock=lambda: now)
+        count = 1
+        while (await timely())["more_body"]:
+            count += 1
+        assert (await timely())["body"] == b""
+        return count
+
+    assert asyncio.run(read()) == 20
 
 
 def test_only_so_many_uploads_wait_to_be_read(collection: Collection) -> None:

@@ -81,3 +81,10 @@ def test_a_file_that_was_changed_since_it_was_indexed_is_not_shown(album: Collec
         finally:
             file.write_bytes(before)
         assert httpx.get(f"{address}full/{image}", **BROWSER).status_code == 200
+
+
+def test_a_picture_s_number_is_written_in_the_digits_of_ascii(album: Collection) -> None:
+    with serve(album, "127.0.0.1", 0, None) as address:
+        assert httpx.get(f"{address}thumbnail/1", **BROWSER).status_code == 200
+        for digit in ("\u0661", "\uff11"):
+            assert httpx.get(f"{address}thumbnail/{digit}", **BROWSER).status_code != 200
