@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence, Sized
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
+
+from massl.core.printable import shortened
 
 if TYPE_CHECKING:
     from indexer import Collection
@@ -15,6 +18,11 @@ if TYPE_CHECKING:
 def readable(path: str) -> str:
     """A path as text: file names that are not UTF-8 come with bytes that no JSON can carry."""
     return path.encode("utf-8", "backslashreplace").decode()
+
+
+def of_readable(text: str) -> str:
+    """The path that `readable` gave as text; as it is if it holds no such bytes."""
+    return re.sub(r"\\udc([89a-f][0-9a-f])", lambda byte: chr(0xDC00 + int(byte[1], 16)), text)
 
 
 def count(images: Sized) -> str:
@@ -149,9 +157,16 @@ def brought(known: Metadata | None, read: str = "") -> list[tuple[str, str]]:
 
 
 def sentence(text: str) -> str:
-    """An error's text as a sentence of its own."""
-    text = readable(text)
-    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
+    """An error's text as a sentence of its own; what it quotes of somebody's words is shortened."""
+    text = capitalised(readable(shortened(text)))
+    return text + ("" if text.endswith((".", "!", "?")) else ".")
+
+
+def capitalised(text: str) -> str:
+    """The same with a capital first, unless the first word is a name: of a path, an option, a parameter, a command."""
+    first = text.split(maxsplit=1)[0] if text.strip() else ""
+    is_a_word = re.fullmatch(r"[a-z]+(['\u2019-][a-z]+)*[,;:.!?]*", first) and first != "massl"
+    return text[:1].upper() + text[1:] if is_a_word else text
 
 
 def no_pictures(collection: Collection) -> str:

@@ -174,7 +174,7 @@ def import_labels(
     from cli.terminal import print_json, say
     from indexer import Collection
     from indexer.label_formats.table_paths import TablePaths
-    from indexer.store.labels import PREDICTED
+    from indexer.store.labels import PREDICTED, normalised
     from indexer.store.labels import check as check_label
     from massl.core.errors import MasslError
     from massl.core.files.csv_tables import read_csv
@@ -186,7 +186,7 @@ def import_labels(
     authors: dict[int, str] = {}
     guesses = 0
     for line, row in read_csv(file, ("path", "label")):
-        at, path, label = f"{file}, line {line}", row["path"], row["label"].strip()
+        at, path, label = f"{file}, line {line}", row["path"], normalised(row["label"])
         if not any(value.strip() for value in row.values()):
             continue  # an empty row, as spreadsheets leave them
         author = row.get("author", "").strip() if "at" in row else ""  # else no table of ours: it may be a painter

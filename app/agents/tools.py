@@ -13,12 +13,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from app.formatting import readable
+from app.formatting import of_readable, readable
 from app.uploads import of_bytes, take
 from indexer import Collection, Query
 from indexer.json_results import of_classification, of_collection, of_search
 from indexer.store.filters import Filter
-from indexer.store.labels import AGENT, NONE_OF_THESE
+from indexer.store.labels import AGENT, NONE_OF_THESE, normalised
 from indexer.store.paths import can_name_a_file
 from massl.core.errors import MasslError
 
@@ -101,7 +101,7 @@ class AgentTools:
         for row in rows:
             if row["label"] is not None:
                 counts[row["label"]] = counts.get(row["label"], 0) + 1
-        listed = [row for row in rows if row["label"] is not None and label in ("", row["label"])]
+        listed = [row for row in rows if row["label"] is not None and normalised(label) in ("", row["label"])]
         listed = sorted(listed, key=lambda row: -row["probability"])[: _number(k, _MOST)]
         return {"schema": 1, **described, "predicted": counts, "predictions": _readable(listed)}
 
@@ -116,7 +116,7 @@ class AgentTools:
             thumbnails: how many of the first come with a thumbnail, at most 24.
         """  # noqa: E501, as above
         if by not in ("diverse", "typical", "balanced"):
-            raise MasslError("by must be diverse, typical or balanced")
+            raise MasslError('"by" must be diverse, typical or balanced')
         wanted = Filter(_given(label), _given(folder))
         chosen = self._collection.subsets.choose(_number(n, _MOST), by, wanted=wanted)
         rows = [{"rank": item.rank, "path": item.path, "label": item.label} for item in chosen.images]
@@ -147,11 +147,11 @@ class AgentTools:
         """Gives pictures a label, in place of the one they had. An empty label takes theirs away.
 
         Args:
-            paths: paths in the collection, as other tools return them, at most 1000.
+            paths: paths in the collection, as other tools return them, at most 1000; others are named and left out.
             label: a class of your own words, or "none of these" for pictures of no class.
         """
         self._check_may_write()
-        images = {self._image(path): path for path in _paths(paths, _MOST_LABELLED)}
+        images, unknown = self._images(paths)
         before = self._collection.labels.of(list(images))
         if label.strip():
             self._collection.labels.add(label, images, AGENT)
@@ -162,27 +162,29 @@ class AgentTools:
         ]
         counts = self._collection.labels.counts()
         none = counts.pop(NONE_OF_THESE, 0)
-        return {"schema": 1, "labelled": _readable(rows), "labels": counts, "none_of_these": none}
+        told = {"schema": 1, "labelled": _readable(rows), "labels": counts, "none_of_these": none}
+        return told | ({"not_in_collection": unknown} if unknown else {})
 
     def tag(self, paths: list[str], add: list[str] = [], remove: list[str] = []) -> dict:  # noqa: B006, as above
         """Gives pictures tags beside those that they have, and takes tags off them.
 
         Args:
-            paths: paths in the collection, as other tools return them, at most 1000.
+            paths: paths in the collection, as other tools return them, at most 1000; others are named and left out.
             add: tags to give, of up to 100 characters each, without commas.
             remove: tags to take off.
         """
         self._check_may_write()
-        images = {self._image(path): path for path in _paths(paths, _MOST_LABELLED)}
+        images, unknown = self._images(paths)
         added, removed = ([(image, each) for image in images for each in _tags(tags)] for tags in (add, remove))
         tags = self._collection.tags
         new = tags.give(added, AGENT)
         gone = tags.remove(removed)
         now = tags.of(list(images))
         rows = [{"path": path, "tags": list(now.get(image, ()))} for image, path in images.items()]
-        return {
+        told = {
             "schema": 1, "added": len(new), "removed": len(gone), "tagged": _readable(rows), "tags": tags.counts()
         }  # fmt: skip
+        return told | ({"not_in_collection": unknown} if unknown else {})
 
     def _check_may_write(self) -> None:
         if not self._write:
@@ -203,11 +205,11 @@ class AgentTools:
     def _query(self, picture: str) -> Query:
         """What somebody searches with: a path of the collection, an upload, or a file's content."""
         if not isinstance(picture, str) or not picture.strip():
-            raise MasslError("picture is empty: give a path in the collection, or a picture's content in base64")
+            raise MasslError('"picture" is empty: give a path in the collection, or the content of a file in base64')
         resize, rendering = self._collection.encoder.resize, self._collection.meta.rendering
         if len(picture) <= 4_096:
-            if (known := self._collection.images.at_path(picture)) is not None and known[1] == "ready":
-                return Query(image=known[0])
+            if (image := self._found_at(picture)) is not None:
+                return Query(image=image)
             if can_name_a_file(picture) and Path(picture).is_absolute() and Path(picture).is_relative_to(self._uploads):
                 return take(picture, self._uploads, resize, "The upload", rendering).query
         content = picture.partition(",")[2] if picture.startswith("data:") else picture
@@ -223,10 +225,35 @@ class AgentTools:
         return of_bytes(data, resize, "The picture", rendering).query
 
     def _image(self, path: str) -> int:
-        row = self._collection.images.at_path(path)
-        if row is None or row[1] != "ready":  # nothing is said of files that are not in the collection
+        image = self._found_at(path)
+        if image is None:  # nothing is said of files that are not in the collection
             raise MasslError(f"{readable(path[:200])!r} is not in the collection; paths are as the tools return them")
-        return row[0]
+        return image
+
+    def _images(self, paths: object) -> tuple[dict[int, str], list[str]]:
+        """Those of some paths that are of pictures, by id, and the others, as far as they are to be named.
+
+        Raises:
+            MasslError: there are none, or too many.
+        """
+        images: dict[int, str] = {}
+        unknown: list[str] = []
+        for path in _paths(paths, _MOST_LABELLED):
+            if (image := self._found_at(path)) is None:
+                unknown.append(path)
+            else:
+                images[image] = path
+        if not images:
+            self._image(unknown[0])
+        return images, [readable(path[:200]) for path in unknown]
+
+    def _found_at(self, path: str) -> int | None:
+        """The picture at a path, as the file system has it or as the tools return it; None for none."""
+        for way in dict.fromkeys((path, of_readable(path))):
+            row = self._collection.images.at_path(way)
+            if row is not None and row[1] == "ready":
+                return row[0]
+        return None
 
     def _pictures(self, found: Sequence[tuple[int, str]], most: int) -> list[tuple[str, str]]:
         shown = found[: _number(most, _MOST_THUMBNAILS, fewest=0)]
@@ -240,13 +267,13 @@ def _readable(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _given(text: object) -> tuple[str, ...]:
     if not isinstance(text, str) or "\0" in text:
-        raise MasslError("label, folder and tag are texts; leave them empty for all pictures")
+        raise MasslError('"label", "folder" and "tag" are texts; leave them empty for all pictures')
     return (text,) if text else ()
 
 
 def _paths(paths: object, most: int, fewest: int = 1) -> list[str]:
     if not isinstance(paths, list) or not all(isinstance(path, str) and "\0" not in path for path in paths):
-        raise MasslError("paths must be a list of paths in the collection, as the tools return them")
+        raise MasslError('"paths" must be a list of paths in the collection, as the tools return them')
     if not fewest <= len(paths) <= most:
         raise MasslError(f"give {fewest} to {most:,} paths, not {len(paths):,}")
     return list(dict.fromkeys(paths))
@@ -254,7 +281,7 @@ def _paths(paths: object, most: int, fewest: int = 1) -> list[str]:
 
 def _tags(tags: object) -> list[str]:
     if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags) or len(tags) > _MOST_TAGS:
-        raise MasslError(f"add and remove must be lists of tags, of at most {_MOST_TAGS}")
+        raise MasslError(f'"add" and "remove" must be lists of tags, of at most {_MOST_TAGS}')
     return tags
 
 

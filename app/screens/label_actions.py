@@ -9,7 +9,7 @@ from typing import Any
 from app.formatting import count
 from app.session import Payload, Session, Step, images
 from indexer import Collection
-from indexer.store.labels import ACCEPTED, NONE_OF_THESE
+from indexer.store.labels import ACCEPTED, NONE_OF_THESE, normalised
 from indexer.store.tags import split
 from massl.core.errors import MasslError
 
@@ -49,9 +49,10 @@ class LabelActions:
 
     def give(self, session: Session, wanted: Mapping[int, str], text: str, author: str = AUTHOR) -> str:
         """Labels images, image to label, as one step called `text`; returns what was done as a sentence."""
+        wanted = {image: normalised(label) for image, label in wanted.items()}
         before = self._labels_of(list(wanted))
         self.collection.labels.give(wanted, author)
-        return self._remember(session, Step(text, before, dict(wanted)))
+        return self._remember(session, Step(text, before, {**wanted}))
 
     def reject(self, session: Session, wanted: Mapping[int, str], text: str) -> str:
         """Remembers that images don't have the labels that were proposed for them, as one step called `text`."""
@@ -68,7 +69,7 @@ class LabelActions:
 
     def label(self, session: Session, payload: Payload, author: str = AUTHOR) -> str:
         """Labels the pictures of `payload` by its `label`, as one step; returns what was done as a sentence."""
-        name = str(payload.get("label") or "").strip()
+        name = normalised(str(payload.get("label") or ""))
         chosen = images(payload)
         before = Counter(had[0] for had in self._labels_of(chosen).values() if had and had[0] != name)
         said = self.give(session, dict.fromkeys(chosen, name), f"labelled {count(chosen)} “{name}”", author)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from indexer.store import cameras
 from indexer.store.catalog import READY, Catalog, to_bytes
+from indexer.store.label_spelling import spellings
 from indexer.store.paths import folded, from_bytes
 from indexer.store.quality import QualityBound
 from indexer.store.tags import MAX_TAG, Tags
@@ -162,9 +163,10 @@ class Filter:
         """The condition on `images` as SQL, and its values."""
         terms, values = [READY], list[Any]()
         if self.labels:
-            marks = ", ".join("?" * len(self.labels))
+            ways = [way for label in self.labels for way in spellings(label)]
+            marks = ", ".join("?" * len(ways))
             terms.append(f"images.id IN (SELECT image FROM labels WHERE label IN ({marks}))")
-            values += self.labels
+            values += ways
         if self.labelled:
             terms.append("images.id IN (SELECT image FROM labels)")
         for tag in self.tags:

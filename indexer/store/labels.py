@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from indexer.store import decision_tables, meta
 from indexer.store.catalog import READY, Catalog, in_parts, now
 from indexer.store.images import Images
+from indexer.store.label_spelling import NONE_OF_THESE as NONE_OF_THESE
+from indexer.store.label_spelling import normalised as normalised
 from indexer.store.meta import Meta
 from indexer.store.paths import from_bytes
 from massl.core.errors import MasslError
@@ -19,7 +21,6 @@ ACCEPTED = "page (accepted)"  # author of what was proposed and agreed to: who a
 PREDICTED = "massl"  # of what is exported as a label and nobody gave
 DRAWN = "page (drawn)"  # author of labels of images that chance has chosen, a whole page of them
 AGENT = "agent"  # of what programs labelled, which nobody has looked at
-NONE_OF_THESE = "none of these"  # label of images that are of no class which somebody named: exports leave it out
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,8 @@ class Labels:
     def give(self, wanted: Mapping[int, str], author: str | Mapping[int, str]) -> int:
         """Gives each image its label, as `add`, all of them or none; returns how many. `author` may be one an image.
 
+        Labels are kept as `normalised`. Those that an earlier version kept otherwise are joined with them.
+
         An image of the random sample stays one when a person labels it again: chance has chosen it all the same.
         Without the corrected ones the sample would look easier than the collection is.
 
@@ -63,9 +66,10 @@ class Labels:
             drawn = {image for (image,) in connection.execute("SELECT image FROM labels WHERE author = ?", (DRAWN,))}
             drawn = {image for image in drawn & wanted.keys() if authors[image] != AGENT}
             rows = [
-                (image, label.strip(), DRAWN if image in drawn else authors[image], now())
+                (image, normalised(label), DRAWN if image in drawn else authors[image], now())
                 for image, label in wanted.items()
             ]
+            _join_spellings(connection)
             before = _noted_classes(connection.execute)
             try:
                 connection.executemany(
@@ -88,8 +92,10 @@ class Labels:
                 marks = ", ".join("?" * len(part))
                 query = f"SELECT id, label FROM images LEFT JOIN labels ON image = id WHERE id IN ({marks})"
                 found |= dict(connection.execute(query, part))
-            own = [image for image, label in found.items() if label == after[image]]
-            rows = [(image, *given, now()) for image in own if (given := before[image]) is not None]
+            own = [image for image, label in found.items() if _same(label, after[image])]
+            rows = [
+                (image, normalised(given[0]), given[1], now()) for image in own if (given := before[image]) is not None
+            ]
             classes = _noted_classes(connection.execute)
             connection.executemany("DELETE FROM labels WHERE image = ?", [(image,) for image in own])
             connection.executemany("INSERT INTO labels (image, label, author, at) VALUES (?, ?, ?, ?)", rows)
@@ -190,8 +196,25 @@ def _noted_classes(read: Callable[[str], Iterable[tuple[str]]]) -> list[str]:
     return [name for (name,) in read("SELECT label FROM labels GROUP BY label ORDER BY min(at), label")]
 
 
+def _join_spellings(connection: sqlite3.Connection) -> None:
+    """Has the labels that look the same be the same: earlier versions kept each as it was typed."""
+    for (label,) in connection.execute("SELECT DISTINCT label FROM labels").fetchall():
+        if (kept := normalised(label)) != label:
+            connection.execute("UPDATE labels SET label = ? WHERE label = ?", (kept, label))
+    for table in ("rejected_labels", "confirmed_labels"):
+        for (label,) in connection.execute(f"SELECT DISTINCT label FROM {table}").fetchall():
+            if (kept := normalised(label)) != label:
+                rows = f"SELECT image, ?, at FROM {table} WHERE label = ?"
+                connection.execute(f"INSERT OR IGNORE INTO {table} (image, label, at) {rows}", (kept, label))
+                connection.execute(f"DELETE FROM {table} WHERE label = ?", (label,))
+
+
+def _same(one: str | None, other: str | None) -> bool:
+    return one == other or (one is not None and other is not None and normalised(one) == normalised(other))
+
+
 def check(label: str) -> None:
     """Raises MasslError for an empty label, one of more than 100 characters or with control characters."""
-    label = label.strip()
+    label = normalised(label)
     if not label or len(label) > MAX_LABEL or not label.isprintable():
         raise MasslError(f"a label is 1 to {MAX_LABEL} printable characters, not {label[:20]!r} ({len(label)})")

@@ -6,6 +6,7 @@ import re
 
 _LONGEST = 500  # letters of a word that are shown
 _ENDS = 200
+_MOST = 4_000  # letters of a text
 
 
 def visible(text: str, keep: str = "") -> str:
@@ -27,5 +28,9 @@ def visible(text: str, keep: str = "") -> str:
 
 
 def shortened(text: str) -> str:
-    """The same without the middle of words of more than 500 letters: what fills a terminal hides what it is about."""
-    return re.sub(rf"\S{{{_LONGEST + 1},}}", lambda word: f"{word[0][:_ENDS]}…{word[0][-_ENDS:]}", text)
+    """The same without the middle of words of more than 500 letters, and of a text of more than 4,000.
+
+    What fills a terminal, or is sent back as it came, hides what it is about.
+    """
+    text = re.sub(rf"\S{{{_LONGEST + 1},}}", lambda word: f"{word[0][:_ENDS]}…{word[0][-_ENDS:]}", text)
+    return text if len(text) <= _MOST else f"{text[: _MOST // 2]}…{text[-_MOST // 2 :]}"

@@ -6,6 +6,8 @@ import base64
 import contextlib
 import io
 import json
+import os
+import shutil
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,8 +21,9 @@ from PIL import Image
 from app.access.request_filter import MAX_CALL
 from app.agents.tools import AgentTools
 from app.server import Agents, check_agents, serve
-from indexer import Collection
+from indexer import Collection, Encoder
 from massl.core.errors import MasslError
+from tests.indexer.tiny import write_encoder
 
 LOGIN = ("ada", "secret")
 PLAIN = {"trust_env": False, "timeout": 60}
@@ -262,3 +265,74 @@ def test_what_a_program_sends_is_not_written_to_the_terminal(labelling: str, cap
     said = "".join(capfd.readouterr())
     assert "\x1b" not in said
     assert "Traceback" not in said
+
+
+def test_a_body_that_is_no_call_is_refused_in_one_line(labelling: str, capfd: pytest.CaptureFixture[str]) -> None:
+    bodies = {
+        "no UTF-8": b'{"jsonrpc": "2.0", "id": "\xff", "method": "tools/list"}',
+        "deep": b"[" * 100_000,
+        "deep parameters": json.dumps(HELLO).encode().replace(b"{}", b'{"a": ' + b"[" * 500 + b"]" * 500 + b"}"),
+        "large id": json.dumps(HELLO).encode().replace(b"1", b"1" * 5_000, 1),
+        "huge id": json.dumps(HELLO | {"id": 1 << 70}).encode(),
+        "empty": b"",
+        "list": json.dumps([HELLO]).encode(),
+        "no id": json.dumps(HELLO | {"id": {}}).encode(),
+        "nan": b'{"jsonrpc": "2.0", "id": NaN, "method": "tools/list"}',
+        "no method": json.dumps(HELLO | {"method": 3}).encode(),
+        "parameters": json.dumps(HELLO | {"params": []}).encode(),
+        "arguments": json.dumps(HELLO | {"method": "tools/call", "params": {"name": "info", "arguments": []}}).encode(),
+        "tool": json.dumps(HELLO | {"method": "tools/call", "params": {"name": "n" * 100_000}}).encode(),
+    }
+    headers = ACCEPTS | {"Content-Type": "application/json"}
+    for name, body in bodies.items():
+        answer = httpx.post(f"{labelling}mcp", content=body, headers=headers, **PLAIN)
+        assert answer.status_code == 400, name
+        assert 0 < len(answer.text) < 150, name
+        assert "\n" not in answer.text, name
+    assert httpx.post(f"{labelling}mcp", json=HELLO | {"method": "nope"}, headers=ACCEPTS, **PLAIN).status_code == 200
+    assert "".join(capfd.readouterr()) == ""
+
+
+@pytest.mark.parametrize(
+    ("tool", "given"),
+    [
+        ("search", {"picture": "flag/brazil.jpg", "label": "z" * 100_000}),
+        ("search", {"picture": "flag/brazil.jpg", "folder": "z z" * 40_000}),
+        ("label", {"paths": "z" * 100_000, "label": "x"}),
+        ("search", {"z" * 100_000: 1}),
+    ],
+)
+def test_of_what_was_sent_an_error_quotes_little(labelling: str, tool: str, given: dict[str, Any]) -> None:
+    answer = _call(labelling, tool, given)
+    assert answer.isError
+    assert len(answer.content[0].text) < 5_000
+
+
+def test_a_name_that_is_no_utf8_is_taken_as_it_was_given_and_a_wrong_one_fails_no_other(
+    pictures: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "photos"
+    root.mkdir()
+    name = os.fsdecode(b"caf\xe9.jpg")
+    try:
+        shutil.copy(pictures / "flag" / "brazil.jpg", root / name)
+    except OSError:
+        pytest.skip("this file system takes UTF-8 only")
+    shutil.copy(pictures / "flag" / "canada.jpg", root / "a.jpg")
+    collection = Collection.create(root, Encoder.load(write_encoder(tmp_path / "tiny.onnx"), threads=1))
+    collection.update()
+    tools = AgentTools(collection, tmp_path, write=True)
+    (told,) = (row["path"] for row in tools.select(2)["results"] if row["path"] != "a.jpg")
+    assert told == r"caf\udce9.jpg"
+    for path in (told, name):
+        assert tools.search(path)["results"][0]["path"] == "a.jpg"
+        assert tools.similar([path])["results"][0]["path"] == "a.jpg"
+        given = tools.tag([path, "a.jpg", "gone.jpg"], add=["one"])
+        assert [row["tags"] for row in given["tagged"]] == [["one"], ["one"]]
+        assert given["not_in_collection"] == ["gone.jpg"]
+        labelled = tools.label(["gone.jpg", path], "coffee")
+        assert labelled["labels"] == {"coffee": 1}
+        assert labelled["not_in_collection"] == ["gone.jpg"]
+    json.dumps([given, labelled], ensure_ascii=False).encode()
+    with pytest.raises(MasslError, match=r"'gone.jpg' is not in the collection"):
+        tools.tag(["gone.jpg"], add=["one"])
