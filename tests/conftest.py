@@ -22,6 +22,7 @@ __all__ = ["object_server", "running_server"]  # the fixtures
 
 PICTURES = Path(__file__).parent.parent / "cli" / "pictures"
 LONGEST = ("test_offline.py",)
+LONGEST_SOCKET = 100  # bytes of its path, of which systems take a few more
 
 hypothesis.settings.register_profile("massl", deadline=None)  # machines are busy
 hypothesis.settings.load_profile("massl")
@@ -91,9 +92,17 @@ def namespace() -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def forks() -> Iterator[Forks]:
+def of_all_workers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that the processes share which run tests beside each other."""
+    folder = tmp_path_factory.getbasetemp()
+    return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+
+
+@pytest.fixture(scope="session")
+def forks(of_all_workers: Path) -> Iterator[Forks]:
     """Starts `massl` in processes of their own, a hundredth of a second after it is asked to."""
-    made = Forks()
+    place = of_all_workers / "forks"
+    made = Forks(shared=place if len(os.fsencode(place)) < LONGEST_SOCKET else None)
     yield made
     made.close()
 

@@ -27,6 +27,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+import filelock
+
 ROOT = Path(__file__).parent.parent
 OURS = ("massl", "indexer", "app", "cli")
 STREAMS = 3  # standard input, output, error; then the pipe on which it is told how a process fares
@@ -84,23 +86,45 @@ class Forks:
     """The process that waits, with all that is needed imported, and is forked for each command."""
 
     def __init__(
-        self, before: Sequence[str] = (), environment: Mapping[str, str] | None = None, anew: bool = False
-    ) -> None:
+        self, before: Sequence[str] = (), environment: Mapping[str, str] | None = None, anew: bool = False,
+        shared: Path | None = None,
+    ) -> None:  # fmt: skip
         """Starts it.
 
         Args:
             before: What stands before its command, as what makes a namespace.
             environment: All of its variables, which libraries may read as they are loaded; the test's own if left out.
             anew: Each fork imports MaSSL's own modules itself: only those of other packages are there.
+            shared: Where it listens, for all processes that name the same place: the first starts it, and it ends
+                with the last. If left out it is for this process alone.
         """
         self._before = before
         self._environment = _early(os.environ if environment is None else environment)
-        self._socket, there = socket.socketpair()
-        with there:
-            self._process = subprocess.Popen(
-                [*before, sys.executable, "-m", "tests.forked", str(there.fileno()), *(["anew"] if anew else [])],
+        self._shared = shared
+        command = [*before, sys.executable, "-m", "tests.forked"]
+
+        def start(there: socket.socket) -> subprocess.Popen[bytes]:
+            return subprocess.Popen(
+                [*command, str(there.fileno()), *(["anew"] if anew else [])],
                 cwd=ROOT, env=environment, pass_fds=[there.fileno()], stdin=subprocess.DEVNULL,
             )  # fmt: skip
+
+        if shared is None:
+            self._socket, there = socket.socketpair()
+            with there:
+                self._process = start(there)
+            return
+        self._socket = socket.socket(socket.AF_UNIX)
+        with filelock.FileLock(f"{shared}.lock"):
+            try:
+                self._socket.connect(str(shared))
+            except (FileNotFoundError, ConnectionRefusedError):
+                shared.unlink(missing_ok=True)
+                with socket.socket(socket.AF_UNIX) as there:
+                    there.bind(str(shared))
+                    there.listen()
+                    self._process = start(there)
+                self._socket.connect(str(shared))
 
     def start(
         self, arguments: Iterable[object], streams: Sequence[int], cwd: Path | None = None,
@@ -152,21 +176,37 @@ class Forks:
             return subprocess.CompletedProcess(arguments, code, output.read(), error.read())
 
     def close(self) -> None:
-        """Ends what waits."""
+        """Ends what waits, unless others share it."""
         self._socket.close()
-        self._process.wait(60)
+        if self._shared is None:
+            self._process.wait(60)
 
 
 def wait_and_fork(there: socket.socket) -> list[str]:
-    """Waits for commands until nobody can ask for one. Returns in each fork, with the command's arguments."""
+    """Waits for commands until nobody can ask for one. Returns in each fork, with the command's arguments.
+
+    Args:
+        there: Connected to the one who asks; or it listens, and whoever connects may ask.
+    """
     before = dict(os.environ)
-    _import(EVERY)
     running: dict[int, tuple[int, int]] = {}  # by the descriptor of a process: its id, and where its end is told
+    listens = bool(there.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+    asking = {} if listens else {there.fileno(): there}
     waiting = select.poll()
     waiting.register(there, select.POLLIN)
+
+    def let_in() -> None:
+        connected = there.accept()[0]
+        asking[connected.fileno()] = connected
+        waiting.register(connected, select.POLLIN)
+
+    _import(EVERY)
     while True:
         for ready, _ in waiting.poll():
-            if ready != there.fileno():
+            if listens and ready == there.fileno():
+                let_in()
+                continue
+            if ready not in asking:
                 waiting.unregister(ready)
                 pid, told = running.pop(ready)
                 code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
@@ -174,9 +214,17 @@ def wait_and_fork(there: socket.socket) -> list[str]:
                 os.close(told)
                 os.close(ready)
                 continue
-            asked, descriptors = _receive(there)
+            asked, descriptors = _receive(asking[ready])
             if asked is None:
-                os._exit(0)
+                waiting.unregister(ready)
+                asking.pop(ready).close()
+                if listens and not asking:
+                    Path(there.getsockname()).unlink(missing_ok=True)  # the next one starts another
+                    if select.select([there], [], [], 0)[0]:  # but for who was connected before
+                        let_in()
+                if not asking:
+                    os._exit(0)
+                continue
             command = next(iter(asked["arguments"]), "")
             _import(NEEDED.get(command, ()))
             if command in ("train", "export"):
@@ -185,7 +233,8 @@ def wait_and_fork(there: socket.socket) -> list[str]:
                 for other, (_, told) in running.items():
                     os.close(other)
                     os.close(told)
-                there.close()
+                for each in (there, *asking.values()):
+                    each.close()
                 _become(asked, descriptors, {name: os.environ[name] for name in os.environ.keys() - before.keys()})
                 return list(asked["arguments"])
             *streams, told = descriptors
@@ -277,8 +326,8 @@ _code: int | None = None  # with which a fork exits; None while it runs, or wher
 if __name__ == "__main__":
     atexit.register(_end_at_once)  # the first, so that it comes last
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the tests, and this with them
-    with socket.socket(fileno=int(sys.argv[1])) as asking:
-        arguments = wait_and_fork(asking)
+    with socket.socket(fileno=int(sys.argv[1])) as there:
+        arguments = wait_and_fork(there)
     if sys.argv[2:] == ["anew"]:
         for name in [name for name in sys.modules if name.partition(".")[0] in OURS]:
             del sys.modules[name]

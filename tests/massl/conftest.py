@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import resource
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -44,12 +43,9 @@ def small_settings(images: int = 24, **overrides: str) -> Settings:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def one_export_a_graph(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def one_export_a_graph(of_all_workers: Path) -> Iterator[None]:
     """Of transformers that differ in their weights alone, torch exports one."""
-    folder = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        folder = folder.parent  # which all workers of a session share
-    folder = folder / "graphs"
+    folder = of_all_workers / "graphs"
     folder.mkdir(exist_ok=True)
     with pytest.MonkeyPatch.context() as patch:
         keep_the_table_of_operators(patch.setattr)
