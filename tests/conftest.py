@@ -15,6 +15,7 @@ import pytest
 
 from indexer import Collection, Encoder
 from indexer.store.catalog import Catalog
+from massl.core.machine import cores
 from tests.forked import Forks
 from tests.objectstore import object_server, running_server
 
@@ -26,6 +27,11 @@ LONGEST_SOCKET = 100  # bytes of its path, of which systems take a few more
 
 hypothesis.settings.register_profile("massl", deadline=None)  # machines are busy
 hypothesis.settings.load_profile("massl")
+
+
+def pytest_xdist_auto_num_workers() -> int | None:
+    """With `-n auto` a worker more than there are cores, as tests wait for a browser or another process at times."""
+    return None if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ else cores() + 1
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
