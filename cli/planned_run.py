@@ -28,7 +28,7 @@ from massl.settings import Settings, read_settings
 from massl.training.accumulation import check_parts, check_ranks, parts_note
 from massl.training.adaptation import origin_of
 from massl.training.cost import cost_of, free_space, operations_of_an_image
-from massl.training.devices import can_compile, choose_device, unused_gpus
+from massl.training.devices import can_compile, choose_device, decoder_note, unused_gpus
 from massl.training.distributed import World
 from massl.training.loading import plan_loading, usual_workers
 from massl.training.loop import fast_precision
@@ -155,6 +155,7 @@ class PlannedRun:
             plan_loading(self.settings, self.ranks, self.ranks_here).note,
             unused_gpus(self.world.device, self.ranks_here) if asked_for_any else "",
             parts_note(self.settings, self.ranks),
+            decoder_note(self.settings, self.world.device),
         ]
         return [note for note in notes if note]
 

@@ -231,6 +231,8 @@ def _momentum(case: _Case, chosen: _Chosen) -> Iterator[ResolvedSetting]:
 def _of_this_machine(case: _Case, chosen: _Chosen) -> Iterator[ResolvedSetting]:
     yield ResolvedSetting("precision", case.precision, "what this machine multiplies fastest")
     yield ResolvedSetting("workers", case.workers, "one a core")
+    if _value(chosen, "decode") == "device":
+        yield ResolvedSetting("augment", "device", "views are cut there")
     where = "in batches on the device" if case.augment == "device" else "by the processes that decode"
     yield ResolvedSetting("augment", case.augment, f"flips, colours and blur {where}")
     if case.compiles and _value(chosen, "steps") >= COMPILED_FROM:

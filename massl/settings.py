@@ -73,6 +73,7 @@ class Settings:
     workers: int = 2  # processes that decode and cut views; 0: none
     batch_timeout: int = 300  # seconds; a batch that takes longer to load ends the run
     augment: str = "loader"  # loader or device: where views get their flips, colours and blur
+    decode: str = "loader"  # loader or device: where usual JPEGs are decoded and cut; the loader does all others
     loss: str = "fast"  # fast or plain: the same by its definition, with all [V, B, K] logits in memory, to compare
     seed: int = 0
     log_every: int = 10  # steps
@@ -127,6 +128,12 @@ class Settings:
         check_device_name(self.device)
         if self.augment not in ("loader", "device"):
             raise MasslError(f"augment must be loader or device, not {self.augment!r}")
+        if self.decode not in ("loader", "device"):
+            raise MasslError(f"decode must be loader or device, not {self.decode!r}")
+        if self.decode == "device" and self.augment != "device":
+            raise MasslError("decode=device cuts views on the device, which has to change them too; set augment=device")
+        if self.decode == "device" and self.adapter:
+            raise MasslError("an adapter's views are decoded but a few times; leave decode or --preset adapt out")
         if self.loss not in ("fast", "plain"):
             raise MasslError(f"loss must be fast or plain, not {self.loss!r}")
         if self.precision not in ("bf16", "fp16", "fp32"):
@@ -149,7 +156,7 @@ def check_device_name(name: str) -> None:
 
 # What a run that goes on may have otherwise than it began: how it is computed, and how long it is.
 CHANGEABLE = (
-    "device", "workers", "accumulate", "checkpoint_activations", "precision", "augment", "compile", "steps",
+    "device", "workers", "accumulate", "checkpoint_activations", "precision", "augment", "decode", "compile", "steps",
 )  # fmt: skip
 
 

@@ -152,7 +152,12 @@ def decoded(source: Source, index: int, shortest: int | None = None) -> Image.Im
     Raises:
         ImageError: it can't be read or decoded.
     """
-    return decode(source.read(index), shortest, rendering=source.shown_as.rendering()).picture
+    return as_shown(source, source.read(index), shortest)
+
+
+def as_shown(source: Source, data: bytes, shortest: int | None = None) -> Image.Image:
+    """As `decoded`, of an image's content that was read before."""
+    return decode(data, shortest, rendering=source.shown_as.rendering()).picture
 
 
 def check_same(source: Source, images: int, identity: str | None) -> None:

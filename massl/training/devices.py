@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from massl.core.errors import MasslError
-from massl.settings import check_device_name
+from massl.settings import Settings, check_device_name
 
 DRIVER = Path("/proc/driver/nvidia/version")
 
@@ -101,6 +101,13 @@ def unused_gpus(device: torch.device, ranks_here: int = 1) -> str:
     if device.type != "cpu" or not reason or not _has_driver() or "hides" in reason:
         return ""
     return f"there is an NVIDIA driver, but this trains on the CPU: {reason}"
+
+
+def decoder_note(settings: Settings, device: torch.device) -> str:
+    """A line for a person about JPEGs that are to be decoded on a device which is no faster at it; else ""."""
+    if settings.decode == "loader" or device.type == "cuda":
+        return ""
+    return "decode=device helps on a CUDA GPU alone; here the training process itself decodes, so leave it out"
 
 
 def choose_kernels(device: torch.device, precision: str) -> None:

@@ -29,7 +29,7 @@ from torch.utils.data import DataLoader, Sampler
 from massl.core.errors import MasslError
 from massl.core.machine import cores
 from massl.core.memory_budget import BUDGET
-from massl.method.views import Batch, Item, Views, collate
+from massl.method.views import MOST_UNDECODED, Batch, Item, Views, collate
 from massl.settings import Settings
 
 SHARED = Path("/dev/shm")
@@ -97,8 +97,9 @@ def plan_loading(settings: Settings, ranks: int = 1, ranks_here: int = 1, free: 
     if not workers or free is None:
         return Loading(workers)
     room = SHARE * free / ranks_here
-    images = 2 * settings.image_size**2 + settings.local_views * settings.local_size**2
-    size = 3 * images * settings.batch // ranks
+    pixels = 2 * settings.image_size**2 + settings.local_views * settings.local_size**2
+    each = max(3 * pixels, MOST_UNDECODED) if settings.decode == "device" else 3 * pixels
+    size = each * settings.batch // ranks
 
     def needed(ahead: int) -> int:
         return size * (workers * ahead + HELD)
@@ -204,8 +205,7 @@ def _fetch(iterator: Any, ready: queue.Queue[Any], over: threading.Event) -> Non
 
     try:
         for batch in iterator:
-            large, small, draws, skipped, *_ = batch  # no embeddings: a process that loads images has none
-            put(Batch(_tensor(large), _tensor(small), _tensor(draws), skipped))
+            put(_turned(batch, _tensor))
             if over.is_set():
                 return
         put(None)
@@ -274,8 +274,14 @@ def _tensor(value: Any) -> Tensor:
 
 def _collate_arrays(items: list[Item]) -> Any:
     """As `collate`, but arrays, which are sent through the pipe as they are: tensors would go by shared memory."""
-    batch = collate(items)
-    return batch.large.numpy(), batch.small.numpy(), batch.draws.numpy(), batch.skipped
+    return _turned(collate(items), Tensor.numpy)
+
+
+def _turned(batch: Batch, turn: Callable[[Any], Any]) -> Batch:
+    """A batch with each of its tensors turned into something else. Who loads images gives no embeddings."""
+    jpegs = batch.jpegs and batch.jpegs._replace(data=turn(batch.jpegs.data), boxes=turn(batch.jpegs.boxes))
+    large, small, draws = map(turn, (batch.large, batch.small, batch.draws))
+    return batch._replace(large=large, small=small, draws=draws, jpegs=jpegs)
 
 
 def begin_worker(workers: int, worker: int) -> None:

@@ -23,6 +23,7 @@ from massl.encoder.weights import Initial
 from massl.evaluation import rankme
 from massl.evaluation.datasets import LabelledFiles
 from massl.method.augment import normalise
+from massl.method.device_cutting import DeviceCutting, check_decoder
 from massl.method.schedules import Rates
 from massl.method.views import Batch, EndlessBatches, Views, on_device
 from massl.settings import CHANGEABLE, Settings, read_settings
@@ -141,8 +142,7 @@ def train(
         find_start(out)  # which says it where it is missing or damaged
     elif world.share((out / "config.toml").exists()):
         check_new(out)
-    if settings.compile:
-        check_compiler(world.device)
+    _check_tools(settings, world.device)
     choose_kernels(world.device, settings.precision)
     check_ranks(settings, world.size)
 
@@ -227,6 +227,8 @@ class _Run:
         self.utilisation = Utilisation(state.settings, world.device, world.size, teaching.teacher if teaching else None)
         self.metrics: dict[str, Any] = {}
         self.measuring = Measuring(state, probe, world.device, resumed, adaptation)
+        cuts = self.settings.decode == "device"
+        self.cutting = DeviceCutting(state.source, self.settings, self.device) if cuts else None
         self.skipped: dict[str, str] = {}
         self.again = f"massl train {shlex.quote(state.source.where)} --resume {state.out}"
         state.begin_to_count()
@@ -320,6 +322,8 @@ class _Run:
         loading = plan_loading(s, world.size, world.size_here)
         loader = make_loader(Views(source, s), keys, loading, world.size_here, pinned=self.device.type == "cuda")
         arriving = batches(loader, s.batch_timeout, self.stop)
+        if self.cutting:
+            arriving = self.cutting.batches(arriving)
         return self.teaching.batches(arriving, keys) if self.teaching else arriving
 
     def _next(self, arriving: Iterator[Batch], meter: Meter) -> Batch | None:
@@ -397,7 +401,7 @@ class _Run:
         return not self.adaptation and self.state.improves(self.metrics)
 
     def _tell(self) -> None:
-        self.warnings += self.monitor.look(self.metrics)
+        self.warnings += [*self.monitor.look(self.metrics), *(self.cutting.notes() if self.cutting else ())]
         if self.monitor.crowded:
             compute_in_parts(self.learner.student)
         if self.leads:
@@ -409,6 +413,14 @@ class _Run:
         return Interrupted(
             f"stopped at step {self.state.done}; go on with: {self.again}; or export it as it is: massl export {out}"
         )
+
+
+def _check_tools(settings: Settings, device: torch.device) -> None:
+    """Raises a `MasslError` where what the settings ask for needs something that is not here."""
+    if settings.compile:
+        check_compiler(device)
+    if settings.decode == "device":
+        check_decoder(device)
 
 
 def _exported_stages(state: RunState) -> int:

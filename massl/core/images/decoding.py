@@ -341,7 +341,7 @@ class Reading:
             return None
         header = None if stored else self._granted.enter_context(Image.open(stream(data), formats=FORMATS))
         # That of a PNG would be loaded for it; `row_files` knows that it has none.
-        if header is not None and header.format != "PNG" and _orientation(header) != 1:
+        if header is not None and header.format != "PNG" and orientation_of(header) != 1:
             return None
         found = row_reading.find(data, stored, header, self.scaling)
         if found is not None:
@@ -433,7 +433,7 @@ class Reading:
             image.draft("RGB", (shortest, shortest))
         more = None
         if as_it_is:
-            more = 4 * (_orientation(image) != 1) + 4 * (image.mode not in _PLAIN or "transparency" in image.info)
+            more = 4 * (orientation_of(image) != 1) + 4 * (image.mode not in _PLAIN or "transparency" in image.info)
         self.take(decode_cost.decoding(image, data, self.width, self.height, shortest, more))
         picture = upright(load_8_bits(image, data, self.scaling))
         if (picture.width > picture.height) != (image.width > image.height):
@@ -519,10 +519,11 @@ def _bytes(size: int) -> str:
 
 def upright(image: Image.Image) -> Image.Image:
     """A decoded image, turned by its EXIF orientation."""
-    return _turned(image, _orientation(image))
+    return _turned(image, orientation_of(image))
 
 
-def _orientation(image: Image.Image) -> int:
+def orientation_of(image: Image.Image) -> int:
+    """By the EXIF of an opened image, from 1 to 8; 1 where there is none, or a damaged one."""
     exif = image.info.get("exif")
     if exif is None and isinstance(text := image.info.get("Raw profile type exif"), str):  # ImageMagick's, in a PNG
         exif = decode_cost.of_text(text)

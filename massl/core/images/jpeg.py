@@ -63,6 +63,11 @@ def unsupported(data: bytes) -> str | None:
     return None
 
 
+def coding(data: bytes) -> int | None:
+    """The marker of a JPEG's frame, which says how its pixels are coded; None where there is none."""
+    return next((marker for marker, _ in _segments(data) if marker in _FRAMES), None)
+
+
 def _has_all_scans(data: bytes) -> bool:
     """Whether the scans that have begun give every coefficient of every colour to its last bit."""
     missing: dict[int, list[int]] = {}  # of a colour: for each coefficient how many bits are still to come

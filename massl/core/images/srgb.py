@@ -124,7 +124,7 @@ def _apply_profile(image: Image.Image, profile: bytes | None) -> Image.Image:
     """To RGB, through the embedded colour profile where there is one that fits the image's mode."""
     if image.mode == "LAB":
         return ImageCms.profileToProfile(image, _LAB, _SRGB, outputMode="RGB") or image.convert("RGB")
-    if profile and not (len(profile) <= _SHORT and _is_srgb(profile, image.mode)):
+    if profile and is_converted(profile, image.mode):
         try:
             source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
             if source.profile.xcolor_space.strip() == _SPACES[image.mode]:
@@ -132,6 +132,11 @@ def _apply_profile(image: Image.Image, profile: bytes | None) -> Image.Image:
         except (ImageCms.PyCMSError, OSError, ValueError):
             pass  # a damaged profile: the plain conversion below is what viewers show too
     return image.convert("RGB")
+
+
+def is_converted(profile: bytes | None, mode: str) -> bool:
+    """Whether `to_srgb` looks at a profile of a picture of a mode, as its colours may be other ones than sRGB's."""
+    return profile is not None and not (len(profile) <= _SHORT and _is_srgb(profile, mode))
 
 
 @lru_cache(maxsize=64)
