@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The first fifteen minutes of MaSSL on a GPU: sixteen checks, what must be right before what should be fast.
+"""The first fifteen minutes of MaSSL on a GPU: seventeen checks, what must be right before what should be fast.
 
     benchmarks/gpu.py all [--device cuda] [--data FOLDER] [--budget SECONDS] [--out RESULTS.jsonl]
     benchmarks/gpu.py loss
@@ -52,6 +52,7 @@ CHECKS = {
     "environment": Check(gpu_correctness.environment, 60),
     "loss": Check(gpu_correctness.loss, 60),
     "augmentation": Check(gpu_correctness.augmentation, 45),
+    "decoding": Check(gpu_correctness.decoding, 60),
     "steps": Check(gpu_correctness.steps, 90),
     "not-finite": Check(gpu_correctness.not_finite, 60),
     "syncs": Check(gpu_correctness.syncs, 60),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.metadata
 import json
 import os
@@ -21,6 +22,7 @@ from gpu_cases import (
     TOY,
     Bench,
     Outcome,
+    Skipped,
     image_folder,
     make_learner,
     random_views,
@@ -35,10 +37,11 @@ from massl.core.machine import cores
 from massl.data.sources import find_source
 from massl.encoder import checkpoint
 from massl.method.augment import augment, draw
+from massl.method.device_cutting import DeviceCutting, check_decoder
 from massl.method.loss import flash_precision, massl_loss, plain_loss
 from massl.method.memory import Memory
 from massl.method.schedules import Rates
-from massl.method.views import Views, collate, on_device
+from massl.method.views import MOST_UNDECODED, Views, collate, on_device
 from massl.settings import Settings
 from massl.training.devices import why_no_cuda
 from massl.training.distributed import World
@@ -48,6 +51,7 @@ from tests.massl.method.golden import inputs
 
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "pillow", "pi-heif", "onnx", "onnxruntime", "faiss-cpu", "triton")
 # Of a loss that three steps of the authors' own code gave in float32. On a CPU bf16 was off by a fifth of its share.
+DECODERS_OFF_BY = 3  # of 255, the mean of an image: decoders round, and interpolate colours, in their own ways
 OFF_BY = {"fp32": 5e-4, "bf16": 5e-2, "fp16": 2e-2}
 
 
@@ -133,6 +137,43 @@ def augmentation(bench: Bench) -> Outcome:
     mean = float(off.mean())
     return Outcome(
         share < 1e-3 and mean < 1e-4, share, f"{share:.1g} of the values off by over 0.01; mean {mean:.1g} of a std"
+    )
+
+
+def decoding(bench: Bench) -> Outcome:
+    """JPEGs decoded and cut on the device, beside the loader's views; the number is images a second on the device."""
+    settings = run_settings(bench, augment="device", decode="device", batch="8" if bench.toy else "64")
+    source, _ = find_source(image_folder(bench))
+    images = min(settings.batch, len(source))
+    if len(source.read(0)) > MOST_UNDECODED or not source.read(0).startswith(b"\xff\xd8"):
+        raise Skipped("the images are no JPEGs; give --data")
+    check_decoder(bench.device)
+    keys = [(0, index) for index in range(images)]
+    ours, theirs = (Views(source, dataclasses.replace(settings, decode=where)) for where in ("device", "loader"))
+    read, wanted = collate([ours[key] for key in keys]), collate([theirs[key] for key in keys])
+    cutting = DeviceCutting(source, settings, bench.device)
+    found = cutting.complete(read)
+    off = [(one.cpu().int() - other.int()).abs().float() for one, other in
+           ((found.large, wanted.large), (found.small, wanted.small))]  # fmt: skip
+    mean = max(float(each.mean((0, 2, 3, 4)).max()) for each in off)
+    bench.tell({"mean_off": mean, "most_off": max(float(each.max()) for each in off), "images": images,
+                "by_loader": cutting.by_loader, "failed": cutting.failed})  # fmt: skip
+    on_device = cutting.images - cutting.by_loader - cutting.failed
+    assert on_device >= images / 2, f"the device decoded {on_device} of {images}: {cutting.first_failed}"
+    jpegs = read.jpegs
+    assert jpegs is not None
+    broken = jpegs.data.clone()
+    broken[jpegs.lengths[0] // 2 : jpegs.lengths[0]] = 0xFF  # half of the first file is gone
+    cutting.complete(read._replace(jpegs=jpegs._replace(data=broken)))  # which must not end a run
+    rounds = 1 if bench.toy else 10
+    began = time.perf_counter()
+    for _ in range(rounds):
+        found = cutting.complete(read)
+    float(found.large[0, 0, 0, 0, 0])  # until it is done
+    speed = rounds * images / (time.perf_counter() - began)
+    bench.tell({"images_per_second": speed, "failed_of_broken": cutting.failed})
+    return Outcome(
+        mean < DECODERS_OFF_BY, speed, f"{speed:,.0f} images/s on the device; an image off by {mean:.2g} of 255"
     )
 
 

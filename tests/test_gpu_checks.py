@@ -20,6 +20,7 @@ import sys, time, torch
 from pathlib import Path
 sys.path.insert(0, "benchmarks")
 import gpu, gpu_frozen, gpu_gather, gpu_correctness as checks
+from massl.method import device_cutting
 from massl.training import learner
 
 FOLDER = sys.argv[1]
@@ -61,6 +62,10 @@ def second(views, draws):
     return right["augment"](views, draws) + 0.02 * (len(calls) > 1)
 checks.augment = second
 run("augmentation")
+resampling = device_cutting.resampling
+device_cutting.resampling = lambda start, length, *sizes: resampling(start + 2, length, *sizes)
+run("decoding")
+device_cutting.resampling = resampling
 learner.massl_loss = off("massl_loss", 1.002)
 run("steps")
 learner.massl_loss = right["massl_loss"]
@@ -100,19 +105,19 @@ def test_every_check_passes_on_a_cpu(ran: tuple[list[str], Path]) -> None:
     *lines, end = ran[0][0].splitlines()
     rows = [json.loads(line) for line in lines[1::2]]
     assert [row["check"] for row in rows] == [
-        "environment", "loss", "augmentation", "steps", "not-finite", "syncs", "memory", "group", "adapting",
-        "teaching", "command", "rate", "kernels", "loader", "loss-cost", "indexing",
+        "environment", "loss", "augmentation", "decoding", "steps", "not-finite", "syncs", "memory", "group",
+        "adapting", "teaching", "command", "rate", "kernels", "loader", "loss-cost", "indexing",
     ]  # fmt: skip
-    assert [row["state"] for row in rows] == ["PASS"] * 16
+    assert [row["state"] for row in rows] == ["PASS"] * 17
     assert lines[::2] == [f"PASS {row['check']}: {row['said']}" for row in rows]
-    assert len((ran[1] / "results.jsonl").read_text().splitlines()) == 16
+    assert len((ran[1] / "results.jsonl").read_text().splitlines()) == 17
     assert end == "exit False"
 
 
 def test_a_check_that_should_fail_fails_and_says_why(ran: tuple[list[str], Path]) -> None:
     found = {line.split("|")[1]: line.split("|") for line in ran[0][3].splitlines()}
     assert {state for state, _, _ in found.values()} == {"FAIL"}
-    assert len(found) == 9
+    assert len(found) == 10
     assert found["not-finite"][2][0] in "123456789"
     assert "student" in found["memory"][2]
     assert found["breaks"][2] == "OSError: no such thing"
@@ -122,7 +127,7 @@ def test_a_check_that_should_fail_fails_and_says_why(ran: tuple[list[str], Path]
 
 def test_a_budget_that_is_spent_leaves_the_rest_out(ran: tuple[list[str], Path]) -> None:
     assert ran[0][1].count("SKIP loss: no time was left") == 1
-    assert ran[0][1].count("no time was left") == 2 * 16
+    assert ran[0][1].count("no time was left") == 2 * 17
 
 
 def test_what_is_gathered_are_pictures(ran: tuple[list[str], Path]) -> None:
