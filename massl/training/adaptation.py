@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,7 @@ from massl.method.network import Adapter, scaled
 from massl.method.views import Batch
 from massl.settings import Settings
 from massl.training.learner import ACTIVATIONS
+from massl.training.monitor import COLLAPSED_RANK
 from massl.training.probe import Probe
 from massl.training.run_state import USUAL_SHARE, RunState
 from massl.training.teaching import FILE as TAUGHT
@@ -32,7 +34,8 @@ class Choice:
 
     Attributes:
         share: 0 to 1; 0 is the encoder that the run began with.
-        measure: by which it was chosen: `labels`, the mean of k-NN top-1 and mean average precision; or `agreement`.
+        measure: by which it was chosen: `labels`, the mean of k-NN top-1 and mean average precision; `agreement`; or
+            `rank`, where the images are all alike.
         figures: of each share that was tried.
     """
 
@@ -47,14 +50,25 @@ class Choice:
         return cls(min(share for share, figure in figures.items() if figure >= enough), "labels", figures)
 
     @classmethod
-    def by_agreement(cls, figures: Mapping[float, float]) -> Choice:
-        """The usual share, unless views agree less than they did at the start."""
+    def by_agreement(cls, figures: Mapping[float, float], rank: float = math.inf) -> Choice:
+        """The usual share, unless views agree less than they did at the start, or say nothing.
+
+        `rank` is the lower effective rank of the images' embeddings, at the start and with the usual share. Where
+        they are all alike, what is nearest is chance, and views may well agree about that.
+        """
+        if rank < COLLAPSED_RANK:
+            return cls(0.0, "rank", figures)
         return cls(USUAL_SHARE if figures[USUAL_SHARE] >= figures[0.0] else 0.0, "agreement", figures)
 
     @property
     def sentence(self) -> str:
         """The choice in a sentence."""
         start, now = self.figures[0.0], self.figures[self.share]
+        if self.measure == "rank":
+            return (
+                "kept the encoder that it began with: nearly all images got the same embedding, so it can't be told "
+                "whether another is better; check that this is the right folder"
+            )
         if self.measure == "labels":
             how = f"mean of k-NN and retrieval on your labels {start:.1%} before, {now:.1%} now"
         else:
@@ -164,7 +178,9 @@ class Adaptation:
     def choose(self) -> Choice:
         """How much of the change to take: by labels where there are any, see `Choice`."""
         if not len(self.probe.labels):
-            return Choice.by_agreement({share: self.measure(share)["agreement"] for share in (0.0, USUAL_SHARE, 1.0)})
+            tried = {share: self.measure(share) for share in (0.0, USUAL_SHARE, 1.0)}
+            agreed = {share: each["agreement"] for share, each in tried.items()}
+            return Choice.by_agreement(agreed, min(tried[share]["rankme"] for share in (0.0, USUAL_SHARE)))
         found = {share: self.measure(share) for share in SHARES}
         return Choice.by_labels({share: (each["knn_top1"] + each["map"]) / 2 for share, each in found.items()})
 

@@ -35,6 +35,16 @@ def memory_use(teacher: Tensor, block: Tensor, temperature: float) -> Tensor:
     return entropy.exp() / len(block)
 
 
+def _against_collapse(s: Settings) -> str:
+    """What may help of what the run doesn't have yet."""
+    ways = [f"a lower rate (--set learning_rate={s.learning_rate / 4:g})"]
+    if s.teacher_temperature_start < s.teacher_temperature:
+        ways.append(f"a lower teacher temperature (--set teacher_temperature={s.teacher_temperature_start:g})")
+    if not s.adapter and not s.projection_norm:  # an adapter has no projections of its own
+        ways.append("--set projection_norm=true")
+    return ", or ".join(ways)
+
+
 class Monitor:
     """Looks at every logged step; says each thing once."""
 
@@ -52,12 +62,13 @@ class Monitor:
         step = metrics["step"]
         warm = step > max(s.warmup, s.temperature_warmup) // 2 and step * s.batch > 2 * s.memory
         collapsed = metrics.get("rankme", 99) < COLLAPSED_RANK or metrics.get("spread", 1) < COLLAPSED_SPREAD
-        if self._persists("collapse", "rankme" in metrics and warm, collapsed):
+        # An adapted encoder may have begun so: then it is the images that are alike.
+        alike = s.adapter and metrics.get("rankme_start", 99) < COLLAPSED_RANK
+        if self._persists("collapse", "rankme" in metrics and warm, collapsed and not alike):
             said.append(
                 f"step {step}: the encoder is collapsing: it gives almost all images the same embedding (rank "
-                f"{metrics['rankme']:.1f}, spread {metrics['spread']:.3f}). Stop it with Ctrl-C and try a lower rate "
-                f"(--set learning_rate={s.learning_rate / 4:g}), a lower teacher temperature (--set "
-                f"teacher_temperature={s.teacher_temperature_start:g}), or --set projection_norm=true"
+                f"{metrics['rankme']:.1f}, spread {metrics['spread']:.3f}). Stop it with Ctrl-C and try "
+                f"{_against_collapse(s)}"
             )
         sizes = [s.block] * (s.memory // s.block) + [s.memory % s.block] * (s.memory % s.block > 0)
         uniform = sum(map(math.log, sizes)) / len(sizes)

@@ -194,6 +194,20 @@ def test_without_labels_the_start_is_kept_where_views_agree_less() -> None:
     assert worse.sentence.startswith("kept the encoder that it began with")
 
 
+def test_pictures_that_are_all_alike_leave_the_start_as_it_is(start: Path, photos: Path, tmp_path: Path) -> None:
+    assert Choice.by_agreement({0.0: 0.3, 0.5: 0.6, 1.0: 0.4}, rank=60.0).share == 0.5
+    assert Choice.by_agreement({0.0: 0.3, 0.5: 0.6, 1.0: 0.4}, rank=1.2).share == 0
+    copies, one = tmp_path / "copies", sorted(photos.rglob("*.jpg"))[0]
+    copies.mkdir()
+    for number in range(24):
+        (copies / f"{number}.jpg").write_bytes(one.read_bytes())
+    warnings: list[str] = []
+    summary = adapt(start, copies, tmp_path / "run", report=lambda now: warnings.extend(now.warnings))
+    assert (summary["kept"]["share"], summary["kept"]["measure"]) == (0.0, "rank")
+    assert "nearly all images got the same embedding" in summary["why"]
+    assert not [line for line in warnings if "collapsing" in line]  # it began so
+
+
 def test_views_agree_fully_or_by_chance() -> None:
     draw = torch.Generator().manual_seed(0)
     images = normalize(torch.randn(200, 8, generator=draw), dim=-1)

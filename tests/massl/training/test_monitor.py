@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
+import re
+from typing import Any
 
 import pytest
 import torch
@@ -48,6 +51,28 @@ def test_what_goes_wrong_is_named_once_with_what_to_try(wrong: dict[str, float],
     assert sentence in lines[0]
     assert any(flag in lines[0] for flag in ("--set ", "--workers", "--resume"))
     assert said([wrong, {}, wrong, {}, wrong, {}]) == []  # a passing dip is none
+
+
+@pytest.mark.parametrize(
+    ("settings", "tried"),
+    [
+        ({}, ["learning_rate=0.000125", "teacher_temperature=0.04", "projection_norm=true"]),
+        ({"projection_norm": True}, ["learning_rate=0.000125", "teacher_temperature=0.04"]),
+        ({"adapter": True, "teacher_temperature": 0.04}, ["learning_rate=0.000125"]),
+    ],
+)
+def test_against_collapse_only_what_a_run_does_not_have_yet_is_named(
+    settings: dict[str, Any], tried: list[str]
+) -> None:
+    monitor = Monitor(dataclasses.replace(SETTINGS, **settings))
+    lines = [line for step in range(500, 1000, 100) for line in monitor.look({"step": step, **HEALTHY, "rankme": 1.4})]
+    assert [re.findall(r"--set (\S+?)[,)]?(?=\s|$|,)", line) for line in lines] == [tried]
+
+
+def test_an_adapted_encoder_that_began_with_images_all_alike_does_not_collapse() -> None:
+    monitor = Monitor(dataclasses.replace(SETTINGS, adapter=True))
+    alike = {**HEALTHY, "rankme": 1.4, "rankme_start": 1.5}
+    assert not [line for step in range(500, 1000, 100) for line in monitor.look({"step": step, **alike})]
 
 
 def test_a_crowded_processor_is_remembered() -> None:
