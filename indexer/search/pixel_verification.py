@@ -31,6 +31,7 @@ SCALES = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.64, 0.58, 0.52)  # sides of a 
 ASPECT = 0.12  # by how much, in logarithms, the proportions of one whole picture may differ from another's
 PROMISING = 0.5  # what agrees less than this in the coarse is not looked at more closely
 ENOUGH = 0.97  # wholes that agree this well are not searched for parts
+DOUBTFUL = 0.3  # agreement from which pictures with a border are looked at again, larger
 KEPT = 4_096  # sketches in memory, about 10 KB each
 BLOCKS = 6  # along each side of a picture, whose agreement is looked at one by one
 DISSENT = 0.2  # of the blocks, that may disagree in copies: what is written over them, or blown out
@@ -39,6 +40,7 @@ COLOURLESS = 0.5  # of the colour of one picture that another has, under which i
 LIGHT = 6.0  # grey levels by which copies differ at most unless one was made brighter or darker
 FLAT = 2.0  # standard deviation in grey levels under which a picture has no detail to go by
 
+_LARGER = 4 * FINE  # pixels of the shorter side, where a half pixel of a sketch matters
 _NEAR = (0, -1, 1)  # half coarse pixels, looked at around a place found in the coarse
 _MEAN = ImageFilter.BoxBlur(BLUR)
 _TURNS = (
@@ -153,7 +155,7 @@ class Looks:
         self.max_pixels = max_pixels
         self.rendering = rendering
         self.used: dict[str, float] = {}
-        self._sketches: OrderedDict[int, Sketch | None] = OrderedDict()
+        self._sketches: OrderedDict[tuple[int, int], Sketch | None] = OrderedDict()
         self._turn = threading.Lock()  # for whoever touches the sketches
 
     def agreement(self, one: int, other: int) -> float:
@@ -172,7 +174,7 @@ class Looks:
             with within_memory():
                 # A JPEG that is decoded at an eighth of its size covers up to seven pixels more than the picture has.
                 # Of a small copy that is enough to look like a cut: few pictures are looked at here, so larger ones.
-                return edit_between(self.open(one, 4 * FINE), self.open(other, 4 * FINE))
+                return edit_between(self.open(one, _LARGER), self.open(other, _LARGER))
         except ImageError:
             return ""
 
@@ -186,7 +188,7 @@ class Looks:
 
         0 where it has none, or agrees as well with it: then the other one has the same.
         """
-        first, second = self._sketch(one), self._sketch(other)
+        first, second = self._sketch(one, _LARGER), self._sketch(other, _LARGER)
         if not first or not second or not first.inside:
             return 0.0
         inside = _as_wholes(first.inside, second)
@@ -215,20 +217,30 @@ class Looks:
 
     def _look(self, one: int, other: int) -> float | None:
         first, second = self._sketch(one), self._sketch(other)
-        return agreement(first, second) if first and second else None
+        if not first or not second:
+            return None
+        found = agreement(first, second)
+        if DOUBTFUL <= found < ENOUGH and (first.inside or second.inside):
+            # A JPEG that is decoded at a part of its size has a border that ends within a pixel: what is inside of it
+            # is then a half pixel off, and fine detail does not agree.
+            first, second = self._sketch(one, _LARGER), self._sketch(other, _LARGER)
+            if first and second:
+                found = max(found, agreement(first, second))
+        return found
 
-    def _sketch(self, position: int) -> Sketch | None:
+    def _sketch(self, position: int, shortest: int = FINE) -> Sketch | None:
+        key = position, shortest
         with self._turn:
-            if position in self._sketches:
-                self._sketches.move_to_end(position)
-                return self._sketches[position]
+            if key in self._sketches:
+                self._sketches.move_to_end(key)
+                return self._sketches[key]
         try:
             with within_memory():
-                sketch = Sketch.of(self.open(position, FINE))
+                sketch = Sketch.of(self.open(position, shortest))
         except ImageError:
             sketch = None  # changed since it was embedded, or memory is short
         with self._turn:
-            self._sketches[position] = sketch
+            self._sketches[key] = sketch
             if len(self._sketches) > KEPT:
                 self._sketches.popitem(last=False)
         return sketch

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as some
-from PIL import Image
+from PIL import Image, ImageOps
 
 from indexer.search.pixel_verification import Looks, Sketch, agreement
 from tests.indexer.copies import EDITS
@@ -95,3 +95,22 @@ def test_a_copy_of_half_an_odd_size_is_not_called_cut(pictures: Path, tmp_path: 
     looks = Looks(files, ["a" * 64, "b" * 64, "c" * 64], {})
     assert looks.edit(0, 1) == ""
     assert looks.edit(0, 2) == "cut"
+
+
+@pytest.mark.parametrize("width", [10, 30, 33])
+@pytest.mark.parametrize("colour", ["white", "black", "grey"])
+def test_a_border_that_ends_within_a_pixel_of_a_reduced_jpeg_hides_no_copy(
+    width: int, colour: str, tmp_path: Path
+) -> None:
+    """Of fine detail, as sand or grass have it, which a half pixel makes disagree."""
+    draw = np.random.default_rng(0)
+    coarse = Image.fromarray(draw.integers(60, 190, (8, 6, 3), np.uint8)).resize((384, 512), Image.Resampling.BICUBIC)
+    grain = Image.fromarray(draw.integers(0, 256, (256, 192, 3), np.uint8)).resize((384, 512))
+    picture = Image.blend(coarse, grain, 0.4)
+    files = [tmp_path / "plain.jpg", tmp_path / "bordered.jpg"]
+    picture.save(files[0], quality=90)
+    ImageOps.expand(picture, width, colour).save(files[1], quality=90)
+    looks = Looks(files, ["a" * 64, "b" * 64], {})
+    assert looks.agreement(0, 1) > 0.95
+    assert looks.within_border(1) is not None
+    assert looks.without_border(1, 0) > 0.95
