@@ -222,7 +222,7 @@ def fit(vectors: NDArray[np.float32], looks: Looks, encoder: Encoder) -> Calibra
     others = min(count - 1, FAR[1])
     highest = -np.sort(-np.partition(similar, count - others)[:, -others:])
     outstanding = similar - CROWD * neighbourhood(highest)[:, None]
-    coincide = COINCIDE if _far_agreement(similar, looks) < UNLIKE else np.inf
+    coincide = COINCIDE if far_agreement(similar, looks) < UNLIKE else np.inf
     floor = similar >= (-np.inf if copies_from is None else copies_from)
 
     def chance(values: NDArray[np.float32]) -> Null:
@@ -270,8 +270,13 @@ def _spread(count: int, wanted: int) -> NDArray[np.int64]:
     return np.unique(np.append(first, np.geomspace(wanted // 2, count - 1, wanted // 2).astype(np.int64)))
 
 
-def _far_agreement(similar: NDArray[np.float32], looks: Looks) -> float:
-    """What the pixels of alike, but unrelated images agree at most, but for a tenth of them."""
+def far_agreement(similar: NDArray[np.float32], looks: Looks) -> float:
+    """What the pixels of alike, but unrelated images agree at most, but for a tenth of them.
+
+    Args:
+        similar: scores of probes and images, float32 `[P, N]`, -inf of an image with itself.
+        looks: what to look with.
+    """
     rows, count = similar.shape
     first, last = unrelated_ranks(count)
     pairs = []
