@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The first fifteen minutes of MaSSL on a GPU: seventeen checks, what must be right before what should be fast.
+"""The first fifteen minutes of MaSSL on a GPU: eighteen checks, what must be right before what should be fast.
 
     benchmarks/gpu.py all [--device cuda] [--data FOLDER] [--budget SECONDS] [--out RESULTS.jsonl]
     benchmarks/gpu.py loss
@@ -65,6 +65,7 @@ CHECKS = {
     "kernels": Check(gpu_speed.kernels, 60),
     "loader": Check(gpu_speed.loader, 45),
     "loss-cost": Check(gpu_speed.loss_cost, 60),
+    "packed": Check(gpu_speed.packed, 60),
     "indexing": Check(gpu_speed.indexing, 60),
 }
 

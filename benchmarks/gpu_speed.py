@@ -9,6 +9,7 @@ from typing import Any
 
 import loss as loss_script
 import numpy as np
+import packed as packed_script
 import torch
 from gpu_cases import PICTURES, RATES, Bench, Outcome, Skipped, image_folder, make_learner, random_views, run_settings
 from rates import pace
@@ -85,6 +86,23 @@ def loader(bench: Bench) -> Outcome:
     speed = count * settings.batch / (time.perf_counter() - began)
     said = f"{speed:,.0f} images/s by {loading.workers} workers{'; ' + loading.note if loading.note else ''}"
     return Outcome(speed > 0, speed, said)
+
+
+def packed(bench: Bench) -> Outcome:
+    """An experiment: one forward pass for views of two sizes; the number is its least time over that of two passes."""
+    settings = run_settings(bench)
+    backbone, views = packed_script.prepare(settings.backbone, settings.batch, bench.device, settings)
+    few = [group[:, :2] for group in views]
+    forms = list(packed_script.FORMS)
+    off = {form: packed_script.apart(backbone, few, packed_script.FORMS[form]) for form in forms}
+    taken = packed_script.times(backbone, views, 1 if bench.toy else 5, ACTIVATIONS[settings.precision], forms)
+    whole = min(taken["two passes"])
+    shares = {form: min(taken[form]) / whole for form in forms}
+    for form in forms:
+        bench.tell({"form": form, "outputs_off": off[form][0], "gradients_off": off[form][1], "time": shares[form]})
+    passed = max(outputs for outputs, _ in off.values()) < 1e-4
+    said = ", ".join(f"{form} {share:.2f}" for form, share in shares.items())
+    return Outcome(passed, min(shares.values()), f"{said} of the time of two passes")
 
 
 def loss_cost(bench: Bench) -> Outcome:

@@ -106,11 +106,11 @@ def test_every_check_passes_on_a_cpu(ran: tuple[list[str], Path]) -> None:
     rows = [json.loads(line) for line in lines[1::2]]
     assert [row["check"] for row in rows] == [
         "environment", "loss", "augmentation", "decoding", "steps", "not-finite", "syncs", "memory", "group",
-        "adapting", "teaching", "command", "rate", "kernels", "loader", "loss-cost", "indexing",
+        "adapting", "teaching", "command", "rate", "kernels", "loader", "loss-cost", "packed", "indexing",
     ]  # fmt: skip
-    assert [row["state"] for row in rows] == ["PASS"] * 17
+    assert [row["state"] for row in rows] == ["PASS"] * 18
     assert lines[::2] == [f"PASS {row['check']}: {row['said']}" for row in rows]
-    assert len((ran[1] / "results.jsonl").read_text().splitlines()) == 17
+    assert len((ran[1] / "results.jsonl").read_text().splitlines()) == 18
     assert end == "exit False"
 
 
@@ -127,7 +127,7 @@ def test_a_check_that_should_fail_fails_and_says_why(ran: tuple[list[str], Path]
 
 def test_a_budget_that_is_spent_leaves_the_rest_out(ran: tuple[list[str], Path]) -> None:
     assert ran[0][1].count("SKIP loss: no time was left") == 1
-    assert ran[0][1].count("no time was left") == 2 * 17
+    assert ran[0][1].count("no time was left") == 2 * 18
 
 
 def test_what_is_gathered_are_pictures(ran: tuple[list[str], Path]) -> None:
