@@ -45,11 +45,12 @@ def choose_labels(images: Path, given: Path | None, resume: Path | None) -> tupl
 
 
 def _of_collection(images: Path) -> tuple[LabelledFiles | None, str]:
-    """The labels that people gave in the collection of a folder, of classes with enough of them."""
+    """The labels that people gave in the collection of a folder, of classes with enough images that are still there."""
     from indexer import Collection
     from indexer.store.labels import NONE_OF_THESE
     from massl.core.errors import MasslError
     from massl.core.files.scan import INDEX
+    from massl.core.images.plane_files import is_there
     from massl.evaluation.datasets import LabelledFiles
 
     where = images / INDEX
@@ -63,12 +64,15 @@ def _of_collection(images: Path) -> tuple[LabelledFiles | None, str]:
         return None, f"not judged by the labels in {where}, which can't be read: {error}"
     if not labels:
         return None, ""
+    given = len(labels)
+    labels = [label for label in labels if is_there(images / label.path)]
+    gone = f", {given - len(labels):,} of them of images that have gone" if len(labels) < given else ""
     counts = Counter(label.label for label in labels)
     kept = [label for label in labels if counts[label.label] >= ENOUGH]
     classes = len({label.label for label in kept})
     if classes < 2:
         return None, (
-            f"not judged by the {len(labels):,} labels in {where}: at least two classes must have {ENOUGH} labelled "
+            f"not judged by the {given:,} labels in {where}{gone}: at least two classes must have {ENOUGH} labelled "
             "images each; massl label add gives more"
         )
     small = len(counts) - classes

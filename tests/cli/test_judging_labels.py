@@ -82,6 +82,22 @@ def test_too_few_labels_are_not_used(indexed: Path, classes: dict[str, int], sai
     assert bool(line) == bool(said)
 
 
+def test_labels_of_images_that_have_gone_are_not_counted(indexed: Path) -> None:
+    label(indexed, one=11, two=11)
+    collection = Collection.open(indexed)
+    paths = [given.path for given in collection.labels.every() if given.label == "one"]
+    collection.close()
+    (indexed / paths[0]).unlink()
+    judges, _ = choose_labels(indexed, None, None)
+    assert isinstance(judges, LabelledFiles)
+    assert sorted(judges.labels) == ["one"] * 10 + ["two"] * 11
+    (indexed / paths[1]).unlink()
+    judges, line = choose_labels(indexed, None, None)
+    assert judges is None
+    assert line.startswith("not judged by the 22 labels in")
+    assert "2 of them of images that have gone" in line
+
+
 def test_labels_are_ignored_where_that_is_asked_for_or_the_run_began_so(indexed: Path, tmp_path: Path) -> None:
     label(indexed, one=12, two=12)
     assert choose_labels(indexed, None, None)[0] is not None
