@@ -73,7 +73,7 @@ def judge(encoder: Encoder, root: Path, first: list[str], second: list[str]) -> 
     bank, asked = rows
     found = {
         "knn": knn_top1(bank, labels[0], asked, labels[1]),
-        "five_shot": few_shot(asked, labels[1], bank, labels[0], [5], 100, 0)[5].mean,
+        "five_shot": few_shot(asked, labels[1], None, None, [5], 100, 0)[5].mean,
         "map": retrieval(asked, labels[1], asked, labels[1], leave_one_out=True).map,
     }
     return {name: round(100 * value, 2) for name, value in found.items()}
