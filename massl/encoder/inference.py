@@ -100,7 +100,12 @@ class Deployed(nn.Module):
             rows, columns = self.backbone.patch_embed.grid_size
             return embedding, features[:, -rows * columns :].unflatten(1, (rows, columns))
         channels_last = features.shape[-1] == self.backbone.num_features
-        return embedding, features if channels_last else features.permute(0, 2, 3, 1)
+        places = features if channels_last else features.permute(0, 2, 3, 1)
+        if places.shape[-1] != embedding.shape[-1]:
+            # MobileNetV3 and others have one more layer after pooling: it takes each place as a map of one cell.
+            cells = self.backbone.forward_head(places.flatten(0, 2)[:, :, None, None], pre_logits=True)
+            places = cells.reshape(-1, *places.shape[1:3], embedding.shape[-1])
+        return embedding, places
 
     def _whitened(self, features: Tensor) -> Tensor:
         """To unit length, of features of unit length where they are whitened."""

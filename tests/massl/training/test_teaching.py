@@ -28,6 +28,7 @@ from massl.encoder.export import export
 from massl.encoder.inference import Deployed
 from massl.method.augment import normalise
 from massl.method.loss import plain_loss
+from massl.method.network import build_backbone, output_width
 from massl.method.schedules import Rates
 from massl.planning import plan
 from massl.settings import Settings, read_settings
@@ -286,6 +287,25 @@ def test_a_convolutional_network_is_exported_with_its_projection(encoder: Path, 
         export(str(path), tmp_path / "none.onnx", stages=True, projection=True)
     with pytest.raises(MasslError, match="no projection head that is known"):
         export(str(encoder), tmp_path / "none.onnx", projection=True)
+
+
+@pytest.mark.parametrize("backbone", ["mobilenetv3_small_050", "ghostnet_050"])
+def test_patches_are_as_long_as_embeddings_where_a_layer_follows_the_pooling(backbone: str) -> None:
+    torch.manual_seed(0)
+    network = build_backbone(backbone, 64).eval()
+    assert network.head_hidden_size != network.num_features
+    head = torch.nn.Sequential(torch.nn.Linear(output_width(network), 16))
+    found = weights.PretrainedBackbone(network, backbone, 64, {}, head=head)
+    pixels = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8)
+    for projected, dim in ((False, output_width(network)), (True, 16)):
+        with torch.no_grad():
+            embedding, patches = Deployed(dataclasses.replace(found, projected=projected)).eval()(pixels)
+        assert embedding.shape == (2, dim)
+        assert patches.shape == (2, 2, 2, dim)
+        assert torch.allclose(patches.norm(dim=-1), torch.ones(2, 2, 2), atol=1e-4)
+    with torch.no_grad():
+        embedding, patches = Deployed(found).eval()(pixels[:, :32, :32])
+    torch.testing.assert_close(patches[:, 0, 0], embedding)  # of a map of one cell this is the picture
 
 
 def test_a_teacher_may_see_the_crops_that_the_network_sees(encoder: Path, photos: Path, tmp_path: Path) -> None:
