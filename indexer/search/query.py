@@ -30,6 +30,7 @@ from massl.core.images.decoding import MAX_PIXELS, ImageError, decode, keep_memo
 from massl.core.images.fitting import fit
 from massl.core.images.rendering import EACH_FILE, Rendering
 
+_SMALLEST = 8  # pixels of a crop's side: fewer hold no more than a colour
 _MOST_TILES = 32  # of a large part, by which it is searched
 
 
@@ -98,7 +99,7 @@ class Query:
 
         Raises:
             ImageError: it is no image, or the memory is too small.
-            MasslError: the crop lies outside of it.
+            MasslError: the crop lies outside of it, or has a side of less than 8 pixels.
         """
 
         def checked(width: int, height: int) -> Sequence[Box]:
@@ -113,6 +114,11 @@ class Query:
         if x < 0 or y < 0 or across < 1 or down < 1 or x + across > width or y + down > height:
             raise MasslError(
                 f"the crop {x},{y},{across},{down} is not inside {self.name}, which is {width} x {height} pixels"
+            )
+        if across < min(_SMALLEST, width) or down < min(_SMALLEST, height):
+            raise MasslError(
+                f"the crop {x},{y},{across},{down} is too small to show anything; give {_SMALLEST} x {_SMALLEST} "
+                "pixels or more"
             )
 
 

@@ -107,10 +107,9 @@ def check_readable(catalog: Catalog, root: Path, shown: RenderingChoice, exclude
         else:
             return
     if reasons:
-        raise MasslError(
-            f"{root} stays as it is: none of the {len(reasons)} stacks that were looked at can be shown so, the first "
-            f"{reasons[0]}"
-        )
+        several = f"none of the {len(reasons)} stacks that were looked at can be shown so, the first "
+        one = "the stack that was looked at can't be shown so: "
+        raise MasslError(f"{root} stays as it is: {several if len(reasons) > 1 else one}{reasons[0]}")
 
 
 def _spread(count: int, most: int) -> list[int]:

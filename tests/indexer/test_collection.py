@@ -290,6 +290,8 @@ def test_a_crop_is_searched_by(collection: Collection) -> None:
     assert collection.root / whole.path == path
     with pytest.raises(MasslError, match="is not inside"):
         collection.search([Query.of_file(path, crop=(0, 0, width + 1, height))])
+    with pytest.raises(MasslError, match="the crop 5,5,1,9 is too small to show anything; give 8 x 8 pixels or more"):
+        collection.search([Query.of_file(path, crop=(5, 5, 1, 9))])
 
 
 def test_a_crop_of_an_image_of_the_collection_is_cut_from_its_file(collection: Collection) -> None:
