@@ -16,7 +16,7 @@ import pytest
 from indexer import Collection, Encoder
 from indexer.store.catalog import Catalog
 from massl.core.machine import cores
-from tests.forked import Forks
+from tests.forked import Forks, write_stand_in
 from tests.objectstore import object_server, running_server
 
 __all__ = ["object_server", "running_server"]  # the fixtures
@@ -111,6 +111,12 @@ def forks(of_all_workers: Path) -> Iterator[Forks]:
     made = Forks(shared=place if len(os.fsencode(place)) < LONGEST_SOCKET else None)
     yield made
     made.close()
+
+
+@pytest.fixture(scope="session")
+def stand_in(forks: Forks, of_all_workers: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A program that stands for the interpreter where another starts `python -m cli …`: it asks for a fork."""
+    return write_stand_in(tmp_path_factory.mktemp("stand-in") / "python", of_all_workers / "forks")
 
 
 @pytest.fixture(scope="session", autouse=True)

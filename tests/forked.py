@@ -25,13 +25,12 @@ import sys
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
-
-import filelock
+from typing import IO, Any, NoReturn
 
 ROOT = Path(__file__).parent.parent
 OURS = ("massl", "indexer", "app", "cli")
 STREAMS = 3  # standard input, output, error; then the pipe on which it is told how a process fares
+INTERPRETER = "TESTS_INTERPRETER"  # the variable that says what a command finds as its own
 # What a command imports, but for Gradio, which reads the environment as it is loaded.
 EVERY = (
     "cli.commands", "indexer.collection", "indexer.duplicates.detection", "onnx", "onnxruntime", "rich.progress",
@@ -115,16 +114,24 @@ class Forks:
                 self._process = start(there)
             return
         self._socket = socket.socket(socket.AF_UNIX)
-        with filelock.FileLock(f"{shared}.lock"):
-            try:
-                self._socket.connect(str(shared))
-            except (FileNotFoundError, ConnectionRefusedError):
+        if self._connected(shared):
+            return
+        from filelock import FileLock  # only now, as a stand-in has no packages
+
+        with FileLock(f"{shared}.lock"):
+            if not self._connected(shared):
                 shared.unlink(missing_ok=True)
                 with socket.socket(socket.AF_UNIX) as there:
                     there.bind(str(shared))
                     there.listen()
                     self._process = start(there)
                 self._socket.connect(str(shared))
+
+    def _connected(self, shared: Path) -> bool:
+        with contextlib.suppress(FileNotFoundError, ConnectionRefusedError):
+            self._socket.connect(str(shared))
+            return True
+        return False
 
     def start(
         self, arguments: Iterable[object], streams: Sequence[int], cwd: Path | None = None,
@@ -246,6 +253,28 @@ def wait_and_fork(there: socket.socket) -> list[str]:
             waiting.register(handle, select.POLLIN)
 
 
+def stand_in(place: Path) -> NoReturn:
+    """Runs what follows `-m cli`, as this process was told, in a fork of what waits at `place`, and ends as that."""
+    forks = Forks(shared=place)
+    running = forks.start(sys.argv[sys.argv.index("cli") + 1 :], [sys.stdout.fileno(), sys.stderr.fileno()])
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda number, _: os.kill(running.pid, number))
+    code = running.wait(3600)
+    if code < 0:
+        signal.signal(-code, signal.SIG_DFL)
+        os.kill(os.getpid(), -code)
+    sys.exit(code)
+
+
+def write_stand_in(file: Path, place: Path) -> Path:
+    """Writes a program that takes the place of the interpreter in `python -m cli …`, as `stand_in` says; returns it."""
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from pathlib import Path; "
+    code += f"from tests.forked import stand_in; stand_in(Path({str(place)!r}))"
+    file.write_text(f'#!/bin/sh\nexec {shlex.join([sys.executable, "-S", "-c", code])} "$@"\n')
+    file.chmod(0o755)
+    return file
+
+
 def _early(environment: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in environment.items() if name.startswith(EARLY)}
 
@@ -300,6 +329,7 @@ def _become(asked: dict[str, Any], descriptors: list[int], added: dict[str, str]
         stream.reconfigure(line_buffering=stream is sys.stderr or os.isatty(stream.fileno()))
     os.environ.clear()
     os.environ.update(asked["environment"] | added)
+    sys.executable = os.environ.pop(INTERPRETER, sys.executable)
     os.chdir(asked["cwd"])
     tempfile.tempdir = None  # which a module may have asked for
     # As from a shell: what runs the tests may ignore them, as nohup does.

@@ -23,7 +23,7 @@ from massl.encoder import checkpoint
 from massl.method.schedules import Rates
 from massl.training.distributed import World
 from massl.training.learner import Learner
-from tests.forked import Forks
+from tests.forked import INTERPRETER, Forks
 from tests.massl.conftest import SMALL_VIT, small_settings
 
 RATES = Rates(1e-3, 0.04, 0.9, 0.05)
@@ -101,10 +101,11 @@ def test_a_run_goes_on_with_two_ranks_as_with_one(forks: Forks, photos: Path, tm
     assert len(losses[0]) == len(losses[1]) == 8
 
 
-def test_sigterm_makes_all_ranks_checkpoint_and_end(forks: Forks, photos: Path, tmp_path: Path) -> None:
+def test_sigterm_makes_all_ranks_checkpoint_and_end(forks: Forks, stand_in: Path, photos: Path, tmp_path: Path) -> None:
     flags = [*FLAGS, "--set=steps=100000", "--set=checkpoint_every=100000", "--set=probe_every=100000"]
+    command = ["train", photos, *flags, "--devices=2", f"--out={tmp_path / 'run'}"]
     with (tmp_path / "log").open("w") as log:
-        run = forks.start(["train", photos, *flags, "--devices=2", f"--out={tmp_path / 'run'}"], [log.fileno()] * 2)
+        run = forks.start(command, [log.fileno()] * 2, environment=os.environ | {INTERPRETER: str(stand_in)})
     deadline = time.monotonic() + 120
     metrics = tmp_path / "run" / "metrics.jsonl"
     while not metrics.exists() or not metrics.read_text():
@@ -192,8 +193,9 @@ def test_a_rank_killed_on_another_host_ends_the_run_with_a_checkpoint_and_one_go
     assert rows == list(range(1, step + 3))
 
 
-def test_a_batch_that_can_not_be_shared_says_so(forks: Forks, photos: Path, tmp_path: Path) -> None:
-    done = forks.run(["train", photos, *FLAGS, "--set=batch=3", "--devices=2", f"--out={tmp_path / 'run'}"])
+def test_a_batch_that_can_not_be_shared_says_so(forks: Forks, stand_in: Path, photos: Path, tmp_path: Path) -> None:
+    words = ["train", photos, *FLAGS, "--set=batch=3", "--devices=2", f"--out={tmp_path / 'run'}"]
+    done = forks.run(words, environment=os.environ | {INTERPRETER: str(stand_in)})
     assert done.returncode == 1
     assert done.stderr.count(b"batch (3) must be a multiple of the 2 devices that share it") == 1
     assert b"Traceback" not in done.stderr
