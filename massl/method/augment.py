@@ -78,7 +78,7 @@ def change(picture: Image.Image, row: list[float]) -> Image.Image:
 
 
 @torch.no_grad()
-def augment(views: Tensor, draws: Tensor) -> Tensor:
+def augment(views: Tensor, draws: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     """Does to a batch of views what `draws` say, on the views' own device, and normalises them.
 
     Nothing waits for the device: which views a step concerns is known on the CPU, where the draws are.
@@ -86,24 +86,35 @@ def augment(views: Tensor, draws: Tensor) -> Tensor:
     Args:
         views: uint8 `[V, B, 3, S, S]`.
         draws: float32 `[V, B, COLUMNS]` on the CPU, see `draw`.
+        dtype: of what is returned. It is computed in float32.
 
     Returns:
-        float32 `[V, B, 3, S, S]`, as `normalise` gives them.
+        `[V, B, 3, S, S]`, as `normalise` gives them.
     """
     flat, rows = views.flatten(0, 1), draws.flatten(0, 1)
-    out = torch.empty(flat.shape, dtype=torch.float32, device=flat.device)
+    out = _as_networks_read(flat, dtype)
     values = CPU_VALUES if flat.device.type == "cpu" else GPU_VALUES
     part = max(1, values // max(1, flat[0].numel()))
     for start in range(0, len(flat), part):
-        x = out[start : start + part].copy_(flat[start : start + part]).div_(255)
+        x = flat[start : start + part].float() / 255
         for step, index, amount in _on_device(rows[start : start + part], x.device):
             x[index] = _STEPS[step](x[index], amount.view(-1, 1, 1, 1))
-    return _standardise(out).view(views.shape)
+        out[start : start + part].copy_(_standardise(x))
+    return out.view(views.shape)
 
 
-def normalise(views: Tensor) -> Tensor:
-    """uint8 `[..., 3, S, S]` to float with ImageNet's mean and standard deviation, on the views' own device."""
-    return _standardise(views.float() / 255)
+def normalise(views: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """uint8 `[..., 3, S, S]` to floats with ImageNet's mean and standard deviation, on the views' own device.
+
+    They lie in memory as `torch.channels_last` has it.
+    """
+    flat = views.reshape(-1, *views.shape[-3:])
+    return _as_networks_read(flat, dtype).copy_(_standardise(flat.float() / 255)).view(views.shape)
+
+
+def _as_networks_read(flat: Tensor, dtype: torch.dtype) -> Tensor:
+    """Room for views `[N, 3, S, S]`, in the layout that convolutions are fastest in, which then isn't made again."""
+    return torch.empty(flat.shape, dtype=dtype, device=flat.device, memory_format=torch.channels_last)
 
 
 def pixels_of(views: Tensor) -> Tensor:

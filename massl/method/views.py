@@ -219,16 +219,19 @@ def _jpegs(items: list[Item]) -> Jpegs | None:
     )
 
 
-def on_device(batch: Batch, device: torch.device, settings: Settings) -> list[Tensor]:
+def on_device(
+    batch: Batch, device: torch.device, settings: Settings, dtype: torch.dtype = torch.float32
+) -> list[Tensor]:
     """Moves a batch to `device`, does there what the loader left undone, and normalises.
 
     Returns:
-        float32 `[2, B, 3, G, G]`, and `[N, B, 3, L, L]` unless N is 0. Nothing here waits for the device.
+        `[2, B, 3, G, G]`, and `[N, B, 3, L, L]` unless N is 0. Nothing here waits for the device.
     """
     views = [part.to(device, non_blocking=True) for part in (batch.large, batch.small) if len(part)]
     if settings.augment == "loader":
-        return [normalise(part) for part in views]
-    return [augment(part, draws) for part, draws in zip(views, (batch.draws[:2], batch.draws[2:]), strict=False)]
+        return [normalise(part, dtype) for part in views]
+    draws = batch.draws[:2], batch.draws[2:]
+    return [augment(part, rows, dtype) for part, rows in zip(views, draws, strict=False)]
 
 
 class EndlessBatches(Sampler[list[tuple[int, int]]]):

@@ -34,7 +34,7 @@ from massl.training.cpu_convolution import compute_in_parts
 from massl.training.devices import check_compiler, choose_device, choose_kernels
 from massl.training.distributed import World
 from massl.training.grids import ROWS, views_grid
-from massl.training.learner import Learner, StepResult
+from massl.training.learner import ACTIVATIONS, Learner, StepResult
 from massl.training.loading import LoadingFailed, batches, make_loader, plan_loading
 from massl.training.measuring import Measuring, starts_of
 from massl.training.metering import Meter, Trace
@@ -337,7 +337,12 @@ class _Run:
 
     def _step(self, batch: Batch, rates: Rates) -> StepResult:
         try:
-            views = [batch.large.to(self.device)] if self.adaptation else on_device(batch, self.device, self.settings)
+            if self.adaptation:
+                views = [batch.large.to(self.device)]
+            else:
+                # Networks round them to the run's precision at once; but a teacher that sees them has its own.
+                dtype = torch.float32 if self.teaching else ACTIVATIONS[self.settings.precision]
+                views = on_device(batch, self.device, self.settings, dtype)
             taught = None if batch.embeddings is None else batch.embeddings.to(self.device)[None]
             if self.teaching and taught is None:
                 taught = self.teaching.embed(views[0])

@@ -33,7 +33,7 @@ from massl.method.augment import (
     draw,
     normalise,
 )
-from massl.method.views import Views, collate, on_device
+from massl.method.views import Batch, Views, collate, on_device
 from tests.massl.conftest import small_settings
 
 CPU = torch.device("cpu")
@@ -120,6 +120,20 @@ def test_batches_larger_than_a_part_come_out_the_same(crops: Tensor, monkeypatch
     whole = augment(views, draws)
     monkeypatch.setattr(steps, "CPU_VALUES", 30 * crops[0].numel())
     torch.testing.assert_close(augment(views, draws), whole, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("where", ["loader", "device"])
+def test_views_come_in_the_type_and_the_layout_that_networks_read(crops: Tensor, where: str) -> None:
+    settings = small_settings(local_views="0", augment=where)
+    draws = torch.stack([draw(settings) for _ in crops], 1)
+    batch = Batch(torch.stack([crops, crops]), crops[:0], draws, [])
+    (exact,) = on_device(batch, CPU, settings)
+    (rounded,) = on_device(batch, CPU, settings, torch.bfloat16)
+    assert exact.dtype == torch.float32
+    assert torch.equal(rounded, exact.bfloat16())
+    for views in (exact, rounded):
+        assert views.flatten(0, 1).is_contiguous(memory_format=torch.channels_last)
+        assert views.flatten(0, 1).data_ptr() == views.data_ptr()
 
 
 def test_nothing_drawn_changes_nothing(crops: Tensor) -> None:

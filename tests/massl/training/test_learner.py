@@ -82,6 +82,22 @@ def test_lower_precisions_learn_nearly_the_same(precision: str) -> None:
     torch.testing.assert_close(lower.memory.rows, plain.memory.rows, atol=0.05, rtol=0)
 
 
+@pytest.mark.parametrize("backbone", ["test_vit", "resnet10t"])
+def test_views_that_come_in_the_run_s_precision_change_nothing(backbone: str) -> None:
+    """Networks round them at once, and put them into this layout."""
+    values = small_settings(backbone=backbone, precision="bf16", drop_path="0")
+    done = []
+    for ready in (False, True):
+        learner = Learner(values, ALONE)
+        given = views()
+        if ready:
+            last = torch.channels_last
+            given = [v.flatten(0, 1).bfloat16().contiguous(memory_format=last).view(v.shape) for v in given]
+        learner.step(given, Rates(1e-3, 0.04, 0.9, 0.05), 0)
+        done.append(weights(learner))
+    assert all(torch.equal(tensor, done[1][name]) for name, tensor in done[0].items())
+
+
 def test_the_head_rounds_logits_no_more_than_the_backbone_does() -> None:
     torch.manual_seed(0)
     head = ProjectionHead(64, 256)
