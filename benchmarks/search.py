@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from indexer import Collection, Encoder
 from indexer.search.engines.engine_selection import Ladder
-from indexer.search.engines.faiss_engine import CELL_CANDIDATES, LADDER, FaissIndex
+from indexer.search.engines.faiss_engine import LADDER, FaissIndex, candidates_in_cells
 from indexer.search.engines.recall import AT, MARGIN, nearest
 from indexer.store.filters import Filter, among
 from indexer.store.vectors import CatalogVectors, unit
@@ -147,7 +147,7 @@ def report(
             assert isinstance(index, FaissIndex)
             inner = faiss.downcast_index(index.stored.index)
             scan = faiss.SearchParametersIVF(nprobe=index.effort if engine.name == "cells" else 1)
-            candidates = CELL_CANDIDATES if engine.name == "cells" else index.effort
+            candidates = candidates_in_cells(index.effort) if engine.name == "cells" else index.effort
             bare = faiss.IndexRefineSearchParameters(k_factor=candidates / AT, base_index_params=scan)
             found = [index.ids[inner.search(query[None], AT, params=bare)[1][0]] for query in queries]
             milliseconds = timed(partial(inner.search, k=AT, params=bare), queries)
