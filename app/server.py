@@ -145,7 +145,7 @@ def serve(
     port = free_port(host, port)
     with TemporaryFolder("uploads") as scratch:  # readable by its owner alone; Gradio's own would be shared
         uploads = str(Path(scratch, "uploads"))
-        Path(uploads).mkdir()
+        Path(uploads).mkdir(mode=0o700)
         with _environment(host, uploads):
             # Only now: importing Gradio takes seconds, and it reads the environment as it loads.
             from app import page

@@ -19,7 +19,6 @@ from itertools import cycle, islice
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 
 from indexer import Encoder
@@ -35,6 +34,8 @@ Times = Mapping[tuple[str, str], Sequence[float]]  # seconds of each run, by kin
 
 def profiled(model: bytes, size: int, batches: Iterator[NDArray[np.uint8]], folder: Path) -> Times:
     """Runs batches of uint8 `[N, S, S, 3]`; the profile is written to `folder`."""
+    import onnxruntime  # once the switches of what it reports are off
+
     options = onnxruntime.SessionOptions()
     options.add_free_dimension_override_by_name("S", size)
     options.intra_op_num_threads = 1
