@@ -521,6 +521,24 @@ def test_ctrl_c_in_a_finaliser_is_not_lost(many: Path) -> None:
     assert re.fullmatch("massl: interrupted.*\n", done.stderr)
 
 
+def test_a_signal_while_a_process_ends_is_no_traceback() -> None:
+    """A rank that has stopped and saved is told once more by whoever started it."""
+    press = (
+        "import signal, time, weakref\n"
+        "from cli.interrupts import interrupt\n"
+        "class Kept: pass\n"
+        "def last():\n"
+        "    signal.raise_signal(signal.SIGTERM)\n"
+        "    time.sleep(0.1)\n"
+        "    print('ended')\n"
+        "kept = Kept()\n"
+        "weakref.finalize(kept, last)\n"
+        "signal.signal(signal.SIGTERM, interrupt)"
+    )
+    done = subprocess.run([sys.executable, "-c", press], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "ended\n", "")
+
+
 def test_ctrl_c_while_an_extension_is_being_loaded_is_no_fault_of_the_installation() -> None:
     press = (
         "import signal, sys, time\n"
