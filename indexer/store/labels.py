@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from indexer.store import decision_tables, meta
@@ -63,21 +63,21 @@ class Labels:
             check(label)
         authors = dict.fromkeys(wanted, author) if isinstance(author, str) else author
         with self._catalog.writing() as connection:
-            drawn = {image for (image,) in connection.execute("SELECT image FROM labels WHERE author = ?", (DRAWN,))}
+            drawn = {image for (image,) in self._catalog.read("SELECT image FROM labels WHERE author = ?", [DRAWN])}
             drawn = {image for image in drawn & wanted.keys() if authors[image] != AGENT}
             rows = [
                 (image, normalised(label), DRAWN if image in drawn else authors[image], now())
                 for image, label in wanted.items()
             ]
-            _join_spellings(connection)
-            before = _noted_classes(connection.execute)
+            self._join_spellings(connection)
+            before = self._noted_classes()
             try:
                 connection.executemany(
                     "INSERT OR REPLACE INTO labels (image, label, author, at) VALUES (?, ?, ?, ?)", rows
                 )
             except sqlite3.IntegrityError:
                 raise MasslError("one of these images is no longer in the collection; nothing was labelled") from None
-            _note_classes(connection, before, [label for _, label, _, _ in rows])
+            self._note_classes(connection, before, [label for _, label, _, _ in rows])
         return len(rows)
 
     def restore(self, before: Mapping[int, tuple[str, str] | None], after: Mapping[int, str | None]) -> int:
@@ -91,16 +91,16 @@ class Labels:
             for part in in_parts(list(before)):
                 marks = ", ".join("?" * len(part))
                 query = f"SELECT id, label FROM images LEFT JOIN labels ON image = id WHERE id IN ({marks})"
-                found |= dict(connection.execute(query, part))
+                found |= dict(self._catalog.read(query, part))
             own = [image for image, label in found.items() if _same(label, after[image])]
             rows = [
                 (image, normalised(given[0]), given[1], now()) for image in own if (given := before[image]) is not None
             ]
-            classes = _noted_classes(connection.execute)
+            classes = self._noted_classes()
             connection.executemany("DELETE FROM labels WHERE image = ?", [(image,) for image in own])
             connection.executemany("INSERT INTO labels (image, label, author, at) VALUES (?, ?, ?, ?)", rows)
             if rows:
-                _note_classes(connection, classes, [label for _, label, _, _ in rows])
+                self._note_classes(connection, classes, [label for _, label, _, _ in rows])
         return len(found) - len(own)
 
     def remove(self, images: Iterable[int]) -> int:
@@ -152,7 +152,7 @@ class Labels:
     def classes(self) -> list[str]:
         """The classes of searchable images, in the order in which they were first named: the same for everybody."""
         used = self.counts()
-        return [name for name in dict.fromkeys([*_noted_classes(self._catalog.read), *used]) if name in used]
+        return [name for name in dict.fromkeys([*self._noted_classes(), *used]) if name in used]
 
     def of(self, images: Sequence[int]) -> dict[int, Label | None]:
         """The label of each of these images, or None.
@@ -181,32 +181,32 @@ class Labels:
             image for (image,) in self._catalog.read("SELECT image FROM labels WHERE author = ?", [author])
         )
 
+    # What follows reads by the catalog, within the transaction: it makes sure that labels are texts.
 
-def _note_classes(connection: sqlite3.Connection, before: Iterable[str], given: Iterable[str]) -> None:
-    """Remembers in which order classes came; one that has lost all its labels ends when others are given."""
-    used = {name for (name,) in connection.execute("SELECT DISTINCT label FROM labels")}
-    order = tuple(name for name in dict.fromkeys([*before, *given]) if name in used)
-    meta.write(connection, [Meta.classes.to(order)])
+    def _note_classes(self, connection: sqlite3.Connection, before: Iterable[str], given: Iterable[str]) -> None:
+        """Remembers in which order classes came; one that has lost all its labels ends when others are given."""
+        used = {name for (name,) in self._catalog.read("SELECT DISTINCT label FROM labels")}
+        order = tuple(name for name in dict.fromkeys([*before, *given]) if name in used)
+        meta.write(connection, [Meta.classes.to(order)])
 
+    def _noted_classes(self) -> list[str]:
+        """In the order in which they came; of a catalog from before that was noted, by the time of their labels."""
+        for (noted,) in self._catalog.read("SELECT value FROM meta WHERE key = 'classes'"):
+            return list(Meta.classes.of({"classes": noted}) or ())
+        by_time = "SELECT label FROM labels GROUP BY label ORDER BY min(at), label"
+        return [name for (name,) in self._catalog.read(by_time)]
 
-def _noted_classes(read: Callable[[str], Iterable[tuple[str]]]) -> list[str]:
-    """In the order in which they came; of a catalog from before that was remembered, by the time of their labels."""
-    for (noted,) in read("SELECT value FROM meta WHERE key = 'classes'"):
-        return list(Meta.classes.of({"classes": noted}) or ())
-    return [name for (name,) in read("SELECT label FROM labels GROUP BY label ORDER BY min(at), label")]
-
-
-def _join_spellings(connection: sqlite3.Connection) -> None:
-    """Has the labels that look the same be the same: earlier versions kept each as it was typed."""
-    for (label,) in connection.execute("SELECT DISTINCT label FROM labels").fetchall():
-        if (kept := normalised(label)) != label:
-            connection.execute("UPDATE labels SET label = ? WHERE label = ?", (kept, label))
-    for table in ("rejected_labels", "confirmed_labels"):
-        for (label,) in connection.execute(f"SELECT DISTINCT label FROM {table}").fetchall():
+    def _join_spellings(self, connection: sqlite3.Connection) -> None:
+        """Has the labels that look the same be the same: earlier versions kept each as it was typed."""
+        for (label,) in self._catalog.read("SELECT DISTINCT label FROM labels"):
             if (kept := normalised(label)) != label:
-                rows = f"SELECT image, ?, at FROM {table} WHERE label = ?"
-                connection.execute(f"INSERT OR IGNORE INTO {table} (image, label, at) {rows}", (kept, label))
-                connection.execute(f"DELETE FROM {table} WHERE label = ?", (label,))
+                connection.execute("UPDATE labels SET label = ? WHERE label = ?", (kept, label))
+        for table in ("rejected_labels", "confirmed_labels"):
+            for (label,) in self._catalog.read(f"SELECT DISTINCT label FROM {table}"):
+                if (kept := normalised(label)) != label:
+                    rows = f"SELECT image, ?, at FROM {table} WHERE label = ?"
+                    connection.execute(f"INSERT OR IGNORE INTO {table} (image, label, at) {rows}", (kept, label))
+                    connection.execute(f"DELETE FROM {table} WHERE label = ?", (label,))
 
 
 def _same(one: str | None, other: str | None) -> bool:

@@ -58,7 +58,7 @@ class Tags:
             (image, checked(tag)): author if isinstance(author, str) else author[image, tag] for image, tag in wanted
         }
         with self._catalog.writing() as connection:
-            had = _pairs(connection, "tags", sorted({image for image, _ in authors}))
+            had = _pairs(self._catalog, "tags", sorted({image for image, _ in authors}))
             new = [pair for pair in authors if pair not in had]
             try:
                 insert(connection, "tags", [(image, tag, authors[image, tag], now()) for image, tag in new])
@@ -150,10 +150,10 @@ class RejectedTags:
         wanted = list(dict.fromkeys((image, checked(tag)) for image, tag in rejected))
         images = sorted({image for image, _ in wanted})
         with self._catalog.writing() as connection:
-            if carried := _pairs(connection, "tags", images) & set(wanted):
+            if carried := _pairs(self._catalog, "tags", images) & set(wanted):
                 tag = next(iter(carried))[1]
                 raise MasslError(f"{_some(len(carried))} the tag {tag!r} already; remove it first to reject it")
-            had = _pairs(connection, "rejected_tags", images)
+            had = _pairs(self._catalog, "rejected_tags", images)
             new = [pair for pair in wanted if pair not in had]
             try:
                 insert(connection, "rejected_tags", [(*pair, now()) for pair in new])
@@ -207,11 +207,11 @@ def split(text: str) -> list[str]:
     return list(dict.fromkeys(checked(part) for part in text.split(SEPARATOR) if part.strip()))
 
 
-def _pairs(connection: sqlite3.Connection, table: str, images: Collection[int]) -> set[TagPair]:
+def _pairs(catalog: Catalog, table: str, images: Collection[int]) -> set[TagPair]:
     found: set[TagPair] = set()
     for part in in_parts(list(images)):
         marks = ", ".join("?" * len(part))
-        found |= set(connection.execute(f"SELECT image, tag FROM {table} WHERE image IN ({marks})", part))
+        found |= set(catalog.read(f"SELECT image, tag FROM {table} WHERE image IN ({marks})", part))
     return found
 
 

@@ -448,6 +448,10 @@ ASKED: dict[str, Callable[[Collection], object]] = {
     "update": lambda it: it.update(),
     "info": lambda it: of_collection(it),
     "label": lambda it: it.labels.add("c", [1], "me"),
+    "label again": lambda it: it.labels.restore({2: ("d", "me")}, {2: "c"}),
+    "tag": lambda it: (it.tags.add("sea", [1, 2], "me"), it.tags.remove([(1, "sea")])),
+    "reject": lambda it: (it.rejections.add({1: "c"}), it.rejected_tags.add([(2, "sand")])),
+    "keep": lambda it: (it.decisions.keep_both([1, 2]), it.decisions.choose(3, [4])),
     "forget": lambda it: it.decisions.forget(),
 }
 
@@ -479,6 +483,17 @@ def test_a_value_of_another_kind_is_a_sentence_and_no_crash(
             pass
         else:
             opened.catalog.close()
+
+
+@pytest.mark.parametrize("table", ["labels", "rejected_labels", "confirmed_labels"])
+def test_a_label_is_not_given_beside_one_that_is_no_text(made: Path, table: str) -> None:
+    opened = Collection.open(made)
+    opened.labels.add("c", [1], "me")
+    opened.rejections.add({1: "d"})
+    opened.confirmations.add([(1, "c")])
+    change(made, (f"UPDATE {table} SET label = ?", [b"\1\2"]))
+    with pytest.raises(MasslError, match="label is of another kind"):
+        Collection.open(made).labels.add("c", [2], "me")
 
 
 @pytest.mark.parametrize("value", [7, "x", '{"a": "b"}', "[1]", '["\\ud800"]', "[" * 5_000])
