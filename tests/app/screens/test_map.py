@@ -83,6 +83,13 @@ def _lasso(tab: Any, x: float, y: float, radius: float) -> None:
 
 
 def _selected(tab: Any) -> set[int]:
+    """The pictures that are selected, once all of them are drawn: their number is written first."""
+    tab.wait_for_function(
+        """() => {
+            const number = document.querySelector('#massl-map .picked h2')?.innerText.split(' ')[0];
+            return document.querySelectorAll('#massl-map .strip .picture').length === Number(number);
+        }"""
+    )
     return {int(each.get_attribute("data-image")) for each in tab.locator("#massl-map .strip .picture").all()}
 
 
@@ -202,7 +209,6 @@ def test_a_person_looks_around_draws_a_lasso_labels_and_searches(page: Any, unla
     far = {other: math.hypot(ox - middle[0], oy - middle[1]) for other, (ox, oy) in places.items()}
     surely = {other for other, distance in far.items() if distance < 145}
     maybe = {other for other, distance in far.items() if distance < 155}
-    page.wait_for_function("() => document.querySelectorAll('#massl-map .strip .picture').length > 0")
     chosen = _selected(page)
     nearest = min(far, key=lambda other: far[other])
     assert 0 < len(surely) < len(places)
