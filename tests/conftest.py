@@ -86,7 +86,7 @@ def bound() -> list[str]:
 def namespace() -> list[str]:
     """What stands before a command so that it has a network and mounts of its own, which it may change."""
     prefix = ["unshare", "--net", "--mount"] if os.getuid() == 0 else ["unshare", "--map-root-user", "--net", "--mount"]
-    missing = [name for name in ("unshare", "mount", "ip") if not shutil.which(name)]
+    missing = [name for name in ("unshare", "setpriv", "mount", "ip") if not shutil.which(name)]
     reason = f"{', '.join(missing)} not on the path" if missing else ""
     if not reason:
         tried = subprocess.run([*prefix, "true"], capture_output=True, text=True)

@@ -114,8 +114,9 @@ class Session:
         self._forks = Forks(environment=self.environment, anew=True)
 
     def start(self, *arguments: object) -> subprocess.Popen[bytes]:
+        with_us = ["setpriv", "--pdeathsig", "KILL"]  # no server is left where this process fails or is killed
         return subprocess.Popen(
-            [*MASSL, *map(str, arguments)], cwd=self.here, env=self.environment,
+            [*with_us, *MASSL, *map(str, arguments)], cwd=self.here, env=self.environment,
             stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
         )  # fmt: skip
 
