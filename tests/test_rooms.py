@@ -6,6 +6,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -230,7 +231,9 @@ def _circle(edges: dict[str, set[str]]) -> list[str]:
     return next((found for node in sorted(edges) if (found := search(node, []))), [])
 
 
-IMPORTS = [each for module, path in MODULES.items() for each in _imports(module, path.read_text(encoding="utf-8"))]
+@cache
+def _all_imports() -> list[Import]:
+    return [each for module, path in MODULES.items() for each in _imports(module, path.read_text(encoding="utf-8"))]
 
 
 @pytest.mark.parametrize("room", FORBIDDEN)
@@ -245,7 +248,7 @@ def test_a_room_imports_only_what_it_may(room: str) -> None:
 def test_a_shelf_imports_the_shelves_that_are_listed_and_no_other(room: str) -> None:
     inside = {
         shelf: {other for other in others if other.split(".")[0] == room}
-        for shelf, others in _edges(IMPORTS).items()
+        for shelf, others in _edges(_all_imports()).items()
         if shelf.split(".")[0] == room
     }
     shelves = {_shelf(module) for module in MODULES if module.split(".")[0] == room}
@@ -256,20 +259,20 @@ def test_a_shelf_imports_the_shelves_that_are_listed_and_no_other(room: str) -> 
 
 @pytest.mark.parametrize("room", OTHERS)
 def test_a_room_takes_from_the_others_what_is_listed(room: str) -> None:
-    taken = {_shelf(each.module) for each in IMPORTS if each.by.split(".")[0] == room}
+    taken = {_shelf(each.module) for each in _all_imports() if each.by.split(".")[0] == room}
     outside = {shelf for shelf in taken if shelf.split(".")[0] != room}
     # Of massl its shelves are told apart; indexer is open as a whole.
     assert {shelf if shelf.startswith("massl") else shelf.split(".")[0] for shelf in outside} <= OTHERS[room]
 
 
 def test_no_shelf_leads_back_to_itself() -> None:
-    assert _circle(_edges(IMPORTS)) == []
+    assert _circle(_edges(_all_imports())) == []
 
 
 def test_what_begins_with_an_underscore_is_used_on_its_own_shelf_only() -> None:
     private = [
         each
-        for each in IMPORTS
+        for each in _all_imports()
         if _shelf(each.by) != _shelf(each.module)
         and any(part.startswith("_") for part in (each.name or "", *each.module.split(".")) if part != "__version__")
     ]
@@ -296,8 +299,8 @@ def test_what_begins_with_an_underscore_is_used_on_its_own_shelf_only() -> None:
     ],
 )
 def test_a_new_edge_is_noticed_and_a_circle_too(module: str, line: str) -> None:
-    more = [*IMPORTS, *_imports(module, line)]
-    assert _edges(more) != _edges(IMPORTS)
+    more = [*_all_imports(), *_imports(module, line)]
+    assert _edges(more) != _edges(_all_imports())
     assert module.split(".")[0] in _circle(_edges(more))[0]
 
 
