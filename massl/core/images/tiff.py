@@ -145,20 +145,12 @@ def layout(data: Content, page: int | None = None) -> Layout | None:
 
 
 def _layout(tags: TiffImagePlugin.ImageFileDirectory_v2, data: Content, of_a_stack: bool) -> Layout | None:
-    def number(tag: int, default: int) -> int:
-        value = tags.get(tag, default)
-        return int(value[0] if isinstance(value, tuple) else value)
-
-    def numbers(tag: int) -> tuple[int, ...]:
-        value = tags.get(tag, ())
-        return tuple(map(int, value)) if isinstance(value, tuple) else (int(value),)
-
-    width, height = number(256, 0), number(257, 0)
-    samples, compression, planar = number(277, 1), number(259, _NONE), number(284, 1) == 2
-    depths = set((numbers(258) or (1,))[:samples])
-    kinds = {_INTEGER if kind == _UNTYPED else kind for kind in (numbers(339) or (_INTEGER,))[:samples]}
-    extra = numbers(338)
-    photometric = number(262, -1)
+    width, height = _one_of(tags, 256, 0), _one_of(tags, 257, 0)
+    samples, compression, planar = _one_of(tags, 277, 1), _one_of(tags, 259, _NONE), _one_of(tags, 284, 1) == 2
+    depths = set((_all_of(tags, 258) or (1,))[:samples])
+    kinds = {_INTEGER if kind == _UNTYPED else kind for kind in (_all_of(tags, 339) or (_INTEGER,))[:samples]}
+    extra = _all_of(tags, 338)
+    photometric = _one_of(tags, 262, -1)
     if photometric < 0:  # required, but left out by some
         photometric = RGB if samples >= 3 else BLACK_IS_ZERO
         if compression in _FAX:
@@ -171,7 +163,7 @@ def _layout(tags: TiffImagePlugin.ImageFileDirectory_v2, data: Content, of_a_sta
     if not ours and (compression not in _PILLOWS or max(depths) > 8):
         named = _COMPRESSIONS.get(compression, f"a way of number {compression}")
         raise Unsupported(f"{what} compressed by {named}, which is not supported")
-    shades = numbers(320)
+    shades = _all_of(tags, 320)
     in_bytes = photometric == PALETTE and max(shades, default=0) < 256  # where 16 bits are meant
     if (
         not of_a_stack
@@ -192,14 +184,9 @@ def _layout(tags: TiffImagePlugin.ImageFileDirectory_v2, data: Content, of_a_sta
     bits, kind = _one_type(depths, kinds, what)
     palette = _palette(shades, kind, bits, in_bytes, what) if photometric == PALETTE and not of_a_stack else None
     chosen, alpha = (tuple(range(samples)), None) if of_a_stack else _channels(photometric, samples, extra, what)
-    predictor = number(317, 1) if compression in (_LZW, *_BY_ZLIB, _LZMA, _ZSTD) else 1
+    predictor = _one_of(tags, 317, 1) if compression in (_LZW, *_BY_ZLIB, _LZMA, _ZSTD) else 1
     if predictor not in (1, 2, 3) or (predictor > 1 and bits not in (8, 16, 32, 64)):
         raise Unsupported(f"{what} with predictor {predictor}, which is not supported")
-    tiled = 322 in tags
-    strip = min(height, number(278, height))
-    piece = (number(322, 0), number(323, 0)) if tiled else (width, strip)
-    if min(piece) < 1 or (tiled and piece[0] * piece[1] < _LEAST_PIECE):
-        raise Unsupported(f"{what} in pieces of {piece[0]} x {piece[1]} pixels, which is not supported")
     profile, no_data = tags.get(34675), tags.get(42113)
     return Layout(
         width=width,
@@ -213,19 +200,39 @@ def _layout(tags: TiffImagePlugin.ImageFileDirectory_v2, data: Content, of_a_sta
         presumed=not extra,
         premultiplied=alpha is not None and extra[alpha - len(chosen) :][:1] == (_ASSOCIATED,),
         planar=planar,
-        piece=piece,
-        tiled=tiled,
+        piece=_piece(tags, width, height, what),
+        tiled=322 in tags,
         compression=compression,
         predictor=predictor,
-        reversed_bits=number(266, 1) == 2,
+        reversed_bits=_one_of(tags, 266, 1) == 2,
         order="<" if data[:2] == b"II" else ">",
-        offsets=numbers(324) or numbers(273),
-        counts=numbers(325) or numbers(279),
-        orientation=number(274, 1),
+        offsets=_all_of(tags, 324) or _all_of(tags, 273),
+        counts=_all_of(tags, 325) or _all_of(tags, 279),
+        orientation=_one_of(tags, 274, 1),
         profile=profile if isinstance(profile, bytes) else None,
         no_data=_as_number(no_data),
         palette=palette,
     )
+
+
+def _one_of(tags: TiffImagePlugin.ImageFileDirectory_v2, tag: int, default: int) -> int:
+    value = tags.get(tag, default)
+    return int(value[0] if isinstance(value, tuple) else value)
+
+
+def _all_of(tags: TiffImagePlugin.ImageFileDirectory_v2, tag: int) -> tuple[int, ...]:
+    value = tags.get(tag, ())
+    return tuple(map(int, value)) if isinstance(value, tuple) else (int(value),)
+
+
+def _piece(tags: TiffImagePlugin.ImageFileDirectory_v2, width: int, height: int, what: str) -> tuple[int, int]:
+    """Width and height of the strips or tiles."""
+    tiled = 322 in tags
+    strip = min(height, _one_of(tags, 278, height))
+    piece = (_one_of(tags, 322, 0), _one_of(tags, 323, 0)) if tiled else (width, strip)
+    if min(piece) < 1 or (tiled and piece[0] * piece[1] < _LEAST_PIECE):
+        raise Unsupported(f"{what} in pieces of {piece[0]} x {piece[1]} pixels, which is not supported")
+    return piece
 
 
 def _one_type(depths: set[int], kinds: set[int], what: str) -> tuple[int, int]:
