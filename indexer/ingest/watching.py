@@ -62,8 +62,9 @@ def watch(
                 yield
                 looked = time.monotonic()
                 pause = max(EVERY, (looked - began) / AT_MOST)
-    except (OSError, RuntimeError) as error:  # the second of watchfiles, where a name is not UTF-8
-        complain(f"the system can't watch {root} ({error}); checking every {WITHOUT_NOTICE:.0f} seconds")
+    except (OSError, RuntimeError, UnicodeEncodeError) as error:  # the others of watchfiles, where a name is not UTF-8
+        reason = "its name is not UTF-8" if isinstance(error, UnicodeEncodeError) else error
+        complain(f"the system can't watch {root} ({reason}); checking every {WITHOUT_NOTICE:.0f} seconds")
         pause = 0.0  # something has changed
         while not ending.wait(pause):
             began = time.monotonic()

@@ -171,3 +171,23 @@ def test_a_name_that_is_not_utf_8_does_not_end_the_watch(
     until(lambda: len(collection) == 3)
     assert not following.wait(0)
     following.stop()
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="its file systems have no such names")
+def test_a_folder_whose_own_name_is_not_utf_8_is_watched(
+    tmp_path: Path, tiny_encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watching, "WITHOUT_NOTICE", 0.2)
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/bad\xff\xfe"))
+    folder.mkdir()
+    (folder / "first.bmp").write_bytes(picture(0))
+    collection = Collection.create(folder, tiny_encoder)
+    following = BackgroundUpdate(collection, follow=True)
+    following.start()
+    until(lambda: following.state().stage == "done")
+    (folder / "later.bmp").write_bytes(picture(1))
+    until(lambda: len(collection) == 2)
+    following.stop()
+    said: list[str] = []
+    next(watching.watch(folder, collection.folder, said.append))
+    assert "its name is not UTF-8" in said[0]
