@@ -18,7 +18,9 @@ from indexer import Query
 from indexer.store.paths import can_name_a_file
 from massl.core.errors import MasslError
 from massl.core.images.decode_cost import FROM_OTHERS
-from massl.core.images.decoding import ImageError, decode, read_bytes, within_memory
+from massl.core.images.decoding import decode, within_memory
+from massl.core.images.file_reading import read_bytes
+from massl.core.images.image_errors import ImageError
 from massl.core.images.rendering import EACH_FILE, Rendering
 
 _PREVIEW = 512  # pixels of the longer side

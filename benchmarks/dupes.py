@@ -36,7 +36,8 @@ from indexer import Collection, Encoder, Query
 from indexer.duplicates.plan import action
 from indexer.store.vectors import CatalogVectors, unit
 from massl.core.files.scan import find_images
-from massl.core.images.decoding import ImageError, open_image
+from massl.core.images.decoding import open_image
+from massl.core.images.image_errors import ImageError
 
 Edit = Callable[[Image.Image, random.Random], Image.Image]
 

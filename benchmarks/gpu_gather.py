@@ -13,7 +13,8 @@ from PIL import Image
 
 from massl.core.errors import MasslError
 from massl.core.files.scan import find_images
-from massl.core.images.decoding import ImageError, open_image
+from massl.core.images.decoding import open_image
+from massl.core.images.image_errors import ImageError
 
 LIMIT = 64_000_000  # bytes of the whole folder
 PACKAGES = ("faiss-cpu", "pi-heif", "platformdirs", "tomli-w", "watchfiles")

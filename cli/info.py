@@ -343,7 +343,9 @@ def _describe_picture(path: Path) -> dict[str, Any]:
     from massl.core.errors import MasslError
     from massl.core.files import sidecars
     from massl.core.images import metadata
-    from massl.core.images.decoding import ImageError, decode, read_bytes, within_memory
+    from massl.core.images.decoding import decode, within_memory
+    from massl.core.images.file_reading import read_bytes
+    from massl.core.images.image_errors import ImageError
 
     try:
         with within_memory():

@@ -241,7 +241,7 @@ def _query(text: str, root: Path, crop: tuple[int, int, int, int] | None) -> Any
 def _standard_input(weight: float, crop: tuple[int, int, int, int] | None) -> Any:
     from indexer import Query
     from massl.core.errors import MasslError
-    from massl.core.images.decoding import MAX_BYTES
+    from massl.core.images.file_reading import MAX_BYTES
 
     if sys.stdin.isatty():
         raise MasslError("- reads an image from standard input; pipe one, as in massl search IMAGES - < query.jpg")

@@ -13,7 +13,9 @@ from indexer.store.paths import below
 from indexer.store.picture_facts import MetadataRow, PictureFacts, Unread
 from massl.core.files.sidecars import Sidecar
 from massl.core.images.content import Content
-from massl.core.images.decoding import ImageError, decode, open_content, within_memory
+from massl.core.images.decoding import decode, within_memory
+from massl.core.images.file_reading import open_content
+from massl.core.images.image_errors import ImageError
 from massl.core.images.measures import MEASURED_AT, Measures, measure
 from massl.core.images.metadata import Metadata, read_beside
 from massl.core.lookahead import ahead

@@ -34,15 +34,9 @@ from massl.core.files.scan import Contents, ImageFile, LeftOut, Skipped, walk
 from massl.core.files.sidecars import Sidecar
 from massl.core.images import dicom, raw, stacks
 from massl.core.images.content import Content, sha256
-from massl.core.images.decoding import (
-    MAX_PIXELS,
-    READER,
-    ImageError,
-    TooLarge,
-    decode,
-    open_content,
-    within_memory,
-)
+from massl.core.images.decoding import MAX_PIXELS, READER, decode, within_memory
+from massl.core.images.file_reading import open_content
+from massl.core.images.image_errors import ImageError, TooLarge
 from massl.core.images.measures import MEASURED_AT, Measures, measure
 from massl.core.images.metadata import Metadata
 from massl.core.images.ranges import Ranges

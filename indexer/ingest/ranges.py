@@ -12,7 +12,8 @@ from indexer.store.kind_ranges import KindRange
 from indexer.store.meta import Meta, Written
 from massl.core.files.scan import ImageFile
 from massl.core.images.content import Content
-from massl.core.images.decoding import depends_on, open_content, read_bytes
+from massl.core.images.decoding import depends_on
+from massl.core.images.file_reading import open_content, read_bytes
 from massl.core.images.ranges import MeasuredRanges, RangeSampler
 from massl.core.images.rendering import Limits, Sampling
 

@@ -15,8 +15,9 @@ from indexer.store.tiling import Box, Tiling
 from massl.core.errors import MasslError
 from massl.core.images.content import Content
 from massl.core.images.cutting import cut
-from massl.core.images.decoding import MAX_PIXELS, ImageError
+from massl.core.images.decoding import MAX_PIXELS
 from massl.core.images.fitting import fit
+from massl.core.images.image_errors import ImageError
 from massl.core.images.rendering import EACH_FILE, Rendering
 
 _TOGETHER = 32  # tiles that are embedded at a time

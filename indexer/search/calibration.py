@@ -27,7 +27,8 @@ from indexer.store.catalog import Catalog
 from indexer.store.meta import Meta
 from indexer.store.paths import below
 from indexer.store.vectors import by_content, unit
-from massl.core.images.decoding import ImageError, within_memory
+from massl.core.images.decoding import within_memory
+from massl.core.images.image_errors import ImageError
 from massl.core.lookahead import ahead
 
 FEWEST = 8  # images, under which nothing can be told

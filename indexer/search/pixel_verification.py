@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from massl.core.images.decoding import MAX_PIXELS, ImageError, open_image, within_memory
+from massl.core.images.decoding import MAX_PIXELS, open_image, within_memory
+from massl.core.images.image_errors import ImageError
 from massl.core.images.measures import within_borders
 from massl.core.images.rendering import EACH_FILE, Rendering
 from massl.core.lookahead import ahead

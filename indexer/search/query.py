@@ -26,8 +26,10 @@ from indexer.store.vectors import of_contents, several, stored, unit, unpacked
 from massl.core.errors import MasslError
 from massl.core.images import plane_files
 from massl.core.images.cutting import BoxesOf, cut
-from massl.core.images.decoding import MAX_PIXELS, ImageError, decode, keep_memory, read_bytes, within_memory
+from massl.core.images.decoding import MAX_PIXELS, decode, within_memory
+from massl.core.images.file_reading import keep_memory, read_bytes
 from massl.core.images.fitting import fit
+from massl.core.images.image_errors import ImageError
 from massl.core.images.rendering import EACH_FILE, Rendering
 
 _SMALLEST = 8  # pixels of a crop's side: fewer hold no more than a colour

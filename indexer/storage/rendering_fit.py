@@ -15,7 +15,9 @@ from indexer.store.paths import below
 from massl.core.errors import MasslError
 from massl.core.files.scan import excluding
 from massl.core.images import plane_files, stacks
-from massl.core.images.decoding import ImageError, decode_scaled, read_bytes
+from massl.core.images.decoding import decode_scaled
+from massl.core.images.file_reading import read_bytes
+from massl.core.images.image_errors import ImageError
 from massl.core.images.rendering import BY_COLLECTION, EACH, Rendering, RenderingChoice, Sampling
 from massl.core.printable import visible
 

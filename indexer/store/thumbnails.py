@@ -12,7 +12,9 @@ from massl.core import disk_errors
 from massl.core.files.atomic_writing import whole
 from massl.core.files.scan import THUMBNAILS
 from massl.core.images.content import sha256
-from massl.core.images.decoding import MAX_PIXELS, ImageError, decode, open_content, within_memory
+from massl.core.images.decoding import MAX_PIXELS, decode, within_memory
+from massl.core.images.file_reading import open_content
+from massl.core.images.image_errors import ImageError
 from massl.core.images.rendering import EACH_FILE, Rendering
 from massl.core.regular_files import read_regular
 

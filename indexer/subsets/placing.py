@@ -14,7 +14,9 @@ from massl.core.errors import MasslError
 from massl.core.files.atomic_writing import temporary
 from massl.core.files.scan import CATALOG
 from massl.core.images import plane_files
-from massl.core.images.decoding import ImageError, read_bytes, within_memory
+from massl.core.images.decoding import within_memory
+from massl.core.images.file_reading import read_bytes
+from massl.core.images.image_errors import ImageError
 from massl.core.printable import visible
 from massl.core.regular_files import open_regular
 

@@ -20,8 +20,9 @@ from urllib.parse import urlsplit
 from massl.core.errors import MasslError
 from massl.core.files.scan import Skipped, kind_of_member, left_out_line
 from massl.core.files.temporary_folders import TemporaryFolder
-from massl.core.images.decoding import ImageError, check_size, keep_memory
+from massl.core.images.file_reading import check_size, keep_memory
 from massl.core.images.formats import HEAD, OTHER, PICTURE
+from massl.core.images.image_errors import ImageError
 from massl.core.images.rendering_facts import BY_EACH_FILE
 from massl.core.printable import visible
 from massl.data.shards import digest_of, expand, is_pattern, is_shard, open_shards

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from massl.core.images.decoding import ImageError, within_memory
+from massl.core.images.decoding import within_memory
 from massl.core.images.fitting import fit
+from massl.core.images.image_errors import ImageError
 from massl.data.sources import Source, decoded
 
 BATCH = 64  # pictures at a time

@@ -24,8 +24,9 @@ from numpy.typing import NDArray
 
 from massl.core.errors import MasslError
 from massl.core.files.scan import Skipped, kind_of_member
-from massl.core.images.decoding import ImageError, check_size, keep_memory
+from massl.core.images.file_reading import check_size, keep_memory
 from massl.core.images.formats import HEAD, OTHER, PICTURE
+from massl.core.images.image_errors import ImageError
 from massl.core.images.rendering_facts import BY_EACH_FILE
 
 COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst", ".tar.lz4", ".tar.z")

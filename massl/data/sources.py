@@ -19,14 +19,10 @@ from massl.core.files.csv_tables import read_paths
 from massl.core.files.path_notation import as_on_disk
 from massl.core.files.scan import Skipped, check_folder, look_through
 from massl.core.images import plane_files
-from massl.core.images.decoding import (
-    ImageError,
-    decode,
-    dimensions,
-    read_bytes,
-    within_memory,
-)
+from massl.core.images.decoding import decode, dimensions, within_memory
+from massl.core.images.file_reading import read_bytes
 from massl.core.images.formats import PlaneCounter
+from massl.core.images.image_errors import ImageError
 from massl.core.images.rendering_facts import BY_EACH_FILE, ShownAs
 from massl.data.shards import LocalFiles, Shards, digest_of, expand, is_pattern, is_shard, open_shards
 
@@ -93,7 +89,7 @@ class Files:
         return self.paths[index]
 
     def read(self, index: int) -> bytes:
-        """Reads the file; see `massl.core.images.decoding.read_bytes`."""
+        """Reads the file; see `massl.core.images.file_reading.read_bytes`."""
         return read_bytes(self.root / self.paths[index])
 
 

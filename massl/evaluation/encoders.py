@@ -14,7 +14,8 @@ from PIL import Image
 
 from massl.core.errors import MasslError
 from massl.core.files.scan import Skipped
-from massl.core.images.decoding import ImageError, open_image, within_memory
+from massl.core.images.decoding import open_image, within_memory
+from massl.core.images.image_errors import ImageError
 from massl.core.images.rendering import EACH_FILE, Rendering
 from massl.core.progress import CountReport
 from massl.evaluation.datasets import Embedded, LabelledFiles, Table, embed

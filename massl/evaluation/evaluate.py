@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from massl.core.errors import MasslError
-from massl.core.images.decoding import read_bytes
+from massl.core.images.file_reading import read_bytes
 from massl.core.images.ranges import RangeSampler, settled
 from massl.core.images.rendering import Rendering
 from massl.core.images.rendering_facts import BY_EACH_FILE, ShownAs

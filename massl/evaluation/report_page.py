@@ -14,7 +14,8 @@ from PIL import Image
 
 from massl.core.disk_errors import cannot_write
 from massl.core.files.atomic_writing import write
-from massl.core.images.decoding import ImageError, within_memory
+from massl.core.images.decoding import within_memory
+from massl.core.images.image_errors import ImageError
 
 SIDE = 96  # pixels of a picture
 

@@ -15,8 +15,9 @@ from torch.utils.data import Dataset, Sampler
 from torchvision.transforms import InterpolationMode, v2
 
 from massl.core.errors import MasslError
-from massl.core.images.decoding import ImageError, within_memory
+from massl.core.images.decoding import within_memory
 from massl.core.images.fitting import fit
+from massl.core.images.image_errors import ImageError
 from massl.core.images.plain_jpeg import PlainJpeg, plain_jpeg
 from massl.data.sources import Source, as_shown
 from massl.method.augment import augment, change, draw, normalise

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from massl.core.errors import MasslError
 from massl.core.files.scan import find_images
-from massl.core.images.decoding import ImageError, within_memory
+from massl.core.images.decoding import within_memory
 from massl.core.images.fitting import fit
+from massl.core.images.image_errors import ImageError
 from massl.core.similarities import mean_cosine
 from massl.data.sources import Files, Source, decoded
 from massl.encoder.inference import all_stages

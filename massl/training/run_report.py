@@ -13,7 +13,7 @@ from PIL import Image
 
 from massl.core.errors import MasslError
 from massl.core.files.run_folder import describe_run, read_metrics, run_shown_as
-from massl.core.images.decoding import ImageError
+from massl.core.images.image_errors import ImageError
 from massl.data.sources import Source, decoded, find_source
 from massl.evaluation.report_page import SIDE, ReportPicture, shown, write_page
 from massl.training.neighbour_record import BEFORE, NEIGHBOURS, NOW, QUERIES, STARTS, read_record

@@ -22,7 +22,8 @@ from pathlib import Path
 from PIL import Image
 
 from massl.core.files.scan import find_images
-from massl.core.images.decoding import ImageError, decode
+from massl.core.images.decoding import decode
+from massl.core.images.image_errors import ImageError
 
 QUALITY = 80
 

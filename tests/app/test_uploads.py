@@ -15,8 +15,7 @@ from app.screens.search_request import Example, Question
 from app.uploads import of_bytes, take
 from indexer import Collection, Encoder
 from massl.core.errors import MasslError
-from massl.core.images import decoding
-from massl.core.memory_budget import ALWAYS, MemoryBudget
+from tests.memory import little_memory
 
 
 @pytest.mark.parametrize("size", [(120, 9_000), (9_000, 121)])
@@ -36,7 +35,7 @@ def test_of_a_very_long_picture_the_middle_is_remembered(
 
 
 def test_an_upload_that_the_memory_does_not_hold_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decoding, "BUDGET", MemoryBudget(lambda: ALWAYS))
+    little_memory(monkeypatch)
     Image.new("RGB", (10_000, 4_000), "red").save(tmp_path / "large.png", compress_level=1)
     with pytest.raises(
         MasslError, match="This file can't be used as a picture: not enough memory to decode it: 10000 x"

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import tifffile
 
-from massl.core.images.decoding import decode, read_bytes
+from massl.core.images.decoding import decode
+from massl.core.images.file_reading import read_bytes
 from massl.core.images.rendering import Rendering
 from tests.indexer.tiny import write_encoder
 

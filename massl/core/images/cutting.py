@@ -8,7 +8,9 @@ from PIL import Image
 
 from massl.core.images import dicom, raw, stacks, tiff
 from massl.core.images.content import Content
-from massl.core.images.decoding import MAX_PIXELS, Reading, Truncated, mended, whole
+from massl.core.images.decoding import MAX_PIXELS, Reading, mended
+from massl.core.images.file_reading import whole
+from massl.core.images.image_errors import Truncated
 from massl.core.images.rendering import EACH_FILE, Rendering, Uncounted
 from massl.core.images.row_reading import Box
 from massl.core.images.srgb import averaged, finished

@@ -6,9 +6,7 @@ Training and indexing both stand on this module, so that they reject the same fi
 from __future__ import annotations
 
 import io
-import os
 import re
-import struct
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -16,18 +14,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pi_heif
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
-from massl.core.disk_errors import reason_of
 from massl.core.errors import MasslError
-from massl.core.images import decode_cost, dicom, jpeg, plane_files, raw, row_reading, stacks, tiff
-from massl.core.images.content import Content, StoredContent, stream
+from massl.core.images import decode_cost, dicom, jpeg, raw, row_reading, stacks, tiff
+from massl.core.images.content import Content, stream
 from massl.core.images.decode_cost import Allowance
+from massl.core.images.file_reading import in_units, read_bytes, whole
+from massl.core.images.image_errors import ImageError, TooLarge, Truncated
+from massl.core.images.orientation import orientation_of, turned, upright
 from massl.core.images.rendering import EACH_FILE, Rendering, Scaling, Unmeasured
 from massl.core.images.row_reading import RowPicture
 from massl.core.images.srgb import factor_of, load_8_bits, to_srgb
 from massl.core.memory_budget import BUDGET, Grant, available_memory
-from massl.core.regular_files import open_regular
 
 # An allow-list: Pillow knows some fifty formats, and the rare ones (EPS, which runs Ghostscript, among them) are
 # where its vulnerabilities live. JPEG covers MPO, which phones write into a .jpg.
@@ -36,9 +35,6 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF", "HEIF")
 # Twice Pillow's own warning threshold, which is where Pillow itself refuses to go on: 178,956,970 pixels,
 # 0.7 GiB once decoded.
 MAX_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 89_478_485)
-MAX_BYTES = 1 << 30
-
-_LARGE = 16 << 20  # bytes of a file from which it is worth the while to read it in parts
 
 # Counts up whenever more files are read than before, so that collections look again at those that they skipped.
 READER = 3
@@ -49,119 +45,6 @@ warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 pi_heif.register_heif_opener()
 _MENDING = 12  # bytes a pixel that it takes to see whether a JPEG lacks only its end
 _PLAIN = ("L", "RGB", "LA", "RGBA", "CMYK")  # modes that are converted as they are
-_TURNS = dict(enumerate(
-    (
-        Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.ROTATE_180, Image.Transpose.FLIP_TOP_BOTTOM,
-        Image.Transpose.TRANSPOSE, Image.Transpose.ROTATE_270, Image.Transpose.TRANSVERSE, Image.Transpose.ROTATE_90,
-    ), start=2,
-))  # fmt: skip
-
-
-class ImageError(MasslError):
-    """A file that can't be used as an image. The message is the reason, short enough for a table.
-
-    `lasting` says whether the reason lies in the file's content, and so holds until that changes.
-    """
-
-    def __init__(self, reason: str, lasting: bool = True) -> None:
-        super().__init__(reason)
-        self.lasting = lasting
-
-
-class Truncated(ImageError):
-    """A file that ends before its image does."""
-
-
-class TooLarge(ImageError):
-    """More pixels than the caller allows, or more that decoding takes."""
-
-
-def read_bytes(path: Path) -> bytes:
-    """Reads a whole regular file, or a plane of a stack (see `plane_files`); never waits on a FIFO or a device.
-
-    Raises:
-        ImageError: it is missing, unreadable, empty, no regular file, or larger than 1 GiB.
-    """
-    if (plane := plane_files.split(path)) is not None:
-        return _read_plane(*plane)
-    try:
-        opened = open_regular(path)
-    except IsADirectoryError:
-        raise ImageError("a folder, not an image", lasting=False) from None
-    except OSError as error:
-        raise ImageError(reason_of(error, "vanished while reading"), lasting=False) from None
-    with opened as file:
-        check_size(size := os.fstat(file.fileno()).st_size)
-        try:
-            keep_memory(size)
-            # A file that something still writes to must not be read without end.
-            return file.read(size)
-        except MemoryError:
-            raise _too_much_to_read(size) from None
-        except OSError as error:
-            raise ImageError(reason_of(error, "vanished while reading"), lasting=False) from None
-
-
-def _read_plane(stack: Path, number: int) -> bytes:
-    try:
-        return plane_files.read(stack, number, keep_memory)
-    except (tiff.Unsupported, stacks.NotInStack) as error:
-        raise ImageError(str(error)) from None
-    except OSError as error:
-        raise ImageError(reason_of(error, "vanished while reading"), lasting=False) from None
-    except MemoryError:
-        raise _too_much_to_read(stack.stat().st_size) from None
-    except (ValueError, KeyError, struct.error) as error:
-        raise ImageError(f"damaged: {error}") from None
-
-
-@contextmanager
-def open_content(path: Path) -> Iterator[Content]:
-    """A regular file's content: its bytes, or of a large picture that can be read a few rows at a time, the file.
-
-    Raises:
-        ImageError: as `read_bytes`; or the file was written to before the block ended.
-    """
-    with ExitStack() as opened:
-        try:
-            content = StoredContent(opened.enter_context(open_regular(path)))
-            check_size(len(content))
-            by_rows = len(content) >= _LARGE and row_reading.files_of(content) is not None
-        except OSError:
-            by_rows = False  # of which `read_bytes` says more
-        if not by_rows:
-            opened.close()
-            yield read_bytes(path)
-            return
-        try:
-            yield content
-        finally:
-            if not content.is_as_it_was():
-                raise ImageError("changed while reading", lasting=False) from None
-
-
-def check_size(size: int) -> None:
-    """Raises an `ImageError` for an image file of `size` bytes that holds nothing or is larger than 1 GiB."""
-    if size == 0:
-        raise ImageError("empty file")
-    if size > MAX_BYTES:
-        raise ImageError(f"{size / 2**30:.1f} GiB, more than the limit of 1 GiB a file")
-
-
-def keep_memory(size: int) -> None:
-    """Counts a file's `size` bytes as memory in use, before they are read, for as long as `within_memory` lasts.
-
-    Raises:
-        ImageError: there is not so much.
-    """
-    try:
-        BUDGET.keep(size)
-    except MemoryError:
-        raise _too_much_to_read(size) from None
-
-
-def _too_much_to_read(size: int) -> ImageError:
-    return ImageError(f"not enough memory to read it: {_bytes(size)}", lasting=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -378,7 +261,7 @@ class Reading:
         """A TIFF that Pillow would read wrongly or not at all."""
         picture, alpha = self._numbers(data, layout)
         picture = to_srgb(picture, layout.profile, shortest, alpha)
-        return Decoded(_turned(picture, layout.orientation), self.width, self.height, self.scaling.clipped)
+        return Decoded(turned(picture, layout.orientation), self.width, self.height, self.scaling.clipped)
 
     def _numbers(self, data: bytes, layout: tiff.Layout) -> tuple[Image.Image, Image.Image | None]:
         lies = layout.orientation > 4
@@ -446,7 +329,7 @@ class Reading:
             picture, profile = self._loaded(data, None, as_it_is=True)
             return picture, None, profile
         picture, alpha = self._numbers(data, layout)
-        return _turned(picture, layout.orientation), alpha and _turned(alpha, layout.orientation), layout.profile
+        return turned(picture, layout.orientation), alpha and turned(alpha, layout.orientation), layout.profile
 
     def _check_all(self, pages: int) -> None:
         most = stacks.MOST_PIXELS * self._max_pixels
@@ -465,23 +348,11 @@ class Reading:
         what, does = "what it holds beside its pixels", "takes"
         if self.width:
             what, does = f"{self.width} x {self.height} pixels", "take"
-        return ImageError(f"not enough memory to decode it: {what} {does} about {_bytes(self.needed)}", lasting=False)
+        return ImageError(f"not enough memory to decode it: {what} {does} about {in_units(self.needed)}", lasting=False)
 
 
 def _takes_too_much(what: str, needed: int, most: int) -> TooLarge:
-    return TooLarge(f"too large: {what} about {_bytes(needed)}, the limit is {_bytes(most)}; make it smaller first")
-
-
-def whole(data: Content) -> bytes:
-    """All bytes of a file, which count as memory in use where they weren't in memory before.
-
-    Raises:
-        ImageError: there is not so much.
-    """
-    if isinstance(data, bytes):
-        return data
-    keep_memory(len(data))
-    return data[:]
+    return TooLarge(f"too large: {what} about {in_units(needed)}, the limit is {in_units(most)}; make it smaller first")
 
 
 def dimensions(data: bytes) -> tuple[int, int]:
@@ -511,34 +382,6 @@ def opened(data: Content) -> Iterator[Image.Image]:
     file = stream(jpeg.without_padding(data) if isinstance(data, bytes) else data)
     with BUDGET.take(decode_cost.opening(data)), Image.open(file, formats=FORMATS) as image:
         yield image
-
-
-def _bytes(size: int) -> str:
-    return f"{size / 2**30:.1f} GiB" if size >= 1 << 30 else f"{-(-size // 2**20)} MiB"
-
-
-def upright(image: Image.Image) -> Image.Image:
-    """A decoded image, turned by its EXIF orientation."""
-    return _turned(image, orientation_of(image))
-
-
-def orientation_of(image: Image.Image) -> int:
-    """By the EXIF of an opened image, from 1 to 8; 1 where there is none, or a damaged one."""
-    exif = image.info.get("exif")
-    if exif is None and isinstance(text := image.info.get("Raw profile type exif"), str):  # ImageMagick's, in a PNG
-        exif = decode_cost.of_text(text)
-    try:
-        with BUDGET.take(decode_cost.of_exif(exif or b"")):
-            return int(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except MemoryError:
-        raise
-    except Exception:  # damaged EXIF must not cost an image whose pixels are fine
-        return 1
-
-
-def _turned(image: Image.Image, orientation: int) -> Image.Image:
-    turn = _TURNS.get(orientation)
-    return image if turn is None else image.transpose(turn)
 
 
 def mended(data: bytes, count: int) -> bytes | None:

@@ -18,7 +18,9 @@ from PIL import ExifTags, Image, ImageFile, IptcImagePlugin
 
 from massl.core.images import decode_cost, dicom, plane_files, planes, raw, xmp
 from massl.core.images.content import Content, stream
-from massl.core.images.decoding import ImageError, opened, read_bytes
+from massl.core.images.decoding import opened
+from massl.core.images.file_reading import read_bytes
+from massl.core.images.image_errors import ImageError
 from massl.core.images.xmp import LONGEST, MOST_KEYWORDS, Xmp, XmpError, clean
 from massl.core.memory_budget import BUDGET
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from massl.core.images import jpeg
-from massl.core.images.decoding import opened, orientation_of
+from massl.core.images.decoding import opened
+from massl.core.images.orientation import orientation_of
 from massl.core.images.srgb import factor_of, is_converted
 
 MOST_PIXELS = (

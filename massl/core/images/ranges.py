@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from massl.core.images.content import Content
-from massl.core.images.decoding import MAX_PIXELS, ImageError, decode_scaled, depends_on, within_memory
+from massl.core.images.decoding import MAX_PIXELS, decode_scaled, depends_on, within_memory
+from massl.core.images.image_errors import ImageError
 from massl.core.images.rendering import (
     EACH_FILE,
     FILES,

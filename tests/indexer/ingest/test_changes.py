@@ -22,7 +22,8 @@ from indexer.monitoring.health import Behind
 from massl.core.files import scan
 from massl.core.images import decoding, raw
 from massl.core.images.content import Content
-from massl.core.images.decoding import ImageError
+from massl.core.images.file_reading import open_content
+from massl.core.images.image_errors import ImageError
 from tests.indexer.tiny import picture, write_encoder
 from tests.massl.core.images.tiff_files import GREY, RGB, tiff
 
@@ -222,7 +223,7 @@ def test_a_file_that_can_not_be_read_for_a_while_keeps_its_label(
     def refuse(path: Path) -> AbstractContextManager[Content]:
         if path.name == "1.bmp":
             raise ImageError("permission denied", lasting=False)
-        return decoding.open_content(path)
+        return open_content(path)
 
     with monkeypatch.context() as patch:
         patch.setattr("indexer.ingest.indexing.open_content", refuse)

@@ -18,15 +18,14 @@ from indexer.search.pixel_verification import Looks
 from indexer.store import thumbnails
 from massl.core.errors import MasslError
 from massl.core.files.scan import ImageFile
-from massl.core.images import decoding
-from massl.core.images.decoding import ImageError
-from massl.core.memory_budget import ALWAYS, MemoryBudget
+from massl.core.images.image_errors import ImageError
+from tests.memory import little_memory
 
 
 @pytest.fixture
 def large(photos: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A picture among the photos that takes more than there is, while any of the others may have what it needs."""
-    monkeypatch.setattr(decoding, "BUDGET", MemoryBudget(lambda: ALWAYS))
+    little_memory(monkeypatch)
     Image.new("RGB", (10_000, 4_000), "red").save(photos / "large.png", compress_level=1)
     return photos / "large.png"
 
@@ -39,7 +38,7 @@ def test_a_picture_too_large_for_the_memory_is_skipped_and_tried_again(
     assert report.indexed == 24
     assert [item.path for item in report.skipped] == ["large.png"]
     assert report.skipped[0].reason.startswith("not enough memory to decode it: 10000 x 4000 pixels take about")
-    monkeypatch.setattr(decoding, "BUDGET", MemoryBudget())
+    monkeypatch.undo()
     assert collection.update().indexed == 25
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from massl.core.errors import MasslError
-from massl.core.images.decoding import ImageError
+from massl.core.images.image_errors import ImageError
 from massl.data import objects
 from massl.data.objects import Store, find_objects, is_address, lists_addresses
 from massl.data.sources import Source, find_source

@@ -10,13 +10,13 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from massl.core.images import decoding
-from massl.core.memory_budget import ALWAYS, BUDGET, MemoryBudget
+from massl.core.memory_budget import BUDGET
 from massl.data.sources import Source, doubts, find_source
 from massl.method.views import EndlessBatches, Views, collate, needed_side, on_device
 from massl.settings import Settings
 from massl.training.loading import begin_worker
 from tests.massl.conftest import small_settings
+from tests.memory import little_memory
 
 
 def test_views_depend_on_seed_epoch_and_image_alone(photos: Path) -> None:
@@ -90,7 +90,7 @@ def test_pictures_are_decoded_as_large_as_the_smallest_crop_needs(tmp_path: Path
 def test_a_picture_that_the_memory_does_not_hold_gives_way_to_the_next(
     photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(decoding, "BUDGET", MemoryBudget(lambda: ALWAYS))
+    little_memory(monkeypatch)
     Image.new("RGB", (10_000, 4_000), "red").save(photos / "a large one.png", compress_level=1)
     source, _ = find_source(photos)
     views = Views(source, small_settings())

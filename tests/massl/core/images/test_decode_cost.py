@@ -17,9 +17,12 @@ from PIL import Image, ImageCms, TiffImagePlugin
 
 from massl.core.images import decode_cost, decoding, metadata
 from massl.core.images import tiff as tiff_reading
-from massl.core.images.decoding import ImageError, TooLarge, decode, open_image, within_memory
+from massl.core.images.decoding import decode, open_image, within_memory
+from massl.core.images.file_reading import read_bytes
+from massl.core.images.image_errors import ImageError, TooLarge
 from massl.core.images.rendering import Rendering
 from massl.core.memory_budget import ALWAYS, MemoryBudget
+from tests.memory import little_memory
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="measured as Linux tells it")
 
@@ -31,7 +34,8 @@ DECODE = """if True:
     from pathlib import Path
     from PIL import Image
     from massl.core.images import decode_cost
-    from massl.core.images.decoding import FORMATS, ImageError, decode
+    from massl.core.images.decoding import FORMATS, decode
+    from massl.core.images.image_errors import ImageError
     from massl.core.images.fitting import fit
 
     def status(name):
@@ -340,10 +344,6 @@ def large(tmp_path: Path) -> Path:
     return path
 
 
-def little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decoding, "BUDGET", MemoryBudget(lambda: ALWAYS))
-
-
 def test_a_picture_that_the_memory_does_not_hold_is_refused_for_now(
     large: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -386,7 +386,7 @@ def test_a_file_larger_than_the_memory_is_not_even_read(tmp_path: Path, monkeypa
     with (tmp_path / "sparse.jpg").open("wb") as file:
         file.truncate(1 << 30)
     with pytest.raises(ImageError, match=r"not enough memory to read it: 1.0 GiB") as raised, within_memory():
-        decoding.read_bytes(tmp_path / "sparse.jpg")
+        read_bytes(tmp_path / "sparse.jpg")
     assert not raised.value.lasting
 
 

@@ -19,8 +19,10 @@ from PIL import Image, ImageCms
 from massl.core.errors import MasslError
 from massl.core.files.scan import ImageFile, Skipped, walk
 from massl.core.images import decoding, raw
-from massl.core.images.decoding import ImageError, TooLarge, decode, megapixels, open_image, read_bytes
+from massl.core.images.decoding import decode, megapixels, open_image
+from massl.core.images.file_reading import read_bytes
 from massl.core.images.fitting import fit
+from massl.core.images.image_errors import ImageError, TooLarge
 
 
 def encode(image: Image.Image, kind: str, **options: object) -> bytes:

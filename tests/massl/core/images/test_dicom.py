@@ -14,7 +14,8 @@ from pydicom.data import get_testdata_file
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
 
 from massl.core.images import dicom
-from massl.core.images.decoding import ImageError, TooLarge, decode, depends_on
+from massl.core.images.decoding import decode, depends_on
+from massl.core.images.image_errors import ImageError, TooLarge
 from massl.core.images.rendering import Rendering, Unmeasured
 
 

@@ -16,7 +16,8 @@ import pydicom
 import pytest
 
 from massl.core.images import dicom_elements, planes
-from massl.core.images.decoding import ImageError, decode
+from massl.core.images.decoding import decode
+from massl.core.images.image_errors import ImageError
 from massl.core.images.rendering import Rendering
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="measured as Linux tells it")
@@ -28,7 +29,8 @@ READ = """if True:
     from pathlib import Path
     import pydicom, pydicom.pixels, tifffile
     from massl.core.images import metadata
-    from massl.core.images.decoding import ImageError, decode
+    from massl.core.images.decoding import decode
+    from massl.core.images.image_errors import ImageError
     from massl.core.images.rendering import Rendering
 
     def status(name):

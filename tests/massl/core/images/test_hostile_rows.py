@@ -15,7 +15,9 @@ import pytest
 
 from massl.core.images import row_files
 from massl.core.images.content import StoredContent
-from massl.core.images.decoding import ImageError, decode, open_content
+from massl.core.images.decoding import decode
+from massl.core.images.file_reading import open_content
+from massl.core.images.image_errors import ImageError
 from massl.core.images.row_files import PngRows, TiffRows
 
 SIDE = 8192  # pixels

@@ -13,7 +13,9 @@ from PIL import Image
 
 from massl.core.files.scan import Contents, ImageFile, walk
 from massl.core.images import plane_files
-from massl.core.images.decoding import ImageError, decode, read_bytes
+from massl.core.images.decoding import decode
+from massl.core.images.file_reading import read_bytes
+from massl.core.images.image_errors import ImageError
 from massl.core.images.rendering import Rendering
 
 VALUES = np.random.default_rng(0).integers(0, 4000, (5, 32, 48)).astype("u2")

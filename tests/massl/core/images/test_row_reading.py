@@ -14,17 +14,11 @@ import pytest
 from PIL import Image, ImageCms
 from PIL.PngImagePlugin import PngImageFile
 
-from massl.core.images import decoding, row_files, row_reading
+from massl.core.images import file_reading, row_files, row_reading
 from massl.core.images.cutting import cut
-from massl.core.images.decoding import (
-    ImageError,
-    Truncated,
-    decode,
-    decode_scaled,
-    dimensions,
-    open_content,
-    read_bytes,
-)
+from massl.core.images.decoding import decode, decode_scaled, dimensions
+from massl.core.images.file_reading import open_content, read_bytes
+from massl.core.images.image_errors import ImageError, Truncated
 from massl.core.images.rendering import EACH_FILE, Rendering, Sampling, Scaling
 from massl.core.images.tiff import layout as tiff_layout
 from tests.massl.core.images.tiff_files import DEFLATE, GREY, GREY_WHITE_IS_ZERO, LAB, LZW, NONE, PACKBITS, RGB, tiff
@@ -157,7 +151,7 @@ def test_the_whole_and_its_parts_are_the_same_to_the_bit(
         with monkeypatch.context() as patch:
             patch.setattr(row_reading, "LARGE", 1)
             patch.setattr(row_files, "_BAND", 11 * WIDTH)
-            patch.setattr(decoding, "_LARGE", 1)
+            patch.setattr(file_reading, "_LARGE", 1)
             assert row_reading.files_of(data) is not None
             with open_content(tmp_path / "file") as content:
                 assert not isinstance(content, bytes)
@@ -240,7 +234,7 @@ def cut_while_it_changes(path: Path, size: int) -> None:
 def test_a_file_that_shrinks_or_grows_while_it_is_read_is_looked_at_again(
     by_rows: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(decoding, "_LARGE", 1)
+    monkeypatch.setattr(file_reading, "_LARGE", 1)
     path = tmp_path / "scan.tif"
     for size in (2_000, 10_000_000):
         path.write_bytes(FILES["u1 1 rows"])

@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
 from massl.core.images import decoding
-from massl.core.images.decoding import ImageError, decode
+from massl.core.images.decoding import decode
+from massl.core.images.image_errors import ImageError
 from massl.data.sources import Files
 from tests.massl.core.images import tiff_files
 from tests.massl.core.images.tiff_files import CMYK, GREY, GREY_WHITE_IS_ZERO, ICC_LAB, LAB, RGB, YCBCR, tiff

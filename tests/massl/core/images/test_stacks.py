@@ -11,7 +11,8 @@ import pytest
 import tifffile
 
 from massl.core.images import stacks
-from massl.core.images.decoding import ImageError, TooLarge, decode, depends_on
+from massl.core.images.decoding import decode, depends_on
+from massl.core.images.image_errors import ImageError, TooLarge
 from massl.core.images.rendering import Rendering
 
 FULL = {"uint16": (0.0, 4000.0)}
