@@ -22,7 +22,7 @@ from tests.objectstore import object_server, running_server
 __all__ = ["object_server", "running_server"]  # the fixtures
 
 PICTURES = Path(__file__).parent.parent / "cli" / "pictures"
-LONGEST = ("test_offline.py",)
+LONGEST = ("test_offline.py", "test_gpu_checks.py")
 LONGEST_SOCKET = 100  # bytes of its path, of which systems take a few more
 
 hypothesis.settings.register_profile("massl", deadline=None)  # machines are busy
@@ -35,7 +35,10 @@ def pytest_xdist_auto_num_workers() -> int | None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes minutes begins first, so that nothing waits for it alone in the end."""
+    """What takes minutes begins first, so that nothing waits for it alone in the end.
+
+    Nor is it divided then among workers, of which each would make the file's fixtures.
+    """
     items.sort(key=lambda item: item.path.name not in LONGEST)
 
 
