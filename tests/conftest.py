@@ -14,6 +14,8 @@ import hypothesis
 import pytest
 
 from indexer import Collection, Encoder
+from indexer.search import pixel_verification
+from indexer.search.pixel_verification import Sketch
 from indexer.store.catalog import Catalog
 from massl.core.machine import cores
 from tests.forked import Forks, write_stand_in
@@ -143,6 +145,28 @@ def every_query_takes_the_short_way() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Catalog, "read", watched)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def each_pair_is_looked_at_once() -> Iterator[None]:
+    """Keeps how well the pixels of two pictures agree: many tests look for duplicates among the same two dozen."""
+    look, kept = pixel_verification.agreement, dict[tuple[object, ...], float]()
+
+    def content(sketch: Sketch | None) -> tuple[object, ...]:
+        if sketch is None:
+            return ()
+        images = (sketch.fine, sketch.coarse)
+        return (*((image.size, image.tobytes()) for image in images), content(sketch.inside))
+
+    def remembered(one: Sketch, other: Sketch) -> float:
+        key = content(one), content(other)
+        if key not in kept:
+            kept[key] = look(one, other)
+        return kept[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pixel_verification, "agreement", remembered)
         yield
 
 
