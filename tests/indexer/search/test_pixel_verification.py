@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import threading
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as some
 from PIL import Image, ImageOps
 
+from indexer.search import pixel_verification
 from indexer.search.pixel_verification import Looks, Sketch, agreement
 from tests.indexer.copies import EDITS
 
@@ -114,3 +117,31 @@ def test_a_border_that_ends_within_a_pixel_of_a_reduced_jpeg_hides_no_copy(
     assert looks.agreement(0, 1) > 0.95
     assert looks.within_border(1) is not None
     assert looks.without_border(1, 0) > 0.95
+
+
+def test_files_are_decoded_in_threads_and_compared_by_the_caller_who_may_leave_early(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Two threads that compare wait for each other's small steps: they took twice the time of one."""
+    by: dict[str, set[int]] = {"decode": set(), "compare": set()}
+    paths = sorted((PICTURES / "painting").glob("*.jpg"))[:12]
+    looks = Looks(paths, [f"{number:016x}" for number in range(len(paths))], {})
+    decode, compare = looks.open, pixel_verification.agreement
+
+    def decoded(position: int, shortest: int) -> Image.Image:
+        by["decode"].add(threading.get_ident())
+        return decode(position, shortest)
+
+    def compared(one: Sketch, other: Sketch) -> float:
+        by["compare"].add(threading.get_ident())
+        return compare(one, other)
+
+    monkeypatch.setattr(looks, "open", decoded)
+    monkeypatch.setattr(pixel_verification, "agreement", compared)
+    pairs = [(one, one + 1) for one in range(len(paths) - 1)]
+    with closing(looks.agreements(pairs)) as agreements:
+        first = [next(agreements), next(agreements)]
+    assert by["compare"] == {threading.get_ident()}
+    assert threading.get_ident() not in by["decode"]
+    assert len(looks.known) == 2
+    assert [*looks.agreements(pairs)][:2] == first
