@@ -4,8 +4,9 @@
     benchmarks/libraries.py SET... [--draws 6] [--image-count 1500]
 
 A SET is a folder with a subfolder a class. Of each class 5, 9, 20 or 50 images are labelled, one label in twenty is
-changed at random, and both say which labels look wrong, from the same held-out probabilities. Then, without wrong
-labels, temperatures are fitted on held-out logits of the labelled images, and judged on the images that have no label.
+changed at random, and both say which labels look wrong, from the same held-out probabilities; ours also where none was
+changed. Then, without wrong labels, temperatures are fitted on held-out logits of the labelled images, and judged on
+the images that have no label.
 cleanlab is not among our dependencies: pip install cleanlab.
 """
 
@@ -30,7 +31,8 @@ from indexer.fewshot.classifiers import softmax
 from indexer.fewshot.label_errors import suspects
 from indexer.fewshot.model_selection import choose, held_out, temperature
 from massl.core.files.scan import find_images
-from massl.core.images.decoding import ImageError, open_image
+from massl.core.images.decoding import open_image
+from massl.core.images.image_errors import ImageError
 
 COUNTS = (5, 9, 20, 50)  # labels a class
 WRONG = 0.05  # of them
@@ -78,18 +80,22 @@ class Logits(ClassifierMixin, BaseEstimator):
 
 
 def label_errors(vectors: NDArray[np.float32], labels: NDArray[np.int64], draw: np.random.Generator) -> dict[str, list]:
-    """For each way the labels asked about (wrong, right), and how well it ranks them all."""
+    """For each way the labels asked about, wrong and right ones, and how well it ranks them all."""
     classes = labels.max() + 1
     given = labels.copy()
     changed = draw.permutation(len(labels))[: max(1, round(WRONG * len(labels)))]
     given[changed] = (labels[changed] + draw.integers(1, classes, len(changed))) % classes
     wrong = given != labels
     choice = choose(vectors, given)
-    found = suspects(np.arange(len(given)), vectors, given, tuple(map(str, range(classes))), choice)
+    names = tuple(map(str, range(classes)))
+    found = suspects(np.arange(len(given)), vectors, given, names, choice)
     shares = softmax(held_out(vectors, given, choice.candidate) / choice.temperatures[0])
     asked = np.zeros(len(given), bool)
     asked[[each.image for each in found]] = True
     told = {"ours": [asked[wrong].sum(), asked[~wrong].sum()]}
+    without = suspects(np.arange(len(labels)), vectors, labels, names, choose(vectors, labels))
+    told["ours, none changed"] = [0, len(without)]
+    told["changed, and all"] = [wrong.sum(), len(labels)]
     for way in TRIED:
         asked = find_label_issues(given, shares, filter_by=way, n_jobs=1)
         told[f"cleanlab {way}"] = [asked[wrong].sum(), asked[~wrong].sum()]
@@ -149,10 +155,7 @@ def main() -> None:
         print(f"\n{count} labels a class, {runs} runs")
         for name, values in sums[count].items():
             total = np.sum(values, axis=0)
-            print(
-                f"  {name}: "
-                + (f"{total[0]} wrong, {total[1]} right asked about" if len(total) > 1 else f"{total[0] / runs:.3f}")
-            )
+            print(f"  {name}: " + (f"{total[0]:,} and {total[1]:,}" if len(total) > 1 else f"{total[0] / runs:.3f}"))
         print(
             "  log likelihood lost a picture: " + ", ".join(f"{n} {np.mean(v):.3f}" for n, v in losses[count].items())
         )
