@@ -31,7 +31,7 @@ SAMPLE = 4_096  # images that a measure is taken on
 # on it is far from it. See docs/measurements/page.md for those of real sets.
 BOUNDS = (0.06, 0.25)
 BY_HALF = (0.15, 0.45)  # of an encoder that is whitened by half: a few components weigh more there
-# Of the lower bound. As judgements of one fold depend on each other it is nearer 0.01: 3 of 360 random splits of real
+# Of the lower bound. As judgements of one fold depend on each other it is nearer 0.006: 4 of 720 random splits of real
 # sets raised one.
 FALSE_ALARM = 0.001
 FOLDS = 5
