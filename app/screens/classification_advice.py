@@ -29,7 +29,7 @@ def advise(
         `view`, `text` and `why`; and `question` where it is one that is answered by yes or no.
     """
     labelled = sum(classes.values())
-    strange = int((~result.familiar).sum()) if result is not None else 0
+    strange = _strange(result) if result is not None else 0
     if not classes:
         return {
             "view": "groups",
@@ -112,7 +112,7 @@ def estimate(result: Classification, sure: float) -> dict[str, Any]:
         `share` and `interval`, in text, with `about`; or `why` there is none. `strange`: how many unlabelled pictures
         the number says nothing about, as they are unlike all labelled ones.
     """
-    strange = int((~result.familiar & ~result.labelled).sum())
+    strange = _strange(result)
     missing = _missing(result)
     expected = None if missing else result.expected(sure)
     if expected is None:
@@ -196,6 +196,11 @@ def _missing(result: Classification) -> str:
     return ""
 
 
+def _strange(result: Classification) -> int:
+    """How many unlabelled pictures are unlike all labelled ones: one number, wherever the screen says it."""
+    return int((~result.familiar & ~result.labelled).sum())
+
+
 def summary(result: Classification, sure: float) -> list[str]:
     """How the accuracy was measured, and how many pictures have which state, one sentence per line."""
     labelled = sum(result.counts.values())
@@ -208,7 +213,7 @@ def summary(result: Classification, sure: float) -> list[str]:
             f"Measured on {result.judged_on:,} pictures of the random sample, each predicted from the other labels: "
             f"{percent(result.estimated_accuracy)} % ({low} to {high} %)."
         )
-    strange = int((~result.familiar).sum())
+    strange = _strange(result)
     if strange:
         many = "1 picture differs" if strange == 1 else f"{strange:,} pictures differ"
         lines.append(

@@ -75,6 +75,14 @@ def test_kinds_without_a_name_are_noticed_whatever_was_answered() -> None:
     assert told["strange"] > 0
 
 
+def test_the_bar_and_what_unfolds_below_it_give_one_number_of_unlike_pictures() -> None:
+    result = _result(3)
+    odd = int(np.flatnonzero(result.labelled)[0])  # "none of these" is often unlike all others
+    result = replace(result, familiar=np.where(np.arange(len(result.images)) == odd, False, result.familiar))
+    strange = estimate(result, 0.5)["strange"]
+    assert any(line.startswith(f"{strange} pictures differ from all labelled ones") for line in summary(result, 0.5))
+
+
 def test_a_sample_that_leaves_half_of_all_open_shows_no_figure() -> None:
     result = replace(_result(8, drawn=24), interval=(0.2, 0.8))
     assert "are too few" in estimate(result, 0.5)["why"]
