@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from indexer import Collection
-from tests.app.conftest import HOSTILE, PHONE, Visit, answered, narrowed
+from tests.app.conftest import HOSTILE, PHONE, Visit, answered, narrowed, show
 
 
 @pytest.fixture
@@ -191,3 +191,16 @@ def test_on_a_phone_every_screen_has_its_tab_in_sight(page: Any, width: int) -> 
     page.keyboard.press("Enter")
     page.wait_for_selector("#massl-health .card")
     assert page.evaluate("() => document.documentElement.scrollWidth") == width
+
+
+def test_a_narrow_window_with_a_keyboard_shows_the_keys_and_their_button_whole(page: Any) -> None:
+    page.set_viewport_size({"width": 390, "height": 800})
+    show(page, "Label")
+    opens = page.locator("#massl-label").get_by_role("button", name="Keys")
+    opens.wait_for()
+    box = opens.bounding_box()
+    assert box["width"] == box["height"]  # round, and not as wide as the window
+    opens.click()
+    keys = page.locator("#massl-label dialog.keys kbd")
+    assert keys.count() > 5
+    assert all(keys.nth(place).is_visible() for place in range(keys.count()))
