@@ -216,5 +216,7 @@ def _same(one: str | None, other: str | None) -> bool:
 def check(label: str) -> None:
     """Raises MasslError for an empty label, one of more than 100 characters or with control characters."""
     label = normalised(label)
-    if not label or len(label) > MAX_LABEL or not label.isprintable():
+    if not label:
+        raise MasslError(f"the label is empty; a label is 1 to {MAX_LABEL} printable characters")
+    if len(label) > MAX_LABEL or not label.isprintable():
         raise MasslError(f"a label is 1 to {MAX_LABEL} printable characters, not {label[:20]!r} ({len(label)})")

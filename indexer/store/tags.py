@@ -186,7 +186,9 @@ def checked(tag: str) -> str:
         MasslError: empty, of more than 100 characters, with control characters, or with a comma, which separates tags.
     """
     found = normalised(tag)
-    if not found or len(found) > MAX_TAG or not found.isprintable():
+    if not found:
+        raise MasslError(f"the tag is empty; a tag is 1 to {MAX_TAG} printable characters")
+    if len(found) > MAX_TAG or not found.isprintable():
         raise MasslError(f"a tag is 1 to {MAX_TAG} printable characters, not {found[:20]!r} ({len(found)})")
     if SEPARATOR in found:
         raise MasslError(f"a tag holds no comma, not as in {found[:20]!r}; commas separate tags")

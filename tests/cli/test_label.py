@@ -86,6 +86,7 @@ def test_contradictory_labels_are_named_and_nothing_is_imported(massl, photos: P
     assert f"line 4 gives {one} another label, 'pear' after 'apple'; nothing was imported" in line
     for row, said in (
         (f"{one},{'x' * 10_000}", "1 to 100 printable"),
+        (f"{one},", "the label is empty"),  # a sample that nobody filled in
         ("nowhere.jpg,pear", "nowhere.jpg"),
         (" ,pear", "there is no path"),
     ):
