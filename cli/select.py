@@ -191,7 +191,8 @@ def command(
         rest = rest if by is not By.balanced else ""
         say(f"{len(subset.images):,} images, fewer than the {n:,} asked for{rest}", quiet)
     elif not as_json:
-        say(f"{len(subset.images):,} of {subset.among:,} images", quiet)
+        # Of a split, what has a class: the rest is in no part, and is told below.
+        say(f"{len(divided.images if divided else subset.images):,} of {subset.among:,} images", quiet)
     if divided and shares:
         _tell_split(divided, list(shares), quiet)
     if csv:

@@ -40,6 +40,15 @@ def test_all_images_are_split_into_an_image_folder(massl, indexed: Path, tmp_pat
     assert {(folder / row["target"]).resolve() for row in rows} == {(indexed / row["path"]).resolve() for row in rows}
 
 
+def test_a_split_counts_what_has_a_class_not_what_was_looked_at(massl, indexed: Path, tmp_path: Path) -> None:
+    some = sorted(str(path.relative_to(indexed)) for path in indexed.glob("f*/*.jpg"))[:4]
+    assert massl("label", "add", indexed, "thing", *some).code == 0
+    told = massl("select", indexed, "--split", "train=0.5,test=0.5", "--csv", tmp_path / "split.csv").error
+    assert massl("label", "remove", indexed, *some).code == 0
+    assert "4 of 24 images" in told
+    assert "24 of 24" not in told
+
+
 def test_what_goes_into_a_table_or_a_folder_is_not_listed_as_well(massl, indexed: Path, tmp_path: Path) -> None:
     ran = massl("select", indexed, "-n", 2, "--curve", "--csv", tmp_path / "subset.csv", "--link-to", tmp_path / "new")
     assert ran.output == ""
