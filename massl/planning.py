@@ -97,7 +97,7 @@ def _of_the_teacher(case: _Case, chosen: _Chosen) -> Iterator[ResolvedSetting]:
         "projection_norm": (False, "a frozen teacher can't collapse"),
         "drop_path": (0.0, "the teacher's answers are the same at each step"),
         "teacher_temperature": (0.05, "fixed: the teacher is as good at the first step as at the last"),
-        "teacher_temperature_start": (0.05, "as above"),
+        "teacher_temperature_start": (0.05, "the same from the start"),
         "momentum": (0.0, "the average teaches nothing: it follows the network, and at the end holds its last steps"),
     }
     if case.given.get("teacher_crops"):

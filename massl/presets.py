@@ -38,7 +38,7 @@ PRESETS: Mapping[str, Preset] = types.MappingProxyType({
          "weight_decay_end": "as above",
          "momentum": "the teacher averages over 50 steps of some hundreds",
          "teacher_temperature": "fixed: nothing has to warm up",
-         "teacher_temperature_start": "as above",
+         "teacher_temperature_start": "the same from the start",
          "global_scale": "views of a third of a picture and more still have it in common",
          "colour_change": "colour often tells the kinds of a small collection apart; the paper's is 1"},
     ),

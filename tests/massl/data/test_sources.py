@@ -368,6 +368,13 @@ def test_doubts_are_spoken_out(photos: Path, tmp_path: Path) -> None:
     assert doubts(source, 64) == []
     (line,) = doubts(source, 1024)
     assert line.startswith("24 of 24 images looked at are smaller than a view of 1024 pixels")
+    assert "smaller views" in line
+    (tmp_path / "mixed").mkdir()
+    for number in range(5):
+        Image.new("RGB", (80, 80) if number else (50, 50), (40 * number, 9, 9)).save(tmp_path / f"mixed/{number}.png")
+    # Smaller views would take pixels from the four that are large enough.
+    (line,) = doubts(find_source(tmp_path / "mixed")[0], 64)
+    assert line == "1 of 5 images looked at are smaller than a view of 64 pixels and will be enlarged"
     (tmp_path / "same").mkdir()
     for number in range(5):
         (tmp_path / "same" / f"{number}.jpg").write_bytes(source.read(0))
