@@ -225,8 +225,8 @@ def _act(
         say(f"left as it is: {visible(path)}: {reason}", quiet)
     if outcome.undecided:
         say(
-            f"{_files(outcome.undecided)} left that are merely alike; to have one removed, write remove as its action "
-            "and yes as decided",
+            f"{_files(outcome.undecided)} left, merely alike; to have a file removed, write remove as its action and "
+            "yes as decided",
             quiet,
         )
     for what, count in (("labels", outcome.labels), ("tags", outcome.tags)):
