@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import shutil
 import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -13,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from indexer.store import checksums, column_kinds, damage, journal, meta, migrations
-from indexer.store.connecting import UNCHANGING, beside, connect, opening_of
+from indexer.store.connecting import UNCHANGING, beside, connect_or_read, opening_of
 from indexer.store.damage import CatalogDamaged
 from indexer.store.meta import Fact, Meta, Written
 from indexer.store.migrations import VERSION
@@ -95,7 +97,7 @@ class Catalog:
         Raises:
             CatalogDamaged: something is not as it was written.
         """
-        with self._explained(), closing(connect(self.path, self._opening())) as connection:
+        with self._explained(), closing(connect_or_read(self.path, self._opening())[0]) as connection:
             found = damage.examine(connection, whole)
         if str(found):
             raise CatalogDamaged(self.path, str(found))
@@ -107,7 +109,7 @@ class Catalog:
                 pass
 
     def can_be_written(self) -> bool:
-        """Whether this user may write it; if not, it can be searched all the same."""
+        """Whether this user may write it; if not, it can be searched all the same. The disk may be full."""
         return os.access(self.path, os.W_OK) and os.access(self.path.parent, os.W_OK)
 
     def _migrate(self) -> None:
@@ -170,6 +172,8 @@ class Catalog:
             connection = self._connection()
             if not self.can_be_written():  # said before a statement fails at a view; see `indexer.store.connecting`
                 raise cannot_write(self.path.parent, refusal(self.path.parent))
+            if self._local.opening == UNCHANGING:
+                raise cannot_write(self.path.parent, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
             connection.execute("BEGIN IMMEDIATE")
             try:
                 yield connection
@@ -187,7 +191,7 @@ class Catalog:
     @contextmanager
     def reading_from_threads(self) -> Iterator[Callable[[str, Sequence[Any]], list[tuple[Any, ...]]]]:
         """A query function over a connection of its own that threads take turns at, and that is closed at the end."""
-        connection = connect(self.path, self._opening(), check_same_thread=False)
+        connection, _ = connect_or_read(self.path, self._opening(), check_same_thread=False)
         turn = threading.Lock()
 
         def read(query: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
@@ -284,18 +288,19 @@ class Catalog:
                 "was deleted run `massl index` again"
             ) from None
         opening = self._opening()
-        identity: tuple[object, ...] = found.st_dev, found.st_ino, opening
-        if opening == UNCHANGING:
-            identity += (found.st_mtime_ns,)  # it changed all the same
-        if connection is not None and self._local.identity != identity and not connection.in_transaction:
+        if (
+            connection is not None
+            and self._local.identity != self._identity(found, opening)
+            and not connection.in_transaction
+        ):
             self.close()
             connection = None
         if connection is not None and not connection.in_transaction and self._is_made_anew(connection):
             self.close()
             connection = None
         if connection is None:
-            connection = connect(self.path, opening)
-            self._local.identity = identity
+            connection, self._local.opening = connect_or_read(self.path, opening)
+            self._local.identity = self._identity(found, opening)
             (self._local.cookie,) = connection.execute("PRAGMA schema_version").fetchone()
             (self._local.version,) = connection.execute("PRAGMA user_version").fetchone()
             # Every commit survives a kill of the process; only a power cut can take the last ones, never the file.
@@ -303,6 +308,15 @@ class Catalog:
             connection.execute("PRAGMA foreign_keys = ON")
             self._local.connection = connection
         return connection
+
+    def _identity(self, found: os.stat_result, opening: str) -> tuple[object, ...]:
+        """What tells whether the file has to be opened anew."""
+        identity: tuple[object, ...] = found.st_dev, found.st_ino, opening
+        if self._local.opening == UNCHANGING:
+            identity += (found.st_mtime_ns,)  # it changed all the same
+        if self._local.opening != opening:
+            identity += (shutil.disk_usage(self.path.parent).free,)  # with more of it, it may be written again
+        return identity
 
     def _opening(self) -> str:
         return opening_of(self.path, self.can_be_written())

@@ -14,6 +14,7 @@ from indexer.store.damage import CatalogDamaged
 from indexer.store.decision_tables import TAGS_VIEWS, VIEWS
 from indexer.store.migrations import VERSION
 from indexer.store.paths import folded
+from indexer.store.sqlite_errors import may_be_full
 from massl.core.errors import MasslError
 
 UNCHANGING = "immutable=1"  # how SQLite opens a file that nobody writes
@@ -75,6 +76,30 @@ def connect(path: Path, opening: str, check_same_thread: bool = True) -> sqlite3
         connection.close()
         raise
     return connection
+
+
+def connect_or_read(path: Path, opening: str, check_same_thread: bool = True) -> tuple[sqlite3.Connection, str]:
+    """As `connect`; on a full disk it opens the file to read it alone. Returns also how the file was opened.
+
+    SQLite needs some space beside the catalog even to read it: 32 KiB, which its processes share.
+
+    Raises:
+        sqlite3.Error: it can't be opened, or something was written that isn't in the file itself yet.
+        MasslError: as `connect`.
+    """
+    try:
+        return connect(path, opening, check_same_thread), opening
+    except sqlite3.Error as error:
+        if opening == UNCHANGING or not may_be_full(error) or _has_log(path):
+            raise
+        return connect(path, UNCHANGING, check_same_thread), UNCHANGING
+
+
+def _has_log(path: Path) -> bool:
+    try:
+        return beside(path, "-wal").stat().st_size > 0
+    except FileNotFoundError:
+        return False
 
 
 def _add_shims(connection: sqlite3.Connection) -> None:

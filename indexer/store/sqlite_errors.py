@@ -62,6 +62,11 @@ def refusal(folder: Path) -> OSError:
     return OSError(number, os.strerror(number))
 
 
+def may_be_full(error: sqlite3.Error) -> bool:
+    """Whether a full disk, or a used up quota, can be the cause of an error."""
+    return _code(error) in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN)
+
+
 def _as_system_error(folder: Path, error: sqlite3.Error) -> OSError:
     """SQLite says that reading or writing failed, but not why: a disk that is full and one that breaks say the same."""
     code, number = _code(error), None
@@ -73,7 +78,8 @@ def _as_system_error(folder: Path, error: sqlite3.Error) -> OSError:
     elif code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_CANTOPEN):
         with contextlib.suppress(OSError):
             number = refusal(folder).errno
-    return OSError(number, str(error))
+    # Of a full disk SQLite says no more than "disk I/O error", which sounds like a broken one.
+    return OSError(number, os.strerror(number) if number == errno.ENOSPC else str(error))
 
 
 def _code(error: sqlite3.Error) -> int | None:
