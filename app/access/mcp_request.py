@@ -47,7 +47,9 @@ def _is_id(value: Any) -> bool:
 
 
 def _is_name(value: Any) -> bool:
-    return isinstance(value, str) and len(value) <= _LONGEST_NAME
+    if not isinstance(value, str) or len(value) > _LONGEST_NAME:
+        return False
+    return not any("\ud800" <= letter <= "\udfff" for letter in value)  # half characters, which no answer can repeat
 
 
 def _depth(value: Any) -> int:

@@ -153,7 +153,7 @@ class AgentTools:
         self._check_may_write()
         images, unknown = self._images(paths)
         before = self._collection.labels.of(list(images))
-        if label.strip():
+        if label:  # blanks alone are no label, and no wish to take one away
             self._collection.labels.add(label, images, AGENT)
         else:
             self._collection.labels.remove(images)

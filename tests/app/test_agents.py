@@ -126,6 +126,9 @@ def test_an_agent_asks_for_similar_ones_classes_a_subset_and_what_there_is(
     back = _told(_call(labelling, "label", {"paths": flags, "label": ""}))
     assert [row["before"] for row in back["labelled"]] == ["flag"] * 3
     assert unlabelled.labels.counts() == {"other": 3}
+    blank = _call(labelling, "label", {"paths": others, "label": "  "})  # no wish to take theirs away
+    assert "The label is empty" in blank.content[0].text
+    assert unlabelled.labels.counts() == {"other": 3}
 
     tagged = _told(_call(labelling, "tag", {"paths": flags, "add": ["cloth", "red"], "remove": ["gone"]}))
     assert (tagged["added"], tagged["removed"], tagged["tags"]) == (6, 0, {"cloth": 3, "red": 3})
@@ -276,6 +279,8 @@ def test_a_body_that_is_no_call_is_refused_in_one_line(labelling: str, capfd: py
         "huge id": json.dumps(HELLO | {"id": 1 << 70}).encode(),
         "empty": b"",
         "list": json.dumps([HELLO]).encode(),
+        "half a character as id": json.dumps(HELLO | {"id": "\ud800"}).encode(),
+        "half a character as tool": json.dumps(HELLO | {"method": "tools/call", "params": {"name": "\udfff"}}).encode(),
         "no id": json.dumps(HELLO | {"id": {}}).encode(),
         "nan": b'{"jsonrpc": "2.0", "id": NaN, "method": "tools/list"}',
         "no method": json.dumps(HELLO | {"method": 3}).encode(),
