@@ -27,14 +27,21 @@ export class SubsetMenu {
       onkeydown: (/** @type {KeyboardEvent} */ event) => {
         event.stopPropagation();
         if (event.key === "Enter") this.go();
-        else if (event.key === "Escape") this.node.open = false;
+        else if (event.key === "Escape") this.close();
       },
     });
     this.by = make("select", { class: "sort", "aria-label": "How the subset is chosen" });
     this.said = make("p", {});
     this.node = make(
       "details",
-      { class: "taking" },
+      {
+        class: "taking",
+        onkeydown: (/** @type {KeyboardEvent} */ event) => {
+          if (event.key !== "Escape" || !this.node.open) return;
+          event.stopPropagation(); // the selection, which it would end, is what the menu is about
+          this.close();
+        },
+      },
       make("summary", { class: "link" }, "Take a subset…"),
       make(
         "div",
@@ -46,6 +53,11 @@ export class SubsetMenu {
       ),
     );
     selection.follow(() => this.say());
+  }
+
+  close() {
+    this.node.open = false;
+    this.node.querySelector("summary")?.focus();
   }
 
   /** @param {{ most: number, ways: string[] }} subset */

@@ -1088,6 +1088,10 @@ def test_a_person_takes_a_subset_and_it_is_selected(tab: Any, unlabelled: Collec
     # Of these five, two: what is selected is what is chosen from.
     tab.locator("#massl-find .taking summary").click()
     assert "Of the 5 selected" in tab.locator("#massl-find .taking").inner_text()
+    tab.keyboard.press("Escape")  # closes the menu, and leaves the selection
+    assert not tab.get_by_label("Number of pictures in the subset").is_visible()
+    assert "5 selected" in tab.locator("#massl-find .bar").inner_text()
+    tab.locator("#massl-find .taking summary").click()
     tab.get_by_label("Number of pictures in the subset").fill("2")
     tab.get_by_label("Number of pictures in the subset").press("Enter")
     _until(tab, "document.querySelector('#massl-find .bar')?.innerText.includes('2 selected')")
