@@ -326,9 +326,8 @@ def _summary(found: Duplicates) -> list[str]:
     removed = f"{count:,} {'file' if count == 1 else 'files'} ({size(freed)}) to be removed"
     return [
         f"{groups} among {found.images:,} pictures",
-        f"The plan has {removed}, and {len(looks):,} to look at.",
+        f"The plan has {removed}" + (f", and {len(looks):,} to look at." if looks else "."),
         *stale,
-        "Nothing is deleted here. Download the plan, then run this where the plan is:",
     ]
 
 

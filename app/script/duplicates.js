@@ -112,7 +112,7 @@ class DuplicatesScreen extends Screen {
         this.drawWords(),
         orders.length ? which : null,
         this.drawButtons(),
-        plan ? drawCommand(apply) : null,
+        plan ? this.drawApply(apply) : null,
         running ? this.progress : null,
       ),
     );
@@ -131,6 +131,16 @@ class DuplicatesScreen extends Screen {
       stale && !running ? make("span", { class: "behind" }, behind) : null,
       problem ? make("span", { class: "behind" }, problem) : null,
     );
+  }
+
+  /**
+   * The command that acts on the plan, below the sentence that says where to run it.
+   *
+   * @param {string} apply
+   */
+  drawApply(apply) {
+    const where = "Nothing is deleted here. Download the plan, then run this where the plan is:";
+    return make("div", { class: "apply" }, make("span", { class: "note" }, where), drawCommand(apply));
   }
 
   drawButtons() {

@@ -400,6 +400,8 @@ def test_a_person_decides_about_duplicates(tab: Any, undecided: Collection, tmp_
     tab.set_viewport_size({"width": 390, "height": 844})
     assert tab.evaluate("() => document.documentElement.scrollWidth") == 390
     assert set(lines(tab, "#massl-duplicates", DAY)) == {1}
+    where, command = (board.locator(f".apply .{part}").bounding_box() for part in ("note", "command"))
+    assert 0 <= command["y"] - where["y"] - where["height"] < 12  # nothing stands between a command and where to run it
 
     # What comes in meanwhile is told, and what was found stays until somebody searches again.
     assert board.locator(".behind").count() == 0
