@@ -79,14 +79,15 @@ def judge(encoder: Encoder, root: Path, first: list[str], second: list[str]) -> 
     return {name: round(100 * value, 2) for name, value in found.items()}
 
 
-def adapted(root: Path, first: list[str], seed: int, folder: Path) -> tuple[Path, dict[str, Any]]:
-    """The encoder that `massl train` makes of the first half, and what the run says."""
+def adapted(root: Path, first: list[str], seed: int, folder: Path, size: int | None) -> tuple[Path, dict[str, Any]]:
+    """The encoder that `massl train` makes of the first half by views of `size` pixels, and what the run says."""
     listed = folder / "images.txt"
     listed.write_text("".join(f"{root.resolve() / path}\n" for path in first), encoding="utf-8")
     source, _ = find_source(listed)
     initial = read_initial(str(builtin_encoder()))
     precision = fast_precision(torch.device("cpu"))
-    settings, _ = plan("adapt", len(source), {"seed": str(seed)}, precision=precision, begins=initial.begins)
+    wanted = {"seed": str(seed)} | ({"image_size": str(size)} if size else {})
+    settings, _ = plan("adapt", len(source), wanted, precision=precision, begins=initial.begins)
     summary = train(source, folder / "run", settings, initial=initial)
     return export_run(folder / "run", "adapted", source), summary
 
@@ -97,6 +98,7 @@ def main() -> None:
     arguments.add_argument("sets", type=Path, nargs="+")
     arguments.add_argument("--images", type=int, default=1000)
     arguments.add_argument("--seeds", default="0,1,2")
+    arguments.add_argument("--image-size", type=int, help="pixels a side; the encoder's default if left out")
     arguments.add_argument("--out", type=Path, default=Path("adapting.jsonl"))
     given = arguments.parse_args()
     print("| set | images | seed | start | adapted | kept | wall s | CPU s |")
@@ -104,13 +106,20 @@ def main() -> None:
     for root in given.sets:
         for seed in map(int, given.seeds.split(",")):
             first, second = halves(root, given.images, seed)
-            before = judge(Encoder.load(builtin_encoder()), root, first, second)
+            before = judge(Encoder.load(builtin_encoder(), image_size=given.image_size), root, first, second)
             with tempfile.TemporaryDirectory() as folder:
                 began, used = time.monotonic(), _processor_seconds()
-                path, summary = adapted(root, first, seed, Path(folder))
+                path, summary = adapted(root, first, seed, Path(folder), given.image_size)
                 took, used = time.monotonic() - began, _processor_seconds() - used
-                after = judge(Encoder.load(path), root, first, second)
-            row = {"set": root.name, "images": len(first), "seed": seed, "start": before, "adapted": after}
+                after = judge(Encoder.load(path, image_size=given.image_size), root, first, second)
+            row = {
+                "set": root.name,
+                "images": len(first),
+                "image_size": given.image_size,
+                "seed": seed,
+                "start": before,
+                "adapted": after,
+            }
             row |= {"kept": summary["kept"], "seconds": round(took), "processor_seconds": round(used)}
             with given.out.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
