@@ -167,6 +167,7 @@ def test_a_part_is_drawn_or_typed(tab: Any, unlabelled: Collection, photos: Path
     assert len(set(drawn[:12]) & {*expected[:12], "flag/brazil.jpg"}) >= 8  # the upload's part is nearly the same
     tab.reload()
     tab.wait_for_selector(".chip .box")
+    tab.wait_for_selector("#massl-find .score")  # until then all pictures are listed
     assert _paths(tab)[:PAGE] == expected[:PAGE]
 
 
