@@ -35,5 +35,6 @@ def orientation_of(image: Image.Image) -> int:
 
 
 def turned(image: Image.Image, orientation: int) -> Image.Image:
+    """An image turned as EXIF's number says, from 1 to 8; any other number turns nothing."""
     turn = _TURNS.get(orientation)
     return image if turn is None else image.transpose(turn)
