@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import shutil
 import sqlite3
@@ -97,7 +96,7 @@ class Catalog:
         Raises:
             CatalogDamaged: something is not as it was written.
         """
-        with self._explained(), closing(connect_or_read(self.path, self._opening())[0]) as connection:
+        with self._explained(), closing(connect_or_read(self.path, self._opening()).connection) as connection:
             found = damage.examine(connection, whole)
         if str(found):
             raise CatalogDamaged(self.path, str(found))
@@ -172,8 +171,8 @@ class Catalog:
             connection = self._connection()
             if not self.can_be_written():  # said before a statement fails at a view; see `indexer.store.connecting`
                 raise cannot_write(self.path.parent, refusal(self.path.parent))
-            if self._local.opening == UNCHANGING:
-                raise cannot_write(self.path.parent, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
+            if self._local.unwritable is not None:
+                raise cannot_write(self.path.parent, self._local.unwritable)
             connection.execute("BEGIN IMMEDIATE")
             try:
                 yield connection
@@ -191,7 +190,7 @@ class Catalog:
     @contextmanager
     def reading_from_threads(self) -> Iterator[Callable[[str, Sequence[Any]], list[tuple[Any, ...]]]]:
         """A query function over a connection of its own that threads take turns at, and that is closed at the end."""
-        connection, _ = connect_or_read(self.path, self._opening(), check_same_thread=False)
+        connection = connect_or_read(self.path, self._opening(), check_same_thread=False).connection
         turn = threading.Lock()
 
         def read(query: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
@@ -299,7 +298,7 @@ class Catalog:
             self.close()
             connection = None
         if connection is None:
-            connection, self._local.opening = connect_or_read(self.path, opening)
+            connection, self._local.opening, self._local.unwritable = connect_or_read(self.path, opening)
             self._local.identity = self._identity(found, opening)
             (self._local.cookie,) = connection.execute("PRAGMA schema_version").fetchone()
             (self._local.version,) = connection.execute("PRAGMA user_version").fetchone()

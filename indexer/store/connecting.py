@@ -8,6 +8,7 @@ import stat
 import sys
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from indexer.store import checksums, fact_tables, migrations, schema, tile_tables
 from indexer.store.damage import CatalogDamaged
@@ -78,8 +79,16 @@ def connect(path: Path, opening: str, check_same_thread: bool = True) -> sqlite3
     return connection
 
 
-def connect_or_read(path: Path, opening: str, check_same_thread: bool = True) -> tuple[sqlite3.Connection, str]:
-    """As `connect`; on a full disk it opens the file to read it alone. Returns also how the file was opened.
+class Opened(NamedTuple):
+    """A connection, how the file was opened for it, and why it wasn't opened to write where that was asked for."""
+
+    connection: sqlite3.Connection
+    opening: str
+    unwritable: sqlite3.Error | None = None
+
+
+def connect_or_read(path: Path, opening: str, check_same_thread: bool = True) -> Opened:
+    """As `connect`; on a full disk it opens the file to read it alone.
 
     SQLite needs some space beside the catalog even to read it: 32 KiB, which its processes share.
 
@@ -88,11 +97,11 @@ def connect_or_read(path: Path, opening: str, check_same_thread: bool = True) ->
         MasslError: as `connect`.
     """
     try:
-        return connect(path, opening, check_same_thread), opening
+        return Opened(connect(path, opening, check_same_thread), opening)
     except sqlite3.Error as error:
         if opening == UNCHANGING or not may_be_full(error) or _has_log(path):
             raise
-        return connect(path, UNCHANGING, check_same_thread), UNCHANGING
+        return Opened(connect(path, UNCHANGING, check_same_thread), UNCHANGING, error)
 
 
 def _has_log(path: Path) -> bool:

@@ -18,6 +18,8 @@ from massl.core.files.scan import CATALOG
 _UNWRITABLE = (
     sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_CANTOPEN,
 )  # fmt: skip
+# The last two are of the 32 KiB that its processes share, which it couldn't make room for: a full disk, or a quota.
+_NO_ROOM = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMOPEN, sqlite3.SQLITE_IOERR_SHMSIZE)
 _NEARLY_FULL = 1 << 20  # bytes free, below which a failed write is put down to a full disk
 
 
@@ -70,13 +72,13 @@ def may_be_full(error: sqlite3.Error) -> bool:
 def _as_system_error(folder: Path, error: sqlite3.Error) -> OSError:
     """SQLite says that reading or writing failed, but not why: a disk that is full and one that breaks say the same."""
     code, number = _code(error), None
-    if code == sqlite3.SQLITE_FULL:
-        number = errno.ENOSPC
-    elif code == sqlite3.SQLITE_IOERR:
-        with contextlib.suppress(OSError):
-            number = errno.ENOSPC if shutil.disk_usage(folder).free < _NEARLY_FULL else errno.EIO
-    elif code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_CANTOPEN):
-        with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError):
+        full = getattr(error, "sqlite_errorcode", None) in _NO_ROOM
+        if full or (may_be_full(error) and shutil.disk_usage(folder).free < _NEARLY_FULL):
+            number = errno.ENOSPC
+        elif code == sqlite3.SQLITE_IOERR:
+            number = errno.EIO
+        elif code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_CANTOPEN):
             number = refusal(folder).errno
     # Of a full disk SQLite says no more than "disk I/O error", which sounds like a broken one.
     return OSError(number, os.strerror(number) if number == errno.ENOSPC else str(error))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from indexer.store import connecting
 from indexer.store.catalog import Catalog
 from indexer.store.connecting import beside
 from indexer.store.meta import Meta
@@ -35,6 +36,25 @@ def test_a_catalog_on_a_full_disk_is_read_and_not_written(catalog: Catalog) -> N
             assert read("SELECT value FROM meta WHERE key = ?", ["dim"]) == [("384",)]
         with pytest.raises(MasslError, match=r"can't be written \(no space left on device\); free some space"):
             found.set_meta(Meta.dim.to(385))
+
+
+def test_another_error_of_the_disk_is_not_said_to_be_a_full_one(
+    catalog: Catalog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = connecting.connect
+
+    def failing(path: Path, opening: str, check_same_thread: bool = True) -> sqlite3.Connection:
+        if opening:
+            return real(path, opening, check_same_thread)
+        error = sqlite3.OperationalError("disk I/O error")
+        error.sqlite_errorcode = sqlite3.SQLITE_IOERR_READ
+        raise error
+
+    monkeypatch.setattr(connecting, "connect", failing)
+    found = Catalog.open(catalog.path, whole=True)
+    assert found.meta().dim == 384
+    with pytest.raises(MasslError, match=r"can't be written \(disk i/o error\); check the disk"):
+        found.set_meta(Meta.dim.to(385))
 
 
 def test_a_change_since_is_read_by_a_process_that_met_a_full_disk(catalog: Catalog) -> None:
