@@ -65,3 +65,44 @@ def test_a_packed_pool_holds_every_image_once_and_can_be_trained_on(tmp_path: Pa
 
     whole = [decode((pool / path).read_bytes()).picture for path in find_images(pool)[0]]
     np.testing.assert_allclose(colours(packed), colours(whole), atol=2)
+
+
+def test_a_student_learns_to_see_in_small_pictures_what_the_teacher_sees_in_large_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("torch")
+    import torch
+    from torch.nn import functional
+
+    monkeypatch.syspath_prepend(str(RECIPE))
+    import teach_sizes as recipe
+
+    for name, value in {
+        "NETWORK": "vit_tiny_patch16_224", "WIDTH": 192, "SIDE": 64, "SIZES": {32: 0.8, 64: 0.2}, "BATCH": 8,
+        "BLOCK": 16, "RATE": 1e-4, "WARMUP": 4, "COUNTS": {"flag": (12, 1), "space": (6, 2)},
+    }.items():  # fmt: skip
+        monkeypatch.setattr(recipe, name, value)
+    recipe.make_views(ROOT / "cli" / "pictures", tmp_path / "views.npy")
+    views = np.load(tmp_path / "views.npy")
+    assert views.shape == (24, 64, 64, 3)
+    torch.manual_seed(0)
+    start = {
+        name: value.clone() for name, value in recipe.build_backbone("vit_tiny_patch16_224", 64).state_dict().items()
+    }
+
+    def seen(weights: dict[str, torch.Tensor], side: int) -> tuple[torch.Tensor, torch.Tensor]:
+        with torch.inference_mode():
+            tokens: tuple[torch.Tensor, torch.Tensor] = recipe.tokens(
+                recipe.network(weights, side).eval().forward_features(recipe.seen_at(views, side))
+            )
+        return tokens
+
+    classes, patches = seen(start, 64)
+    learnt = recipe.learn(start, views, classes, patches.numpy().astype(np.float16), 8 * 24)
+    before, after = (
+        float(functional.cosine_similarity(seen(weights, 32)[0], classes).mean()) for weights in (start, learnt)
+    )
+    assert after > before
+    assert learnt.keys() == start.keys()
+    assert torch.equal(learnt["pos_embed"], start["pos_embed"])  # as other sizes are made from it
+    assert not torch.equal(learnt["blocks.0.attn.qkv.weight"], start["blocks.0.attn.qkv.weight"])
