@@ -12,6 +12,7 @@ FORMER = frozenset(
         "3aec9665e5efd72a12feb72b1cdf4b2c3d0adac3e7faab0b9caff03d4157a37f",  # massl-builtin-2
         "4fdbc79972751579057447f37058a95e7025d7337f51df482f6019fd52b832d7",  # massl-builtin-3
         "1196b1fa7a604d2e7eb0d015361f8a6fa946dfeb0fd4081d6e47774cede8b893",  # massl-builtin-4
+        "4b293f8f53c318917658f3e0ce366e863b54936183b6b531bd78feaa7ac2ea99",  # massl-builtin-5
     }
 )
 _NAMES = "massl-builtin"

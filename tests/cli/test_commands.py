@@ -437,7 +437,7 @@ def test_the_built_in_encoder_is_known_by_its_name(massl, photos: Path, tmp_path
     assert (told["kind"], told["metadata"]["name"]) == ("encoder", told["name"])
     lines = massl("info", "builtin").output
     assert f"encoder      {told['name']}\n" in lines
-    assert "weights      DINOv2 ViT-S/14 (facebookresearch/dinov2) (Apache-2.0)\n" in lines
+    assert "weights      DINOv2 ViT-S/14 (facebookresearch/dinov2), taught to see" in lines
     write_encoder(tmp_path / "other.onnx")
     massl("index", photos, "--encoder", tmp_path / "other.onnx")
     refused = massl("index", photos, "--encoder", "builtin")

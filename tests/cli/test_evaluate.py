@@ -68,7 +68,7 @@ def test_encoders_stand_side_by_side(massl, photos: Path, tmp_path: Path) -> Non
     write_copy(builtin_encoder(), tmp_path / "a run" / "encoder.onnx", name="new | one")
     shown = massl("eval", "knn", photos, "--encoder", "builtin", "--encoder", tmp_path / "a run", "--markdown", "-k", 5)
     head, line, *rows = shown.output.splitlines()
-    assert head == r"| set | knn | massl-builtin-5 | new \| one |"
+    assert head == r"| set | knn | massl-builtin-6 | new \| one |"
     assert line == "| --- | --- | ---: | ---: |"
     first, second = re.findall(r"([\d.]+%)", rows[0])
     assert first == second
@@ -80,7 +80,7 @@ def test_encoders_stand_side_by_side(massl, photos: Path, tmp_path: Path) -> Non
     own = photos.parent / "here" / "own.toml"
     own.write_text(f'[eval]\nencoder = ["{tmp_path / "a run"}", "builtin"]\nk = [3]\n')
     told = eval_json(massl("eval", "knn", photos, "--json", MASSL_CONFIG=str(own)))
-    assert [result["encoder"]["name"] for result in told["results"]] == ["new | one", "massl-builtin-5"]
+    assert [result["encoder"]["name"] for result in told["results"]] == ["new | one", "massl-builtin-6"]
     assert told["metrics"]["k"] == 3
     own.write_text(f'[eval]\nencoder = "{tmp_path / "a run"}"\nk = 3\n')
     told = eval_json(massl("eval", "knn", photos, "--json", MASSL_CONFIG=str(own)))

@@ -68,7 +68,7 @@ def test_another_size_is_compared_and_refused_and_the_command_that_is_named_take
 def test_a_size_that_the_file_does_not_list_is_a_line_and_writes_nothing(massl, folder: Path, file: Path) -> None:
     said = "takes pictures of 8, 16 or 24 pixels, not of 999"
     assert said in failed(massl("index", folder, "--encoder", file, "--image-size", 999))
-    assert "the encoder massl-builtin-5 takes pictures of 112, 126, 168 or 224 pixels, not of 999" in failed(
+    assert "the encoder massl-builtin-6 takes pictures of 112, 126, 168 or 224 pixels, not of 999" in failed(
         massl("index", folder, "--image-size", 999)
     )
     assert not (folder / ".massl").exists()

@@ -165,9 +165,9 @@ def test_an_encoder_that_was_trained_is_shown_beside_the_one_in_use(grown: Colle
         stale, *_ = screen.do(session, {"do": "look"})["others"]
         assert stale["lines"][0].startswith("Measured before the labels or pictures changed")
         seen, *_ = compared(screen, session, **asked)["others"]
-        assert seen["lines"][0].startswith("massl-builtin-5 separates your classes better")
+        assert seen["lines"][0].startswith("massl-builtin-6 separates your classes better")
         present, new = seen["bars"]
-        assert (present["name"], new["name"]) == ("massl-builtin-5 (current)", MARKUP)
+        assert (present["name"], new["name"]) == ("massl-builtin-6 (current)", MARKUP)
         assert present["share"] > new["share"] + 0.2
     finally:
         grown.labels.remove([image for image, _ in grown.images.ready()])
@@ -248,7 +248,7 @@ def test_a_person_looks_after_the_collection(tab: Any, grown: Collection, tmp_pa
     assert tab.evaluate("() => getSelection().toString()") == command  # one click selects it to be copied
     assert "new pictures look different from the others." in board.inner_text()
     tab.wait_for_function("() => document.querySelector('#massl-health .examples img').naturalWidth > 100")
-    assert board.get_by_text("massl-builtin-5", exact=True).count() == 1
+    assert board.get_by_text("massl-builtin-6", exact=True).count() == 1
     assert board.get_by_text(BROKEN).count() == 1  # as text
     assert tab.locator("img[src='x']").count() == 0
     with tab.expect_download() as waiting:

@@ -37,15 +37,18 @@ def known(pictures: Path, encoder: Encoder, tmp_path_factory: pytest.TempPathFac
     return made
 
 
-def test_of_results_called_the_same_nearly_all_are(known: Collection) -> None:
-    right = wrong = 0
+def test_copies_are_no_weak_results_and_what_is_called_the_same_is(known: Collection) -> None:
+    right, found, wrong = 0, 0, 0
     for image, path in known.images.ready():
         for result in known.search([Query(image=image)], 10):
-            if result.match == "same":
-                right += result.path[:3] == path[:3]
-                wrong += result.path[:3] != path[:3]
-    assert right / (right + wrong) >= 0.95
-    assert right >= 12  # of 120: each of 60 copies finds its picture, and is found by it
+            copy = result.path[:3] == path[:3]
+            found += copy and result.match != "weak"
+            right += copy and result.match == "same"
+            wrong += not copy and result.match == "same"
+    assert found >= 114  # of 120: each of 60 copies finds its picture, and is found by it
+    # Few drawings are called the same, as those of one kind score nearly what copies do.
+    assert right >= 1
+    assert wrong <= right / 19
 
 
 def test_as_many_false_matches_as_expected(known: Collection) -> None:
