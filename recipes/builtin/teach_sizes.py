@@ -111,7 +111,7 @@ class Teacher(nn.Module):
 
 def tokens(found: Tensor) -> tuple[Tensor, Tensor]:
     side = math.isqrt(found.shape[1] - 1)
-    grid = found[:, 1:].transpose(1, 2).reshape(len(found), WIDTH, side, side)
+    grid = found[:, 1:].transpose(1, 2).reshape(-1, WIDTH, side, side)  # of any batch once traced
     return found[:, 0], functional.adaptive_avg_pool2d(grid, GRID)
 
 
