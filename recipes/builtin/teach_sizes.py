@@ -28,12 +28,14 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from timm.optim import param_groups_layer_decay
 from torch import Tensor, nn
 from torch.nn import functional
 
 from massl.core.images.decoding import decode
 from massl.core.images.fitting import fit
 from massl.core.images.image_errors import ImageError
+from massl.encoder.state_dicts import IMAGENET_MEAN, IMAGENET_STD
 from massl.encoder.weights import load_backbone
 from massl.method.augment import normalise
 from massl.method.loss import massl_loss
@@ -48,7 +50,7 @@ COUNTS = {
 }  # fmt: skip
 SIZES = {112: 0.42, 126: 0.44, 168: 0.08, 224: 0.06}  # pixels, and the share of steps
 BATCH, BLOCK, TEMPERATURE = 32, 8_192, 0.05
-RATE, LAYER_DECAY, WARMUP = 1e-5, 0.9, 50
+RATE, LAYER_DECAY, WARMUP = 9e-6, 0.9, 50  # the rate of the last block
 COSINE, PATCHES = 2.0, 0.5  # weights beside the loss
 
 
@@ -90,6 +92,7 @@ def make_views(pool: Path, out: Path) -> None:
 
 
 def network(start: dict[str, Tensor], side: int) -> Any:
+    """The network with these weights, for pictures of `side` pixels."""
     found = build_backbone(NETWORK, side, dynamic=False)
     load_backbone(found, start, "the start")
     return found
@@ -103,19 +106,19 @@ class Teacher(nn.Module):
         self.net = network(start, SIDE).eval()
 
     def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
-        mean, std = (
-            torch.tensor(each).view(1, 3, 1, 1) * 255 for each in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-        )
+        mean, std = (torch.tensor(each).view(1, 3, 1, 1) * 255 for each in (IMAGENET_MEAN, IMAGENET_STD))
         return tokens(self.net.forward_features((pictures - mean) / std))
 
 
 def tokens(found: Tensor) -> tuple[Tensor, Tensor]:
+    """All tokens, `[B, 1 + h·h, D]`, to the class token, `[B, D]`, and averaged patch tokens, `[B, D, GRID, GRID]`."""
     side = math.isqrt(found.shape[1] - 1)
     grid = found[:, 1:].transpose(1, 2).reshape(-1, WIDTH, side, side)  # of any batch once traced
     return found[:, 0], functional.adaptive_avg_pool2d(grid, GRID)
 
 
 def ask_teacher(start: dict[str, Tensor], views: NDArray[np.uint8], class_file: Path, patch_file: Path) -> None:
+    """The teacher's answers of all views: `[N, D]` to one file, `[N, D, GRID, GRID]` to the other."""
     import openvino
 
     model = openvino.convert_model(Teacher(start), example_input=torch.zeros(8, 3, SIDE, SIDE))
@@ -147,23 +150,8 @@ def students(start: dict[str, Tensor]) -> dict[int, Any]:
     return nets
 
 
-def optimiser(parameters: dict[str, nn.Parameter], depth: int) -> torch.optim.AdamW:
-    """AdamW, its rate lower by `LAYER_DECAY` a block towards the input."""
-    groups = []
-    for name, parameter in parameters.items():
-        above = (
-            depth - int(name.split(".")[1])
-            if name.startswith("blocks.")
-            else 0
-            if name.startswith("norm")
-            else depth + 1
-        )
-        decay = 0.01 if parameter.ndim > 1 else 0.0
-        groups.append({"params": [parameter], "weight_decay": decay, "usual": RATE * LAYER_DECAY**above})
-    return torch.optim.AdamW(groups, lr=RATE, betas=(0.9, 0.999))
-
-
 def seen_at(views: NDArray[np.uint8], side: int) -> Tensor:
+    """Views `[B, SIDE, SIDE, 3]` as a network takes them, at `side` pixels: `[B, 3, side, side]`."""
     pictures = torch.from_numpy(views).permute(0, 3, 1, 2)
     if side != SIDE:
         smaller = functional.interpolate(pictures.float(), (side, side), mode="bicubic", antialias=True)
@@ -174,11 +162,13 @@ def seen_at(views: NDArray[np.uint8], side: int) -> Tensor:
 def learn(
     start: dict[str, Tensor], views: NDArray[np.uint8], classes: Tensor, patches: NDArray[np.float16], total: int
 ) -> dict[str, Tensor]:
+    """The student's weights by the names of `start`, after it has seen `total` views."""
     torch.manual_seed(0)
     nets = students(start)
     held = dict(nets[min(SIZES)].named_parameters())
     parameters = {name: parameter for name, parameter in held.items() if parameter.requires_grad}
-    adam = optimiser(parameters, len(nets[min(SIZES)].blocks))
+    groups = param_groups_layer_decay(nets[min(SIZES)], weight_decay=0.01, layer_decay=LAYER_DECAY)
+    adam = torch.optim.AdamW(groups, lr=RATE)
     memory = functional.normalize(classes, dim=-1)
     chance, permuting = np.random.default_rng(0), torch.Generator().manual_seed(0)
     steps = total // BATCH
@@ -188,7 +178,7 @@ def learn(
     for step in range(steps):
         share = min(1, (step + 1) / WARMUP) * (1 + math.cos(math.pi * max(0, step - WARMUP) / (steps - WARMUP))) / 2
         for group in adam.param_groups:
-            group["lr"] = group["usual"] * max(share, 0.01)
+            group["lr"] = RATE * group["lr_scale"] * max(share, 0.01)
         rows, side = np.sort(order[step * BATCH : (step + 1) * BATCH]), int(sizes[step])
         with torch.autocast("cpu", torch.bfloat16):
             found = nets[side].forward_features(seen_at(views[rows], side))
